@@ -1,0 +1,68 @@
+//! The port of the fan-out: where outputs go. It knows no consumer.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::ids::{RunSeq, Symbol};
+use crate::run_id::RunId;
+
+/// One output on its way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputMessage {
+    /// Position of the terminal run record that this output is a function of.
+    pub run_seq: RunSeq,
+    /// Which of that record's outputs, counted from 0.
+    pub index: u32,
+    /// The run.
+    pub run_id: RunId,
+    /// The `event_type`.
+    pub event_type: &'static str,
+    /// The symbol.
+    pub symbol: Symbol,
+    /// Number of this output among the symbol's outputs: 1, 2, 3 … without gap.
+    pub symbol_seq: u64,
+    /// The OrchestratorEvent in its wire form.
+    pub body: Bytes,
+}
+
+impl OutputMessage {
+    /// What consumers deduplicate on: `{run_id}:{event_type}`.
+    #[must_use]
+    pub fn message_id(&self) -> String {
+        format!("{}:{}", self.run_id, self.event_type)
+    }
+
+    /// Position in the output stream, for resuming: `{run_seq}.{index}`.
+    #[must_use]
+    pub fn stream_id(&self) -> String {
+        format!("{}.{}", self.run_seq, self.index)
+    }
+}
+
+/// Why outputs were not taken. They stay in the run log and are offered again.
+#[derive(Debug, thiserror::Error)]
+#[error("{fan_out} did not take outputs: {detail}")]
+pub struct PublishError {
+    /// The provider.
+    pub fan_out: String,
+    /// What happened, without secrets.
+    pub detail: String,
+    /// How many messages of the batch, from its start, are confirmed all the same.
+    pub confirmed: usize,
+}
+
+/// A place that outputs are published to, in order.
+#[async_trait]
+pub trait FanOut: Send {
+    /// Name for logs and metrics.
+    fn name(&self) -> &str;
+
+    /// Publishes in order; `Ok` means that every message is confirmed: durable there and routed.
+    ///
+    /// Messages may come again after a crash or an error: at least once.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`] with the confirmed prefix (OUT-2).
+    async fn publish(&mut self, messages: &[OutputMessage]) -> Result<(), PublishError>;
+}

@@ -1,0 +1,12 @@
+//! The ports: what the system needs from the outside. A trait, its in-memory reference and its conformance suite each.
+
+pub mod checkpoint;
+pub mod clock;
+pub mod engine;
+pub mod fan_out;
+pub mod log;
+#[cfg(any(test, feature = "testkit"))]
+pub mod log_conformance;
+pub mod log_memory;
+pub mod observer;
+pub mod source;

@@ -1,0 +1,118 @@
+//! The port of a source of raw receipts.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::ids::{Origin, TsMs};
+
+/// Something that claims to be a receipt, exactly as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawItem {
+    /// Position in its origin: 1, 2, 3 …, never reused. `None` when the origin cannot number its items (a producer that
+    /// did not ask for it): then a retransmission is a new receipt.
+    pub position: Option<u64>,
+    /// The bytes.
+    pub bytes: Bytes,
+    /// How many bytes it had when it was too large to be kept whole; `bytes` is then its beginning.
+    pub oversized: Option<u64>,
+}
+
+/// Items that are acknowledged together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceBatch {
+    /// Names the batch in [`Source::settle`]; unique within the source's life.
+    pub id: u64,
+    /// Where the items come from.
+    pub origin: Origin,
+    /// The items in order.
+    pub items: Vec<RawItem>,
+}
+
+/// What became of one item.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ItemFate {
+    /// Durable in the receipt log.
+    Appended,
+    /// Already there from an earlier transmission: same origin, same position.
+    Duplicate,
+    /// Not a receipt. Durable in the quarantine, with this reason.
+    Quarantined(String),
+}
+
+/// What became of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    /// Everything is durable: acknowledge upstream (LOG-2). One fate an item, in order.
+    Durable(Vec<ItemFate>),
+    /// The items skip positions of their origin: nothing was stored. The producer must go on from `expected`.
+    Gap {
+        /// The next position that the log takes from this origin.
+        expected: u64,
+    },
+    /// Not stored, or not known to be: do not acknowledge. A pull source offers the same items again.
+    Refused {
+        /// What stands in the way, for people.
+        reason: String,
+        /// Whether it is a lack of room or time that passes by itself.
+        retry_after_ms: u64,
+    },
+}
+
+/// Why a source has no next batch.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The connection or file failed; opening it again may help.
+    #[error("source failed: {detail}")]
+    Lost {
+        /// What happened, without secrets.
+        detail: String,
+    },
+    /// Opening it again cannot help.
+    #[error("source cannot be read: {detail}")]
+    Fatal {
+        /// What happened and what to do.
+        detail: String,
+    },
+}
+
+/// Where a source goes on after a restart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ResumeAt {
+    /// The last position of this origin that is in the receipt log; 0 when none.
+    pub position: u64,
+    /// The largest `ingest_ts_ms` of the log, if any.
+    pub ingest_ts_ms: Option<TsMs>,
+}
+
+/// A stream of items with acknowledgement.
+#[async_trait]
+pub trait Source: Send {
+    /// The next batch; `None` when the source has ended for good. Must be cancel safe: nothing is lost when the future is
+    /// dropped before it is ready.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`].
+    async fn next(&mut self) -> Result<Option<SourceBatch>, SourceError>;
+
+    /// Reports what became of a batch, in the order in which the batches came.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`] when the acknowledgement could not be given; the items may then come again.
+    async fn settle(&mut self, id: u64, settlement: Settlement) -> Result<(), SourceError>;
+}
+
+/// Opens a source, again after each restart of its ingest actor.
+#[async_trait]
+pub trait SourceFactory: Send + Sync {
+    /// Name from the configuration; also the origin of a source that numbers its items itself.
+    fn name(&self) -> &str;
+
+    /// Opens the source after `resume`.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`].
+    async fn open(&self, resume: ResumeAt) -> Result<Box<dyn Source>, SourceError>;
+}

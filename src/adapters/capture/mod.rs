@@ -1,0 +1,1 @@
+//! Receipts from a capture file.

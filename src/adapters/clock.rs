@@ -1,0 +1,1 @@
+//! The clocks: the wall, and a recording.

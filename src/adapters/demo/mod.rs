@@ -1,0 +1,1 @@
+//! The demo: a seeded feed and a small engine in process.

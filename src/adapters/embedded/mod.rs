@@ -1,0 +1,1 @@
+//! The embedded default: logs in segment files, checkpoints and outputs in plain files.

@@ -1,0 +1,7 @@
+//! One module a neighbour. Adapters import neither each other nor actors; only the wiring names them.
+
+pub mod capture;
+pub mod clock;
+pub mod demo;
+pub mod embedded;
+pub mod process;

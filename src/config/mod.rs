@@ -1,0 +1,1 @@
+//! The configuration: one file, environment overrides, every violation at once.

@@ -1,0 +1,5 @@
+//! The service: adapters behind the kernel's ports, and the wiring that joins them to the actors.
+
+pub mod adapters;
+pub mod config;
+pub mod telemetry;
