@@ -1,0 +1,1 @@
+"""The data an engine takes and gives."""
