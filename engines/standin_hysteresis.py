@@ -1,7 +1,7 @@
 """The hysteresis rule of CONTRACTS section 3, as a pure function: RegimeOutput and state in, decision and state out.
 
-A regime is not left at the first sign of another. The rule was inferred from the 23 steps recorded in
-``golden_hysteresis.jsonl``; the steps that show each part:
+A regime is not left at the first sign of another. The steps of ``golden_hysteresis.jsonl`` that show each part of the
+rule:
 
 ======  ==========================================================================================================
 step    what it shows
