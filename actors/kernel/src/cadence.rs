@@ -1,0 +1,198 @@
+//! When runs happen: the schedule as arithmetic, without a clock.
+
+use crate::ids::{CutKind, TsMs};
+
+/// How often runs happen, and which timestamp the engine gets.
+///
+/// Source: specification 000, "Scheduling modes"; CONTRACTS §2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cadence {
+    /// On each multiple of `interval_ms`, `delay_ms` after it.
+    Boundary {
+        /// Distance of two boundaries in milliseconds, > 0.
+        interval_ms: i64,
+        /// How long after the boundary the cut is taken, in milliseconds, ≥ 0.
+        delay_ms: i64,
+    },
+    /// Every `interval_ms` from the first tick on, never re-based on the clock.
+    Timer {
+        /// Distance of two ticks in milliseconds, > 0 and a multiple of `align_ms`.
+        interval_ms: i64,
+        /// The engine's timestamp is the tick's time rounded down to a multiple of this, > 0.
+        ///
+        /// A raw clock time can never equal the aligned timestamp of a SnapshotInputs.
+        align_ms: i64,
+    },
+}
+
+/// One moment of the schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tick {
+    /// When the cut is taken: the intended wall-clock time.
+    pub planned_ts_ms: TsMs,
+    /// The timestamp that the engine gets.
+    pub engine_timestamp_ms: TsMs,
+    /// What kind of cut it makes.
+    pub cut_kind: CutKind,
+}
+
+/// Ticks whose time has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// How many of the oldest are given up because there were too many.
+    pub missed: u64,
+    /// What is to be run now, in order.
+    pub ticks: Vec<Tick>,
+    /// The one after them, in the future.
+    pub next: Tick,
+}
+
+impl Cadence {
+    const fn interval_ms(self) -> i64 {
+        match self {
+            Self::Boundary { interval_ms, .. } | Self::Timer { interval_ms, .. } => interval_ms,
+        }
+    }
+
+    /// The first tick of a system that has never run, strictly after `now`.
+    ///
+    /// Exactly on a boundary means the next one. A timer's first tick is one interval after `now`.
+    #[must_use]
+    pub const fn first(self, now: TsMs) -> Tick {
+        match self {
+            Self::Boundary { interval_ms, delay_ms } => {
+                let index = (now.0 - delay_ms).div_euclid(interval_ms) + 1;
+                self.planned_at(TsMs(index * interval_ms + delay_ms))
+            }
+            Self::Timer { interval_ms, .. } => self.planned_at(now.plus(interval_ms)),
+        }
+    }
+
+    /// The tick with this planned time, which must be one of the schedule.
+    #[must_use]
+    pub const fn planned_at(self, planned: TsMs) -> Tick {
+        match self {
+            Self::Boundary { delay_ms, .. } => Tick {
+                planned_ts_ms: planned,
+                engine_timestamp_ms: planned.plus(-delay_ms),
+                cut_kind: CutKind::Boundary,
+            },
+            Self::Timer { align_ms, .. } => Tick {
+                planned_ts_ms: planned,
+                engine_timestamp_ms: TsMs(planned.0.div_euclid(align_ms) * align_ms),
+                cut_kind: CutKind::Timer,
+            },
+        }
+    }
+
+    /// The tick after one with the planned time `last`.
+    ///
+    /// `last` may come from a run log that was written under another schedule: the next tick is then the first of
+    /// this schedule after `last`.
+    #[must_use]
+    pub const fn after(self, last: TsMs) -> Tick {
+        match self {
+            Self::Boundary { .. } => self.first(last),
+            Self::Timer { interval_ms, .. } => self.planned_at(last.plus(interval_ms)),
+        }
+    }
+
+    /// What to run at `now` when `next` is the next tick: each tick whose time has come, but never more than
+    /// `catch_up_max` (≥ 1) of them, so that a long absence makes no burst; the oldest are given up and counted.
+    ///
+    /// A clock that went backwards makes nothing due: no tick ever comes twice.
+    #[must_use]
+    pub fn due(self, next: Tick, now: TsMs, catch_up_max: u32) -> Due {
+        let late = now.0 - next.planned_ts_ms.0;
+        if late < 0 {
+            return Due { missed: 0, ticks: Vec::new(), next };
+        }
+        let interval = self.interval_ms();
+        let count = late / interval + 1;
+        let run = count.min(i64::from(catch_up_max.max(1)));
+        let missed = count - run;
+        let nth = |index: i64| self.planned_at(next.planned_ts_ms.plus(index * interval));
+        Due { missed: missed.unsigned_abs(), ticks: (missed..count).map(nth).collect(), next: nth(count) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BOUNDARY: Cadence = Cadence::Boundary { interval_ms: 180_000, delay_ms: 500 };
+
+    #[test]
+    fn exactly_on_a_boundary_means_the_next_one() {
+        assert_eq!(BOUNDARY.first(TsMs(180_499)).engine_timestamp_ms, TsMs(180_000));
+        assert_eq!(BOUNDARY.first(TsMs(180_500)).engine_timestamp_ms, TsMs(360_000));
+        assert_eq!(BOUNDARY.first(TsMs(180_500)).planned_ts_ms, TsMs(360_500));
+    }
+
+    #[test]
+    fn timer_ticks_are_never_rebased_and_their_engine_time_is_aligned() {
+        let timer = Cadence::Timer { interval_ms: 360_000, align_ms: 180_000 };
+
+        let first = timer.first(TsMs(1_234_567));
+        let second = timer.after(first.planned_ts_ms);
+
+        assert_eq!(second.planned_ts_ms.0 - first.planned_ts_ms.0, 360_000);
+        assert_eq!(first.engine_timestamp_ms, TsMs(1_440_000));
+        assert_eq!(second.engine_timestamp_ms, TsMs(1_800_000));
+    }
+
+    fn cadences() -> impl Strategy<Value = Cadence> {
+        prop_oneof![
+            (1..1_000_000i64, 0..10_000i64)
+                .prop_map(|(interval_ms, delay_ms)| Cadence::Boundary { interval_ms, delay_ms }),
+            (1..1000i64, 1..1000i64)
+                .prop_map(|(align_ms, times)| Cadence::Timer { interval_ms: align_ms * times, align_ms }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn ticks_are_strictly_increasing_and_due_ones_are_bounded(
+            cadence in cadences(), start in 0..2_000_000_000_000i64,
+            jumps in prop::collection::vec(-5_000_000..5_000_000i64, 1..20), catch_up in 1..30u32,
+        ) {
+            let mut next = cadence.first(TsMs(start));
+            prop_assert!(next.planned_ts_ms.0 > start);
+            let mut now = start;
+            let mut last: Option<Tick> = None;
+            let mut seen = 0u64;
+            for jump in jumps {
+                now += jump;
+                let due = cadence.due(next, TsMs(now), catch_up);
+                prop_assert!(due.ticks.len() <= catch_up as usize);
+                for tick in &due.ticks {
+                    prop_assert!(tick.planned_ts_ms.0 <= now);
+                    prop_assert!(tick.engine_timestamp_ms <= tick.planned_ts_ms);
+                    if let Some(last) = last {
+                        prop_assert!(last.planned_ts_ms < tick.planned_ts_ms);
+                        prop_assert!(last.engine_timestamp_ms < tick.engine_timestamp_ms);
+                    }
+                    last = Some(*tick);
+                }
+                seen += due.missed + due.ticks.len() as u64;
+                prop_assert!(due.next.planned_ts_ms.0 > now || due.next == next);
+                next = due.next;
+            }
+            // Every tick between the first and the next one was run or counted as missed, once.
+            let all = (next.planned_ts_ms.0 - cadence.first(TsMs(start)).planned_ts_ms.0) / cadence.interval_ms();
+            prop_assert_eq!(seen, all.unsigned_abs());
+        }
+
+        #[test]
+        fn due_is_the_same_however_often_it_is_asked(cadence in cadences(), start in 0..1_000_000_000i64, ahead in 0..10_000_000i64) {
+            let next = cadence.first(TsMs(start));
+            let at_once = cadence.due(next, TsMs(start + ahead), u32::MAX);
+            let first_half = cadence.due(next, TsMs(start + ahead / 2), u32::MAX);
+            let second_half = cadence.due(first_half.next, TsMs(start + ahead), u32::MAX);
+            let in_two: Vec<Tick> = first_half.ticks.into_iter().chain(second_half.ticks).collect();
+            prop_assert_eq!(at_once.ticks, in_two);
+        }
+    }
+}

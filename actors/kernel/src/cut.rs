@@ -1,0 +1,484 @@
+//! Which receipts belong to a run: cuts that tile the log, taken in time O(slice).
+//!
+//! ```text
+//!  ingest_seq   1 2 3 4 5 6 | 7 8 9 | 10 11 …        | = a seal: the cut end of a tick, the highest seq
+//!  symbol A     a   a     a |     a |  a                 with ingest_ts_ms ≤ planned_ts_ms
+//!  cuts of A   [1 ······· 6] [7 ··9] [10 …           global ranges; the slice is A's receipts in it
+//! ```
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::check_invariant;
+use crate::contracts::receipt::ReceiptRecord;
+use crate::ids::{EventType, IngestSeq, Origin, Symbol, TsMs};
+use crate::invariants::Invariant;
+
+/// Distinct event types counted in one slice; further ones are counted together as [`OTHER_TYPES`].
+pub const COUNTED_TYPES_MAX: usize = 256;
+/// The name under which event types beyond [`COUNTED_TYPES_MAX`] are counted.
+pub const OTHER_TYPES: &str = "(other)";
+/// Distinct snapshot timestamps remembered in one slice: over a month of 3-minute snapshots. Beyond it the largest go.
+pub const CANDIDATES_MAX: usize = 16_384;
+/// Receipts that may arrive between a tick's planned time and its seal before the seal falls back to reading the log.
+const LATE_MAX: usize = 1 << 20;
+
+/// A symbol's receipts since its last cut: what a run needs to know of them, not the receipts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Slice {
+    start: IngestSeq,
+    floor: Option<TsMs>,
+    counts: BTreeMap<EventType, u64>,
+    candidates: BTreeMap<TsMs, IngestSeq>,
+    latest_snapshot: Option<(IngestSeq, Bytes)>,
+}
+
+impl Slice {
+    /// An empty slice from `start` on. Snapshots at or before `floor`, the last engine timestamp, can never be selected.
+    #[must_use]
+    pub const fn starting_at(start: IngestSeq, floor: Option<TsMs>) -> Self {
+        Self { start, floor, counts: BTreeMap::new(), candidates: BTreeMap::new(), latest_snapshot: None }
+    }
+
+    /// Takes one receipt of the symbol, in log order.
+    pub fn observe(&mut self, event_type: &str, snapshot_ts: Option<TsMs>, seq: IngestSeq, event: &[u8]) {
+        self.count(event_type);
+        let Some(ts) = snapshot_ts.filter(|ts| self.floor.is_none_or(|floor| floor < *ts)) else { return };
+        self.candidates.insert(ts, seq);
+        if self.candidates.len() > CANDIDATES_MAX {
+            self.candidates.pop_last();
+        }
+        self.latest_snapshot = Some((seq, Bytes::copy_from_slice(event)));
+    }
+
+    fn count(&mut self, event_type: &str) {
+        if let Some(count) = self.counts.get_mut(event_type) {
+            *count += 1;
+            return;
+        }
+        let name = if self.counts.len() < COUNTED_TYPES_MAX { event_type } else { OTHER_TYPES };
+        *self.counts.entry(EventType::from(name)).or_default() += 1;
+    }
+
+    /// The single SnapshotInputs with this timestamp and the highest sequence of the slice, if there is one.
+    ///
+    /// Source: specification 000, "Snapshot sourcing".
+    #[must_use]
+    pub fn select(&self, engine_ts: TsMs) -> Option<Snapshot> {
+        let seq = *self.candidates.get(&engine_ts)?;
+        let event =
+            self.latest_snapshot.as_ref().filter(|(at, _)| *at == seq).map(|(_, event)| event.clone());
+        Some(Snapshot { seq, event })
+    }
+
+    /// Where it starts.
+    #[must_use]
+    pub const fn start(&self) -> IngestSeq {
+        self.start
+    }
+
+    /// Receipts by type.
+    #[must_use]
+    pub const fn counts(&self) -> &BTreeMap<EventType, u64> {
+        &self.counts
+    }
+
+    fn into_cut(self, symbol: Symbol, end: IngestSeq, engine_ts: TsMs) -> CutSlice {
+        let snapshot = self.select(engine_ts);
+        CutSlice { symbol, start: self.start, end, counts: self.counts, snapshot }
+    }
+}
+
+/// A selected SnapshotInputs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Where it stands in the receipt log.
+    pub seq: IngestSeq,
+    /// The event, when it is still at hand; otherwise it is to be read from the log.
+    pub event: Option<Bytes>,
+}
+
+/// One symbol's cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CutSlice {
+    /// The symbol.
+    pub symbol: Symbol,
+    /// First sequence; `end + 1` when the cut is empty.
+    pub start: IngestSeq,
+    /// Last sequence.
+    pub end: IngestSeq,
+    /// Receipts of the symbol in it, by type.
+    pub counts: BTreeMap<EventType, u64>,
+    /// The snapshot to run on, if there is one.
+    pub snapshot: Option<Snapshot>,
+}
+
+/// A cut to be taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CutRequest {
+    /// The symbol.
+    pub symbol: Symbol,
+    /// Where the cut has to start: the end of its last one + 1; `None` for its first cut, which starts at its first receipt.
+    pub start: Option<IngestSeq>,
+    /// The symbol's last engine timestamp.
+    pub floor: Option<TsMs>,
+}
+
+/// The answer to a seal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// The cut end, where it is known without reading the log.
+    pub end: Option<IngestSeq>,
+    /// The cuts that were at hand.
+    pub cuts: Vec<CutSlice>,
+    /// The cuts that have to be rebuilt from the log, see [`Rebuild`].
+    pub missing: Vec<CutRequest>,
+}
+
+/// A receipt that came after the armed time and waits for the seal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Late {
+    symbol: Symbol,
+    event_type: EventType,
+    snapshot_ts: Option<TsMs>,
+    seq: IngestSeq,
+    event: Bytes,
+}
+
+/// What the buffer derives from the receipt log while it grows. Can be rebuilt from the log alone at any time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CutBook {
+    tail: IngestSeq,
+    last_ts: Option<TsMs>,
+    origins: BTreeMap<Origin, u64>,
+    slices: BTreeMap<Symbol, Slice>,
+    discovered: Vec<Symbol>,
+    armed: Option<TsMs>,
+    late: Vec<Late>,
+}
+
+impl CutBook {
+    /// The last receipt taken in.
+    #[must_use]
+    pub const fn tail(&self) -> IngestSeq {
+        self.tail
+    }
+
+    /// `ingest_ts_ms` of the last receipt.
+    #[must_use]
+    pub const fn last_ts(&self) -> Option<TsMs> {
+        self.last_ts
+    }
+
+    /// The last position of `origin` in the log; 0 when there is none.
+    #[must_use]
+    pub fn position(&self, origin: &str) -> u64 {
+        self.origins.get(origin).copied().unwrap_or(0)
+    }
+
+    /// How many origins are remembered.
+    #[must_use]
+    pub fn origins(&self) -> usize {
+        self.origins.len()
+    }
+
+    /// Every symbol that has a slice.
+    pub fn symbols(&self) -> impl Iterator<Item = &Symbol> {
+        self.slices.keys()
+    }
+
+    /// Takes the next durable receipt. Records must come in log order.
+    pub fn observe(&mut self, record: &ReceiptRecord<'_>) {
+        check_invariant!(
+            Invariant::Log1,
+            record.ingest_seq == self.tail.next(),
+            "receipt {} follows {}",
+            record.ingest_seq,
+            self.tail
+        );
+        check_invariant!(
+            Invariant::Log5,
+            self.last_ts.is_none_or(|last| last <= record.ingest_ts_ms),
+            "receipt {} is older than its predecessor",
+            record.ingest_seq
+        );
+        self.tail = record.ingest_seq;
+        self.last_ts = Some(record.ingest_ts_ms);
+        self.note_position(record);
+        if self.armed.is_some_and(|armed| armed < record.ingest_ts_ms) {
+            self.hold_back(record);
+        } else {
+            self.file(
+                record.symbol,
+                record.event_type,
+                record.snapshot_ts_ms,
+                record.ingest_seq,
+                record.event,
+            );
+        }
+    }
+
+    fn note_position(&mut self, record: &ReceiptRecord<'_>) {
+        if record.position == 0 {
+            return;
+        }
+        match self.origins.get_mut(record.origin) {
+            Some(position) => *position = record.position,
+            None => {
+                self.origins.insert(Origin::from(record.origin), record.position);
+            }
+        }
+    }
+
+    fn file(&mut self, symbol: &str, kind: &str, snapshot: Option<TsMs>, seq: IngestSeq, event: &[u8]) {
+        if let Some(slice) = self.slices.get_mut(symbol) {
+            slice.observe(kind, snapshot, seq, event);
+            return;
+        }
+        let symbol = Symbol::from(symbol);
+        let mut slice = Slice::starting_at(seq, None);
+        slice.observe(kind, snapshot, seq, event);
+        self.discovered.push(symbol.clone());
+        self.slices.insert(symbol, slice);
+    }
+
+    fn hold_back(&mut self, record: &ReceiptRecord<'_>) {
+        if self.late.len() >= LATE_MAX {
+            self.release();
+            self.armed = None;
+            self.file(
+                record.symbol,
+                record.event_type,
+                record.snapshot_ts_ms,
+                record.ingest_seq,
+                record.event,
+            );
+            return;
+        }
+        self.late.push(Late {
+            symbol: Symbol::from(record.symbol),
+            event_type: EventType::from(record.event_type),
+            snapshot_ts: record.snapshot_ts_ms,
+            seq: record.ingest_seq,
+            event: match record.snapshot_ts_ms {
+                Some(_) => Bytes::copy_from_slice(record.event),
+                None => Bytes::new(),
+            },
+        });
+    }
+
+    fn release(&mut self) {
+        for late in std::mem::take(&mut self.late) {
+            self.file(
+                late.symbol.as_str(),
+                late.event_type.as_str(),
+                late.snapshot_ts,
+                late.seq,
+                &late.event,
+            );
+        }
+    }
+
+    /// Announces the next seal: receipts after `planned` are kept apart until it comes, however late it is.
+    pub fn arm(&mut self, planned: TsMs) {
+        self.release();
+        self.armed = self.last_ts.is_none_or(|last| last <= planned).then_some(planned);
+    }
+
+    /// Continues `symbol` after a cut that the run log holds: its next one starts at `start`.
+    ///
+    /// Keeps the slice that is at hand when it starts there.
+    pub fn track(&mut self, symbol: &Symbol, start: IngestSeq, floor: Option<TsMs>) {
+        match self.slices.get_mut(symbol.as_str()) {
+            Some(slice) if slice.start == start => {
+                slice.floor = floor;
+                if let Some(floor) = floor {
+                    slice.candidates = slice.candidates.split_off(&floor.plus(1));
+                }
+            }
+            Some(slice) => *slice = Slice::starting_at(start, floor),
+            None => {
+                self.slices.insert(symbol.clone(), Slice::starting_at(start, floor));
+            }
+        }
+    }
+
+    /// Takes the symbols that were seen for the first time since the last call.
+    pub fn take_discovered(&mut self) -> Vec<Symbol> {
+        std::mem::take(&mut self.discovered)
+    }
+
+    /// Takes the cuts of one tick (CUT-2), in the order of `requests`, and arms the next tick.
+    ///
+    /// Every receipt with `ingest_ts_ms ≤ planned` must have been observed.
+    pub fn seal(
+        &mut self,
+        planned: TsMs,
+        engine_ts: TsMs,
+        requests: Vec<CutRequest>,
+        next: Option<TsMs>,
+    ) -> Sealed {
+        let at_hand = self.armed == Some(planned) || self.last_ts.is_none_or(|last| last <= planned);
+        let sealed = if at_hand {
+            let end = self.late.first().map_or(self.tail, |late| IngestSeq(late.seq.0 - 1));
+            let (cuts, missing) = self.take(end, engine_ts, requests);
+            Sealed { end: Some(end), cuts, missing }
+        } else {
+            Sealed { end: None, cuts: Vec::new(), missing: requests }
+        };
+        self.release();
+        self.armed = None;
+        if let Some(next) = next {
+            self.arm(next);
+        }
+        sealed
+    }
+
+    fn take(
+        &mut self,
+        end: IngestSeq,
+        engine_ts: TsMs,
+        requests: Vec<CutRequest>,
+    ) -> (Vec<CutSlice>, Vec<CutRequest>) {
+        let mut cuts = Vec::with_capacity(requests.len());
+        let mut missing = Vec::new();
+        for request in requests {
+            let fresh = Slice::starting_at(end.next(), Some(engine_ts));
+            let slice = match self.slices.get_mut(request.symbol.as_str()) {
+                None if request.start.is_none() => {
+                    self.slices.insert(request.symbol.clone(), fresh);
+                    Slice::starting_at(end.next(), request.floor)
+                }
+                Some(slice) if request.start.is_none_or(|start| start == slice.start) => {
+                    std::mem::replace(slice, fresh)
+                }
+                None | Some(_) => {
+                    missing.push(request);
+                    continue;
+                }
+            };
+            cuts.push(slice.into_cut(request.symbol, end, engine_ts));
+        }
+        (cuts, missing)
+    }
+
+    /// Puts back what a rebuild found after its end.
+    pub fn restore(&mut self, symbol: Symbol, slice: Slice) {
+        self.slices.insert(symbol, slice);
+    }
+
+    /// The form that a checkpoint keeps.
+    #[must_use]
+    pub fn to_checkpoint(&self) -> BookCheckpoint {
+        let mut whole = self.clone();
+        whole.release();
+        BookCheckpoint {
+            tail: whole.tail,
+            last_ts: whole.last_ts,
+            origins: whole.origins,
+            slices: whole
+                .slices
+                .into_iter()
+                .map(|(symbol, slice)| (symbol, (slice.start, slice.floor, slice.counts, slice.candidates)))
+                .collect(),
+        }
+    }
+}
+
+/// A symbol's slice in a checkpoint: start, floor, counts, candidates.
+type SliceCheckpoint = (IngestSeq, Option<TsMs>, BTreeMap<EventType, u64>, BTreeMap<TsMs, IngestSeq>);
+
+/// A [`CutBook`] as of one position, so that a start need not read the log from its beginning.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BookCheckpoint {
+    tail: IngestSeq,
+    last_ts: Option<TsMs>,
+    origins: BTreeMap<Origin, u64>,
+    slices: BTreeMap<Symbol, SliceCheckpoint>,
+}
+
+impl BookCheckpoint {
+    /// The book as it was.
+    #[must_use]
+    pub fn into_book(self) -> CutBook {
+        let slices = self.slices.into_iter().map(|(symbol, (start, floor, counts, candidates))| {
+            (symbol, Slice { start, floor, counts, candidates, latest_snapshot: None })
+        });
+        CutBook {
+            tail: self.tail,
+            last_ts: self.last_ts,
+            origins: self.origins,
+            slices: slices.collect(),
+            ..CutBook::default()
+        }
+    }
+}
+
+/// Takes cuts from the log itself: the truth that the quick path of [`CutBook::seal`] has to agree with.
+#[derive(Debug)]
+pub struct Rebuild {
+    end: IngestSeq,
+    engine_ts: TsMs,
+    wanted: BTreeMap<Symbol, Wanted>,
+}
+
+#[derive(Debug)]
+struct Wanted {
+    request: CutRequest,
+    before: Option<Slice>,
+    after: Slice,
+}
+
+impl Rebuild {
+    /// A rebuild of `requests`, all ending at `end`.
+    #[must_use]
+    pub fn new(end: IngestSeq, engine_ts: TsMs, requests: Vec<CutRequest>) -> Self {
+        let wanted = requests.into_iter().map(|request| {
+            let before = request.start.map(|start| Slice::starting_at(start, request.floor));
+            let after = Slice::starting_at(end.next(), Some(engine_ts));
+            (request.symbol.clone(), Wanted { request, before, after })
+        });
+        Self { end, engine_ts, wanted: wanted.collect() }
+    }
+
+    /// The first record that has to be shown to [`observe`](Self::observe).
+    #[must_use]
+    pub fn from(&self) -> IngestSeq {
+        self.wanted
+            .values()
+            .map(|wanted| wanted.request.start.unwrap_or(IngestSeq(1)))
+            .min()
+            .unwrap_or(self.end.next())
+    }
+
+    /// Takes the next record, in log order, from [`from`](Self::from) up to the tail.
+    pub fn observe(&mut self, record: &ReceiptRecord<'_>) {
+        let Some(wanted) = self.wanted.get_mut(record.symbol) else { return };
+        let seq = record.ingest_seq;
+        let slice = if self.end < seq {
+            &mut wanted.after
+        } else {
+            let floor = wanted.request.floor;
+            wanted.before.get_or_insert_with(|| Slice::starting_at(seq, floor))
+        };
+        if slice.start <= seq {
+            slice.observe(record.event_type, record.snapshot_ts_ms, seq, record.event);
+        }
+    }
+
+    /// The cuts, and the slices after them that continue the book.
+    #[must_use]
+    pub fn finish(self) -> (Vec<CutSlice>, Vec<(Symbol, Slice)>) {
+        let (end, engine_ts) = (self.end, self.engine_ts);
+        self.wanted
+            .into_iter()
+            .map(|(symbol, wanted)| {
+                let before =
+                    wanted.before.unwrap_or_else(|| Slice::starting_at(end.next(), wanted.request.floor));
+                (before.into_cut(symbol.clone(), end, engine_ts), (symbol, wanted.after))
+            })
+            .unzip()
+    }
+}
