@@ -1,1 +1,27 @@
-//! lib
+//! The supervision tree: typed actors over the kernel's ports.
+//!
+//! An actor keeps only what it can rebuild from a log in `pre_start`; a restart therefore loses nothing. Reading order
+//! is the way of a receipt: ingest, buffer, scheduler, symbol runner, run log, publisher; then what holds them up.
+
+pub mod ingest;
+
+pub mod buffer;
+
+pub mod scheduler;
+
+pub mod runners;
+pub mod symbol_runner;
+
+pub mod run_log;
+
+pub mod publisher;
+
+pub mod supervisor;
+pub mod tree;
+
+pub mod address;
+pub mod fatal;
+pub mod flow;
+pub mod group_commit;
+mod recovery;
+pub mod status;

@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::check_invariant;
 use crate::contracts::receipt::ReceiptRecord;
-use crate::ids::{EventType, IngestSeq, Origin, Symbol, TsMs};
+use crate::ids::{EventType, IngestSeq, Symbol, TsMs};
 use crate::invariants::Invariant;
+use crate::positions::Positions;
 
 /// Distinct event types counted in one slice; further ones are counted together as [`OTHER_TYPES`].
 pub const COUNTED_TYPES_MAX: usize = 256;
@@ -124,6 +125,8 @@ pub struct CutRequest {
     pub start: Option<IngestSeq>,
     /// The symbol's last engine timestamp.
     pub floor: Option<TsMs>,
+    /// Take no cut when the symbol has no receipt up to the end: a discovered symbol has no run before its first receipt.
+    pub only_if_seen: bool,
 }
 
 /// The answer to a seal.
@@ -151,8 +154,9 @@ struct Late {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CutBook {
     tail: IngestSeq,
+    first_ts: Option<TsMs>,
     last_ts: Option<TsMs>,
-    origins: BTreeMap<Origin, u64>,
+    positions: Positions,
     slices: BTreeMap<Symbol, Slice>,
     discovered: Vec<Symbol>,
     armed: Option<TsMs>,
@@ -172,16 +176,21 @@ impl CutBook {
         self.last_ts
     }
 
-    /// The last position of `origin` in the log; 0 when there is none.
+    /// `ingest_ts_ms` of the first receipt ever.
     #[must_use]
-    pub fn position(&self, origin: &str) -> u64 {
-        self.origins.get(origin).copied().unwrap_or(0)
+    pub const fn first_ts(&self) -> Option<TsMs> {
+        self.first_ts
     }
 
-    /// How many origins are remembered.
+    /// How far each origin has come.
     #[must_use]
-    pub fn origins(&self) -> usize {
-        self.origins.len()
+    pub const fn positions(&self) -> &Positions {
+        &self.positions
+    }
+
+    /// A quarantined item is durable.
+    pub fn note_quarantined(&mut self, origin: &str, position: u64) {
+        self.positions.note_quarantined(origin, position);
     }
 
     /// Every symbol that has a slice.
@@ -205,8 +214,9 @@ impl CutBook {
             record.ingest_seq
         );
         self.tail = record.ingest_seq;
+        self.first_ts = self.first_ts.or(Some(record.ingest_ts_ms));
         self.last_ts = Some(record.ingest_ts_ms);
-        self.note_position(record);
+        self.positions.note_receipt(record.origin, record.position);
         if self.armed.is_some_and(|armed| armed < record.ingest_ts_ms) {
             self.hold_back(record);
         } else {
@@ -220,21 +230,11 @@ impl CutBook {
         }
     }
 
-    fn note_position(&mut self, record: &ReceiptRecord<'_>) {
-        if record.position == 0 {
-            return;
-        }
-        match self.origins.get_mut(record.origin) {
-            Some(position) => *position = record.position,
-            None => {
-                self.origins.insert(Origin::from(record.origin), record.position);
-            }
-        }
-    }
-
     fn file(&mut self, symbol: &str, kind: &str, snapshot: Option<TsMs>, seq: IngestSeq, event: &[u8]) {
         if let Some(slice) = self.slices.get_mut(symbol) {
-            slice.observe(kind, snapshot, seq, event);
+            if slice.start <= seq {
+                slice.observe(kind, snapshot, seq, event);
+            }
             return;
         }
         let symbol = Symbol::from(symbol);
@@ -289,20 +289,26 @@ impl CutBook {
 
     /// Continues `symbol` after a cut that the run log holds: its next one starts at `start`.
     ///
-    /// Keeps the slice that is at hand when it starts there.
-    pub fn track(&mut self, symbol: &Symbol, start: IngestSeq, floor: Option<TsMs>) {
-        match self.slices.get_mut(symbol.as_str()) {
-            Some(slice) if slice.start == start => {
-                slice.floor = floor;
-                if let Some(floor) = floor {
-                    slice.candidates = slice.candidates.split_off(&floor.plus(1));
-                }
+    /// Keeps the slice that is at hand when it starts there. Returns whether receipts from `start` up to the tail are
+    /// missing in the slice and have to be shown to [`backfill`](Self::backfill).
+    #[must_use]
+    pub fn track(&mut self, symbol: &Symbol, start: IngestSeq, floor: Option<TsMs>) -> bool {
+        if let Some(slice) = self.slices.get_mut(symbol.as_str())
+            && slice.start == start
+        {
+            slice.floor = floor;
+            if let Some(floor) = floor {
+                slice.candidates = slice.candidates.split_off(&floor.plus(1));
             }
-            Some(slice) => *slice = Slice::starting_at(start, floor),
-            None => {
-                self.slices.insert(symbol.clone(), Slice::starting_at(start, floor));
-            }
+            return false;
         }
+        self.slices.insert(symbol.clone(), Slice::starting_at(start, floor));
+        start <= self.tail
+    }
+
+    /// Shows a receipt at or before the tail to a slice that [`track`](Self::track) found missing, in log order.
+    pub fn backfill(&mut self, record: &ReceiptRecord<'_>) {
+        self.file(record.symbol, record.event_type, record.snapshot_ts_ms, record.ingest_seq, record.event);
     }
 
     /// Takes the symbols that were seen for the first time since the last call.
@@ -326,7 +332,11 @@ impl CutBook {
             let (cuts, missing) = self.take(end, engine_ts, requests);
             Sealed { end: Some(end), cuts, missing }
         } else {
-            Sealed { end: None, cuts: Vec::new(), missing: requests }
+            Sealed {
+                end: None,
+                cuts: Vec::new(),
+                missing: requests.into_iter().map(|r| self.located(r)).collect(),
+            }
         };
         self.release();
         self.armed = None;
@@ -334,6 +344,12 @@ impl CutBook {
             self.arm(next);
         }
         sealed
+    }
+
+    /// A first cut starts at the symbol's first receipt, which its slice knows: no need to search the log for it.
+    fn located(&self, request: CutRequest) -> CutRequest {
+        let first = self.slices.get(request.symbol.as_str()).map(|slice| slice.start);
+        CutRequest { start: request.start.or(first), ..request }
     }
 
     fn take(
@@ -347,6 +363,7 @@ impl CutBook {
         for request in requests {
             let fresh = Slice::starting_at(end.next(), Some(engine_ts));
             let slice = match self.slices.get_mut(request.symbol.as_str()) {
+                None if request.only_if_seen => continue,
                 None if request.start.is_none() => {
                     self.slices.insert(request.symbol.clone(), fresh);
                     Slice::starting_at(end.next(), request.floor)
@@ -376,8 +393,9 @@ impl CutBook {
         whole.release();
         BookCheckpoint {
             tail: whole.tail,
+            first_ts: whole.first_ts,
             last_ts: whole.last_ts,
-            origins: whole.origins,
+            positions: whole.positions,
             slices: whole
                 .slices
                 .into_iter()
@@ -394,8 +412,9 @@ type SliceCheckpoint = (IngestSeq, Option<TsMs>, BTreeMap<EventType, u64>, BTree
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BookCheckpoint {
     tail: IngestSeq,
+    first_ts: Option<TsMs>,
     last_ts: Option<TsMs>,
-    origins: BTreeMap<Origin, u64>,
+    positions: Positions,
     slices: BTreeMap<Symbol, SliceCheckpoint>,
 }
 
@@ -408,8 +427,9 @@ impl BookCheckpoint {
         });
         CutBook {
             tail: self.tail,
+            first_ts: self.first_ts,
             last_ts: self.last_ts,
-            origins: self.origins,
+            positions: self.positions,
             slices: slices.collect(),
             ..CutBook::default()
         }
@@ -421,50 +441,37 @@ impl BookCheckpoint {
 pub struct Rebuild {
     end: IngestSeq,
     engine_ts: TsMs,
-    wanted: BTreeMap<Symbol, Wanted>,
-}
-
-#[derive(Debug)]
-struct Wanted {
-    request: CutRequest,
-    before: Option<Slice>,
-    after: Slice,
+    /// Per symbol the slice up to the end, and the one after it.
+    wanted: BTreeMap<Symbol, (Slice, Slice)>,
 }
 
 impl Rebuild {
     /// A rebuild of `requests`, all ending at `end`.
     #[must_use]
     pub fn new(end: IngestSeq, engine_ts: TsMs, requests: Vec<CutRequest>) -> Self {
-        let wanted = requests.into_iter().map(|request| {
-            let before = request.start.map(|start| Slice::starting_at(start, request.floor));
-            let after = Slice::starting_at(end.next(), Some(engine_ts));
-            (request.symbol.clone(), Wanted { request, before, after })
-        });
+        let unseen = |request: &CutRequest| request.start.is_none_or(|start| end < start);
+        let wanted = requests.into_iter().filter(|request| !(request.only_if_seen && unseen(request))).map(
+            |request| {
+                let start = request.start.map_or(end.next(), |start| start.min(end.next()));
+                let before = Slice::starting_at(start, request.floor);
+                (request.symbol, (before, Slice::starting_at(end.next(), Some(engine_ts))))
+            },
+        );
         Self { end, engine_ts, wanted: wanted.collect() }
     }
 
     /// The first record that has to be shown to [`observe`](Self::observe).
     #[must_use]
     pub fn from(&self) -> IngestSeq {
-        self.wanted
-            .values()
-            .map(|wanted| wanted.request.start.unwrap_or(IngestSeq(1)))
-            .min()
-            .unwrap_or(self.end.next())
+        self.wanted.values().map(|(before, _)| before.start).min().unwrap_or(self.end.next())
     }
 
     /// Takes the next record, in log order, from [`from`](Self::from) up to the tail.
     pub fn observe(&mut self, record: &ReceiptRecord<'_>) {
-        let Some(wanted) = self.wanted.get_mut(record.symbol) else { return };
-        let seq = record.ingest_seq;
-        let slice = if self.end < seq {
-            &mut wanted.after
-        } else {
-            let floor = wanted.request.floor;
-            wanted.before.get_or_insert_with(|| Slice::starting_at(seq, floor))
-        };
-        if slice.start <= seq {
-            slice.observe(record.event_type, record.snapshot_ts_ms, seq, record.event);
+        let Some((before, after)) = self.wanted.get_mut(record.symbol) else { return };
+        let slice = if self.end < record.ingest_seq { after } else { before };
+        if slice.start <= record.ingest_seq {
+            slice.observe(record.event_type, record.snapshot_ts_ms, record.ingest_seq, record.event);
         }
     }
 
@@ -474,10 +481,8 @@ impl Rebuild {
         let (end, engine_ts) = (self.end, self.engine_ts);
         self.wanted
             .into_iter()
-            .map(|(symbol, wanted)| {
-                let before =
-                    wanted.before.unwrap_or_else(|| Slice::starting_at(end.next(), wanted.request.floor));
-                (before.into_cut(symbol.clone(), end, engine_ts), (symbol, wanted.after))
+            .map(|(symbol, (before, after))| {
+                (before.into_cut(symbol.clone(), end, engine_ts), (symbol, after))
             })
             .unzip()
     }

@@ -10,6 +10,7 @@ pub mod contracts;
 
 pub mod cadence;
 pub mod cut;
+pub mod positions;
 pub mod round;
 pub mod run;
 

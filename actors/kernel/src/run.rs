@@ -31,8 +31,7 @@ pub fn start(tick: Tick, cut: CutSlice, mode: EngineMode, now: TsMs, symbol_seq:
         counts_by_event_type: cut.counts,
         symbol_seq,
     };
-    let attempts = u32::from(facts.snapshot_seq.is_some());
-    RunRecord { facts, status: RunStatus::Started { attempts } }
+    Attempts::first(facts).started()
 }
 
 /// The attempts of one run, from its `started` record to its terminal one.
@@ -44,7 +43,14 @@ pub struct Attempts {
 }
 
 impl Attempts {
-    /// Begins with a durable `started` record.
+    /// The first attempt; a run without a snapshot makes none.
+    #[must_use]
+    pub fn first(facts: RunFacts) -> Self {
+        let attempts = u32::from(facts.snapshot_seq.is_some());
+        Self { facts, attempts, answered: 0 }
+    }
+
+    /// Continues after a durable `started` record with this many attempts.
     #[must_use]
     pub const fn new(facts: RunFacts, attempts: u32) -> Self {
         Self { facts, attempts, answered: 0 }
@@ -78,9 +84,9 @@ impl Attempts {
         self.attempts += 1;
     }
 
-    /// The `started` record of an attempt that follows a crash (RUN-4).
+    /// The `started` record of the current attempt: the first one, or one that follows a crash (RUN-4).
     #[must_use]
-    pub fn restarted(&self) -> RunRecord {
+    pub fn started(&self) -> RunRecord {
         RunRecord { facts: self.facts.clone(), status: RunStatus::Started { attempts: self.attempts } }
     }
 

@@ -1,0 +1,81 @@
+//! Where an actor is reached, across its restarts.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use ractor::{ActorRef, Message, RpcReplyPort};
+
+/// The actor is not up, or ended before it answered. What it keeps in a log is not lost; the message may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("actor {0} is down")]
+pub struct Down(pub &'static str);
+
+/// The current incarnation of an actor. Siblings hold the address, never the reference: that changes with a restart.
+pub struct Address<M> {
+    name: &'static str,
+    current: Arc<RwLock<Option<ActorRef<M>>>>,
+}
+
+impl<M> Clone for Address<M> {
+    fn clone(&self) -> Self {
+        Self { name: self.name, current: Arc::clone(&self.current) }
+    }
+}
+
+impl<M> fmt::Debug for Address<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Address({})", self.name)
+    }
+}
+
+impl<M: Message> Address<M> {
+    /// The address of an actor that is not up yet.
+    #[must_use]
+    pub fn new(name: &'static str) -> Self {
+        Self { name, current: Arc::default() }
+    }
+
+    /// Makes `actor` the current incarnation. Called by its supervisor.
+    pub fn set(&self, actor: ActorRef<M>) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(actor);
+    }
+
+    /// The current incarnation.
+    ///
+    /// # Errors
+    ///
+    /// [`Down`] before the first start.
+    pub fn get(&self) -> Result<ActorRef<M>, Down> {
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Down(self.name))
+    }
+
+    /// Sends without waiting. `Ok` says only that it is in the mailbox: never enough for what must not be lost.
+    ///
+    /// # Errors
+    ///
+    /// [`Down`].
+    pub fn cast(&self, message: M) -> Result<(), Down> {
+        self.get()?.send_message(message).map_err(|_| Down(self.name))
+    }
+
+    /// Sends a request and waits for the reply. That wait is the backpressure: mailboxes are unbounded.
+    ///
+    /// # Errors
+    ///
+    /// [`Down`] when the actor is down, or goes down before it answers: then it is unknown what it did.
+    pub async fn call<R: Send + 'static>(
+        &self,
+        request: impl FnOnce(RpcReplyPort<R>) -> M,
+    ) -> Result<R, Down> {
+        let (sender, receiver) = ractor::concurrency::oneshot();
+        self.cast(request(sender.into()))?;
+        receiver.await.map_err(|_| Down(self.name))
+    }
+}
+
+/// Answers a request whose sender may be gone: a reply that nobody waits for any more is no error.
+pub(crate) fn answer<R>(port: RpcReplyPort<R>, reply: R) {
+    if port.send(reply).is_err() {
+        tracing::trace!("the asker is gone");
+    }
+}

@@ -1,0 +1,647 @@
+//! Buffer: the only writer of the receipt log and of the quarantine. Failure domain: buffer; its death is the tree's.
+//!
+//! It numbers and stamps receipts, makes them durable in batches, and takes the cuts of each tick. It never starts
+//! again by itself: a process that cannot append is not ready, never silently missing receipts.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestrator_kernel::cadence::Tick;
+use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
+use orchestrator_kernel::contracts::raw_market_event::Receipt;
+use orchestrator_kernel::contracts::receipt::ReceiptRecord;
+use orchestrator_kernel::cut::{CutBook, CutRequest, CutSlice, Rebuild};
+use orchestrator_kernel::ids::{IngestSeq, Origin, Seq, Symbol, TsMs};
+use orchestrator_kernel::ports::checkpoint::CheckpointStore;
+use orchestrator_kernel::ports::log::{AppendError, Log, RecordBatch};
+use orchestrator_kernel::ports::observer::{Observation, Observer};
+use orchestrator_kernel::ports::source::ResumeAt;
+use orchestrator_kernel::retry::RetrySchedule;
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::address::{Address, answer};
+use crate::fatal::{Fatal, FatalKind};
+use crate::group_commit::{BatchLimits, GroupCommit, Landed};
+use crate::recovery::{self, BufferCheckpoint};
+use crate::run_log::RunLogMsg;
+use crate::scheduler::SchedulerMsg;
+use crate::status::{Condition, StatusBoard};
+
+/// A receipt on its way to the log.
+#[derive(Debug)]
+pub struct Arrival {
+    /// When it arrived, by the process's clock.
+    pub at: TsMs,
+    /// Its position in its origin; 0 when it has none.
+    pub position: u64,
+    /// The receipt.
+    pub receipt: Receipt,
+}
+
+/// The right to have receipts in flight. Held until they are durable or refused: that bounds the memory (MEM-1).
+#[derive(Debug)]
+pub struct Credit {
+    /// For the number of receipts.
+    pub receipts: OwnedSemaphorePermit,
+    /// For their bytes.
+    pub bytes: OwnedSemaphorePermit,
+}
+
+/// Receipts of one origin that are appended together, in order.
+#[derive(Debug)]
+pub struct Batch {
+    /// The ordered channel that they came through.
+    pub origin: Origin,
+    /// First and last position that this batch stands for, quarantined items included; `None` without numbers.
+    pub span: Option<(u64, u64)>,
+    /// The receipts.
+    pub arrivals: Vec<Arrival>,
+    /// Held while they are in flight.
+    pub credit: Credit,
+}
+
+/// A batch that is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Arrivals, from the first on, that were there already.
+    pub duplicates: usize,
+}
+
+/// Why a batch was not stored.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendRefused {
+    /// Positions are missing before it.
+    #[error("positions are missing: the next one is {expected}")]
+    Gap {
+        /// The next position that is taken from this origin.
+        expected: u64,
+    },
+    /// There is no room now, or what went before it could not be stored.
+    #[error("{0}")]
+    NoRoom(String),
+    /// Too many origins.
+    #[error("too many producers are known already; use one of them")]
+    TooManyOrigins,
+}
+
+/// The cuts of one tick.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CutsTaken {
+    /// The cut end.
+    pub end: IngestSeq,
+    /// The cuts.
+    pub cuts: Vec<CutSlice>,
+}
+
+/// What the buffer can be told.
+pub enum BufferMsg {
+    /// Make these receipts durable. Sent by ingest, which keeps a bounded number of them in flight.
+    Append(Batch, RpcReplyPort<Result<Appended, AppendRefused>>),
+    /// Make these refused items durable. Sent by ingest *before* the receipts of the same batch.
+    Quarantine(Vec<QuarantineRecord>, RpcReplyPort<Result<(), AppendRefused>>),
+    /// Report where an origin goes on. Asked by ingest when it opens its source.
+    Resume(Origin, RpcReplyPort<ResumeAt>),
+    /// The next tick is planned for this time. Sent by the scheduler when it starts.
+    Arm(TsMs),
+    /// Seal the log at a tick's planned time and take its cuts. Sent by the scheduler.
+    Seal {
+        /// The tick.
+        tick: Tick,
+        /// The cuts to take.
+        requests: Vec<CutRequest>,
+        /// Planned time of the next tick.
+        next: TsMs,
+        /// The cuts, once everything in them is durable.
+        reply: RpcReplyPort<CutsTaken>,
+    },
+    /// Report the first and last `ingest_ts_ms` and all known symbols. Asked by the scheduler when it starts.
+    Extent(RpcReplyPort<Extent>),
+    /// Append what has been collected. Sent by the actor to itself, behind everything that is in the mailbox already.
+    Flush,
+    /// A batch of receipts has landed.
+    Flushed(Landed<Pending>),
+    /// A batch of quarantined items has landed.
+    QuarantineFlushed(Landed<RpcReplyPort<Result<(), AppendRefused>>>),
+    /// Try again whether there is room.
+    Reopen,
+    /// Finish what is in flight, save a checkpoint, report.
+    Drain(RpcReplyPort<()>),
+}
+
+/// What the receipt log spans.
+#[derive(Clone, Debug, Default)]
+pub struct Extent {
+    /// `ingest_ts_ms` of the first receipt ever.
+    pub first_ts: Option<TsMs>,
+    /// `ingest_ts_ms` of the last receipt.
+    pub last_ts: Option<TsMs>,
+    /// Every symbol seen.
+    pub symbols: Vec<Symbol>,
+}
+
+/// Somebody who waits for receipts to be durable.
+pub struct Pending {
+    duplicates: usize,
+    reply: RpcReplyPort<Result<Appended, AppendRefused>>,
+    credit: Credit,
+}
+
+/// A seal that waits for receipts before it.
+struct WaitingSeal {
+    after: Seq,
+    tick: Tick,
+    requests: Vec<CutRequest>,
+    next: TsMs,
+    reply: RpcReplyPort<CutsTaken>,
+}
+
+/// What the buffer needs; cloned for each start.
+#[derive(Clone)]
+pub struct BufferArgs {
+    /// The receipt log.
+    pub receipts: Arc<dyn Log>,
+    /// The quarantine.
+    pub quarantine: Arc<dyn Log>,
+    /// Where the book is saved.
+    pub checkpoints: Arc<dyn CheckpointStore>,
+    /// Receipts between two checkpoints.
+    pub checkpoint_every: u64,
+    /// Bounds of a batch.
+    pub limits: BatchLimits,
+    /// How a batch with an unknown outcome is sent again.
+    pub resend: RetrySchedule,
+    /// How long it waits before it tries again whether there is room.
+    pub reopen_after: Duration,
+    /// Asked for the last cuts.
+    pub run_log: Address<RunLogMsg>,
+    /// Told of new symbols.
+    pub scheduler: Address<SchedulerMsg>,
+    /// Telemetry.
+    pub observer: Arc<dyn Observer>,
+    /// Readiness.
+    pub board: StatusBoard,
+}
+
+/// What the buffer remembers between messages. Rebuilt from the logs by `pre_start`.
+pub struct BufferState {
+    args: BufferArgs,
+    book: CutBook,
+    receipts: GroupCommit<Pending>,
+    quarantine: GroupCommit<RpcReplyPort<Result<(), AppendRefused>>>,
+    quarantine_tail: Seq,
+    /// Positions given to the log but not yet durable.
+    assigned: BTreeMap<Origin, u64>,
+    /// The log is sealed up to here: later receipts get a larger timestamp.
+    sealed: Option<TsMs>,
+    last_stamp: Option<TsMs>,
+    seals: VecDeque<WaitingSeal>,
+    flush_queued: bool,
+    saved_at: IngestSeq,
+    drain: Option<RpcReplyPort<()>>,
+}
+
+/// The actor.
+pub struct Buffer;
+
+/// The log's name in errors and metrics.
+const RECEIPTS: &str = "receipts";
+const QUARANTINE: &str = "quarantine";
+/// The checkpoint's name.
+pub(crate) const CHECKPOINT: &str = "receipts";
+
+impl Actor for Buffer {
+    type Msg = BufferMsg;
+    type State = BufferState;
+    type Arguments = BufferArgs;
+
+    async fn pre_start(
+        &self,
+        _me: ActorRef<BufferMsg>,
+        args: BufferArgs,
+    ) -> Result<BufferState, ActorProcessingErr> {
+        BufferState::recover(args).await.map_err(Into::into)
+    }
+
+    async fn handle(
+        &self,
+        me: ActorRef<BufferMsg>,
+        message: BufferMsg,
+        state: &mut BufferState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            BufferMsg::Append(batch, reply) => state.append(&me, batch, reply),
+            BufferMsg::Quarantine(records, reply) => state.set_aside(&me, records, reply),
+            BufferMsg::Resume(origin, reply) => answer(reply, state.resume(&origin)),
+            BufferMsg::Arm(planned) => state.book.arm(planned),
+            BufferMsg::Seal { tick, requests, next, reply } => {
+                state.seal(tick, requests, next, reply);
+                state.take_cuts().await?;
+            }
+            BufferMsg::Extent(reply) => answer(reply, state.extent()),
+            BufferMsg::Flush => {
+                state.flush_queued = false;
+                state.flush(&me);
+            }
+            BufferMsg::Flushed(landed) => {
+                state.flushed(&me, landed)?;
+                state.take_cuts().await?;
+            }
+            BufferMsg::QuarantineFlushed(landed) => state.quarantine_flushed(&me, landed)?,
+            BufferMsg::Reopen => state.reopen(),
+            BufferMsg::Drain(reply) => state.drain = Some(reply),
+        }
+        if state.receipts.is_idle() && state.quarantine.is_idle() {
+            state.finish_drain().await;
+        }
+        Ok(())
+    }
+}
+
+impl BufferState {
+    async fn recover(args: BufferArgs) -> Result<Self, Fatal> {
+        let acquired = args.receipts.acquire().await.map_err(|error| Fatal::acquire(RECEIPTS, error))?;
+        let aside = args.quarantine.acquire().await.map_err(|error| Fatal::acquire(QUARANTINE, error))?;
+        let runs = args
+            .run_log
+            .call(RunLogMsg::Overview)
+            .await
+            .map_err(|error| Fatal::new(FatalKind::Internal, error.to_string()))?;
+        let tails = (acquired.tail, aside.tail);
+        let mut book = recovery::cut_book(
+            args.receipts.as_ref(),
+            args.quarantine.as_ref(),
+            args.checkpoints.as_ref(),
+            tails,
+            &runs,
+        )
+        .await?;
+        book.take_discovered();
+        let (limits, resend) = (args.limits, args.resend);
+        Ok(Self {
+            receipts: GroupCommit::new(
+                Arc::clone(&args.receipts),
+                acquired.epoch,
+                acquired.tail,
+                limits,
+                resend,
+            ),
+            quarantine: GroupCommit::new(
+                Arc::clone(&args.quarantine),
+                aside.epoch,
+                aside.tail,
+                limits,
+                resend,
+            ),
+            quarantine_tail: aside.tail,
+            assigned: BTreeMap::new(),
+            sealed: runs.last_planned_ts,
+            last_stamp: book.last_ts(),
+            seals: VecDeque::new(),
+            flush_queued: false,
+            saved_at: book.tail(),
+            drain: None,
+            book,
+            args,
+        })
+    }
+
+    fn resume(&self, origin: &Origin) -> ResumeAt {
+        ResumeAt {
+            position: self.book.positions().settled(origin.as_str()),
+            ingest_ts_ms: self.book.last_ts(),
+        }
+    }
+
+    fn extent(&self) -> Extent {
+        let symbols = self.book.symbols().cloned().collect();
+        Extent { first_ts: self.book.first_ts(), last_ts: self.book.last_ts(), symbols }
+    }
+
+    /// The last position of `origin` that is durable or on its way.
+    fn last_position(&self, origin: &Origin) -> u64 {
+        let durable = self.book.positions().settled(origin.as_str());
+        self.assigned.get(origin).copied().unwrap_or(0).max(durable)
+    }
+
+    fn append(
+        &mut self,
+        me: &ActorRef<BufferMsg>,
+        batch: Batch,
+        reply: RpcReplyPort<Result<Appended, AppendRefused>>,
+    ) {
+        let Batch { origin, span, arrivals, credit } = batch;
+        let mut known = 0;
+        if let Some((first, last)) = span {
+            known = self.last_position(&origin);
+            if known + 1 < first {
+                return answer(reply, Err(AppendRefused::Gap { expected: known + 1 }));
+            }
+            if !self.book.positions().has_room_for(origin.as_str()) {
+                return answer(reply, Err(AppendRefused::TooManyOrigins));
+            }
+            if known < last {
+                self.assigned.insert(origin.clone(), last);
+            }
+        }
+        let duplicates =
+            arrivals.iter().take_while(|arrival| arrival.position != 0 && arrival.position <= known).count();
+        for arrival in arrivals.iter().skip(duplicates) {
+            self.number(&origin, arrival);
+        }
+        let pending = Pending { duplicates, reply, credit };
+        match self.receipts.wait(pending) {
+            None => self.queue_flush(me),
+            // Nothing is in the way any more: all of it was durable before.
+            Some(Pending { duplicates, reply, credit }) if self.receipts.is_idle() => {
+                drop(credit);
+                answer(reply, Ok(Appended { duplicates }));
+            }
+            // Durable with the batch in flight; an empty record-less batch waits behind it.
+            Some(pending) => {
+                self.receipts.wait_behind(pending);
+                self.queue_flush(me);
+            }
+        }
+    }
+
+    /// Numbers and stamps a receipt (LOG-1, LOG-5) and adds it to the batch.
+    fn number(&mut self, origin: &Origin, arrival: &Arrival) {
+        let floor = self.last_stamp.max(self.sealed.map(|sealed| sealed.plus(1)));
+        let stamp = floor.map_or(arrival.at, |floor| arrival.at.max(floor));
+        self.last_stamp = Some(stamp);
+        let receipt = &arrival.receipt;
+        let record = ReceiptRecord {
+            ingest_seq: IngestSeq::from(self.receipts.next()),
+            ingest_ts_ms: stamp,
+            origin: origin.as_str(),
+            position: arrival.position,
+            symbol: receipt.symbol.as_str(),
+            event_type: receipt.event_type.as_str(),
+            snapshot_ts_ms: receipt.snapshot_ts_ms,
+            event: &receipt.bytes,
+        };
+        tracing::debug!(
+            source_id = %receipt.source_id,
+            symbol = %receipt.symbol,
+            ingest_seq = record.ingest_seq.0,
+            recv_ts_ms = receipt.recv_ts_ms.0,
+            exchange_ts_ms = receipt.exchange_ts_ms.map(|ts| ts.0),
+            "receipt"
+        );
+        self.receipts.push(|bytes| record.encode_to(bytes));
+    }
+
+    fn set_aside(
+        &mut self,
+        me: &ActorRef<BufferMsg>,
+        records: Vec<QuarantineRecord>,
+        reply: RpcReplyPort<Result<(), AppendRefused>>,
+    ) {
+        for record in &records {
+            let position = record.position;
+            let known = position != 0
+                && (position <= self.book.positions().settled(&record.origin)
+                    || self.book.positions().is_quarantined_ahead(&record.origin, position));
+            if !known {
+                self.quarantine.push(|bytes| record.encode_to(bytes));
+            }
+        }
+        match self.quarantine.wait(reply) {
+            None => self.queue_flush(me),
+            Some(reply) if self.quarantine.is_idle() => answer(reply, Ok(())),
+            Some(reply) => {
+                self.quarantine.wait_behind(reply);
+                self.queue_flush(me);
+            }
+        }
+    }
+
+    fn queue_flush(&mut self, me: &ActorRef<BufferMsg>) {
+        if !self.flush_queued {
+            self.flush_queued = me.cast(BufferMsg::Flush).is_ok();
+        }
+    }
+
+    fn flush(&mut self, me: &ActorRef<BufferMsg>) {
+        if let Some(append) = self.receipts.begin() {
+            let me = me.clone();
+            tokio::spawn(async move { tell(&me, BufferMsg::Flushed(append.await)) });
+        }
+        if let Some(append) = self.quarantine.begin() {
+            let me = me.clone();
+            tokio::spawn(async move { tell(&me, BufferMsg::QuarantineFlushed(append.await)) });
+        }
+    }
+
+    fn flushed(&mut self, me: &ActorRef<BufferMsg>, landed: Landed<Pending>) -> Result<(), Fatal> {
+        match landed.result {
+            Ok(()) => {
+                self.receipts.landed(true, landed.batch.last());
+                self.observe(&landed.batch, landed.took)?;
+                for Pending { duplicates, reply, credit } in landed.waiters {
+                    drop(credit);
+                    answer(reply, Ok(Appended { duplicates }));
+                }
+                self.save_when_due();
+                self.flush(me);
+                Ok(())
+            }
+            Err(AppendError::Full { detail }) => {
+                self.pause(me, RECEIPTS, &detail);
+                let given_up = self.receipts.landed(false, self.book.tail().into());
+                self.assigned.clear();
+                for pending in landed.waiters.into_iter().chain(given_up) {
+                    answer(pending.reply, Err(AppendRefused::NoRoom(detail.clone())));
+                }
+                Ok(())
+            }
+            Err(error) => Err(self.give_up(RECEIPTS, error)),
+        }
+    }
+
+    /// Takes a durable batch into the book, and tells of it.
+    fn observe(&mut self, batch: &RecordBatch, took: Duration) -> Result<(), Fatal> {
+        for (seq, payload) in batch.iter() {
+            let record =
+                ReceiptRecord::decode(payload).map_err(|error| Fatal::undecodable(RECEIPTS, seq.0, error))?;
+            self.book.observe(&record);
+        }
+        let positions = self.book.positions();
+        self.assigned.retain(|origin, position| positions.settled(origin.as_str()) < *position);
+        if self.args.board.clear(&Condition::BufferFailing) {
+            tracing::info!(domain = "buffer", "receipts are durable again");
+        }
+        let discovered = self.book.take_discovered();
+        if !discovered.is_empty() && self.args.scheduler.cast(SchedulerMsg::Discovered(discovered)).is_err() {
+            tracing::debug!("the scheduler is down; it asks for all symbols when it starts");
+        }
+        let observer = &self.args.observer;
+        observer.observe(&Observation::ReceiptsFlushed {
+            seconds: took.as_secs_f64(),
+            records: batch.len() as u64,
+        });
+        let stat = self.args.receipts.stat();
+        observer.observe(&Observation::BufferDepth {
+            records: (stat.tail.0 + 1).saturating_sub(stat.start.0),
+            bytes: stat.bytes,
+            last_ingest_ts: self.book.last_ts().unwrap_or_default(),
+        });
+        Ok(())
+    }
+
+    fn quarantine_flushed(
+        &mut self,
+        me: &ActorRef<BufferMsg>,
+        landed: Landed<RpcReplyPort<Result<(), AppendRefused>>>,
+    ) -> Result<(), Fatal> {
+        match landed.result {
+            Ok(()) => {
+                self.quarantine.landed(true, landed.batch.last());
+                self.quarantine_tail = self.quarantine_tail.max(landed.batch.last());
+                for (seq, payload) in landed.batch.iter() {
+                    let record = QuarantineRecord::decode(payload)
+                        .map_err(|error| Fatal::undecodable(QUARANTINE, seq.0, error))?;
+                    self.book.note_quarantined(&record.origin, record.position);
+                    self.args.observer.observe(&Observation::ItemQuarantined { reason: &record.reason });
+                }
+                landed.waiters.into_iter().for_each(|reply| answer(reply, Ok(())));
+                self.flush(me);
+                Ok(())
+            }
+            Err(AppendError::Full { detail }) => {
+                self.pause(me, QUARANTINE, &detail);
+                let given_up = self.quarantine.landed(false, self.quarantine_tail);
+                for reply in landed.waiters.into_iter().chain(given_up) {
+                    answer(reply, Err(AppendRefused::NoRoom(detail.clone())));
+                }
+                Ok(())
+            }
+            Err(error) => Err(self.give_up(QUARANTINE, error)),
+        }
+    }
+
+    /// There is no room: not ready at once. Nothing was acknowledged, so upstream keeps what could not be stored.
+    fn pause(&self, me: &ActorRef<BufferMsg>, log: &'static str, detail: &str) {
+        self.args.observer.observe(&Observation::AppendFailed { log });
+        if self.args.board.raise(Condition::BufferFailing, detail) {
+            tracing::error!(
+                error_kind = "buffer_append_failing",
+                error_detail = detail,
+                domain = "buffer",
+                log,
+                "no room"
+            );
+        }
+        me.send_after(self.args.reopen_after, || BufferMsg::Reopen);
+    }
+
+    /// Nobody may have sent anything since the log was full: only a new attempt can tell whether there is room now.
+    fn reopen(&self) {
+        if self.receipts.is_idle() && self.args.board.clear(&Condition::BufferFailing) {
+            tracing::info!(domain = "buffer", "trying again whether there is room");
+        }
+    }
+
+    fn give_up(&self, log: &'static str, error: AppendError) -> Fatal {
+        self.args.observer.observe(&Observation::AppendFailed { log });
+        self.args.board.raise(Condition::BufferFailing, error.to_string());
+        Fatal::append(log, error)
+    }
+
+    fn seal(&mut self, tick: Tick, requests: Vec<CutRequest>, next: TsMs, reply: RpcReplyPort<CutsTaken>) {
+        self.sealed = self.sealed.max(Some(tick.planned_ts_ms));
+        let after = Seq(self.receipts.next().0 - 1);
+        self.seals.push_back(WaitingSeal { after, tick, requests, next, reply });
+    }
+
+    /// Takes the cuts of the seals whose receipts have all landed.
+    async fn take_cuts(&mut self) -> Result<(), Fatal> {
+        while let Some(seal) = self
+            .seals
+            .pop_front_if(|seal| seal.after <= Seq::from(self.book.tail()) || self.receipts.is_idle())
+        {
+            let WaitingSeal { tick, requests, next, reply, .. } = seal;
+            let (planned, engine_ts) = (tick.planned_ts_ms, tick.engine_timestamp_ms);
+            let sealed = self.book.seal(planned, engine_ts, requests, Some(next));
+            let end = match sealed.end {
+                Some(end) => end,
+                None => self.last_at_or_before(planned).await?,
+            };
+            let mut cuts = sealed.cuts;
+            if !sealed.missing.is_empty() {
+                cuts.extend(self.rebuild(end, engine_ts, sealed.missing).await?);
+            }
+            answer(reply, CutsTaken { end, cuts });
+        }
+        Ok(())
+    }
+
+    async fn rebuild(
+        &mut self,
+        end: IngestSeq,
+        engine_ts: TsMs,
+        requests: Vec<CutRequest>,
+    ) -> Result<Vec<CutSlice>, Fatal> {
+        let mut rebuild = Rebuild::new(end, engine_ts, requests);
+        let (from, to) = (rebuild.from().into(), self.book.tail().into());
+        recovery::scan(self.args.receipts.as_ref(), RECEIPTS, from, to, |seq, payload| {
+            let record =
+                ReceiptRecord::decode(payload).map_err(|error| Fatal::undecodable(RECEIPTS, seq.0, error))?;
+            rebuild.observe(&record);
+            Ok(())
+        })
+        .await?;
+        let (cuts, slices) = rebuild.finish();
+        for (symbol, slice) in slices {
+            self.book.restore(symbol, slice);
+        }
+        Ok(cuts)
+    }
+
+    /// The highest sequence with `ingest_ts_ms ≤ planned` (CUT-2), by bisection: timestamps never decrease (LOG-5).
+    async fn last_at_or_before(&self, planned: TsMs) -> Result<IngestSeq, Fatal> {
+        let start = self.args.receipts.stat().start.0;
+        let (mut low, mut high) = (start - 1, self.book.tail().0);
+        while low < high {
+            let middle = low + (high - low).div_ceil(2);
+            let bytes = orchestrator_kernel::ports::log::read_one(self.args.receipts.as_ref(), Seq(middle))
+                .await
+                .map_err(|error| Fatal::read(RECEIPTS, error))?
+                .unwrap_or_default();
+            let record =
+                ReceiptRecord::decode(&bytes).map_err(|error| Fatal::undecodable(RECEIPTS, middle, error))?;
+            if record.ingest_ts_ms <= planned { low = middle } else { high = middle - 1 }
+        }
+        Ok(IngestSeq(low))
+    }
+
+    fn checkpoint(&self) -> bytes::Bytes {
+        recovery::encode_checkpoint(&BufferCheckpoint {
+            book: self.book.to_checkpoint(),
+            quarantine_tail: self.quarantine_tail,
+        })
+    }
+
+    fn save_when_due(&mut self) {
+        if self.book.tail().0 - self.saved_at.0 < self.args.checkpoint_every {
+            return;
+        }
+        self.saved_at = self.book.tail();
+        let (store, value) = (Arc::clone(&self.args.checkpoints), self.checkpoint());
+        tokio::spawn(async move { recovery::save_checkpoint(store.as_ref(), CHECKPOINT, value).await });
+    }
+
+    async fn finish_drain(&mut self) {
+        let Some(reply) = self.drain.take() else { return };
+        recovery::save_checkpoint(self.args.checkpoints.as_ref(), CHECKPOINT, self.checkpoint()).await;
+        answer(reply, ());
+    }
+}
+
+fn tell(me: &ActorRef<BufferMsg>, message: BufferMsg) {
+    if me.cast(message).is_err() {
+        tracing::debug!("buffer ended before its last batch landed");
+    }
+}

@@ -1,0 +1,100 @@
+//! Failures that end the process, and what they mean to whoever starts it again.
+
+use orchestrator_kernel::ports::log::{AcquireError, AppendError, ReadError};
+
+/// What the process tells by its exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FatalKind {
+    /// The storage of a log failed.
+    Storage,
+    /// Another writer took over, or holds the log.
+    Fenced,
+    /// A log cannot be trusted: corrupt, regressed, or written by somebody else.
+    Corrupt,
+    /// Something failed more often than its supervisor allows, or a defect.
+    Internal,
+}
+
+/// A failure that no restart in the process can mend.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct Fatal {
+    /// For the exit code.
+    pub kind: FatalKind,
+    /// What happened and where.
+    pub what: String,
+    /// The cause.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Fatal {
+    /// A fatal failure without a deeper cause.
+    #[must_use]
+    pub fn new(kind: FatalKind, what: impl Into<String>) -> Self {
+        Self { kind, what: what.into(), source: None }
+    }
+
+    /// An append to `log` failed in a way that may not be tried again.
+    #[must_use]
+    pub fn append(log: &'static str, error: AppendError) -> Self {
+        let kind = match &error {
+            AppendError::Fenced { .. } => FatalKind::Fenced,
+            AppendError::Conflict { .. } | AppendError::Gap { .. } => FatalKind::Corrupt,
+            AppendError::Full { .. } | AppendError::Unknown { .. } | AppendError::Poisoned { .. } => {
+                FatalKind::Storage
+            }
+        };
+        Self { kind, what: format!("cannot append to the log of {log}"), source: Some(Box::new(error)) }
+    }
+
+    /// A read of `log` failed.
+    #[must_use]
+    pub fn read(log: &'static str, error: ReadError) -> Self {
+        let kind = match &error {
+            ReadError::Corrupt { .. } | ReadError::Trimmed { .. } => FatalKind::Corrupt,
+            ReadError::Io(_) => FatalKind::Storage,
+        };
+        Self { kind, what: format!("cannot read the log of {log}"), source: Some(Box::new(error)) }
+    }
+
+    /// `log` could not be taken over.
+    #[must_use]
+    pub fn acquire(log: &'static str, error: AcquireError) -> Self {
+        let kind = match &error {
+            AcquireError::Held { .. } => FatalKind::Fenced,
+            AcquireError::Corrupt { .. } | AcquireError::UnknownVersion { .. } => FatalKind::Corrupt,
+            AcquireError::Io { .. } => FatalKind::Storage,
+        };
+        Self { kind, what: format!("cannot take over the log of {log}"), source: Some(Box::new(error)) }
+    }
+
+    /// Stored bytes of `log` are no record.
+    #[must_use]
+    pub fn undecodable(
+        log: &'static str,
+        seq: u64,
+        error: impl std::error::Error + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            kind: FatalKind::Corrupt,
+            what: format!("record {seq} of the log of {log} cannot be used"),
+            source: Some(Box::new(error)),
+        }
+    }
+}
+
+/// An error with its causes on one line.
+pub struct Chain<'a>(pub &'a (dyn std::error::Error + 'static));
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}

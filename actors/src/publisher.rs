@@ -1,0 +1,321 @@
+//! Publisher: takes outputs from the run log to the fan-outs, in order. Failure domain: publish.
+//!
+//! The run log is the outbox. The cursor moves only behind what every fan-out has confirmed (OUT-2); whatever fails is
+//! offered again from there, so a completed output cannot be lost. Blocked publishing pauses the schedule, never drops.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use orchestrator_kernel::contracts::engine_run::{RunRecord, RunStatus};
+use orchestrator_kernel::contracts::orchestrator_event::{event_type, events};
+use orchestrator_kernel::ids::{RunSeq, TsMs};
+use orchestrator_kernel::ports::checkpoint::CheckpointStore;
+use orchestrator_kernel::ports::clock::Clock;
+use orchestrator_kernel::ports::fan_out::{FanOut, OutputMessage, PublishError};
+use orchestrator_kernel::ports::log::{Log, ReadLimit, RecordBatch};
+use orchestrator_kernel::ports::observer::{Observation, Observer};
+use orchestrator_kernel::retry::RetrySchedule;
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::address::answer;
+use crate::fatal::Fatal;
+use crate::flow::OutputFlow;
+use crate::run_log::Committed;
+use crate::status::{Condition, StatusBoard};
+
+/// What the publisher can be told.
+pub enum PublisherMsg {
+    /// There may be something to publish. Sent by its watcher of the run log, and after a back-off.
+    Wake,
+    /// Publish what is committed, save the cursor, report. The reply comes when nothing waits any more.
+    Drain(RpcReplyPort<()>),
+}
+
+/// The fan-outs, shared with the next incarnation of the publisher.
+pub type FanOuts = Arc<Mutex<Vec<Box<dyn FanOut>>>>;
+
+/// What the publisher needs; cloned for each start.
+#[derive(Clone)]
+pub struct PublisherArgs {
+    /// The run log.
+    pub runs: Arc<dyn Log>,
+    /// Announces commits.
+    pub committed: watch::Receiver<Committed>,
+    /// Where outputs go, in this order.
+    pub fan_outs: FanOuts,
+    /// Where the cursor is saved.
+    pub checkpoints: Arc<dyn CheckpointStore>,
+    /// Run records that are published together, at most.
+    pub batch_max: usize,
+    /// How failed publishing is tried again; when it is exhausted the service is degraded and keeps trying at `max`.
+    pub retry: RetrySchedule,
+    /// How long one attempt may take.
+    pub attempt_max: Duration,
+    /// Gives `published_ts_ms`; a driven clock gives none.
+    pub clock: Arc<dyn Clock>,
+    /// Counts outputs.
+    pub flow: OutputFlow,
+    /// Telemetry.
+    pub observer: Arc<dyn Observer>,
+    /// Readiness.
+    pub board: StatusBoard,
+}
+
+/// How far publishing has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Cursor {
+    /// The last run record whose outputs are all confirmed.
+    run_seq: RunSeq,
+    /// Outputs up to there.
+    outputs: u64,
+}
+
+impl Cursor {
+    fn to_bytes(self) -> Bytes {
+        let mut bytes = Vec::with_capacity(16);
+        bytes.extend_from_slice(&self.run_seq.0.to_le_bytes());
+        bytes.extend_from_slice(&self.outputs.to_le_bytes());
+        bytes.into()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (run_seq, outputs) = bytes.split_first_chunk::<8>()?;
+        let outputs = <[u8; 8]>::try_from(outputs).ok()?;
+        Some(Self { run_seq: RunSeq(u64::from_le_bytes(*run_seq)), outputs: u64::from_le_bytes(outputs) })
+    }
+}
+
+/// What the publisher remembers between messages. Rebuilt from the saved cursor and the run log by `pre_start`.
+pub struct PublisherState {
+    args: PublisherArgs,
+    cursor: Cursor,
+    saved: Cursor,
+    saved_at: Instant,
+    attempts: u32,
+    waiting: bool,
+    blocked_seen: Instant,
+    drain: Option<RpcReplyPort<()>>,
+    _watcher: Watcher,
+}
+
+/// Turns commits into wake-ups; ends with its owner.
+struct Watcher(JoinHandle<()>);
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The actor.
+pub struct Publisher;
+
+const CURSOR: &str = "published";
+/// How often the cursor is saved while publishing goes on. A crash repeats at most what was published since.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+
+impl Actor for Publisher {
+    type Msg = PublisherMsg;
+    type State = PublisherState;
+    type Arguments = PublisherArgs;
+
+    async fn pre_start(
+        &self,
+        me: ActorRef<PublisherMsg>,
+        args: PublisherArgs,
+    ) -> Result<PublisherState, ActorProcessingErr> {
+        let saved = args.checkpoints.load(CURSOR).await?;
+        let cursor = saved.and_then(|bytes| Cursor::from_bytes(&bytes)).unwrap_or_default();
+        args.flow.set_published(cursor.outputs);
+        let mut committed = args.committed.clone();
+        committed.mark_changed();
+        let watcher = Watcher(tokio::spawn(async move {
+            while committed.changed().await.is_ok() && me.cast(PublisherMsg::Wake).is_ok() {
+                // Only the newest commit matters; what was skipped is read from the log.
+                tokio::task::yield_now().await;
+            }
+        }));
+        let now = Instant::now();
+        Ok(PublisherState {
+            args,
+            cursor,
+            saved: cursor,
+            saved_at: now,
+            attempts: 0,
+            waiting: false,
+            blocked_seen: now,
+            drain: None,
+            _watcher: watcher,
+        })
+    }
+
+    async fn handle(
+        &self,
+        me: ActorRef<PublisherMsg>,
+        message: PublisherMsg,
+        state: &mut PublisherState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            PublisherMsg::Wake => state.waiting = false,
+            PublisherMsg::Drain(reply) => state.drain = Some(reply),
+        }
+        state.go_on(&me).await
+    }
+}
+
+impl PublisherState {
+    /// Publishes one batch; comes back for the next by a message, so that a drain can come between.
+    async fn go_on(&mut self, me: &ActorRef<PublisherMsg>) -> Result<(), ActorProcessingErr> {
+        if self.waiting {
+            return Ok(());
+        }
+        let tail = self.args.committed.borrow().tail;
+        if tail <= self.cursor.run_seq {
+            return self.idle().await;
+        }
+        let batch = self.next_batch().await?;
+        let (messages, ended) = self.messages(&batch)?;
+        match self.publish(&messages).await {
+            Ok(()) => {
+                self.confirmed(&messages, batch.last().into(), ended);
+                self.save_when_due().await;
+                me.cast(PublisherMsg::Wake)?;
+            }
+            Err(error) => self.failed(me, &error),
+        }
+        Ok(())
+    }
+
+    async fn idle(&mut self) -> Result<(), ActorProcessingErr> {
+        if self.drain.is_some() || SAVE_EVERY <= self.saved_at.elapsed() {
+            self.save().await;
+        }
+        if let Some(reply) = self.drain.take() {
+            answer(reply, ());
+        }
+        Ok(())
+    }
+
+    /// The records after the cursor: the last commit if it follows directly, otherwise read from the log.
+    async fn next_batch(&self) -> Result<Arc<RecordBatch>, Fatal> {
+        let next = self.cursor.run_seq.next().into();
+        let newest = Arc::clone(&self.args.committed.borrow().batch);
+        if newest.first() == next && newest.len() <= self.args.batch_max {
+            return Ok(newest);
+        }
+        let limit = ReadLimit { records: self.args.batch_max, ..ReadLimit::default() };
+        let batch = self.args.runs.read(next, limit).await.map_err(|error| Fatal::read("runs", error))?;
+        Ok(Arc::new(batch))
+    }
+
+    /// The outputs of a batch of records, and when the last of their runs ended.
+    fn messages(&self, batch: &RecordBatch) -> Result<(Vec<OutputMessage>, Option<TsMs>), Fatal> {
+        let published = if self.args.clock.is_driven() { None } else { self.args.clock.now() };
+        let mut messages = Vec::new();
+        let mut latest: Option<TsMs> = None;
+        for (seq, payload) in batch.iter() {
+            let record =
+                RunRecord::decode(payload).map_err(|error| Fatal::undecodable("runs", seq.0, error))?;
+            let made = events(seq.into(), &record, published)
+                .map_err(|error| Fatal::undecodable("runs", seq.0, error))?;
+            messages.extend(made);
+            latest = latest.max(ended_at(&record));
+        }
+        Ok((messages, latest))
+    }
+
+    async fn publish(&mut self, messages: &[OutputMessage]) -> Result<(), PublishError> {
+        let mut fan_outs = self.args.fan_outs.lock().await;
+        for fan_out in fan_outs.iter_mut() {
+            let attempt = tokio::time::timeout(self.args.attempt_max, fan_out.publish(messages)).await;
+            attempt.unwrap_or_else(|_| {
+                Err(PublishError {
+                    fan_out: fan_out.name().to_owned(),
+                    detail: format!("not confirmed within {:?}", self.args.attempt_max),
+                    confirmed: 0,
+                })
+            })?;
+        }
+        Ok(())
+    }
+
+    fn confirmed(&mut self, messages: &[OutputMessage], reached: RunSeq, ended: Option<TsMs>) {
+        if let (Some(ended), Some(now)) =
+            (ended, self.args.clock.now().filter(|_| !self.args.clock.is_driven()))
+        {
+            let seconds = (now.0 - ended.0).max(0) as f64 / 1e3;
+            self.args.observer.observe(&Observation::PublishLatency { seconds });
+        }
+        self.cursor = Cursor { run_seq: reached, outputs: self.cursor.outputs + messages.len() as u64 };
+        self.args.flow.set_published(self.cursor.outputs);
+        self.attempts = 0;
+        if self.args.board.clear(&Condition::PublishDegraded) {
+            tracing::info!(domain = "publish", "publishing works again");
+        }
+        let observer = &self.args.observer;
+        for kind in event_type::ALL {
+            let count = messages.iter().filter(|message| message.event_type == kind).count() as u64;
+            if count > 0 {
+                observer.observe(&Observation::OutputsPublished { event_type: kind, count });
+            }
+        }
+        observer.observe(&Observation::PublishBacklog { outputs: self.args.flow.backlog() });
+    }
+
+    fn failed(&mut self, me: &ActorRef<PublisherMsg>, error: &PublishError) {
+        self.attempts = self.attempts.saturating_add(1);
+        let observer = &self.args.observer;
+        observer.observe(&Observation::PublishBlocked { seconds: self.blocked_seconds() });
+        observer.observe(&Observation::PublishBacklog { outputs: self.args.flow.backlog() });
+        let exhausted = self.args.retry.delay_after(self.attempts).is_none();
+        if exhausted && self.args.board.raise(Condition::PublishDegraded, error.to_string()) {
+            tracing::error!(
+                domain = "publish", error_kind = "publish_degraded", error_detail = %error, attempt = self.attempts,
+                "publishing failed as often as configured; outputs are kept and tried on"
+            );
+        } else {
+            tracing::warn!(domain = "publish", error_detail = %error, attempt = self.attempts, "publishing failed");
+        }
+        self.blocked_seen = Instant::now();
+        self.waiting = true;
+        let delay = self.args.retry.unbounded_delay_after(self.attempts);
+        me.send_after(delay, || PublisherMsg::Wake);
+    }
+
+    /// Time without progress since it was last reported.
+    fn blocked_seconds(&self) -> f64 {
+        self.args.flow.blocked_for().min(self.blocked_seen.elapsed()).as_secs_f64()
+    }
+
+    async fn save_when_due(&mut self) {
+        if SAVE_EVERY <= self.saved_at.elapsed() {
+            self.save().await;
+        }
+    }
+
+    async fn save(&mut self) {
+        self.saved_at = Instant::now();
+        if self.saved == self.cursor {
+            return;
+        }
+        match self.args.checkpoints.save(CURSOR, self.cursor.to_bytes()).await {
+            Ok(()) => self.saved = self.cursor,
+            Err(error) => {
+                tracing::warn!(%error, "publish cursor not saved; a restart will publish again from the old one")
+            }
+        }
+    }
+}
+
+fn ended_at(record: &RunRecord) -> Option<TsMs> {
+    match &record.status {
+        RunStatus::Started { .. } => None,
+        RunStatus::Completed { completed_ts_ms, .. } | RunStatus::Failed { completed_ts_ms, .. } => {
+            Some(*completed_ts_ms)
+        }
+    }
+}

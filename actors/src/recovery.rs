@@ -1,0 +1,159 @@
+//! Rebuilding derived state from the logs: from a checkpoint if there is one, and the records after it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use orchestrator_kernel::contracts::engine_run::RunRecord;
+use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
+use orchestrator_kernel::contracts::receipt::ReceiptRecord;
+use orchestrator_kernel::cut::{BookCheckpoint, CutBook};
+use orchestrator_kernel::ids::{IngestSeq, Seq};
+use orchestrator_kernel::ports::checkpoint::CheckpointStore;
+use orchestrator_kernel::ports::log::{Log, ReadLimit};
+use orchestrator_kernel::run::RunIndex;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::fatal::{Fatal, FatalKind};
+use crate::run_log::Overview;
+
+const VERSION: u8 = 1;
+
+/// The stored form of a checkpoint: a version byte, then postcard.
+pub(crate) fn encode_checkpoint<T: Serialize>(state: &T) -> Bytes {
+    match postcard::to_extend(state, vec![VERSION]) {
+        Ok(bytes) => Bytes::from(bytes),
+        // Never for these types; an empty checkpoint is none, and a start is only slower.
+        Err(_) => Bytes::new(),
+    }
+}
+
+fn decode_checkpoint<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    match bytes.split_first() {
+        Some((&VERSION, body)) => postcard::from_bytes(body).ok(),
+        Some(_) | None => None,
+    }
+}
+
+pub(crate) async fn save_checkpoint(store: &dyn CheckpointStore, name: &str, value: Bytes) {
+    if let Err(error) = store.save(name, value).await {
+        tracing::warn!(name, %error, "checkpoint not saved, the next start will take longer");
+    }
+}
+
+async fn load_checkpoint<T: DeserializeOwned>(store: &dyn CheckpointStore, name: &str) -> Option<T> {
+    match store.load(name).await {
+        Ok(Some(bytes)) => decode_checkpoint(&bytes),
+        Ok(None) => None,
+        Err(error) => {
+            tracing::warn!(name, %error, "checkpoint not readable, reading the whole log instead");
+            None
+        }
+    }
+}
+
+/// Shows every record of `log` in `from..=to` to `take`.
+pub(crate) async fn scan(
+    log: &dyn Log,
+    name: &'static str,
+    from: Seq,
+    to: Seq,
+    mut take: impl FnMut(Seq, &[u8]) -> Result<(), Fatal>,
+) -> Result<(), Fatal> {
+    let mut at = from;
+    while at <= to {
+        let batch = log.read(at, ReadLimit::default()).await.map_err(|error| Fatal::read(name, error))?;
+        if batch.is_empty() {
+            return Err(Fatal::new(
+                FatalKind::Corrupt,
+                format!("the log of {name} ends before record {at} of {to}"),
+            ));
+        }
+        for (seq, payload) in batch.iter().take_while(|(seq, _)| *seq <= to) {
+            take(seq, payload)?;
+        }
+        at = batch.last().next();
+    }
+    Ok(())
+}
+
+/// A log shorter than what was derived from it has lost records: appending would reuse their numbers.
+fn regressed(log: &'static str, tail: Seq, known: Seq) -> Result<(), Fatal> {
+    if known <= tail {
+        return Ok(());
+    }
+    let what = format!(
+        "the log of {log} ends at {tail}, but record {known} was there: LOG_REGRESSED; restore the log"
+    );
+    Err(Fatal::new(FatalKind::Corrupt, what))
+}
+
+/// The index of the run log.
+pub(crate) async fn run_index(
+    log: &dyn Log,
+    store: &dyn CheckpointStore,
+    tail: Seq,
+) -> Result<RunIndex, Fatal> {
+    let mut index: RunIndex = load_checkpoint(store, crate::run_log::CHECKPOINT).await.unwrap_or_default();
+    regressed("runs", tail, index.tail().into())?;
+    scan(log, "runs", index.tail().next().into(), tail, |seq, payload| {
+        let record = RunRecord::decode(payload).map_err(|error| Fatal::undecodable("runs", seq.0, error))?;
+        index.admit(&record).map_err(|error| Fatal::undecodable("runs", seq.0, error))
+    })
+    .await?;
+    Ok(index)
+}
+
+/// What a checkpoint of the buffer holds: the book, and how far of the quarantine it knows.
+#[derive(Serialize, serde::Deserialize)]
+pub(crate) struct BufferCheckpoint {
+    pub(crate) book: BookCheckpoint,
+    pub(crate) quarantine_tail: Seq,
+}
+
+/// The buffer's book, continued where the run log says that the symbols' last cuts ended.
+pub(crate) async fn cut_book(
+    log: &dyn Log,
+    quarantine: &dyn Log,
+    store: &dyn CheckpointStore,
+    (tail, quarantine_tail): (Seq, Seq),
+    runs: &Overview,
+) -> Result<CutBook, Fatal> {
+    let saved: Option<BufferCheckpoint> = load_checkpoint(store, crate::buffer::CHECKPOINT).await;
+    let (mut book, quarantine_from) = match saved {
+        Some(saved) => (saved.book.into_book(), saved.quarantine_tail),
+        None => (CutBook::default(), Seq(0)),
+    };
+    regressed("receipts", tail, book.tail().into())?;
+    regressed("quarantine", quarantine_tail, quarantine_from)?;
+    let last_cut_end = runs.symbols.iter().map(|(_, end, _)| *end).max().unwrap_or_default();
+    regressed("receipts", tail, last_cut_end.into())?;
+
+    let missing: BTreeMap<&str, IngestSeq> = runs
+        .symbols
+        .iter()
+        .filter(|(symbol, end, floor)| book.track(symbol, end.next(), Some(*floor)))
+        .map(|(symbol, end, _)| (symbol.as_str(), end.next()))
+        .collect();
+    let saved_tail = book.tail();
+    let from = missing.values().min().copied().unwrap_or(saved_tail.next());
+    scan(log, "receipts", from.into(), tail, |seq, payload| {
+        let record =
+            ReceiptRecord::decode(payload).map_err(|error| Fatal::undecodable("receipts", seq.0, error))?;
+        if saved_tail < record.ingest_seq {
+            book.observe(&record);
+        } else if missing.contains_key(record.symbol) {
+            book.backfill(&record);
+        }
+        Ok(())
+    })
+    .await?;
+    scan(quarantine, "quarantine", quarantine_from.next(), quarantine_tail, |seq, payload| {
+        let record = QuarantineRecord::decode(payload)
+            .map_err(|error| Fatal::undecodable("quarantine", seq.0, error))?;
+        book.note_quarantined(&record.origin, record.position);
+        Ok(())
+    })
+    .await?;
+    Ok(book)
+}

@@ -1,0 +1,318 @@
+//! RunLog: the only writer of the run log. Failure domain: engine; its death is the tree's.
+//!
+//! Runners ask it to record what they do and wait until that is durable (RUN-1). It refuses what would break the
+//! order of runs, and tells the publisher what was committed. One batch is in flight; what comes meanwhile is the next.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use orchestrator_kernel::contracts::engine_run::{RunRecord, RunStatus};
+use orchestrator_kernel::contracts::orchestrator_event::outputs_of;
+use orchestrator_kernel::ids::{IngestSeq, RunSeq, Symbol, TsMs};
+use orchestrator_kernel::ports::checkpoint::CheckpointStore;
+use orchestrator_kernel::ports::log::{AppendError, Log, RecordBatch};
+use orchestrator_kernel::ports::observer::{Observation, Observer};
+use orchestrator_kernel::retry::RetrySchedule;
+use orchestrator_kernel::round::{Last, Round};
+use orchestrator_kernel::run::{RunIndex, RunViolation, SymbolRuns};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use tokio::sync::watch;
+
+use crate::address::answer;
+use crate::fatal::Fatal;
+use crate::flow::OutputFlow;
+use crate::group_commit::{BatchLimits, GroupCommit, Landed};
+use crate::recovery;
+use crate::status::{Condition, StatusBoard};
+
+/// Why a record was not stored.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordRefused {
+    /// It would break the order of runs.
+    #[error(transparent)]
+    Violation(#[from] RunViolation),
+    /// There is no room now. The same record may be sent again.
+    #[error("run log has no room: {0}")]
+    Full(String),
+}
+
+/// What the run log can be told.
+pub enum RunLogMsg {
+    /// Make this record durable. Sent by a runner, which waits for the reply before it goes on.
+    Record {
+        /// The record.
+        record: Box<RunRecord>,
+        /// Its position, once it is durable.
+        reply: RpcReplyPort<Result<RunSeq, RecordRefused>>,
+    },
+    /// From now on append the records of these symbols in canonical order. Sent by the scheduler under a driven clock.
+    OpenRound(BTreeSet<Symbol>),
+    /// A symbol was stopped for good: nobody waits for it. Sent by the supervisor of the runners.
+    Withdraw(Symbol),
+    /// Report what is known of a symbol. Asked by its runner when it starts.
+    Symbol(Symbol, RpcReplyPort<SymbolRuns>),
+    /// Report where all symbols stand. Asked by the buffer and the scheduler when they start.
+    Overview(RpcReplyPort<Overview>),
+    /// Append what has been collected. Sent by the actor to itself, behind everything that is in the mailbox already.
+    Flush,
+    /// A batch has landed.
+    Flushed(Landed<Waiting>),
+    /// Finish what is in flight, save a checkpoint, report.
+    Drain(RpcReplyPort<()>),
+}
+
+/// Where all symbols stand.
+#[derive(Clone, Debug, Default)]
+pub struct Overview {
+    /// Symbol, end of its last cut, its last engine timestamp.
+    pub symbols: Vec<(Symbol, IngestSeq, TsMs)>,
+    /// The largest planned time of any run.
+    pub last_planned_ts: Option<TsMs>,
+}
+
+/// A record in a batch, and who waits for it.
+pub struct Waiting {
+    record: Box<RunRecord>,
+    reply: RpcReplyPort<Result<RunSeq, RecordRefused>>,
+}
+
+/// The last batch that became durable, for readers at the tail: they need not read it back.
+#[derive(Clone, Debug, Default)]
+pub struct Committed {
+    /// The last durable record.
+    pub tail: RunSeq,
+    /// The records of the last batch.
+    pub batch: Arc<RecordBatch>,
+}
+
+/// What the run log needs; cloned for each start.
+#[derive(Clone)]
+pub struct RunLogArgs {
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// Where the index is saved.
+    pub checkpoints: Arc<dyn CheckpointStore>,
+    /// Records between two checkpoints.
+    pub checkpoint_every: u64,
+    /// Bounds of a batch.
+    pub limits: BatchLimits,
+    /// How a batch with an unknown outcome is sent again.
+    pub resend: RetrySchedule,
+    /// Where commits are announced.
+    pub committed: Arc<watch::Sender<Committed>>,
+    /// Counts outputs.
+    pub flow: OutputFlow,
+    /// Telemetry.
+    pub observer: Arc<dyn Observer>,
+    /// Readiness.
+    pub board: StatusBoard,
+}
+
+/// What the run log remembers between messages. Rebuilt from the log by `pre_start`.
+pub struct RunLogState {
+    args: RunLogArgs,
+    index: RunIndex,
+    commit: GroupCommit<Waiting>,
+    round: Round<Waiting>,
+    flush_queued: bool,
+    saved_at: RunSeq,
+    drain: Option<RpcReplyPort<()>>,
+}
+
+/// The actor.
+pub struct RunLog;
+
+impl Actor for RunLog {
+    type Msg = RunLogMsg;
+    type State = RunLogState;
+    type Arguments = RunLogArgs;
+
+    async fn pre_start(
+        &self,
+        _me: ActorRef<RunLogMsg>,
+        args: RunLogArgs,
+    ) -> Result<RunLogState, ActorProcessingErr> {
+        let acquired = args.log.acquire().await.map_err(|error| Fatal::acquire(LOG, error))?;
+        let index = recovery::run_index(args.log.as_ref(), args.checkpoints.as_ref(), acquired.tail).await?;
+        let commit =
+            GroupCommit::new(Arc::clone(&args.log), acquired.epoch, acquired.tail, args.limits, args.resend);
+        args.flow.set_made(index.outputs());
+        args.committed.send_replace(Committed { tail: index.tail(), batch: Arc::default() });
+        let saved_at = index.tail();
+        Ok(RunLogState {
+            args,
+            index,
+            commit,
+            round: Round::default(),
+            flush_queued: false,
+            saved_at,
+            drain: None,
+        })
+    }
+
+    async fn handle(
+        &self,
+        me: ActorRef<RunLogMsg>,
+        message: RunLogMsg,
+        state: &mut RunLogState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            RunLogMsg::Record { record, reply } => state.record(&me, Waiting { record, reply }),
+            RunLogMsg::OpenRound(members) => {
+                let released = state.round.open(members);
+                state.push(&me, released);
+            }
+            RunLogMsg::Withdraw(symbol) => {
+                let released = state.round.withdraw(&symbol);
+                state.push(&me, released);
+            }
+            RunLogMsg::Symbol(symbol, reply) => answer(reply, state.index.symbol(&symbol)),
+            RunLogMsg::Overview(reply) => answer(reply, state.overview()),
+            RunLogMsg::Flush => state.flush(&me),
+            RunLogMsg::Flushed(landed) => state.flushed(&me, landed)?,
+            RunLogMsg::Drain(reply) => state.drain = Some(reply),
+        }
+        if state.commit.is_idle() {
+            state.finish_drain().await;
+        }
+        Ok(())
+    }
+}
+
+/// The log's name in errors and metrics.
+const LOG: &str = "runs";
+/// The checkpoint's name.
+pub(crate) const CHECKPOINT: &str = "runs";
+
+impl RunLogState {
+    fn record(&mut self, me: &ActorRef<RunLogMsg>, waiting: Waiting) {
+        if let Err(violation) = self.index.check(&waiting.record) {
+            return answer(waiting.reply, Err(violation.into()));
+        }
+        let last = if waiting.record.is_terminal() { Last::Yes } else { Last::No };
+        let symbol = waiting.record.facts.symbol.clone();
+        let released = self.round.submit(&symbol, waiting, last);
+        self.push(me, released);
+    }
+
+    fn push(&mut self, me: &ActorRef<RunLogMsg>, released: Vec<Waiting>) {
+        for waiting in released {
+            self.commit.push(|bytes| waiting.record.encode_to(bytes));
+            self.commit.wait(waiting);
+        }
+        if !self.commit.is_idle() && !self.flush_queued {
+            self.flush_queued = me.cast(RunLogMsg::Flush).is_ok();
+        }
+    }
+
+    fn flush(&mut self, me: &ActorRef<RunLogMsg>) {
+        self.flush_queued = false;
+        if let Some(append) = self.commit.begin() {
+            let me = me.clone();
+            tokio::spawn(async move {
+                let landed = append.await;
+                if me.cast(RunLogMsg::Flushed(landed)).is_err() {
+                    tracing::debug!("run log ended before its last batch landed");
+                }
+            });
+        }
+    }
+
+    fn flushed(&mut self, me: &ActorRef<RunLogMsg>, landed: Landed<Waiting>) -> Result<(), Fatal> {
+        match landed.result {
+            Ok(()) => self.committed(&landed.batch, landed.waiters)?,
+            Err(AppendError::Full { detail }) => self.no_room(landed.waiters, &detail),
+            Err(error) => {
+                self.args.observer.observe(&Observation::AppendFailed { log: LOG });
+                self.args.board.raise(Condition::RunLogFailing, error.to_string());
+                return Err(Fatal::append(LOG, error));
+            }
+        }
+        self.flush(me);
+        Ok(())
+    }
+
+    fn committed(&mut self, batch: &Arc<RecordBatch>, waiters: Vec<Waiting>) -> Result<(), Fatal> {
+        self.commit.landed(true, batch.last());
+        for waiting in &waiters {
+            let seq = self.index.tail().next().0;
+            self.index.admit(&waiting.record).map_err(|error| Fatal::undecodable(LOG, seq, error))?;
+        }
+        self.args.flow.set_made(self.index.outputs());
+        self.args.committed.send_replace(Committed { tail: self.index.tail(), batch: Arc::clone(batch) });
+        self.args.board.clear(&Condition::RunLogFailing);
+        for (waiting, seq) in waiters.into_iter().zip(batch.first().0..) {
+            self.observe_recorded(&waiting.record);
+            answer(waiting.reply, Ok(RunSeq(seq)));
+        }
+        self.save_when_due();
+        Ok(())
+    }
+
+    fn observe_recorded(&self, record: &RunRecord) {
+        let observation = match &record.status {
+            RunStatus::Started { attempts } if *attempts <= 1 => Observation::RunStarted,
+            RunStatus::Started { .. } => return,
+            RunStatus::Completed { completed_ts_ms, .. } => Observation::RunEnded {
+                error: None,
+                seconds: seconds_between(record.facts.started_ts_ms, *completed_ts_ms),
+                outputs: outputs_of(record),
+            },
+            RunStatus::Failed { completed_ts_ms, error_kind, .. } => Observation::RunEnded {
+                error: Some(*error_kind),
+                seconds: seconds_between(record.facts.started_ts_ms, *completed_ts_ms),
+                outputs: outputs_of(record),
+            },
+        };
+        self.args.observer.observe(&observation);
+    }
+
+    fn no_room(&mut self, waiters: Vec<Waiting>, detail: &str) {
+        self.args.observer.observe(&Observation::AppendFailed { log: LOG });
+        if self.args.board.raise(Condition::RunLogFailing, detail) {
+            tracing::error!(
+                error_kind = "run_log_append_failing",
+                domain = "engine",
+                detail,
+                "run log has no room"
+            );
+        }
+        let given_up = self.commit.landed(false, self.index.tail().into());
+        for waiting in waiters.into_iter().chain(given_up) {
+            answer(waiting.reply, Err(RecordRefused::Full(detail.to_owned())));
+        }
+    }
+
+    fn overview(&self) -> Overview {
+        let symbols = self
+            .index
+            .symbols()
+            .filter_map(|(symbol, runs)| Some((symbol.clone(), runs.last_cut_end?, runs.last_engine_ts?)));
+        Overview { symbols: symbols.collect(), last_planned_ts: self.index.last_planned_ts() }
+    }
+
+    fn checkpoint(&self) -> Bytes {
+        recovery::encode_checkpoint(&self.index)
+    }
+
+    fn save_when_due(&mut self) {
+        if self.index.tail().0 - self.saved_at.0 < self.args.checkpoint_every {
+            return;
+        }
+        self.saved_at = self.index.tail();
+        let (store, value) = (Arc::clone(&self.args.checkpoints), self.checkpoint());
+        tokio::spawn(async move { recovery::save_checkpoint(store.as_ref(), CHECKPOINT, value).await });
+    }
+
+    async fn finish_drain(&mut self) {
+        let Some(reply) = self.drain.take() else { return };
+        recovery::save_checkpoint(self.args.checkpoints.as_ref(), CHECKPOINT, self.checkpoint()).await;
+        answer(reply, ());
+    }
+}
+
+fn seconds_between(start: TsMs, end: TsMs) -> f64 {
+    Duration::from_millis((end.0 - start.0).max(0).unsigned_abs()).as_secs_f64()
+}

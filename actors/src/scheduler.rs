@@ -1,0 +1,392 @@
+//! Scheduler: decides when runs happen and hands their cuts to the runners. Failure domain: engine.
+//!
+//! Under the wall clock a tick never waits for the one before it: a busy symbol queues a bounded number of runs, then
+//! its tick is skipped and counted. Under a driven clock (a recording's) the clock stands still until everything of a
+//! tick is done: that is what makes two runs of one recording equal.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use orchestrator_kernel::cadence::{Cadence, Tick};
+use orchestrator_kernel::cut::CutRequest;
+use orchestrator_kernel::ids::{IngestSeq, Symbol, TsMs};
+use orchestrator_kernel::ports::clock::Clock;
+use orchestrator_kernel::ports::observer::{Observation, Observer, SkipReason};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use tokio::task::JoinHandle;
+
+use crate::address::{Address, answer};
+use crate::buffer::{BufferMsg, Extent};
+use crate::flow::OutputFlow;
+use crate::run_log::{Overview, RunLogMsg};
+use crate::runners::Runners;
+use crate::status::{Condition, StatusBoard};
+use crate::symbol_runner::{Run, RunnerMsg};
+
+/// What the scheduler can be told.
+pub enum SchedulerMsg {
+    /// The clock reached the armed time.
+    Wake,
+    /// A runner is up. Sent by a runner after its start, once it has finished what a crash interrupted.
+    RunnerUp {
+        /// Its symbol.
+        symbol: Symbol,
+        /// Where its next cut starts; `None` before its first.
+        next_start: Option<IngestSeq>,
+        /// Its last engine timestamp.
+        floor: Option<TsMs>,
+    },
+    /// A run has its terminal record. Sent by its runner.
+    RunEnded {
+        /// Its symbol.
+        symbol: Symbol,
+        /// Planned time of its tick.
+        planned: TsMs,
+    },
+    /// A symbol was stopped for good. Sent by the supervisor of the runners.
+    RunnerHalted(Symbol),
+    /// Receipts of new symbols are durable. Sent by the buffer.
+    Discovered(Vec<Symbol>),
+    /// Look again whether publishing still holds the schedule back.
+    Resume,
+    /// Make no more runs; report.
+    Drain(RpcReplyPort<()>),
+}
+
+/// Which symbols are run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Universe {
+    /// These.
+    Listed(Vec<Symbol>),
+    /// Each that has a receipt, up to a limit.
+    Discover {
+        /// Symbols at most.
+        limit: usize,
+    },
+}
+
+/// What the scheduler needs; cloned for each start.
+#[derive(Clone)]
+pub struct SchedulerArgs {
+    /// When runs happen.
+    pub cadence: Cadence,
+    /// Ticks that are made up for after an absence, at most.
+    pub catch_up_max: u32,
+    /// Runs of one symbol that may wait or be in progress.
+    pub runs_queued_max: usize,
+    /// Which symbols are run.
+    pub universe: Universe,
+    /// The process's clock.
+    pub clock: Arc<dyn Clock>,
+    /// Takes the cuts.
+    pub buffer: Address<BufferMsg>,
+    /// Knows where each symbol stands.
+    pub run_log: Address<RunLogMsg>,
+    /// Starts runners and knows their addresses.
+    pub runners: Runners,
+    /// Whether publishing holds the schedule back.
+    pub flow: OutputFlow,
+    /// Telemetry.
+    pub observer: Arc<dyn Observer>,
+    /// Readiness.
+    pub board: StatusBoard,
+}
+
+/// One symbol's way through the schedule.
+#[derive(Debug, Default)]
+struct Lane {
+    /// Whether its runner has reported since its last start.
+    up: bool,
+    next_start: Option<IngestSeq>,
+    floor: Option<TsMs>,
+    /// Ticks handed to the runner that have not ended, oldest first.
+    outstanding: VecDeque<Tick>,
+}
+
+/// What the scheduler remembers between messages. Rebuilt from the run log by `pre_start`.
+pub struct SchedulerState {
+    args: SchedulerArgs,
+    lanes: BTreeMap<Symbol, Lane>,
+    next: Option<Tick>,
+    /// Ticks to be fired, oldest first. Under a driven clock one at a time.
+    waiting: VecDeque<Tick>,
+    timer: Option<Timer>,
+    draining: bool,
+}
+
+/// Waits for the clock; ends with its owner.
+struct Timer(JoinHandle<()>);
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The actor.
+pub struct Scheduler;
+
+impl Actor for Scheduler {
+    type Msg = SchedulerMsg;
+    type State = SchedulerState;
+    type Arguments = SchedulerArgs;
+
+    async fn pre_start(
+        &self,
+        _me: ActorRef<SchedulerMsg>,
+        args: SchedulerArgs,
+    ) -> Result<SchedulerState, ActorProcessingErr> {
+        let overview = args.run_log.call(RunLogMsg::Overview).await?;
+        let extent = args.buffer.call(BufferMsg::Extent).await?;
+        let (next, waiting) = first_ticks(&args, &overview, &extent);
+        let mut state =
+            SchedulerState { args, lanes: BTreeMap::new(), next, waiting, timer: None, draining: false };
+        let symbols = match &state.args.universe {
+            Universe::Listed(symbols) => symbols.clone(),
+            Universe::Discover { .. } => extent.symbols,
+        };
+        state.admit(symbols);
+        Ok(state)
+    }
+
+    async fn post_start(
+        &self,
+        me: ActorRef<SchedulerMsg>,
+        state: &mut SchedulerState,
+    ) -> Result<(), ActorProcessingErr> {
+        for symbol in state.lanes.keys() {
+            state.args.runners.announce(symbol);
+        }
+        state.arm(&me)
+    }
+
+    async fn handle(
+        &self,
+        me: ActorRef<SchedulerMsg>,
+        message: SchedulerMsg,
+        state: &mut SchedulerState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            SchedulerMsg::Wake => state.wake(&me).await?,
+            SchedulerMsg::RunnerUp { symbol, next_start, floor } => {
+                state.runner_up(symbol, next_start, floor).await?
+            }
+            SchedulerMsg::RunEnded { symbol, planned } => state.run_ended(&symbol, planned),
+            SchedulerMsg::RunnerHalted(symbol) => state.halted(&symbol),
+            SchedulerMsg::Discovered(symbols) => {
+                if let Universe::Discover { .. } = state.args.universe {
+                    state.admit(symbols);
+                }
+            }
+            SchedulerMsg::Resume => {}
+            SchedulerMsg::Drain(reply) => {
+                state.draining = true;
+                state.timer = None;
+                answer(reply, ());
+            }
+        }
+        state.go_on(&me).await
+    }
+}
+
+/// The next tick and those that are due for symbols which a crash interrupted in the middle of one.
+fn first_ticks(args: &SchedulerArgs, overview: &Overview, extent: &Extent) -> (Option<Tick>, VecDeque<Tick>) {
+    match (overview.last_planned_ts, extent.first_ts) {
+        // Some symbols may have had their run of the last tick and others not: it is offered again, and only those
+        // that are behind take it.
+        (Some(last), _) => {
+            let again = args.cadence.planned_at(last);
+            (Some(args.cadence.after(last)), VecDeque::from([again]))
+        }
+        (None, Some(first)) if args.clock.is_driven() => (Some(args.cadence.first(first)), VecDeque::new()),
+        (None, _) => (args.clock.now().map(|now| args.cadence.first(now)), VecDeque::new()),
+    }
+}
+
+impl SchedulerState {
+    /// Takes symbols into the schedule and has their runners started.
+    fn admit(&mut self, symbols: Vec<Symbol>) {
+        for symbol in symbols {
+            if self.lanes.contains_key(&symbol) || self.args.runners.is_halted(&symbol) {
+                continue;
+            }
+            if let Universe::Discover { limit } = self.args.universe
+                && limit <= self.lanes.len()
+            {
+                if self.args.board.raise(Condition::SymbolLimit, format!("symbols.limit is {limit}")) {
+                    tracing::warn!(%symbol, limit, "symbols.limit reached: receipts of further symbols are stored, not run");
+                }
+                return;
+            }
+            self.args.runners.ensure(&symbol);
+            self.lanes.insert(symbol, Lane::default());
+        }
+    }
+
+    /// Waits for the next tick's time. A driven clock waits for us in turn, so it is armed only when all work is done.
+    fn arm(&mut self, me: &ActorRef<SchedulerMsg>) -> Result<(), ActorProcessingErr> {
+        if self.timer.is_some() || self.draining {
+            return Ok(());
+        }
+        let (clock, next, me) = (Arc::clone(&self.args.clock), self.next, me.clone());
+        if let Some(next) = next {
+            self.args.buffer.cast(BufferMsg::Arm(next.planned_ts_ms))?;
+        }
+        self.timer = Some(Timer(tokio::spawn(async move {
+            match next {
+                Some(next) => clock.sleep_until(next.planned_ts_ms).await,
+                None => drop(clock.started().await),
+            }
+            if me.cast(SchedulerMsg::Wake).is_err() {
+                tracing::debug!("scheduler ended before its timer");
+            }
+        })));
+        Ok(())
+    }
+
+    async fn wake(&mut self, me: &ActorRef<SchedulerMsg>) -> Result<(), ActorProcessingErr> {
+        self.timer = None;
+        let Some(now) = self.args.clock.now() else { return self.arm(me) };
+        let Some(next) = self.next else {
+            self.next = Some(self.args.cadence.first(now));
+            return self.arm(me);
+        };
+        let due = self.args.cadence.due(next, now, self.args.catch_up_max);
+        if due.missed > 0 {
+            tracing::warn!(missed = due.missed, "ticks were missed, more than schedule.catch_up_max");
+            self.skip(SkipReason::Missed, due.missed);
+        }
+        self.next = Some(due.next);
+        self.waiting.extend(due.ticks);
+        Ok(())
+    }
+
+    /// Fires what can be fired, then waits for the next tick.
+    async fn go_on(&mut self, me: &ActorRef<SchedulerMsg>) -> Result<(), ActorProcessingErr> {
+        let driven = self.args.clock.is_driven();
+        while !self.waiting.is_empty() && !self.draining {
+            let settled = self.lanes.values().all(|lane| lane.up && lane.outstanding.is_empty());
+            let paused = self.publish_paused();
+            if driven && (!settled || paused) {
+                if paused {
+                    me.send_after(std::time::Duration::from_millis(100), || SchedulerMsg::Resume);
+                }
+                return Ok(());
+            }
+            let Some(tick) = self.waiting.pop_front() else { break };
+            if paused {
+                self.skip(SkipReason::PublishBlocked, self.lanes.len() as u64);
+            } else {
+                self.fire(tick, None).await?;
+            }
+        }
+        let settled = self.lanes.values().all(|lane| lane.up && lane.outstanding.is_empty());
+        if !driven || (settled && self.waiting.is_empty()) { self.arm(me) } else { Ok(()) }
+    }
+
+    fn publish_paused(&self) -> bool {
+        let paused = self.args.flow.is_paused();
+        let (board, condition) = (&self.args.board, Condition::PublishBlocked);
+        if paused {
+            let detail = format!("{} outputs wait for publication", self.args.flow.backlog());
+            if board.raise(condition, detail) {
+                tracing::warn!(
+                    domain = "publish",
+                    backlog = self.args.flow.backlog(),
+                    "publishing is blocked, scheduling pauses"
+                );
+            }
+        } else if board.clear(&condition) {
+            tracing::info!(domain = "publish", "publishing moves again, scheduling goes on");
+        }
+        paused
+    }
+
+    fn skip(&self, reason: SkipReason, count: u64) {
+        if count > 0 {
+            self.args.observer.observe(&Observation::TickSkipped { reason, count });
+        }
+    }
+
+    /// Seals the log at the tick and hands the cuts to the runners; only `one` symbol's when given.
+    async fn fire(&mut self, tick: Tick, one: Option<&Symbol>) -> Result<(), ActorProcessingErr> {
+        let requests = self.requests(tick, one);
+        let next = self.next.unwrap_or(tick).planned_ts_ms;
+        let taken = self.args.buffer.call(|reply| BufferMsg::Seal { tick, requests, next, reply }).await?;
+        let members: BTreeSet<Symbol> = taken.cuts.iter().map(|cut| cut.symbol.clone()).collect();
+        if self.args.clock.is_driven() && one.is_none() {
+            self.args.run_log.cast(RunLogMsg::OpenRound(members))?;
+        }
+        if let Some(now) = self.args.clock.now().filter(|_| one.is_none()) {
+            let lag_seconds = (now.0 - tick.planned_ts_ms.0).max(0) as f64 / 1e3;
+            self.args.observer.observe(&Observation::Tick { lag_seconds, runs: taken.cuts.len() as u64 });
+        }
+        for cut in taken.cuts {
+            let Some(lane) = self.lanes.get_mut(&cut.symbol) else { continue };
+            let symbol = cut.symbol.clone();
+            lane.next_start = Some(cut.end.next());
+            lane.floor = Some(tick.engine_timestamp_ms);
+            lane.outstanding.push_back(tick);
+            // A runner that is down reports when it is up again, and gets what is outstanding then.
+            self.args.runners.cast(&symbol, RunnerMsg::Run(Box::new(Run { tick, cut })));
+        }
+        Ok(())
+    }
+
+    fn requests(&self, tick: Tick, one: Option<&Symbol>) -> Vec<CutRequest> {
+        let only_if_seen = matches!(self.args.universe, Universe::Discover { .. });
+        let mut busy = 0;
+        let mut requests = Vec::with_capacity(self.lanes.len());
+        for (symbol, lane) in &self.lanes {
+            let wanted = one.is_none_or(|one| one == symbol);
+            let behind = lane.floor.is_none_or(|floor| floor < tick.engine_timestamp_ms);
+            if !wanted || !behind {
+                continue;
+            }
+            if !lane.up || self.args.runs_queued_max <= lane.outstanding.len() {
+                busy += 1;
+                continue;
+            }
+            let (start, floor) = (lane.next_start, lane.floor);
+            requests.push(CutRequest {
+                symbol: symbol.clone(),
+                start,
+                floor,
+                only_if_seen: only_if_seen && start.is_none(),
+            });
+        }
+        self.skip(SkipReason::SymbolBusy, busy);
+        requests
+    }
+
+    /// A runner is up, for the first time or again. What it had not begun when it went down is handed to it once more:
+    /// its cut is taken from the log, so nothing is lost and nothing repeated.
+    async fn runner_up(
+        &mut self,
+        symbol: Symbol,
+        next_start: Option<IngestSeq>,
+        floor: Option<TsMs>,
+    ) -> Result<(), ActorProcessingErr> {
+        let Some(lane) = self.lanes.get_mut(&symbol) else { return Ok(()) };
+        let lost: Vec<Tick> = std::mem::take(&mut lane.outstanding)
+            .into_iter()
+            .filter(|tick| floor.is_none_or(|floor| floor < tick.engine_timestamp_ms))
+            .collect();
+        *lane = Lane { up: true, next_start, floor, outstanding: VecDeque::new() };
+        for tick in lost {
+            tracing::info!(%symbol, planned_ts_ms = tick.planned_ts_ms.0, "handing a run to its restarted runner again");
+            self.fire(tick, Some(&symbol)).await?;
+        }
+        Ok(())
+    }
+
+    fn run_ended(&mut self, symbol: &Symbol, planned: TsMs) {
+        if let Some(lane) = self.lanes.get_mut(symbol) {
+            lane.outstanding.retain(|tick| tick.planned_ts_ms != planned);
+        }
+    }
+
+    fn halted(&mut self, symbol: &Symbol) {
+        self.lanes.remove(symbol);
+    }
+}

@@ -1,0 +1,157 @@
+//! What the service says about itself: lifecycle, and what stands in the way of being ready.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Where the service is in its life.
+///
+/// Source: CONTRACTS §2.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lifecycle {
+    /// Reading logs, starting actors.
+    #[default]
+    Init,
+    /// Everything is up.
+    Running,
+    /// No new work is taken; what is in flight is being finished.
+    Drained,
+    /// Up, but something does not work.
+    Degraded,
+    /// Ended.
+    Stopped,
+}
+
+impl Lifecycle {
+    /// The word in `/health`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Init => "init",
+            Self::Running => "running",
+            Self::Drained => "drained",
+            Self::Degraded => "degraded",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// Something that is wrong now.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Condition {
+    /// The receipt log cannot be appended to: ingestion is paused.
+    BufferFailing,
+    /// The run log cannot be appended to: scheduling is paused.
+    RunLogFailing,
+    /// A source is down: what it brings is not ingested.
+    SourceDown(String),
+    /// Outputs wait beyond the limits: scheduling is paused.
+    PublishBlocked,
+    /// Publishing was tried as often as configured and goes on more slowly. No output is lost.
+    PublishDegraded,
+    /// A symbol's runner failed too often; the symbol is stopped, the others run.
+    SymbolHalted(String),
+    /// More symbols came than `symbols.limit` allows; the further ones are stored but not run.
+    SymbolLimit,
+}
+
+impl Condition {
+    /// The stable word in `/readyz`; the runbook has this name too.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::BufferFailing => "buffer_append_failing",
+            Self::RunLogFailing => "run_log_append_failing",
+            Self::SourceDown(_) => "source_down",
+            Self::PublishBlocked => "publish_blocked",
+            Self::PublishDegraded => "publish_degraded",
+            Self::SymbolHalted(_) => "symbol_halted",
+            Self::SymbolLimit => "symbol_limit",
+        }
+    }
+
+    /// Whether ingestion or scheduling is paused by it: then the service is not ready.
+    #[must_use]
+    pub const fn blocks_readiness(&self) -> bool {
+        match self {
+            Self::BufferFailing | Self::RunLogFailing | Self::SourceDown(_) | Self::PublishBlocked => true,
+            Self::PublishDegraded | Self::SymbolHalted(_) | Self::SymbolLimit => false,
+        }
+    }
+}
+
+/// A copy of what the board says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Where the service is in its life; `Degraded` when it is running and some condition holds.
+    pub lifecycle: Lifecycle,
+    /// Whether it takes and schedules work.
+    pub ready: bool,
+    /// What is wrong, each with its details.
+    pub conditions: BTreeMap<Condition, String>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    lifecycle: Lifecycle,
+    conditions: BTreeMap<Condition, String>,
+}
+
+/// The one place where actors say how they are. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct StatusBoard(Arc<Mutex<Inner>>);
+
+impl StatusBoard {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves on in life.
+    pub fn enter(&self, lifecycle: Lifecycle) {
+        self.inner().lifecycle = lifecycle;
+    }
+
+    /// Says that `condition` holds; returns whether that is new.
+    pub fn raise(&self, condition: Condition, detail: impl Into<String>) -> bool {
+        self.inner().conditions.insert(condition, detail.into()).is_none()
+    }
+
+    /// Says that `condition` no longer holds; returns whether it did.
+    pub fn clear(&self, condition: &Condition) -> bool {
+        self.inner().conditions.remove(condition).is_some()
+    }
+
+    /// What holds now.
+    #[must_use]
+    pub fn read(&self) -> Status {
+        let inner = self.inner();
+        let running = inner.lifecycle == Lifecycle::Running;
+        let lifecycle =
+            if running && !inner.conditions.is_empty() { Lifecycle::Degraded } else { inner.lifecycle };
+        let ready = running && !inner.conditions.keys().any(Condition::blocks_readiness);
+        Status { lifecycle, ready, conditions: inner.conditions.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ready_means_running_with_nothing_paused() {
+        let board = StatusBoard::default();
+        assert!(!board.read().ready);
+
+        board.enter(Lifecycle::Running);
+        assert!(board.read().ready);
+
+        board.raise(Condition::SymbolHalted("A".to_owned()), "5 restarts in 60 s");
+        assert_eq!((board.read().lifecycle, board.read().ready), (Lifecycle::Degraded, true));
+
+        board.raise(Condition::BufferFailing, "disk full");
+        assert!(!board.read().ready);
+
+        assert!(board.clear(&Condition::BufferFailing));
+        board.enter(Lifecycle::Drained);
+        assert!(!board.read().ready);
+    }
+}

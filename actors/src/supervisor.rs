@@ -1,0 +1,260 @@
+//! The supervisor: starts children in order, starts them again by their policy, and gives up loudly.
+//!
+//! It knows no business. Its handlers never wait for I/O: a child is started by a task of its own, whose result comes
+//! back as a message, so that the exits of its siblings are handled meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::future::BoxFuture;
+use orchestrator_kernel::ports::observer::{Observation, Observer};
+use orchestrator_kernel::restart::{Exit, RestartBudget, RestartPolicy, Verdict};
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::time::Instant;
+
+use crate::fatal::{Chain, Fatal, FatalKind};
+
+/// Starts one incarnation of a child, linked to the given supervisor.
+pub type Start =
+    Arc<dyn Fn(ActorCell) -> BoxFuture<'static, Result<ActorCell, ActorProcessingErr>> + Send + Sync>;
+
+/// One line of the tree's table.
+#[derive(Clone)]
+pub struct ChildSpec {
+    /// Name in the tree, in logs and in metrics.
+    pub name: String,
+    /// The name for metrics, the same for all children of a kind.
+    pub kind: &'static str,
+    /// When and how often it is started again.
+    pub policy: RestartPolicy,
+    /// Starts it.
+    pub start: Start,
+    /// Called when it is halted.
+    pub on_halt: Option<OnHalt>,
+}
+
+/// Told why a child was halted.
+pub type OnHalt = Arc<dyn Fn(&str) + Send + Sync>;
+
+/// What a supervisor can be told.
+pub enum SupervisorMsg {
+    /// Take this child in and start it.
+    Add(ChildSpec),
+    /// Start this child again. Sent by the supervisor to itself after the back-off.
+    Respawn(String),
+    /// A start has ended. Sent by the task that started the child.
+    Started(String, Result<ActorCell, ActorProcessingErr>),
+    /// The service stops: exits are in order from now on, nothing is started again.
+    StopRestarting,
+}
+
+/// The first failure that ends the process, for its exit code.
+#[derive(Clone, Debug, Default)]
+pub struct FatalSlot(Arc<Mutex<Option<(FatalKind, String)>>>);
+
+impl FatalSlot {
+    fn put(&self, kind: FatalKind, what: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((kind, what));
+    }
+
+    /// What happened first.
+    #[must_use]
+    pub fn get(&self) -> Option<(FatalKind, String)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// What a supervisor needs.
+pub struct SupervisorArgs {
+    /// Its name in logs.
+    pub name: &'static str,
+    /// Children that are started with it, in this order.
+    pub children: Vec<ChildSpec>,
+    /// Where the first fatal failure is kept.
+    pub fatal: FatalSlot,
+    /// Telemetry.
+    pub observer: Arc<dyn Observer>,
+}
+
+struct Child {
+    spec: ChildSpec,
+    budget: RestartBudget,
+}
+
+/// What a supervisor remembers between messages.
+pub struct SupervisorState {
+    name: &'static str,
+    fatal: FatalSlot,
+    observer: Arc<dyn Observer>,
+    children: BTreeMap<String, Child>,
+    running: BTreeMap<ActorId, String>,
+    /// Exits that came before the message that tells which child had been started.
+    early: BTreeSet<ActorId>,
+    since: Instant,
+    stopping: bool,
+}
+
+/// The actor.
+pub struct Supervisor;
+
+impl Actor for Supervisor {
+    type Msg = SupervisorMsg;
+    type State = SupervisorState;
+    type Arguments = SupervisorArgs;
+
+    async fn pre_start(
+        &self,
+        me: ActorRef<SupervisorMsg>,
+        args: SupervisorArgs,
+    ) -> Result<SupervisorState, ActorProcessingErr> {
+        let SupervisorArgs { name, children, fatal, observer } = args;
+        let mut state = SupervisorState {
+            name,
+            fatal,
+            observer,
+            children: BTreeMap::new(),
+            running: BTreeMap::new(),
+            early: BTreeSet::new(),
+            since: Instant::now(),
+            stopping: false,
+        };
+        for spec in children {
+            let cell =
+                (spec.start)(me.get_cell()).await.inspect_err(|error| state.note_fatal(&spec.name, error))?;
+            state.running.insert(cell.get_id(), spec.name.clone());
+            state.take_in(spec);
+        }
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        me: ActorRef<SupervisorMsg>,
+        message: SupervisorMsg,
+        state: &mut SupervisorState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            SupervisorMsg::Add(spec) => {
+                let name = spec.name.clone();
+                if !state.children.contains_key(&name) {
+                    state.take_in(spec);
+                    state.spawn(&me, name);
+                }
+            }
+            SupervisorMsg::Respawn(name) => {
+                if !state.stopping {
+                    state.spawn(&me, name);
+                }
+            }
+            SupervisorMsg::Started(name, Ok(cell)) => {
+                if state.early.remove(&cell.get_id()) {
+                    return state.exited(&me, &name, Exit::Failed, "ended right after its start");
+                }
+                state.running.insert(cell.get_id(), name);
+            }
+            SupervisorMsg::Started(name, Err(error)) => return state.failed(&me, &name, &error),
+            SupervisorMsg::StopRestarting => state.stopping = true,
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        me: ActorRef<SupervisorMsg>,
+        event: SupervisionEvent,
+        state: &mut SupervisorState,
+    ) -> Result<(), ActorProcessingErr> {
+        let (cell, ended) = match event {
+            SupervisionEvent::ActorTerminated(cell, _, reason) => (cell, Ok(reason.unwrap_or_default())),
+            SupervisionEvent::ActorFailed(cell, error) => (cell, Err(error)),
+            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => return Ok(()),
+        };
+        let Some(name) = state.running.remove(&cell.get_id()) else {
+            state.early.insert(cell.get_id());
+            return Ok(());
+        };
+        match ended {
+            Ok(reason) => state.exited(&me, &name, Exit::Normal, &reason),
+            Err(error) => state.failed(&me, &name, &error),
+        }
+    }
+}
+
+impl SupervisorState {
+    fn take_in(&mut self, spec: ChildSpec) {
+        let budget = RestartBudget::new(spec.policy);
+        self.children.insert(spec.name.clone(), Child { spec, budget });
+    }
+
+    fn spawn(&self, me: &ActorRef<SupervisorMsg>, name: String) {
+        let Some(child) = self.children.get(&name) else { return };
+        let start = (child.spec.start)(me.get_cell());
+        let me = me.clone();
+        tokio::spawn(async move {
+            if me.cast(SupervisorMsg::Started(name, start.await)).is_err() {
+                tracing::debug!("supervisor ended before its child had started");
+            }
+        });
+    }
+
+    fn note_fatal(&self, child: &str, error: &ActorProcessingErr) {
+        if let Some(fatal) = error.downcast_ref::<Fatal>() {
+            self.fatal.put(fatal.kind, format!("{child}: {}", Chain(fatal)));
+        }
+    }
+
+    /// A child failed. What no restart can mend is not tried again.
+    fn failed(
+        &mut self,
+        me: &ActorRef<SupervisorMsg>,
+        name: &str,
+        error: &ActorProcessingErr,
+    ) -> Result<(), ActorProcessingErr> {
+        let why = Chain(error.as_ref()).to_string();
+        if error.is::<Fatal>() && !self.stopping {
+            self.note_fatal(name, error);
+            tracing::error!(actor = name, supervisor = self.name, reason = why, "actor failed for good");
+            return Err(why.into());
+        }
+        self.exited(me, name, Exit::Failed, &why)
+    }
+
+    fn exited(
+        &mut self,
+        me: &ActorRef<SupervisorMsg>,
+        name: &str,
+        exit: Exit,
+        why: &str,
+    ) -> Result<(), ActorProcessingErr> {
+        if self.stopping {
+            return Ok(());
+        }
+        let now = self.since.elapsed();
+        let Some(child) = self.children.get_mut(name) else { return Ok(()) };
+        let verdict = child.budget.on_exit(exit, now);
+        let actor = child.spec.kind;
+        match verdict {
+            Verdict::Leave => tracing::info!(actor = name, "actor ended"),
+            Verdict::RestartAfter(delay) => {
+                self.observer.observe(&Observation::ActorExited { actor, verdict: "restarted" });
+                tracing::warn!(actor = name, reason = why, ?delay, "actor ended, starting it again");
+                let name = name.to_owned();
+                me.send_after(delay, || SupervisorMsg::Respawn(name));
+            }
+            Verdict::Halt => {
+                self.observer.observe(&Observation::ActorExited { actor, verdict: "halted" });
+                tracing::error!(actor = name, reason = why, "actor failed too often and stays down");
+                if let Some(on_halt) = child.spec.on_halt.clone() {
+                    on_halt(why);
+                }
+            }
+            Verdict::Escalate => {
+                self.observer.observe(&Observation::ActorExited { actor, verdict: "escalated" });
+                tracing::error!(actor = name, supervisor = self.name, reason = why, "actor failed for good");
+                self.fatal.put(FatalKind::Internal, format!("{name} failed for good: {why}"));
+                return Err(format!("{name} failed for good: {why}").into());
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,557 @@
+//! The tree as a table, its start from downstream to upstream, and its ordered end.
+//!
+//! ```text
+//! root ┬ run_log      0 restarts: its death is the process's
+//!      ├ buffer       0 restarts: its death is not ready, never a silent gap
+//!      ├ publisher    unlimited: outputs wait in the run log meanwhile
+//!      ├ runners ──── symbol_runner:* (one bad symbol is halted alone)
+//!      ├ scheduler
+//!      └ ingest ───── source:* (last up, first down)
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use orchestrator_kernel::cadence::Cadence;
+use orchestrator_kernel::ids::EngineMode;
+use orchestrator_kernel::ports::checkpoint::CheckpointStore;
+use orchestrator_kernel::ports::clock::Clock;
+use orchestrator_kernel::ports::engine::Engine;
+use orchestrator_kernel::ports::log::Log;
+use orchestrator_kernel::ports::observer::Observer;
+use orchestrator_kernel::ports::source::SourceFactory;
+use orchestrator_kernel::restart::{BeyondIntensity, Restart, RestartPolicy};
+use orchestrator_kernel::retry::RetrySchedule;
+use ractor::{Actor, ActorRef, Message};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::address::Address;
+use crate::buffer::{Buffer, BufferArgs, BufferMsg};
+use crate::fatal::{Chain, Fatal, FatalKind};
+use crate::flow::{FlowLimits, OutputFlow};
+use crate::group_commit::BatchLimits;
+use crate::ingest::{Credits, Ingest, IngestArgs, Sources};
+use crate::publisher::{FanOuts, Publisher, PublisherArgs, PublisherMsg};
+use crate::run_log::{Committed, RunLog, RunLogArgs, RunLogMsg};
+use crate::runners::Runners;
+use crate::scheduler::{Scheduler, SchedulerArgs, SchedulerMsg, Universe};
+use crate::status::{Condition, Lifecycle, StatusBoard};
+use crate::supervisor::{ChildSpec, FatalSlot, Start, Supervisor, SupervisorArgs, SupervisorMsg};
+use crate::symbol_runner::{RunnerArgs, RunnerMsg};
+
+/// What the tree needs from the outside.
+#[derive(Clone)]
+pub struct Ports {
+    /// The receipt log.
+    pub receipts: Arc<dyn Log>,
+    /// The quarantine.
+    pub quarantine: Arc<dyn Log>,
+    /// The run log.
+    pub runs: Arc<dyn Log>,
+    /// Checkpoints and the publish cursor.
+    pub checkpoints: Arc<dyn CheckpointStore>,
+    /// The process's clock.
+    pub clock: Arc<dyn Clock>,
+    /// The engine.
+    pub engine: Arc<dyn Engine>,
+    /// Where outputs go.
+    pub fan_outs: FanOuts,
+    /// Where receipts come from.
+    pub sources: Vec<Arc<dyn SourceFactory>>,
+    /// Telemetry.
+    pub observer: Arc<dyn Observer>,
+}
+
+/// What the configuration decides.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// When runs happen.
+    pub cadence: Cadence,
+    /// Ticks that are made up for after an absence, at most.
+    pub catch_up_max: u32,
+    /// Runs of one symbol that may wait or be in progress.
+    pub runs_queued_max: usize,
+    /// Which symbols are run.
+    pub universe: Universe,
+    /// Which engine entry point.
+    pub engine_mode: EngineMode,
+    /// How often and when the engine is called again.
+    pub engine_retry: RetrySchedule,
+    /// How long one engine call may take.
+    pub engine_deadline: Duration,
+    /// Bounds of a group commit.
+    pub batch: BatchLimits,
+    /// How a batch with an unknown outcome is sent again.
+    pub resend: RetrySchedule,
+    /// Receipts between two checkpoints of the buffer.
+    pub checkpoint_every_receipts: u64,
+    /// Records between two checkpoints of the run log.
+    pub checkpoint_every_runs: u64,
+    /// How long a full log is left alone before it is tried again.
+    pub reopen_after: Duration,
+    /// Receipts in flight, for all sources together.
+    pub in_flight_receipts_max: u32,
+    /// Bytes in flight, for all sources together.
+    pub in_flight_bytes_max: u32,
+    /// Largest receipt in bytes.
+    pub receipt_bytes_max: usize,
+    /// Batches in flight per source.
+    pub batches_in_flight_max: usize,
+    /// How a source is opened again.
+    pub source_restart: RestartPolicy,
+    /// How a failing runner is started again.
+    pub runner_restart: RestartPolicy,
+    /// Run records published together, at most.
+    pub publish_batch_max: usize,
+    /// How failed publishing is tried again.
+    pub publish_retry: RetrySchedule,
+    /// How long one attempt to publish may take.
+    pub publish_attempt_max: Duration,
+    /// When waiting outputs pause the schedule.
+    pub flow: FlowLimits,
+}
+
+/// The intensity of the actors that are neither a symbol's nor a source's: enough for a passing fault, little enough
+/// that a defect shows within a minute.
+const CORE: RestartPolicy = RestartPolicy {
+    restart: Restart::Permanent,
+    restarts_max: 10,
+    period: Duration::from_secs(60),
+    backoff_min: Duration::from_millis(20),
+    backoff_max: Duration::from_secs(2),
+    beyond: BeyondIntensity::Escalate,
+};
+
+/// An actor whose death the process must not survive: what it knew about a batch in flight cannot be known again.
+const NEVER: RestartPolicy = RestartPolicy { restart: Restart::Never, restarts_max: 0, ..CORE };
+
+/// Outputs wait in the run log however often the publisher fails, so there is no number of failures to escalate at.
+const PUBLISHER: RestartPolicy = RestartPolicy {
+    restarts_max: u32::MAX,
+    backoff_min: Duration::from_millis(100),
+    backoff_max: Duration::from_secs(5),
+    ..CORE
+};
+
+/// The default intensity of a symbol's runner.
+///
+/// Five restarts in a minute: beyond it, the symbol is halted.
+pub const SYMBOL_RUNNER: RestartPolicy = RestartPolicy {
+    restarts_max: 5,
+    backoff_min: Duration::from_millis(50),
+    backoff_max: Duration::from_secs(5),
+    beyond: BeyondIntensity::Halt,
+    ..CORE
+};
+
+/// A running tree.
+pub struct Tree {
+    root: ActorRef<SupervisorMsg>,
+    joined: JoinHandle<()>,
+    actors: Addresses,
+    runners: Runners,
+    stop: CancellationToken,
+    give_up: CancellationToken,
+    fatal: FatalSlot,
+    sources: Sources,
+    /// Readiness and conditions.
+    pub board: StatusBoard,
+    /// Output counts.
+    pub flow: OutputFlow,
+    /// Announces what becomes durable in the run log.
+    pub committed: watch::Receiver<Committed>,
+}
+
+/// Where the tree's actors are reached.
+#[derive(Clone)]
+pub struct Addresses {
+    /// The run log.
+    pub run_log: Address<RunLogMsg>,
+    /// The buffer.
+    pub buffer: Address<BufferMsg>,
+    /// The publisher.
+    pub publisher: Address<PublisherMsg>,
+    /// The scheduler.
+    pub scheduler: Address<SchedulerMsg>,
+    /// The supervisor of the runners.
+    pub runners: Address<SupervisorMsg>,
+    /// The supervisor of the ingest actors.
+    pub ingest: Address<SupervisorMsg>,
+}
+
+/// How an ordered stop ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// Everything in flight was finished or explicitly failed, and published.
+    Clean,
+    /// Time ran out during this step. Nothing is lost: the logs hold everything, the next start goes on from there.
+    Unfinished(&'static str),
+}
+
+impl Tree {
+    /// Starts every actor, from downstream to upstream. Returns when all logs are read and the sources are open.
+    ///
+    /// # Errors
+    ///
+    /// The first actor that could not start, with the reason.
+    pub async fn start(ports: Ports, settings: &Settings) -> Result<Self, Fatal> {
+        let plan = Plan::new(ports, settings);
+        let Plan { board, flow, fatal, stop, give_up, sources, actors, runners, committed, .. } = &plan;
+        let args = SupervisorArgs {
+            name: "root",
+            children: plan.table(settings),
+            fatal: fatal.clone(),
+            observer: Arc::clone(&plan.ports.observer),
+        };
+        let (root, joined) =
+            Supervisor::spawn(None, Supervisor, args).await.map_err(|error| match fatal.get() {
+                Some((kind, what)) => Fatal::new(kind, what),
+                None => Fatal::new(FatalKind::Internal, Chain(&error).to_string()),
+            })?;
+        plan.open_sources(settings)?;
+        board.enter(Lifecycle::Running);
+        Ok(Self {
+            root,
+            joined,
+            actors: actors.clone(),
+            runners: runners.clone(),
+            stop: stop.clone(),
+            give_up: give_up.clone(),
+            fatal: fatal.clone(),
+            sources: sources.clone(),
+            board: board.clone(),
+            flow: flow.clone(),
+            committed: committed.subscribe(),
+        })
+    }
+
+    /// Where the tree's actors are reached.
+    #[must_use]
+    pub const fn actors(&self) -> &Addresses {
+        &self.actors
+    }
+
+    /// The runners.
+    #[must_use]
+    pub const fn runners(&self) -> &Runners {
+        &self.runners
+    }
+
+    /// Waits until every source has ended by itself.
+    pub async fn sources_ended(&self) {
+        self.sources.all_ended().await;
+    }
+
+    /// Waits until the tree has failed, and says why.
+    pub async fn failed(&mut self) -> (FatalKind, String) {
+        if let Err(error) = (&mut self.joined).await {
+            tracing::debug!(%error, "root was aborted");
+        }
+        self.board.enter(Lifecycle::Stopped);
+        self.fatal.get().unwrap_or((FatalKind::Internal, "the root supervisor ended".to_owned()))
+    }
+
+    /// Stops in order, leaves first: no new receipts, no new runs, runs finished or explicitly failed, outputs
+    /// published, logs flushed. Takes at most `grace`.
+    pub async fn stop(self, grace: Duration) -> Stopped {
+        self.board.enter(Lifecycle::Drained);
+        let begin = Instant::now();
+        let share = |percent: u32| begin + grace * percent / 100;
+        self.stop_restarting();
+        self.stop.cancel();
+        let mut unfinished = None;
+        let mut note = |step: &'static str, done: bool| {
+            if !done && unfinished.is_none() {
+                unfinished = Some(step);
+            }
+        };
+        note("ingest", timeout_at(share(20), self.sources.all_down()).await.is_ok());
+        note("scheduler", ask(&self.actors.scheduler, share(25), SchedulerMsg::Drain).await);
+        if !self.runners_idle(share(60)).await {
+            // Explicitly failed with error_kind `shutdown` rather than left open.
+            self.give_up.cancel();
+            note("runners", self.runners_idle(share(70)).await);
+        }
+        note("publisher", ask(&self.actors.publisher, share(90), PublisherMsg::Drain).await);
+        note("run_log", ask(&self.actors.run_log, share(95), RunLogMsg::Drain).await);
+        note("buffer", ask(&self.actors.buffer, share(100), BufferMsg::Drain).await);
+        self.root.stop(Some("the service stops".to_owned()));
+        if timeout_at(share(110), self.joined).await.is_err() {
+            self.root.kill();
+        }
+        self.board.enter(Lifecycle::Stopped);
+        unfinished.map_or(Stopped::Clean, Stopped::Unfinished)
+    }
+
+    /// Ends at once, as a crash would: nothing is finished or flushed.
+    pub async fn kill(self) {
+        self.stop_restarting();
+        self.root.kill();
+        if self.joined.await.is_err() {
+            tracing::debug!("root was aborted");
+        }
+    }
+
+    fn stop_restarting(&self) {
+        for told in [
+            self.root.cast(SupervisorMsg::StopRestarting).is_ok(),
+            self.actors.runners.cast(SupervisorMsg::StopRestarting).is_ok(),
+            self.actors.ingest.cast(SupervisorMsg::StopRestarting).is_ok(),
+        ] {
+            if !told {
+                tracing::debug!("a supervisor was down before the stop");
+            }
+        }
+    }
+
+    async fn runners_idle(&self, deadline: Instant) -> bool {
+        let runners = self.runners.addresses();
+        let waits = runners.iter().map(|runner| ask(runner, deadline, RunnerMsg::Drain));
+        join_all(waits).await.into_iter().all(|done| done)
+    }
+}
+
+/// Asks an actor and waits for its answer until the deadline. One that is down has nothing to finish.
+async fn ask<M: Message>(
+    actor: &Address<M>,
+    deadline: Instant,
+    request: impl FnOnce(ractor::RpcReplyPort<()>) -> M,
+) -> bool {
+    timeout_at(deadline, actor.call(request)).await.is_ok()
+}
+
+/// Everything that the table's lines need.
+struct Plan {
+    ports: Ports,
+    board: StatusBoard,
+    flow: OutputFlow,
+    fatal: FatalSlot,
+    stop: CancellationToken,
+    give_up: CancellationToken,
+    sources: Sources,
+    actors: Addresses,
+    runners: Runners,
+    committed: Arc<watch::Sender<Committed>>,
+}
+
+impl Plan {
+    fn new(ports: Ports, settings: &Settings) -> Self {
+        let actors = Addresses {
+            run_log: Address::new("run_log"),
+            buffer: Address::new("buffer"),
+            publisher: Address::new("publisher"),
+            scheduler: Address::new("scheduler"),
+            runners: Address::new("runners"),
+            ingest: Address::new("ingest"),
+        };
+        let (stop, give_up) = (CancellationToken::new(), CancellationToken::new());
+        let board = StatusBoard::default();
+        let runner = runner_args(&ports, settings, &actors, &stop, &give_up);
+        let runners = Runners::new(
+            actors.runners.clone(),
+            actors.run_log.clone(),
+            actors.scheduler.clone(),
+            board.clone(),
+            settings.runner_restart,
+            Arc::new(move |symbol| RunnerArgs { symbol: symbol.clone(), ..runner.clone() }),
+        );
+        Self {
+            flow: OutputFlow::new(settings.flow),
+            fatal: FatalSlot::default(),
+            sources: Sources::new(ports.sources.len()),
+            committed: Arc::new(watch::Sender::new(Committed::default())),
+            ports,
+            board,
+            stop,
+            give_up,
+            actors,
+            runners,
+        }
+    }
+
+    /// The tree as data: name, restart policy and start, in start order.
+    fn table(&self, settings: &Settings) -> Vec<ChildSpec> {
+        let actors = &self.actors;
+        let line = |name: &'static str, policy, start| ChildSpec {
+            name: name.into(),
+            kind: name,
+            policy,
+            start,
+            on_halt: None,
+        };
+        vec![
+            line("run_log", NEVER, starts(&actors.run_log, || RunLog, self.run_log(settings))),
+            line("buffer", NEVER, starts(&actors.buffer, || Buffer, self.buffer(settings))),
+            line("publisher", PUBLISHER, starts(&actors.publisher, || Publisher, self.publisher(settings))),
+            line("runners", NEVER, self.group("runners", &actors.runners)),
+            line("scheduler", CORE, starts(&actors.scheduler, || Scheduler, self.scheduler(settings))),
+            line("ingest", NEVER, self.group("ingest", &actors.ingest)),
+        ]
+    }
+
+    /// A supervisor whose children come and go.
+    fn group(&self, name: &'static str, address: &Address<SupervisorMsg>) -> Start {
+        let (fatal, observer, address) =
+            (self.fatal.clone(), Arc::clone(&self.ports.observer), address.clone());
+        Arc::new(move |parent| {
+            let args = SupervisorArgs {
+                name,
+                children: Vec::new(),
+                fatal: fatal.clone(),
+                observer: Arc::clone(&observer),
+            };
+            let address = address.clone();
+            Box::pin(async move {
+                let (actor, _) = Supervisor::spawn_linked(None, Supervisor, args, parent).await?;
+                address.set(actor.clone());
+                Ok(actor.get_cell())
+            })
+        })
+    }
+
+    fn run_log(&self, settings: &Settings) -> RunLogArgs {
+        RunLogArgs {
+            log: Arc::clone(&self.ports.runs),
+            checkpoints: Arc::clone(&self.ports.checkpoints),
+            checkpoint_every: settings.checkpoint_every_runs,
+            limits: settings.batch,
+            resend: settings.resend,
+            committed: Arc::clone(&self.committed),
+            flow: self.flow.clone(),
+            observer: Arc::clone(&self.ports.observer),
+            board: self.board.clone(),
+        }
+    }
+
+    fn buffer(&self, settings: &Settings) -> BufferArgs {
+        BufferArgs {
+            receipts: Arc::clone(&self.ports.receipts),
+            quarantine: Arc::clone(&self.ports.quarantine),
+            checkpoints: Arc::clone(&self.ports.checkpoints),
+            checkpoint_every: settings.checkpoint_every_receipts,
+            limits: settings.batch,
+            resend: settings.resend,
+            reopen_after: settings.reopen_after,
+            run_log: self.actors.run_log.clone(),
+            scheduler: self.actors.scheduler.clone(),
+            observer: Arc::clone(&self.ports.observer),
+            board: self.board.clone(),
+        }
+    }
+
+    fn publisher(&self, settings: &Settings) -> PublisherArgs {
+        PublisherArgs {
+            runs: Arc::clone(&self.ports.runs),
+            committed: self.committed.subscribe(),
+            fan_outs: Arc::clone(&self.ports.fan_outs),
+            checkpoints: Arc::clone(&self.ports.checkpoints),
+            batch_max: settings.publish_batch_max,
+            retry: settings.publish_retry,
+            attempt_max: settings.publish_attempt_max,
+            clock: Arc::clone(&self.ports.clock),
+            flow: self.flow.clone(),
+            observer: Arc::clone(&self.ports.observer),
+            board: self.board.clone(),
+        }
+    }
+
+    fn scheduler(&self, settings: &Settings) -> SchedulerArgs {
+        SchedulerArgs {
+            cadence: settings.cadence,
+            catch_up_max: settings.catch_up_max,
+            runs_queued_max: settings.runs_queued_max,
+            universe: settings.universe.clone(),
+            clock: Arc::clone(&self.ports.clock),
+            buffer: self.actors.buffer.clone(),
+            run_log: self.actors.run_log.clone(),
+            runners: self.runners.clone(),
+            flow: self.flow.clone(),
+            observer: Arc::clone(&self.ports.observer),
+            board: self.board.clone(),
+        }
+    }
+
+    /// Sources come last. One that cannot be opened yet makes the service not ready; it is tried again.
+    fn open_sources(&self, settings: &Settings) -> Result<(), Fatal> {
+        for child in self.ingest(settings) {
+            self.actors
+                .ingest
+                .cast(SupervisorMsg::Add(child))
+                .map_err(|down| Fatal::new(FatalKind::Internal, down.to_string()))?;
+        }
+        Ok(())
+    }
+
+    fn ingest(&self, settings: &Settings) -> Vec<ChildSpec> {
+        let credits = Credits::new(settings.in_flight_receipts_max, settings.in_flight_bytes_max);
+        let child = |factory: &Arc<dyn SourceFactory>| {
+            self.board.raise(Condition::SourceDown(factory.name().to_owned()), "being opened");
+            let args = IngestArgs {
+                factory: Arc::clone(factory),
+                receipt_bytes_max: settings.receipt_bytes_max,
+                window: settings.batches_in_flight_max,
+                credits: credits.clone(),
+                buffer: self.actors.buffer.clone(),
+                clock: Arc::clone(&self.ports.clock),
+                stop: self.stop.clone(),
+                retry_after_ms: u64::try_from(settings.reopen_after.as_millis()).unwrap_or(u64::MAX),
+                sources: self.sources.clone(),
+                observer: Arc::clone(&self.ports.observer),
+                board: self.board.clone(),
+            };
+            ChildSpec {
+                name: format!("source:{}", factory.name()),
+                kind: "ingest",
+                policy: settings.source_restart,
+                start: starts(&Address::new("ingest"), || Ingest, args),
+                on_halt: None,
+            }
+        };
+        self.ports.sources.iter().map(child).collect()
+    }
+}
+
+fn runner_args(
+    ports: &Ports,
+    settings: &Settings,
+    actors: &Addresses,
+    stop: &CancellationToken,
+    give_up: &CancellationToken,
+) -> RunnerArgs {
+    RunnerArgs {
+        symbol: "".into(),
+        mode: settings.engine_mode,
+        engine: Arc::clone(&ports.engine),
+        retry: settings.engine_retry,
+        deadline: settings.engine_deadline,
+        offer_again: settings.reopen_after,
+        receipts: Arc::clone(&ports.receipts),
+        run_log: actors.run_log.clone(),
+        scheduler: actors.scheduler.clone(),
+        clock: Arc::clone(&ports.clock),
+        stop: stop.clone(),
+        give_up: give_up.clone(),
+        observer: Arc::clone(&ports.observer),
+    }
+}
+
+/// How one actor is started, and its address kept up to date.
+fn starts<A>(address: &Address<A::Msg>, actor: fn() -> A, args: A::Arguments) -> Start
+where
+    A: Actor,
+    A::Arguments: Clone + Sync,
+{
+    let address = address.clone();
+    Arc::new(move |supervisor| {
+        let (address, args) = (address.clone(), args.clone());
+        Box::pin(async move {
+            let (started, _) = A::spawn_linked(None, actor(), args, supervisor).await?;
+            address.set(started.clone());
+            Ok(started.get_cell())
+        })
+    })
+}
