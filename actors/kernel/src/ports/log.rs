@@ -20,6 +20,12 @@ impl RecordBatch {
         Self { first, bytes: Vec::new(), ends: Vec::new() }
     }
 
+    /// As [`starting_at`](Self::starting_at), with room for `records` records of `bytes` bytes together.
+    #[must_use]
+    pub fn with_capacity(first: Seq, records: usize, bytes: usize) -> Self {
+        Self { first, bytes: Vec::with_capacity(bytes), ends: Vec::with_capacity(records) }
+    }
+
     /// Adds a record that `write` appends to the buffer. `write` must only append.
     pub fn push_with(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         write(&mut self.bytes);
@@ -40,7 +46,7 @@ impl RecordBatch {
     /// The sequence of the last record; `first - 1` when the batch is empty.
     #[must_use]
     pub fn last(&self) -> Seq {
-        Seq(self.first.0 + self.ends.len() as u64 - 1)
+        Seq((self.first.0 + self.ends.len() as u64).saturating_sub(1))
     }
 
     /// How many records there are.
