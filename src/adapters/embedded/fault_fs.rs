@@ -1,0 +1,391 @@
+//! A file system in memory that crashes and fails on command, and keeps only what was synced.
+//!
+//! A crash keeps, of every file, the synced content and any selection of the later writes, each whole, in part or not at
+//! all; of the directory, the synced names and any beginning of the later changes, as a journalling file system does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+
+use super::fs::{Fs, FsFile, LockError, LockGuard};
+
+/// Repeatable randomness (splitmix64).
+#[derive(Clone, Debug)]
+pub(crate) struct Rng(pub(crate) u64);
+
+impl Rng {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `limit`.
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit.max(1)
+    }
+}
+
+#[derive(Clone)]
+enum Change {
+    Write { at: usize, bytes: Vec<u8> },
+    Grow(usize),
+    Cut(usize),
+}
+
+impl Change {
+    fn apply(&self, content: &mut Vec<u8>) {
+        match self {
+            Self::Write { at, bytes } => {
+                content.resize(content.len().max(at + bytes.len()), 0);
+                content[*at..at + bytes.len()].copy_from_slice(bytes);
+            }
+            Self::Grow(size) => content.resize(content.len().max(*size), 0),
+            Self::Cut(size) => content.truncate(*size),
+        }
+    }
+
+    /// What a crash leaves of it.
+    fn tear(&self, content: &mut Vec<u8>, rng: &mut Rng) {
+        match (rng.below(3), self) {
+            (0, _) => {}
+            (1, Self::Write { at, bytes }) => {
+                // A stretch of it, cut at any byte.
+                let from = rng.below(bytes.len() as u64 + 1) as usize;
+                let to = from + rng.below((bytes.len() - from) as u64 + 1) as usize;
+                Self::Write { at: at + from, bytes: bytes[from..to].to_vec() }.apply(content);
+            }
+            (_, change) => change.apply(content),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Inode {
+    /// What a reader sees.
+    content: Vec<u8>,
+    /// What a crash certainly keeps.
+    durable: Vec<u8>,
+    /// What it may keep.
+    pending: Vec<Change>,
+}
+
+#[derive(Clone)]
+enum NameChange {
+    Create(PathBuf, usize),
+    Rename(PathBuf, PathBuf),
+    Remove(PathBuf),
+}
+
+impl NameChange {
+    fn apply(&self, names: &mut BTreeMap<PathBuf, usize>) {
+        match self {
+            Self::Create(path, inode) => {
+                names.insert(path.clone(), *inode);
+            }
+            Self::Rename(from, to) => {
+                if let Some(inode) = names.remove(from) {
+                    names.insert(to.clone(), inode);
+                }
+            }
+            Self::Remove(path) => {
+                names.remove(path);
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Disk {
+    inodes: Vec<Inode>,
+    names: BTreeMap<PathBuf, usize>,
+    durable_names: BTreeMap<PathBuf, usize>,
+    pending_names: Vec<NameChange>,
+    locked: BTreeSet<PathBuf>,
+    /// Raised by a crash: files opened before are dead.
+    generation: u64,
+    /// Changing operations until the power fails.
+    power: Option<u64>,
+    /// The power failed: nothing happens any more.
+    dark: bool,
+    fail_sync: bool,
+    fail_write: bool,
+    allocatable: Option<u64>,
+}
+
+impl Disk {
+    /// Counts one changing operation; fails from the one on that meets the power failure.
+    fn spend(&mut self) -> io::Result<()> {
+        let left = self.power.unwrap_or(u64::MAX);
+        self.dark |= left == 0;
+        self.power = self.power.map(|left| left.saturating_sub(1));
+        if self.dark { Err(io::Error::other("the power failed")) } else { Ok(()) }
+    }
+
+    fn change(&mut self, inode: usize, change: Change) {
+        let inode = &mut self.inodes[inode];
+        change.apply(&mut inode.content);
+        inode.pending.push(change);
+    }
+}
+
+/// The file system. Clones share the disk.
+#[derive(Clone, Default)]
+pub(crate) struct FaultFs(Arc<Mutex<Disk>>);
+
+impl FaultFs {
+    fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.0.lock().unwrap()
+    }
+
+    /// Lets the power fail after `operations` changing operations: all later ones fail, and the one at the limit may
+    /// still be half done when [`crash`](Self::crash) is called.
+    pub(crate) fn fail_power_after(&self, operations: u64) {
+        self.disk().power = Some(operations);
+    }
+
+    /// The power fails and comes back.
+    pub(crate) fn crash(&self, rng: &mut Rng) {
+        let mut disk = self.disk();
+        let disk = &mut *disk;
+        for inode in &mut disk.inodes {
+            for change in std::mem::take(&mut inode.pending) {
+                change.tear(&mut inode.durable, rng);
+            }
+            inode.content = inode.durable.clone();
+        }
+        let kept = rng.below(disk.pending_names.len() as u64 + 1) as usize;
+        for change in std::mem::take(&mut disk.pending_names).into_iter().take(kept) {
+            change.apply(&mut disk.durable_names);
+        }
+        disk.names = disk.durable_names.clone();
+        self.reset(disk);
+    }
+
+    /// The process ends without a word; the system goes on and keeps what it has in memory.
+    pub(crate) fn kill_process(&self) {
+        let mut disk = self.disk();
+        self.reset(&mut disk);
+    }
+
+    fn reset(&self, disk: &mut Disk) {
+        disk.locked.clear();
+        disk.power = None;
+        disk.dark = false;
+        disk.generation += 1;
+        disk.fail_sync = false;
+        disk.fail_write = false;
+    }
+
+    /// The next sync fails. As on Linux, what it should have written is then taken for written.
+    pub(crate) fn fail_next_sync(&self) {
+        self.disk().fail_sync = true;
+    }
+
+    /// The next write fails after its first half.
+    pub(crate) fn fail_next_write(&self) {
+        self.disk().fail_write = true;
+    }
+
+    /// Bytes that can still be reserved.
+    pub(crate) fn set_allocatable(&self, bytes: Option<u64>) {
+        self.disk().allocatable = bytes;
+    }
+
+    /// What a reader sees in a file.
+    pub(crate) fn content(&self, path: &Path) -> Vec<u8> {
+        let disk = self.disk();
+        disk.inodes[disk.names[path]].content.clone()
+    }
+
+    /// Puts other content into a file, durably: what a broken disk does.
+    pub(crate) fn overwrite(&self, path: &Path, content: &[u8]) {
+        let mut disk = self.disk();
+        let inode = disk.names[path];
+        disk.inodes[inode] =
+            Inode { content: content.to_vec(), durable: content.to_vec(), pending: Vec::new() };
+    }
+
+    /// An independent copy as it is now, without locks.
+    pub(crate) fn fork(&self) -> Self {
+        let disk = self.disk();
+        let inodes = disk.inodes.iter().map(|inode| Inode {
+            content: inode.content.clone(),
+            durable: inode.content.clone(),
+            pending: Vec::new(),
+        });
+        Self(Arc::new(Mutex::new(Disk {
+            inodes: inodes.collect(),
+            names: disk.names.clone(),
+            durable_names: disk.names.clone(),
+            ..Disk::default()
+        })))
+    }
+}
+
+struct FaultFile {
+    fs: FaultFs,
+    inode: usize,
+    generation: u64,
+}
+
+impl FaultFile {
+    fn disk(&self) -> io::Result<MutexGuard<'_, Disk>> {
+        let disk = self.fs.disk();
+        if disk.generation == self.generation {
+            Ok(disk)
+        } else {
+            Err(io::Error::other("from before the crash"))
+        }
+    }
+}
+
+impl FsFile for FaultFile {
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.disk()?.inodes[self.inode].content.len() as u64)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let disk = self.disk()?;
+        let content = disk.inodes[self.inode].content.get(offset as usize..).unwrap_or_default();
+        let length = content.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&content[..length]);
+        Ok(length)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut disk = self.disk()?;
+        let at = offset as usize;
+        if std::mem::take(&mut disk.fail_write) {
+            disk.change(self.inode, Change::Write { at, bytes: bytes[..bytes.len() / 2].to_vec() });
+            return Err(io::Error::other("injected write error"));
+        }
+        let was_dark = disk.dark;
+        let powered = disk.spend();
+        if !was_dark {
+            // The write that meets the power failure may have begun.
+            disk.change(self.inode, Change::Write { at, bytes: bytes.to_vec() });
+        }
+        powered
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut disk = self.disk()?;
+        if std::mem::take(&mut disk.fail_sync) {
+            disk.inodes[self.inode].pending.clear();
+            return Err(io::Error::other("injected sync error"));
+        }
+        disk.spend()?;
+        let inode = &mut disk.inodes[self.inode];
+        for change in std::mem::take(&mut inode.pending) {
+            change.apply(&mut inode.durable);
+        }
+        Ok(())
+    }
+
+    fn allocate(&self, size: u64) -> io::Result<()> {
+        let mut disk = self.disk()?;
+        disk.spend()?;
+        let more = size.saturating_sub(disk.inodes[self.inode].content.len() as u64);
+        if let Some(left) = disk.allocatable {
+            disk.allocatable = Some(left.checked_sub(more).ok_or(io::ErrorKind::StorageFull)?);
+        }
+        disk.change(self.inode, Change::Grow(size as usize));
+        Ok(())
+    }
+
+    fn truncate(&self, size: u64) -> io::Result<()> {
+        let mut disk = self.disk()?;
+        disk.spend()?;
+        disk.change(self.inode, Change::Cut(size as usize));
+        Ok(())
+    }
+}
+
+struct Unlock(FaultFs, PathBuf, u64);
+
+impl Drop for Unlock {
+    fn drop(&mut self) {
+        let mut disk = self.0.disk();
+        if disk.generation == self.2 {
+            disk.locked.remove(&self.1);
+        }
+    }
+}
+
+impl Fs for FaultFs {
+    fn create_dir(&self, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let disk = self.disk();
+        let inside = disk.names.keys().filter(|path| path.parent() == Some(dir));
+        Ok(inside.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect())
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
+        let disk = self.disk();
+        let inode = *disk.names.get(path).ok_or(io::ErrorKind::NotFound)?;
+        Ok(Arc::new(FaultFile { fs: self.clone(), inode, generation: disk.generation }))
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
+        let mut disk = self.disk();
+        disk.spend()?;
+        let inode = disk.inodes.len();
+        disk.inodes.push(Inode::default());
+        let change = NameChange::Create(path.to_owned(), inode);
+        change.apply(&mut disk.names);
+        disk.pending_names.push(change);
+        Ok(Arc::new(FaultFile { fs: self.clone(), inode, generation: disk.generation }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut disk = self.disk();
+        disk.spend()?;
+        let change = NameChange::Rename(from.to_owned(), to.to_owned());
+        change.apply(&mut disk.names);
+        disk.pending_names.push(change);
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut disk = self.disk();
+        disk.spend()?;
+        if !disk.names.contains_key(path) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let change = NameChange::Remove(path.to_owned());
+        change.apply(&mut disk.names);
+        disk.pending_names.push(change);
+        Ok(())
+    }
+
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        let mut disk = self.disk();
+        disk.spend()?;
+        let disk = &mut *disk;
+        for change in disk.pending_names.drain(..) {
+            change.apply(&mut disk.durable_names);
+        }
+        Ok(())
+    }
+
+    fn lock(&self, path: &Path) -> Result<LockGuard, LockError> {
+        let mut disk = self.disk();
+        if !disk.locked.insert(path.to_owned()) {
+            return Err(LockError::Held { holder: "pid 1".to_owned() });
+        }
+        Ok(Box::new(Unlock(self.clone(), path.to_owned(), disk.generation)))
+    }
+
+    fn background(&self, job: Box<dyn FnOnce() + Send>) -> io::Result<Option<JoinHandle<()>>> {
+        job();
+        Ok(None)
+    }
+}

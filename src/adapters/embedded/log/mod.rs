@@ -1,0 +1,201 @@
+//! The embedded log: segment files, one writer thread, readers beside it.
+//!
+//! ```text
+//! DIR/lock                      held while the log is open; tells the holder's pid
+//! DIR/meta                      log id, epoch, high water
+//! DIR/00000000000000000001.seg  sealed: its end is told by the next segment's header
+//! DIR/00000000000000163841.seg  active: frames, then preallocated zeros
+//! DIR/spare.tmp                 the next segment, preallocated ahead
+//! ```
+//!
+//! **What a crash can do.** Frames of the group that was being written may be there, in part, or not; nothing of it was
+//! acknowledged. On opening, the bytes behind the last valid frame are removed as *torn*, unless something proves that
+//! they were durable: a later frame's `synced`, a later segment, or the high water in `meta`. Then the log is refused.
+//!
+//! **What cannot be told.** A bit that flips in the last group after a crash looks like a torn write, as long as the high
+//! water is below it: it is raised at each clean end, each new segment, and every 16 MiB. Losing the oldest segments
+//! looks like trimming; whoever reads from the start notices.
+
+mod frame;
+mod meta;
+mod recovery;
+mod scan;
+mod segment;
+mod store;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use async_trait::async_trait;
+use orchestrator_kernel::ids::{Epoch, Seq};
+use orchestrator_kernel::ports::log::{
+    AcquireError, Acquired, AppendError, Log, LogStat, ReadError, ReadLimit, RecordBatch,
+};
+use tokio::sync::{mpsc, oneshot};
+use tracing::error;
+
+use super::fs::{Fs, LockError, LockGuard, RealFs};
+use super::off_runtime;
+use frame::Frame;
+use meta::MetaFile;
+use store::{Place, Store};
+use writer::{Request, Room, Writer};
+
+/// Appends that may wait for the writer; more wait in their callers.
+const QUEUE_REQUESTS: usize = 64;
+/// The smallest segment: a header and some records.
+const SEGMENT_BYTES_MIN: u64 = 4096;
+
+/// How a log is kept.
+#[derive(Clone)]
+pub struct LogOptions {
+    /// Name for messages and metrics: `receipts`, `runs`, `quarantine`.
+    pub name: String,
+    /// Preallocated size of a segment in bytes, at least 4096. A batch that is larger gets a segment of its own.
+    pub segment_bytes: u64,
+    /// Most bytes that all segments may take, with the one preallocated ahead. `None`: as much as the disk has.
+    pub capacity_bytes: Option<u64>,
+    /// Where the files are.
+    pub fs: Arc<dyn Fs>,
+}
+
+impl LogOptions {
+    /// Segments of 64 MiB on the operating system's files, without a limit.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), segment_bytes: 64 << 20, capacity_bytes: None, fs: Arc::new(RealFs) }
+    }
+
+    /// The size that a new segment gets.
+    fn segment_bytes(&self) -> u64 {
+        self.segment_bytes.min(self.capacity_bytes.unwrap_or(u64::MAX)).max(SEGMENT_BYTES_MIN)
+    }
+}
+
+/// A log in a directory of its own. Dropping it finishes what is queued, notes a clean end, and unlocks the directory;
+/// that blocks for some milliseconds.
+///
+/// One append at a time is in flight for each caller; appends of several callers share a sync.
+pub struct EmbeddedLog {
+    store: Arc<Store>,
+    torn_bytes: u64,
+    requests: Option<mpsc::Sender<Request>>,
+    writer: Option<JoinHandle<()>>,
+    _lock: LockGuard,
+}
+
+impl EmbeddedLog {
+    /// Opens the log in `dir`, or creates it. Only the last segment is read, so that it takes as long as one segment.
+    ///
+    /// # Errors
+    ///
+    /// [`AcquireError`]: held by another process, damaged, too new, or the storage failed.
+    pub fn open(dir: &Path, options: LogOptions) -> Result<Self, AcquireError> {
+        let failed = |source| AcquireError::Io { log: options.name.clone(), source };
+        options.fs.create_dir(dir).map_err(failed)?;
+        let lock = options.fs.lock(&dir.join("lock")).map_err(|error| match error {
+            LockError::Held { holder } => AcquireError::Held { log: options.name.clone(), holder },
+            LockError::Io(error) => failed(error),
+        })?;
+        let recovered = recovery::recover(dir, &options)?;
+        let meta = MetaFile::new(Arc::clone(&options.fs), dir.to_owned(), recovered.meta);
+        let room = Room { segment_bytes: options.segment_bytes(), capacity_bytes: options.capacity_bytes };
+        let store = Arc::new(Store::new(
+            options.name.clone(),
+            dir.to_owned(),
+            Arc::clone(&options.fs),
+            recovered.meta.log_id,
+            recovered.catalogue,
+        ));
+        let writer = Writer::new(Arc::clone(&store), meta, room, recovered.meta.epoch);
+        let (requests, queue) = mpsc::channel(QUEUE_REQUESTS);
+        let writer = std::thread::Builder::new()
+            .name(format!("log-{}", options.name))
+            .spawn(move || writer.run(queue))
+            .map_err(failed)?;
+        Ok(Self {
+            store,
+            torn_bytes: recovered.torn_bytes,
+            requests: Some(requests),
+            writer: Some(writer),
+            _lock: lock,
+        })
+    }
+
+    /// Bytes of a write cut short by a crash that opening removed; zero after a clean end. None of them was acknowledged.
+    #[must_use]
+    pub const fn torn_bytes(&self) -> u64 {
+        self.torn_bytes
+    }
+
+    async fn request<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Request) -> io::Result<T> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || io::Error::other("the log's writer thread ended");
+        let requests = self.requests.as_ref().ok_or_else(gone)?;
+        requests.send(make(reply)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())
+    }
+}
+
+impl Drop for EmbeddedLog {
+    fn drop(&mut self) {
+        self.requests = None;
+        if let Some(writer) = self.writer.take()
+            && writer.join().is_err()
+        {
+            error!(log = %self.store.name, "log writer panicked");
+        }
+    }
+}
+
+#[async_trait]
+impl Log for EmbeddedLog {
+    async fn acquire(&self) -> Result<Acquired, AcquireError> {
+        match self.request(|reply| Request::Acquire { reply }).await {
+            Ok(acquired) => acquired,
+            Err(source) => Err(AcquireError::Io { log: self.store.name.clone(), source }),
+        }
+    }
+
+    async fn append(&self, epoch: Epoch, batch: &RecordBatch) -> Result<(), AppendError> {
+        // Encoded here, so that checksums are computed while the writer syncs the batch before.
+        let frame = match batch.is_empty() {
+            true => None,
+            false => Some(Frame::encode(batch).map_err(|too_large| AppendError::Full {
+                detail: format!(
+                    "one batch takes {} bytes, at most {} are possible",
+                    too_large.bytes,
+                    frame::FRAME_BYTES_MAX
+                ),
+            })?),
+        };
+        match self.request(|reply| Request::Append { epoch, frame, reply }).await {
+            Ok(appended) => appended,
+            Err(source) => Err(AppendError::Poisoned { source }),
+        }
+    }
+
+    async fn read(&self, from: Seq, limit: ReadLimit) -> Result<RecordBatch, ReadError> {
+        match self.store.locate(from)? {
+            Place::PastTail => return Ok(RecordBatch::starting_at(from)),
+            Place::Ready(extent) if Store::is_short(&extent, limit) => return extent.read(from, limit),
+            Place::Ready(_) | Place::Closed { .. } => {}
+        }
+        let store = Arc::clone(&self.store);
+        off_runtime(move || store.read(from, limit)).await?
+    }
+
+    async fn trim(&self, below: Seq) -> Result<Seq, ReadError> {
+        let store = Arc::clone(&self.store);
+        off_runtime(move || store.trim(below)).await?
+    }
+
+    fn stat(&self) -> LogStat {
+        self.store.stat()
+    }
+}

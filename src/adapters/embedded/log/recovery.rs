@@ -1,0 +1,281 @@
+//! Opening a log: check what is there, find its end, refuse what a crash cannot explain.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use orchestrator_kernel::ids::{Epoch, Seq};
+use orchestrator_kernel::ports::log::AcquireError;
+use tracing::warn;
+
+use super::super::fs::{Fs, FsFile, TEMPORARY, is_full};
+use super::LogOptions;
+use super::meta::{self, Meta, MetaError};
+use super::scan::{Scan, check_last};
+use super::segment::{self, HEADER_BYTES, Header, HeaderError, Spare, file_name, parse_name};
+use super::store::{Active, Catalogue, Sealed};
+
+/// What opening found.
+pub(super) struct Recovered {
+    pub(super) catalogue: Catalogue,
+    pub(super) meta: Meta,
+    /// Bytes of a write that a crash cut short; they were removed.
+    pub(super) torn_bytes: u64,
+}
+
+/// Opens the log in `dir`, which is locked; creates it when there is nothing.
+pub(super) fn recover(dir: &Path, options: &LogOptions) -> Result<Recovered, AcquireError> {
+    Recovery { dir, options, fs: &*options.fs }.run()
+}
+
+struct Recovery<'a> {
+    dir: &'a Path,
+    options: &'a LogOptions,
+    fs: &'a dyn Fs,
+}
+
+struct Listed {
+    first: Seq,
+    file: Arc<dyn FsFile>,
+    header: Header,
+}
+
+impl Recovery<'_> {
+    fn run(&self) -> Result<Recovered, AcquireError> {
+        let meta = self.load_meta()?;
+        let firsts = self.list().map_err(|error| self.io(error))?;
+        let Some((last_first, sealed_firsts)) = firsts.split_last() else {
+            return self.create(meta);
+        };
+        let mut sealed = VecDeque::with_capacity(sealed_firsts.len());
+        let mut previous: Option<Listed> = None;
+        for first in sealed_firsts {
+            let listed = self.open_after(previous.as_ref(), *first, &mut sealed)?;
+            sealed.push_back(Sealed { first: *first, end: HEADER_BYTES });
+            previous = Some(listed);
+        }
+        let last = self.open_after(previous.as_ref(), *last_first, &mut sealed)?;
+        let meta = self.check_meta(meta, &last)?;
+        let scan = self.check_active(&last)?;
+        self.finish(sealed, last, scan, meta)
+    }
+
+    /// The first records of all segments, in order. Temporary files of a crashed process are removed.
+    fn list(&self) -> io::Result<Vec<Seq>> {
+        let mut firsts = Vec::new();
+        for name in self.fs.list(self.dir)? {
+            if name.ends_with(TEMPORARY) {
+                self.fs.remove(&self.dir.join(name))?;
+            } else if let Some(first) = parse_name(&name) {
+                firsts.push(first);
+            }
+        }
+        firsts.sort_unstable();
+        Ok(firsts)
+    }
+
+    fn load_meta(&self) -> Result<Option<Meta>, AcquireError> {
+        match Meta::load(self.fs, self.dir).map_err(|error| self.io(error))?.transpose() {
+            Ok(meta) => Ok(meta),
+            Err(MetaError::UnknownVersion(found)) => Err(self.unknown_version(found)),
+            Err(MetaError::Damaged) => {
+                let detail =
+                    "it fails its checksum, which no crash causes; remove it only if the disk is sound";
+                Err(self.corrupt(meta::FILE_NAME, 0, detail.to_owned()))
+            }
+        }
+    }
+
+    /// A new log with its first, empty segment.
+    fn create(&self, meta: Option<Meta>) -> Result<Recovered, AcquireError> {
+        if let Some(meta) = meta.filter(|meta| meta.high_water > Seq(0)) {
+            let detail = format!(
+                "all segments are gone, but record {} is known to have been durable",
+                meta.high_water
+            );
+            return Err(self.corrupt(&file_name(Seq(1)), 0, detail));
+        }
+        let meta = meta.unwrap_or_else(|| Meta {
+            log_id: random_id(),
+            epoch: Epoch(0),
+            high_water: Seq(0),
+            active_first: Seq(0),
+        });
+        let size = self.options.segment_bytes();
+        let header = Header { log_id: meta.log_id, first: Seq(1), previous_first: Seq(0), previous_end: 0 };
+        let file = Spare::prepare(self.fs, self.dir, "next", size)
+            .and_then(|spare| spare.into_segment(self.fs, self.dir, &header, size))
+            .map_err(|error| self.io(error))?;
+        let active = Active { first: Seq(1), file, end: HEADER_BYTES, size, index: Default::default() };
+        let catalogue = Catalogue { sealed: VecDeque::new(), active, tail: Seq(0) };
+        Ok(Recovered { catalogue, meta, torn_bytes: 0 })
+    }
+
+    /// Opens the segment after `previous`, and notes where that one ends: only this header tells it.
+    fn open_after(
+        &self,
+        previous: Option<&Listed>,
+        first: Seq,
+        sealed: &mut VecDeque<Sealed>,
+    ) -> Result<Listed, AcquireError> {
+        let listed = self.open_segment(first)?;
+        self.check_link(previous, &listed)?;
+        if let Some(before) = sealed.back_mut() {
+            before.end = listed.header.previous_end;
+        }
+        Ok(listed)
+    }
+
+    fn open_segment(&self, first: Seq) -> Result<Listed, AcquireError> {
+        let name = file_name(first);
+        let file = self.fs.open(&self.dir.join(&name)).map_err(|error| self.io(error))?;
+        match Header::read(&*file).map_err(|error| self.io(error))? {
+            Ok(header) if header.first == first => Ok(Listed { first, file, header }),
+            Ok(header) => {
+                Err(self.corrupt(&name, 24, format!("its header says that it starts with {}", header.first)))
+            }
+            Err(HeaderError::UnknownVersion(found)) => Err(self.unknown_version(found)),
+            Err(HeaderError::Damaged) => {
+                Err(self.corrupt(&name, 0, "its header fails its checksum".to_owned()))
+            }
+        }
+    }
+
+    /// Each segment must name the one before it, and that one must be as long as it says.
+    fn check_link(&self, previous: Option<&Listed>, next: &Listed) -> Result<(), AcquireError> {
+        // Before the oldest there may be more that was trimmed.
+        let Some(previous) = previous else { return Ok(()) };
+        let name = file_name(next.first);
+        if next.header.log_id != previous.header.log_id {
+            return Err(self.corrupt(&name, 16, "it belongs to another log".to_owned()));
+        }
+        if next.header.previous_first != previous.first {
+            let missing = file_name(next.header.previous_first);
+            return Err(self.corrupt(&name, 32, format!("the segment before it, {missing}, is missing")));
+        }
+        let size = previous.file.size().map_err(|error| self.io(error))?;
+        if size < next.header.previous_end {
+            let detail = format!("the file ends there, its records end at byte {}", next.header.previous_end);
+            return Err(self.corrupt(&file_name(previous.first), size, detail));
+        }
+        Ok(())
+    }
+
+    fn check_meta(&self, meta: Option<Meta>, last: &Listed) -> Result<Meta, AcquireError> {
+        let log_id = last.header.log_id;
+        match meta {
+            Some(meta) if meta.log_id == log_id => Ok(meta),
+            Some(meta) => {
+                let detail =
+                    format!("it belongs to log {log_id:016x}, {} to {:016x}", meta::FILE_NAME, meta.log_id);
+                Err(self.corrupt(&file_name(last.first), 16, detail))
+            }
+            None => {
+                warn!(log = %self.options.name, "log has no record of how far it was durable, accepting what is there");
+                Ok(Meta { log_id, epoch: Epoch(0), high_water: Seq(0), active_first: Seq(0) })
+            }
+        }
+    }
+
+    fn check_active(&self, last: &Listed) -> Result<Scan, AcquireError> {
+        match check_last(&*last.file, last.first, last.header.log_id).map_err(|error| self.io(error))? {
+            Ok(scan) => Ok(scan),
+            Err(damage) => Err(self.corrupt(&file_name(last.first), damage.at, damage.detail)),
+        }
+    }
+
+    fn finish(
+        &self,
+        sealed: VecDeque<Sealed>,
+        last: Listed,
+        scan: Scan,
+        mut meta: Meta,
+    ) -> Result<Recovered, AcquireError> {
+        if scan.last < meta.high_water {
+            let detail = format!(
+                "records end with {}, but {} is known to have been durable",
+                scan.last, meta.high_water
+            );
+            return Err(self.corrupt(&file_name(last.first), scan.end, detail));
+        }
+        if last.first < meta.active_first {
+            let detail = "it is missing, but is known to have been durable".to_owned();
+            return Err(self.corrupt(&file_name(meta.active_first), 0, detail));
+        }
+        if scan.torn_bytes > 0 {
+            warn!(
+                log = %self.options.name, at = scan.end, bytes = scan.torn_bytes, tail = %scan.last,
+                "removing a write that a crash cut short"
+            );
+        }
+        let size = self.restore_room(&*last.file, &scan).map_err(|error| self.io(error))?;
+        meta.epoch = meta.epoch.max(scan.epoch);
+        let active = Active { first: last.first, file: last.file, end: scan.end, size, index: scan.index };
+        let catalogue = Catalogue { sealed, active, tail: scan.last };
+        Ok(Recovered { catalogue, meta, torn_bytes: scan.torn_bytes })
+    }
+
+    /// Makes sure that what was found is durable and what is torn is gone, and reserves the segment's room again;
+    /// returns its size.
+    ///
+    /// - The last group is written once more. It may be in memory only, and if a sync failed in an earlier process, the
+    ///   system may take it for written: a sync alone would then say yes without doing anything.
+    /// - Torn bytes must be gone before anything is appended: a whole frame among them could otherwise come to life
+    ///   again behind a new one of the right length.
+    fn restore_room(&self, file: &dyn FsFile, scan: &Scan) -> io::Result<u64> {
+        if scan.torn_bytes > 0 {
+            file.truncate(scan.end)?;
+        }
+        rewrite(file, scan.group_at, scan.end)?;
+        file.sync()?;
+        self.fs.sync_dir(self.dir)?;
+        let size = file.size()?;
+        let wanted = self.options.segment_bytes();
+        if size >= wanted {
+            return Ok(size);
+        }
+        match file.allocate(wanted).and_then(|()| file.sync()) {
+            Ok(()) => Ok(wanted),
+            // A full disk is no reason not to start: reading works, appends say so.
+            Err(error) if is_full(&error) => file.size(),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn corrupt(&self, file: &str, byte: u64, detail: String) -> AcquireError {
+        let place = format!("{} byte {byte}", self.dir.join(file).display());
+        AcquireError::Corrupt { log: self.options.name.clone(), place, detail }
+    }
+
+    fn unknown_version(&self, found: u32) -> AcquireError {
+        AcquireError::UnknownVersion { log: self.options.name.clone(), found, known: segment::VERSION }
+    }
+
+    fn io(&self, source: io::Error) -> AcquireError {
+        AcquireError::Io { log: self.options.name.clone(), source }
+    }
+}
+
+/// Writes the bytes `from` … `to` of a file over themselves.
+fn rewrite(file: &dyn FsFile, from: u64, to: u64) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = from;
+    while at < to {
+        let wanted = usize::try_from(to - at).unwrap_or(usize::MAX).min(buffer.len());
+        let part = buffer.get_mut(..wanted).unwrap_or_default();
+        if file.read_at(part, at)? < wanted {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        file.write_at(part, at)?;
+        at += wanted as u64;
+    }
+    Ok(())
+}
+
+/// A number that no other log has; not a secret.
+fn random_id() -> u64 {
+    // The standard library's per-process random keys, without another dependency.
+    RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,251 @@
+//! What readers and the writer share: which segments there are, how far they are durable, and which are open.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use orchestrator_kernel::ids::Seq;
+use orchestrator_kernel::ports::log::{LogStat, ReadError, ReadLimit, RecordBatch};
+
+use super::super::fs::{Fs, FsFile};
+use super::scan::{Extent, Index, index_segment};
+use super::segment::{HEADER_BYTES, file_name};
+
+/// Sealed segments kept open: replay reads one at a time, each runner of a lagging symbol perhaps another.
+const OPEN_SEGMENTS_MAX: usize = 32;
+/// A read of at most this much from an open segment is done on the caller's thread: some 10 µs from the page cache,
+/// less than handing it to another thread costs.
+const INLINE_BYTES_MAX: u64 = 64 << 10;
+
+/// A segment that will not be written any more.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sealed {
+    pub(super) first: Seq,
+    /// The byte after its last frame.
+    pub(super) end: u64,
+}
+
+/// The segment that is written.
+pub(super) struct Active {
+    pub(super) first: Seq,
+    pub(super) file: Arc<dyn FsFile>,
+    /// The byte after the last durable frame.
+    pub(super) end: u64,
+    /// The preallocated size.
+    pub(super) size: u64,
+    pub(super) index: Index,
+}
+
+/// The segments in order.
+pub(super) struct Catalogue {
+    pub(super) sealed: VecDeque<Sealed>,
+    pub(super) active: Active,
+    /// The last durable record.
+    pub(super) tail: Seq,
+}
+
+impl Catalogue {
+    /// The first record still there.
+    pub(super) fn start(&self) -> Seq {
+        self.sealed.front().map_or(self.active.first, |oldest| oldest.first)
+    }
+
+    /// Bytes of all sealed segments.
+    pub(super) fn sealed_bytes(&self) -> u64 {
+        self.sealed.iter().map(|segment| segment.end).sum()
+    }
+
+    /// The sealed segment that holds `seq`, with its last record.
+    fn sealed_with(&self, seq: Seq) -> Option<(Sealed, Seq)> {
+        let after = self.sealed.partition_point(|segment| segment.first <= seq);
+        let segment = *self.sealed.get(after.checked_sub(1)?)?;
+        let next = self.sealed.get(after).map_or(self.active.first, |next| next.first);
+        Some((segment, Seq(next.0 - 1)))
+    }
+}
+
+/// A sealed segment, open and indexed.
+struct OpenSegment {
+    first: Seq,
+    end: u64,
+    file: Arc<dyn FsFile>,
+    index: Index,
+}
+
+/// Where a read finds its records.
+pub(super) enum Place {
+    /// Nothing is there yet.
+    PastTail,
+    /// In memory reach: file open, index there.
+    Ready(Extent),
+    /// The segment must be opened and indexed first.
+    Closed { segment: Sealed, last: Seq },
+}
+
+/// The shared part of a log.
+pub(super) struct Store {
+    pub(super) name: String,
+    pub(super) dir: PathBuf,
+    pub(super) fs: Arc<dyn Fs>,
+    pub(super) log_id: u64,
+    catalogue: RwLock<Catalogue>,
+    open: Mutex<VecDeque<Arc<OpenSegment>>>,
+    trimming: Mutex<()>,
+}
+
+impl Store {
+    pub(super) fn new(
+        name: String,
+        dir: PathBuf,
+        fs: Arc<dyn Fs>,
+        log_id: u64,
+        catalogue: Catalogue,
+    ) -> Self {
+        let catalogue = RwLock::new(catalogue);
+        Self { name, dir, fs, log_id, catalogue, open: Mutex::default(), trimming: Mutex::default() }
+    }
+
+    // Each change of these values is a single step on valid data: they stay true after a panic.
+
+    pub(super) fn catalogue(&self) -> RwLockReadGuard<'_, Catalogue> {
+        self.catalogue.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn catalogue_mut(&self) -> RwLockWriteGuard<'_, Catalogue> {
+        self.catalogue.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open_segments(&self) -> MutexGuard<'_, VecDeque<Arc<OpenSegment>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn stat(&self) -> LogStat {
+        let catalogue = self.catalogue();
+        LogStat {
+            start: catalogue.start(),
+            tail: catalogue.tail,
+            bytes: catalogue.sealed_bytes() + catalogue.active.end,
+        }
+    }
+
+    /// Finds record `from`.
+    pub(super) fn locate(&self, from: Seq) -> Result<Place, ReadError> {
+        let catalogue = self.catalogue();
+        let start = catalogue.start();
+        if from < start {
+            return Err(ReadError::Trimmed { wanted: from, start });
+        }
+        if from > catalogue.tail {
+            return Ok(Place::PastTail);
+        }
+        let active = &catalogue.active;
+        if from >= active.first {
+            let file = Arc::clone(&active.file);
+            return Ok(Place::Ready(self.extent(file, &active.index, active.first, active.end, from)));
+        }
+        let Some((segment, last)) = catalogue.sealed_with(from) else {
+            return Err(ReadError::Trimmed { wanted: from, start });
+        };
+        drop(catalogue);
+        Ok(match self.find_open(segment.first) {
+            Some(open) => Place::Ready(self.extent_of(&open, from)),
+            None => Place::Closed { segment, last },
+        })
+    }
+
+    /// Whether a read from `extent` is short enough for the caller's thread.
+    pub(super) fn is_short(extent: &Extent, limit: ReadLimit) -> bool {
+        (limit.bytes as u64).min(extent.end - extent.at) <= INLINE_BYTES_MAX
+    }
+
+    /// Reads on this thread, however long it takes.
+    pub(super) fn read(&self, from: Seq, limit: ReadLimit) -> Result<RecordBatch, ReadError> {
+        match self.locate(from)? {
+            Place::PastTail => Ok(RecordBatch::starting_at(from)),
+            Place::Ready(extent) => extent.read(from, limit),
+            Place::Closed { segment, last } => match self.open_sealed(segment, last) {
+                Ok(open) => self.extent_of(&open, from).read(from, limit),
+                // Trimmed between the look and the opening.
+                Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
+                    let start = self.catalogue().start();
+                    Err(if from < start { ReadError::Trimmed { wanted: from, start } } else { error.into() })
+                }
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    fn extent(&self, file: Arc<dyn FsFile>, index: &Index, first: Seq, end: u64, from: Seq) -> Extent {
+        let (first, at) = index.floor(from).unwrap_or((first, HEADER_BYTES));
+        Extent { file, log_id: self.log_id, first, at, end }
+    }
+
+    fn extent_of(&self, open: &OpenSegment, from: Seq) -> Extent {
+        self.extent(Arc::clone(&open.file), &open.index, open.first, open.end, from)
+    }
+
+    fn find_open(&self, first: Seq) -> Option<Arc<OpenSegment>> {
+        let mut segments = self.open_segments();
+        let at = segments.iter().position(|segment| segment.first == first)?;
+        let found = segments.remove(at)?;
+        segments.push_front(Arc::clone(&found));
+        Some(found)
+    }
+
+    fn open_sealed(&self, segment: Sealed, last: Seq) -> Result<Arc<OpenSegment>, ReadError> {
+        let file = self.fs.open(&self.dir.join(file_name(segment.first)))?;
+        let index = index_segment(&*file, self.log_id, segment.first, last, segment.end)?;
+        Ok(self.keep_open(segment, file, index))
+    }
+
+    /// Keeps a sealed segment open, and closes the one that was not used for longest.
+    fn keep_open(&self, segment: Sealed, file: Arc<dyn FsFile>, index: Index) -> Arc<OpenSegment> {
+        let open = Arc::new(OpenSegment { first: segment.first, end: segment.end, file, index });
+        let mut segments = self.open_segments();
+        segments.push_front(Arc::clone(&open));
+        segments.truncate(OPEN_SEGMENTS_MAX);
+        open
+    }
+
+    /// Makes `next` the active segment and seals the one before.
+    pub(super) fn seal(&self, next: Active) {
+        let mut catalogue = self.catalogue_mut();
+        let old = std::mem::replace(&mut catalogue.active, next);
+        let sealed = Sealed { first: old.first, end: old.end };
+        catalogue.sealed.push_back(sealed);
+        drop(catalogue);
+        self.keep_open(sealed, old.file, old.index);
+    }
+
+    /// Removes the sealed segments whose records are all below `below`, oldest first.
+    ///
+    /// Each removal is durable before the next: a crash leaves no hole.
+    pub(super) fn trim(&self, below: Seq) -> Result<Seq, ReadError> {
+        let _one_at_a_time = self.trimming.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let mut catalogue = self.catalogue_mut();
+            let next_first = catalogue.sealed.get(1).map_or(catalogue.active.first, |next| next.first);
+            let Some(oldest) = catalogue.sealed.front().copied().filter(|_| next_first <= below) else {
+                return Ok(catalogue.start());
+            };
+            catalogue.sealed.pop_front();
+            drop(catalogue);
+            self.open_segments().retain(|segment| segment.first != oldest.first);
+            if let Err(error) = self.remove_durably(oldest.first) {
+                // It stays in the catalogue: removing the next one now would leave a hole.
+                self.catalogue_mut().sealed.push_front(oldest);
+                return Err(error.into());
+            }
+        }
+    }
+
+    fn remove_durably(&self, first: Seq) -> io::Result<()> {
+        match self.fs.remove(&self.dir.join(file_name(first))) {
+            // An earlier attempt removed it and could not make that durable.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed?,
+        }
+        self.fs.sync_dir(&self.dir)
+    }
+}

@@ -1,0 +1,376 @@
+//! The log's one writer: a thread that turns queued appends into one write and one sync a group.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use orchestrator_kernel::ids::{Epoch, Seq};
+use orchestrator_kernel::ports::log::{AcquireError, Acquired, AppendError, ReadLimit};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, warn};
+
+use super::super::fs::is_full;
+use super::frame::Frame;
+use super::meta::MetaFile;
+use super::segment::{HEADER_BYTES, Header, Spare};
+use super::store::{Active, Store};
+
+/// A group is committed when it has this many bytes: some milliseconds of writing.
+const GROUP_BYTES_MAX: u64 = 8 << 20;
+/// Records are noted as known durable at least this often, for the regression check of the next start.
+const HIGH_WATER_BYTES: u64 = 16 << 20;
+
+/// What the writer can be told.
+pub(super) enum Request {
+    /// Make the batch durable. Without a frame: an empty batch, of which only the epoch is checked.
+    Append { epoch: Epoch, frame: Option<Frame>, reply: Reply },
+    /// Start a new epoch, behind everything queued before.
+    Acquire { reply: oneshot::Sender<Result<Acquired, AcquireError>> },
+}
+
+type Reply = oneshot::Sender<Result<(), AppendError>>;
+
+/// Limits of the writer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    pub(super) segment_bytes: u64,
+    pub(super) capacity_bytes: Option<u64>,
+}
+
+/// What a failed storage said. Every later append gets it too.
+struct Failure {
+    kind: io::ErrorKind,
+    text: String,
+}
+
+impl Failure {
+    fn to_error(&self) -> io::Error {
+        io::Error::new(self.kind, self.text.clone())
+    }
+}
+
+struct Staged {
+    frame: Frame,
+    at: u64,
+    reply: Reply,
+}
+
+/// State of the writer thread.
+pub(super) struct Writer {
+    store: Arc<Store>,
+    meta: Arc<MetaFile>,
+    room: Room,
+    epoch: Epoch,
+    failure: Option<Failure>,
+    group: Vec<Staged>,
+    /// Where the next frame goes, and the last record staged.
+    end: u64,
+    tail: Seq,
+    spare: Arc<Mutex<Option<Spare>>>,
+    housekeeping: Option<JoinHandle<()>>,
+    unnoted_bytes: u64,
+}
+
+impl Writer {
+    pub(super) fn new(store: Arc<Store>, meta: MetaFile, room: Room, epoch: Epoch) -> Self {
+        let (end, tail) = {
+            let catalogue = store.catalogue();
+            (catalogue.active.end, catalogue.tail)
+        };
+        Self {
+            store,
+            meta: Arc::new(meta),
+            room,
+            epoch,
+            failure: None,
+            group: Vec::new(),
+            end,
+            tail,
+            spare: Arc::default(),
+            housekeeping: None,
+            unnoted_bytes: 0,
+        }
+    }
+
+    /// Serves requests until every sender is gone, then notes a clean end.
+    pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        self.keep_house();
+        while let Some(request) = requests.blocking_recv() {
+            self.take(request);
+            // What queued up meanwhile shares one sync.
+            while self.group_bytes() < GROUP_BYTES_MAX
+                && let Ok(request) = requests.try_recv()
+            {
+                self.take(request);
+            }
+            self.commit();
+        }
+        self.close();
+    }
+
+    fn take(&mut self, request: Request) {
+        match request {
+            Request::Append { epoch, frame, reply } => match self.admit(epoch, frame) {
+                Ok(Some((frame, at))) => self.group.push(Staged { frame, at, reply }),
+                Ok(None) => answer(reply, Ok(())),
+                Err(error) => answer(reply, Err(error)),
+            },
+            Request::Acquire { reply } => {
+                self.commit();
+                let acquired = self.acquire();
+                // A caller that went away fenced all the same.
+                reply.send(acquired).ok();
+            }
+        }
+    }
+
+    fn acquire(&mut self) -> Result<Acquired, AcquireError> {
+        let failed = |source| AcquireError::Io { log: self.store.name.clone(), source };
+        if let Some(failure) = &self.failure {
+            return Err(failed(failure.to_error()));
+        }
+        self.epoch = self.meta.next_epoch().map_err(failed)?;
+        Ok(Acquired { epoch: self.epoch, tail: self.tail })
+    }
+
+    /// Decides about an append: the frame and its place when it is to be written, nothing when it is already there.
+    fn admit(&mut self, epoch: Epoch, frame: Option<Frame>) -> Result<Option<(Frame, u64)>, AppendError> {
+        self.check_healthy()?;
+        if epoch != self.epoch {
+            return Err(AppendError::Fenced { mine: epoch, current: self.epoch });
+        }
+        let Some(frame) = frame else { return Ok(None) };
+        if frame.first() != self.tail.next() {
+            return self.compare(&frame).map(|()| None);
+        }
+        self.make_room(frame.len())?;
+        let at = self.end;
+        self.end += frame.len();
+        self.tail = frame.last();
+        Ok(Some((frame, at)))
+    }
+
+    fn check_healthy(&self) -> Result<(), AppendError> {
+        match &self.failure {
+            None => Ok(()),
+            Some(failure) => Err(AppendError::Poisoned { source: failure.to_error() }),
+        }
+    }
+
+    /// An append whose positions are all taken: equal is a repeated success, different a conflict.
+    fn compare(&mut self, frame: &Frame) -> Result<(), AppendError> {
+        self.commit();
+        self.check_healthy()?;
+        let start = self.store.catalogue().start();
+        if frame.last() > self.tail || frame.first() < start {
+            return Err(AppendError::Gap { first: frame.first(), tail: self.tail });
+        }
+        let mut at = frame.first();
+        let mut payloads = frame.payloads();
+        while at <= frame.last() {
+            let stored = match self.store.read(at, ReadLimit::default()) {
+                Ok(stored) => stored,
+                Err(error) => return Err(self.poison(io::Error::other(error))),
+            };
+            for ((seq, stored), offered) in stored.iter().zip(payloads.by_ref()) {
+                if stored != offered {
+                    return Err(AppendError::Conflict { at: seq });
+                }
+            }
+            at = stored.last().next();
+        }
+        Ok(())
+    }
+
+    fn group_bytes(&self) -> u64 {
+        self.group.iter().map(|staged| staged.frame.len()).sum()
+    }
+
+    /// Writes the staged frames, syncs once, and only then answers.
+    fn commit(&mut self) {
+        if self.group.is_empty() {
+            return;
+        }
+        let mut group = std::mem::take(&mut self.group);
+        if let Err(error) = self.write(&mut group) {
+            let error = self.poison(error);
+            warn!(log = %self.store.name, error = %error, batches = group.len(), "appends are not answered with success");
+            for staged in group.drain(..) {
+                answer(staged.reply, self.check_healthy());
+            }
+            return;
+        }
+        let mut catalogue = self.store.catalogue_mut();
+        for staged in &group {
+            catalogue.active.index.note(staged.frame.first(), staged.at);
+        }
+        catalogue.active.end = self.end;
+        catalogue.tail = self.tail;
+        drop(catalogue);
+        self.unnoted_bytes += group.iter().map(|staged| staged.frame.len()).sum::<u64>();
+        for staged in group.drain(..) {
+            answer(staged.reply, Ok(()));
+        }
+        self.group = group;
+        if self.unnoted_bytes >= HIGH_WATER_BYTES {
+            self.keep_house();
+        }
+    }
+
+    fn write(&self, group: &mut [Staged]) -> io::Result<()> {
+        let (file, synced) = {
+            let catalogue = self.store.catalogue();
+            (Arc::clone(&catalogue.active.file), catalogue.tail)
+        };
+        for staged in group {
+            file.write_at(staged.frame.seal(self.epoch, synced, self.store.log_id), staged.at)?;
+        }
+        file.sync()
+    }
+
+    /// Never writes again: what a failed sync left in memory may never reach the medium, whatever a second sync says.
+    fn poison(&mut self, source: io::Error) -> AppendError {
+        error!(log = %self.store.name, error = %source, "log storage failed, nothing more is written by this process");
+        let failure = Failure { kind: source.kind(), text: source.to_string() };
+        let poisoned = AppendError::Poisoned { source: failure.to_error() };
+        self.failure = Some(failure);
+        poisoned
+    }
+
+    /// Sees to it that `needed` bytes fit behind the staged frames.
+    fn make_room(&mut self, needed: u64) -> Result<(), AppendError> {
+        let size = self.store.catalogue().active.size;
+        if self.end + needed <= size {
+            return Ok(());
+        }
+        self.commit();
+        self.check_healthy()?;
+        self.roll(needed).map_err(|error| match error {
+            RollError::Capacity(limit) => AppendError::Full { detail: format!("capacity_bytes is {limit}") },
+            RollError::Io(error) if is_full(&error) => AppendError::Full { detail: error.to_string() },
+            RollError::Io(error) => self.poison(error),
+        })
+    }
+
+    /// Starts the next segment, or enlarges the present one when it is empty and the batch larger than a segment.
+    fn roll(&mut self, needed: u64) -> Result<(), RollError> {
+        let size = self.room.segment_bytes.max(HEADER_BYTES + needed);
+        let (first, file, old_size) = {
+            let catalogue = self.store.catalogue();
+            (catalogue.active.first, Arc::clone(&catalogue.active.file), catalogue.active.size)
+        };
+        let is_empty = self.end == HEADER_BYTES;
+        self.check_capacity(if is_empty { size } else { self.end + size })?;
+        if is_empty {
+            file.allocate(size)?;
+            file.sync()?;
+            self.store.catalogue_mut().active.size = size;
+            return Ok(());
+        }
+        let header = Header {
+            log_id: self.store.log_id,
+            first: self.tail.next(),
+            previous_first: first,
+            previous_end: self.end,
+        };
+        let next = self.take_spare(size)?.into_segment(&*self.store.fs, &self.store.dir, &header, size)?;
+        if old_size > self.end
+            && let Err(error) = file.truncate(self.end)
+        {
+            // Only room is lost: where the records end is told by the next segment's header.
+            warn!(log = %self.store.name, error = %error, "cannot give back the unused end of a segment");
+        }
+        let size = next.size()?;
+        let active =
+            Active { first: header.first, file: next, end: HEADER_BYTES, size, index: Default::default() };
+        self.store.seal(active);
+        self.end = HEADER_BYTES;
+        self.keep_house();
+        Ok(())
+    }
+
+    /// `active` is what the segments in use will take beside the sealed ones.
+    fn check_capacity(&self, active: u64) -> Result<(), RollError> {
+        let used = self.store.catalogue().sealed_bytes() + active;
+        match self.room.capacity_bytes {
+            Some(limit) if used > limit => Err(RollError::Capacity(limit)),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    fn take_spare(&self, size: u64) -> io::Result<Spare> {
+        match self.spare.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(spare) => Ok(spare),
+            None => Spare::prepare(&*self.store.fs, &self.store.dir, "next", size),
+        }
+    }
+
+    /// Prepares the next segment and notes what is durable, beside the appends. Skipped while the last one still runs.
+    fn keep_house(&mut self) {
+        if self.housekeeping.as_ref().is_some_and(|job| !job.is_finished()) {
+            return;
+        }
+        self.join_housekeeping();
+        self.unnoted_bytes = 0;
+        let active_size = self.store.catalogue().active.size;
+        let may_prepare = self.check_capacity(active_size + self.room.segment_bytes).is_ok();
+        let (store, meta, spare) = (Arc::clone(&self.store), Arc::clone(&self.meta), Arc::clone(&self.spare));
+        let size = self.room.segment_bytes;
+        let job = Box::new(move || {
+            note_durable(&store, &meta);
+            let mut spare = spare.lock().unwrap_or_else(PoisonError::into_inner);
+            if spare.is_none() && may_prepare {
+                // When there is no room, the append that needs the segment says so.
+                *spare = Spare::prepare(&*store.fs, &store.dir, "spare", size).ok();
+            }
+        });
+        match self.store.fs.background(job) {
+            Ok(handle) => self.housekeeping = handle,
+            Err(error) => {
+                warn!(log = %self.store.name, error = %error, "cannot prepare the next segment ahead")
+            }
+        }
+    }
+
+    fn join_housekeeping(&mut self) {
+        if let Some(job) = self.housekeeping.take()
+            && job.join().is_err()
+        {
+            warn!(log = %self.store.name, "log housekeeping panicked");
+        }
+    }
+
+    fn close(mut self) {
+        self.join_housekeeping();
+        if self.failure.is_none() {
+            note_durable(&self.store, &self.meta);
+        }
+    }
+}
+
+/// The note only helps to see a regression: a log goes on without it.
+fn note_durable(store: &Store, meta: &MetaFile) {
+    let (tail, active_first) = {
+        let catalogue = store.catalogue();
+        (catalogue.tail, catalogue.active.first)
+    };
+    if let Err(error) = meta.note_durable(tail, active_first) {
+        warn!(log = %store.name, error = %error, "cannot note how far the log is durable");
+    }
+}
+
+fn answer(reply: Reply, result: Result<(), AppendError>) {
+    // A caller that went away sends the batch again, and learns then that it is there.
+    reply.send(result).ok();
+}
+
+enum RollError {
+    Capacity(u64),
+    Io(io::Error),
+}
+
+impl From<io::Error> for RollError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
