@@ -1,15 +1,21 @@
 //! The embedded default: logs in segment files, checkpoints and outputs in plain files.
 
+pub mod checkpoint;
+pub mod data_dir;
 #[cfg(test)]
 mod fault_fs;
 pub mod fs;
 #[cfg(test)]
 mod golden;
 pub mod log;
+pub mod ndjson;
 
 use std::io;
 
+pub use checkpoint::FileCheckpoints;
+pub use data_dir::{DataDir, DataDirError};
 pub use log::{EmbeddedLog, LogOptions};
+pub use ndjson::{NdjsonFile, NdjsonOptions};
 
 /// Runs `work` where it may block: on the runtime's blocking threads, or right here when there is no runtime.
 ///
