@@ -115,7 +115,11 @@ struct Disk {
     fail_sync: bool,
     fail_write: bool,
     allocatable: Option<u64>,
+    /// Background work that waits for [`FaultFs::run_background`]; `None`: it runs at once.
+    deferred: Option<Vec<Job>>,
 }
+
+type Job = Box<dyn FnOnce() + Send>;
 
 impl Disk {
     /// Counts one changing operation; fails from the one on that meets the power failure.
@@ -173,6 +177,7 @@ impl FaultFs {
     }
 
     fn reset(&self, disk: &mut Disk) {
+        disk.deferred.iter_mut().for_each(Vec::clear);
         disk.locked.clear();
         disk.power = None;
         disk.dark = false;
@@ -189,6 +194,17 @@ impl FaultFs {
     /// The next write fails after its first half.
     pub(crate) fn fail_next_write(&self) {
         self.disk().fail_write = true;
+    }
+
+    /// From now on background work waits for [`run_background`](Self::run_background), or dies with the process.
+    pub(crate) fn defer_background(&self) {
+        self.disk().deferred = Some(Vec::new());
+    }
+
+    /// Does the background work that waits.
+    pub(crate) fn run_background(&self) {
+        let jobs = self.disk().deferred.as_mut().map(std::mem::take).unwrap_or_default();
+        jobs.into_iter().for_each(|job| job());
     }
 
     /// Bytes that can still be reserved.
@@ -384,8 +400,15 @@ impl Fs for FaultFs {
         Ok(Box::new(Unlock(self.clone(), path.to_owned(), disk.generation)))
     }
 
-    fn background(&self, job: Box<dyn FnOnce() + Send>) -> io::Result<Option<JoinHandle<()>>> {
-        job();
+    fn background(&self, job: Job) -> io::Result<Option<JoinHandle<()>>> {
+        let mut disk = self.disk();
+        match &mut disk.deferred {
+            Some(jobs) => jobs.push(job),
+            None => {
+                drop(disk);
+                job();
+            }
+        }
         Ok(None)
     }
 }

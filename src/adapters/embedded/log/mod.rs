@@ -5,7 +5,7 @@
 //! DIR/meta                      log id, epoch, high water
 //! DIR/00000000000000000001.seg  sealed: its end is told by the next segment's header
 //! DIR/00000000000000163841.seg  active: frames, then preallocated zeros
-//! DIR/spare.tmp                 the next segment, preallocated ahead
+//! DIR/spare-1.tmp               the next segment, preallocated ahead
 //! ```
 //!
 //! **What a crash can do.** Frames of the group that was being written may be there, in part, or not; nothing of it was

@@ -105,7 +105,7 @@ impl Recovery<'_> {
         });
         let size = self.options.segment_bytes();
         let header = Header { log_id: meta.log_id, first: Seq(1), previous_first: Seq(0), previous_end: 0 };
-        let file = Spare::prepare(self.fs, self.dir, "next", size)
+        let file = Spare::prepare(self.fs, self.dir, "spare-0", size)
             .and_then(|spare| spare.into_segment(self.fs, self.dir, &header, size))
             .map_err(|error| self.io(error))?;
         let active = Active { first: Seq(1), file, end: HEADER_BYTES, size, index: Default::default() };

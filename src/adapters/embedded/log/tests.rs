@@ -427,6 +427,7 @@ fn acknowledged_batches_survive_every_crash() {
 async fn survive_crashes(seed: u64) {
     let mut rng = Rng(seed);
     let fs = FaultFs::default();
+    fs.defer_background();
     // Every record that must be there; each start adds what it finds beyond.
     let mut known: Vec<Vec<u8>> = Vec::new();
     for _ in 0..8 {
@@ -436,7 +437,7 @@ async fn survive_crashes(seed: u64) {
         if let Ok(log) = &log
             && let Ok(acquired) = log.acquire().await
         {
-            offered = append_until_dark(log, acquired, &mut known, &mut rng).await;
+            offered = append_until_dark(&fs, log, acquired, &mut known, &mut rng).await;
         }
         if rng.below(3) == 0 {
             fs.kill_process();
@@ -450,6 +451,7 @@ async fn survive_crashes(seed: u64) {
 
 /// Appends until the power fails. What is acknowledged goes to `known`; returned is what was offered last, in batches.
 async fn append_until_dark(
+    fs: &FaultFs,
     log: &EmbeddedLog,
     acquired: Acquired,
     known: &mut Vec<Vec<u8>>,
@@ -479,8 +481,8 @@ async fn append_until_dark(
                 known.extend(batch.iter().map(|(_, payload)| payload.to_vec()));
             }
         }
-        if rng.below(16) == 0 {
-            log.trim(Seq(0)).await.ok();
+        if rng.below(4) == 0 {
+            fs.run_background();
         }
     }
 }

@@ -67,6 +67,8 @@ pub(super) struct Writer {
     end: u64,
     tail: Seq,
     spare: Arc<Mutex<Option<Spare>>>,
+    /// Counts prepared files: a name is never used twice, since the file of an earlier one may just become a segment.
+    prepared: u64,
     housekeeping: Option<JoinHandle<()>>,
     unnoted_bytes: u64,
 }
@@ -87,6 +89,7 @@ impl Writer {
             end,
             tail,
             spare: Arc::default(),
+            prepared: 0,
             housekeeping: None,
             unnoted_bytes: 0,
         }
@@ -298,11 +301,18 @@ impl Writer {
         }
     }
 
-    fn take_spare(&self, size: u64) -> io::Result<Spare> {
-        match self.spare.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(spare) => Ok(spare),
-            None => Spare::prepare(&*self.store.fs, &self.store.dir, "next", size),
+    fn take_spare(&mut self, size: u64) -> io::Result<Spare> {
+        let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(spare) = spare {
+            return Ok(spare);
         }
+        let name = self.spare_name();
+        Spare::prepare(&*self.store.fs, &self.store.dir, &name, size)
+    }
+
+    fn spare_name(&mut self) -> String {
+        self.prepared += 1;
+        format!("spare-{}", self.prepared)
     }
 
     /// Prepares the next segment and notes what is durable, beside the appends. Skipped while the last one still runs.
@@ -315,13 +325,13 @@ impl Writer {
         let active_size = self.store.catalogue().active.size;
         let may_prepare = self.check_capacity(active_size + self.room.segment_bytes).is_ok();
         let (store, meta, spare) = (Arc::clone(&self.store), Arc::clone(&self.meta), Arc::clone(&self.spare));
-        let size = self.room.segment_bytes;
+        let (size, name) = (self.room.segment_bytes, self.spare_name());
         let job = Box::new(move || {
             note_durable(&store, &meta);
             let mut spare = spare.lock().unwrap_or_else(PoisonError::into_inner);
             if spare.is_none() && may_prepare {
                 // When there is no room, the append that needs the segment says so.
-                *spare = Spare::prepare(&*store.fs, &store.dir, "spare", size).ok();
+                *spare = Spare::prepare(&*store.fs, &store.dir, &name, size).ok();
             }
         });
         match self.store.fs.background(job) {
