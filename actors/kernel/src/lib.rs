@@ -4,6 +4,8 @@
 //! decision replayable. Reading order: the names, the records, the decisions, the ports.
 
 pub mod ids;
+pub mod json;
+pub mod ports;
 pub mod run_id;
 
 pub mod contracts;
