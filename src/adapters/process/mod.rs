@@ -1,1 +1,22 @@
 //! Engines in worker processes over stdin and stdout.
+//!
+//! ```text
+//! call ─hash(symbol)─▶ queue of worker k ─▶ task of worker k ─request line─▶ process k      one call in flight a worker
+//!                                               ▲  └─◀─answer line── stdout                 stderr ─▶ our log
+//!                                               └ deadline, death, garbage: kill the group, restart with back-off
+//! ```
+//!
+//! Reading order: what is configured, the lines, the child process, its task, the pool.
+
+mod child;
+mod lines;
+mod options;
+mod pool;
+mod protocol;
+mod stderr;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+pub use options::{EngineStartError, ProcessEngineOptions};
+pub use pool::ProcessEngine;

@@ -1,0 +1,245 @@
+//! Protocol 1 of the engine workers: one JSON object a line, requests on stdin, answers on stdout.
+//!
+//! ```text
+//! hello    {"engine":{"code_hash":"…","name":"…","version":"…"},"protocol":1}
+//! request  {"id":1,"op":"run","snapshot":{"symbol":"BTCUSDT","timestamp_ms":1768002660000,"inputs":{…}}}
+//!          {"id":2,"op":"run_with_hysteresis","snapshot":{…},"state":null,"config":{…}}
+//! answer   {"id":1,"ok":true,"regime_output":{…}}
+//!          {"hysteresis_decision":{…},"id":2,"ok":true,"state":{…}}
+//!          {"error_detail":"…","error_kind":"engine_failure","id":1,"ok":false}
+//! ```
+//!
+//! Unknown fields of answers are ignored, so that a newer worker can say more.
+
+use std::borrow::Cow;
+
+use orchestrator_kernel::error::{ErrorKind, bounded_detail};
+use orchestrator_kernel::ids::EngineMode;
+use orchestrator_kernel::json;
+use orchestrator_kernel::ports::engine::{EngineAnswer, EngineCall, EngineError, EngineIdentity};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// The protocol that this build speaks.
+pub(super) const PROTOCOL: u64 = 1;
+
+/// A worker's first line.
+#[derive(Deserialize)]
+pub(super) struct Hello {
+    pub(super) protocol: u64,
+    pub(super) engine: EngineIdentity,
+}
+
+/// A request without its beginning, the id: that is the worker's to give.
+pub(super) struct RequestBody(String);
+
+impl RequestBody {
+    pub(super) fn new(call: &EngineCall, hysteresis_config: &str) -> Self {
+        let symbol = serde_json::Value::from(call.symbol.as_str());
+        let timestamp_ms = call.engine_timestamp_ms;
+        let inputs = on_one_line(&call.inputs);
+        Self(match call.mode {
+            EngineMode::Truth => format!(
+                r#""op":"run","snapshot":{{"symbol":{symbol},"timestamp_ms":{timestamp_ms},"inputs":{inputs}}}}}"#
+            ),
+            EngineMode::Hysteresis => {
+                let state = call.state.as_deref().map_or(Cow::Borrowed("null"), on_one_line);
+                format!(
+                    r#""op":"run_with_hysteresis","snapshot":{{"symbol":{symbol},"timestamp_ms":{timestamp_ms},"inputs":{inputs}}},"state":{state},"config":{hysteresis_config}}}"#
+                )
+            }
+        })
+    }
+
+    /// Writes the whole line with its end.
+    pub(super) fn write_line(&self, id: u64, line: &mut Vec<u8>) {
+        line.clear();
+        line.extend_from_slice(format!(r#"{{"id":{id},"#).as_bytes());
+        line.extend_from_slice(self.0.as_bytes());
+        line.push(b'\n');
+    }
+}
+
+/// The inputs are a receipt's bytes and may stand on several lines. Inside of strings JSON has no line ends, so each one
+/// is white space between tokens.
+fn on_one_line(json: &str) -> Cow<'_, str> {
+    match json.contains(['\n', '\r']) {
+        true => Cow::Owned(json.replace(['\n', '\r'], " ")),
+        false => Cow::Borrowed(json),
+    }
+}
+
+/// Why a line is no answer to the request: worker and orchestrator are out of step, the worker has to go.
+#[derive(Debug)]
+pub(super) enum OutOfStep {
+    /// Not an answer at all.
+    NotAnAnswer { detail: String },
+    /// An answer to something else.
+    WrongId { expected: u64, found: u64 },
+}
+
+#[derive(Deserialize)]
+struct Answer<'a> {
+    id: u64,
+    ok: bool,
+    #[serde(borrow)]
+    regime_output: Option<&'a RawValue>,
+    #[serde(borrow)]
+    hysteresis_decision: Option<&'a RawValue>,
+    #[serde(borrow)]
+    state: Option<&'a RawValue>,
+    #[serde(borrow)]
+    error_kind: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    error_detail: Option<Cow<'a, str>>,
+}
+
+/// Reads the answer to request `id`. The inner result is the engine's; the outer one says whether the worker can go on.
+///
+/// Details never name the worker or its process: outputs must not depend on the number of workers (REP-2).
+pub(super) fn read_answer(
+    line: &[u8],
+    id: u64,
+    mode: EngineMode,
+) -> Result<Result<EngineAnswer, EngineError>, OutOfStep> {
+    let answer: Answer<'_> =
+        serde_json::from_slice(line).map_err(|error| OutOfStep::NotAnAnswer { detail: error.to_string() })?;
+    if answer.id != id {
+        return Err(OutOfStep::WrongId { expected: id, found: answer.id });
+    }
+    if !answer.ok {
+        let kind = error_kind(answer.error_kind.as_deref());
+        let detail = bounded_detail(answer.error_detail.as_deref().unwrap_or("the engine gave no detail"));
+        return Ok(Err(EngineError { kind, detail }));
+    }
+    Ok(match mode {
+        EngineMode::Truth => object("regime_output", answer.regime_output)
+            .map(|regime_output| EngineAnswer::Truth { regime_output }),
+        EngineMode::Hysteresis => {
+            object("hysteresis_decision", answer.hysteresis_decision).and_then(|decision| {
+                object("state", answer.state).map(|state| EngineAnswer::Hysteresis { decision, state })
+            })
+        }
+    })
+}
+
+/// Only what an engine can know is taken over; everything else is a failure of the engine.
+fn error_kind(word: Option<&str>) -> ErrorKind {
+    match word {
+        Some("snapshot_build_failure") => ErrorKind::SnapshotBuildFailure,
+        Some("hysteresis_monotonicity_violation") => ErrorKind::HysteresisMonotonicityViolation,
+        Some(_) | None => ErrorKind::EngineFailure,
+    }
+}
+
+fn object(field: &str, value: Option<&RawValue>) -> Result<String, EngineError> {
+    let failure = |problem: &str| EngineError {
+        kind: ErrorKind::EngineFailure,
+        detail: bounded_detail(&format!("the engine's answer has {problem} in {field}")),
+    };
+    let value = value.ok_or_else(|| failure("nothing"))?;
+    if !value.get().starts_with('{') {
+        return Err(failure("no object"));
+    }
+    json::canonical(value.get()).map_err(|error| failure(&error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use orchestrator_kernel::ids::{Symbol, TsMs};
+
+    use super::*;
+
+    fn line_of(mode: EngineMode, inputs: &str, state: Option<&str>) -> String {
+        let call = EngineCall {
+            symbol: Symbol::from("A\"B"),
+            engine_timestamp_ms: TsMs(180_000),
+            mode,
+            inputs: inputs.to_owned(),
+            state: state.map(str::to_owned),
+        };
+        let mut line = Vec::new();
+        RequestBody::new(&call, "{\"c\":1}").write_line(7, &mut line);
+        String::from_utf8(line).unwrap()
+    }
+
+    #[test]
+    fn requests_carry_the_inputs_as_they_came_on_one_line() {
+        assert_eq!(
+            line_of(EngineMode::Truth, "{ \"b\":1.50,\r\n\"a\":null }", None),
+            "{\"id\":7,\"op\":\"run\",\"snapshot\":{\"symbol\":\"A\\\"B\",\"timestamp_ms\":180000,\"inputs\":{ \"b\":1.50,  \"a\":null }}}\n"
+        );
+        assert_eq!(
+            line_of(EngineMode::Hysteresis, "{}", None),
+            "{\"id\":7,\"op\":\"run_with_hysteresis\",\"snapshot\":{\"symbol\":\"A\\\"B\",\"timestamp_ms\":180000,\"inputs\":{}},\"state\":null,\"config\":{\"c\":1}}\n"
+        );
+        assert!(line_of(EngineMode::Hysteresis, "{}", Some("{\"s\":1}")).contains(",\"state\":{\"s\":1},"));
+    }
+
+    fn check_answer(mode: EngineMode, line: &str) -> Result<EngineAnswer, EngineError> {
+        read_answer(line.as_bytes(), 7, mode).unwrap()
+    }
+
+    #[test]
+    fn answers_are_made_canonical() {
+        assert_eq!(
+            check_answer(
+                EngineMode::Truth,
+                r#"{"ok":true, "id":7, "new":1, "regime_output":{"b":1.0, "a":2}}"#
+            ),
+            Ok(EngineAnswer::Truth { regime_output: r#"{"a":2,"b":1.0}"#.to_owned() })
+        );
+        assert_eq!(
+            check_answer(
+                EngineMode::Hysteresis,
+                r#"{"id":7,"ok":true,"hysteresis_decision":{ },"state":{"z":1}}"#
+            ),
+            Ok(EngineAnswer::Hysteresis { decision: "{}".to_owned(), state: r#"{"z":1}"#.to_owned() })
+        );
+    }
+
+    #[test]
+    fn errors_of_the_engine_keep_their_kind_and_unknown_kinds_are_engine_failures() {
+        let cases = [
+            ("engine_failure", ErrorKind::EngineFailure),
+            ("snapshot_build_failure", ErrorKind::SnapshotBuildFailure),
+            ("hysteresis_monotonicity_violation", ErrorKind::HysteresisMonotonicityViolation),
+            ("shutdown", ErrorKind::EngineFailure),
+            ("brand_new", ErrorKind::EngineFailure),
+        ];
+        for (word, kind) in cases {
+            let line = format!(r#"{{"id":7,"ok":false,"error_kind":"{word}","error_detail":"two\nlines"}}"#);
+
+            let error = check_answer(EngineMode::Truth, &line).unwrap_err();
+
+            assert_eq!((error.kind, error.detail.as_str()), (kind, "two lines"));
+        }
+        let bare = check_answer(EngineMode::Truth, r#"{"id":7,"ok":false}"#).unwrap_err();
+        assert_eq!(bare.kind, ErrorKind::EngineFailure);
+    }
+
+    #[test]
+    fn answers_without_the_expected_object_are_engine_failures() {
+        let cases = [
+            (EngineMode::Truth, r#"{"id":7,"ok":true}"#),
+            (EngineMode::Truth, r#"{"id":7,"ok":true,"regime_output":"x"}"#),
+            (EngineMode::Truth, r#"{"id":7,"ok":true,"regime_output":{"a":"\ud800"}}"#),
+            (EngineMode::Hysteresis, r#"{"id":7,"ok":true,"regime_output":{}}"#),
+            (EngineMode::Hysteresis, r#"{"id":7,"ok":true,"hysteresis_decision":{},"state":null}"#),
+        ];
+        for (mode, line) in cases {
+            assert_eq!(check_answer(mode, line).unwrap_err().kind, ErrorKind::EngineFailure, "{line}");
+        }
+    }
+
+    #[test]
+    fn lines_that_are_no_answer_to_the_request_are_out_of_step() {
+        for line in ["", "hello", "[]", "{\"id\":7}", "{\"id\":7,\"ok\":true,\"regime_output\":{\"a\":NaN}}"]
+        {
+            let result = read_answer(line.as_bytes(), 7, EngineMode::Truth);
+            assert!(matches!(result, Err(OutOfStep::NotAnAnswer { .. })), "{line}");
+        }
+        let other = read_answer(br#"{"id":6,"ok":true,"regime_output":{}}"#, 7, EngineMode::Truth);
+        assert!(matches!(other, Err(OutOfStep::WrongId { expected: 7, found: 6 })));
+    }
+}
