@@ -1,1 +1,3 @@
 //! The demo: a seeded feed and a small engine in process.
+
+pub mod engine;
