@@ -5,7 +5,6 @@
 
 pub mod ids;
 pub mod json;
-pub mod ports;
 pub mod run_id;
 
 pub mod contracts;
