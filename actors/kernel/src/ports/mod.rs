@@ -10,3 +10,4 @@ pub mod log_conformance;
 pub mod log_memory;
 pub mod observer;
 pub mod source;
+pub mod unsettled;

@@ -1,0 +1,240 @@
+//! Tests of the clocks.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use super::*;
+
+/// Polls once: what has not happened by itself now, waits for somebody else.
+fn poll_once<F: Future>(future: &mut std::pin::Pin<Box<F>>) -> Poll<F::Output> {
+    future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn is_ready<F: Future>(future: &mut std::pin::Pin<Box<F>>) -> bool {
+    poll_once(future).is_ready()
+}
+
+#[tokio::test]
+async fn the_wall_clock_is_the_systems_and_is_not_driven() {
+    let clock = WallClock;
+    let before = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+
+    let now = clock.now().unwrap().0;
+
+    assert!(now >= i64::try_from(before).unwrap() && now <= clock.started().await.0);
+    assert_eq!((clock.barrier(), clock.is_driven()), (None, false));
+    clock.sleep_until(TsMs(now - 1)).await;
+    clock.sleep_until(TsMs(now + 20)).await;
+    assert!(clock.now().unwrap().0 >= now + 20);
+}
+
+/// Method: under paused time the sleep takes exactly its slices; the wall is a variable that the test moves.
+#[tokio::test(start_paused = true)]
+async fn a_sleep_notices_jumps_of_the_wall_clock_within_a_slice() {
+    let begin = tokio::time::Instant::now();
+    let jump_ms = Cell::new(0_i64);
+    let wall = || TsMs(i64::try_from(begin.elapsed().as_millis()).unwrap() + jump_ms.get());
+
+    sleep_in_slices(TsMs(1_000), wall).await;
+    assert_eq!(begin.elapsed(), Duration::from_secs(1));
+
+    // An hour forward while it sleeps: it ends at the next slice.
+    let mut sleep = Box::pin(sleep_in_slices(TsMs(3_000_000), wall));
+    assert!(!is_ready(&mut sleep));
+    jump_ms.set(3_600_000);
+    sleep.await;
+    assert_eq!(begin.elapsed(), Duration::from_millis(1_250));
+
+    // An hour back: it waits the hour once more.
+    let mut sleep = Box::pin(sleep_in_slices(wall().plus(100), wall));
+    assert!(!is_ready(&mut sleep));
+    jump_ms.set(0);
+    sleep.await;
+    assert_eq!(begin.elapsed(), Duration::from_millis(1_250 + 3_600_000 + 100));
+}
+
+#[tokio::test]
+async fn a_recording_starts_at_its_first_receipt() {
+    let clock = RecordedClock::new();
+    let mut started = Box::pin(clock.started());
+    assert!(!is_ready(&mut started));
+    assert_eq!(clock.now(), None);
+
+    let mut advance = Box::pin(clock.advance(TsMs(1_000)));
+    assert!(!is_ready(&mut advance), "nobody has armed a deadline");
+
+    assert_eq!(poll_once(&mut started), Poll::Ready(TsMs(1_000)));
+    let mut sleep = Box::pin(clock.sleep_until(TsMs(2_000)));
+    assert!(!is_ready(&mut sleep));
+    assert!(is_ready(&mut advance));
+    assert_eq!((clock.now(), clock.barrier()), (Some(TsMs(1_000)), Some(TsMs(2_000))));
+}
+
+#[tokio::test]
+async fn a_deadline_fires_only_for_a_receipt_strictly_after_it() {
+    let clock = RecordedClock::resume_at(TsMs(0));
+    let mut sleep = Box::pin(clock.sleep_until(TsMs(100)));
+    assert!(!is_ready(&mut sleep));
+
+    clock.advance(TsMs(100)).await;
+    assert!(!is_ready(&mut sleep), "receipts at the deadline belong before it");
+    assert_eq!(clock.now(), Some(TsMs(100)));
+
+    let mut advance = Box::pin(clock.advance(TsMs(101)));
+    assert!(!is_ready(&mut advance), "the work of the deadline is not done");
+    assert!(is_ready(&mut sleep));
+    assert_eq!(clock.now(), Some(TsMs(100)), "the work sees the time of the deadline, not of the receipt");
+
+    let mut next = Box::pin(clock.sleep_until(TsMs(200)));
+    assert!(!is_ready(&mut next));
+    assert!(is_ready(&mut advance));
+    assert_eq!(clock.now(), Some(TsMs(101)));
+}
+
+#[tokio::test]
+async fn a_deadline_that_was_passed_before_it_was_armed_is_due_at_once() {
+    let clock = RecordedClock::resume_at(TsMs(500));
+
+    clock.sleep_until(TsMs(499)).await;
+    let mut sleep = Box::pin(clock.sleep_until(TsMs(500)));
+
+    assert!(!is_ready(&mut sleep), "more receipts of time 500 may come");
+    assert_eq!(clock.started().await, TsMs(500));
+}
+
+#[tokio::test]
+async fn a_receipt_from_the_past_never_turns_the_clock_back() {
+    let clock = RecordedClock::resume_at(TsMs(500));
+    let mut sleep = Box::pin(clock.sleep_until(TsMs(600)));
+    assert!(!is_ready(&mut sleep));
+
+    clock.advance(TsMs(10)).await;
+
+    assert_eq!(clock.now(), Some(TsMs(500)));
+}
+
+#[tokio::test]
+async fn several_sleepers_fire_smallest_first() {
+    let clock = RecordedClock::resume_at(TsMs(0));
+    let mut sleeps: Vec<_> = [300, 100, 200, 100].map(|at| Box::pin(clock.sleep_until(TsMs(at)))).into();
+    for sleep in &mut sleeps {
+        assert!(!is_ready(sleep));
+    }
+    assert_eq!(clock.barrier(), Some(TsMs(100)));
+
+    clock.advance(TsMs(201)).await;
+
+    assert_eq!(sleeps.iter_mut().map(is_ready).collect::<Vec<_>>(), [false, true, true, true]);
+    assert_eq!(clock.barrier(), Some(TsMs(300)));
+}
+
+#[tokio::test]
+async fn a_dropped_sleeper_disarms_its_deadline_and_no_other() {
+    let clock = RecordedClock::resume_at(TsMs(0));
+    let mut first = Box::pin(clock.sleep_until(TsMs(100)));
+    let mut second = Box::pin(clock.sleep_until(TsMs(100)));
+    assert!(!is_ready(&mut first) && !is_ready(&mut second));
+
+    drop(first);
+    assert_eq!(clock.barrier(), Some(TsMs(100)));
+    drop(second);
+    assert_eq!(clock.barrier(), None);
+}
+
+/// Method: drop `advance` at each place where it can wait, and advance anew.
+#[tokio::test]
+async fn a_dropped_advance_loses_nothing() {
+    let clock = RecordedClock::new();
+    assert!(!is_ready(&mut Box::pin(clock.advance(TsMs(1_000)))));
+    assert_eq!(clock.started().await, TsMs(1_000));
+
+    let mut sleep = Box::pin(clock.sleep_until(TsMs(1_500)));
+    assert!(!is_ready(&mut sleep));
+    assert!(!is_ready(&mut Box::pin(clock.advance(TsMs(2_000)))), "fired, and waits for the next deadline");
+    assert!(is_ready(&mut sleep));
+
+    let mut sleep = Box::pin(clock.sleep_until(TsMs(3_000)));
+    assert!(!is_ready(&mut sleep));
+    clock.advance(TsMs(2_000)).await;
+    assert_eq!(clock.now(), Some(TsMs(2_000)));
+}
+
+#[tokio::test]
+async fn a_released_clock_blocks_nobody_and_still_fires_what_it_passes() {
+    let clock = RecordedClock::resume_at(TsMs(0));
+    let mut blocked = Box::pin(clock.advance(TsMs(50)));
+    assert!(!is_ready(&mut blocked));
+
+    clock.release();
+
+    assert!(is_ready(&mut blocked));
+    let mut sleep = Box::pin(clock.sleep_until(TsMs(100)));
+    assert!(!is_ready(&mut sleep));
+    clock.advance(TsMs(200)).await;
+    assert!(is_ready(&mut sleep));
+    assert_eq!(clock.now(), Some(TsMs(200)));
+}
+
+/// What ingest and scheduler did, in order.
+async fn trace_of_a_recording(receipts: Vec<i64>) -> Vec<String> {
+    let clock = Arc::new(RecordedClock::new());
+    let trace = Arc::new(Mutex::new(Vec::new()));
+    let scheduler = tokio::spawn({
+        let (clock, trace) = (Arc::clone(&clock), Arc::clone(&trace));
+        async move {
+            let mut deadline = clock.started().await.0 / 100 * 100 + 100;
+            loop {
+                clock.sleep_until(TsMs(deadline)).await;
+                // The work of a deadline is anything that waits; the lockstep must not depend on how long.
+                for _ in 0..deadline % 7 {
+                    tokio::task::yield_now().await;
+                }
+                trace.lock().unwrap().push(format!("cut {deadline} at {}", clock.now().unwrap()));
+                deadline += 100;
+            }
+        }
+    });
+    for at in receipts {
+        clock.advance(TsMs(at)).await;
+        let (now, barrier) = (clock.now().unwrap(), clock.barrier().unwrap());
+        assert!(now <= barrier, "a receipt is stamped {now} behind the armed deadline {barrier}");
+        trace.lock().unwrap().push(format!("receipt {at} at {now}"));
+    }
+    scheduler.abort();
+    assert!(scheduler.await.unwrap_err().is_cancelled());
+    let trace = trace.lock().unwrap();
+    trace.clone()
+}
+
+fn recording() -> Vec<i64> {
+    let mut at = 1_000_000_i64;
+    let mut state = 7_u64;
+    let steps = std::iter::repeat_with(move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        at += i64::try_from(state >> 58).unwrap() * 9 - 100;
+        at
+    });
+    steps.take(3_000).collect()
+}
+
+/// Method: the trace on one thread is the reference; ten runs on four threads must equal it.
+#[test]
+fn two_runs_of_one_recording_are_equal_on_any_number_of_threads() {
+    let run = |runtime: tokio::runtime::Runtime| {
+        let within = Duration::from_secs(30);
+        runtime.block_on(async {
+            tokio::time::timeout(within, trace_of_a_recording(recording())).await.expect("lockstep is stuck")
+        })
+    };
+    let paused =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let reference = run(paused);
+    assert!(reference.iter().filter(|line| line.starts_with("cut")).count() > 100);
+    for _ in 0..10 {
+        let threads =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_time().build().unwrap();
+        assert_eq!(run(threads), reference);
+    }
+}
