@@ -1,1 +1,134 @@
-//! Receipts from a capture file.
+//! Receipts from a capture file: NDJSON, plain or compressed, replayed at any speed or followed while it grows.
+//!
+//! ```text
+//! thread  file ─▶ decompress ─▶ lines ─▶ batches ──(bounded channel)──▶ source  ─▶ pace ─▶ unsettled window ─▶ ingest
+//! ```
+//!
+//! **Lines.** A line ends with `\n` or `\r\n`; the terminator is framing and no part of the item, everything else is kept
+//! byte for byte (LOG-4). A line of nothing but ASCII whitespace is no item and takes no position, so positions are
+//! 1, 2, 3 … without gap; in a file without blank lines the position is the line number.
+//!
+//! **Damage.** A cut-off compressed file gives every whole line before the cut, then a fatal error. Compressed formats
+//! carry their checksum at the end of a member or frame, so damage in the middle may first show as garbled lines: they
+//! are no receipts and go to the quarantine, and the error follows.
+//!
+//! **Memory** is bounded by about `12 × batch_bytes_max`, whatever the size of the file or of a line.
+
+mod file;
+mod lines;
+mod pace;
+mod reader;
+mod source;
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use orchestrator_kernel::ports::source::{ResumeAt, Source, SourceError, SourceFactory};
+
+/// How fast a recording is handed over.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Speed {
+    /// As fast as it is taken.
+    #[default]
+    Max,
+    /// This many times the speed of its `recv_ts_ms`, relative to the first line; finite and more than zero.
+    ///
+    /// A delay of the taker moves all later lines back instead of being caught up in a burst.
+    Times(f64),
+}
+
+/// What a capture source reads, and in which portions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CaptureOptions {
+    /// Name of the source; the origin of its items.
+    pub name: String,
+    /// The file: NDJSON, or NDJSON in gzip (several members are allowed) or zstd (several frames).
+    pub path: PathBuf,
+    /// How fast.
+    pub speed: Speed,
+    /// Whether to wait for more at the end of the file. Only for plain files that grow by appending.
+    pub follow: bool,
+    /// Items in a batch at most. At least 1.
+    pub batch_items_max: usize,
+    /// Bytes of items in a batch at most, but for a single larger item. At least 1.
+    pub batch_bytes_max: usize,
+    /// Bytes of a line at most; of a longer one the first 4 KiB and the size are handed over. At least 1.
+    pub line_bytes_max: usize,
+}
+
+impl CaptureOptions {
+    /// Reads `path` once at full speed, with batches of up to 512 items or 1 MiB and lines of up to 256 KiB.
+    #[must_use]
+    pub fn new(name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
+        Self {
+            name: name.into(),
+            path: path.into(),
+            speed: Speed::Max,
+            follow: false,
+            batch_items_max: 512,
+            batch_bytes_max: 1 << 20,
+            line_bytes_max: 256 << 10,
+        }
+    }
+
+    fn check(&self) -> Result<(), SourceError> {
+        let positive = [
+            (self.batch_items_max, "batch_items_max"),
+            (self.batch_bytes_max, "batch_bytes_max"),
+            (self.line_bytes_max, "line_bytes_max"),
+        ];
+        if let Some((_, field)) = positive.iter().find(|(value, _)| *value == 0) {
+            return Err(fatal(format!("{field} of source {} must be at least 1", self.name)));
+        }
+        match self.speed {
+            Speed::Times(times) if !(times.is_finite() && times > 0.0) => Err(fatal(format!(
+                "speed of source {} must be a finite number above zero, found {times}",
+                self.name
+            ))),
+            Speed::Times(_) | Speed::Max => Ok(()),
+        }
+    }
+}
+
+/// Opens a capture file, after a restart behind the items that are in the log.
+#[derive(Clone, Debug)]
+pub struct CaptureFactory {
+    options: CaptureOptions,
+}
+
+impl CaptureFactory {
+    /// A factory for the file of `options`. Nothing is touched before [`open`](SourceFactory::open).
+    #[must_use]
+    pub const fn new(options: CaptureOptions) -> Self {
+        Self { options }
+    }
+}
+
+#[async_trait]
+impl SourceFactory for CaptureFactory {
+    fn name(&self) -> &str {
+        &self.options.name
+    }
+
+    /// Opens the file and checks its kind. Reading begins at once, as far ahead as the bounds allow.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Fatal`] when the file cannot be opened, is not what its name says, or an option is out of range;
+    /// [`SourceError::Lost`] when a file to follow does not exist yet, or the system has no thread left.
+    async fn open(&self, resume: ResumeAt) -> Result<Box<dyn Source>, SourceError> {
+        self.options.check()?;
+        Ok(Box::new(source::CaptureSource::open(&self.options, resume).await?))
+    }
+}
+
+fn fatal(detail: String) -> SourceError {
+    SourceError::Fatal { detail }
+}
+
+fn lost(detail: String) -> SourceError {
+    SourceError::Lost { detail }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+//! The capture file itself: opening, recognising its compression, counting bytes, noticing that it was replaced.
+
+use std::fs::{File, Metadata};
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use flate2::bufread::MultiGzDecoder;
+use orchestrator_kernel::ports::source::SourceError;
+
+use super::{fatal, lost};
+
+/// Bytes that are read at once from the file, and decompressed at once.
+const BUFFER_BYTES: usize = 64 << 10;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Compression {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+impl Compression {
+    /// What the name promises.
+    fn of_name(path: &Path) -> Self {
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("gz") => Self::Gzip,
+            Some("zst") => Self::Zstd,
+            Some(_) | None => Self::Plain,
+        }
+    }
+
+    /// What the first bytes say. No JSON text begins with any of these.
+    fn of_magic(start: &[u8]) -> Self {
+        match start {
+            [0x1f, 0x8b, ..] => Self::Gzip,
+            // A zstd frame, or a skippable frame before it.
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            _ => Self::Plain,
+        }
+    }
+}
+
+/// An open capture: the text to read, and the file below it.
+pub(super) struct Capture {
+    /// The decompressed text.
+    pub(super) text: Box<dyn BufRead + Send>,
+    /// The file, for errors and for following.
+    pub(super) place: Place,
+}
+
+/// Where in which file the reader is.
+pub(super) struct Place {
+    path: PathBuf,
+    device_and_inode: (u64, u64),
+    bytes_read: Arc<AtomicU64>,
+}
+
+/// Opens `path` and decides by its first bytes how to read it; a name that promises something else is refused.
+///
+/// # Errors
+///
+/// [`SourceError::Fatal`]; [`SourceError::Lost`] when a file to follow does not exist yet.
+pub(super) fn open(path: &Path, follow: bool) -> Result<Capture, SourceError> {
+    let failed = |error: io::Error| {
+        let missing = error.kind() == io::ErrorKind::NotFound;
+        let detail = format!("cannot open {}: {error}; check the path and its permissions", path.display());
+        if missing && follow { lost(detail) } else { fatal(detail) }
+    };
+    let file = File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    let bytes_read = Arc::new(AtomicU64::new(0));
+    let mut raw =
+        Counted { inner: BufReader::with_capacity(BUFFER_BYTES, file), bytes_read: Arc::clone(&bytes_read) };
+    let found = Compression::of_magic(raw.fill_buf().map_err(failed)?);
+    let named = Compression::of_name(path);
+    if named != Compression::Plain && named != found {
+        return Err(fatal(format!(
+            "{} is named like a compressed file but does not begin like one; rename it or restore it",
+            path.display()
+        )));
+    }
+    if follow && found != Compression::Plain {
+        return Err(fatal(format!("{} is compressed; only a plain file can be followed", path.display())));
+    }
+    let text: Box<dyn BufRead + Send> = match found {
+        Compression::Plain => Box::new(raw),
+        Compression::Gzip => Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(raw))),
+        Compression::Zstd => {
+            let decoder = zstd::stream::read::Decoder::with_buffer(raw).map_err(failed)?;
+            Box::new(BufReader::with_capacity(BUFFER_BYTES, decoder))
+        }
+    };
+    let place = Place { path: path.to_owned(), device_and_inode: identity(&metadata), bytes_read };
+    Ok(Capture { text, place })
+}
+
+impl Place {
+    /// The error for a read that failed after `position` items.
+    ///
+    /// What the system says may pass ([`SourceError::Lost`]); what a decoder says stays as it is.
+    pub(super) fn read_failed(&self, error: &io::Error, position: u64) -> SourceError {
+        let place = format!(
+            "{} cannot be read beyond byte {}, after {position} whole items: {error}",
+            self.path.display(),
+            self.bytes_read.load(Ordering::Relaxed),
+        );
+        match error.raw_os_error() {
+            Some(_) => lost(place),
+            None => fatal(format!(
+                "{place}; the file is cut off or damaged: restore it under the same name and restart, \
+                 the items so far are not read twice"
+            )),
+        }
+    }
+
+    /// The error for a file that has fewer items than the log already took from it.
+    pub(super) fn too_short(&self, position: u64, resume: u64) -> SourceError {
+        fatal(format!(
+            "{} has {position} items, but the log already holds {resume} of this source: it is not the file that was \
+             read before; restore that one, or give the new file to a source with another name",
+            self.path.display()
+        ))
+    }
+
+    /// Checks that the followed file still is the one that is open, and has not lost bytes. `None` when all is well.
+    pub(super) fn replaced(&self) -> Option<SourceError> {
+        let read = self.bytes_read.load(Ordering::Relaxed);
+        let what = match std::fs::metadata(&self.path) {
+            Ok(now) if identity(&now) != self.device_and_inode => "was replaced (rotated)".to_owned(),
+            Ok(now) if now.len() < read => format!("was truncated to {} of {read} bytes read", now.len()),
+            Ok(_) => return None,
+            Err(error) => format!("is gone ({error})"),
+        };
+        Some(fatal(format!(
+            "{} {what} while it was followed; positions in the new content would be taken for those of the old: \
+             give the new file to a source with another name",
+            self.path.display()
+        )))
+    }
+}
+
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+/// Counts the bytes that are consumed, so that an error can name its place to the byte.
+struct Counted<R> {
+    inner: R,
+    bytes_read: Arc<AtomicU64>,
+}
+
+impl<R: BufRead> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.bytes_read.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+impl<R: BufRead> BufRead for Counted<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.bytes_read.fetch_add(amount as u64, Ordering::Relaxed);
+        self.inner.consume(amount);
+    }
+}

@@ -1,0 +1,141 @@
+//! The source: hands over what the reading thread found, at the wanted pace, and offers again what was refused.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use orchestrator_kernel::ids::{Origin, TsMs};
+use orchestrator_kernel::ports::source::{RawItem, ResumeAt, Settlement, Source, SourceBatch, SourceError};
+use orchestrator_kernel::ports::unsettled::{Turn, Unsettled};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::pace::Pace;
+use super::reader::{self, Message, Reading};
+use super::{CaptureOptions, Speed, fatal, lost};
+
+/// Batches that may be unsettled at once.
+pub(super) const UNSETTLED_BATCHES_MAX: usize = 8;
+
+/// One opened capture file.
+pub(super) struct CaptureSource {
+    messages: mpsc::Receiver<Message>,
+    unsettled: Unsettled,
+    pace: Option<Pace>,
+    /// Read, but not yet due.
+    held: VecDeque<(RawItem, Option<TsMs>)>,
+    end: Option<End>,
+    /// A refusal asked for time until then.
+    not_before: Option<Instant>,
+}
+
+/// How the file ended.
+enum End {
+    Ended,
+    Lost(String),
+    Fatal(String),
+}
+
+impl CaptureSource {
+    /// Opens the file of `options` behind its first `resume.position` items.
+    ///
+    /// # Errors
+    ///
+    /// See [`CaptureFactory::open`](super::CaptureFactory).
+    pub(super) async fn open(options: &CaptureOptions, resume: ResumeAt) -> Result<Self, SourceError> {
+        let Reading { opened, messages } = reader::start(options, resume)?;
+        opened.await.map_err(|_| thread_died())??;
+        let pace = match options.speed {
+            Speed::Max => None,
+            Speed::Times(times) => Some(Pace::new(times)),
+        };
+        let unsettled = Unsettled::new(Origin::from(options.name.as_str()), UNSETTLED_BATCHES_MAX);
+        Ok(Self { messages, unsettled, pace, held: VecDeque::new(), end: None, not_before: None })
+    }
+
+    /// The next items to hand over for the first time; `None` at the end.
+    ///
+    /// Cancel safe: what was received is in `held` or returned, with no wait between.
+    async fn fresh(&mut self) -> Option<Vec<RawItem>> {
+        loop {
+            if self.end.is_some() {
+                return None;
+            }
+            if let Some(pace) = &mut self.pace
+                && !self.held.is_empty()
+            {
+                return Some(take_due(pace, &mut self.held).await);
+            }
+            match self.messages.recv().await {
+                Some(Message::Chunk(chunk)) if self.pace.is_some() => {
+                    self.held.extend(chunk.items.into_iter().zip(chunk.recorded));
+                }
+                Some(Message::Chunk(chunk)) => return Some(chunk.items),
+                Some(Message::Ended) => self.end = Some(End::Ended),
+                Some(Message::Failed(SourceError::Lost { detail })) => self.end = Some(End::Lost(detail)),
+                Some(Message::Failed(SourceError::Fatal { detail })) => self.end = Some(End::Fatal(detail)),
+                None => self.end = Some(End::Lost(thread_died().to_string())),
+            }
+        }
+    }
+}
+
+/// Waits until the first held item is due and takes it with all that are due by then.
+async fn take_due(pace: &mut Pace, held: &mut VecDeque<(RawItem, Option<TsMs>)>) -> Vec<RawItem> {
+    if let Some((_, recorded)) = held.front() {
+        let due = pace.due(*recorded, Instant::now());
+        tokio::time::sleep_until(due).await;
+        pace.taken(due, Instant::now());
+    }
+    let now = Instant::now();
+    let mut items = Vec::new();
+    while let Some((item, recorded)) = held.pop_front() {
+        // The first one is due: it was waited for.
+        if !items.is_empty() && pace.due(recorded, now) > now {
+            held.push_front((item, recorded));
+            break;
+        }
+        items.push(item);
+    }
+    items
+}
+
+#[async_trait]
+impl Source for CaptureSource {
+    /// At the end, and at an error, it answers only once every batch is settled: until then a refused one may still have to
+    /// come again.
+    async fn next(&mut self) -> Result<Option<SourceBatch>, SourceError> {
+        if let Some(not_before) = self.not_before {
+            tokio::time::sleep_until(not_before).await;
+            self.not_before = None;
+        }
+        match self.unsettled.turn() {
+            Turn::Again(batch) => return Ok(Some(batch)),
+            // A settlement needs `self` too, so it always comes after this future was dropped.
+            Turn::Wait => return std::future::pending().await,
+            Turn::Fresh => {}
+        }
+        match self.fresh().await {
+            Some(items) => return Ok(Some(self.unsettled.hand_over(items))),
+            None if !self.unsettled.is_empty() => return std::future::pending().await,
+            None => {}
+        }
+        match &self.end {
+            Some(End::Lost(detail)) => Err(lost(detail.clone())),
+            Some(End::Fatal(detail)) => Err(fatal(detail.clone())),
+            Some(End::Ended) | None => Ok(None),
+        }
+    }
+
+    async fn settle(&mut self, id: u64, settlement: Settlement) -> Result<(), SourceError> {
+        if let Settlement::Refused { retry_after_ms, .. } = &settlement {
+            let until = Instant::now() + Duration::from_millis(*retry_after_ms);
+            self.not_before = self.not_before.max(Some(until));
+        }
+        self.unsettled.settle(id, &settlement)
+    }
+}
+
+fn thread_died() -> SourceError {
+    lost("the reading thread ended without a word; see the log for its panic".to_owned())
+}
