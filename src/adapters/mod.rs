@@ -4,4 +4,5 @@ pub mod capture;
 pub mod clock;
 pub mod demo;
 pub mod embedded;
+pub mod http_source;
 pub mod process;
