@@ -1,1 +1,200 @@
-//! The configuration: one file, environment overrides, every violation at once.
+//! The configuration: one struct a TOML section, read from defaults, file, environment and flags, in this order.
+//!
+//! All settings are refused or accepted together: a [`ConfigError`] lists every violation with its path and place.
+//! Nothing below this module reads the environment.
+
+mod engine;
+mod environment;
+mod file;
+mod forms;
+mod ingest;
+mod publish;
+mod retry;
+mod rules;
+mod schedule;
+mod section;
+mod service;
+mod show;
+mod sources;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod violation;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+pub use engine::{EngineConfig, EngineKind, HysteresisConfig, ProcessConfig, RespawnConfig, WorkerEnv};
+pub use ingest::{BufferConfig, IngestConfig};
+pub use publish::{HttpConfig, PublishConfig};
+pub use retry::ReconnectConfig;
+pub use schedule::{ScheduleConfig, SymbolsConfig};
+pub use section::Setting;
+pub use service::{ClockConfig, ClockMode, LogConfig, LogFormat, LogLevel, ServiceConfig};
+pub use show::render;
+pub use sources::{DemoSourceConfig, FileSourceConfig, HttpSourceConfig, SourceConfig, Sources, Speed};
+pub use tree::Origin;
+pub use violation::{ConfigError, Violation};
+
+use section::{Report, Section};
+use tree::{Table, Value};
+
+/// The whole configuration. [`Config::default`] equals `config/default.toml`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The process itself.
+    pub service: ServiceConfig,
+    /// Whose time counts.
+    pub clock: ClockConfig,
+    /// Where receipts come from. Never empty.
+    pub sources: Sources,
+    /// How much may be on its way into the log.
+    pub ingest: IngestConfig,
+    /// The receipt log.
+    pub buffer: BufferConfig,
+    /// When runs happen.
+    pub schedule: ScheduleConfig,
+    /// For which symbols.
+    pub symbols: SymbolsConfig,
+    /// Who answers a run.
+    pub engine: EngineConfig,
+    /// Where outputs go.
+    pub publish: PublishConfig,
+    /// The HTTP interface.
+    pub http: HttpConfig,
+    /// The log lines.
+    pub log: LogConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            service: ServiceConfig::default(),
+            clock: ClockConfig::default(),
+            sources: sources::default_sources(),
+            ingest: IngestConfig::default(),
+            buffer: BufferConfig::default(),
+            schedule: ScheduleConfig::default(),
+            symbols: SymbolsConfig::default(),
+            engine: EngineConfig::default(),
+            publish: PublishConfig::default(),
+            http: HttpConfig::default(),
+            log: LogConfig::default(),
+        }
+    }
+}
+
+/// What the configuration is made of, besides the defaults. Later fields win over earlier ones.
+#[derive(Clone, Debug, Default)]
+pub struct Layers {
+    /// The lowest layer: the file.
+    pub base: Base,
+    /// Environment variables. Those named `ORCHESTRATOR__SECTION__KEY` count, and `…__KEY_FILE`, which names a file
+    /// with the value.
+    pub environment: Vec<(OsString, OsString)>,
+    /// What flags of the command line say.
+    pub flags: Vec<FlagSetting>,
+}
+
+/// The file layer.
+#[derive(Clone, Debug, Default)]
+pub enum Base {
+    /// No file.
+    #[default]
+    None,
+    /// A file to be read.
+    File(PathBuf),
+    /// A file that is built into the binary.
+    BuiltIn {
+        /// Its name in messages.
+        name: &'static str,
+        /// Its content.
+        toml: &'static str,
+    },
+}
+
+/// A setting that a flag gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlagSetting {
+    /// The flag, for messages.
+    pub flag: String,
+    /// The setting, for example `http.listen`.
+    pub path: String,
+    /// Its value, written as in the environment.
+    pub value: String,
+}
+
+/// An accepted configuration and how it came about.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Every effective setting with its origin, for `config show`.
+    pub settings: Vec<Setting>,
+}
+
+impl Config {
+    /// Reads and checks all layers.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] with every violation of every layer. Only syntax errors come alone: what the file says is
+    /// unknown then.
+    pub fn load(layers: &Layers) -> Result<Loaded, ConfigError> {
+        let mut tree = match &layers.base {
+            Base::None => Ok(Table::new()),
+            Base::File(path) => file::read(path),
+            Base::BuiltIn { name, toml } => file::parse(toml, Path::new(name)),
+        }
+        .map_err(|violations| ConfigError { violations })?;
+        let mut report = Report::default();
+        report.violations.extend(environment::apply(&mut tree, &layers.environment));
+        for setting in &layers.flags {
+            report.violations.extend(apply_flag(&mut tree, setting));
+        }
+        let config = Section::read_tree(&tree, &mut report, Self::read);
+        rules::check(&config, &mut report);
+        if report.violations.is_empty() {
+            Ok(Loaded { config, settings: report.settings })
+        } else {
+            Err(ConfigError { violations: report.violations })
+        }
+    }
+
+    fn read(root: &mut Section<'_>) -> Self {
+        Self {
+            service: root.section("service", ServiceConfig::read),
+            clock: root.section("clock", ClockConfig::read),
+            sources: root.section("sources", sources::read),
+            ingest: root.section("ingest", IngestConfig::read),
+            buffer: root.section("buffer", BufferConfig::read),
+            schedule: root.section("schedule", ScheduleConfig::read),
+            symbols: root.section("symbols", SymbolsConfig::read),
+            engine: root.section("engine", EngineConfig::read),
+            publish: root.section("publish", PublishConfig::read),
+            http: root.section("http", HttpConfig::read),
+            log: root.section("log", LogConfig::read),
+        }
+    }
+
+    /// The file that outputs are appended to, if any.
+    #[must_use]
+    pub fn outputs_file(&self) -> Option<PathBuf> {
+        self.publish.file.as_ref().map(|file| self.service.data_dir.join(file))
+    }
+}
+
+fn apply_flag(tree: &mut Table, setting: &FlagSetting) -> Option<Violation> {
+    let path: Vec<String> = setting.path.split('.').map(str::to_owned).collect();
+    let origin = Origin::Flag { flag: setting.flag.clone() };
+    if path.len() < 2 || path.iter().any(String::is_empty) {
+        return Some(Violation {
+            path: setting.flag.clone(),
+            what: format!("{:?} names no setting", setting.path),
+            allowed: "section.key".to_owned(),
+            origin,
+        });
+    }
+    tree::insert(tree, &path, Value::Word(setting.value.clone()), origin);
+    None
+}

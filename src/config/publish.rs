@@ -1,0 +1,110 @@
+//! `[publish]` and `[http]`: from the run log to the consumers, and the HTTP interface.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use orchestrator_kernel::retry::RetrySchedule;
+
+use super::forms::{Address, Bytes, Count, Flag, OptionalPath, Time};
+use super::retry;
+use super::section::Section;
+
+/// `[publish]`: where outputs go and how far they may fall behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublishConfig {
+    /// File that outputs are appended to, one JSON object a line; relative to `service.data_dir`, `None` for no file.
+    pub file: Option<PathBuf>,
+    /// Whether an output counts as published only after the file is synced. Without it a loss of power can cost the end
+    /// of the file, which can be written again from the run log.
+    pub file_sync: bool,
+    /// Outputs that are published together, 1 to 65536.
+    pub batch_max: usize,
+    /// Outputs waiting for confirmation above which no new runs are made, 1 to 100000000. None is dropped.
+    pub backlog_max: u64,
+    /// Waiting outputs below which runs are made again, 0 to 100000000. Less than `backlog_max`.
+    pub backlog_resume: u64,
+    /// Time without progress after which publishing counts as blocked and no new runs are made, 100ms to 1h.
+    pub blocked_max: Duration,
+    /// Publishing again after a failure. Afterwards the service is degraded and tries at the longest delay.
+    pub retry: RetrySchedule,
+}
+
+impl Default for PublishConfig {
+    fn default() -> Self {
+        Self {
+            file: Some(PathBuf::from("outputs/orchestrator_events.jsonl")),
+            file_sync: true,
+            batch_max: 256,
+            backlog_max: 100_000,
+            backlog_resume: 50_000,
+            blocked_max: Duration::from_secs(30),
+            retry: RetrySchedule {
+                min: Duration::from_millis(100),
+                max: Duration::from_secs(5),
+                max_attempts: 10,
+                max_elapsed: Duration::from_secs(60),
+            },
+        }
+    }
+}
+
+impl PublishConfig {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let mut config = Self::default();
+        section.value("file", &mut config.file, &OptionalPath);
+        section.value("file_sync", &mut config.file_sync, &Flag);
+        section.value("batch_max", &mut config.batch_max, &Count(1..=65_536));
+        section.value("backlog_max", &mut config.backlog_max, &Count(1..=100_000_000));
+        section.value("backlog_resume", &mut config.backlog_resume, &Count(0..=100_000_000));
+        let blocked = Time(Duration::from_millis(100)..=Duration::from_secs(3600));
+        section.value("blocked_max", &mut config.blocked_max, &blocked);
+        section.section("retry", |section| retry::read(&mut config.retry, section));
+        config
+    }
+}
+
+/// `[http]`: health, metrics, outputs as server-sent events, and the posts of the HTTP source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpConfig {
+    /// Address and port; port 0 takes a free one. Not on loopback only with `allow_public`.
+    pub listen: SocketAddr,
+    /// Allows an address that other machines can reach. Nothing on it asks who is calling.
+    pub allow_public: bool,
+    /// Largest request body, 1KiB to 256MiB. A larger one is answered 413.
+    pub body_bytes_max: u64,
+    /// Connections at a time, 1 to 65536. Further ones wait to be accepted.
+    pub connections_max: usize,
+    /// Time for a request, from its first byte to the answer, 100ms to 10m. Streams are exempt once they began.
+    pub request_timeout: Duration,
+    /// Outputs that wait for one slow reader of the stream, 1 to 1000000. When reached it is disconnected, and goes on
+    /// from its last event.
+    pub sse_buffer_events_max: usize,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            allow_public: false,
+            body_bytes_max: 1 << 20,
+            connections_max: 1024,
+            request_timeout: Duration::from_secs(10),
+            sse_buffer_events_max: 1024,
+        }
+    }
+}
+
+impl HttpConfig {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let mut config = Self::default();
+        section.value("listen", &mut config.listen, &Address);
+        section.value("allow_public", &mut config.allow_public, &Flag);
+        section.value("body_bytes_max", &mut config.body_bytes_max, &Bytes(1 << 10..=256 << 20));
+        section.value("connections_max", &mut config.connections_max, &Count(1..=65_536));
+        let timeout = Time(Duration::from_millis(100)..=Duration::from_secs(600));
+        section.value("request_timeout", &mut config.request_timeout, &timeout);
+        section.value("sse_buffer_events_max", &mut config.sse_buffer_events_max, &Count(1..=1_000_000));
+        config
+    }
+}

@@ -1,0 +1,203 @@
+//! The rules over several settings.
+
+use std::time::Duration;
+
+use orchestrator_kernel::cadence::Cadence;
+use orchestrator_kernel::retry::RetrySchedule;
+
+use super::section::Report;
+use super::{ClockMode, Config, DemoSourceConfig, EngineKind, SourceConfig, Speed};
+
+/// Reports every rule that `config` breaks.
+pub(super) fn check(config: &Config, report: &mut Report) {
+    check_sources(config, report);
+    check_sizes(config, report);
+    check_schedule(config, report);
+    check_retries(config, report);
+    check_engine(config, report);
+    check_publish(config, report);
+    let listen = config.http.listen;
+    report.rule(
+        &["http.listen", "http.allow_public"],
+        listen.ip().is_loopback() || config.http.allow_public,
+        format!("{listen} can be reached from other machines, and nothing on it asks who is calling"),
+        "a loopback address, or http.allow_public = true behind something that does ask",
+    );
+}
+
+fn check_sources(config: &Config, report: &mut Report) {
+    let recorded = config.clock.mode == ClockMode::Recorded;
+    report.rule(
+        &["clock.mode"],
+        !recorded || config.sources.len() == 1,
+        format!("a recorded clock follows one source, and there are {}", config.sources.len()),
+        "\"wall\", or exactly one source",
+    );
+    let count = config.sources.values().filter(|source| matches!(source, SourceConfig::Http(_))).count();
+    report.rule(
+        &["sources"],
+        count <= 1,
+        format!("{count} sources have kind \"http\", and there is one HTTP interface"),
+        "at most one source of kind \"http\"",
+    );
+    for (name, source) in &config.sources {
+        let key = |key: &str| format!("sources.{name}.{key}");
+        report.rule(
+            &["clock.mode", &key("kind")],
+            !recorded || matches!(source, SourceConfig::File(_)),
+            format!("a recorded clock needs a recording, and source {name:?} has kind {:?}", source.kind()),
+            "\"wall\", or a source of kind \"file\"",
+        );
+        match source {
+            SourceConfig::File(file) => {
+                report.rule(
+                    &[&key("follow"), "clock.mode"],
+                    !(recorded && file.follow),
+                    "is true with a recorded clock, which ends with its recording".to_owned(),
+                    "false, or clock.mode = \"wall\"",
+                );
+                report.rule(
+                    &[&key("speed"), &key("follow")],
+                    !file.follow || file.speed == Speed::Max,
+                    "sets a pace for a file that is read as it grows".to_owned(),
+                    "\"max\", or follow = false",
+                );
+            }
+            SourceConfig::Demo(demo) => check_demo(name, demo, config, report),
+            SourceConfig::Http(_) => {}
+        }
+    }
+}
+
+/// A demo whose snapshots never carry the timestamp of a run would fail every run.
+fn check_demo(name: &str, demo: &DemoSourceConfig, config: &Config, report: &mut Report) {
+    let key = |key: &str| format!("sources.{name}.{key}");
+    let (step, setting) = match config.schedule.cadence {
+        Cadence::Boundary { interval_ms, delay_ms } => {
+            report.rule(
+                &[&key("snapshot_lag"), "schedule.delay"],
+                demo.snapshot_lag < millis(delay_ms),
+                "is not shorter than schedule.delay, so runs would miss their snapshot".to_owned(),
+                &format!("less than {}", humantime::format_duration(millis(delay_ms))),
+            );
+            (millis(interval_ms), "schedule.interval")
+        }
+        Cadence::Timer { align_ms, .. } => (millis(align_ms), "schedule.align"),
+    };
+    report.rule(
+        &[&key("snapshot_interval"), setting],
+        is_multiple(step, demo.snapshot_interval),
+        format!("does not divide {setting}, so runs would find no snapshot of their timestamp"),
+        &format!("a divisor of {}", humantime::format_duration(step)),
+    );
+}
+
+fn check_sizes(config: &Config, report: &mut Report) {
+    let (ingest, buffer) = (&config.ingest, &config.buffer);
+    report.rule(
+        &["ingest.receipt_bytes_max", "ingest.in_flight_bytes_max"],
+        ingest.receipt_bytes_max <= ingest.in_flight_bytes_max,
+        "is more than ingest.in_flight_bytes_max, so the largest receipt could never be taken".to_owned(),
+        "at most ingest.in_flight_bytes_max",
+    );
+    report.rule(
+        &["ingest.receipt_bytes_max", "buffer.batch_bytes_max"],
+        ingest.receipt_bytes_max <= buffer.batch_bytes_max,
+        "is more than buffer.batch_bytes_max, so the largest receipt would fit no batch".to_owned(),
+        "at most buffer.batch_bytes_max",
+    );
+    report.rule(
+        &["buffer.batch_bytes_max", "buffer.segment_bytes"],
+        buffer.batch_bytes_max <= buffer.segment_bytes,
+        "is more than buffer.segment_bytes, so a batch would fit no segment".to_owned(),
+        "at most buffer.segment_bytes",
+    );
+    report.rule(
+        &["buffer.capacity_bytes", "buffer.segment_bytes"],
+        buffer.capacity_bytes == 0 || buffer.capacity_bytes >= 2 * buffer.segment_bytes,
+        "holds less than two segments".to_owned(),
+        "0, or at least twice buffer.segment_bytes",
+    );
+    let has_http = config.sources.values().any(|source| matches!(source, SourceConfig::Http(_)));
+    report.rule(
+        &["http.body_bytes_max", "ingest.receipt_bytes_max"],
+        !has_http || config.http.body_bytes_max >= ingest.receipt_bytes_max,
+        "is less than ingest.receipt_bytes_max, so the largest receipt could not be posted".to_owned(),
+        "at least ingest.receipt_bytes_max",
+    );
+}
+
+fn check_schedule(config: &Config, report: &mut Report) {
+    match config.schedule.cadence {
+        Cadence::Boundary { interval_ms, delay_ms } => report.rule(
+            &["schedule.delay", "schedule.interval"],
+            delay_ms < interval_ms,
+            "is not shorter than schedule.interval".to_owned(),
+            "less than schedule.interval",
+        ),
+        Cadence::Timer { interval_ms, align_ms } => report.rule(
+            &["schedule.interval", "schedule.align"],
+            is_multiple(millis(interval_ms), millis(align_ms)),
+            "is no multiple of schedule.align, so engine timestamps would repeat or be uneven".to_owned(),
+            &format!("a multiple of {}", humantime::format_duration(millis(align_ms))),
+        ),
+    }
+}
+
+/// Whether `whole` is `part`, or twice, three times … `part`.
+fn is_multiple(whole: Duration, part: Duration) -> bool {
+    !part.is_zero() && whole >= part && whole.as_millis().is_multiple_of(part.as_millis())
+}
+
+fn millis(ms: i64) -> Duration {
+    Duration::from_millis(ms.unsigned_abs())
+}
+
+fn check_retries(config: &Config, report: &mut Report) {
+    let reconnect = config.ingest.reconnect;
+    let respawn = config.engine.process.respawn;
+    check_delays("ingest.reconnect", reconnect.min, reconnect.max, report);
+    check_delays("engine.process.respawn", respawn.min, respawn.max, report);
+    for (path, retry) in [("engine.retry", config.engine.retry), ("publish.retry", config.publish.retry)] {
+        let RetrySchedule { min, max, max_attempts: _, max_elapsed } = retry;
+        check_delays(path, min, max, report);
+        report.rule(
+            &[&format!("{path}.max_elapsed"), &format!("{path}.min")],
+            min <= max_elapsed,
+            "is less than min, so there would be no second attempt".to_owned(),
+            "at least min",
+        );
+    }
+}
+
+fn check_delays(path: &str, min: Duration, max: Duration, report: &mut Report) {
+    let paths = [format!("{path}.min"), format!("{path}.max")];
+    report.rule(&[&paths[0], &paths[1]], min <= max, "is more than max".to_owned(), "at most max");
+}
+
+fn check_engine(config: &Config, report: &mut Report) {
+    let engine = &config.engine;
+    let program = engine.process.command.first().is_some_and(|program| !program.is_empty());
+    report.rule(
+        &["engine.process.command", "engine.kind"],
+        engine.kind != EngineKind::Process || program,
+        "is empty, and engine.kind is \"process\"".to_owned(),
+        "program and arguments, for example [\"python3\", \"engines/standin_engine.py\"]",
+    );
+}
+
+fn check_publish(config: &Config, report: &mut Report) {
+    let publish = &config.publish;
+    report.rule(
+        &["publish.backlog_resume", "publish.backlog_max"],
+        publish.backlog_resume < publish.backlog_max,
+        "is not less than publish.backlog_max".to_owned(),
+        "less than publish.backlog_max",
+    );
+    report.rule(
+        &["publish.batch_max", "publish.backlog_max"],
+        publish.batch_max as u64 <= publish.backlog_max,
+        "is more than publish.backlog_max".to_owned(),
+        "at most publish.backlog_max",
+    );
+}

@@ -1,0 +1,129 @@
+//! `[service]`, `[clock]` and `[log]`: the process itself.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::forms::{Count, FilePath, OneOf, Time};
+use super::section::Section;
+
+/// `[service]`: where the process keeps its data and how it stops.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceConfig {
+    /// Directory of the logs and outputs. Created when missing; one process at a time may use it.
+    pub data_dir: PathBuf,
+    /// Time that a stop may take before the process leaves with work undone, which the next start finishes. 1s to 5m.
+    pub grace: Duration,
+    /// Threads of the runtime, 0 to 256; 0 means one a core.
+    pub worker_threads: usize,
+}
+
+impl Default for ServiceConfig {
+    fn default() -> Self {
+        Self { data_dir: PathBuf::from("data"), grace: Duration::from_secs(10), worker_threads: 0 }
+    }
+}
+
+impl ServiceConfig {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let mut config = Self::default();
+        section.value("data_dir", &mut config.data_dir, &FilePath);
+        section.value("grace", &mut config.grace, &Time(Duration::from_secs(1)..=Duration::from_secs(300)));
+        section.value("worker_threads", &mut config.worker_threads, &Count(0..=256));
+        config
+    }
+}
+
+/// Whose time `ingest_ts_ms` and the schedule follow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClockMode {
+    /// The machine's wall clock.
+    #[default]
+    Wall,
+    /// The `recv_ts_ms` of the one source's receipts: a recording runs the same way every time, at any speed.
+    Recorded,
+}
+
+/// `[clock]`: whose time counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClockConfig {
+    /// Wall clock or the recording's.
+    pub mode: ClockMode,
+}
+
+impl ClockConfig {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let mut config = Self::default();
+        let modes = OneOf(&[("wall", ClockMode::Wall), ("recorded", ClockMode::Recorded)]);
+        section.value("mode", &mut config.mode, &modes);
+        config
+    }
+}
+
+/// The least severe line that is logged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogLevel {
+    /// A human must act.
+    Error,
+    /// The system recovered by itself.
+    Warn,
+    /// Runs and the life of the service.
+    #[default]
+    Info,
+    /// Single receipts too.
+    Debug,
+    /// Everything, the libraries as well.
+    Trace,
+}
+
+impl LogLevel {
+    /// The word in the configuration and in `RUST_LOG`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Human on a terminal, JSON elsewhere.
+    #[default]
+    Auto,
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[log]`: the log lines on standard error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogConfig {
+    /// The least severe line. `RUST_LOG` overrides it.
+    pub level: LogLevel,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+impl LogConfig {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let mut config = Self::default();
+        let levels = OneOf(&[
+            ("error", LogLevel::Error),
+            ("warn", LogLevel::Warn),
+            ("info", LogLevel::Info),
+            ("debug", LogLevel::Debug),
+            ("trace", LogLevel::Trace),
+        ]);
+        section.value("level", &mut config.level, &levels);
+        let formats =
+            OneOf(&[("auto", LogFormat::Auto), ("human", LogFormat::Human), ("json", LogFormat::Json)]);
+        section.value("format", &mut config.format, &formats);
+        config
+    }
+}

@@ -1,0 +1,235 @@
+//! `[sources.<name>]`: where receipts come from.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::forms::{Bytes, Count, FilePath, Flag, Form, OneOf, Real, Time, text_of};
+use super::section::Section;
+use super::tree::Value;
+
+/// The sources by name. A name is 1 to 32 of `a-z 0-9 _ -`; it is also the origin in the receipt log, so renaming a
+/// source starts its positions anew.
+pub type Sources = BTreeMap<String, SourceConfig>;
+
+/// One source, by its `kind`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SourceConfig {
+    /// `kind = "file"`: a recording, or a file that another process appends to.
+    File(FileSourceConfig),
+    /// `kind = "http"`: producers that post batches.
+    Http(HttpSourceConfig),
+    /// `kind = "demo"`: a market made up from a seed.
+    Demo(DemoSourceConfig),
+}
+
+/// How fast a recording is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Speed {
+    /// As fast as the receipts become durable.
+    #[default]
+    Max,
+    /// This many times as fast as recorded, 0.01 to 1000000; `"original"` is 1.
+    Times(f64),
+}
+
+/// Options of a file source.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FileSourceConfig {
+    /// The file, one receipt a line; `.gz` and `.zst` are unpacked.
+    pub path: PathBuf,
+    /// How fast it is read.
+    pub speed: Speed,
+    /// Whether to wait for more at its end, like `tail -f`.
+    pub follow: bool,
+    /// Longest line that is read whole, 1KiB to 64MiB. A longer one goes to the quarantine.
+    pub line_bytes_max: u64,
+}
+
+/// Options of the HTTP source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpSourceConfig {
+    /// Posted batches that may wait for ingestion, 1 to 65536; further ones are answered 429.
+    pub queue_batches_max: usize,
+    /// Their bytes, 64KiB to 16GiB.
+    pub queue_bytes_max: u64,
+    /// Batches whose receipts may be on their way into the log, 1 to 65536.
+    pub unsettled_batches_max: usize,
+    /// When a producer that was turned away should come again, 10ms to 10m.
+    pub retry_after: Duration,
+}
+
+/// Options of the demo source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DemoSourceConfig {
+    /// Same seed, same market.
+    pub seed: u64,
+    /// How many symbols it quotes, 1 to 10000.
+    pub symbols: usize,
+    /// Receipts a second over all symbols, besides snapshots and bursts, 0 to 1000000.
+    pub rate_per_second: u32,
+    /// Time between two SnapshotInputs of one symbol, 100ms to 1day. Divides the interval of the schedule.
+    pub snapshot_interval: Duration,
+    /// How long after its boundary a snapshot comes, 0s to 1h. Shorter than `schedule.delay`.
+    pub snapshot_lag: Duration,
+}
+
+impl Default for HttpSourceConfig {
+    fn default() -> Self {
+        Self {
+            queue_batches_max: 256,
+            queue_bytes_max: 32 << 20,
+            unsettled_batches_max: 8,
+            retry_after: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Default for DemoSourceConfig {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            symbols: 5,
+            rate_per_second: 200,
+            snapshot_interval: Duration::from_secs(1),
+            snapshot_lag: Duration::from_millis(50),
+        }
+    }
+}
+
+/// The sources when the configuration names none: producers post.
+pub(super) fn default_sources() -> Sources {
+    Sources::from([("http".to_owned(), SourceConfig::Http(HttpSourceConfig::default()))])
+}
+
+/// Whether `name` can name a source.
+fn is_name(name: &str) -> bool {
+    (1..=32).contains(&name.len())
+        && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
+}
+
+/// What [`is_name`] accepts.
+const NAME_ALLOWED: &str = "1 to 32 of a-z 0-9 _ -";
+
+/// Reads the sources; those of the default only when no layer names any.
+pub(super) fn read(section: &mut Section<'_>) -> Sources {
+    let mut sources = Sources::new();
+    section.named_sections(is_name, NAME_ALLOWED, default_sources().keys(), |name, section| {
+        if let Some(source) = SourceConfig::read(name, section) {
+            sources.insert(name.to_owned(), source);
+        }
+    });
+    sources
+}
+
+/// The kinds, without their options.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    File,
+    Http,
+    Demo,
+}
+
+impl SourceConfig {
+    /// The word of its `kind`.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::File(_) => "file",
+            Self::Http(_) => "http",
+            Self::Demo(_) => "demo",
+        }
+    }
+
+    fn read(name: &str, section: &mut Section<'_>) -> Option<Self> {
+        let kinds = OneOf(&[("file", Kind::File), ("http", Kind::Http), ("demo", Kind::Demo)]);
+        let kind = match default_sources().get(name) {
+            // Options of a default source can be changed without repeating its kind.
+            Some(Self::Http(_)) => {
+                let mut kind = Kind::Http;
+                section.value("kind", &mut kind, &kinds);
+                Some(kind)
+            }
+            Some(Self::File(_) | Self::Demo(_)) | None => {
+                section.required("kind", "it says what the source is", &kinds)
+            }
+        };
+        match kind {
+            Some(Kind::File) => FileSourceConfig::read(section).map(Self::File),
+            Some(Kind::Http) => Some(Self::Http(HttpSourceConfig::read(section))),
+            Some(Kind::Demo) => Some(Self::Demo(DemoSourceConfig::read(section))),
+            None => {
+                // Which keys it may have is unknown without the kind.
+                section.ignore_rest();
+                None
+            }
+        }
+    }
+}
+
+impl FileSourceConfig {
+    fn read(section: &mut Section<'_>) -> Option<Self> {
+        let path = section.required("path", "it says which file to read", &FilePath);
+        let (mut speed, mut follow, mut line_bytes_max) = (Speed::default(), false, 256 << 10);
+        section.value("speed", &mut speed, &SpeedForm);
+        section.value("follow", &mut follow, &Flag);
+        section.value("line_bytes_max", &mut line_bytes_max, &Bytes(1 << 10..=64 << 20));
+        Some(Self { path: path?, speed, follow, line_bytes_max })
+    }
+}
+
+impl HttpSourceConfig {
+    fn read(section: &mut Section<'_>) -> Self {
+        let mut config = Self::default();
+        section.value("queue_batches_max", &mut config.queue_batches_max, &Count(1..=65_536));
+        section.value("queue_bytes_max", &mut config.queue_bytes_max, &Bytes(64 << 10..=16 << 30));
+        section.value("unsettled_batches_max", &mut config.unsettled_batches_max, &Count(1..=65_536));
+        let retry_after = Time(Duration::from_millis(10)..=Duration::from_secs(600));
+        section.value("retry_after", &mut config.retry_after, &retry_after);
+        config
+    }
+}
+
+impl DemoSourceConfig {
+    fn read(section: &mut Section<'_>) -> Self {
+        let mut config = Self::default();
+        section.value("seed", &mut config.seed, &Count(0..=i64::MAX as u64));
+        section.value("symbols", &mut config.symbols, &Count(1..=10_000));
+        section.value("rate_per_second", &mut config.rate_per_second, &Count(0..=1_000_000));
+        let interval = Time(Duration::from_millis(100)..=Duration::from_secs(86_400));
+        section.value("snapshot_interval", &mut config.snapshot_interval, &interval);
+        let lag = Time(Duration::ZERO..=Duration::from_secs(3600));
+        section.value("snapshot_lag", &mut config.snapshot_lag, &lag);
+        config
+    }
+}
+
+/// `"max"`, `"original"` or a factor.
+struct SpeedForm;
+
+/// With the recorded pauses.
+const ORIGINAL: Speed = Speed::Times(1.0);
+/// Factors that a recording may be sped up by.
+const FACTOR: Real = Real(0.01..=1_000_000.0);
+
+impl Form<Speed> for SpeedForm {
+    fn parse(&self, value: &Value) -> Result<Speed, String> {
+        match text_of(value) {
+            Some("max") => Ok(Speed::Max),
+            Some("original") => Ok(ORIGINAL),
+            Some(_) | None => FACTOR.parse(value).map(Speed::Times),
+        }
+    }
+
+    fn render(&self, value: &Speed) -> String {
+        match value {
+            Speed::Max => "\"max\"".to_owned(),
+            speed if *speed == ORIGINAL => "\"original\"".to_owned(),
+            Speed::Times(factor) => FACTOR.render(factor),
+        }
+    }
+
+    fn allowed(&self) -> String {
+        format!("\"max\" or \"original\" or {}", FACTOR.allowed())
+    }
+}
