@@ -19,6 +19,7 @@ pub mod replay;
 
 pub mod error;
 pub mod invariants;
+pub mod metric_names;
 pub mod restart;
 pub mod retry;
 

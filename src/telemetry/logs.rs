@@ -1,0 +1,125 @@
+//! Log lines: human on a terminal, one JSON object a line elsewhere; always on standard error.
+
+use std::io::IsTerminal;
+
+use tracing::Subscriber;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::config::{LogConfig, LogFormat};
+
+/// Why log lines cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum LogsError {
+    /// `RUST_LOG` is no filter.
+    #[error("RUST_LOG is no log filter: {detail}; use for example info or orchestrator=debug")]
+    Filter {
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// Logging was started before in this process.
+    #[error("logging was started twice")]
+    Twice,
+}
+
+/// Starts logging for the process. `rust_log` is the value of `RUST_LOG`, which overrides the level.
+///
+/// # Errors
+///
+/// [`LogsError`].
+pub fn start(config: &LogConfig, rust_log: Option<&str>) -> Result<(), LogsError> {
+    let terminal = std::io::stderr().is_terminal();
+    subscriber(config, rust_log, terminal, std::io::stderr)?.try_init().map_err(|_| LogsError::Twice)
+}
+
+/// What takes the log lines and writes them to `writer`.
+fn subscriber<W>(
+    config: &LogConfig,
+    rust_log: Option<&str>,
+    is_terminal: bool,
+    writer: W,
+) -> Result<Box<dyn Subscriber + Send + Sync>, LogsError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let filter = match rust_log.filter(|directives| !directives.is_empty()) {
+        Some(directives) => {
+            EnvFilter::try_new(directives).map_err(|error| LogsError::Filter { detail: error.to_string() })?
+        }
+        None => EnvFilter::new(config.level.as_str()),
+    };
+    let human = match config.format {
+        LogFormat::Auto => is_terminal,
+        LogFormat::Human => true,
+        LogFormat::Json => false,
+    };
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
+    Ok(if human {
+        Box::new(lines.with_ansi(is_terminal).with_target(false).finish())
+    } else {
+        Box::new(lines.json().flatten_event(true).with_current_span(true).with_span_list(false).finish())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+    use crate::config::LogLevel;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn check_lines(config: LogConfig, rust_log: Option<&str>, is_terminal: bool) -> String {
+        let written = Written::default();
+        let sink = written.clone();
+        let subscriber = subscriber(&config, rust_log, is_terminal, move || sink.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::debug!("receipt");
+            tracing::warn!(run_id = %"358b", attempt = 2, "engine run failed");
+        });
+        let bytes = written.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn lines_are_json_elsewhere_and_human_on_a_terminal() {
+        let json = check_lines(LogConfig::default(), None, false);
+        let human = check_lines(LogConfig::default(), None, true);
+
+        let line: serde_json::Value = serde_json::from_str(json.trim_end()).unwrap();
+        assert_eq!((&line["level"], &line["message"]), (&"WARN".into(), &"engine run failed".into()));
+        assert_eq!((&line["run_id"], &line["attempt"]), (&"358b".into(), &2.into()));
+        assert!(human.contains("engine run failed") && !human.starts_with('{'), "{human}");
+    }
+
+    #[test]
+    fn the_configured_format_and_level_count_and_rust_log_overrides_the_level() {
+        let config = LogConfig { level: LogLevel::Error, format: LogFormat::Human };
+
+        assert_eq!(check_lines(config, None, false), "");
+        assert_eq!(check_lines(LogConfig::default(), Some(""), false).lines().count(), 1);
+        assert_eq!(check_lines(config, Some("debug"), false).lines().count(), 2);
+        assert!(!check_lines(config, Some("debug"), false).contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_rust_log_that_is_no_filter_is_refused() {
+        let refused = subscriber(&LogConfig::default(), Some("a=b=c"), false, std::io::sink);
+
+        assert!(matches!(refused, Err(LogsError::Filter { .. })));
+    }
+}

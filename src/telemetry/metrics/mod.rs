@@ -1,0 +1,194 @@
+//! The metrics: every observation of the kernel's port, counted and written for a scrape.
+//!
+//! One lock covers observing and encoding, so that the conservation laws of
+//! [`metric_names`](orchestrator_kernel::metric_names) hold in every scrape and not only between two of them. Observations are made per batch and per
+//! run, not per receipt.
+
+mod exposition;
+mod registers;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use orchestrator_kernel::error::ErrorKind;
+use orchestrator_kernel::ids::TsMs;
+use orchestrator_kernel::ports::clock::Clock;
+use orchestrator_kernel::ports::observer::{Observation, Observer};
+
+pub use exposition::CONTENT_TYPE;
+use registers::{OUTCOME_OK, Registers};
+
+/// Counts observations. Share it: the actors observe, the HTTP interface encodes.
+pub struct Metrics {
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+}
+
+struct State {
+    registers: Registers,
+    totals: Totals,
+    last_ingest_ts: Option<TsMs>,
+}
+
+/// The terms of the conservation laws.
+#[derive(Default)]
+struct Totals {
+    received: u64,
+    settled: u64,
+    runs_started: u64,
+    runs_ended: u64,
+    outputs_due: u64,
+    outputs_published: u64,
+    backlog_known: bool,
+}
+
+impl Metrics {
+    /// Nothing observed yet. `clock` stamps the receipts: the age of the buffer is taken by it. `started_at` is the wall
+    /// clock's time at the start of the process, `version` the binary's.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>, started_at: TsMs, version: &str) -> Self {
+        let registers = Registers::new(started_at, version);
+        Self {
+            clock,
+            state: Mutex::new(State { registers, totals: Totals::default(), last_ingest_ts: None }),
+        }
+    }
+
+    /// Writes all metrics in the text format of Prometheus; serve it as [`CONTENT_TYPE`].
+    ///
+    /// # Errors
+    ///
+    /// [`fmt::Error`] when a value cannot be written, which the types rule out.
+    pub fn encode(&self) -> Result<String, fmt::Error> {
+        let now = self.clock.now();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.derive(now);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode_registry(&mut text, &state.registers.registry)?;
+        drop(state);
+        Ok(exposition::to_prometheus_text(&text))
+    }
+}
+
+impl Observer for Metrics {
+    fn observe(&self, observation: &Observation<'_>) {
+        // A panic while observing leaves at worst one count missing: go on counting.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).observe(observation);
+    }
+}
+
+impl State {
+    /// Sets the gauges that follow from others.
+    fn derive(&mut self, now: Option<TsMs>) {
+        let totals = &self.totals;
+        self.registers.in_flight.set(difference(totals.received, totals.settled));
+        self.registers.runs_in_flight.set(difference(totals.runs_started, totals.runs_ended));
+        let age = match (now, self.last_ingest_ts) {
+            (Some(now), Some(last)) => now.0.saturating_sub(last.0).max(0) as f64 / 1000.0,
+            (None, _) | (_, None) => f64::NAN,
+        };
+        self.registers.buffer_age.set(age);
+    }
+
+    fn observe(&mut self, observation: &Observation<'_>) {
+        let registers = &mut self.registers;
+        match *observation {
+            Observation::ItemsReceived { count } => {
+                self.totals.received += count;
+                registers.received.inc_by(count);
+            }
+            Observation::ItemsRefused { count } => {
+                self.totals.settled += count;
+                registers.refused.inc_by(count);
+            }
+            Observation::ReceiptsAppended { source_id, event_type, count } => {
+                self.totals.settled += count;
+                registers.appended.add([source_id.as_str(), event_type.as_str()], count);
+            }
+            Observation::ItemsDuplicate { count } => {
+                self.totals.settled += count;
+                registers.duplicate.inc_by(count);
+            }
+            Observation::ItemQuarantined { reason } => {
+                self.totals.settled += 1;
+                registers.quarantined.add([reason], 1);
+            }
+            Observation::ReceiptsFlushed { seconds, records } => {
+                registers.flush_duration.observe(seconds);
+                registers.flush_records.observe(records as f64);
+            }
+            Observation::BufferDepth { records, bytes, last_ingest_ts } => {
+                registers.buffer_records.set(gauge(records));
+                registers.buffer_bytes.set(gauge(bytes));
+                self.last_ingest_ts = Some(last_ingest_ts);
+            }
+            Observation::AppendFailed { log } => registers.append_failures.add([log], 1),
+            Observation::Tick { lag_seconds, runs } => {
+                registers.ticks.inc();
+                registers.lag.observe(lag_seconds);
+                registers.runs_planned.inc_by(runs);
+            }
+            Observation::TickSkipped { reason, count } => {
+                registers.runs_skipped.add([reason.as_str()], count)
+            }
+            Observation::RunStarted => {
+                self.totals.runs_started += 1;
+                registers.runs_started.inc();
+            }
+            Observation::RunEnded { error, seconds, outputs } => self.run_ended(error, seconds, outputs),
+            Observation::EngineCalled { error, seconds } => {
+                registers.engine_calls.add([error.map_or(OUTCOME_OK, ErrorKind::as_str)], 1);
+                registers.engine_call_duration.observe(seconds);
+            }
+            Observation::OutputsPublished { event_type, count } => {
+                self.totals.outputs_published += count;
+                registers.outputs_published.add([event_type], count);
+            }
+            Observation::PublishLatency { seconds } => registers.publish_latency.observe(seconds),
+            Observation::PublishBacklog { outputs } => self.backlog(outputs),
+            Observation::PublishBlocked { seconds } => {
+                registers.publish_blocked.inc_by(seconds);
+            }
+            Observation::ActorExited { actor, verdict } => registers.actor_exits.add([actor, verdict], 1),
+            Observation::SymbolHalted { symbol } => registers.symbols_halted.add([symbol.as_str()], 1),
+            Observation::Failure { domain } => registers.failures.add([domain.as_str()], 1),
+        }
+    }
+
+    fn run_ended(&mut self, error: Option<ErrorKind>, seconds: f64, outputs: u64) {
+        let registers = &mut self.registers;
+        self.totals.runs_ended += 1;
+        match error {
+            None => {
+                registers.runs_completed.inc();
+            }
+            Some(kind) => registers.runs_failed.add([kind.as_str()], 1),
+        }
+        registers.run_duration.observe(seconds);
+        self.totals.outputs_due += outputs;
+        registers.outputs_due.inc_by(outputs);
+    }
+
+    fn backlog(&mut self, outputs: u64) {
+        let totals = &mut self.totals;
+        self.registers.backlog.set(gauge(outputs));
+        if !totals.backlog_known {
+            // What an earlier process left to be published is due as well, but no run of this one tells of it.
+            let left = (totals.outputs_published + outputs).saturating_sub(totals.outputs_due);
+            self.registers.outputs_due.inc_by(left);
+            totals.outputs_due += left;
+            totals.backlog_known = true;
+        }
+    }
+}
+
+/// What is left. Negative when more ended than began: that is a miscount, and must be seen.
+fn difference(began: u64, ended: u64) -> i64 {
+    gauge(began).saturating_sub(gauge(ended))
+}
+
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
