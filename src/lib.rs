@@ -1,5 +1,6 @@
 //! The service: adapters behind the kernel's ports, and the wiring that joins them to the actors.
 
 pub mod adapters;
+pub mod cli;
 pub mod config;
 pub mod telemetry;

@@ -1,2 +1,22 @@
-//! orchestrator.
-fn main() {}
+//! The binary: reads the command line and does what it says.
+
+use std::process::ExitCode;
+
+use orchestrator::cli::{self, Command, ConfigCommand, Exit};
+
+fn main() -> ExitCode {
+    let environment = std::env::vars_os().collect();
+    let exit = match cli::parse() {
+        Command::Config(ConfigCommand::Check(config)) => cli::config_check(&config, environment),
+        Command::Config(ConfigCommand::Show { config, origin }) => {
+            cli::config_show(&config, environment, origin)
+        }
+        Command::Healthcheck(args) => cli::healthcheck(&args),
+        Command::Completions { shell } => cli::completions(shell),
+        Command::Run(_) | Command::Demo(_) | Command::Log(_) => {
+            cli::complain(&"this build has no service yet");
+            Exit::Internal
+        }
+    };
+    exit.into()
+}

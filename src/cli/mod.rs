@@ -1,0 +1,276 @@
+//! The command line: what can be asked, and the commands that need no running service.
+
+mod completions;
+mod config;
+mod exit;
+pub mod healthcheck;
+mod output;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+
+use crate::config::{Base, FlagSetting, Layers};
+
+pub use completions::completions;
+pub use config::{check as config_check, show as config_show};
+pub use exit::Exit;
+pub use healthcheck::healthcheck;
+pub use output::{complain, print};
+
+/// Time that the demo runs when no command is given.
+const DEMO_DURATION: Duration = Duration::from_secs(20);
+/// What the demo runs.
+const DEMO_TOML: &str = include_str!("../../config/demo.toml");
+
+/// Turns raw market receipts into a deterministic, replayable sequence of engine runs and outputs.
+///
+/// Without a command it runs the demo for 20 seconds.
+#[derive(Debug, Parser)]
+#[command(name = "orchestrator", version, after_help = exit::help(), after_long_help = exit::help())]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What the process was asked to do.
+#[derive(Clone, Debug, PartialEq, Subcommand)]
+pub enum Command {
+    /// Run the service until it is told to stop.
+    Run(RunArgs),
+    /// Run a made-up market through the built-in engine and show what happens.
+    Demo(DemoArgs),
+    /// Check or show the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Ask a running service whether it is ready; exit code 0 when it is.
+    Healthcheck(HealthcheckArgs),
+    /// Look into the logs.
+    #[command(subcommand)]
+    Log(LogCommand),
+    /// Write completions for a shell to standard output.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Commands on the configuration.
+#[derive(Clone, Debug, PartialEq, Subcommand)]
+pub enum ConfigCommand {
+    /// List everything that is wrong with the configuration; exit code 78 when something is.
+    Check(ConfigArgs),
+    /// Print the effective configuration as TOML. Values that may be secrets are hidden.
+    Show {
+        /// Where the configuration comes from.
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Say where each value comes from.
+        #[arg(long)]
+        origin: bool,
+    },
+}
+
+/// Commands on the logs.
+#[derive(Clone, Debug, PartialEq, Subcommand)]
+pub enum LogCommand {
+    /// Check the logs and print their extent.
+    Stat(LogStatArgs),
+}
+
+/// Where the configuration comes from.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConfigArgs {
+    /// Configuration file; without it: the defaults.
+    #[arg(long, value_name = "PATH")]
+    pub config: Option<PathBuf>,
+    /// Set one value, over file and environment, for example --set http.listen=127.0.0.1:9000.
+    #[arg(long, value_name = "SECTION.KEY=VALUE", value_parser = parse_set)]
+    pub set: Vec<FlagSetting>,
+}
+
+/// Options of `run`.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunArgs {
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// Options of `demo`.
+#[derive(Args, Clone, Debug, Default, PartialEq)]
+pub struct DemoArgs {
+    /// Directory for the logs and outputs; without it: a temporary one that is removed afterwards.
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<String>,
+    /// Stop after this time, for example 20s; without it: at Ctrl-C.
+    #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub duration: Option<Duration>,
+    /// Symbols of the made-up market.
+    #[arg(long, value_name = "N")]
+    pub symbols: Option<u64>,
+    /// Receipts a second over all symbols.
+    #[arg(long, value_name = "N")]
+    pub rate: Option<u32>,
+    /// Address and port of the HTTP interface; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub listen: Option<String>,
+}
+
+/// Options of `healthcheck`.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct HealthcheckArgs {
+    /// What to ask. Plain HTTP only.
+    #[arg(long, default_value = "http://127.0.0.1:8080/readyz")]
+    pub url: healthcheck::Url,
+    /// Time for the answer.
+    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = humantime::parse_duration)]
+    pub timeout: Duration,
+}
+
+/// Options of `log stat`.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogStatArgs {
+    /// Directory of the logs.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "set"])]
+    pub data: Option<PathBuf>,
+    /// Where the configuration comes from that names the directory.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// Reads the command line. Prints help, version or what is not understood, and ends the process then (code 0 or 2).
+#[must_use]
+pub fn parse() -> Command {
+    Cli::parse().into_command()
+}
+
+impl Cli {
+    fn into_command(self) -> Command {
+        let demo = || Command::Demo(DemoArgs { duration: Some(DEMO_DURATION), ..DemoArgs::default() });
+        self.command.unwrap_or_else(demo)
+    }
+}
+
+impl ConfigArgs {
+    /// The layers of the configuration, with these environment variables.
+    #[must_use]
+    pub fn layers(&self, environment: Vec<(OsString, OsString)>) -> Layers {
+        let base = self.config.clone().map_or(Base::None, Base::File);
+        Layers { base, environment, flags: self.set.clone() }
+    }
+}
+
+impl DemoArgs {
+    /// The layers of the demo's configuration, with these environment variables. Without `--data` the data directory
+    /// is the usual one: the caller puts a temporary one in its place.
+    #[must_use]
+    pub fn layers(&self, environment: Vec<(OsString, OsString)>) -> Layers {
+        let flag = |flag: &str, path: &str, value: Option<String>| {
+            value.map(|value| FlagSetting { flag: flag.to_owned(), path: path.to_owned(), value })
+        };
+        let flags = [
+            flag("--data", "service.data_dir", self.data.clone()),
+            flag("--symbols", "sources.demo.symbols", self.symbols.map(|symbols| symbols.to_string())),
+            flag("--rate", "sources.demo.rate_per_second", self.rate.map(|rate| rate.to_string())),
+            flag("--listen", "http.listen", self.listen.clone()),
+        ];
+        let base = Base::BuiltIn { name: "config/demo.toml", toml: DEMO_TOML };
+        Layers { base, environment, flags: flags.into_iter().flatten().collect() }
+    }
+}
+
+fn parse_set(text: &str) -> Result<FlagSetting, &'static str> {
+    let (path, value) = text.split_once('=').ok_or("expected SECTION.KEY=VALUE")?;
+    Ok(FlagSetting { flag: "--set".to_owned(), path: path.to_owned(), value: value.to_owned() })
+}
+
+/// The definition of the command line.
+fn definition() -> clap::Command {
+    Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn check_parse(arguments: &[&str]) -> Command {
+        Cli::try_parse_from(std::iter::once(&"orchestrator").chain(arguments)).unwrap().into_command()
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        definition().debug_assert();
+    }
+
+    #[test]
+    fn no_command_is_the_demo_for_twenty_seconds() {
+        let demo = DemoArgs { duration: Some(Duration::from_secs(20)), ..DemoArgs::default() };
+
+        assert_eq!(check_parse(&[]), Command::Demo(demo));
+        assert_eq!(check_parse(&["demo"]), Command::Demo(DemoArgs::default()));
+    }
+
+    #[test]
+    fn flags_of_the_demo_become_its_configuration() {
+        let arguments = ["demo", "--data", "d", "--symbols", "9", "--rate", "50", "--listen", "127.0.0.1:0"];
+        let Command::Demo(args) = check_parse(&arguments) else { panic!("no demo") };
+
+        let shown = crate::config::render(&Config::load(&args.layers(Vec::new())).unwrap().settings, true);
+
+        for (line, flag) in [
+            ("data_dir = \"d\"", "--data"),
+            ("symbols = 9", "--symbols"),
+            ("rate_per_second = 50", "--rate"),
+            ("listen = \"127.0.0.1:0\"", "--listen"),
+        ] {
+            let found = shown
+                .lines()
+                .find(|candidate| candidate.starts_with(line))
+                .unwrap_or_else(|| panic!("{line}"));
+            assert!(found.ends_with(&format!("# flag {flag}")), "{found}");
+        }
+    }
+
+    #[test]
+    fn set_takes_the_first_equals_sign() {
+        let Command::Run(args) = check_parse(&["run", "--config", "c.toml", "--set", "a.b=c=d"]) else {
+            panic!()
+        };
+
+        let set = FlagSetting { flag: "--set".to_owned(), path: "a.b".to_owned(), value: "c=d".to_owned() };
+        assert_eq!(args.config, ConfigArgs { config: Some(PathBuf::from("c.toml")), set: vec![set] });
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        for arguments in [
+            &["runn"][..],
+            &["config"],
+            &["run", "--set", "x"],
+            &["demo", "--for", "20"],
+            &["healthcheck", "--url", "https://127.0.0.1/"],
+            &["log", "stat", "--data", "d", "--config", "c"],
+            &["completions", "csh"],
+        ] {
+            let parsed = Cli::try_parse_from(std::iter::once(&"orchestrator").chain(arguments));
+            assert_eq!(
+                parsed.expect_err(&arguments.join(" ")).exit_code(),
+                i32::from(Exit::Usage.code()),
+                "{arguments:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn help_lists_every_exit_code() {
+        let help = definition().render_long_help().to_string();
+
+        for exit in Exit::ALL {
+            assert!(help.contains(&format!("{:>2}  {}", exit.code(), exit.meaning())), "{help}");
+        }
+    }
+}
