@@ -125,6 +125,17 @@ mod tests {
     }
 
     #[test]
+    fn nothing_known_and_divisions_by_zero_are_a_balanced_chop() {
+        let zeros = r#"{"market":{"price":1,"vwap":1,"atr":0},"flow":{"cvd":0,"cvd_slope":0}}"#;
+        for inputs in ["{}", r#"{"market":null,"flow":{"cvd":null}}"#, zeros] {
+            let answer = check_call(EngineMode::Truth, 1, inputs, None).unwrap();
+
+            let regime_output = r#"{"confidence":1.0,"drivers":[],"invalidations":[],"permissions":["CHOP_BALANCED"],"regime":"CHOP_BALANCED","symbol":"BTCUSDT","timestamp":1}"#;
+            assert_eq!(answer, EngineAnswer::Truth { regime_output: regime_output.to_owned() });
+        }
+    }
+
+    #[test]
     fn inputs_of_the_wrong_type_are_a_snapshot_build_failure() {
         for inputs in
             ["", "[]x", r#"{"market":{"price":"1"}}"#, r#"{"flow":[1]}"#, r#"{"market":{"atr":1e999}}"#]

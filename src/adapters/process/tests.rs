@@ -327,6 +327,40 @@ async fn an_abandoned_call_leaves_its_worker_in_step() {
     }
 }
 
+/// Method: the abandoned call would end the worker.
+#[tokio::test]
+async fn a_call_that_was_abandoned_in_the_queue_is_never_written() {
+    let script = Script::new(WORKER);
+    let engine = start(script.options()).await;
+    let pid = pid_of_worker(&engine, "A").await;
+    let slow = check_call(&engine, "A", r#"{"do":"sleep","seconds":0.2}"#);
+    let abandoned =
+        tokio::time::timeout(Duration::from_millis(50), check_call(&engine, "A", r#"{"do":"exit"}"#));
+
+    let (finished, gone) = tokio::join!(slow, abandoned);
+
+    assert!(finished.is_ok() && gone.is_err());
+    assert_eq!(pid_of_worker(&engine, "A").await, pid);
+}
+
+/// Method: without the reset the last pause would be 12.8 s, longer than a call waits.
+#[tokio::test]
+async fn a_good_answer_makes_the_next_restart_quick_again() {
+    let script = Script::new(WORKER);
+    let engine = start(ProcessEngineOptions {
+        respawn_backoff_min: Duration::from_millis(50),
+        respawn_backoff_max: Duration::from_secs(60),
+        restart_wait_max: Duration::from_secs(5),
+        ..script.options()
+    })
+    .await;
+
+    for _ in 0..9 {
+        check_call(&engine, "A", r#"{"do":"exit"}"#).await.unwrap_err();
+        pid_of_worker(&engine, "A").await;
+    }
+}
+
 #[tokio::test]
 async fn shutdown_leaves_no_process_and_refuses_calls() {
     let script = Script::new(WORKER);
@@ -337,9 +371,14 @@ async fn shutdown_leaves_no_process_and_refuses_calls() {
     let child = with_child["child"].as_i64().unwrap();
     assert!(is_running(child));
 
+    let asked = Instant::now();
     engine.shutdown().await;
     engine.shutdown().await;
 
+    assert!(
+        asked.elapsed() < script.options().shutdown_grace,
+        "the workers leave when their stdin is closed"
+    );
     for pid in pids {
         assert!(!Path::new(&format!("/proc/{pid}")).exists());
     }
@@ -382,11 +421,15 @@ async fn shutdown_kills_what_does_not_leave_within_the_grace() {
     assert!(!Path::new(&format!("/proc/{pid}")).exists());
 }
 
+/// Method: the worker hangs in an abandoned call whose deadline is far away.
 #[tokio::test]
 async fn a_dropped_pool_leaves_no_process() {
     let script = Script::new(WORKER);
-    let engine = start(script.options()).await;
+    let shutdown_grace = Duration::from_millis(50);
+    let engine = start(ProcessEngineOptions { shutdown_grace, ..script.options() }).await;
     let pid = pid_of_worker(&engine, "A").await;
+    let hang = check_call(&engine, "A", r#"{"do":"hang"}"#);
+    tokio::time::timeout(Duration::from_millis(50), hang).await.unwrap_err();
 
     drop(engine);
 
