@@ -93,7 +93,6 @@ impl<R: BufRead> Lines<R> {
         match self.line.last() {
             Some(last) if self.line.len() >= self.bytes_max.saturating_add("\r\n".len()) => {
                 self.skipped = Some(Skipped { bytes: self.line.len() as u64, last: *last });
-                self.line.truncate(KEPT_BYTES);
                 self.skip_to_end()
             }
             Some(_) | None => Ok(false),

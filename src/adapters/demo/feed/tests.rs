@@ -277,6 +277,24 @@ async fn refused_items_come_again_first_and_unsettled_batches_are_bounded() {
     assert!(feed.next().await.unwrap().is_some());
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_end_waits_until_a_refused_batch_is_durable() {
+    let options = DemoFeedOptions { duration: Some(Duration::from_millis(20)), ..DemoFeedOptions::default() };
+    let mut feed = open(options).await.unwrap();
+    let mut last = feed.next().await.unwrap().unwrap();
+    while let Ok(batch) = tokio::time::timeout(Duration::from_secs(1), feed.next()).await {
+        feed.settle(last.id, durable()).await.unwrap();
+        last = batch.unwrap().expect("ended with a batch in flight");
+    }
+
+    feed.settle(last.id, Settlement::Refused { reason: String::new(), retry_after_ms: 0 }).await.unwrap();
+    let again = feed.next().await.unwrap().unwrap();
+    feed.settle(again.id, durable()).await.unwrap();
+
+    assert_eq!(again.items, last.items);
+    assert!(feed.next().await.unwrap().is_none());
+}
+
 /// Method: drop `next` after every poll.
 #[tokio::test(start_paused = true)]
 async fn next_is_cancel_safe() {
