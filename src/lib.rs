@@ -3,4 +3,6 @@
 pub mod adapters;
 pub mod cli;
 pub mod config;
+pub mod service;
 pub mod telemetry;
+pub mod wiring;

@@ -13,7 +13,8 @@ fn main() -> ExitCode {
         }
         Command::Healthcheck(args) => cli::healthcheck(&args),
         Command::Completions { shell } => cli::completions(shell),
-        Command::Run(_) | Command::Demo(_) | Command::Log(_) => {
+        Command::Run(args) => cli::run(&args, environment),
+        Command::Demo(_) | Command::Log(_) => {
             cli::complain(&"this build has no service yet");
             Exit::Internal
         }

@@ -242,8 +242,9 @@ impl Tree {
     }
 
     /// Waits until every source has ended by itself.
-    pub async fn sources_ended(&self) {
-        self.sources.all_ended().await;
+    pub fn sources_ended(&self) -> impl Future<Output = ()> + Send + use<> {
+        let sources = self.sources.clone();
+        async move { sources.all_ended().await }
     }
 
     /// Waits until the tree has failed, and says why.

@@ -5,6 +5,7 @@ mod config;
 mod exit;
 pub mod healthcheck;
 mod output;
+mod run;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub use config::{check as config_check, show as config_show};
 pub use exit::Exit;
 pub use healthcheck::healthcheck;
 pub use output::{complain, print};
+pub use run::run;
 
 /// Time that the demo runs when no command is given.
 const DEMO_DURATION: Duration = Duration::from_secs(20);
@@ -97,6 +99,9 @@ pub struct RunArgs {
     /// Where the configuration comes from.
     #[command(flatten)]
     pub config: ConfigArgs,
+    /// Stop by itself once every source has ended and everything is published.
+    #[arg(long)]
+    pub once: bool,
 }
 
 /// Options of `demo`.
