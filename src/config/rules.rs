@@ -44,8 +44,8 @@ fn check_sources(config: &Config, report: &mut Report) {
         let key = |key: &str| format!("sources.{name}.{key}");
         report.rule(
             &["clock.mode", &key("kind")],
-            !recorded || matches!(source, SourceConfig::File(_)),
-            format!("a recorded clock needs a recording, and source {name:?} has kind {:?}", source.kind()),
+            !recorded || matches!(source, SourceConfig::File(_) | SourceConfig::Http(_)),
+            format!("a recorded clock needs a recording, read from a file or posted, and source {name:?} has kind {:?}", source.kind()),
             "\"wall\", or a source of kind \"file\"",
         );
         match source {

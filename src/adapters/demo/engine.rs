@@ -14,7 +14,8 @@ use orchestrator_kernel::ports::engine::{Engine, EngineAnswer, EngineCall, Engin
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use self::hysteresis::{HysteresisConfig, NotAfterLast, State};
+pub use self::hysteresis::HysteresisConfig;
+use self::hysteresis::{NotAfterLast, State};
 
 /// What decides the answers; its hash tells one demo engine from another.
 const CODE: [&str; 4] = [
