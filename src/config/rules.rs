@@ -46,7 +46,7 @@ fn check_sources(config: &Config, report: &mut Report) {
             &["clock.mode", &key("kind")],
             !recorded || matches!(source, SourceConfig::File(_) | SourceConfig::Http(_)),
             format!("a recorded clock needs a recording, read from a file or posted, and source {name:?} has kind {:?}", source.kind()),
-            "\"wall\", or a source of kind \"file\"",
+            "\"wall\", or a source of kind \"file\" or \"http\"",
         );
         match source {
             SourceConfig::File(file) => {

@@ -295,7 +295,7 @@ const BAD: &[(&str, &str, &str)] = &[
     ("service = []", "service", "not a section"),
     ("clock.mode = \"wal\"", "clock.mode", "did you mean `wall`?"),
     ("clock.mode = 1", "clock.mode", "not one of the words"),
-    ("clock.mode = \"recorded\"", "clock.mode", "needs a recording"),
+    ("clock.mode = \"recorded\"\n[sources.demo]\nkind = \"demo\"", "clock.mode", "needs a recording"),
     (
         "clock.mode = \"recorded\"\nsources.a = {kind = \"file\", path = \"x\"}\nsources.b = {kind = \"file\", path = \"y\"}",
         "clock.mode",
