@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use orchestrator::cli::{self, Command, ConfigCommand, Exit};
+use orchestrator::cli::{self, Command, ConfigCommand, LogCommand};
 
 fn main() -> ExitCode {
     let environment = std::env::vars_os().collect();
@@ -14,10 +14,8 @@ fn main() -> ExitCode {
         Command::Healthcheck(args) => cli::healthcheck(&args),
         Command::Completions { shell } => cli::completions(shell),
         Command::Run(args) => cli::run(&args, environment),
-        Command::Demo(_) | Command::Log(_) => {
-            cli::complain(&"this build has no service yet");
-            Exit::Internal
-        }
+        Command::Demo(args) => cli::demo(&args, environment),
+        Command::Log(LogCommand::Stat(args)) => cli::log_stat(&args, environment),
     };
     exit.into()
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use orchestrator_actors::fatal::{Chain, Fatal, FatalKind};
 use orchestrator_actors::tree::{Stopped, Tree};
 use orchestrator_kernel::ids::TsMs;
+use orchestrator_kernel::ports::log::Log;
 use orchestrator_kernel::ports::observer::Observer;
 
 use crate::cli::Exit;
@@ -96,6 +97,30 @@ impl Service {
     /// Ready when every source has ended by itself.
     pub fn sources_ended(&self) -> impl Future<Output = ()> + Send + use<> {
         self.tree.sources_ended()
+    }
+
+    /// The receipt log, for reading.
+    #[must_use]
+    pub fn receipts(&self) -> Arc<dyn Log> {
+        Arc::clone(&self.wired.ports.receipts)
+    }
+
+    /// The run log, for reading.
+    #[must_use]
+    pub fn runs(&self) -> Arc<dyn Log> {
+        Arc::clone(&self.wired.ports.runs)
+    }
+
+    /// The quarantine, for reading.
+    #[must_use]
+    pub fn quarantine(&self) -> Arc<dyn Log> {
+        Arc::clone(&self.wired.ports.quarantine)
+    }
+
+    /// Where the HTTP interface is reached.
+    #[must_use]
+    pub fn url(&self) -> String {
+        "http://127.0.0.1:0".to_owned()
     }
 
     /// The metrics.

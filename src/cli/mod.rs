@@ -2,10 +2,13 @@
 
 mod completions;
 mod config;
+mod demo;
 mod exit;
 pub mod healthcheck;
+mod log_stat;
 mod output;
 mod run;
+mod tally;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -17,8 +20,10 @@ use crate::config::{Base, FlagSetting, Layers};
 
 pub use completions::completions;
 pub use config::{check as config_check, show as config_show};
+pub use demo::demo;
 pub use exit::Exit;
 pub use healthcheck::healthcheck;
+pub use log_stat::log_stat;
 pub use output::{complain, print};
 pub use run::run;
 

@@ -1,0 +1,139 @@
+//! What the demo shows of the run log: lines as runs end, counts, a summary.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use orchestrator_kernel::contracts::engine_run::{RunRecord, RunStatus};
+use orchestrator_kernel::contracts::orchestrator_event::{outputs_of, selected_output};
+use orchestrator_kernel::error::ErrorKind;
+use orchestrator_kernel::ids::{Seq, TsMs};
+use orchestrator_kernel::ports::engine::EngineAnswer;
+use orchestrator_kernel::ports::log::{Log, ReadError, ReadLimit};
+use serde::Deserialize;
+
+/// Counts of the run log up to a position.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    seen: Seq,
+    completed: u64,
+    failed: BTreeMap<ErrorKind, u64>,
+    regimes: BTreeMap<String, u64>,
+    outputs: u64,
+    tick: Option<(TsMs, String)>,
+}
+
+#[derive(Deserialize)]
+struct Output<'a> {
+    regime: &'a str,
+    confidence: f64,
+}
+
+impl Tally {
+    /// Reads what was added to the run log; shows one line a tick.
+    pub(super) async fn follow(
+        &mut self,
+        runs: &dyn Log,
+        mut show: impl FnMut(&str),
+    ) -> Result<(), ReadError> {
+        loop {
+            let batch = runs.read(self.seen.next(), ReadLimit::default()).await?;
+            if batch.is_empty() {
+                return Ok(());
+            }
+            for (seq, payload) in batch.iter() {
+                self.seen = seq;
+                if let Ok(record) = RunRecord::decode(payload) {
+                    self.take(&record, &mut show);
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, record: &RunRecord, show: &mut impl FnMut(&str)) {
+        self.outputs += outputs_of(record);
+        let word = match &record.status {
+            RunStatus::Started { .. } => return,
+            RunStatus::Failed { error_kind, .. } => {
+                *self.failed.entry(*error_kind).or_default() += 1;
+                format!("failed: {error_kind}")
+            }
+            RunStatus::Completed { answer, .. } => {
+                self.completed += 1;
+                self.regime(answer)
+            }
+        };
+        let at = record.facts.engine_timestamp_ms;
+        if self.tick.as_ref().is_none_or(|(tick, _)| *tick != at) {
+            if let Some((_, line)) = self.tick.take() {
+                show(&line);
+            }
+            self.tick = Some((at, format!("{}  ", clock_time(at))));
+        }
+        if let Some((_, line)) = &mut self.tick
+            && write!(line, "{} {word}   ", record.facts.symbol).is_err()
+        {
+            line.clear();
+        }
+    }
+
+    fn regime(&mut self, answer: &EngineAnswer) -> String {
+        let output = match answer {
+            EngineAnswer::Truth { regime_output } => Some(regime_output.as_str()),
+            EngineAnswer::Hysteresis { decision, .. } => {
+                selected_output(decision).ok().map(serde_json::value::RawValue::get)
+            }
+        };
+        match output.and_then(|output| serde_json::from_str::<Output<'_>>(output).ok()) {
+            Some(Output { regime, confidence }) => {
+                *self.regimes.entry(regime.to_owned()).or_default() += 1;
+                format!("{regime} {confidence:.2}")
+            }
+            None => "answered".to_owned(),
+        }
+    }
+
+    fn failures(&self) -> u64 {
+        self.failed.values().sum()
+    }
+
+    /// The live line.
+    pub(super) fn live(&self, elapsed: Duration, receipts: Seq) -> String {
+        let seconds = elapsed.as_secs_f64();
+        format!(
+            "{seconds:>4.0} s   {} receipts durable   {} runs completed, {} failed   {} outputs",
+            receipts.0,
+            self.completed,
+            self.failures(),
+            self.outputs,
+        )
+    }
+
+    /// What happened in all.
+    pub(super) fn summary(&mut self, elapsed: Duration, receipts: Seq, quarantined: Seq) -> String {
+        let mut text = format!(
+            "In {:.0} s: {} receipts made durable, {} undecodable ones kept in the quarantine,\n{} runs completed, {} failed, {} outputs published in order.\n",
+            elapsed.as_secs_f64(),
+            receipts.0,
+            quarantined.0,
+            self.completed,
+            self.failures(),
+            self.outputs,
+        );
+        for (kind, count) in &self.failed {
+            text.push_str(&format!(
+                "  {count:>5}  {kind} (shown on purpose: the feed leaves a snapshot out now and then)\n"
+            ));
+        }
+        for (regime, count) in &self.regimes {
+            text.push_str(&format!("  {count:>5}  {regime}\n"));
+        }
+        text
+    }
+}
+
+/// Hours, minutes and seconds of a moment, UTC.
+fn clock_time(at: TsMs) -> String {
+    let seconds = at.0.div_euclid(1000).rem_euclid(86_400);
+    format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
