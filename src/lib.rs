@@ -1,6 +1,7 @@
 //! The service: adapters behind the kernel's ports, and the wiring that joins them to the actors.
 
 pub mod adapters;
+pub mod api;
 pub mod cli;
 pub mod config;
 pub mod service;

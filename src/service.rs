@@ -1,6 +1,7 @@
 //! The running service: the tree and the HTTP interface, from start to ordered stop.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,11 +9,14 @@ use orchestrator_actors::fatal::{Chain, Fatal, FatalKind};
 use orchestrator_actors::tree::{Stopped, Tree};
 use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::ports::log::Log;
-use orchestrator_kernel::ports::observer::Observer;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
+use crate::api::{self, ApiState, HttpLimits, Intake};
 use crate::cli::Exit;
 use crate::config::Config;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{CONTENT_TYPE, Metrics};
 use crate::wiring::{self, Wired, WiringError};
 
 /// The version of the binary.
@@ -27,6 +31,15 @@ pub enum StartError {
     /// An actor could not start.
     #[error(transparent)]
     Tree(#[from] Fatal),
+    /// The HTTP interface.
+    #[error("cannot listen on {listen}; set http.listen to a free address, or port 0 for any")]
+    Listen {
+        /// The address.
+        listen: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
 }
 
 impl StartError {
@@ -36,6 +49,7 @@ impl StartError {
         match self {
             Self::Wiring(error) => error.exit(),
             Self::Tree(fatal) => exit_of(fatal.kind),
+            Self::Listen { .. } => Exit::Unavailable,
         }
     }
 }
@@ -64,28 +78,52 @@ pub enum Reason {
 pub struct Service {
     tree: Tree,
     wired: Wired,
-    metrics: Arc<Metrics>,
+    http: Http,
     grace: Duration,
 }
 
+/// The HTTP interface while it is served.
+struct Http {
+    address: SocketAddr,
+    shutdown: CancellationToken,
+    serving: JoinHandle<()>,
+}
+
+impl Http {
+    async fn end(self) {
+        self.shutdown.cancel();
+        if let Err(error) = self.serving.await {
+            tracing::warn!(%error, "the HTTP interface ended badly");
+        }
+    }
+}
+
 impl Service {
-    /// Opens everything, reads the logs, starts the tree.
+    /// Opens everything, reads the logs, starts the tree, and answers HTTP.
     ///
     /// # Errors
     ///
     /// [`StartError`].
     pub async fn start(config: &Config) -> Result<Self, StartError> {
+        let listen = config.http.listen;
+        let failed = |source| StartError::Listen { listen, source };
+        // First of all: a port that is taken is known before anything is opened.
+        let listener = TcpListener::bind(listen).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
         let mut metrics = None;
         let wired = wiring::wire(config, |clock| {
             let made = Arc::new(Metrics::new(Arc::clone(clock), wall_now(), VERSION));
             metrics = Some(Arc::clone(&made));
-            made as Arc<dyn Observer>
+            made
         })
         .await?;
-        let metrics = metrics
-            .unwrap_or_else(|| Arc::new(Metrics::new(Arc::clone(&wired.ports.clock), wall_now(), VERSION)));
         let tree = Tree::start(wired.ports.clone(), &wired.settings).await?;
-        Ok(Self { tree, wired, metrics, grace: config.service.grace })
+        let shutdown = CancellationToken::new();
+        let limits = wiring::http_limits(config);
+        let state = api_state(&tree, &wired, metrics, limits, &shutdown);
+        let serving = tokio::spawn(api::serve(listener, api::router(state), limits, shutdown.clone()));
+        let http = Http { address, shutdown, serving };
+        Ok(Self { tree, wired, http, grace: config.service.grace })
     }
 
     /// The tree.
@@ -120,13 +158,7 @@ impl Service {
     /// Where the HTTP interface is reached.
     #[must_use]
     pub fn url(&self) -> String {
-        "http://127.0.0.1:0".to_owned()
-    }
-
-    /// The metrics.
-    #[must_use]
-    pub const fn metrics(&self) -> &Arc<Metrics> {
-        &self.metrics
+        format!("http://{}", self.http.address)
     }
 
     /// Runs until `stop` is ready or the tree fails; then stops in order.
@@ -135,17 +167,18 @@ impl Service {
             biased;
             (kind, what) = self.tree.failed() => {
                 tracing::error!(error_detail = what, "the service failed");
-                self.end_workers().await;
+                end_outside(self.http, &self.wired).await;
                 return exit_of(kind);
             }
             reason = stop => reason,
         };
         tracing::info!(?reason, "stopping");
-        let Self { tree, wired, grace, .. } = self;
-        let stopped = tree.stop(grace).await;
-        if let Some(workers) = &wired.workers {
-            workers.shutdown().await;
+        let Self { tree, wired, http, grace } = self;
+        if let Some(intake) = &wired.intake {
+            intake.close();
         }
+        let stopped = tree.stop(grace).await;
+        end_outside(http, &wired).await;
         match stopped {
             Stopped::Clean => {
                 tracing::info!("stopped");
@@ -160,11 +193,37 @@ impl Service {
             }
         }
     }
+}
 
-    async fn end_workers(&self) {
-        if let Some(workers) = &self.wired.workers {
-            workers.shutdown().await;
-        }
+async fn end_outside(http: Http, wired: &Wired) {
+    http.end().await;
+    if let Some(workers) = &wired.workers {
+        workers.shutdown().await;
+    }
+}
+
+fn api_state(
+    tree: &Tree,
+    wired: &Wired,
+    metrics: Option<Arc<Metrics>>,
+    limits: HttpLimits,
+    shutdown: &CancellationToken,
+) -> ApiState {
+    let render = move || metrics.as_ref().and_then(|metrics| metrics.encode().ok()).unwrap_or_default();
+    ApiState {
+        intake: wired.intake.clone().map(|intake| Arc::new(intake) as Arc<dyn Intake>),
+        buffer: tree.actors().buffer.clone(),
+        receipts: Arc::clone(&wired.ports.receipts),
+        quarantine: Arc::clone(&wired.ports.quarantine),
+        runs: Arc::clone(&wired.ports.runs),
+        committed: tree.committed.clone(),
+        clock: Arc::clone(&wired.ports.clock),
+        board: tree.board.clone(),
+        flow: tree.flow.clone(),
+        metrics: api::Metrics { render: Arc::new(render), content_type: CONTENT_TYPE },
+        version: VERSION,
+        limits,
+        shutdown: shutdown.clone(),
     }
 }
 

@@ -9,13 +9,13 @@ use orchestrator_actors::group_commit::BatchLimits;
 use orchestrator_actors::scheduler::Universe;
 use orchestrator_actors::tree::{Ports, SYMBOL_RUNNER, Settings};
 use orchestrator_kernel::contracts::receipt::ReceiptRecord;
-use orchestrator_kernel::ids::TsMs;
+use orchestrator_kernel::ids::{Origin, TsMs};
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::engine::Engine;
 use orchestrator_kernel::ports::fan_out::FanOut;
 use orchestrator_kernel::ports::log::{AcquireError, Log, ReadError, read_one};
 use orchestrator_kernel::ports::observer::Observer;
-use orchestrator_kernel::ports::source::SourceFactory;
+use orchestrator_kernel::ports::source::{RawItem, Settlement, SourceFactory};
 use orchestrator_kernel::restart::{BeyondIntensity, Restart, RestartPolicy};
 use orchestrator_kernel::retry::RetrySchedule;
 use tokio::sync::Mutex;
@@ -29,13 +29,46 @@ use crate::adapters::embedded::data_dir::{DataDir, DataDirError};
 use crate::adapters::embedded::fs::RealFs;
 use crate::adapters::embedded::log::{EmbeddedLog, LogOptions};
 use crate::adapters::embedded::ndjson::{NdjsonFile, NdjsonOptions};
-use crate::adapters::http_source::{HttpIntake, HttpIntakeOptions};
+use crate::adapters::http_source::{HttpIntake, HttpIntakeOptions, SubmitError};
 use crate::adapters::process::{EngineStartError, ProcessEngine, ProcessEngineOptions};
+use crate::api::{HttpLimits, Intake, TurnedAway};
 use crate::cli::Exit;
 use crate::config::{
     ClockMode, Config, DemoSourceConfig, EngineConfig, EngineKind, HysteresisConfig, SourceConfig, Speed,
     SymbolsConfig,
 };
+
+#[async_trait::async_trait]
+impl Intake for HttpIntake {
+    fn origin(&self, producer: Option<&str>) -> Origin {
+        Self::origin(self, producer)
+    }
+
+    async fn submit(&self, origin: Origin, items: Vec<RawItem>) -> Result<Settlement, TurnedAway> {
+        match Self::submit(self, origin, items) {
+            Ok(submitted) => Ok(submitted.await),
+            Err(SubmitError::Busy { retry_after }) => Err(TurnedAway::Busy { retry_after }),
+            Err(SubmitError::Closed { retry_after }) => Err(TurnedAway::Closed { retry_after }),
+        }
+    }
+}
+
+/// Bounds of the HTTP interface.
+#[must_use]
+pub fn http_limits(config: &Config) -> HttpLimits {
+    let saturated = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+    HttpLimits {
+        connections_max: config.http.connections_max,
+        request_timeout: config.http.request_timeout,
+        body_bytes_max: saturated(config.http.body_bytes_max),
+        body_bytes_in_flight_max: saturated(
+            config.ingest.in_flight_bytes_max.max(config.http.body_bytes_max),
+        ),
+        receipt_bytes_max: saturated(config.ingest.receipt_bytes_max),
+        subscribers_max: config.http.subscribers_max,
+        ..HttpLimits::default()
+    }
+}
 
 /// Why the service could not be put together. Nothing was taken in or sent out.
 #[derive(Debug, thiserror::Error)]

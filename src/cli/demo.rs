@@ -106,6 +106,7 @@ async fn show(config: &Config, duration: Option<Duration>, temporary: bool) -> E
     if let Err(error) = tally.follow(runs.as_ref(), |line| screen.line(line)).await {
         complain(&error);
     }
+    tally.last_tick(|line| screen.line(line));
     let summary = tally.summary(begun.elapsed(), receipts.stat().tail, quarantine.stat().tail);
     let printed = print(&format!("\n{summary}\n{}", next_steps(&config.service.data_dir, temporary)));
     if exit == Exit::Ok { printed } else { exit }

@@ -56,7 +56,7 @@ async fn serve(config: &Config, once: bool) -> Exit {
             return error.exit();
         }
     };
-    tracing::info!(version = crate::service::VERSION, data_dir = %config.service.data_dir.display(), "running");
+    tracing::info!(version = crate::service::VERSION, data_dir = %config.service.data_dir.display(), http = service.url(), "running");
     let ended = service.sources_ended();
     let stop = async move {
         tokio::select! {

@@ -77,6 +77,13 @@ impl Tally {
         }
     }
 
+    /// Shows the tick that no later one has completed.
+    pub(super) fn last_tick(&mut self, mut show: impl FnMut(&str)) {
+        if let Some((_, line)) = self.tick.take() {
+            show(&line);
+        }
+    }
+
     fn regime(&mut self, answer: &EngineAnswer) -> String {
         let output = match answer {
             EngineAnswer::Truth { regime_output } => Some(regime_output.as_str()),

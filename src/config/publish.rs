@@ -77,9 +77,8 @@ pub struct HttpConfig {
     pub connections_max: usize,
     /// Time for a request, from its first byte to the answer, 100ms to 10m. Streams are exempt once they began.
     pub request_timeout: Duration,
-    /// Outputs that wait for one slow reader of the stream, 1 to 1000000. When reached it is disconnected, and goes on
-    /// from its last event.
-    pub sse_buffer_events_max: usize,
+    /// Event streams at a time, 1 to 65535, fewer than `connections_max`. Further ones are answered 503.
+    pub subscribers_max: usize,
 }
 
 impl Default for HttpConfig {
@@ -90,7 +89,7 @@ impl Default for HttpConfig {
             body_bytes_max: 1 << 20,
             connections_max: 1024,
             request_timeout: Duration::from_secs(10),
-            sse_buffer_events_max: 1024,
+            subscribers_max: 256,
         }
     }
 }
@@ -104,7 +103,7 @@ impl HttpConfig {
         section.value("connections_max", &mut config.connections_max, &Count(1..=65_536));
         let timeout = Time(Duration::from_millis(100)..=Duration::from_secs(600));
         section.value("request_timeout", &mut config.request_timeout, &timeout);
-        section.value("sse_buffer_events_max", &mut config.sse_buffer_events_max, &Count(1..=1_000_000));
+        section.value("subscribers_max", &mut config.subscribers_max, &Count(1..=65_535));
         config
     }
 }

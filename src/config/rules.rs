@@ -23,6 +23,12 @@ pub(super) fn check(config: &Config, report: &mut Report) {
         format!("{listen} can be reached from other machines, and nothing on it asks who is calling"),
         "a loopback address, or http.allow_public = true behind something that does ask",
     );
+    report.rule(
+        &["http.subscribers_max", "http.connections_max"],
+        config.http.subscribers_max < config.http.connections_max,
+        "is not less than http.connections_max: streams would leave no room for requests".to_owned(),
+        "less than http.connections_max",
+    );
 }
 
 fn check_sources(config: &Config, report: &mut Report) {

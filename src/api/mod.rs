@@ -1,0 +1,137 @@
+//! The HTTP interface: receipts in, outputs out, and how the service is. Nothing on it asks who is calling.
+//!
+//! ```text
+//! producer ── POST /api/v1/receipts ──▶ Intake ──▶ ingest ──▶ receipt log     answered after the durable append
+//! subscriber ◀── GET /api/v1/events ── run log                                read at the subscriber's own pace
+//! operator ◀── /livez /readyz /health /metrics
+//! ```
+//!
+//! It knows the kernel and the actors, no adapter: the wiring puts the HTTP source behind [`Intake`].
+
+mod body;
+mod content;
+mod event_stream;
+mod events;
+mod intake;
+mod limits;
+mod lines;
+mod position;
+mod problem;
+mod producers;
+mod receipts;
+mod server;
+mod sse;
+mod status;
+mod write_timeout;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use axum::routing::{get, post};
+use orchestrator_actors::address::Address;
+use orchestrator_actors::buffer::BufferMsg;
+use orchestrator_actors::flow::OutputFlow;
+use orchestrator_actors::run_log::Committed;
+use orchestrator_actors::status::StatusBoard;
+use orchestrator_kernel::ports::clock::Clock;
+use orchestrator_kernel::ports::log::Log;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+
+pub use intake::{Intake, TurnedAway};
+pub use limits::HttpLimits;
+use problem::{Problem, ProblemKind};
+pub use server::serve;
+
+/// What the interface is made of; put together by the wiring.
+pub struct ApiState {
+    /// Takes receipts. `None` when no source of kind `http` is configured: then posts are answered 404.
+    pub intake: Option<Arc<dyn Intake>>,
+    /// Asked how far a producer has come.
+    pub buffer: Address<BufferMsg>,
+    /// The receipt log, for its size.
+    pub receipts: Arc<dyn Log>,
+    /// The quarantine, for its size.
+    pub quarantine: Arc<dyn Log>,
+    /// The run log, which the outputs are read from.
+    pub runs: Arc<dyn Log>,
+    /// Announces what becomes durable in the run log.
+    pub committed: watch::Receiver<Committed>,
+    /// Gives `published_ts_ms`; a driven clock gives none.
+    pub clock: Arc<dyn Clock>,
+    /// Readiness and conditions.
+    pub board: StatusBoard,
+    /// How many outputs wait for the fan-outs.
+    pub flow: OutputFlow,
+    /// What `/metrics` answers.
+    pub metrics: Metrics,
+    /// The version of the service.
+    pub version: &'static str,
+    /// Bounds of requests and streams.
+    pub limits: HttpLimits,
+    /// Ends the streams, so that the server can stop.
+    pub shutdown: CancellationToken,
+}
+
+/// Renders the metrics.
+#[derive(Clone)]
+pub struct Metrics {
+    /// The text of one scrape. Must not block.
+    pub render: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Its content type.
+    pub content_type: &'static str,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Metrics({})", self.content_type)
+    }
+}
+
+/// The state and the bounds that all requests share.
+struct Shared {
+    state: ApiState,
+    /// Streams that may still begin.
+    subscribers: Arc<Semaphore>,
+    /// Bytes of request bodies that may still be held.
+    body_bytes: Arc<Semaphore>,
+}
+
+/// The routes. Serve them with [`serve`]: the timeouts of connections are there.
+pub fn router(state: ApiState) -> Router {
+    let limits = state.limits;
+    let shared = Arc::new(Shared {
+        state,
+        subscribers: Arc::new(Semaphore::new(limits.subscribers_max)),
+        body_bytes: Arc::new(Semaphore::new(limits.body_bytes_in_flight_max.max(limits.body_bytes_max))),
+    });
+    Router::new()
+        .route("/", get(status::index))
+        .route("/livez", get(status::livez))
+        .route("/readyz", get(status::readyz))
+        .route("/health", get(status::health))
+        .route("/metrics", get(status::metrics))
+        .route("/api/v1/receipts", post(receipts::post))
+        .route("/api/v1/producers/{id}", get(producers::get))
+        .route("/api/v1/events", get(events::get))
+        .fallback(async || Problem::new(ProblemKind::NotFound, "GET / lists the endpoints"))
+        .method_not_allowed_fallback(async || {
+            Problem::new(ProblemKind::MethodNotAllowed, "the Allow header names the methods of this path")
+        })
+        .layer(axum::middleware::map_response(never_stored))
+        .with_state(shared)
+}
+
+/// Every answer is true for this moment only.
+async fn never_stored(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}

@@ -1,0 +1,135 @@
+//! `POST /api/v1/receipts`: receipts in, answered when they are durable (LOG-2).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use orchestrator_kernel::error::bounded_detail;
+use orchestrator_kernel::ports::source::{ItemFate, Settlement};
+use serde::Serialize;
+use tokio::time::{Instant, timeout_at};
+
+use super::content::Form;
+use super::intake::{Intake, TurnedAway};
+use super::lines::{self, TooMany};
+use super::problem::{Problem, ProblemKind};
+use super::producers::{Numbered, sequence_overflow};
+use super::{Shared, body};
+
+/// Quarantined lines that are named in one answer; all are counted.
+const ERRORS_MAX: usize = 100;
+
+/// What became of the lines of a request.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Accepted {
+    /// Lines that are durable in the receipt log by this request.
+    appended: u64,
+    /// Lines that were there already.
+    duplicate: u64,
+    /// Lines that are no receipts; durable in the quarantine. Sending them again cannot help.
+    quarantined: u64,
+    /// The first of those, at most 100.
+    errors: Vec<LineError>,
+}
+
+#[derive(Debug, Serialize)]
+struct LineError {
+    /// Line of the body, counted from 1.
+    line: u64,
+    reason: String,
+}
+
+/// The intake, if there is one.
+///
+/// # Errors
+///
+/// The problem that says what to configure.
+pub(super) fn intake_of(shared: &Shared) -> Result<&dyn Intake, Problem> {
+    shared.state.intake.as_deref().ok_or_else(|| {
+        Problem::new(ProblemKind::IntakeNotConfigured, "configure a source of kind \"http\" to post receipts")
+    })
+}
+
+/// Takes one receipt or a batch.
+pub(super) async fn post(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Accepted>, Problem> {
+    let limits = &shared.state.limits;
+    let deadline = Instant::now() + limits.request_timeout;
+    let intake = intake_of(&shared)?;
+    let form = Form::of(&headers)?;
+    let numbered = Numbered::of(&headers)?;
+    let body = body::read(&shared, &headers, body, deadline).await?;
+    let mut found = lines::split(&body.bytes, form, limits.lines_max, limits.receipt_bytes_max)
+        .map_err(|TooMany| too_many(limits.lines_max))?;
+    if found.items.is_empty() {
+        return Err(Problem::new(ProblemKind::EmptyBody, "send one receipt, or one a line"));
+    }
+    if let Some(numbered) = &numbered {
+        found.number_from(numbered.first).ok_or_else(sequence_overflow)?;
+    }
+    let origin = intake.origin(numbered.as_ref().map(|numbered| numbered.producer.as_str()));
+    match timeout_at(deadline, intake.submit(origin, found.items)).await {
+        Ok(Ok(Settlement::Durable(fates))) => Ok(Json(Accepted::of(&found.lines, fates))),
+        Ok(Ok(Settlement::Gap { expected })) => Err(gap(expected)),
+        Ok(Ok(Settlement::Refused { reason, retry_after_ms })) => {
+            Err(Problem::new(ProblemKind::Refused, bounded_detail(&reason))
+                .retry_after(Duration::from_millis(retry_after_ms)))
+        }
+        Ok(Err(turned_away)) => Err(turned(turned_away)),
+        Err(_) => Err(unanswered(numbered.is_some())),
+    }
+}
+
+impl Accepted {
+    fn of(lines: &[u64], fates: Vec<ItemFate>) -> Self {
+        let mut accepted = Self::default();
+        for (line, fate) in lines.iter().zip(fates) {
+            match fate {
+                ItemFate::Appended => accepted.appended += 1,
+                ItemFate::Duplicate => accepted.duplicate += 1,
+                ItemFate::Quarantined(reason) => {
+                    accepted.quarantined += 1;
+                    if accepted.errors.len() < ERRORS_MAX {
+                        accepted.errors.push(LineError { line: *line, reason: bounded_detail(&reason) });
+                    }
+                }
+            }
+        }
+        accepted
+    }
+}
+
+fn too_many(max: usize) -> Problem {
+    Problem::new(ProblemKind::TooManyLines, format!("lines_max is {max}; send smaller batches"))
+        .with("limit", max)
+}
+
+fn gap(expected: u64) -> Problem {
+    let detail = format!("nothing was stored; go on from Orchestrator-Sequence {expected}");
+    Problem::new(ProblemKind::SequenceGap, detail).with("expected", expected)
+}
+
+fn turned(away: TurnedAway) -> Problem {
+    let detail = away.to_string();
+    match away {
+        TurnedAway::Busy { retry_after } => Problem::new(ProblemKind::Busy, detail).retry_after(retry_after),
+        TurnedAway::Closed { retry_after } => {
+            Problem::new(ProblemKind::Refused, detail).retry_after(retry_after)
+        }
+    }
+}
+
+fn unanswered(is_numbered: bool) -> Problem {
+    let detail = if is_numbered {
+        "send the same request again: what is stored already is recognised"
+    } else {
+        "sent again it may be stored twice; number the receipts (Orchestrator-Producer, Orchestrator-Sequence) to be safe"
+    };
+    Problem::new(ProblemKind::OutcomeUnknown, detail).retry_after(Duration::from_secs(1))
+}

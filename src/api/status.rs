@@ -1,0 +1,155 @@
+//! What operators and their tools ask: is it alive, is it ready, how is it, what does it count.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use orchestrator_actors::status::{Condition, Lifecycle, Status};
+use orchestrator_kernel::ports::log::{Log, LogStat};
+use serde::Serialize;
+
+use super::Shared;
+
+/// Conditions named in one answer.
+const CONDITIONS_MAX: usize = 100;
+
+/// `GET /`: the endpoints, for people.
+pub(super) async fn index() -> Html<&'static str> {
+    Html(include_str!("index.html"))
+}
+
+/// `GET /livez`: 200 while the process serves.
+pub(super) async fn livez() -> &'static str {
+    "alive\n"
+}
+
+/// Something that is wrong now.
+#[derive(Debug, Serialize)]
+struct Reason {
+    /// The stable word; the runbook has this name too.
+    condition: &'static str,
+    /// The symbol or source, if it is about one.
+    subject: Option<String>,
+    detail: String,
+}
+
+impl Reason {
+    fn of((condition, detail): (&Condition, &String)) -> Self {
+        Self { condition: condition.word(), subject: subject(condition), detail: detail.clone() }
+    }
+}
+
+fn subject(condition: &Condition) -> Option<String> {
+    match condition {
+        Condition::SourceDown(name) | Condition::SymbolHalted(name) => Some(name.clone()),
+        Condition::BufferFailing
+        | Condition::RunLogFailing
+        | Condition::PublishBlocked
+        | Condition::PublishDegraded
+        | Condition::SymbolLimit => None,
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Ready {
+    ready: bool,
+    reasons: Vec<Reason>,
+}
+
+/// `GET /readyz`: 200 when it takes and schedules work, else 503 with what is in the way.
+pub(super) async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
+    let status = shared.state.board.read();
+    let code = if status.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(Ready { ready: status.ready, reasons: in_the_way(&status) })).into_response()
+}
+
+fn in_the_way(status: &Status) -> Vec<Reason> {
+    let life = match status.lifecycle {
+        Lifecycle::Running | Lifecycle::Degraded => None,
+        Lifecycle::Init | Lifecycle::Drained | Lifecycle::Stopped => Some(Reason {
+            condition: "not_running",
+            subject: None,
+            detail: format!("the service is in state {}", status.lifecycle.as_str()),
+        }),
+    };
+    let conditions = status.conditions.iter().filter(|(condition, _)| condition.blocks_readiness());
+    life.into_iter().chain(conditions.map(Reason::of)).take(CONDITIONS_MAX).collect()
+}
+
+#[derive(Debug, Serialize)]
+struct Health {
+    lifecycle: &'static str,
+    ready: bool,
+    version: &'static str,
+    /// At most [`CONDITIONS_MAX`] of them.
+    conditions: Vec<Reason>,
+    conditions_total: usize,
+    logs: Logs,
+    outputs: OutputCounts,
+    /// Event streams that are open.
+    subscribers: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Logs {
+    receipts: LogCounts,
+    quarantine: LogCounts,
+    runs: LogCounts,
+}
+
+#[derive(Debug, Serialize)]
+struct LogCounts {
+    /// First record still there.
+    first: u64,
+    /// Last durable record; 0 when there was never one.
+    tail: u64,
+    /// Bytes on the medium.
+    bytes: u64,
+}
+
+impl LogCounts {
+    fn of(log: &dyn Log) -> Self {
+        let LogStat { start, tail, bytes } = log.stat();
+        Self { first: start.0, tail: tail.0, bytes }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct OutputCounts {
+    /// Outputs that wait for the fan-outs.
+    backlog: u64,
+    /// How long none was confirmed although some wait.
+    blocked_seconds: f64,
+}
+
+/// `GET /health`: how the service is, in numbers. Always 200: it informs, `/readyz` judges.
+pub(super) async fn health(State(shared): State<Arc<Shared>>) -> Response {
+    let state = &shared.state;
+    let status = state.board.read();
+    let health = Health {
+        lifecycle: status.lifecycle.as_str(),
+        ready: status.ready,
+        version: state.version,
+        conditions: status.conditions.iter().take(CONDITIONS_MAX).map(Reason::of).collect(),
+        conditions_total: status.conditions.len(),
+        logs: Logs {
+            receipts: LogCounts::of(state.receipts.as_ref()),
+            quarantine: LogCounts::of(state.quarantine.as_ref()),
+            runs: LogCounts::of(state.runs.as_ref()),
+        },
+        outputs: OutputCounts {
+            backlog: state.flow.backlog(),
+            blocked_seconds: state.flow.blocked_for().as_secs_f64(),
+        },
+        subscribers: state.limits.subscribers_max.saturating_sub(shared.subscribers.available_permits()),
+    };
+    Json(health).into_response()
+}
+
+/// `GET /metrics`: for Prometheus.
+pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+    let metrics = &shared.state.metrics;
+    ([(header::CONTENT_TYPE, metrics.content_type)], (metrics.render)()).into_response()
+}

@@ -1,0 +1,168 @@
+//! A whole service of fakes on a real socket.
+
+mod events;
+mod fakes;
+mod receipts;
+mod server;
+mod status;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestrator_actors::address::Address;
+use orchestrator_actors::buffer::BufferMsg;
+use orchestrator_actors::flow::{FlowLimits, OutputFlow};
+use orchestrator_actors::status::{Lifecycle, StatusBoard};
+use orchestrator_kernel::ids::TsMs;
+use orchestrator_kernel::ports::log_memory::MemoryLog;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use self::fakes::{FakeBuffer, FakeClock, FakeIntake, Runs};
+use super::{ApiState, HttpLimits, Metrics, router, serve};
+
+/// Nothing that works takes this long.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+struct Setup {
+    limits: HttpLimits,
+    clock: FakeClock,
+    has_intake: bool,
+    has_buffer: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let clock = FakeClock { now: TsMs(1_700_000_000_123), is_driven: false };
+        Self { limits: HttpLimits::default(), clock, has_intake: true, has_buffer: true }
+    }
+}
+
+struct Service {
+    address: SocketAddr,
+    client: reqwest::Client,
+    intake: Arc<FakeIntake>,
+    runs: Arc<Runs>,
+    board: StatusBoard,
+    shutdown: CancellationToken,
+    server: JoinHandle<()>,
+}
+
+impl Setup {
+    async fn start(self) -> Service {
+        let (intake, runs) = (Arc::new(FakeIntake::default()), Arc::new(Runs::new().await));
+        let buffer: Address<BufferMsg> = Address::new("buffer");
+        if self.has_buffer {
+            buffer.set(FakeBuffer::spawn(Arc::clone(&intake)).await);
+        }
+        let (board, shutdown) = (StatusBoard::default(), CancellationToken::new());
+        board.enter(Lifecycle::Running);
+        let flow_limits = FlowLimits { backlog_max: 10, backlog_resume: 5, blocked_max: DEADLINE };
+        let state = ApiState {
+            intake: self.has_intake.then(|| Arc::clone(&intake) as _),
+            buffer,
+            receipts: Arc::new(MemoryLog::default()),
+            quarantine: Arc::new(MemoryLog::default()),
+            runs: Arc::clone(&runs) as _,
+            committed: runs.committed.subscribe(),
+            clock: Arc::new(self.clock),
+            board: board.clone(),
+            flow: OutputFlow::new(flow_limits),
+            metrics: Metrics { render: Arc::new(|| "up 1\n".to_owned()), content_type: "text/test" },
+            version: "1.2.3",
+            limits: self.limits,
+            shutdown: shutdown.clone(),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(serve(listener, router(state), self.limits, shutdown.clone()));
+        Service { address, client: reqwest::Client::new(), intake, runs, board, shutdown, server }
+    }
+}
+
+impl Service {
+    async fn start() -> Self {
+        Setup::default().start().await
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        Answer::of(self.client.get(self.url(path)).send().await.unwrap()).await
+    }
+
+    /// Posts lines, numbered from `sequence` on by the producer `p` if given.
+    async fn post(&self, body: impl Into<reqwest::Body>, sequence: Option<u64>) -> Answer {
+        let mut request = self.client.post(self.url("/api/v1/receipts")).body(body);
+        request = request.header("content-type", "application/x-ndjson");
+        if let Some(sequence) = sequence {
+            request = request.header("orchestrator-producer", "p").header("orchestrator-sequence", sequence);
+        }
+        Answer::of(request.send().await.unwrap()).await
+    }
+
+    /// Sends bytes and reads until the server closes or `enough` says so.
+    async fn raw(&self, bytes: &[u8], enough: impl Fn(&str) -> bool) -> String {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        let mut answer = Vec::new();
+        let reading = async {
+            while stream.read_buf(&mut answer).await.unwrap_or(0) > 0 {
+                if enough(&String::from_utf8_lossy(&answer)) {
+                    break;
+                }
+            }
+        };
+        tokio::time::timeout(DEADLINE, reading).await.expect("the server neither answers nor closes");
+        String::from_utf8(answer).unwrap()
+    }
+}
+
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    headers: reqwest::header::HeaderMap,
+    text: String,
+}
+
+impl Answer {
+    async fn of(response: reqwest::Response) -> Self {
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Self { status, headers, text: response.text().await.unwrap() }
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.text).unwrap()
+    }
+
+    /// Asserts a problem of this status and word; returns its detail.
+    #[track_caller]
+    fn problem(&self, status: u16, word: &str) -> String {
+        let json = self.json();
+        assert_eq!((self.status, json["type"].as_str()), (status, Some(word)), "{}", self.text);
+        assert_eq!(json["status"], status);
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        assert_eq!(self.header("cache-control"), "no-store");
+        assert!(json["title"].is_string());
+        json["detail"].as_str().unwrap().to_owned()
+    }
+}
+
+/// Waits until `holds`.
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let waiting = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, waiting).await.unwrap_or_else(|_| panic!("never: {what}"));
+}

@@ -1,0 +1,90 @@
+//! Connections: their bounds and their end.
+
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::fakes::Mood;
+use super::*;
+
+const GET: &[u8] = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n";
+
+async fn with(limits: HttpLimits) -> Service {
+    Setup { limits, ..Setup::default() }.start().await
+}
+
+#[tokio::test]
+async fn a_head_that_never_ends_and_an_idle_connection_are_closed() {
+    let service =
+        with(HttpLimits { header_timeout: Duration::from_millis(100), ..HttpLimits::default() }).await;
+
+    assert_eq!(service.raw(b"", |_| false).await, "");
+    assert_eq!(service.raw(b"GET /livez HT", |_| false).await, "");
+    let answered = service.raw(GET, |_| false).await;
+
+    assert!(answered.starts_with("HTTP/1.1 200 "), "{answered}");
+}
+
+#[tokio::test]
+async fn a_head_beyond_its_bounds_is_refused() {
+    let service = Service::start().await;
+    let long = format!("GET /livez HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(33_000));
+    let many = format!("GET /livez HTTP/1.1\r\n{}\r\n", "x: y\r\n".repeat(200));
+
+    for head in [long, many] {
+        let answer = service.raw(head.as_bytes(), |text| text.contains("\r\n")).await;
+        assert!(answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn further_connections_wait_until_one_has_ended() {
+    let service = with(HttpLimits { connections_max: 1, ..HttpLimits::default() }).await;
+    let mut first = TcpStream::connect(service.address).await.unwrap();
+    first.write_all(GET).await.unwrap();
+    first.readable().await.unwrap();
+
+    let second = service.raw(GET, |text| text.contains("alive"));
+    let mut second = Box::pin(second);
+    let early = tokio::time::timeout(Duration::from_millis(100), second.as_mut()).await;
+    assert!(early.is_err(), "a second connection was served beside the first");
+    drop(first);
+
+    assert!(second.await.starts_with("HTTP/1.1 200 "));
+}
+
+#[tokio::test]
+async fn a_request_in_progress_is_answered_after_the_shutdown_began() {
+    let service = Service::start().await;
+    let mut stream = TcpStream::connect(service.address).await.unwrap();
+    let head = b"POST /api/v1/receipts HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\nexpect: 100-continue\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    // The server asks for the body once the request is being handled.
+    stream.readable().await.unwrap();
+
+    service.shutdown.cancel();
+    until("new connections are refused", async || TcpStream::connect(service.address).await.is_err()).await;
+    stream.write_all(b"{}").await.unwrap();
+
+    let mut answer = String::new();
+    tokio::time::timeout(DEADLINE, stream.read_to_string(&mut answer)).await.expect("closed").unwrap();
+    assert!(answer.contains("\"appended\":1"), "{answer}");
+    tokio::time::timeout(DEADLINE, service.server).await.expect("the server ends").unwrap();
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_end_is_cut_off_after_the_drain_time() {
+    let service =
+        with(HttpLimits { drain_timeout: Duration::from_millis(50), ..HttpLimits::default() }).await;
+    service.intake.set(Mood::Hangs);
+    let (client, url) = (service.client.clone(), service.url("/api/v1/receipts"));
+    let request = client.post(url).header("content-type", "application/json").body("{}");
+    let request = tokio::spawn(request.send());
+    until("the request is handled", async || service.intake.waiting() == 1).await;
+
+    service.shutdown.cancel();
+
+    tokio::time::timeout(DEADLINE, service.server).await.expect("the server ends").unwrap();
+    assert!(request.await.unwrap().is_err());
+}

@@ -1,0 +1,82 @@
+//! Probes, health, metrics and the front page.
+
+use orchestrator_actors::status::{Condition, Lifecycle};
+use serde_json::json;
+
+use super::fakes::End;
+use super::*;
+
+#[tokio::test]
+async fn readiness_names_what_is_in_the_way() {
+    let service = Service::start().await;
+    let ready = service.get("/readyz").await;
+    assert_eq!((ready.status, ready.json()), (200, json!({"ready": true, "reasons": []})));
+
+    service.board.raise(Condition::SymbolHalted("A".to_owned()), "5 restarts");
+    assert_eq!(service.get("/readyz").await.status, 200);
+
+    service.board.raise(Condition::SourceDown("feed".to_owned()), "refused");
+    let answer = service.get("/readyz").await;
+    assert_eq!(answer.status, 503);
+    let reason = json!({"condition": "source_down", "subject": "feed", "detail": "refused"});
+    assert_eq!(answer.json(), json!({"ready": false, "reasons": [reason]}));
+    assert_eq!(answer.header("cache-control"), "no-store");
+
+    service.board.clear(&Condition::SourceDown("feed".to_owned()));
+    service.board.enter(Lifecycle::Drained);
+    assert_eq!(service.get("/readyz").await.json()["reasons"][0]["condition"], "not_running");
+    assert_eq!(service.get("/livez").await.status, 200);
+}
+
+#[tokio::test]
+async fn health_tells_the_lifecycle_the_version_and_the_counts() {
+    let service = Service::start().await;
+    service.runs.run("A", End::Truth).await;
+    for symbol in 0..150 {
+        service.board.raise(Condition::SymbolHalted(symbol.to_string()), "");
+    }
+
+    let health = service.get("/health").await.json();
+
+    assert_eq!((&health["lifecycle"], &health["version"]), (&json!("degraded"), &json!("1.2.3")));
+    assert_eq!((&health["ready"], &health["conditions_total"]), (&json!(true), &json!(150)));
+    assert_eq!(health["conditions"].as_array().unwrap().len(), 100);
+    assert_eq!(
+        (&health["logs"]["runs"]["tail"], &health["logs"]["receipts"]["tail"]),
+        (&json!(2), &json!(0))
+    );
+    assert_eq!(health["outputs"]["backlog"], 0);
+}
+
+#[tokio::test]
+async fn metrics_have_their_content_type_and_the_front_page_lists_every_path() {
+    let service = Service::start().await;
+
+    let metrics = service.get("/metrics").await;
+    let index = service.get("/").await;
+
+    assert_eq!((metrics.header("content-type"), metrics.text.as_str()), ("text/test", "up 1\n"));
+    assert!(index.header("content-type").starts_with("text/html"));
+    for path in [
+        "/api/v1/receipts",
+        "/api/v1/producers/",
+        "/api/v1/events",
+        "/livez",
+        "/readyz",
+        "/health",
+        "/metrics",
+    ] {
+        assert!(index.text.contains(path), "{path}");
+    }
+    assert!(!index.text.contains("https://") && !index.text.contains("src="), "no outside assets");
+}
+
+#[tokio::test]
+async fn other_paths_and_methods_are_problems_too() {
+    let service = Service::start().await;
+
+    service.get("/api/v2").await.problem(404, "not_found");
+    let answer = service.get("/api/v1/receipts").await;
+    answer.problem(405, "method_not_allowed");
+    assert_eq!(answer.header("allow"), "POST");
+}
