@@ -25,3 +25,6 @@ pub mod flow;
 pub mod group_commit;
 mod recovery;
 pub mod status;
+
+#[cfg(feature = "testkit")]
+pub mod testkit;

@@ -1,0 +1,119 @@
+//! A fan-out that records, and fails as it is told.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use orchestrator_kernel::ports::fan_out::{FanOut, OutputMessage, PublishError};
+
+use super::crash::CrashPoint;
+
+/// What one attempt does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Publish {
+    /// Fails with this many messages taken, all of them confirmed.
+    FailAfter(usize),
+    /// Takes the messages, but is not answered.
+    Hang,
+    /// Panics.
+    Panic,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    taken: Vec<OutputMessage>,
+    next: VecDeque<Publish>,
+    always: Option<Publish>,
+    attempts: u64,
+}
+
+/// What subscribers got, in the order of arrival, repetitions included.
+#[derive(Clone, Debug, Default)]
+pub struct Outputs(Arc<Mutex<Inner>>);
+
+impl Outputs {
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the next attempts do this.
+    pub fn next(&self, acts: impl IntoIterator<Item = Publish>) {
+        self.inner().next.extend(acts);
+    }
+
+    /// Lets every further attempt do this; `None`: work.
+    pub fn always(&self, act: Option<Publish>) {
+        self.inner().always = act;
+    }
+
+    /// Everything that arrived.
+    #[must_use]
+    pub fn taken(&self) -> Vec<OutputMessage> {
+        self.inner().taken.clone()
+    }
+
+    /// Attempts made.
+    #[must_use]
+    pub fn attempts(&self) -> u64 {
+        self.inner().attempts
+    }
+
+    /// What a consumer keeps: the first message of each `message_id`.
+    #[must_use]
+    pub fn deduplicated(&self) -> Vec<OutputMessage> {
+        let mut seen = std::collections::BTreeSet::new();
+        self.taken().into_iter().filter(|message| seen.insert(message.message_id())).collect()
+    }
+
+    /// Distinct messages that arrived.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.deduplicated().len()
+    }
+
+    /// Whether nothing arrived.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.inner().taken.is_empty()
+    }
+}
+
+/// The fan-out of one process.
+#[derive(Debug)]
+pub struct RecordingFanOut {
+    /// Where messages go.
+    pub outputs: Outputs,
+    /// When the process ends.
+    pub crash: CrashPoint,
+}
+
+#[async_trait]
+impl FanOut for RecordingFanOut {
+    fn name(&self) -> &str {
+        "recording"
+    }
+
+    async fn publish(&mut self, messages: &[OutputMessage]) -> Result<(), PublishError> {
+        self.crash.step().await;
+        let act = {
+            let mut inner = self.outputs.inner();
+            inner.attempts += 1;
+            inner.next.pop_front().or(inner.always)
+        };
+        let taken = match act {
+            None | Some(Publish::Hang) => messages.len(),
+            Some(Publish::FailAfter(count)) => count.min(messages.len()),
+            Some(Publish::Panic) => panic!("the fan-out panics, as told"),
+        };
+        self.outputs.inner().taken.extend(messages.iter().take(taken).cloned());
+        self.crash.step().await;
+        match act {
+            None => Ok(()),
+            Some(Publish::Hang) => std::future::pending().await,
+            Some(Publish::FailAfter(_) | Publish::Panic) => {
+                let detail = "as told".to_owned();
+                Err(PublishError { fan_out: "recording".to_owned(), detail, confirmed: taken })
+            }
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! Ports for tests: in memory, scripted, and able to fail in every way that their contracts name.
+//!
+//! A [`TestTree`] holds them across restarts of the tree, as disks and brokers would; a [`CrashPoint`] ends a process
+//! between any two effects.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "test support: a broken test must stop loudly")]
+
+mod clocks;
+mod crash;
+mod engine;
+mod fan_out;
+mod ledger;
+mod logs;
+mod receipts;
+mod source;
+mod tree;
+mod verify;
+
+pub use clocks::{LockstepClock, ManualClock};
+pub use crash::{CrashPoint, Rng};
+pub use engine::{Act, TestEngine};
+pub use fan_out::{Outputs, Publish, RecordingFanOut};
+pub use ledger::{Baseline, Counts, Ledger};
+pub use logs::{FaultyLog, OnAppend, receipts_of, runs_of};
+pub use receipts::{item, snapshot, trade};
+pub use source::{SourceAct, TestSource};
+pub use tree::{TestClock, TestTree, eventually, settings};
+pub use verify::{check_logs, message_bodies, replayed_bodies, without_publish_time};

@@ -1,0 +1,219 @@
+//! A tree on ports in memory that survive it.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use orchestrator_kernel::cadence::Cadence;
+use orchestrator_kernel::ids::EngineMode;
+use orchestrator_kernel::ports::checkpoint::{CheckpointStore, MemoryCheckpoints};
+use orchestrator_kernel::ports::clock::Clock;
+use orchestrator_kernel::ports::fan_out::FanOut;
+use orchestrator_kernel::ports::source::SourceFactory;
+use orchestrator_kernel::restart::{BeyondIntensity, Restart, RestartPolicy};
+use orchestrator_kernel::retry::RetrySchedule;
+use orchestrator_kernel::run::RunIndex;
+
+use super::clocks::{LockstepClock, ManualClock};
+use super::crash::CrashPoint;
+use super::engine::TestEngine;
+use super::fan_out::{Outputs, RecordingFanOut};
+use super::ledger::{Baseline, Ledger};
+use super::logs::{FaultyLog, runs_of};
+use super::source::TestSource;
+use super::verify::{check_logs, message_bodies, replayed_bodies};
+use crate::fatal::Fatal;
+use crate::flow::FlowLimits;
+use crate::group_commit::BatchLimits;
+use crate::scheduler::Universe;
+use crate::tree::{Ports, SYMBOL_RUNNER, Settings, Tree};
+
+/// Which clock a tree gets.
+#[derive(Clone, Debug)]
+pub enum TestClock {
+    /// The test sets it; it goes on across restarts.
+    Manual(Arc<ManualClock>),
+    /// Receipts drive it; each start gets a new one.
+    Lockstep,
+}
+
+/// Everything outside the tree.
+#[derive(Debug)]
+pub struct TestTree {
+    /// The receipt log.
+    pub receipts: Arc<FaultyLog>,
+    /// The quarantine.
+    pub quarantine: Arc<FaultyLog>,
+    /// The run log.
+    pub runs: Arc<FaultyLog>,
+    /// Checkpoints and cursor.
+    pub checkpoints: Arc<MemoryCheckpoints>,
+    /// The engine.
+    pub engine: Arc<TestEngine>,
+    /// What subscribers got.
+    pub outputs: Outputs,
+    /// The sources.
+    pub sources: Vec<Arc<TestSource>>,
+    /// The clock.
+    pub clock: TestClock,
+    /// The configuration.
+    pub settings: Settings,
+    /// The telemetry of the last start, and what was open before it.
+    pub ledger: Mutex<(Arc<Ledger>, Baseline)>,
+}
+
+/// Boundaries every second, taken 100 ms later; two attempts and small limits, so that tests reach them.
+#[must_use]
+pub fn settings(symbols: &[&str]) -> Settings {
+    let ms = Duration::from_millis;
+    let retry = |min, max, max_attempts| RetrySchedule {
+        min: ms(min),
+        max: ms(max),
+        max_attempts,
+        max_elapsed: Duration::from_secs(3600),
+    };
+    Settings {
+        cadence: Cadence::Boundary { interval_ms: 1000, delay_ms: 100 },
+        catch_up_max: 10,
+        runs_queued_max: 4,
+        universe: Universe::Listed(symbols.iter().map(|symbol| (*symbol).into()).collect()),
+        engine_mode: EngineMode::Truth,
+        engine_retry: retry(100, 400, 3),
+        engine_deadline: ms(500),
+        batch: BatchLimits { records: 64, bytes: 1 << 20 },
+        resend: retry(10, 100, 20),
+        checkpoint_every_receipts: 1 << 40,
+        checkpoint_every_runs: 1 << 40,
+        reopen_after: ms(50),
+        in_flight_receipts_max: 64,
+        in_flight_bytes_max: 1 << 20,
+        receipt_bytes_max: 4096,
+        batches_in_flight_max: 4,
+        source_restart: RestartPolicy {
+            restart: Restart::Transient,
+            restarts_max: 3,
+            period: Duration::from_secs(60),
+            backoff_min: ms(100),
+            backoff_max: ms(1000),
+            beyond: BeyondIntensity::Halt,
+        },
+        runner_restart: SYMBOL_RUNNER,
+        publish_batch_max: 64,
+        publish_retry: retry(100, 800, 3),
+        publish_attempt_max: ms(1000),
+        flow: FlowLimits { backlog_max: 8, backlog_resume: 2, blocked_max: Duration::from_secs(30) },
+    }
+}
+
+impl TestTree {
+    /// A tree with one source named `feed`.
+    #[must_use]
+    pub fn new(settings: Settings, clock: TestClock) -> Self {
+        Self {
+            receipts: Arc::default(),
+            quarantine: Arc::default(),
+            runs: Arc::default(),
+            checkpoints: Arc::default(),
+            engine: Arc::default(),
+            outputs: Outputs::default(),
+            sources: vec![TestSource::named("feed")],
+            clock,
+            settings,
+            ledger: Mutex::default(),
+        }
+    }
+
+    /// The first source.
+    #[must_use]
+    pub fn feed(&self) -> &Arc<TestSource> {
+        &self.sources[0]
+    }
+
+    /// The telemetry of the last start.
+    #[must_use]
+    pub fn ledger(&self) -> Arc<Ledger> {
+        Arc::clone(&self.ledger.lock().expect("tests do not panic with it").0)
+    }
+
+    /// Starts a tree on what is there.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tree::start`].
+    pub async fn try_start(&self, crash: &CrashPoint) -> Result<Tree, Fatal> {
+        let ledger = Arc::new(Ledger::default());
+        let before = self.baseline().await;
+        *self.ledger.lock().expect("tests do not panic with it") = (Arc::clone(&ledger), before);
+        for log in [&self.receipts, &self.quarantine, &self.runs] {
+            log.set_crash(crash);
+        }
+        self.engine.set_crash(crash);
+        self.sources.iter().for_each(|source| source.set_crash(crash));
+        let fan_out = RecordingFanOut { outputs: self.outputs.clone(), crash: crash.clone() };
+        let clock: Arc<dyn Clock> = match &self.clock {
+            TestClock::Manual(clock) => Arc::clone(clock) as _,
+            TestClock::Lockstep => Arc::new(LockstepClock::default()),
+        };
+        let ports = Ports {
+            receipts: Arc::clone(&self.receipts) as _,
+            quarantine: Arc::clone(&self.quarantine) as _,
+            runs: Arc::clone(&self.runs) as _,
+            checkpoints: Arc::clone(&self.checkpoints) as _,
+            clock,
+            engine: Arc::clone(&self.engine) as _,
+            fan_outs: Arc::new(tokio::sync::Mutex::new(vec![Box::new(fan_out) as Box<dyn FanOut>])),
+            sources: self.sources.iter().map(|source| Arc::clone(source) as Arc<dyn SourceFactory>).collect(),
+            observer: ledger,
+        };
+        Tree::start(ports, &self.settings).await
+    }
+
+    /// Starts a tree that must start, and waits until it is ready.
+    pub async fn start(&self) -> Tree {
+        let tree = self.try_start(&CrashPoint::never()).await.expect("the tree starts");
+        eventually("the tree is ready", || tree.board.read().ready).await;
+        tree
+    }
+
+    async fn baseline(&self) -> Baseline {
+        let mut index = RunIndex::default();
+        for record in runs_of(&self.runs).await {
+            index.admit(&record).expect("a log that a tree wrote");
+        }
+        let (started, completed, failed) = index.counts();
+        let cursor = self.checkpoints.load("published").await.expect("in memory");
+        let published = cursor.map_or(0, |bytes| {
+            u64::from_le_bytes(bytes[8..16].try_into().expect("sixteen bytes"))
+        });
+        Baseline { open_runs: started - completed - failed, backlog: index.outputs() - published }
+    }
+
+    /// Checks everything that must hold at rest: the logs, their replay against what was published, the telemetry.
+    pub async fn check(&self) {
+        let (receipts, runs) = (self.receipts.records().await, runs_of(&self.runs).await);
+        check_logs(&receipts, &runs);
+        assert_eq!(
+            message_bodies(&self.outputs.deduplicated()),
+            replayed_bodies(&receipts, &runs),
+            "REP-1, OUT-1"
+        );
+        let (ledger, before) = {
+            let guard = self.ledger.lock().expect("tests do not panic with it");
+            (Arc::clone(&guard.0), guard.1)
+        };
+        ledger.check_at_rest(before);
+    }
+}
+
+/// Waits until `holds`, at most two minutes of the runtime's time.
+///
+/// # Panics
+///
+/// It did not come to hold.
+pub async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let waited = tokio::time::timeout(Duration::from_secs(120), async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "in vain: {what}");
+}

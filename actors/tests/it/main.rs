@@ -1,0 +1,11 @@
+//! The real supervision tree on ports in memory: what it does on good days, on bad ones, and across crashes.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a broken test must stop loudly")]
+
+mod common;
+
+mod backpressure;
+mod crash;
+mod happy;
+mod rules;
+mod shutdown;
+mod supervision;
