@@ -3,7 +3,7 @@
 //! It knows no business. Its handlers never wait for I/O: a child is started by a task of its own, whose result comes
 //! back as a message, so that the exits of its siblings are handled meanwhile.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
@@ -81,6 +81,9 @@ struct Child {
     budget: RestartBudget,
 }
 
+/// How a child ended: the reason of a normal end, or the error.
+type Ended = Result<String, ActorProcessingErr>;
+
 /// What a supervisor remembers between messages.
 pub struct SupervisorState {
     name: &'static str,
@@ -88,8 +91,8 @@ pub struct SupervisorState {
     observer: Arc<dyn Observer>,
     children: BTreeMap<String, Child>,
     running: BTreeMap<ActorId, String>,
-    /// Exits that came before the message that tells which child had been started.
-    early: BTreeSet<ActorId>,
+    /// Exits that came before the message that tells which child had been started: exits overtake messages.
+    early: BTreeMap<ActorId, Ended>,
     since: Instant,
     stopping: bool,
 }
@@ -114,7 +117,7 @@ impl Actor for Supervisor {
             observer,
             children: BTreeMap::new(),
             running: BTreeMap::new(),
-            early: BTreeSet::new(),
+            early: BTreeMap::new(),
             since: Instant::now(),
             stopping: false,
         };
@@ -147,8 +150,8 @@ impl Actor for Supervisor {
                 }
             }
             SupervisorMsg::Started(name, Ok(cell)) => {
-                if state.early.remove(&cell.get_id()) {
-                    return state.exited(&me, &name, Exit::Failed, "ended right after its start");
+                if let Some(ended) = state.early.remove(&cell.get_id()) {
+                    return state.ended(&me, &name, ended);
                 }
                 state.running.insert(cell.get_id(), name);
             }
@@ -170,13 +173,10 @@ impl Actor for Supervisor {
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => return Ok(()),
         };
         let Some(name) = state.running.remove(&cell.get_id()) else {
-            state.early.insert(cell.get_id());
+            state.early.insert(cell.get_id(), ended);
             return Ok(());
         };
-        match ended {
-            Ok(reason) => state.exited(&me, &name, Exit::Normal, &reason),
-            Err(error) => state.failed(&me, &name, &error),
-        }
+        state.ended(&me, &name, ended)
     }
 }
 
@@ -200,6 +200,18 @@ impl SupervisorState {
     fn note_fatal(&self, child: &str, error: &ActorProcessingErr) {
         if let Some(fatal) = error.downcast_ref::<Fatal>() {
             self.fatal.put(fatal.kind, format!("{child}: {}", Chain(fatal)));
+        }
+    }
+
+    fn ended(
+        &mut self,
+        me: &ActorRef<SupervisorMsg>,
+        name: &str,
+        ended: Ended,
+    ) -> Result<(), ActorProcessingErr> {
+        match ended {
+            Ok(reason) => self.exited(me, name, Exit::Normal, &reason),
+            Err(error) => self.failed(me, name, &error),
         }
     }
 
