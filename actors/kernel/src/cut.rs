@@ -34,13 +34,22 @@ pub struct Slice {
     counts: BTreeMap<EventType, u64>,
     candidates: BTreeMap<TsMs, IngestSeq>,
     latest_snapshot: Option<(IngestSeq, Bytes)>,
+    /// The symbol's first receipt: where its first cut starts, also when that cut was taken but never run.
+    first: Option<IngestSeq>,
 }
 
 impl Slice {
     /// An empty slice from `start` on. Snapshots at or before `floor`, the last engine timestamp, can never be selected.
     #[must_use]
     pub const fn starting_at(start: IngestSeq, floor: Option<TsMs>) -> Self {
-        Self { start, floor, counts: BTreeMap::new(), candidates: BTreeMap::new(), latest_snapshot: None }
+        Self {
+            start,
+            floor,
+            counts: BTreeMap::new(),
+            candidates: BTreeMap::new(),
+            latest_snapshot: None,
+            first: None,
+        }
     }
 
     /// Takes one receipt of the symbol, in log order.
@@ -232,13 +241,14 @@ impl CutBook {
 
     fn file(&mut self, symbol: &str, kind: &str, snapshot: Option<TsMs>, seq: IngestSeq, event: &[u8]) {
         if let Some(slice) = self.slices.get_mut(symbol) {
+            slice.first = slice.first.or(Some(seq));
             if slice.start <= seq {
                 slice.observe(kind, snapshot, seq, event);
             }
             return;
         }
         let symbol = Symbol::from(symbol);
-        let mut slice = Slice::starting_at(seq, None);
+        let mut slice = Slice { first: Some(seq), ..Slice::starting_at(seq, None) };
         slice.observe(kind, snapshot, seq, event);
         self.discovered.push(symbol.clone());
         self.slices.insert(symbol, slice);
@@ -348,7 +358,7 @@ impl CutBook {
 
     /// A first cut starts at the symbol's first receipt, which its slice knows: no need to search the log for it.
     fn located(&self, request: CutRequest) -> CutRequest {
-        let first = self.slices.get(request.symbol.as_str()).map(|slice| slice.start);
+        let first = self.slices.get(request.symbol.as_str()).and_then(|slice| slice.first);
         CutRequest { start: request.start.or(first), ..request }
     }
 
@@ -368,11 +378,17 @@ impl CutBook {
                     self.slices.insert(request.symbol.clone(), fresh);
                     Slice::starting_at(end.next(), request.floor)
                 }
-                Some(slice) if request.start.is_none_or(|start| start == slice.start) => {
-                    std::mem::replace(slice, fresh)
+                // A first cut of a symbol that has no receipt yet, taken again.
+                Some(slice) if request.start.or(slice.first).is_none() => {
+                    *slice = fresh;
+                    Slice::starting_at(end.next(), request.floor)
+                }
+                Some(slice) if request.start.or(slice.first) == Some(slice.start) => {
+                    let first = slice.first;
+                    std::mem::replace(slice, Slice { first, ..fresh })
                 }
                 None | Some(_) => {
-                    missing.push(request);
+                    missing.push(self.located(request));
                     continue;
                 }
             };
@@ -383,7 +399,8 @@ impl CutBook {
 
     /// Puts back what a rebuild found after its end.
     pub fn restore(&mut self, symbol: Symbol, slice: Slice) {
-        self.slices.insert(symbol, slice);
+        let first = self.slices.get(symbol.as_str()).and_then(|slice| slice.first);
+        self.slices.insert(symbol, Slice { first, ..slice });
     }
 
     /// The form that a checkpoint keeps.
@@ -399,14 +416,17 @@ impl CutBook {
             slices: whole
                 .slices
                 .into_iter()
-                .map(|(symbol, slice)| (symbol, (slice.start, slice.floor, slice.counts, slice.candidates)))
+                .map(|(symbol, slice)| {
+                    (symbol, (slice.start, slice.floor, slice.counts, slice.candidates, slice.first))
+                })
                 .collect(),
         }
     }
 }
 
-/// A symbol's slice in a checkpoint: start, floor, counts, candidates.
-type SliceCheckpoint = (IngestSeq, Option<TsMs>, BTreeMap<EventType, u64>, BTreeMap<TsMs, IngestSeq>);
+/// A symbol's slice in a checkpoint: start, floor, counts, candidates, first receipt.
+type SliceCheckpoint =
+    (IngestSeq, Option<TsMs>, BTreeMap<EventType, u64>, BTreeMap<TsMs, IngestSeq>, Option<IngestSeq>);
 
 /// A [`CutBook`] as of one position, so that a start need not read the log from its beginning.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -422,8 +442,8 @@ impl BookCheckpoint {
     /// The book as it was.
     #[must_use]
     pub fn into_book(self) -> CutBook {
-        let slices = self.slices.into_iter().map(|(symbol, (start, floor, counts, candidates))| {
-            (symbol, Slice { start, floor, counts, candidates, latest_snapshot: None })
+        let slices = self.slices.into_iter().map(|(symbol, (start, floor, counts, candidates, first))| {
+            (symbol, Slice { start, floor, counts, candidates, latest_snapshot: None, first })
         });
         CutBook {
             tail: self.tail,
