@@ -198,7 +198,7 @@ impl SupervisorState {
     }
 
     fn note_fatal(&self, child: &str, error: &ActorProcessingErr) {
-        if let Some(fatal) = error.downcast_ref::<Fatal>() {
+        if let Some(fatal) = fatal_in(error.as_ref()) {
             self.fatal.put(fatal.kind, format!("{child}: {}", Chain(fatal)));
         }
     }
@@ -223,7 +223,7 @@ impl SupervisorState {
         error: &ActorProcessingErr,
     ) -> Result<(), ActorProcessingErr> {
         let why = Chain(error.as_ref()).to_string();
-        if error.is::<Fatal>() && !self.stopping {
+        if fatal_in(error.as_ref()).is_some() && !self.stopping {
             self.note_fatal(name, error);
             tracing::error!(actor = name, supervisor = self.name, reason = why, "actor failed for good");
             return Err(why.into());
@@ -269,4 +269,10 @@ impl SupervisorState {
         }
         Ok(())
     }
+}
+
+/// The fatal failure in the error's chain of causes: what fails at its start comes wrapped.
+fn fatal_in<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Fatal> {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.find_map(|error| error.downcast_ref::<Fatal>())
 }
