@@ -38,6 +38,16 @@ pub enum PublisherMsg {
 /// The fan-outs, shared with the next incarnation of the publisher.
 pub type FanOuts = Arc<Mutex<Vec<Box<dyn FanOut>>>>;
 
+/// How far publishing has come in this process, for the next incarnation of the publisher: the saved cursor lags.
+#[derive(Clone, Debug, Default)]
+pub struct Reached(Arc<std::sync::Mutex<Cursor>>);
+
+impl Reached {
+    fn cursor(&self) -> std::sync::MutexGuard<'_, Cursor> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
 /// What the publisher needs; cloned for each start.
 #[derive(Clone)]
 pub struct PublisherArgs {
@@ -49,6 +59,8 @@ pub struct PublisherArgs {
     pub fan_outs: FanOuts,
     /// Where the cursor is saved.
     pub checkpoints: Arc<dyn CheckpointStore>,
+    /// Where an earlier incarnation ended.
+    pub reached: Reached,
     /// Run records that are published together, at most.
     pub batch_max: usize,
     /// How failed publishing is tried again; when it is exhausted the service is degraded and keeps trying at `max`.
@@ -66,7 +78,7 @@ pub struct PublisherArgs {
 }
 
 /// How far publishing has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Cursor {
     /// The last run record whose outputs are all confirmed.
     run_seq: RunSeq,
@@ -129,7 +141,8 @@ impl Actor for Publisher {
         args: PublisherArgs,
     ) -> Result<PublisherState, ActorProcessingErr> {
         let saved = args.checkpoints.load(CURSOR).await?;
-        let cursor = saved.and_then(|bytes| Cursor::from_bytes(&bytes)).unwrap_or_default();
+        let saved = saved.and_then(|bytes| Cursor::from_bytes(&bytes)).unwrap_or_default();
+        let cursor = saved.max(*args.reached.cursor());
         args.flow.set_published(cursor.outputs);
         let mut committed = args.committed.clone();
         committed.mark_changed();
@@ -143,7 +156,7 @@ impl Actor for Publisher {
         Ok(PublisherState {
             args,
             cursor,
-            saved: cursor,
+            saved,
             saved_at: now,
             attempts: 0,
             waiting: false,
@@ -251,6 +264,7 @@ impl PublisherState {
             self.args.observer.observe(&Observation::PublishLatency { seconds });
         }
         self.cursor = Cursor { run_seq: reached, outputs: self.cursor.outputs + messages.len() as u64 };
+        *self.args.reached.cursor() = self.cursor;
         self.args.flow.set_published(self.cursor.outputs);
         self.attempts = 0;
         if self.args.board.clear(&Condition::PublishDegraded) {

@@ -35,7 +35,7 @@ use crate::fatal::{Chain, Fatal, FatalKind};
 use crate::flow::{FlowLimits, OutputFlow};
 use crate::group_commit::BatchLimits;
 use crate::ingest::{Credits, Ingest, IngestArgs, Sources};
-use crate::publisher::{FanOuts, Publisher, PublisherArgs, PublisherMsg};
+use crate::publisher::{FanOuts, Publisher, PublisherArgs, PublisherMsg, Reached};
 use crate::run_log::{Committed, RunLog, RunLogArgs, RunLogMsg};
 use crate::runners::Runners;
 use crate::scheduler::{Scheduler, SchedulerArgs, SchedulerMsg, Universe};
@@ -450,6 +450,7 @@ impl Plan {
             committed: self.committed.subscribe(),
             fan_outs: Arc::clone(&self.ports.fan_outs),
             checkpoints: Arc::clone(&self.ports.checkpoints),
+            reached: Reached::default(),
             batch_max: settings.publish_batch_max,
             retry: settings.publish_retry,
             attempt_max: settings.publish_attempt_max,
