@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use orchestrator_kernel::cadence::{Cadence, Tick};
 use orchestrator_kernel::cut::CutRequest;
@@ -47,6 +48,8 @@ pub enum SchedulerMsg {
     RunnerHalted(Symbol),
     /// Receipts of new symbols are durable. Sent by the buffer.
     Discovered(Vec<Symbol>),
+    /// Wait no longer for runners that have not reported. Sent by the scheduler to itself after its start.
+    StopGathering,
     /// Look again whether publishing still holds the schedule back.
     Resume,
     /// Make no more runs; report.
@@ -111,8 +114,14 @@ pub struct SchedulerState {
     /// Ticks to be fired, oldest first. Under a driven clock one at a time.
     waiting: VecDeque<Tick>,
     timer: Option<Timer>,
+    /// The runners have not all reported yet. Meanwhile ticks wait, so that one seal serves all symbols.
+    gathering: bool,
     draining: bool,
 }
+
+/// How long a tick waits for runners that have not reported since the scheduler's start. Then it is fired for those
+/// that have; the others get it when they report (ISO-1).
+const GATHER_MAX: Duration = Duration::from_secs(1);
 
 /// Waits for the clock; ends with its owner.
 struct Timer(JoinHandle<()>);
@@ -139,8 +148,15 @@ impl Actor for Scheduler {
         let overview = args.run_log.call(RunLogMsg::Overview).await?;
         let extent = args.buffer.call(BufferMsg::Extent).await?;
         let (next, waiting) = first_ticks(&args, &overview, &extent);
-        let mut state =
-            SchedulerState { args, lanes: BTreeMap::new(), next, waiting, timer: None, draining: false };
+        let mut state = SchedulerState {
+            args,
+            lanes: BTreeMap::new(),
+            next,
+            waiting,
+            timer: None,
+            gathering: true,
+            draining: false,
+        };
         let symbols = match &state.args.universe {
             Universe::Listed(symbols) => symbols.clone(),
             Universe::Discover { .. } => extent.symbols,
@@ -157,6 +173,7 @@ impl Actor for Scheduler {
         for symbol in state.lanes.keys() {
             state.args.runners.announce(symbol);
         }
+        me.send_after(GATHER_MAX, || SchedulerMsg::StopGathering);
         state.arm(&me)
     }
 
@@ -178,6 +195,7 @@ impl Actor for Scheduler {
                     state.admit(symbols);
                 }
             }
+            SchedulerMsg::StopGathering => state.gathering = false,
             SchedulerMsg::Resume => {}
             SchedulerMsg::Drain(reply) => {
                 state.draining = true;
@@ -198,8 +216,9 @@ fn first_ticks(args: &SchedulerArgs, overview: &Overview, extent: &Extent) -> (O
             let again = args.cadence.planned_at(last);
             (Some(args.cadence.after(last)), VecDeque::from([again]))
         }
-        (None, Some(first)) if args.clock.is_driven() => (Some(args.cadence.first(first)), VecDeque::new()),
-        (None, _) => (args.clock.now().map(|now| args.cadence.first(now)), VecDeque::new()),
+        // Nothing was run yet: the schedule begins with the log, so that a crash before the first run moves no tick.
+        (None, Some(first)) => (Some(args.cadence.first(first)), VecDeque::new()),
+        (None, None) => (args.clock.now().map(|now| args.cadence.first(now)), VecDeque::new()),
     }
 }
 
@@ -254,7 +273,7 @@ impl SchedulerState {
         let due = self.args.cadence.due(next, now, self.args.catch_up_max);
         if due.missed > 0 {
             tracing::warn!(missed = due.missed, "ticks were missed, more than schedule.catch_up_max");
-            self.skip(SkipReason::Missed, due.missed);
+            self.skip(SkipReason::Missed, due.missed * self.lanes.len() as u64);
         }
         self.next = Some(due.next);
         self.waiting.extend(due.ticks);
@@ -264,12 +283,16 @@ impl SchedulerState {
     /// Fires what can be fired, then waits for the next tick.
     async fn go_on(&mut self, me: &ActorRef<SchedulerMsg>) -> Result<(), ActorProcessingErr> {
         let driven = self.args.clock.is_driven();
+        self.gathering = self.gathering && !self.lanes.values().all(|lane| lane.up);
         while !self.waiting.is_empty() && !self.draining {
             let settled = self.lanes.values().all(|lane| lane.up && lane.outstanding.is_empty());
+            if self.gathering && !driven {
+                break;
+            }
             let paused = self.publish_paused();
             if driven && (!settled || paused) {
                 if paused {
-                    me.send_after(std::time::Duration::from_millis(100), || SchedulerMsg::Resume);
+                    me.send_after(Duration::from_millis(100), || SchedulerMsg::Resume);
                 }
                 return Ok(());
             }
@@ -333,18 +356,24 @@ impl SchedulerState {
         Ok(())
     }
 
-    fn requests(&self, tick: Tick, one: Option<&Symbol>) -> Vec<CutRequest> {
+    /// The cuts to be taken at `tick`. A runner that is down gets the tick when it reports, see
+    /// [`runner_up`](Self::runner_up).
+    fn requests(&mut self, tick: Tick, one: Option<&Symbol>) -> Vec<CutRequest> {
         let only_if_seen = matches!(self.args.universe, Universe::Discover { .. });
         let mut busy = 0;
         let mut requests = Vec::with_capacity(self.lanes.len());
-        for (symbol, lane) in &self.lanes {
+        for (symbol, lane) in &mut self.lanes {
             let wanted = one.is_none_or(|one| one == symbol);
             let behind = lane.floor.is_none_or(|floor| floor < tick.engine_timestamp_ms);
             if !wanted || !behind {
                 continue;
             }
-            if !lane.up || self.args.runs_queued_max <= lane.outstanding.len() {
+            if self.args.runs_queued_max <= lane.outstanding.len() {
                 busy += 1;
+                continue;
+            }
+            if !lane.up {
+                lane.outstanding.push_back(tick);
                 continue;
             }
             let (start, floor) = (lane.next_start, lane.floor);
