@@ -100,7 +100,7 @@ pub enum BufferMsg {
     /// Make these receipts durable. Sent by ingest, which keeps a bounded number of them in flight.
     Append(Batch, RpcReplyPort<Result<Appended, AppendRefused>>),
     /// Make these refused items durable. Sent by ingest *before* the receipts of the same batch.
-    Quarantine(Vec<QuarantineRecord>, RpcReplyPort<Result<(), AppendRefused>>),
+    Quarantine(Vec<QuarantineRecord>, AsideReply),
     /// Report where an origin goes on. Asked by ingest when it opens its source.
     Resume(Origin, RpcReplyPort<ResumeAt>),
     /// The next tick is planned for this time. Sent by the scheduler when it starts.
@@ -123,7 +123,7 @@ pub enum BufferMsg {
     /// A batch of receipts has landed.
     Flushed(Landed<Pending>),
     /// A batch of quarantined items has landed.
-    QuarantineFlushed(Landed<RpcReplyPort<Result<(), AppendRefused>>>),
+    QuarantineFlushed(Landed<PendingAside>),
     /// Try again whether there is room.
     Reopen,
     /// Finish what is in flight, save a checkpoint, report.
@@ -146,6 +146,24 @@ pub struct Pending {
     duplicates: usize,
     reply: RpcReplyPort<Result<Appended, AppendRefused>>,
     credit: Credit,
+}
+
+/// Whether a refused item was in the quarantine already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// From an earlier transmission: same origin, same position.
+    Before,
+    /// It was not.
+    New,
+}
+
+/// Answers for each refused item, once all are durable.
+pub type AsideReply = RpcReplyPort<Result<Vec<Known>, AppendRefused>>;
+
+/// Somebody who waits for refused items to be durable.
+pub struct PendingAside {
+    known: Vec<Known>,
+    reply: AsideReply,
 }
 
 /// A seal that waits for receipts before it.
@@ -189,7 +207,7 @@ pub struct BufferState {
     args: BufferArgs,
     book: CutBook,
     receipts: GroupCommit<Pending>,
-    quarantine: GroupCommit<RpcReplyPort<Result<(), AppendRefused>>>,
+    quarantine: GroupCommit<PendingAside>,
     quarantine_tail: Seq,
     /// Positions given to the log but not yet durable.
     assigned: BTreeMap<Origin, u64>,
@@ -393,26 +411,23 @@ impl BufferState {
         self.receipts.push(|bytes| record.encode_to(bytes));
     }
 
-    fn set_aside(
-        &mut self,
-        me: &ActorRef<BufferMsg>,
-        records: Vec<QuarantineRecord>,
-        reply: RpcReplyPort<Result<(), AppendRefused>>,
-    ) {
+    fn set_aside(&mut self, me: &ActorRef<BufferMsg>, records: Vec<QuarantineRecord>, reply: AsideReply) {
+        let mut known = Vec::with_capacity(records.len());
         for record in &records {
-            let position = record.position;
-            let known = position != 0
-                && (position <= self.book.positions().settled(&record.origin)
-                    || self.book.positions().is_quarantined_ahead(&record.origin, position));
-            if !known {
+            let positions = self.book.positions();
+            let before = record.position != 0
+                && (record.position <= positions.settled(&record.origin)
+                    || positions.is_quarantined_ahead(&record.origin, record.position));
+            known.push(if before { Known::Before } else { Known::New });
+            if !before {
                 self.quarantine.push(|bytes| record.encode_to(bytes));
             }
         }
-        match self.quarantine.wait(reply) {
+        match self.quarantine.wait(PendingAside { known, reply }) {
             None => self.queue_flush(me),
-            Some(reply) if self.quarantine.is_idle() => answer(reply, Ok(())),
-            Some(reply) => {
-                self.quarantine.wait_behind(reply);
+            Some(PendingAside { known, reply }) if self.quarantine.is_idle() => answer(reply, Ok(known)),
+            Some(pending) => {
+                self.quarantine.wait_behind(pending);
                 self.queue_flush(me);
             }
         }
@@ -494,7 +509,7 @@ impl BufferState {
     fn quarantine_flushed(
         &mut self,
         me: &ActorRef<BufferMsg>,
-        landed: Landed<RpcReplyPort<Result<(), AppendRefused>>>,
+        landed: Landed<PendingAside>,
     ) -> Result<(), Fatal> {
         match landed.result {
             Ok(()) => {
@@ -504,17 +519,18 @@ impl BufferState {
                     let record = QuarantineRecord::decode(payload)
                         .map_err(|error| Fatal::undecodable(QUARANTINE, seq.0, error))?;
                     self.book.note_quarantined(&record.origin, record.position);
-                    self.args.observer.observe(&Observation::ItemQuarantined { reason: &record.reason });
                 }
-                landed.waiters.into_iter().for_each(|reply| answer(reply, Ok(())));
+                for PendingAside { known, reply } in landed.waiters {
+                    answer(reply, Ok(known));
+                }
                 self.flush(me);
                 Ok(())
             }
             Err(AppendError::Full { detail }) => {
                 self.pause(me, QUARANTINE, &detail);
                 let given_up = self.quarantine.landed(false, self.quarantine_tail);
-                for reply in landed.waiters.into_iter().chain(given_up) {
-                    answer(reply, Err(AppendRefused::NoRoom(detail.clone())));
+                for pending in landed.waiters.into_iter().chain(given_up) {
+                    answer(pending.reply, Err(AppendRefused::NoRoom(detail.clone())));
                 }
                 Ok(())
             }

@@ -23,7 +23,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::address::{Address, Down};
-use crate::buffer::{AppendRefused, Appended, Arrival, Batch, BufferMsg, Credit};
+use crate::buffer::{AppendRefused, Appended, Arrival, Batch, BufferMsg, Credit, Known};
 use crate::status::{Condition, StatusBoard};
 
 /// What ingest can be told.
@@ -90,6 +90,12 @@ pub struct IngestArgs {
     pub board: StatusBoard,
 }
 
+impl IngestArgs {
+    fn down(&self) -> Condition {
+        Condition::SourceDown(self.factory.name().to_owned())
+    }
+}
+
 /// How many sources there are, for those who wait for their end.
 #[derive(Clone, Debug)]
 pub struct Sources {
@@ -124,24 +130,74 @@ async fn none_left(count: &watch::Sender<usize>) {
     }
 }
 
-/// Counts one ingest actor while it is up.
-struct Active(Arc<watch::Sender<usize>>);
+/// Counts one ingest actor while it is up, and shows its source as down when it goes, however it goes.
+struct Active {
+    count: Arc<watch::Sender<usize>>,
+    board: StatusBoard,
+    source: Condition,
+    /// Why it goes; `None` when that is in order.
+    why: Option<String>,
+}
 
 impl Active {
-    fn begin(sources: &Sources) -> Self {
-        sources.active.send_modify(|count| *count += 1);
-        Self(Arc::clone(&sources.active))
+    fn begin(args: &IngestArgs) -> Self {
+        args.sources.active.send_modify(|count| *count += 1);
+        Self {
+            count: Arc::clone(&args.sources.active),
+            board: args.board.clone(),
+            source: args.down(),
+            why: Some("its actor ended unexpectedly".to_owned()),
+        }
     }
 }
 
 impl Drop for Active {
     fn drop(&mut self) {
-        self.0.send_modify(|count| *count -= 1);
+        if let Some(why) = self.why.take() {
+            self.board.raise(self.source.clone(), why);
+        }
+        self.count.send_modify(|count| *count -= 1);
+    }
+}
+
+/// Received items whose fate is open. What is open still when it is dropped was not stored, or not known to be: then
+/// upstream keeps it, and it counts as refused.
+struct OpenItems {
+    observer: Arc<dyn Observer>,
+    left: u64,
+}
+
+impl OpenItems {
+    fn received(observer: &Arc<dyn Observer>, count: usize) -> Self {
+        let count = count as u64;
+        observer.observe(&Observation::ItemsReceived { count });
+        Self { observer: Arc::clone(observer), left: count }
+    }
+
+    /// Tells what became of `count` of them.
+    fn settled(&mut self, count: u64, fate: &Observation<'_>) {
+        self.left = self.left.saturating_sub(count);
+        self.observer.observe(fate);
+    }
+
+    fn duplicate(&mut self, count: usize) {
+        let count = count as u64;
+        if count > 0 {
+            self.settled(count, &Observation::ItemsDuplicate { count });
+        }
+    }
+}
+
+impl Drop for OpenItems {
+    fn drop(&mut self) {
+        if self.left > 0 {
+            self.observer.observe(&Observation::ItemsRefused { count: self.left });
+        }
     }
 }
 
 /// A batch in flight: what will become of it.
-type InFlight = BoxFuture<'static, (u64, usize, Settlement)>;
+type InFlight = BoxFuture<'static, (u64, Settlement)>;
 
 /// What ingest remembers between messages. Rebuilt by opening the source after the last durable position.
 pub struct IngestState {
@@ -152,7 +208,7 @@ pub struct IngestState {
     /// Under a driven clock: the latest time seen, so that a late receipt does not turn it back.
     latest: Option<TsMs>,
     ended: bool,
-    _active: Active,
+    active: Active,
 }
 
 /// The actor.
@@ -170,7 +226,7 @@ impl Actor for Ingest {
     ) -> Result<IngestState, ActorProcessingErr> {
         let origin = Origin::from(args.factory.name());
         let resume = args.buffer.call(|reply| BufferMsg::Resume(origin, reply)).await?;
-        let down = Condition::SourceDown(args.factory.name().to_owned());
+        let down = args.down();
         let source = args.factory.open(resume).await.inspect_err(|error| {
             args.board.raise(down.clone(), error.to_string());
         })?;
@@ -179,7 +235,7 @@ impl Actor for Ingest {
         }
         me.cast(IngestMsg::Step)?;
         Ok(IngestState {
-            _active: Active::begin(&args.sources),
+            active: Active::begin(&args),
             latest: resume.ingest_ts_ms,
             args,
             source,
@@ -199,7 +255,10 @@ impl Actor for Ingest {
         let stepped = state.step().await.inspect_err(|error| state.note_failure(error.as_ref()))?;
         match stepped {
             Stepped::On => me.cast(IngestMsg::Step)?,
-            Stepped::Done => me.stop(Some("source ended".to_owned())),
+            Stepped::Done => {
+                state.active.why = None;
+                me.stop(Some("source ended".to_owned()));
+            }
         }
         Ok(())
     }
@@ -212,7 +271,7 @@ enum Stepped {
 
 enum Next {
     Stop,
-    Settled(u64, usize, Settlement),
+    Settled(u64, Settlement),
     Batch(Result<Option<SourceBatch>, SourceError>),
 }
 
@@ -229,13 +288,13 @@ impl IngestState {
         let may_take = !self.ended && !stopping && self.in_flight.len() < self.args.window;
         let next = tokio::select! {
             biased;
-            Some((id, items, settlement)) = self.in_flight.next() => Next::Settled(id, items, settlement),
+            Some((id, settlement)) = self.in_flight.next() => Next::Settled(id, settlement),
             () = self.args.stop.cancelled(), if !stopping => Next::Stop,
             batch = self.source.next(), if may_take => Next::Batch(batch),
         };
         match next {
             Next::Stop => {}
-            Next::Settled(id, items, settlement) => self.settle(id, items, settlement).await?,
+            Next::Settled(id, settlement) => self.source.settle(id, settlement).await?,
             Next::Batch(batch) => match batch? {
                 None => self.ended = true,
                 Some(batch) => self.take(batch).await?,
@@ -244,46 +303,28 @@ impl IngestState {
         Ok(Stepped::On)
     }
 
-    async fn settle(&mut self, id: u64, items: usize, settlement: Settlement) -> Result<(), SourceError> {
-        match &settlement {
-            Settlement::Durable(_) => {}
-            Settlement::Gap { .. } | Settlement::Refused { .. } => {
-                self.args.observer.observe(&Observation::ItemsRefused { count: items as u64 });
-            }
-        }
-        self.source.settle(id, settlement).await
-    }
-
     async fn take(&mut self, batch: SourceBatch) -> Result<(), ActorProcessingErr> {
-        let items = batch.items.len();
-        self.args.observer.observe(&Observation::ItemsReceived { count: items as u64 });
+        let mut open = OpenItems::received(&self.args.observer, batch.items.len());
         let sorted = self.sort(batch);
         if self.args.clock.is_driven() {
-            let (id, settlement) = self.append_in_lockstep(sorted).await?;
-            return Ok(self.settle(id, items, settlement).await?);
+            let (id, settlement) = self.append_in_lockstep(sorted, open).await?;
+            return Ok(self.source.settle(id, settlement).await?);
         }
-        let at = self.args.clock.now().unwrap_or_default();
-        let bytes = sorted.receipts.iter().map(|(_, receipt)| receipt.bytes.len()).sum();
-        let stop = self.args.stop.clone();
-        let credit = tokio::select! {
-            biased;
-            credit = self.args.credits.acquire(sorted.receipts.len(), bytes) => credit,
-            () = stop.cancelled() => None,
+        let (id, link, at) = (sorted.id, self.link(), self.args.clock.now().unwrap_or_default());
+        // Not in flight beside the next batch: that one must not overtake these receipts on the way to the buffer.
+        let stored = match link.set_aside(&sorted, at, &mut open).await {
+            Ok(()) => credit_for(&sorted, self.args.credits.clone(), self.args.stop.clone()).await,
+            Err(refused) => Err(refused),
         };
-        let (id, link) = (sorted.id, self.link());
-        self.in_flight.push_back(match credit {
-            None => std::future::ready((id, items, stopping())).boxed(),
-            Some(credit) => async move { (id, items, link.store(sorted, |_| at, credit).await) }.boxed(),
+        self.in_flight.push_back(match stored {
+            Err(refused) => std::future::ready((id, refused)).boxed(),
+            Ok(credit) => async move { (id, link.store(sorted, at, credit, open).await) }.boxed(),
         });
         Ok(())
     }
 
     fn link(&self) -> Link {
-        Link {
-            buffer: self.args.buffer.clone(),
-            observer: Arc::clone(&self.args.observer),
-            retry_after_ms: self.args.retry_after_ms,
-        }
+        Link { buffer: self.args.buffer.clone(), retry_after_ms: self.args.retry_after_ms }
     }
 
     /// Decodes each item: what is no receipt goes to the quarantine with the reason.
@@ -318,10 +359,14 @@ impl IngestState {
 
     /// Appends a batch piece by piece, each up to the clock's next deadline, and lets the clock pass the deadline only
     /// when the piece is durable: so a cut holds exactly the receipts up to its planned time.
-    async fn append_in_lockstep(&mut self, sorted: Sorted) -> Result<(u64, Settlement), ActorProcessingErr> {
+    async fn append_in_lockstep(
+        &mut self,
+        sorted: Sorted,
+        mut open: OpenItems,
+    ) -> Result<(u64, Settlement), ActorProcessingErr> {
         let (id, link, stop) = (sorted.id, self.link(), self.args.stop.clone());
         let credits = self.args.credits.clone();
-        if let Err(refused) = link.set_aside(&sorted, self.latest.unwrap_or_default()).await {
+        if let Err(refused) = link.set_aside(&sorted, self.latest.unwrap_or_default(), &mut open).await {
             return Ok((id, refused));
         }
         let mut fates = Fates::new(&sorted);
@@ -334,8 +379,8 @@ impl IngestState {
                 // Quarantined items at the end have their positions too.
                 if let (Some(first), Some(last)) = (first.filter(|first| Some(*first) <= last), last) {
                     let piece = Piece { origin, span: Some((first, last)), arrivals: Vec::new() };
-                    if let Err(refused) = link.append(piece, credit(&credits, 0, 0).await?, &mut fates).await
-                    {
+                    let credit = credit(&credits, 0, 0).await?;
+                    if let Err(refused) = link.append(piece, credit, &mut fates, &mut open).await {
                         return Ok((id, refused));
                     }
                 }
@@ -368,20 +413,35 @@ impl IngestState {
             first = upto.map(|upto| upto + 1).or(first);
             let credit = credit(&credits, arrivals.len(), bytes).await?;
             let piece = Piece { origin: origin.clone(), span: piece_span, arrivals };
-            if let Err(refused) = link.append(piece, credit, &mut fates).await {
+            if let Err(refused) = link.append(piece, credit, &mut fates, &mut open).await {
                 return Ok((id, refused));
             }
         }
     }
 
-    fn note_failure(&self, error: &(dyn std::error::Error + 'static)) {
+    fn note_failure(&mut self, error: &(dyn std::error::Error + 'static)) {
         let name = self.args.factory.name();
-        self.args.board.raise(Condition::SourceDown(name.to_owned()), error.to_string());
+        self.active.why = Some(error.to_string());
         tracing::warn!(source = name, domain = "ingest", error_kind = "source_down", error_detail = %error, "source failed");
         self.args
             .observer
             .observe(&Observation::Failure { domain: orchestrator_kernel::error::FailureDomain::Ingest });
     }
+}
+
+/// Waits for room in flight, unless the service stops.
+async fn credit_for(
+    sorted: &Sorted,
+    credits: Credits,
+    stop: CancellationToken,
+) -> Result<Credit, Settlement> {
+    let bytes = sorted.receipts.iter().map(|(_, receipt)| receipt.bytes.len()).sum();
+    let credit = tokio::select! {
+        biased;
+        credit = credits.acquire(sorted.receipts.len(), bytes) => credit,
+        () = stop.cancelled() => None,
+    };
+    credit.ok_or_else(stopping)
 }
 
 async fn credit(credits: &Credits, receipts: usize, bytes: usize) -> Result<Credit, ActorProcessingErr> {
@@ -442,29 +502,23 @@ impl Fates {
 /// The way to the buffer.
 struct Link {
     buffer: Address<BufferMsg>,
-    observer: Arc<dyn Observer>,
     retry_after_ms: u64,
 }
 
 impl Link {
-    /// Quarantined items first, then the receipts: see [`Positions`](orchestrator_kernel::positions::Positions).
-    async fn store(self, sorted: Sorted, at: impl Fn(&Receipt) -> TsMs, credit: Credit) -> Settlement {
-        let now = sorted.receipts.first().map_or(TsMs::default(), |(_, receipt)| at(receipt));
-        if let Err(refused) = self.set_aside(&sorted, now).await {
-            return refused;
-        }
+    /// The receipts; what was refused is set aside before, see [`Positions`](orchestrator_kernel::positions::Positions).
+    async fn store(self, sorted: Sorted, at: TsMs, credit: Credit, mut open: OpenItems) -> Settlement {
         let mut fates = Fates::new(&sorted);
         let arrivals = sorted.receipts.into_iter();
-        let arrivals =
-            arrivals.map(|(position, receipt)| Arrival { at: at(&receipt), position, receipt }).collect();
+        let arrivals = arrivals.map(|(position, receipt)| Arrival { at, position, receipt }).collect();
         let piece = Piece { origin: sorted.origin, span: sorted.span, arrivals };
-        match self.append(piece, credit, &mut fates).await {
+        match self.append(piece, credit, &mut fates, &mut open).await {
             Ok(()) => Settlement::Durable(fates.into_items()),
             Err(refused) => refused,
         }
     }
 
-    async fn set_aside(&self, sorted: &Sorted, now: TsMs) -> Result<(), Settlement> {
+    async fn set_aside(&self, sorted: &Sorted, now: TsMs, open: &mut OpenItems) -> Result<(), Settlement> {
         if sorted.refused.is_empty() {
             return Ok(());
         }
@@ -473,14 +527,27 @@ impl Link {
             .iter()
             .map(|(_, position, why, item)| quarantined(sorted, *position, why, item, now));
         let records = records.collect();
-        match self.buffer.call(|reply| BufferMsg::Quarantine(records, reply)).await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(refused)) => Err(self.refused(refused)),
-            Err(down) => Err(self.down(down)),
+        let known = match self.buffer.call(|reply| BufferMsg::Quarantine(records, reply)).await {
+            Ok(Ok(known)) => known,
+            Ok(Err(refused)) => return Err(self.refused(refused)),
+            Err(down) => return Err(self.down(down)),
+        };
+        for ((_, _, why, _), known) in sorted.refused.iter().zip(known) {
+            match known {
+                Known::Before => open.duplicate(1),
+                Known::New => open.settled(1, &Observation::ItemQuarantined { reason: why.reason() }),
+            }
         }
+        Ok(())
     }
 
-    async fn append(&self, piece: Piece, credit: Credit, fates: &mut Fates) -> Result<(), Settlement> {
+    async fn append(
+        &self,
+        piece: Piece,
+        credit: Credit,
+        fates: &mut Fates,
+        open: &mut OpenItems,
+    ) -> Result<(), Settlement> {
         let Piece { origin, span, arrivals } = piece;
         let counted: Vec<(SourceId, EventType)> = arrivals
             .iter()
@@ -489,27 +556,11 @@ impl Link {
         let batch = Batch { origin, span, arrivals, credit };
         match self.buffer.call(|reply| BufferMsg::Append(batch, reply)).await {
             Ok(Ok(appended)) => {
-                self.appended(&counted, appended, fates);
+                note_appended(&counted, appended, fates, open);
                 Ok(())
             }
             Ok(Err(refused)) => Err(self.refused(refused)),
             Err(down) => Err(self.down(down)),
-        }
-    }
-
-    fn appended(&self, counted: &[(SourceId, EventType)], appended: Appended, fates: &mut Fates) {
-        let (duplicates, fresh) = counted.split_at(appended.duplicates.min(counted.len()));
-        if !duplicates.is_empty() {
-            self.observer.observe(&Observation::ItemsDuplicate { count: duplicates.len() as u64 });
-        }
-        duplicates.iter().for_each(|_| fates.next(ItemFate::Duplicate));
-        fresh.iter().for_each(|_| fates.next(ItemFate::Appended));
-        let mut counts: BTreeMap<&(SourceId, EventType), u64> = BTreeMap::new();
-        for key in fresh {
-            *counts.entry(key).or_default() += 1;
-        }
-        for ((source_id, event_type), count) in counts {
-            self.observer.observe(&Observation::ReceiptsAppended { source_id, event_type, count });
         }
     }
 
@@ -524,6 +575,25 @@ impl Link {
 
     fn down(&self, down: Down) -> Settlement {
         Settlement::Refused { reason: down.to_string(), retry_after_ms: self.retry_after_ms }
+    }
+}
+
+fn note_appended(
+    counted: &[(SourceId, EventType)],
+    appended: Appended,
+    fates: &mut Fates,
+    open: &mut OpenItems,
+) {
+    let (duplicates, fresh) = counted.split_at(appended.duplicates.min(counted.len()));
+    open.duplicate(duplicates.len());
+    duplicates.iter().for_each(|_| fates.next(ItemFate::Duplicate));
+    fresh.iter().for_each(|_| fates.next(ItemFate::Appended));
+    let mut counts: BTreeMap<&(SourceId, EventType), u64> = BTreeMap::new();
+    for key in fresh {
+        *counts.entry(key).or_default() += 1;
+    }
+    for ((source_id, event_type), count) in counts {
+        open.settled(count, &Observation::ReceiptsAppended { source_id, event_type, count });
     }
 }
 
