@@ -20,7 +20,7 @@ pub use crash::{CrashPoint, Rng};
 pub use engine::{Act, TestEngine};
 pub use fan_out::{Outputs, Publish, RecordingFanOut};
 pub use ledger::{Baseline, Counts, Ledger};
-pub use logs::{FaultyLog, OnAppend, receipts_of, runs_of};
+pub use logs::{FaultyLog, OnAppend, fence, runs_of};
 pub use receipts::{item, snapshot, trade};
 pub use source::{SourceAct, TestSource};
 pub use tree::{TestClock, TestTree, eventually, settings};

@@ -181,9 +181,8 @@ impl TestTree {
         }
         let (started, completed, failed) = index.counts();
         let cursor = self.checkpoints.load("published").await.expect("in memory");
-        let published = cursor.map_or(0, |bytes| {
-            u64::from_le_bytes(bytes[8..16].try_into().expect("sixteen bytes"))
-        });
+        let published =
+            cursor.map_or(0, |bytes| u64::from_le_bytes(bytes[8..16].try_into().expect("sixteen bytes")));
         Baseline { open_runs: started - completed - failed, backlog: index.outputs() - published }
     }
 
