@@ -29,8 +29,10 @@ use crate::status::{Condition, StatusBoard};
 
 /// What the publisher can be told.
 pub enum PublisherMsg {
-    /// There may be something to publish. Sent by its watcher of the run log, and after a back-off.
+    /// There may be something to publish. Sent by its watcher of the run log, and by itself after each batch.
     Wake,
+    /// The back-off is over. Sent by itself, once for each failure: a commit meanwhile does not cut it short.
+    Retry,
     /// Publish what is committed, save the cursor, report. The reply comes when nothing waits any more.
     Drain(RpcReplyPort<()>),
 }
@@ -173,7 +175,8 @@ impl Actor for Publisher {
         state: &mut PublisherState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            PublisherMsg::Wake => state.waiting = false,
+            PublisherMsg::Wake => {}
+            PublisherMsg::Retry => state.waiting = false,
             PublisherMsg::Drain(reply) => state.drain = Some(reply),
         }
         state.go_on(&me).await
@@ -242,6 +245,9 @@ impl PublisherState {
     }
 
     async fn publish(&mut self, messages: &[OutputMessage]) -> Result<(), PublishError> {
+        if messages.is_empty() {
+            return Ok(());
+        }
         let mut fan_outs = self.args.fan_outs.lock().await;
         for fan_out in fan_outs.iter_mut() {
             let attempt = tokio::time::timeout(self.args.attempt_max, fan_out.publish(messages)).await;
@@ -297,7 +303,7 @@ impl PublisherState {
         self.blocked_seen = Instant::now();
         self.waiting = true;
         let delay = self.args.retry.unbounded_delay_after(self.attempts);
-        me.send_after(delay, || PublisherMsg::Wake);
+        me.send_after(delay, || PublisherMsg::Retry);
     }
 
     /// Time without progress since it was last reported.
