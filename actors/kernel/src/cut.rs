@@ -24,7 +24,8 @@ pub const OTHER_TYPES: &str = "(other)";
 /// Distinct snapshot timestamps remembered in one slice: over a month of 3-minute snapshots. Beyond it the largest go.
 pub const CANDIDATES_MAX: usize = 16_384;
 /// Receipts that may arrive between a tick's planned time and its seal before the seal falls back to reading the log.
-const LATE_MAX: usize = 1 << 20;
+/// Few in tests, so that they meet the limit.
+const LATE_MAX: usize = if cfg!(test) { 6 } else { 1 << 20 };
 
 /// A symbol's receipts since its last cut: what a run needs to know of them, not the receipts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,22 +35,13 @@ pub struct Slice {
     counts: BTreeMap<EventType, u64>,
     candidates: BTreeMap<TsMs, IngestSeq>,
     latest_snapshot: Option<(IngestSeq, Bytes)>,
-    /// The symbol's first receipt: where its first cut starts, also when that cut was taken but never run.
-    first: Option<IngestSeq>,
 }
 
 impl Slice {
     /// An empty slice from `start` on. Snapshots at or before `floor`, the last engine timestamp, can never be selected.
     #[must_use]
     pub const fn starting_at(start: IngestSeq, floor: Option<TsMs>) -> Self {
-        Self {
-            start,
-            floor,
-            counts: BTreeMap::new(),
-            candidates: BTreeMap::new(),
-            latest_snapshot: None,
-            first: None,
-        }
+        Self { start, floor, counts: BTreeMap::new(), candidates: BTreeMap::new(), latest_snapshot: None }
     }
 
     /// Takes one receipt of the symbol, in log order.
@@ -167,6 +159,8 @@ pub struct CutBook {
     last_ts: Option<TsMs>,
     positions: Positions,
     slices: BTreeMap<Symbol, Slice>,
+    /// Each symbol's first receipt: where its first cut starts, also when it has to be taken again.
+    firsts: BTreeMap<Symbol, IngestSeq>,
     discovered: Vec<Symbol>,
     armed: Option<TsMs>,
     late: Vec<Late>,
@@ -241,14 +235,17 @@ impl CutBook {
 
     fn file(&mut self, symbol: &str, kind: &str, snapshot: Option<TsMs>, seq: IngestSeq, event: &[u8]) {
         if let Some(slice) = self.slices.get_mut(symbol) {
-            slice.first = slice.first.or(Some(seq));
+            if slice.counts.is_empty() && !self.firsts.contains_key(symbol) {
+                self.firsts.insert(Symbol::from(symbol), seq);
+            }
             if slice.start <= seq {
                 slice.observe(kind, snapshot, seq, event);
             }
             return;
         }
         let symbol = Symbol::from(symbol);
-        let mut slice = Slice { first: Some(seq), ..Slice::starting_at(seq, None) };
+        self.firsts.insert(symbol.clone(), seq);
+        let mut slice = Slice::starting_at(seq, None);
         slice.observe(kind, snapshot, seq, event);
         self.discovered.push(symbol.clone());
         self.slices.insert(symbol, slice);
@@ -336,30 +333,29 @@ impl CutBook {
         requests: Vec<CutRequest>,
         next: Option<TsMs>,
     ) -> Sealed {
-        let at_hand = self.armed == Some(planned) || self.last_ts.is_none_or(|last| last <= planned);
-        let sealed = if at_hand {
-            let end = self.late.first().map_or(self.tail, |late| IngestSeq(late.seq.0 - 1));
-            let (cuts, missing) = self.take(end, engine_ts, requests);
-            Sealed { end: Some(end), cuts, missing }
+        let end = if self.armed == Some(planned) {
+            Some(self.late.first().map_or(self.tail, |late| IngestSeq(late.seq.0 - 1)))
         } else {
-            Sealed {
-                end: None,
-                cuts: Vec::new(),
-                missing: requests.into_iter().map(|r| self.located(r)).collect(),
-            }
+            // What was kept apart for another time may belong to this one.
+            self.release();
+            self.last_ts.is_none_or(|last| last <= planned).then_some(self.tail)
+        };
+        let (cuts, missing) = match end {
+            Some(end) => self.take(end, engine_ts, requests),
+            None => (Vec::new(), requests.into_iter().map(|request| self.located(request)).collect()),
         };
         self.release();
         self.armed = None;
         if let Some(next) = next {
             self.arm(next);
         }
-        sealed
+        Sealed { end, cuts, missing }
     }
 
-    /// A first cut starts at the symbol's first receipt, which its slice knows: no need to search the log for it.
+    /// A first cut starts at the symbol's first receipt: no need to search the log for it.
     fn located(&self, request: CutRequest) -> CutRequest {
-        let first = self.slices.get(request.symbol.as_str()).and_then(|slice| slice.first);
-        CutRequest { start: request.start.or(first), ..request }
+        let start = request.start.or_else(|| self.firsts.get(request.symbol.as_str()).copied());
+        CutRequest { start, ..request }
     }
 
     fn take(
@@ -371,24 +367,21 @@ impl CutBook {
         let mut cuts = Vec::with_capacity(requests.len());
         let mut missing = Vec::new();
         for request in requests {
+            let request = self.located(request);
+            let start = match request.start.filter(|start| *start <= end.next()) {
+                Some(start) => start,
+                None if request.only_if_seen => continue,
+                None => end.next(),
+            };
             let fresh = Slice::starting_at(end.next(), Some(engine_ts));
             let slice = match self.slices.get_mut(request.symbol.as_str()) {
-                None if request.only_if_seen => continue,
-                None if request.start.is_none() => {
+                Some(slice) if slice.start == start => std::mem::replace(slice, fresh),
+                None if start == end.next() => {
                     self.slices.insert(request.symbol.clone(), fresh);
-                    Slice::starting_at(end.next(), request.floor)
-                }
-                // A first cut of a symbol that has no receipt yet, taken again.
-                Some(slice) if request.start.or(slice.first).is_none() => {
-                    *slice = fresh;
-                    Slice::starting_at(end.next(), request.floor)
-                }
-                Some(slice) if request.start.or(slice.first) == Some(slice.start) => {
-                    let first = slice.first;
-                    std::mem::replace(slice, Slice { first, ..fresh })
+                    Slice::starting_at(start, request.floor)
                 }
                 None | Some(_) => {
-                    missing.push(self.located(request));
+                    missing.push(CutRequest { start: Some(start), ..request });
                     continue;
                 }
             };
@@ -399,8 +392,7 @@ impl CutBook {
 
     /// Puts back what a rebuild found after its end.
     pub fn restore(&mut self, symbol: Symbol, slice: Slice) {
-        let first = self.slices.get(symbol.as_str()).and_then(|slice| slice.first);
-        self.slices.insert(symbol, Slice { first, ..slice });
+        self.slices.insert(symbol, slice);
     }
 
     /// The form that a checkpoint keeps.
@@ -413,20 +405,18 @@ impl CutBook {
             first_ts: whole.first_ts,
             last_ts: whole.last_ts,
             positions: whole.positions,
+            firsts: whole.firsts,
             slices: whole
                 .slices
                 .into_iter()
-                .map(|(symbol, slice)| {
-                    (symbol, (slice.start, slice.floor, slice.counts, slice.candidates, slice.first))
-                })
+                .map(|(symbol, slice)| (symbol, (slice.start, slice.floor, slice.counts, slice.candidates)))
                 .collect(),
         }
     }
 }
 
-/// A symbol's slice in a checkpoint: start, floor, counts, candidates, first receipt.
-type SliceCheckpoint =
-    (IngestSeq, Option<TsMs>, BTreeMap<EventType, u64>, BTreeMap<TsMs, IngestSeq>, Option<IngestSeq>);
+/// A symbol's slice in a checkpoint: start, floor, counts, candidates.
+type SliceCheckpoint = (IngestSeq, Option<TsMs>, BTreeMap<EventType, u64>, BTreeMap<TsMs, IngestSeq>);
 
 /// A [`CutBook`] as of one position, so that a start need not read the log from its beginning.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -435,6 +425,7 @@ pub struct BookCheckpoint {
     first_ts: Option<TsMs>,
     last_ts: Option<TsMs>,
     positions: Positions,
+    firsts: BTreeMap<Symbol, IngestSeq>,
     slices: BTreeMap<Symbol, SliceCheckpoint>,
 }
 
@@ -442,14 +433,15 @@ impl BookCheckpoint {
     /// The book as it was.
     #[must_use]
     pub fn into_book(self) -> CutBook {
-        let slices = self.slices.into_iter().map(|(symbol, (start, floor, counts, candidates, first))| {
-            (symbol, Slice { start, floor, counts, candidates, latest_snapshot: None, first })
+        let slices = self.slices.into_iter().map(|(symbol, (start, floor, counts, candidates))| {
+            (symbol, Slice { start, floor, counts, candidates, latest_snapshot: None })
         });
         CutBook {
             tail: self.tail,
             first_ts: self.first_ts,
             last_ts: self.last_ts,
             positions: self.positions,
+            firsts: self.firsts,
             slices: slices.collect(),
             ..CutBook::default()
         }
@@ -507,3 +499,6 @@ impl Rebuild {
             .unzip()
     }
 }
+
+#[cfg(test)]
+mod tests;

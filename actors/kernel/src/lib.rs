@@ -24,3 +24,6 @@ pub mod restart;
 pub mod retry;
 
 pub mod ports;
+
+#[cfg(test)]
+mod model;
