@@ -183,6 +183,18 @@ pub enum RunViolation {
         /// The last one.
         last: TsMs,
     },
+    /// CUT-1: a cut ends at its start - 1 or later; the next one would overlap otherwise.
+    #[error("run {run_id} of {symbol} has a cut from {start} that ends before, at {end}")]
+    Backwards {
+        /// The run.
+        run_id: RunId,
+        /// Its symbol.
+        symbol: Symbol,
+        /// Start of its cut.
+        start: IngestSeq,
+        /// End of its cut.
+        end: IngestSeq,
+    },
     /// CUT-1: cuts tile the log.
     #[error("run {run_id} of {symbol} starts its cut at {start}, the last one ended at {last_end}")]
     NotTiled {
@@ -269,6 +281,10 @@ impl RunIndex {
                 Err(RunViolation::StillOpen { run_id, symbol, open: open.run_id })
             };
         }
+        let Cut { start, end, .. } = facts.cut;
+        if end.next() < start {
+            return Err(RunViolation::Backwards { run_id, symbol, start, end });
+        }
         let Some(known) = known else { return Ok(()) };
         if let Some(last) = known.last_engine_ts.filter(|last| facts.engine_timestamp_ms <= *last) {
             return Err(RunViolation::NotIncreasing {
@@ -279,8 +295,8 @@ impl RunIndex {
             });
         }
         match known.last_cut_end {
-            Some(last_end) if facts.cut.start != last_end.next() => {
-                Err(RunViolation::NotTiled { run_id, symbol, start: facts.cut.start, last_end })
+            Some(last_end) if start != last_end.next() => {
+                Err(RunViolation::NotTiled { run_id, symbol, start, last_end })
             }
             Some(_) | None => Ok(()),
         }
@@ -321,3 +337,6 @@ impl RunIndex {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
