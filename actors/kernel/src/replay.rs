@@ -10,7 +10,7 @@ use crate::contracts::raw_market_event::normalized;
 use crate::contracts::receipt::ReceiptRecord;
 use crate::cut::Slice;
 use crate::error::ErrorKind;
-use crate::ids::{EventType, IngestSeq, Symbol, TsMs};
+use crate::ids::{EngineMode, EventType, IngestSeq, Symbol, TsMs};
 use crate::ports::engine::{EngineAnswer, EngineCall, EngineError};
 use crate::run::{Attempts, missing_snapshot};
 use crate::run_id::RunId;
@@ -104,7 +104,7 @@ impl Replay {
             engine_timestamp_ms: facts.engine_timestamp_ms,
             mode: facts.engine_mode,
             inputs,
-            state: symbol.state.clone(),
+            state: symbol.state.clone().filter(|_| facts.engine_mode == EngineMode::Hysteresis),
         });
         Ok(match (call, &record.status) {
             (None, RunStatus::Failed { completed_ts_ms, .. }) => {
@@ -210,3 +210,6 @@ fn diverged(
         replayed: replayed.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests;
