@@ -46,3 +46,6 @@ fn decode<'a, T: Deserialize<'a>>(known: u8, bytes: &'a [u8]) -> Result<T, Decod
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

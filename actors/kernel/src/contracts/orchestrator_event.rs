@@ -191,3 +191,6 @@ fn message(
         body: body.into(),
     }
 }
+
+#[cfg(test)]
+mod tests;
