@@ -1,0 +1,259 @@
+//! Golden files: the stored and published forms of version 1, byte for byte.
+//!
+//! A test that fails here says that logs written before are no longer read, or that consumers see other bytes. When
+//! that is meant, raise the version and add a file beside the old one; `BLESS=1 cargo test -p orchestrator-kernel
+//! --test golden` writes files anew, for forms that were never released.
+
+#![expect(clippy::disallowed_methods, reason = "a test reads its golden files")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests are not recognised as tests")]
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::path::PathBuf;
+
+use orchestrator_kernel::contracts::engine_run::{Cut, RunFacts, RunRecord};
+use orchestrator_kernel::contracts::orchestrator_event::{event_type, events};
+use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
+use orchestrator_kernel::contracts::receipt::ReceiptRecord;
+use orchestrator_kernel::cut::{BookCheckpoint, CutBook, CutRequest};
+use orchestrator_kernel::error::ErrorKind;
+use orchestrator_kernel::ids::{CutKind, EngineMode, EventType, IngestSeq, RunSeq, Symbol, TsMs};
+use orchestrator_kernel::ports::engine::{EngineAnswer, EngineError, EngineIdentity};
+use orchestrator_kernel::run::{Attempts, RunIndex, missing_snapshot};
+use orchestrator_kernel::run_id::RunId;
+
+/// The golden file's text, written first when `BLESS` is set.
+fn golden(name: &str, actual: &str) -> String {
+    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/")).join(name);
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&path, actual).unwrap();
+    }
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn check_text(name: &str, actual: &str) {
+    assert_eq!(golden(name, actual), actual, "tests/golden/{name} differs");
+}
+
+/// Compares the encoding with the file, and what the file decodes to with the value: old logs stay readable.
+fn check_bytes<T: PartialEq + Debug>(name: &str, value: &T, actual: &[u8], decode: impl Fn(&[u8]) -> T) {
+    let file = golden(name, &to_hex(actual));
+    assert_eq!(decode(&from_hex(&file)), *value, "tests/golden/{name} is read as another value");
+    assert_eq!(file, to_hex(actual), "tests/golden/{name} differs");
+}
+
+/// Lines of 32 bytes, so that a difference shows where it is.
+fn to_hex(bytes: &[u8]) -> String {
+    let line = |line: &[u8]| line.iter().map(|byte| format!("{byte:02x}")).chain(["\n".to_owned()]).collect();
+    bytes.chunks(32).map(line).collect::<Vec<String>>().concat()
+}
+
+fn from_hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+}
+
+const EVENT: &[u8] = br#"{"schema":"raw_market_event","schema_version":"1","event_type":"SnapshotInputs","source_id":"demo","symbol":"BTCUSDT","exchange_ts_ms":null,"recv_ts_ms":1768002659990,"raw_payload":"{\"p\":1.50}","normalized":{"timestamp_ms":1768002660000,"market":{"price":94250.10}}}"#;
+
+fn receipt() -> ReceiptRecord<'static> {
+    ReceiptRecord {
+        ingest_seq: IngestSeq(218),
+        ingest_ts_ms: TsMs(1_768_002_660_012),
+        origin: "feed/0",
+        position: 4711,
+        symbol: "BTCUSDT",
+        event_type: "SnapshotInputs",
+        snapshot_ts_ms: Some(TsMs(1_768_002_660_000)),
+        event: EVENT,
+    }
+}
+
+fn facts(engine_mode: EngineMode) -> RunFacts {
+    let (symbol, engine_timestamp_ms, end) =
+        (Symbol::from("BTCUSDT"), TsMs(1_768_002_660_000), IngestSeq(218));
+    RunFacts {
+        run_id: RunId::derive(&symbol, engine_timestamp_ms, end, engine_mode),
+        symbol,
+        engine_timestamp_ms,
+        engine_mode,
+        cut: Cut { kind: CutKind::Boundary, start: IngestSeq(1), end },
+        planned_ts_ms: TsMs(1_768_002_662_000),
+        started_ts_ms: TsMs(1_768_002_662_003),
+        snapshot_seq: Some(IngestSeq(218)),
+        counts_by_event_type: BTreeMap::from([
+            (EventType::from("SnapshotInputs"), 1),
+            (EventType::from("TradeTick"), 150),
+        ]),
+        symbol_seq: 1,
+    }
+}
+
+fn engine() -> EngineIdentity {
+    EngineIdentity { name: "demo".to_owned(), version: "1.2.3".to_owned(), code_hash: "c0de".to_owned() }
+}
+
+fn completed_truth() -> RunRecord {
+    let regime_output = r#"{"confidence":0.75,"drivers":["é"],"invalidations":[],"permissions":[],"regime":"TREND_BUILD_UP","symbol":"BTCUSDT","timestamp":1768002660000}"#;
+    let answer = EngineAnswer::Truth { regime_output: regime_output.to_owned() };
+    Attempts::first(facts(EngineMode::Truth)).completed(answer, engine(), TsMs(1_768_002_662_009))
+}
+
+fn completed_hysteresis() -> RunRecord {
+    let decision = r#"{"effective_confidence":0.7,"selected_output":{"regime":"CHOP_BALANCED"},"transition":{"flipped":false}}"#;
+    let state = r#"{"candidate_count":1,"last_timestamp":1768002660000}"#;
+    let answer = EngineAnswer::Hysteresis { decision: decision.to_owned(), state: state.to_owned() };
+    // One attempt was cut off by a crash, one failed, the third was answered.
+    let mut attempts = Attempts::new(facts(EngineMode::Hysteresis), 2);
+    attempts.note_error();
+    attempts.note_retry();
+    attempts.completed(answer, engine(), TsMs(1_768_002_662_009))
+}
+
+fn failed() -> RunRecord {
+    let mut attempts = Attempts::first(facts(EngineMode::Truth));
+    attempts.note_error();
+    let error = EngineError { kind: ErrorKind::EngineTimeout, detail: "no answer within 2s".to_owned() };
+    attempts.failed(&error, TsMs(1_768_002_664_003))
+}
+
+fn missing() -> RunRecord {
+    let mut facts = facts(EngineMode::Truth);
+    facts.cut.start = IngestSeq(219);
+    facts.snapshot_seq = None;
+    facts.counts_by_event_type.clear();
+    let error = missing_snapshot(&facts);
+    Attempts::first(facts).failed(&error, TsMs(1_768_002_662_003))
+}
+
+fn check_run(name: &str, record: &RunRecord) {
+    let mut bytes = Vec::new();
+    record.encode_to(&mut bytes);
+    check_bytes(name, record, &bytes, |bytes| RunRecord::decode(bytes).unwrap());
+}
+
+#[test]
+fn receipt_record() {
+    let mut bytes = Vec::new();
+    receipt().encode_to(&mut bytes);
+
+    let file = golden("receipt_record_v1.hex", &to_hex(&bytes));
+
+    assert_eq!(ReceiptRecord::decode(&from_hex(&file)), Ok(receipt()));
+    assert_eq!(file, to_hex(&bytes));
+}
+
+#[test]
+fn receipt_wire() {
+    check_text("receipt_wire_v1.json", std::str::from_utf8(&receipt().to_wire()).unwrap());
+}
+
+#[test]
+fn run_records() {
+    check_run("run_record_started_v1.hex", &Attempts::first(facts(EngineMode::Truth)).started());
+    check_run("run_record_completed_truth_v1.hex", &completed_truth());
+    check_run("run_record_completed_hysteresis_v1.hex", &completed_hysteresis());
+    check_run("run_record_failed_v1.hex", &failed());
+}
+
+/// Every number of an enum in the stored form, so that none is ever given to another variant.
+#[test]
+fn run_record_error_kinds() {
+    let attempts = Attempts::first(facts(EngineMode::Truth));
+    let numbers = ErrorKind::ALL.map(|kind| {
+        let record = attempts.clone().failed(&EngineError { kind, detail: String::new() }, TsMs(0));
+        let mut bytes = Vec::new();
+        record.encode_to(&mut bytes);
+        format!("{} {kind}\n", bytes[bytes.len() - 2])
+    });
+    check_text("error_kinds_v1.txt", &numbers.concat());
+}
+
+#[test]
+fn engine_run_record_wire() {
+    let records = [
+        Attempts::first(facts(EngineMode::Truth)).started(),
+        completed_truth(),
+        completed_hysteresis(),
+        failed(),
+        missing(),
+    ];
+    check_text("engine_run_record_wire_v1.json", &records.map(|record| record.to_wire() + "\n").concat());
+}
+
+#[test]
+fn quarantine_record() {
+    let record = QuarantineRecord {
+        at_ms: TsMs(1_768_002_660_012),
+        origin: "feed/0".to_owned(),
+        position: 4712,
+        reason: "not_utf8".to_owned(),
+        detail: "not UTF-8 at byte 1".to_owned(),
+        size: 3,
+        bytes: vec![b'{', 0xff, 0x00],
+    };
+    let mut bytes = Vec::new();
+    record.encode_to(&mut bytes);
+
+    check_bytes("quarantine_record_v1.hex", &record, &bytes, |bytes| {
+        QuarantineRecord::decode(bytes).unwrap()
+    });
+}
+
+#[test]
+fn orchestrator_events() {
+    let records = [completed_truth(), completed_hysteresis(), failed(), missing()];
+    let outputs =
+        records.iter().zip(1..).flat_map(|(record, seq)| events(RunSeq(seq), record, None).unwrap());
+    let outputs: Vec<_> = outputs.collect();
+    let lines: Vec<&str> = outputs.iter().map(|output| std::str::from_utf8(&output.body).unwrap()).collect();
+
+    check_text("orchestrator_events_v1.ndjson", &format!("{}\n", lines.join("\n")));
+    for kind in event_type::ALL {
+        assert!(outputs.iter().any(|output| output.event_type == kind), "{kind} has no example");
+    }
+}
+
+/// A book with a cut symbol, one that was never cut, late receipts and something in the quarantine.
+#[test]
+fn book_checkpoint() {
+    let mut book = CutBook::default();
+    let observe = |book: &mut CutBook, seq, ts, symbol| {
+        book.observe(&ReceiptRecord {
+            ingest_seq: IngestSeq(seq),
+            ingest_ts_ms: TsMs(ts),
+            position: seq,
+            symbol,
+            snapshot_ts_ms: Some(TsMs(ts + 10)),
+            ..receipt()
+        });
+    };
+    observe(&mut book, 1, 1000, "BTCUSDT");
+    observe(&mut book, 2, 1005, "ETHUSDT");
+    let cut = CutRequest { symbol: Symbol::from("BTCUSDT"), start: None, floor: None, only_if_seen: true };
+    assert_eq!(book.seal(TsMs(1005), TsMs(1000), vec![cut], Some(TsMs(1008))).cuts.len(), 1);
+    observe(&mut book, 3, 1007, "BTCUSDT");
+    observe(&mut book, 4, 1009, "BTCUSDT");
+    book.note_quarantined("feed/0", 6);
+    let checkpoint = book.to_checkpoint();
+
+    let bytes = postcard::to_stdvec(&checkpoint).unwrap();
+
+    check_bytes("book_checkpoint_v1.hex", &checkpoint, &bytes, |bytes| {
+        postcard::from_bytes::<BookCheckpoint>(bytes).unwrap()
+    });
+}
+
+#[test]
+fn run_index() {
+    let mut index = RunIndex::default();
+    let completed = completed_hysteresis();
+    index.admit(&Attempts::new(completed.facts.clone(), 1).started()).unwrap();
+    index.admit(&completed).unwrap();
+    let mut open = facts(EngineMode::Truth);
+    open.symbol = Symbol::from("ETHUSDT");
+    index.admit(&Attempts::first(open).started()).unwrap();
+
+    let bytes = postcard::to_stdvec(&index).unwrap();
+
+    check_bytes("run_index_v1.hex", &index, &bytes, |bytes| postcard::from_bytes::<RunIndex>(bytes).unwrap());
+}
