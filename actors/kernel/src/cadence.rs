@@ -143,6 +143,15 @@ mod tests {
         assert_eq!(second.engine_timestamp_ms, TsMs(1_800_000));
     }
 
+    #[test]
+    fn a_schedule_that_was_changed_goes_on_after_the_last_tick_of_the_old_one() {
+        let next = BOUNDARY.after(TsMs(190_000));
+
+        assert_eq!((next.planned_ts_ms, next.engine_timestamp_ms), (TsMs(360_500), TsMs(360_000)));
+        assert_eq!(BOUNDARY.after(TsMs(180_499)).planned_ts_ms, TsMs(180_500));
+        assert_eq!(BOUNDARY.after(TsMs(-1)).planned_ts_ms, TsMs(500));
+    }
+
     fn cadences() -> impl Strategy<Value = Cadence> {
         prop_oneof![
             (1..1_000_000i64, 0..10_000i64)

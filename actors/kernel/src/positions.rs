@@ -96,6 +96,26 @@ mod tests {
         assert_eq!(positions.settled("o"), 3);
     }
 
+    #[test]
+    fn an_item_without_a_number_settles_nothing() {
+        let mut positions = Positions::default();
+
+        positions.note_receipt("o", 0);
+        positions.note_quarantined("o", 0);
+
+        assert_eq!(positions, Positions::default());
+    }
+
+    #[test]
+    fn origins_beyond_the_limit_have_no_room_but_known_ones_go_on() {
+        let mut positions = Positions::default();
+
+        (0..ORIGINS_MAX).for_each(|n| positions.note_receipt(&n.to_string(), 1));
+
+        assert!(positions.has_room_for("7"));
+        assert!(!positions.has_room_for("one more"));
+    }
+
     proptest! {
         /// Method: a stream of good and bad items in batches; crash between any two durable steps; resume; nothing is
         /// skipped, and what is stored again is recognisable.

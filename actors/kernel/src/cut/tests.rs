@@ -188,6 +188,36 @@ fn a_symbol_first_seen_after_a_missed_tick_is_in_the_next_seal() {
 }
 
 #[test]
+fn a_symbol_without_a_receipt_has_no_cut_when_only_seen_ones_are_wanted() {
+    let mut book = book(&[receipt(1, 10, "A")]);
+    let request = CutRequest { only_if_seen: true, ..first_cut("B") };
+
+    let sealed = book.seal(TsMs(10), TsMs(10), vec![request.clone()], None);
+    let (rebuilt, _) = rebuild(&[], IngestSeq(1), TsMs(10), vec![request.clone()]);
+
+    assert_eq!((starts(sealed), rebuilt), ((Some(1), vec![], vec![]), vec![]));
+    // The same after it was listed once, when it had an empty cut that was not recorded.
+    drop(book.seal(TsMs(10), TsMs(10), vec![first_cut("B")], None));
+    assert_eq!(starts(book.seal(TsMs(20), TsMs(20), vec![request], None)), (Some(1), vec![], vec![]));
+}
+
+/// Otherwise the first tick after each start would read the log again for every symbol (CUT-3).
+#[test]
+fn a_recovered_symbols_next_cut_is_at_hand() {
+    let receipts = [receipt(1, 10, "A"), receipt(2, 20, "A"), receipt(3, 30, "A")];
+    let mut book = book(&receipts).to_checkpoint().into_book();
+
+    assert!(book.track(&Symbol::from("A"), IngestSeq(2), Some(TsMs(10))));
+    receipts[1..].iter().for_each(|record| book.backfill(record));
+    assert!(!book.track(&Symbol::from("A"), IngestSeq(2), Some(TsMs(10))), "it is whole now");
+    let request = CutRequest { start: Some(IngestSeq(2)), floor: Some(TsMs(10)), ..first_cut("A") };
+    let sealed = book.seal(TsMs(30), TsMs(30), vec![request], None);
+
+    assert_eq!(sealed.cuts[0].snapshot.as_ref().unwrap().seq, IngestSeq(3));
+    assert_eq!(starts(sealed), (Some(3), vec![2], vec![]));
+}
+
+#[test]
 fn receipts_after_the_armed_time_wait_for_the_seal_however_late_it_is() {
     let mut book = book(&[receipt(1, 10, "A")]);
     book.arm(TsMs(20));

@@ -107,7 +107,9 @@ proptest! {
         let mut live = Live::after(history);
         let terminals: Vec<usize> =
             (0..live.runs.len()).filter(|index| live.runs[*index].is_terminal()).collect();
-        prop_assume!(!terminals.is_empty());
+        if terminals.is_empty() {
+            return Ok(());
+        }
         let flipped = &mut live.runs[terminals[at.index(terminals.len())]].facts;
         flip(flipped);
         let run_id = flipped.run_id;
@@ -127,7 +129,9 @@ proptest! {
             RunStatus::Completed { answer, .. } => Some(answer),
             RunStatus::Started { .. } | RunStatus::Failed { .. } => None,
         }).collect();
-        prop_assume!(!answers.is_empty());
+        if answers.is_empty() {
+            return Ok(());
+        }
         let chosen = at.index(answers.len());
         match answers.into_iter().nth(chosen).unwrap() {
             EngineAnswer::Truth { regime_output } => *regime_output = "{}".to_owned(),
@@ -148,7 +152,9 @@ proptest! {
                 && receipt.ingest_seq <= run.facts.cut.end))
             .map(|receipt| usize::try_from(receipt.ingest_seq.0).unwrap() - 1)
             .collect();
-        prop_assume!(!counted.is_empty());
+        if counted.is_empty() {
+            return Ok(());
+        }
         live.log[counted[at.index(counted.len())]].event_type = "Forged";
 
         prop_assert_eq!(replay(&live.log, &live.runs).unwrap_err().field, "counts_by_event_type");
