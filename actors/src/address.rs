@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use ractor::{ActorRef, Message, RpcReplyPort};
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, Message, RpcReplyPort, SupervisionEvent};
 
 /// The actor is not up, or ended before it answered. What it keeps in a log is not lost; the message may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,8 +35,26 @@ impl<M: Message> Address<M> {
         Self { name, current: Arc::default() }
     }
 
-    /// Makes `actor` the current incarnation. Called by its supervisor.
-    pub fn set(&self, actor: ActorRef<M>) {
+    /// Starts an incarnation, linked to its supervisor, and waits until it is up.
+    ///
+    /// The address is known before the actor does anything: what is sent meanwhile waits in its mailbox. An actor that
+    /// tells the others of itself can then be answered at once, and nobody's message falls into a gap.
+    ///
+    /// # Errors
+    ///
+    /// What the actor's start failed with.
+    pub(crate) async fn start<A: Actor<Msg = M>>(
+        &self,
+        actor: A,
+        args: A::Arguments,
+        supervisor: ActorCell,
+    ) -> Result<ActorCell, ActorProcessingErr> {
+        let addressed = Addressed { actor, address: self.clone() };
+        let (started, _) = Addressed::spawn_linked(None, addressed, args, supervisor).await?;
+        Ok(started.get_cell())
+    }
+
+    fn set(&self, actor: ActorRef<M>) {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(actor);
     }
 
@@ -70,6 +88,53 @@ impl<M: Message> Address<M> {
         let (sender, receiver) = ractor::concurrency::oneshot();
         self.cast(request(sender.into()))?;
         receiver.await.map_err(|_| Down(self.name))
+    }
+}
+
+/// An actor that sets its address as the first thing of each start.
+struct Addressed<A: Actor> {
+    actor: A,
+    address: Address<A::Msg>,
+}
+
+impl<A: Actor> Actor for Addressed<A> {
+    type Msg = A::Msg;
+    type State = A::State;
+    type Arguments = A::Arguments;
+
+    async fn pre_start(
+        &self,
+        me: ActorRef<A::Msg>,
+        args: A::Arguments,
+    ) -> Result<A::State, ActorProcessingErr> {
+        self.address.set(me.clone());
+        self.actor.pre_start(me, args).await
+    }
+
+    async fn post_start(&self, me: ActorRef<A::Msg>, state: &mut A::State) -> Result<(), ActorProcessingErr> {
+        self.actor.post_start(me, state).await
+    }
+
+    async fn post_stop(&self, me: ActorRef<A::Msg>, state: &mut A::State) -> Result<(), ActorProcessingErr> {
+        self.actor.post_stop(me, state).await
+    }
+
+    async fn handle(
+        &self,
+        me: ActorRef<A::Msg>,
+        message: A::Msg,
+        state: &mut A::State,
+    ) -> Result<(), ActorProcessingErr> {
+        self.actor.handle(me, message, state).await
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        me: ActorRef<A::Msg>,
+        event: SupervisionEvent,
+        state: &mut A::State,
+    ) -> Result<(), ActorProcessingErr> {
+        self.actor.handle_supervisor_evt(me, event, state).await
     }
 }
 

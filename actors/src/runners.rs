@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use orchestrator_kernel::ids::Symbol;
 use orchestrator_kernel::ports::observer::Observation;
 use orchestrator_kernel::restart::RestartPolicy;
-use ractor::Actor;
 
 use crate::address::Address;
 use crate::run_log::RunLogMsg;
@@ -80,11 +79,7 @@ impl Runners {
             policy: self.0.policy,
             start: Arc::new(move |supervisor| {
                 let (args, address) = (make(&for_start), address.clone());
-                Box::pin(async move {
-                    let (actor, _) = SymbolRunner::spawn_linked(None, SymbolRunner, args, supervisor).await?;
-                    address.set(actor.clone());
-                    Ok(actor.get_cell())
-                })
+                Box::pin(async move { address.start(SymbolRunner, args, supervisor).await })
             }),
             on_halt: Some(Arc::new(move |why| runners.halt(&for_halt, why))),
         }

@@ -406,11 +406,7 @@ impl Plan {
                 observer: Arc::clone(&observer),
             };
             let address = address.clone();
-            Box::pin(async move {
-                let (actor, _) = Supervisor::spawn_linked(None, Supervisor, args, parent).await?;
-                address.set(actor.clone());
-                Ok(actor.get_cell())
-            })
+            Box::pin(async move { address.start(Supervisor, args, parent).await })
         })
     }
 
@@ -550,10 +546,6 @@ where
     let address = address.clone();
     Arc::new(move |supervisor| {
         let (address, args) = (address.clone(), args.clone());
-        Box::pin(async move {
-            let (started, _) = A::spawn_linked(None, actor(), args, supervisor).await?;
-            address.set(started.clone());
-            Ok(started.get_cell())
-        })
+        Box::pin(async move { address.start(actor(), args, supervisor).await })
     })
 }
