@@ -1,0 +1,114 @@
+//! The recorded market day through the whole system: equal every time, whatever the number of threads and workers.
+
+use std::path::Path;
+
+use orchestrator_kernel::contracts::engine_run::RunStatus;
+use orchestrator_kernel::error::ErrorKind;
+
+use crate::support::{Service, checked_receipts, outputs, recorded_lines, recording, records, run_records};
+
+/// The configuration of the recording: its boundaries, its clock, the stand-in engine in Python workers.
+pub(crate) fn config(source: &str, mode: &str, data: &Path, threads: usize, workers: usize) -> String {
+    let data = data.display();
+    format!(
+        r#"
+[service]
+data_dir = "{data}"
+worker_threads = {threads}
+[clock]
+mode = "recorded"
+{source}
+[schedule]
+mode = "boundary"
+interval = "15s"
+delay = "500ms"
+[symbols]
+list = ["BTCUSDT", "ETHUSDT"]
+[engine]
+kind = "process"
+mode = "{mode}"
+deadline = "30s"
+[engine.process]
+command = ["python3", "engines/standin_engine.py"]
+workers = {workers}
+start_deadline = "60s"
+[engine.hysteresis]
+update_interval_ms = 15000
+[http]
+listen = "127.0.0.1:0"
+body_bytes_max = "8MiB"
+[log]
+format = "json"
+"#
+    )
+}
+
+fn file_source(recording: &Path) -> String {
+    format!("[sources.capture]\nkind = \"file\"\npath = \"{}\"", recording.display())
+}
+
+/// Runs the recording once to its end.
+async fn run_once(recording: &Path, mode: &str, data: &Path, threads: usize, workers: usize) {
+    std::fs::create_dir_all(data).unwrap();
+    let path = data.join("config.toml");
+    std::fs::write(&path, config(&file_source(recording), mode, data, threads, workers)).unwrap();
+    let mut service = Service::start(&path, &["--once"]).await;
+    let status = service.ended().await;
+    assert!(status.success(), "{status:?}:\n{}", service.log());
+}
+
+/// Method: one thread and one worker against four threads and three workers; every record of every log compared.
+async fn check_mode(mode: &str) {
+    let Some(recording) = recording() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (one, many) = (dir.path().join("one"), dir.path().join("many"));
+
+    run_once(&recording, mode, &one, 1, 1).await;
+    run_once(&recording, mode, &many, 4, 3).await;
+
+    let stored = checked_receipts(&one).await;
+    let sent = recorded_lines(&recording);
+    assert_eq!(stored.len(), 168_651);
+    assert!(stored == sent, "LOG-4: stored bytes equal received bytes");
+    check_runs(&one).await;
+    for log in ["receipts", "runs", "quarantine"] {
+        assert!(
+            records(&one.join(log)).await == records(&many.join(log)).await,
+            "REP-2: the {log} logs differ"
+        );
+    }
+    assert_eq!(outputs(&one), outputs(&many), "REP-2: the outputs differ");
+    let per_run = if mode == "truth" { 2 } else { 3 };
+    assert_eq!(outputs(&one).len(), 44 * per_run + 2 * 2);
+}
+
+/// 44 runs complete; the first boundary comes 470 ms after the first receipt, before any snapshot, so its two runs are
+/// explicit failures.
+async fn check_runs(data: &Path) {
+    let (mut completed, mut failed) = (0, 0);
+    for record in run_records(data).await {
+        match record.status {
+            RunStatus::Started { .. } => {}
+            RunStatus::Completed { answered, .. } => {
+                assert_eq!(answered, 1);
+                completed += 1;
+            }
+            RunStatus::Failed { error_kind, .. } => {
+                assert_eq!(error_kind, ErrorKind::MissingSnapshotInputs);
+                assert_eq!(record.facts.engine_timestamp_ms.0, 1_723_161_255_000);
+                failed += 1;
+            }
+        }
+    }
+    assert_eq!((completed, failed), (44, 2));
+}
+
+#[tokio::test]
+async fn the_recording_gives_equal_bytes_in_truth_mode() {
+    check_mode("truth").await;
+}
+
+#[tokio::test]
+async fn the_recording_gives_equal_bytes_in_hysteresis_mode() {
+    check_mode("hysteresis").await;
+}
