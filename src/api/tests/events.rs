@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_kernel::ids::Seq;
+use orchestrator_kernel::ids::{RunSeq, Seq};
 use orchestrator_kernel::ports::log::{Log, RecordBatch};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpSocket;
+use tokio::sync::Semaphore;
 
+use super::super::event_stream::{EventStream, Filter, Outputs};
+use super::super::position::Position;
 use super::fakes::{End, record};
 use super::*;
 
@@ -295,6 +298,32 @@ async fn a_subscriber_that_stops_reading_holds_little_and_is_disconnected() {
     let read_bytes = service.runs.reads() * (256 << 10);
     assert!(read_bytes < 16 << 20, "{read_bytes} bytes were read for a subscriber that took none");
     drop(stream);
+}
+
+/// Method: one commit of 12 MB, which the stream takes from the announcement and not from a bounded read.
+#[tokio::test]
+async fn a_chunk_is_bounded_whatever_the_commit() {
+    let service = Service::start().await;
+    let runs: Vec<_> = (0..200).map(|_| record("A", End::Large(64 << 10))).collect();
+    service.runs.commit(&runs).await;
+    let outputs = Outputs {
+        runs: Arc::clone(&service.runs) as _,
+        committed: service.runs.committed.subscribe(),
+        clock: Arc::new(Setup::default().clock),
+        shutdown: service.shutdown.clone(),
+    };
+    let place = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
+    let from = Position::After(RunSeq(0));
+    let mut stream = EventStream::new(outputs, from, Filter::default(), DEADLINE, place);
+
+    let mut total = 0;
+    while total < 200 * (64 << 10) {
+        let chunk = stream.next_chunk().await.unwrap();
+        assert!(chunk.len() < 256 << 10, "a chunk of {} bytes", chunk.len());
+        total += chunk.len();
+    }
+
+    assert_eq!(service.runs.reads(), 0);
 }
 
 /// Method: trim the log under a subscriber that has read up to the end of a batch.

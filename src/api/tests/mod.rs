@@ -79,7 +79,8 @@ impl Setup {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(serve(listener, router(state), self.limits, shutdown.clone()));
-        Service { address, client: reqwest::Client::new(), intake, runs, board, shutdown, server }
+        let client = reqwest::Client::builder().read_timeout(DEADLINE).build().unwrap();
+        Service { address, client, intake, runs, board, shutdown, server }
     }
 }
 
