@@ -67,13 +67,17 @@ impl Subscriber {
         Some(frame)
     }
 
+    /// The next frame that is an event; heartbeats do not count.
     async fn event(&mut self) -> Frame {
-        loop {
-            let frame = self.frame().await.expect("the stream ended");
-            if !frame.data.is_empty() {
-                return frame;
+        let next = async {
+            loop {
+                let frame = self.frame().await.expect("the stream ended");
+                if !frame.data.is_empty() {
+                    return frame;
+                }
             }
-        }
+        };
+        tokio::time::timeout(DEADLINE, next).await.expect("only heartbeats come")
     }
 
     async fn ids(&mut self, count: usize) -> Vec<String> {
