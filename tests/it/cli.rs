@@ -1,1 +1,90 @@
-//! x
+//! The command line as a person meets it.
+
+use std::process::{Command, Output};
+
+use crate::support::root;
+
+fn orchestrator(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_orchestrator"))
+        .args(args)
+        .current_dir(root())
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn the_demo_shows_runs_and_says_what_to_try_next() {
+    let shown = orchestrator(&["demo", "--for", "5s"]);
+    let text = text(&shown.stdout);
+
+    assert!(shown.status.success(), "{text}{}", self::text(&shown.stderr));
+    for word in
+        ["BTCUSDT", "runs completed", "outputs published", "orchestrator demo --data", "/api/v1/events"]
+    {
+        assert!(text.contains(word), "{word} is missing in:\n{text}");
+    }
+    assert!(!text.contains(" 0 runs completed"), "{text}");
+}
+
+#[test]
+fn a_demo_with_data_goes_on_where_it_stopped() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().to_str().unwrap();
+    let receipts = || {
+        let stat = orchestrator(&["log", "stat", "--data", data]);
+        assert!(stat.status.success(), "{}", text(&stat.stderr));
+        let stat: serde_json::Value = serde_json::from_slice(&stat.stdout).unwrap();
+        assert_eq!(
+            stat["runs"]["started"].as_u64(),
+            Some(stat["runs"]["completed"].as_u64().unwrap() + stat["runs"]["failed"].as_u64().unwrap())
+        );
+        stat["receipts"]["log"]["last"].as_u64().unwrap()
+    };
+
+    assert!(orchestrator(&["demo", "--for", "3s", "--data", data]).status.success());
+    let first = receipts();
+    assert!(orchestrator(&["demo", "--for", "3s", "--data", data]).status.success());
+
+    assert!(first > 0);
+    assert!(receipts() > first);
+}
+
+#[test]
+fn a_bad_configuration_is_refused_with_all_its_faults_and_code_78() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bad.toml");
+    std::fs::write(
+        &path,
+        "[schedule]\nintervall = \"3m\"\n[engine]\ndeadline = \"soon\"\n[http]\nlisten = \"0.0.0.0:1\"\n",
+    )
+    .unwrap();
+
+    for command in [["config", "check"].as_slice(), &["run"]] {
+        let mut args = command.to_vec();
+        args.extend(["--config", path.to_str().unwrap()]);
+        let refused = orchestrator(&args);
+        let said = text(&refused.stderr);
+
+        assert_eq!(refused.status.code(), Some(78), "{said}");
+        for part in ["schedule.intervall", "did you mean `interval`", "engine.deadline", "http.listen"] {
+            assert!(said.contains(part), "{part} is missing in:\n{said}");
+        }
+    }
+}
+
+#[test]
+fn logs_of_a_missing_directory_are_not_invented() {
+    let dir = tempfile::tempdir().unwrap();
+    let nowhere = dir.path().join("nowhere");
+
+    let stat = orchestrator(&["log", "stat", "--data", nowhere.to_str().unwrap()]);
+
+    assert_eq!(stat.status.code(), Some(69));
+    assert!(!nowhere.exists());
+}
