@@ -54,7 +54,8 @@ impl<M: Message> Address<M> {
         Ok(started.get_cell())
     }
 
-    fn set(&self, actor: ActorRef<M>) {
+    /// Makes `actor` the current incarnation.
+    pub fn set(&self, actor: ActorRef<M>) {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(actor);
     }
 

@@ -146,6 +146,7 @@ impl Actor for Publisher {
         let saved = saved.and_then(|bytes| Cursor::from_bytes(&bytes)).unwrap_or_default();
         let cursor = saved.max(*args.reached.cursor());
         args.flow.set_published(cursor.outputs);
+        args.observer.observe(&Observation::PublishBacklog { outputs: args.flow.backlog() });
         let mut committed = args.committed.clone();
         committed.mark_changed();
         let watcher = Watcher(tokio::spawn(async move {

@@ -213,8 +213,8 @@ fn first_ticks(args: &SchedulerArgs, overview: &Overview, extent: &Extent) -> (O
         // Some symbols may have had their run of the last tick and others not: it is offered again, and only those
         // that are behind take it.
         (Some(last), _) => {
-            let again = args.cadence.planned_at(last);
-            (Some(args.cadence.after(last)), VecDeque::from([again]))
+            let again = args.cadence.has(last).then(|| args.cadence.planned_at(last));
+            (Some(args.cadence.after(last)), again.into_iter().collect())
         }
         // Nothing was run yet: the schedule begins with the log, so that a crash before the first run moves no tick.
         (None, Some(first)) => (Some(args.cadence.first(first)), VecDeque::new()),

@@ -1,5 +1,11 @@
 //! End-to-end tests: the real binary, real worker processes, real files, real sockets. One binary, so that it links once.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that panics has failed, which is what it is for"
+)]
+
 mod capture;
 mod cli;
 mod crash;

@@ -85,6 +85,15 @@ impl Cadence {
         }
     }
 
+    /// Whether a tick of this schedule can be planned for `planned`. A run log may hold ticks of an earlier schedule.
+    #[must_use]
+    pub const fn has(self, planned: TsMs) -> bool {
+        match self {
+            Self::Boundary { interval_ms, delay_ms } => (planned.0 - delay_ms).rem_euclid(interval_ms) == 0,
+            Self::Timer { .. } => true,
+        }
+    }
+
     /// The tick after one with the planned time `last`.
     ///
     /// `last` may come from a run log that was written under another schedule: the next tick is then the first of
@@ -129,6 +138,13 @@ mod tests {
         assert_eq!(BOUNDARY.first(TsMs(180_499)).engine_timestamp_ms, TsMs(180_000));
         assert_eq!(BOUNDARY.first(TsMs(180_500)).engine_timestamp_ms, TsMs(360_000));
         assert_eq!(BOUNDARY.first(TsMs(180_500)).planned_ts_ms, TsMs(360_500));
+    }
+
+    #[test]
+    fn a_tick_of_another_schedule_is_recognised() {
+        assert!(BOUNDARY.has(TsMs(360_500)));
+        assert!(!BOUNDARY.has(TsMs(360_000)));
+        assert!(!BOUNDARY.has(TsMs(375_500)));
     }
 
     #[test]

@@ -235,7 +235,7 @@ pub struct LogStat {
 
 /// An append-only log with one writer. Records are opaque bytes.
 ///
-/// Every provider passes [`conformance`](super::log_conformance) unchanged.
+/// Every provider passes the conformance suite beside this file unchanged.
 #[async_trait]
 pub trait Log: Send + Sync {
     /// Becomes the writer: fences every earlier one and reports where the log ends.
