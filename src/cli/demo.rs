@@ -69,7 +69,7 @@ async fn show(config: &Config, duration: Option<Duration>, temporary: bool) -> E
     };
     let screen = Screen::new();
     screen.line(&format!(
-        "A made-up market of {} symbols, a run of each every few seconds, durable in {}.",
+        "A made-up market of {} symbols, a run of each every other second; logs in {}.",
         config_symbols(config),
         config.service.data_dir.display()
     ));

@@ -1,13 +1,12 @@
 //! What the demo shows of the run log: lines as runs end, counts, a summary.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use orchestrator_kernel::contracts::engine_run::{RunRecord, RunStatus};
 use orchestrator_kernel::contracts::orchestrator_event::{outputs_of, selected_output};
 use orchestrator_kernel::error::ErrorKind;
-use orchestrator_kernel::ids::{Seq, TsMs};
+use orchestrator_kernel::ids::{Seq, Symbol, TsMs};
 use orchestrator_kernel::ports::engine::EngineAnswer;
 use orchestrator_kernel::ports::log::{Log, ReadError, ReadLimit};
 use serde::Deserialize;
@@ -20,13 +19,20 @@ pub(super) struct Tally {
     failed: BTreeMap<ErrorKind, u64>,
     regimes: BTreeMap<String, u64>,
     outputs: u64,
-    tick: Option<(TsMs, String)>,
+    /// The symbols that have a column; the first few that come.
+    columns: Vec<Symbol>,
+    /// What the current tick gave for each symbol.
+    row: Option<(TsMs, BTreeMap<Symbol, String>)>,
 }
+
+/// Columns that fit a terminal of 80 characters.
+const COLUMNS_MAX: usize = 4;
+/// Width of the longest regime, and a space.
+const COLUMN_WIDTH: usize = 17;
 
 #[derive(Deserialize)]
 struct Output<'a> {
     regime: &'a str,
-    confidence: f64,
 }
 
 impl Tally {
@@ -56,7 +62,7 @@ impl Tally {
             RunStatus::Started { .. } => return,
             RunStatus::Failed { error_kind, .. } => {
                 *self.failed.entry(*error_kind).or_default() += 1;
-                format!("failed: {error_kind}")
+                format!("({error_kind})")
             }
             RunStatus::Completed { answer, .. } => {
                 self.completed += 1;
@@ -64,24 +70,23 @@ impl Tally {
             }
         };
         let at = record.facts.engine_timestamp_ms;
-        if self.tick.as_ref().is_none_or(|(tick, _)| *tick != at) {
-            if let Some((_, line)) = self.tick.take() {
-                show(&line);
-            }
-            self.tick = Some((at, format!("{}  ", clock_time(at))));
+        if self.row.as_ref().is_some_and(|(tick, _)| *tick != at) {
+            self.last_tick(&mut *show);
         }
-        if let Some((_, line)) = &mut self.tick
-            && write!(line, "{} {word}   ", record.facts.symbol).is_err()
-        {
-            line.clear();
-        }
+        let (_, row) = self.row.get_or_insert_with(|| (at, BTreeMap::new()));
+        row.insert(record.facts.symbol.clone(), word);
     }
 
-    /// Shows the tick that no later one has completed.
+    /// Shows the current tick, which no later one has completed.
     pub(super) fn last_tick(&mut self, mut show: impl FnMut(&str)) {
-        if let Some((_, line)) = self.tick.take() {
-            show(&line);
+        let Some((at, row)) = self.row.take() else { return };
+        if self.columns.is_empty() {
+            self.columns = row.keys().take(COLUMNS_MAX).cloned().collect();
+            show("");
+            show(&table_row("time, UTC", self.columns.iter().map(Symbol::as_str)));
         }
+        let cells = self.columns.iter().map(|symbol| row.get(symbol).map_or("", String::as_str));
+        show(&table_row(&clock_time(at), cells));
     }
 
     fn regime(&mut self, answer: &EngineAnswer) -> String {
@@ -92,9 +97,9 @@ impl Tally {
             }
         };
         match output.and_then(|output| serde_json::from_str::<Output<'_>>(output).ok()) {
-            Some(Output { regime, confidence }) => {
+            Some(Output { regime }) => {
                 *self.regimes.entry(regime.to_owned()).or_default() += 1;
-                format!("{regime} {confidence:.2}")
+                regime.to_owned()
             }
             None => "answered".to_owned(),
         }
@@ -128,15 +133,33 @@ impl Tally {
             self.outputs,
         );
         for (kind, count) in &self.failed {
-            text.push_str(&format!(
-                "  {count:>5}  {kind} (shown on purpose: the feed leaves a snapshot out now and then)\n"
-            ));
+            let why = match kind {
+                ErrorKind::MissingSnapshotInputs => {
+                    "  (the feed leaves a snapshot out now and then, to show it)"
+                }
+                ErrorKind::SnapshotBuildFailure
+                | ErrorKind::EngineFailure
+                | ErrorKind::EngineTimeout
+                | ErrorKind::EngineUnavailable
+                | ErrorKind::HysteresisMonotonicityViolation
+                | ErrorKind::Shutdown => "",
+            };
+            text.push_str(&format!("  {count:>5}  {kind}{why}\n"));
         }
         for (regime, count) in &self.regimes {
             text.push_str(&format!("  {count:>5}  {regime}\n"));
         }
         text
     }
+}
+
+fn table_row<'a>(first: &str, cells: impl Iterator<Item = &'a str>) -> String {
+    let mut line = format!("{first:<10}");
+    for cell in cells {
+        line.extend(cell.chars().chain(std::iter::repeat(' ')).take(COLUMN_WIDTH - 1));
+        line.push(' ');
+    }
+    line.trim_end().to_owned()
 }
 
 /// Hours, minutes and seconds of a moment, UTC.
