@@ -296,11 +296,24 @@ impl IngestState {
             Next::Stop => {}
             Next::Settled(id, settlement) => self.source.settle(id, settlement).await?,
             Next::Batch(batch) => match batch? {
-                None => self.ended = true,
+                None => {
+                    self.ended = true;
+                    self.work_off().await;
+                }
                 Some(batch) => self.take(batch).await?,
             },
         }
         Ok(Stepped::On)
+    }
+
+    /// The end of a recording is the end of its runs: waits under a driven clock until those that are due are done.
+    async fn work_off(&mut self) {
+        let Some(latest) = self.latest.filter(|_| self.args.clock.is_driven()) else { return };
+        tokio::select! {
+            biased;
+            () = self.args.stop.cancelled() => {}
+            () = self.args.clock.advance(latest) => {}
+        }
     }
 
     async fn take(&mut self, batch: SourceBatch) -> Result<(), ActorProcessingErr> {

@@ -174,7 +174,7 @@ impl Actor for Scheduler {
             state.args.runners.announce(symbol);
         }
         me.send_after(GATHER_MAX, || SchedulerMsg::StopGathering);
-        state.arm(&me)
+        state.go_on(&me).await
     }
 
     async fn handle(
