@@ -46,8 +46,6 @@ pub enum RunnerMsg {
     Run(Box<Run>),
     /// Tell the scheduler where the symbol stands. Sent by the scheduler when it starts.
     Announce,
-    /// Finish what a crash interrupted. Sent by the runner to itself when it starts.
-    Recover,
     /// Report once the current run is done.
     Drain(RpcReplyPort<()>),
 }
@@ -99,13 +97,23 @@ impl Actor for SymbolRunner {
 
     async fn pre_start(
         &self,
-        me: ActorRef<RunnerMsg>,
+        _me: ActorRef<RunnerMsg>,
         args: RunnerArgs,
     ) -> Result<RunnerState, ActorProcessingErr> {
         let symbol = args.symbol.clone();
         let runs = args.run_log.call(|reply| RunLogMsg::Symbol(symbol, reply)).await?;
-        me.cast(RunnerMsg::Recover)?;
         Ok(RunnerState { args, runs })
+    }
+
+    /// Finishes what a crash interrupted, before the first message, which may be a run.
+    async fn post_start(
+        &self,
+        _me: ActorRef<RunnerMsg>,
+        state: &mut RunnerState,
+    ) -> Result<(), ActorProcessingErr> {
+        state.recover().await?;
+        state.announce();
+        Ok(())
     }
 
     async fn handle(
@@ -117,10 +125,6 @@ impl Actor for SymbolRunner {
         match message {
             RunnerMsg::Run(run) => state.run(*run).await?,
             RunnerMsg::Announce => state.announce(),
-            RunnerMsg::Recover => {
-                state.recover().await?;
-                state.announce();
-            }
             RunnerMsg::Drain(reply) => answer(reply, ()),
         }
         Ok(())
@@ -259,8 +263,9 @@ impl RunnerState {
                 return Err(error);
             }
             attempts.note_error();
+            // Counted by answers: an attempt that a crash interrupted takes none away, so the run ends as without it.
             let delay =
-                self.args.retry.delay_after(attempts.attempts()).filter(|_| error.kind.is_retryable());
+                self.args.retry.delay_after(attempts.answered()).filter(|_| error.kind.is_retryable());
             let Some(delay) = delay else { return Err(error) };
             tracing::warn!(
                 attempt = attempts.attempts(), error_kind = %error.kind, error_detail = %error.detail,
