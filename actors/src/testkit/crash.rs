@@ -3,7 +3,29 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
+use async_trait::async_trait;
+use bytes::Bytes;
+use orchestrator_kernel::ports::checkpoint::{CheckpointStore, MemoryCheckpoints};
 use tokio::sync::Notify;
+
+/// Checkpoints that are saved, or not, before the process ends.
+#[derive(Debug)]
+pub(super) struct CrashingCheckpoints {
+    pub(super) inner: Arc<MemoryCheckpoints>,
+    pub(super) crash: CrashPoint,
+}
+
+#[async_trait]
+impl CheckpointStore for CrashingCheckpoints {
+    async fn load(&self, name: &str) -> std::io::Result<Option<Bytes>> {
+        self.inner.load(name).await
+    }
+
+    async fn save(&self, name: &str, value: Bytes) -> std::io::Result<()> {
+        self.crash.step().await;
+        self.inner.save(name, value).await
+    }
+}
 
 /// SplitMix64: small, seeded, the same everywhere.
 ///
@@ -31,6 +53,8 @@ impl Rng {
 #[derive(Debug)]
 struct Inner {
     left: AtomicI64,
+    /// Whether ports hang afterwards; otherwise they go on, as the tasks of a killed tree do.
+    hangs: bool,
     crashed: AtomicBool,
     fired: Notify,
 }
@@ -43,8 +67,19 @@ impl CrashPoint {
     /// Crashes at this step, counted from 0.
     #[must_use]
     pub fn after(steps: i64) -> Self {
+        Self::new(steps, true)
+    }
+
+    /// Only tells of this step: the test kills the tree there, and what its tasks had begun goes on.
+    #[must_use]
+    pub fn told_at(steps: i64) -> Self {
+        Self::new(steps, false)
+    }
+
+    fn new(steps: i64, hangs: bool) -> Self {
         Self(Arc::new(Inner {
             left: AtomicI64::new(steps),
+            hangs,
             crashed: AtomicBool::new(false),
             fired: Notify::new(),
         }))
@@ -62,7 +97,7 @@ impl CrashPoint {
             self.0.crashed.store(true, Ordering::Relaxed);
             self.0.fired.notify_one();
         }
-        if self.0.crashed.load(Ordering::Relaxed) {
+        if self.0.hangs && self.0.crashed.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
     }

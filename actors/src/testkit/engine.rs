@@ -31,6 +31,7 @@ struct Script {
     /// Per symbol: what the next calls do; when it is empty they do `always`.
     next: BTreeMap<String, VecDeque<Act>>,
     always: BTreeMap<String, Act>,
+    fails: Option<fn(&EngineCall) -> bool>,
     calls: Vec<(tokio::time::Instant, EngineCall)>,
 }
 
@@ -60,6 +61,11 @@ impl TestEngine {
     /// Lets every further call for `symbol` do this.
     pub fn always(&self, symbol: &str, act: Act) {
         self.script().always.insert(symbol.to_owned(), act);
+    }
+
+    /// Lets every call fail of which `fails` says so: a failure that is a function of the call, as the answer is.
+    pub fn fails(&self, fails: fn(&EngineCall) -> bool) {
+        self.script().fails = Some(fails);
     }
 
     /// From now on the steps of this point count.
@@ -111,12 +117,17 @@ impl Engine for TestEngine {
             let mut script = self.script();
             script.calls.push((tokio::time::Instant::now(), call.clone()));
             let next = script.next.get_mut(symbol).and_then(VecDeque::pop_front);
-            next.or_else(|| script.always.get(symbol).cloned()).unwrap_or(Act::Answer)
+            let fails = script.fails.is_some_and(|fails| fails(call));
+            let fails = fails.then_some(Act::Fail(ErrorKind::EngineFailure));
+            next.or(fails).or_else(|| script.always.get(symbol).cloned()).unwrap_or(Act::Answer)
         };
+        if let Act::Fail(kind) = act {
+            crash.step().await;
+            return Err(EngineError { kind, detail: "as told".to_owned() });
+        }
         match act {
-            Act::Answer => {}
+            Act::Answer | Act::Fail(_) => {}
             Act::AnswerAfter(time) => tokio::time::sleep(time).await,
-            Act::Fail(kind) => return Err(EngineError { kind, detail: "as told".to_owned() }),
             Act::Hang => std::future::pending().await,
             Act::Panic => panic!("the engine panics for {symbol}, as told"),
         }

@@ -14,7 +14,7 @@ use orchestrator_kernel::retry::RetrySchedule;
 use orchestrator_kernel::run::RunIndex;
 
 use super::clocks::{LockstepClock, ManualClock};
-use super::crash::CrashPoint;
+use super::crash::{CrashPoint, CrashingCheckpoints};
 use super::engine::TestEngine;
 use super::fan_out::{Outputs, RecordingFanOut};
 use super::ledger::{Baseline, Ledger};
@@ -157,7 +157,10 @@ impl TestTree {
             receipts: Arc::clone(&self.receipts) as _,
             quarantine: Arc::clone(&self.quarantine) as _,
             runs: Arc::clone(&self.runs) as _,
-            checkpoints: Arc::clone(&self.checkpoints) as _,
+            checkpoints: Arc::new(CrashingCheckpoints {
+                inner: Arc::clone(&self.checkpoints),
+                crash: crash.clone(),
+            }),
             clock,
             engine: Arc::clone(&self.engine) as _,
             fan_outs: Arc::new(tokio::sync::Mutex::new(vec![Box::new(fan_out) as Box<dyn FanOut>])),
