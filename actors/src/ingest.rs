@@ -3,64 +3,43 @@
 //! Nothing is acknowledged before it is durable (LOG-2). Credits bound what is in flight: when the buffer is at its
 //! limits, ingest stops taking from its source, which is the backpressure that upstream feels.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
-use orchestrator_kernel::contracts::quarantine::{KEPT_BYTES_MAX, QuarantineRecord};
 use orchestrator_kernel::contracts::raw_market_event::{Names, NotAReceipt, Receipt, decode};
-use orchestrator_kernel::ids::{EventType, Origin, SourceId, TsMs};
+use orchestrator_kernel::error::FailureDomain;
+use orchestrator_kernel::ids::{Origin, TsMs};
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::observer::{Observation, Observer};
 use orchestrator_kernel::ports::source::{
-    ItemFate, RawItem, Settlement, Source, SourceBatch, SourceError, SourceFactory,
+    RawItem, Settlement, Source, SourceBatch, SourceError, SourceFactory,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::address::{Address, Down};
-use crate::buffer::{AppendRefused, Appended, Arrival, Batch, BufferMsg, Credit, Known};
+use self::batch::{OpenItems, Sorted};
+use self::link::Link;
+use self::sources::Active;
+use crate::address::Address;
+use crate::buffer::{BufferMsg, Credit};
 use crate::status::{Condition, StatusBoard};
+
+mod batch;
+mod credits;
+mod link;
+mod lockstep;
+mod sources;
+
+pub use self::credits::Credits;
+pub use self::sources::Sources;
 
 /// What ingest can be told.
 pub enum IngestMsg {
     /// Take the next step. Sent by the actor to itself.
     Step,
-}
-
-/// Receipts and bytes that may be in flight, for all sources together.
-#[derive(Clone, Debug)]
-pub struct Credits {
-    receipts: Arc<Semaphore>,
-    bytes: Arc<Semaphore>,
-    receipts_max: u32,
-    bytes_max: u32,
-}
-
-impl Credits {
-    /// Credits for this many receipts and bytes.
-    #[must_use]
-    pub fn new(receipts_max: u32, bytes_max: u32) -> Self {
-        Self {
-            receipts: Arc::new(Semaphore::new(receipts_max as usize)),
-            bytes: Arc::new(Semaphore::new(bytes_max as usize)),
-            receipts_max,
-            bytes_max,
-        }
-    }
-
-    /// Waits until there is room. A batch larger than the bound gets all of it.
-    async fn acquire(&self, receipts: usize, bytes: usize) -> Option<Credit> {
-        let receipts = u32::try_from(receipts).unwrap_or(u32::MAX).min(self.receipts_max);
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.bytes_max);
-        let receipts = Arc::clone(&self.receipts).acquire_many_owned(receipts).await.ok()?;
-        let bytes = Arc::clone(&self.bytes).acquire_many_owned(bytes).await.ok()?;
-        Some(Credit { receipts, bytes })
-    }
 }
 
 /// What ingest needs; cloned for each start.
@@ -93,106 +72,6 @@ pub struct IngestArgs {
 impl IngestArgs {
     fn down(&self) -> Condition {
         Condition::SourceDown(self.factory.name().to_owned())
-    }
-}
-
-/// How many sources there are, for those who wait for their end.
-#[derive(Clone, Debug)]
-pub struct Sources {
-    /// Sources that have not ended.
-    open: Arc<watch::Sender<usize>>,
-    /// Ingest actors that are up.
-    active: Arc<watch::Sender<usize>>,
-}
-
-impl Sources {
-    /// This many sources, none of them up yet.
-    #[must_use]
-    pub fn new(count: usize) -> Self {
-        Self { open: Arc::new(watch::Sender::new(count)), active: Arc::new(watch::Sender::new(0)) }
-    }
-
-    /// Waits until every source has ended by itself.
-    pub async fn all_ended(&self) {
-        none_left(&self.open).await;
-    }
-
-    /// Waits until no ingest actor is up.
-    pub(crate) async fn all_down(&self) {
-        none_left(&self.active).await;
-    }
-}
-
-async fn none_left(count: &watch::Sender<usize>) {
-    // The sender is ours: the channel cannot close.
-    if count.subscribe().wait_for(|count| *count == 0).await.is_err() {
-        tracing::debug!("nobody counts sources any more");
-    }
-}
-
-/// Counts one ingest actor while it is up, and shows its source as down when it goes, however it goes.
-struct Active {
-    count: Arc<watch::Sender<usize>>,
-    board: StatusBoard,
-    source: Condition,
-    /// Why it goes; `None` when that is in order.
-    why: Option<String>,
-}
-
-impl Active {
-    fn begin(args: &IngestArgs) -> Self {
-        args.sources.active.send_modify(|count| *count += 1);
-        Self {
-            count: Arc::clone(&args.sources.active),
-            board: args.board.clone(),
-            source: args.down(),
-            why: Some("its actor ended unexpectedly".to_owned()),
-        }
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        if let Some(why) = self.why.take() {
-            self.board.raise(self.source.clone(), why);
-        }
-        self.count.send_modify(|count| *count -= 1);
-    }
-}
-
-/// Received items whose fate is open. What is open still when it is dropped was not stored, or not known to be: then
-/// upstream keeps it, and it counts as refused.
-struct OpenItems {
-    observer: Arc<dyn Observer>,
-    left: u64,
-}
-
-impl OpenItems {
-    fn received(observer: &Arc<dyn Observer>, count: usize) -> Self {
-        let count = count as u64;
-        observer.observe(&Observation::ItemsReceived { count });
-        Self { observer: Arc::clone(observer), left: count }
-    }
-
-    /// Tells what became of `count` of them.
-    fn settled(&mut self, count: u64, fate: &Observation<'_>) {
-        self.left = self.left.saturating_sub(count);
-        self.observer.observe(fate);
-    }
-
-    fn duplicate(&mut self, count: usize) {
-        let count = count as u64;
-        if count > 0 {
-            self.settled(count, &Observation::ItemsDuplicate { count });
-        }
-    }
-}
-
-impl Drop for OpenItems {
-    fn drop(&mut self) {
-        if self.left > 0 {
-            self.observer.observe(&Observation::ItemsRefused { count: self.left });
-        }
     }
 }
 
@@ -281,7 +160,7 @@ impl IngestState {
         let stopping = self.args.stop.is_cancelled();
         if self.in_flight.is_empty() && (self.ended || stopping) {
             if self.ended {
-                self.args.sources.open.send_modify(|count| *count = count.saturating_sub(1));
+                self.args.sources.one_ended();
             }
             return Ok(Stepped::Done);
         }
@@ -306,27 +185,18 @@ impl IngestState {
         Ok(Stepped::On)
     }
 
-    /// The end of a recording is the end of its runs: waits under a driven clock until those that are due are done.
-    async fn work_off(&mut self) {
-        let Some(latest) = self.latest.filter(|_| self.args.clock.is_driven()) else { return };
-        tokio::select! {
-            biased;
-            () = self.args.stop.cancelled() => {}
-            () = self.args.clock.advance(latest) => {}
-        }
-    }
-
     async fn take(&mut self, batch: SourceBatch) -> Result<(), ActorProcessingErr> {
         let mut open = OpenItems::received(&self.args.observer, batch.items.len());
         let sorted = self.sort(batch);
         if self.args.clock.is_driven() {
-            let (id, settlement) = self.append_in_lockstep(sorted, open).await?;
+            let id = sorted.id;
+            let settlement = self.append_in_lockstep(sorted, open).await;
             return Ok(self.source.settle(id, settlement).await?);
         }
         let (id, link, at) = (sorted.id, self.link(), self.args.clock.now().unwrap_or_default());
         // Not in flight beside the next batch: that one must not overtake these receipts on the way to the buffer.
         let stored = match link.set_aside(&sorted, at, &mut open).await {
-            Ok(()) => credit_for(&sorted, self.args.credits.clone(), self.args.stop.clone()).await,
+            Ok(()) => self.room(size(sorted.receipts.iter().map(|(_, receipt)| receipt))).await,
             Err(refused) => Err(refused),
         };
         self.in_flight.push_back(match stored {
@@ -334,6 +204,22 @@ impl IngestState {
             Ok(credit) => async move { (id, link.store(sorted, at, credit, open).await) }.boxed(),
         });
         Ok(())
+    }
+
+    /// Waits for room in flight for this many receipts and bytes, unless the service stops.
+    fn room(
+        &self,
+        (receipts, bytes): (usize, usize),
+    ) -> impl Future<Output = Result<Credit, Settlement>> + Send + use<> {
+        let (credits, stop) = (self.args.credits.clone(), self.args.stop.clone());
+        async move {
+            let credit = tokio::select! {
+                biased;
+                credit = credits.acquire(receipts, bytes) => credit,
+                () = stop.cancelled() => None,
+            };
+            credit.ok_or_else(stopping)
+        }
     }
 
     fn link(&self) -> Link {
@@ -370,266 +256,19 @@ impl IngestState {
         decode(item.bytes.clone(), &mut self.names)
     }
 
-    /// Appends a batch piece by piece, each up to the clock's next deadline, and lets the clock pass the deadline only
-    /// when the piece is durable: so a cut holds exactly the receipts up to its planned time.
-    async fn append_in_lockstep(
-        &mut self,
-        sorted: Sorted,
-        mut open: OpenItems,
-    ) -> Result<(u64, Settlement), ActorProcessingErr> {
-        let (id, link, stop) = (sorted.id, self.link(), self.args.stop.clone());
-        let credits = self.args.credits.clone();
-        if let Err(refused) = link.set_aside(&sorted, self.latest.unwrap_or_default(), &mut open).await {
-            return Ok((id, refused));
-        }
-        let mut fates = Fates::new(&sorted);
-        let Sorted { origin, span, receipts, .. } = sorted;
-        let last = span.map(|(_, last)| last);
-        let mut first = span.map(|(first, _)| first);
-        let mut rest = receipts.into_iter().peekable();
-        loop {
-            let Some((_, next)) = rest.peek() else {
-                // Quarantined items at the end have their positions too.
-                if let (Some(first), Some(last)) = (first.filter(|first| Some(*first) <= last), last) {
-                    let piece = Piece { origin, span: Some((first, last)), arrivals: Vec::new() };
-                    let credit = credit(&credits, 0, 0).await?;
-                    if let Err(refused) = link.append(piece, credit, &mut fates, &mut open).await {
-                        return Ok((id, refused));
-                    }
-                }
-                return Ok((id, Settlement::Durable(fates.into_items())));
-            };
-            let at = self.latest.map_or(next.recv_ts_ms, |latest| latest.max(next.recv_ts_ms));
-            let passed = tokio::select! {
-                biased;
-                () = stop.cancelled() => false,
-                () = self.args.clock.advance(at) => true,
-            };
-            if !passed {
-                return Ok((id, stopping()));
-            }
-            let barrier = self.args.clock.barrier();
-            let (mut arrivals, mut bytes) = (Vec::new(), 0);
-            while let Some((position, receipt)) =
-                rest.next_if(|(_, receipt)| barrier.is_none_or(|end| receipt.recv_ts_ms <= end))
-            {
-                let at = self.latest.map_or(receipt.recv_ts_ms, |latest| latest.max(receipt.recv_ts_ms));
-                self.latest = Some(at);
-                bytes += receipt.bytes.len();
-                arrivals.push(Arrival { at, position, receipt });
-            }
-            let upto = match rest.peek() {
-                Some(_) => arrivals.last().map(|arrival| arrival.position).filter(|position| *position != 0),
-                None => last,
-            };
-            let piece_span = first.zip(upto);
-            first = upto.map(|upto| upto + 1).or(first);
-            let credit = credit(&credits, arrivals.len(), bytes).await?;
-            let piece = Piece { origin: origin.clone(), span: piece_span, arrivals };
-            if let Err(refused) = link.append(piece, credit, &mut fates, &mut open).await {
-                return Ok((id, refused));
-            }
-        }
-    }
-
     fn note_failure(&mut self, error: &(dyn std::error::Error + 'static)) {
         let name = self.args.factory.name();
         self.active.why = Some(error.to_string());
         tracing::warn!(source = name, domain = "ingest", error_kind = "source_down", error_detail = %error, "source failed");
-        self.args
-            .observer
-            .observe(&Observation::Failure { domain: orchestrator_kernel::error::FailureDomain::Ingest });
+        self.args.observer.observe(&Observation::Failure { domain: FailureDomain::Ingest });
     }
 }
 
-/// Waits for room in flight, unless the service stops.
-async fn credit_for(
-    sorted: &Sorted,
-    credits: Credits,
-    stop: CancellationToken,
-) -> Result<Credit, Settlement> {
-    let bytes = sorted.receipts.iter().map(|(_, receipt)| receipt.bytes.len()).sum();
-    let credit = tokio::select! {
-        biased;
-        credit = credits.acquire(sorted.receipts.len(), bytes) => credit,
-        () = stop.cancelled() => None,
-    };
-    credit.ok_or_else(stopping)
-}
-
-async fn credit(credits: &Credits, receipts: usize, bytes: usize) -> Result<Credit, ActorProcessingErr> {
-    credits.acquire(receipts, bytes).await.ok_or_else(|| "no credits are given any more".into())
+/// Number and bytes of receipts.
+fn size<'a>(receipts: impl Iterator<Item = &'a Receipt>) -> (usize, usize) {
+    receipts.fold((0, 0), |(count, bytes), receipt| (count + 1, bytes + receipt.bytes.len()))
 }
 
 fn stopping() -> Settlement {
     Settlement::Refused { reason: "the service is stopping".to_owned(), retry_after_ms: 1000 }
-}
-
-/// A batch after decoding.
-struct Sorted {
-    id: u64,
-    origin: Origin,
-    span: Option<(u64, u64)>,
-    receipts: Vec<(u64, Receipt)>,
-    /// Index in the batch, position, reason, item.
-    refused: Vec<(usize, u64, NotAReceipt, RawItem)>,
-}
-
-struct Piece {
-    origin: Origin,
-    span: Option<(u64, u64)>,
-    arrivals: Vec<Arrival>,
-}
-
-/// What became of each item, in the order of the batch.
-struct Fates {
-    items: Vec<Option<ItemFate>>,
-    at: usize,
-}
-
-impl Fates {
-    fn new(sorted: &Sorted) -> Self {
-        let mut items = vec![None; sorted.receipts.len() + sorted.refused.len()];
-        for (index, _, why, _) in &sorted.refused {
-            if let Some(item) = items.get_mut(*index) {
-                *item = Some(ItemFate::Quarantined(why.to_string()));
-            }
-        }
-        Self { items, at: 0 }
-    }
-
-    fn next(&mut self, fate: ItemFate) {
-        while self.items.get(self.at).is_some_and(Option::is_some) {
-            self.at += 1;
-        }
-        if let Some(item) = self.items.get_mut(self.at) {
-            *item = Some(fate);
-        }
-    }
-
-    fn into_items(self) -> Vec<ItemFate> {
-        self.items.into_iter().flatten().collect()
-    }
-}
-
-/// The way to the buffer.
-struct Link {
-    buffer: Address<BufferMsg>,
-    retry_after_ms: u64,
-}
-
-impl Link {
-    /// The receipts; what was refused is set aside before, see [`Positions`](orchestrator_kernel::positions::Positions).
-    async fn store(self, sorted: Sorted, at: TsMs, credit: Credit, mut open: OpenItems) -> Settlement {
-        let mut fates = Fates::new(&sorted);
-        let arrivals = sorted.receipts.into_iter();
-        let arrivals = arrivals.map(|(position, receipt)| Arrival { at, position, receipt }).collect();
-        let piece = Piece { origin: sorted.origin, span: sorted.span, arrivals };
-        match self.append(piece, credit, &mut fates, &mut open).await {
-            Ok(()) => Settlement::Durable(fates.into_items()),
-            Err(refused) => refused,
-        }
-    }
-
-    async fn set_aside(&self, sorted: &Sorted, now: TsMs, open: &mut OpenItems) -> Result<(), Settlement> {
-        if sorted.refused.is_empty() {
-            return Ok(());
-        }
-        let records = sorted
-            .refused
-            .iter()
-            .map(|(_, position, why, item)| quarantined(sorted, *position, why, item, now));
-        let records = records.collect();
-        let known = match self.buffer.call(|reply| BufferMsg::Quarantine(records, reply)).await {
-            Ok(Ok(known)) => known,
-            Ok(Err(refused)) => return Err(self.refused(refused)),
-            Err(down) => return Err(self.down(down)),
-        };
-        for ((_, _, why, _), known) in sorted.refused.iter().zip(known) {
-            match known {
-                Known::Before => open.duplicate(1),
-                Known::New => open.settled(1, &Observation::ItemQuarantined { reason: why.reason() }),
-            }
-        }
-        Ok(())
-    }
-
-    async fn append(
-        &self,
-        piece: Piece,
-        credit: Credit,
-        fates: &mut Fates,
-        open: &mut OpenItems,
-    ) -> Result<(), Settlement> {
-        let Piece { origin, span, arrivals } = piece;
-        let counted: Vec<(SourceId, EventType)> = arrivals
-            .iter()
-            .map(|arrival| (arrival.receipt.source_id.clone(), arrival.receipt.event_type.clone()))
-            .collect();
-        let batch = Batch { origin, span, arrivals, credit };
-        match self.buffer.call(|reply| BufferMsg::Append(batch, reply)).await {
-            Ok(Ok(appended)) => {
-                note_appended(&counted, appended, fates, open);
-                Ok(())
-            }
-            Ok(Err(refused)) => Err(self.refused(refused)),
-            Err(down) => Err(self.down(down)),
-        }
-    }
-
-    fn refused(&self, refused: AppendRefused) -> Settlement {
-        match refused {
-            AppendRefused::Gap { expected } => Settlement::Gap { expected },
-            AppendRefused::NoRoom(_) | AppendRefused::TooManyOrigins => {
-                Settlement::Refused { reason: refused.to_string(), retry_after_ms: self.retry_after_ms }
-            }
-        }
-    }
-
-    fn down(&self, down: Down) -> Settlement {
-        Settlement::Refused { reason: down.to_string(), retry_after_ms: self.retry_after_ms }
-    }
-}
-
-fn note_appended(
-    counted: &[(SourceId, EventType)],
-    appended: Appended,
-    fates: &mut Fates,
-    open: &mut OpenItems,
-) {
-    let (duplicates, fresh) = counted.split_at(appended.duplicates.min(counted.len()));
-    open.duplicate(duplicates.len());
-    duplicates.iter().for_each(|_| fates.next(ItemFate::Duplicate));
-    fresh.iter().for_each(|_| fates.next(ItemFate::Appended));
-    let mut counts: BTreeMap<&(SourceId, EventType), u64> = BTreeMap::new();
-    for key in fresh {
-        *counts.entry(key).or_default() += 1;
-    }
-    for ((source_id, event_type), count) in counts {
-        open.settled(count, &Observation::ReceiptsAppended { source_id, event_type, count });
-    }
-}
-
-fn quarantined(
-    sorted: &Sorted,
-    position: u64,
-    why: &NotAReceipt,
-    item: &RawItem,
-    now: TsMs,
-) -> QuarantineRecord {
-    let size = item.oversized.unwrap_or(item.bytes.len() as u64);
-    let bytes = item.bytes.get(..KEPT_BYTES_MAX).unwrap_or(&item.bytes).to_vec();
-    tracing::warn!(
-        origin = %sorted.origin, position, error_kind = why.reason(), error_detail = %why, domain = "ingest",
-        "not a receipt, kept in the quarantine"
-    );
-    QuarantineRecord {
-        at_ms: now,
-        origin: sorted.origin.to_string(),
-        position,
-        reason: why.reason().to_owned(),
-        detail: why.to_string(),
-        size,
-        bytes,
-    }
 }
