@@ -240,11 +240,12 @@ impl RunLogState {
             let seq = self.index.tail().next().0;
             self.index.admit(&waiting.record).map_err(|error| Fatal::undecodable(LOG, seq, error))?;
         }
+        // Told before the publisher knows of them: outputs are never confirmed before they are due.
+        waiters.iter().for_each(|waiting| self.observe_recorded(&waiting.record));
         self.args.flow.set_made(self.index.outputs());
         self.args.committed.send_replace(Committed { tail: self.index.tail(), batch: Arc::clone(batch) });
         self.args.board.clear(&Condition::RunLogFailing);
         for (waiting, seq) in waiters.into_iter().zip(batch.first().0..) {
-            self.observe_recorded(&waiting.record);
             answer(waiting.reply, Ok(RunSeq(seq)));
         }
         self.save_when_due();

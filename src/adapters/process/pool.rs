@@ -1,6 +1,7 @@
 //! The pool: which worker gets a call.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -27,9 +28,31 @@ const QUEUED_CALLS_MAX: usize = 64;
 pub struct ProcessEngine {
     identity: EngineIdentity,
     hysteresis_config: String,
-    workers: Vec<mpsc::Sender<Job>>,
+    workers: Vec<Seat>,
     closing: CancellationToken,
     tasks: TaskTracker,
+}
+
+/// The way to one worker, and how many calls are on it.
+struct Seat {
+    calls: mpsc::Sender<Job>,
+    load: AtomicUsize,
+}
+
+/// One call on a worker; leaves when it is answered or abandoned.
+struct Seated<'a>(&'a Seat);
+
+impl<'a> Seated<'a> {
+    fn on(seat: &'a Seat) -> Self {
+        seat.load.fetch_add(1, Ordering::Relaxed);
+        Self(seat)
+    }
+}
+
+impl Drop for Seated<'_> {
+    fn drop(&mut self) {
+        self.0.load.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl ProcessEngine {
@@ -50,7 +73,7 @@ impl ProcessEngine {
             let (calls, queue) = mpsc::channel(QUEUED_CALLS_MAX);
             let worker = Worker::new(index, Arc::clone(&options), identity.clone(), queue, closing.clone());
             tasks.spawn(worker.run(process));
-            calls
+            Seat { calls, load: AtomicUsize::new(0) }
         });
         let workers = workers.collect();
         tasks.close();
@@ -64,10 +87,16 @@ impl ProcessEngine {
         self.tasks.wait().await;
     }
 
-    fn worker_of(&self, symbol: &Symbol) -> Option<&mpsc::Sender<Job>> {
+    /// The symbol's own worker while it is free, whose caches know the symbol; otherwise the one with the least to do.
+    /// Any worker can answer, because the state comes with the call: so a hanging symbol holds up no other (ISO-1)
+    /// while a worker is left.
+    fn seat_for(&self, symbol: &Symbol) -> Option<Seated<'_>> {
+        let load = |seat: &Seat| seat.load.load(Ordering::Relaxed);
         let count = u64::try_from(self.workers.len()).ok()?;
         let index = fnv1a(symbol.as_str().as_bytes()).checked_rem(count)?;
-        self.workers.get(usize::try_from(index).ok()?)
+        let own = self.workers.get(usize::try_from(index).ok()?)?;
+        let least = self.workers.iter().min_by_key(|seat| load(seat))?;
+        Some(Seated::on(if load(own) <= load(least) { own } else { least }))
     }
 }
 
@@ -89,11 +118,11 @@ impl Engine for ProcessEngine {
             kind: ErrorKind::Shutdown,
             detail: "the engine workers are shutting down".to_owned(),
         };
-        let worker = self.worker_of(&call.symbol).ok_or_else(closed)?;
+        let seated = self.seat_for(&call.symbol).ok_or_else(closed)?;
         let (reply, answer) = oneshot::channel();
         let body = RequestBody::new(call, &self.hysteresis_config);
         let job = Job { body, mode: call.mode, asked_at: Instant::now(), reply };
-        worker.send(job).await.map_err(|_| closed())?;
+        seated.0.calls.send(job).await.map_err(|_| closed())?;
         // The task answers every call that it took; without an answer it was dropped together with its runtime.
         answer.await.unwrap_or_else(|_| Err(closed()))
     }

@@ -85,6 +85,8 @@ impl State {
         let totals = &self.totals;
         self.registers.in_flight.set(difference(totals.received, totals.settled));
         self.registers.runs_in_flight.set(difference(totals.runs_started, totals.runs_ended));
+        // Not what the publisher said last: runs end and outputs are confirmed between two of its reports.
+        self.registers.backlog.set(difference(totals.outputs_due, totals.outputs_published));
         let age = match (now, self.last_ingest_ts) {
             (Some(now), Some(last)) => now.0.saturating_sub(last.0).max(0) as f64 / 1000.0,
             (None, _) | (_, None) => f64::NAN,
@@ -173,7 +175,6 @@ impl State {
 
     fn backlog(&mut self, outputs: u64) {
         let totals = &mut self.totals;
-        self.registers.backlog.set(gauge(outputs));
         if !totals.backlog_known {
             // What an earlier process left to be published is due as well, but no run of this one tells of it.
             let left = (totals.outputs_published + outputs).saturating_sub(totals.outputs_due);
