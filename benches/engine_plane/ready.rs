@@ -14,7 +14,7 @@ use orchestrator_kernel::cadence::Cadence;
 
 use super::bed::{Bed, check_receipts, config};
 use super::feed::{Feed, symbol, trade};
-use super::support::{Bar, Options, Outcome, Row, ensure, median, runtime, scratch};
+use super::support::{Bar, Options, Outcome, Row, ensure, median, runtime, scratch, until};
 
 /// The first argument of the process that is to be killed.
 pub(super) const VICTIM: &str = "--victim";
@@ -40,14 +40,14 @@ pub(super) fn measure(options: Options) -> Outcome<Vec<Row>> {
     let row = |what: &str, took: f64, baseline_value: f64, bar: Bar| Row {
         what: format!("ready after kill −9 with {acknowledged} receipts, {what}"),
         value: took,
-        unit: "s",
+        unit: "ms",
         baseline: "sequential read of the last segment",
         baseline_value,
         bar,
     };
     Ok(vec![
-        row("first start", warm, bare, Bar::Below(2.0)),
-        row("median of starts", median(&mut again), bare, Bar::Below(2.0)),
+        row("first start", warm, bare, Bar::Below(2000.0)),
+        row("median of starts", median(&mut again), bare, Bar::Below(2000.0)),
         row("files not in memory", cold, bare_cold, Bar::None),
     ])
 }
@@ -55,7 +55,9 @@ pub(super) fn measure(options: Options) -> Outcome<Vec<Row>> {
 /// Starts a victim, kills it once `target` receipts are acknowledged, and returns how many it had acknowledged.
 fn kill_in_the_middle(data: &Path, target: u64) -> Outcome<u64> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg(VICTIM).arg(data).stdin(Stdio::null()).stdout(Stdio::piped());
+    // Bounded, should this process die before it: the disk is not ours to fill.
+    let most = (target / 256 * 2).to_string();
+    command.arg(VICTIM).arg(data).arg(most).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut victim = Killed(command.spawn()?);
     let lines = BufReader::new(victim.0.stdout.take().ok_or("the victim has no output")?).lines();
     let mut acknowledged = 0;
@@ -81,20 +83,28 @@ impl Drop for Killed {
     }
 }
 
-/// The victim: takes receipts in without end, and prints how many are acknowledged.
+/// The victim: takes in at most that many batches, and prints how many receipts are acknowledged.
 pub(super) fn victim(arguments: &[String]) -> Outcome<ExitCode> {
-    let [data] = arguments else { return Err("a victim needs a directory".into()) };
+    let [data, most] = arguments else { return Err("a victim needs a directory and a bound".into()) };
+    let most: u64 = most.parse()?;
     runtime()?.block_on(async {
         let ring: Arc<Vec<Vec<Bytes>>> = Arc::new((0..64).map(batch).collect());
-        let feed = Feed::new(move |index| ring.get(usize::try_from(index % 64).unwrap_or_default()).cloned());
+        let feed = Feed::new(move |index| {
+            ring.get(usize::try_from(index % 64).unwrap_or_default()).filter(|_| index < most).cloned()
+        });
         let bed =
             Bed::start(config(Path::new(data), CADENCE, ClockMode::Wall), Some(&feed), |_, _| Ok(())).await?;
-        while bed.tree.board.read().ready {
+        ready(&bed).await?;
+        while bed.tree.board.read().ready && feed.appended() < most * 256 {
             tokio::time::sleep(Duration::from_millis(20)).await;
             println!("{}", feed.appended());
         }
-        Err("the victim is not ready any more".into())
+        Err(format!("the victim was not killed: {:?}", bed.tree.board.read()).into())
     })
+}
+
+async fn ready(bed: &Bed) -> Outcome<()> {
+    until("the board says ready", Duration::from_secs(120), || bed.tree.board.read().ready).await
 }
 
 fn batch(slot: u64) -> Vec<Bytes> {
@@ -102,18 +112,18 @@ fn batch(slot: u64) -> Vec<Bytes> {
     (slot * 256..(slot + 1) * 256).map(receipt).collect()
 }
 
-/// Seconds until the board says ready; the process then ends as in a crash.
+/// Milliseconds until the board says ready; the process then ends as in a crash.
 fn start(data: &Path, acknowledged: u64) -> Outcome<f64> {
     let runtime = runtime()?;
     runtime.block_on(async {
         let ended = Feed::new(|_| None);
         let begin = Instant::now();
         let bed = Bed::start(config(data, CADENCE, ClockMode::Wall), Some(&ended), |_, _| Ok(())).await?;
-        let ready = bed.tree.board.read().ready;
-        let took = begin.elapsed().as_secs_f64();
+        ready(&bed).await?;
+        let took = begin.elapsed().as_secs_f64() * 1e3;
         let tail = bed.receipts.stat().tail;
-        ensure(ready && acknowledged <= tail.0, || {
-            format!("ready is {ready}, the log ends at {tail}, {acknowledged} receipts were acknowledged")
+        ensure(acknowledged <= tail.0, || {
+            format!("the log ends at {tail}, {acknowledged} receipts were acknowledged")
         })?;
         bed.kill().await?;
         Ok(took)
@@ -142,14 +152,14 @@ fn segments(data: &Path) -> Outcome<Vec<PathBuf>> {
     Ok(segments)
 }
 
-/// Seconds to read the segment that an opening has to check.
+/// Milliseconds to read the segment that an opening has to check.
 fn read_last_segment(data: &Path) -> Outcome<f64> {
     let last = segments(data)?.pop().ok_or("the log has no segment")?;
     let begin = Instant::now();
     let mut file = File::open(last)?;
     let mut buffer = vec![0; 1 << 20];
     while file.read(&mut buffer)? > 0 {}
-    Ok(begin.elapsed().as_secs_f64())
+    Ok(begin.elapsed().as_secs_f64() * 1e3)
 }
 
 /// Has the system drop its memory of the data directory's files.
