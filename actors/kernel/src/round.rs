@@ -53,6 +53,10 @@ impl<T> Round<T> {
     }
 
     fn release(&mut self) -> Vec<T> {
+        // Fewer items than members cannot be all. Without this look each of n items would cost n comparisons.
+        if self.held.len() < self.members.len() {
+            return Vec::new();
+        }
         if !self.members.iter().all(|member| self.held.contains_key(member)) {
             return Vec::new();
         }
