@@ -454,13 +454,14 @@ impl BufferState {
         match landed.result {
             Ok(()) => {
                 self.receipts.landed(true, landed.batch.last());
+                // The next batch is on its way while this one goes into the book: the disk need not wait for that.
+                self.flush(me);
                 self.observe(&landed.batch, landed.took)?;
                 for Pending { duplicates, reply, credit } in landed.waiters {
                     drop(credit);
                     answer(reply, Ok(Appended { duplicates }));
                 }
                 self.save_when_due();
-                self.flush(me);
                 Ok(())
             }
             Err(AppendError::Full { detail }) => {
