@@ -7,20 +7,17 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_kernel::cadence::Tick;
-use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
-use orchestrator_kernel::contracts::raw_market_event::Receipt;
 use orchestrator_kernel::contracts::receipt::ReceiptRecord;
-use orchestrator_kernel::cut::{CutBook, CutRequest, CutSlice, Rebuild};
-use orchestrator_kernel::ids::{IngestSeq, Origin, Seq, Symbol, TsMs};
+use orchestrator_kernel::cut::CutBook;
+use orchestrator_kernel::ids::{IngestSeq, Origin, Seq, TsMs};
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::log::{AppendError, Log, RecordBatch};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
 use orchestrator_kernel::ports::source::ResumeAt;
 use orchestrator_kernel::retry::RetrySchedule;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use tokio::sync::OwnedSemaphorePermit;
 
+use self::cuts::WaitingSeal;
 use crate::address::{Address, answer};
 use crate::fatal::{Fatal, FatalKind};
 use crate::group_commit::{BatchLimits, GroupCommit, Landed};
@@ -29,150 +26,18 @@ use crate::run_log::RunLogMsg;
 use crate::scheduler::SchedulerMsg;
 use crate::status::{Condition, StatusBoard};
 
-/// A receipt on its way to the log.
-#[derive(Debug)]
-pub struct Arrival {
-    /// When it arrived, by the process's clock.
-    pub at: TsMs,
-    /// Its position in its origin; 0 when it has none.
-    pub position: u64,
-    /// The receipt.
-    pub receipt: Receipt,
-}
+mod cuts;
+mod messages;
+mod quarantine;
 
-/// The right to have receipts in flight. Held until they are durable or refused: that bounds the memory (MEM-1).
-#[derive(Debug)]
-pub struct Credit {
-    /// For the number of receipts.
-    pub receipts: OwnedSemaphorePermit,
-    /// For their bytes.
-    pub bytes: OwnedSemaphorePermit,
-}
-
-/// Receipts of one origin that are appended together, in order.
-#[derive(Debug)]
-pub struct Batch {
-    /// The ordered channel that they came through.
-    pub origin: Origin,
-    /// First and last position that this batch stands for, quarantined items included; `None` without numbers.
-    pub span: Option<(u64, u64)>,
-    /// The receipts.
-    pub arrivals: Vec<Arrival>,
-    /// Held while they are in flight.
-    pub credit: Credit,
-}
-
-/// A batch that is durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Appended {
-    /// Arrivals, from the first on, that were there already.
-    pub duplicates: usize,
-}
-
-/// Why a batch was not stored.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AppendRefused {
-    /// Positions are missing before it.
-    #[error("positions are missing: the next one is {expected}")]
-    Gap {
-        /// The next position that is taken from this origin.
-        expected: u64,
-    },
-    /// There is no room now, or what went before it could not be stored.
-    #[error("{0}")]
-    NoRoom(String),
-    /// Too many origins.
-    #[error("too many producers are known already; use one of them")]
-    TooManyOrigins,
-}
-
-/// The cuts of one tick.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CutsTaken {
-    /// The cut end.
-    pub end: IngestSeq,
-    /// The cuts.
-    pub cuts: Vec<CutSlice>,
-}
-
-/// What the buffer can be told.
-pub enum BufferMsg {
-    /// Make these receipts durable. Sent by ingest, which keeps a bounded number of them in flight.
-    Append(Batch, RpcReplyPort<Result<Appended, AppendRefused>>),
-    /// Make these refused items durable. Sent by ingest *before* the receipts of the same batch.
-    Quarantine(Vec<QuarantineRecord>, AsideReply),
-    /// Report where an origin goes on. Asked by ingest when it opens its source.
-    Resume(Origin, RpcReplyPort<ResumeAt>),
-    /// The next tick is planned for this time. Sent by the scheduler when it starts.
-    Arm(TsMs),
-    /// Seal the log at a tick's planned time and take its cuts. Sent by the scheduler.
-    Seal {
-        /// The tick.
-        tick: Tick,
-        /// The cuts to take.
-        requests: Vec<CutRequest>,
-        /// Planned time of the next tick.
-        next: TsMs,
-        /// The cuts, once everything in them is durable.
-        reply: RpcReplyPort<CutsTaken>,
-    },
-    /// Report the first and last `ingest_ts_ms` and all known symbols. Asked by the scheduler when it starts.
-    Extent(RpcReplyPort<Extent>),
-    /// Append what has been collected. Sent by the actor to itself, behind everything that is in the mailbox already.
-    Flush,
-    /// A batch of receipts has landed.
-    Flushed(Landed<Pending>),
-    /// A batch of quarantined items has landed.
-    QuarantineFlushed(Landed<PendingAside>),
-    /// Try again whether there is room.
-    Reopen,
-    /// Finish what is in flight, save a checkpoint, report.
-    Drain(RpcReplyPort<()>),
-}
-
-/// What the receipt log spans.
-#[derive(Clone, Debug, Default)]
-pub struct Extent {
-    /// `ingest_ts_ms` of the first receipt ever.
-    pub first_ts: Option<TsMs>,
-    /// `ingest_ts_ms` of the last receipt.
-    pub last_ts: Option<TsMs>,
-    /// Every symbol seen.
-    pub symbols: Vec<Symbol>,
-}
+pub use self::messages::{AppendRefused, Appended, Arrival, Batch, BufferMsg, Credit, CutsTaken, Extent};
+pub use self::quarantine::{AsideReply, Known, PendingAside};
 
 /// Somebody who waits for receipts to be durable.
 pub struct Pending {
     duplicates: usize,
     reply: RpcReplyPort<Result<Appended, AppendRefused>>,
     credit: Credit,
-}
-
-/// Whether a refused item was in the quarantine already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
-    /// From an earlier transmission: same origin, same position.
-    Before,
-    /// It was not.
-    New,
-}
-
-/// Answers for each refused item, once all are durable.
-pub type AsideReply = RpcReplyPort<Result<Vec<Known>, AppendRefused>>;
-
-/// Somebody who waits for refused items to be durable.
-pub struct PendingAside {
-    known: Vec<Known>,
-    reply: AsideReply,
-}
-
-/// A seal that waits for receipts before it.
-struct WaitingSeal {
-    after: Seq,
-    tick: Tick,
-    requests: Vec<CutRequest>,
-    next: TsMs,
-    reply: RpcReplyPort<CutsTaken>,
 }
 
 /// What the buffer needs; cloned for each start.
@@ -250,7 +115,10 @@ impl Actor for Buffer {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             BufferMsg::Append(batch, reply) => state.append(&me, batch, reply),
-            BufferMsg::Quarantine(records, reply) => state.set_aside(&me, records, reply),
+            BufferMsg::Quarantine { origin, span, records, reply } => match state.admit(&origin, span) {
+                Ok(_) => state.set_aside(&me, records, reply),
+                Err(refused) => answer(reply, Err(refused)),
+            },
             BufferMsg::Resume(origin, reply) => answer(reply, state.resume(&origin)),
             BufferMsg::Arm(planned) => state.book.arm(planned),
             BufferMsg::Seal { tick, requests, next, reply } => {
@@ -343,6 +211,19 @@ impl BufferState {
         self.assigned.get(origin).copied().unwrap_or(0).max(durable)
     }
 
+    /// Whether a batch of these positions may follow what its origin has sent; returns the last known position.
+    fn admit(&self, origin: &Origin, span: Option<(u64, u64)>) -> Result<u64, AppendRefused> {
+        let Some((first, _)) = span else { return Ok(0) };
+        let known = self.last_position(origin);
+        if known + 1 < first {
+            return Err(AppendRefused::Gap { expected: known + 1 });
+        }
+        if !self.book.positions().has_room_for(origin.as_str()) {
+            return Err(AppendRefused::TooManyOrigins);
+        }
+        Ok(known)
+    }
+
     fn append(
         &mut self,
         me: &ActorRef<BufferMsg>,
@@ -350,18 +231,12 @@ impl BufferState {
         reply: RpcReplyPort<Result<Appended, AppendRefused>>,
     ) {
         let Batch { origin, span, arrivals, credit } = batch;
-        let mut known = 0;
-        if let Some((first, last)) = span {
-            known = self.last_position(&origin);
-            if known + 1 < first {
-                return answer(reply, Err(AppendRefused::Gap { expected: known + 1 }));
-            }
-            if !self.book.positions().has_room_for(origin.as_str()) {
-                return answer(reply, Err(AppendRefused::TooManyOrigins));
-            }
-            if known < last {
-                self.assigned.insert(origin.clone(), last);
-            }
+        let known = match self.admit(&origin, span) {
+            Ok(known) => known,
+            Err(refused) => return answer(reply, Err(refused)),
+        };
+        if let Some((_, last)) = span.filter(|(_, last)| known < *last) {
+            self.assigned.insert(origin.clone(), last);
         }
         let duplicates =
             arrivals.iter().take_while(|arrival| arrival.position != 0 && arrival.position <= known).count();
@@ -409,28 +284,6 @@ impl BufferState {
             "receipt"
         );
         self.receipts.push(|bytes| record.encode_to(bytes));
-    }
-
-    fn set_aside(&mut self, me: &ActorRef<BufferMsg>, records: Vec<QuarantineRecord>, reply: AsideReply) {
-        let mut known = Vec::with_capacity(records.len());
-        for record in &records {
-            let positions = self.book.positions();
-            let before = record.position != 0
-                && (record.position <= positions.settled(&record.origin)
-                    || positions.is_quarantined_ahead(&record.origin, record.position));
-            known.push(if before { Known::Before } else { Known::New });
-            if !before {
-                self.quarantine.push(|bytes| record.encode_to(bytes));
-            }
-        }
-        match self.quarantine.wait(PendingAside { known, reply }) {
-            None => self.queue_flush(me),
-            Some(PendingAside { known, reply }) if self.quarantine.is_idle() => answer(reply, Ok(known)),
-            Some(pending) => {
-                self.quarantine.wait_behind(pending);
-                self.queue_flush(me);
-            }
-        }
     }
 
     fn queue_flush(&mut self, me: &ActorRef<BufferMsg>) {
@@ -507,38 +360,6 @@ impl BufferState {
         Ok(())
     }
 
-    fn quarantine_flushed(
-        &mut self,
-        me: &ActorRef<BufferMsg>,
-        landed: Landed<PendingAside>,
-    ) -> Result<(), Fatal> {
-        match landed.result {
-            Ok(()) => {
-                self.quarantine.landed(true, landed.batch.last());
-                self.quarantine_tail = self.quarantine_tail.max(landed.batch.last());
-                for (seq, payload) in landed.batch.iter() {
-                    let record = QuarantineRecord::decode(payload)
-                        .map_err(|error| Fatal::undecodable(QUARANTINE, seq.0, error))?;
-                    self.book.note_quarantined(&record.origin, record.position);
-                }
-                for PendingAside { known, reply } in landed.waiters {
-                    answer(reply, Ok(known));
-                }
-                self.flush(me);
-                Ok(())
-            }
-            Err(AppendError::Full { detail }) => {
-                self.pause(me, QUARANTINE, &detail);
-                let given_up = self.quarantine.landed(false, self.quarantine_tail);
-                for pending in landed.waiters.into_iter().chain(given_up) {
-                    answer(pending.reply, Err(AppendRefused::NoRoom(detail.clone())));
-                }
-                Ok(())
-            }
-            Err(error) => Err(self.give_up(QUARANTINE, error)),
-        }
-    }
-
     /// There is no room: not ready at once. Nothing was acknowledged, so upstream keeps what could not be stored.
     fn pause(&self, me: &ActorRef<BufferMsg>, log: &'static str, detail: &str) {
         self.args.observer.observe(&Observation::AppendFailed { log });
@@ -565,73 +386,6 @@ impl BufferState {
         self.args.observer.observe(&Observation::AppendFailed { log });
         self.args.board.raise(Condition::BufferFailing, error.to_string());
         Fatal::append(log, error)
-    }
-
-    fn seal(&mut self, tick: Tick, requests: Vec<CutRequest>, next: TsMs, reply: RpcReplyPort<CutsTaken>) {
-        self.sealed = self.sealed.max(Some(tick.planned_ts_ms));
-        let after = Seq(self.receipts.next().0 - 1);
-        self.seals.push_back(WaitingSeal { after, tick, requests, next, reply });
-    }
-
-    /// Takes the cuts of the seals whose receipts have all landed.
-    async fn take_cuts(&mut self) -> Result<(), Fatal> {
-        while let Some(seal) = self
-            .seals
-            .pop_front_if(|seal| seal.after <= Seq::from(self.book.tail()) || self.receipts.is_idle())
-        {
-            let WaitingSeal { tick, requests, next, reply, .. } = seal;
-            let (planned, engine_ts) = (tick.planned_ts_ms, tick.engine_timestamp_ms);
-            let sealed = self.book.seal(planned, engine_ts, requests, Some(next));
-            let end = match sealed.end {
-                Some(end) => end,
-                None => self.last_at_or_before(planned).await?,
-            };
-            let mut cuts = sealed.cuts;
-            if !sealed.missing.is_empty() {
-                cuts.extend(self.rebuild(end, engine_ts, sealed.missing).await?);
-            }
-            answer(reply, CutsTaken { end, cuts });
-        }
-        Ok(())
-    }
-
-    async fn rebuild(
-        &mut self,
-        end: IngestSeq,
-        engine_ts: TsMs,
-        requests: Vec<CutRequest>,
-    ) -> Result<Vec<CutSlice>, Fatal> {
-        let mut rebuild = Rebuild::new(end, engine_ts, requests);
-        let (from, to) = (rebuild.from().into(), self.book.tail().into());
-        recovery::scan(self.args.receipts.as_ref(), RECEIPTS, from, to, |seq, payload| {
-            let record =
-                ReceiptRecord::decode(payload).map_err(|error| Fatal::undecodable(RECEIPTS, seq.0, error))?;
-            rebuild.observe(&record);
-            Ok(())
-        })
-        .await?;
-        let (cuts, slices) = rebuild.finish();
-        for (symbol, slice) in slices {
-            self.book.restore(symbol, slice);
-        }
-        Ok(cuts)
-    }
-
-    /// The highest sequence with `ingest_ts_ms ≤ planned` (CUT-2), by bisection: timestamps never decrease (LOG-5).
-    async fn last_at_or_before(&self, planned: TsMs) -> Result<IngestSeq, Fatal> {
-        let start = self.args.receipts.stat().start.0;
-        let (mut low, mut high) = (start - 1, self.book.tail().0);
-        while low < high {
-            let middle = low + (high - low).div_ceil(2);
-            let bytes = orchestrator_kernel::ports::log::read_one(self.args.receipts.as_ref(), Seq(middle))
-                .await
-                .map_err(|error| Fatal::read(RECEIPTS, error))?
-                .unwrap_or_default();
-            let record =
-                ReceiptRecord::decode(&bytes).map_err(|error| Fatal::undecodable(RECEIPTS, middle, error))?;
-            if record.ingest_ts_ms <= planned { low = middle } else { high = middle - 1 }
-        }
-        Ok(IngestSeq(low))
     }
 
     fn checkpoint(&self) -> bytes::Bytes {

@@ -49,7 +49,9 @@ impl Link {
             .iter()
             .map(|(_, position, why, item)| quarantined(sorted, *position, why, item, now));
         let records = records.collect();
-        let known = match self.buffer.call(|reply| BufferMsg::Quarantine(records, reply)).await {
+        let (origin, span) = (sorted.origin.clone(), sorted.span);
+        let ask = |reply| BufferMsg::Quarantine { origin, span, records, reply };
+        let known = match self.buffer.call(ask).await {
             Ok(Ok(known)) => known,
             Ok(Err(refused)) => return Err(self.refused(refused)),
             Err(down) => return Err(self.down(down)),

@@ -1,0 +1,98 @@
+//! Seals: the cuts of a tick, at hand where the receipts came in time, read back from the log where they did not.
+
+use orchestrator_kernel::cadence::Tick;
+use orchestrator_kernel::contracts::receipt::ReceiptRecord;
+use orchestrator_kernel::cut::{CutRequest, CutSlice, Rebuild};
+use orchestrator_kernel::ids::{IngestSeq, Seq, TsMs};
+use orchestrator_kernel::ports::log::read_one;
+use ractor::RpcReplyPort;
+
+use super::messages::CutsTaken;
+use super::{BufferState, RECEIPTS};
+use crate::address::answer;
+use crate::fatal::Fatal;
+use crate::recovery;
+
+/// A seal that waits for receipts before it.
+pub(super) struct WaitingSeal {
+    after: Seq,
+    tick: Tick,
+    requests: Vec<CutRequest>,
+    next: TsMs,
+    reply: RpcReplyPort<CutsTaken>,
+}
+
+impl BufferState {
+    pub(super) fn seal(
+        &mut self,
+        tick: Tick,
+        requests: Vec<CutRequest>,
+        next: TsMs,
+        reply: RpcReplyPort<CutsTaken>,
+    ) {
+        self.sealed = self.sealed.max(Some(tick.planned_ts_ms));
+        let after = Seq(self.receipts.next().0 - 1);
+        self.seals.push_back(WaitingSeal { after, tick, requests, next, reply });
+    }
+
+    /// Takes the cuts of the seals whose receipts have all landed.
+    pub(super) async fn take_cuts(&mut self) -> Result<(), Fatal> {
+        while let Some(seal) = self
+            .seals
+            .pop_front_if(|seal| seal.after <= Seq::from(self.book.tail()) || self.receipts.is_idle())
+        {
+            let WaitingSeal { tick, requests, next, reply, .. } = seal;
+            let (planned, engine_ts) = (tick.planned_ts_ms, tick.engine_timestamp_ms);
+            let sealed = self.book.seal(planned, engine_ts, requests, Some(next));
+            let end = match sealed.end {
+                Some(end) => end,
+                None => self.last_at_or_before(planned).await?,
+            };
+            let mut cuts = sealed.cuts;
+            if !sealed.missing.is_empty() {
+                cuts.extend(self.rebuild(end, engine_ts, sealed.missing).await?);
+            }
+            answer(reply, CutsTaken { end, cuts });
+        }
+        Ok(())
+    }
+
+    async fn rebuild(
+        &mut self,
+        end: IngestSeq,
+        engine_ts: TsMs,
+        requests: Vec<CutRequest>,
+    ) -> Result<Vec<CutSlice>, Fatal> {
+        let mut rebuild = Rebuild::new(end, engine_ts, requests);
+        let (from, to) = (rebuild.from().into(), self.book.tail().into());
+        recovery::scan(self.args.receipts.as_ref(), RECEIPTS, from, to, |seq, payload| {
+            let record =
+                ReceiptRecord::decode(payload).map_err(|error| Fatal::undecodable(RECEIPTS, seq.0, error))?;
+            rebuild.observe(&record);
+            Ok(())
+        })
+        .await?;
+        let (cuts, slices) = rebuild.finish();
+        for (symbol, slice) in slices {
+            self.book.restore(symbol, slice);
+        }
+        Ok(cuts)
+    }
+
+    /// The highest sequence with `ingest_ts_ms ≤ planned` (CUT-2), by bisection: timestamps never decrease (LOG-5).
+    async fn last_at_or_before(&self, planned: TsMs) -> Result<IngestSeq, Fatal> {
+        let start = self.args.receipts.stat().start.0;
+        let (mut low, mut high) = (start - 1, self.book.tail().0);
+        while low < high {
+            let middle = low + (high - low).div_ceil(2);
+            let bytes = read_one(self.args.receipts.as_ref(), Seq(middle))
+                .await
+                .map_err(|error| Fatal::read(RECEIPTS, error))?
+                .unwrap_or_default();
+            let record =
+                ReceiptRecord::decode(&bytes).map_err(|error| Fatal::undecodable(RECEIPTS, middle, error))?;
+            if record.ingest_ts_ms <= planned { low = middle } else { high = middle - 1 }
+        }
+        Ok(IngestSeq(low))
+    }
+}
