@@ -35,7 +35,7 @@ impl Default for PublishConfig {
         Self {
             file: Some(PathBuf::from("outputs/orchestrator_events.jsonl")),
             file_sync: true,
-            batch_max: 256,
+            batch_max: 4096,
             backlog_max: 100_000,
             backlog_resume: 50_000,
             blocked_max: Duration::from_secs(30),

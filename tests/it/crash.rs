@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use orchestrator_kernel::contracts::engine_run::RunStatus;
@@ -133,10 +133,29 @@ impl Dice {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_kills_lose_nothing_repeat_nothing_and_change_no_output() {
     let Some(recording) = recording() else { return };
-    let seed = seed();
+    check_kills(&recording, seed()).await;
+}
+
+/// The same with other seeds for as long as `ops/test --soak MINUTES` says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn soak_of_kills() {
+    let Ok(minutes) = std::env::var("ORCHESTRATOR_SOAK_MINUTES") else {
+        println!("SKIPPED: a soak runs with ops/test --soak MINUTES");
+        return;
+    };
+    let Some(recording) = recording() else { return };
+    let end = Instant::now() + Duration::from_secs(60 * minutes.parse::<u64>().unwrap());
+    let mut seeds = seed()..;
+    while Instant::now() < end {
+        check_kills(&recording, seeds.next().unwrap()).await;
+    }
+}
+
+/// Method: the day posted without interruption, then the same day with kills at moments that the seed chooses.
+async fn check_kills(recording: &Path, seed: u64) {
     println!("SEED={seed}");
     let mut dice = Dice(seed);
-    let lines = Arc::new(recorded_lines(&recording));
+    let lines = Arc::new(recorded_lines(recording));
     let dir = tempfile::tempdir().unwrap();
     let source = "[sources.http]\nkind = \"http\"";
 
