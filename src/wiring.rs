@@ -157,6 +157,35 @@ pub async fn wire(
     Ok(Wired { ports, settings: settings(config), intake, workers, data_dir })
 }
 
+/// The logs of a data directory whose service is stopped, for reading. Holds the directory against a second process.
+pub struct StoppedLogs {
+    /// The receipt log.
+    pub receipts: Arc<dyn Log>,
+    /// The run log.
+    pub runs: Arc<dyn Log>,
+    /// The quarantine.
+    pub quarantine: Arc<dyn Log>,
+    _data_dir: DataDir,
+}
+
+/// Opens the logs in `dir`.
+///
+/// # Errors
+///
+/// [`WiringError`]; [`Exit::Held`] among them when the service runs.
+pub fn open_stopped(dir: &Path) -> Result<StoppedLogs, WiringError> {
+    let data_dir = DataDir::open(dir)?;
+    let open = |name: &str, dir: &Path| -> Result<Arc<dyn Log>, WiringError> {
+        Ok(Arc::new(EmbeddedLog::open(dir, LogOptions::new(name))?))
+    };
+    Ok(StoppedLogs {
+        receipts: open("receipts", &data_dir.receipts())?,
+        runs: open("runs", &data_dir.runs())?,
+        quarantine: open("quarantine", &data_dir.quarantine())?,
+        _data_dir: data_dir,
+    })
+}
+
 fn open_log(
     config: &Config,
     name: &str,

@@ -1,8 +1,7 @@
 //! `orchestrator log stat`: what the logs of a data directory hold. Works on a stopped service's directory.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 
 use orchestrator_kernel::contracts::engine_run::{RunRecord, RunStatus};
 use orchestrator_kernel::contracts::receipt::ReceiptRecord;
@@ -11,11 +10,9 @@ use orchestrator_kernel::ports::log::{Log, ReadLimit, RecordBatch};
 use serde_json::{Value, json};
 
 use super::{Exit, LogStatArgs, complain, print};
-use crate::adapters::embedded::data_dir::DataDir;
-use crate::adapters::embedded::log::{EmbeddedLog, LogOptions};
 use crate::config::Config;
 use crate::service::explain;
-use crate::wiring::WiringError;
+use crate::wiring::{StoppedLogs, WiringError, open_stopped};
 
 /// Reads every record of every log, checks it, and prints one JSON object.
 #[must_use]
@@ -45,7 +42,7 @@ pub fn log_stat(args: &LogStatArgs, environment: Vec<(OsString, OsString)>) -> E
 }
 
 async fn stat(dir: PathBuf) -> Exit {
-    match read_all(dir).await {
+    match read_all(&dir).await {
         Ok(report) => print(&format!("{report:#}\n")),
         Err(error) => {
             complain(&explain(&error));
@@ -54,11 +51,8 @@ async fn stat(dir: PathBuf) -> Exit {
     }
 }
 
-async fn read_all(dir: PathBuf) -> Result<Value, WiringError> {
-    let data = DataDir::open(&dir)?;
-    let receipts = open("receipts", data.receipts())?;
-    let runs = open("runs", data.runs())?;
-    let quarantine = open("quarantine", data.quarantine())?;
+async fn read_all(dir: &Path) -> Result<Value, WiringError> {
+    let StoppedLogs { receipts, runs, quarantine, .. } = &open_stopped(dir)?;
     let mut span = (None, None);
     let mut symbols = std::collections::BTreeSet::new();
     scan(receipts.as_ref(), |seq, payload| {
@@ -96,10 +90,6 @@ async fn read_all(dir: PathBuf) -> Result<Value, WiringError> {
         "runs": {"log": extent(runs.as_ref()), "started": started, "completed": completed, "failed": failed},
         "quarantine": {"log": extent(quarantine.as_ref())},
     }))
-}
-
-fn open(name: &str, dir: PathBuf) -> Result<Arc<dyn Log>, WiringError> {
-    Ok(Arc::new(EmbeddedLog::open(&dir, LogOptions::new(name))?))
 }
 
 async fn scan(
