@@ -11,3 +11,4 @@ mod cli;
 mod crash;
 mod faults;
 mod support;
+mod tidy;

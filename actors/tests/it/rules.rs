@@ -205,6 +205,7 @@ async fn publishing_that_fails_as_often_as_configured_is_degraded_keeps_outputs_
     stop_and_check(&rig, tree).await;
 }
 
+/// The cursor stays before what is not confirmed (OUT-2).
 #[tokio::test(start_paused = true)]
 async fn an_unconfirmed_publication_is_repeated_after_its_time() {
     let (rig, clock) = two_symbols();

@@ -175,6 +175,7 @@ async fn a_scheduler_beyond_its_intensity_ends_the_tree() {
     assert_eq!(tree.board.read().lifecycle, Lifecycle::Stopped);
 }
 
+/// What is not durable is never acknowledged (LOG-2).
 #[tokio::test(start_paused = true)]
 async fn a_broken_receipt_log_ends_the_tree_and_acknowledges_nothing() {
     let (rig, _clock) = two_symbols();

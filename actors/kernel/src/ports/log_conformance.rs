@@ -164,6 +164,7 @@ async fn batch_that_does_not_continue_the_log_is_a_gap(provider: &dyn LogProvide
     check_content(&*log, 5).await;
 }
 
+/// At most one writer (LOG-3).
 async fn later_writer_fences_the_earlier(provider: &dyn LogProvider) {
     let (log, first) = acquired(provider).await;
     append_ok(&*log, first, &sample_batch(1, 2)).await;

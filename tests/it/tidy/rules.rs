@@ -1,0 +1,351 @@
+//! The rules: each looks at the repository and names what breaks it.
+
+use std::collections::BTreeSet;
+
+use orchestrator_actors::fatal::FatalKind;
+use orchestrator_actors::status::Condition;
+use orchestrator_kernel::error::ErrorKind;
+use orchestrator_kernel::invariants::Invariant;
+use orchestrator_kernel::metric_names::ALL as METRICS;
+
+use super::repo::Repo;
+
+/// What a rule found; nothing when it is kept.
+pub(super) type Problems = Vec<String>;
+
+/// What the kernel may depend on: nothing that runs, waits, reads a clock or touches the world.
+const KERNEL_MAY_USE: [&str; 7] =
+    ["async-trait", "bytes", "postcard", "serde", "serde_json", "sha2", "thiserror"];
+
+/// What the actors may depend on: no broker, no HTTP, no configuration file. `async-trait` is the testkit's.
+const ACTORS_MAY_USE: [&str; 11] = [
+    "async-trait",
+    "bytes",
+    "futures-util",
+    "orchestrator-kernel",
+    "postcard",
+    "ractor",
+    "serde",
+    "thiserror",
+    "tokio",
+    "tokio-util",
+    "tracing",
+];
+
+/// kernel ← actors ← orchestrator, and no library that makes a lower one impure.
+pub(super) fn packages_depend_downwards(repo: &Repo) -> Problems {
+    let check = |path: &'static str, allowed: &'static [&'static str]| {
+        let manifest: toml::Table = repo.text(path).parse().unwrap_or_default();
+        let named = manifest.get("dependencies").and_then(toml::Value::as_table).cloned().unwrap_or_default();
+        let missing = named.is_empty().then(|| format!("{path} has no dependencies that can be read"));
+        let names = named.into_iter().map(|(name, _)| name);
+        let unwanted = names.filter(|name| !allowed.contains(&name.as_str()));
+        missing.into_iter().chain(unwanted.map(move |name| format!("{path} may not depend on {name}")))
+    };
+    check("actors/kernel/Cargo.toml", &KERNEL_MAY_USE)
+        .chain(check("actors/Cargo.toml", &ACTORS_MAY_USE))
+        .collect()
+}
+
+/// Adapters know the kernel and themselves, nothing else of ours.
+pub(super) fn adapters_know_only_the_kernel(repo: &Repo) -> Problems {
+    let mut problems = Problems::new();
+    for (path, text) in repo.below("src/adapters/", ".rs") {
+        let own = path.trim_start_matches("src/adapters/").split(['/', '.']).next().unwrap_or_default();
+        if text.contains("orchestrator_actors") {
+            problems.push(format!("{path} knows the actors"));
+        }
+        for named in after(text, "crate::") {
+            if !named.starts_with(&format!("adapters::{own}")) {
+                problems.push(format!("{path} knows crate::{named:.30}"));
+            }
+        }
+    }
+    problems
+}
+
+/// Only the wiring names adapters, so that providers can be changed in one place.
+pub(super) fn only_the_wiring_names_adapters(repo: &Repo) -> Problems {
+    let others = repo
+        .below("src/", ".rs")
+        .filter(|(path, _)| !path.starts_with("src/adapters/") && *path != "src/wiring.rs");
+    others
+        .filter(|(_, text)| text.contains("adapters::"))
+        .map(|(path, _)| format!("{path} names an adapter"))
+        .collect()
+}
+
+/// Every Rust file says first what it is for.
+pub(super) fn files_open_with_their_purpose(repo: &Repo) -> Problems {
+    repo.below("", ".rs")
+        .filter(|(_, text)| !text.starts_with("//! "))
+        .map(|(path, _)| format!("{path} does not open with //!"))
+        .collect()
+}
+
+/// The words that have a runbook: categories, conditions, and how the process ends for good.
+fn runbook_words() -> BTreeSet<String> {
+    let conditions = [
+        Condition::BufferFailing,
+        Condition::RunLogFailing,
+        Condition::SourceDown(String::new()),
+        Condition::PublishBlocked,
+        Condition::PublishDegraded,
+        Condition::SymbolHalted(String::new()),
+        Condition::SymbolLimit,
+    ];
+    // A new kind or condition does not compile here until it is listed.
+    for condition in &conditions {
+        match condition {
+            Condition::BufferFailing
+            | Condition::RunLogFailing
+            | Condition::SourceDown(_)
+            | Condition::PublishBlocked
+            | Condition::PublishDegraded
+            | Condition::SymbolHalted(_)
+            | Condition::SymbolLimit => {}
+        }
+    }
+    let fatal = [FatalKind::Storage, FatalKind::Fenced, FatalKind::Corrupt, FatalKind::Internal];
+    let fatal = fatal.map(|kind| match kind {
+        FatalKind::Storage => "storage",
+        FatalKind::Fenced => "fenced",
+        FatalKind::Corrupt => "corrupt",
+        FatalKind::Internal => "internal",
+    });
+    let kinds = ErrorKind::ALL.iter().map(|kind| kind.as_str());
+    let conditions = conditions.iter().map(Condition::word);
+    // The condition of a service that is not up, and the two remaining exits.
+    let others = ["not_running", "unavailable", "config"];
+    kinds.chain(conditions).chain(fatal).chain(others).map(str::to_owned).collect()
+}
+
+/// Every published word has a runbook with all its parts, and every runbook a word.
+pub(super) fn words_have_runbooks(repo: &Repo) -> Problems {
+    const FOLDER: &str = "ops/runbooks/";
+    let words = runbook_words();
+    let file = |path: &str| path.trim_start_matches(FOLDER).trim_end_matches(".md").to_owned();
+    let found: BTreeSet<String> = repo.below(FOLDER, ".md").map(|(path, _)| file(path)).collect();
+    let missing = words.difference(&found).map(|word| format!("{word} has no runbook"));
+    let strange = found.difference(&words).map(|word| format!("runbook {word} is about no word"));
+    let mut problems: Problems = missing.chain(strange).collect();
+    for (path, text) in repo.below(FOLDER, ".md") {
+        let title = format!("# {}: ", file(path));
+        for part in
+            [title.as_str(), "**Means.**", "**Safe.**", "**First look.**", "**Fix.**", "**Over when**"]
+        {
+            if !text.contains(part) {
+                problems.push(format!("{path} lacks {part}"));
+            }
+        }
+    }
+    problems
+}
+
+/// Every metric stands in the operations manual with its labels, and the manual names no other.
+pub(super) fn metrics_are_documented(repo: &Repo) -> Problems {
+    let manual = repo.text("docs/operations.md");
+    let missing = METRICS.iter().filter(|metric| {
+        let row = manual.lines().find(|line| line.starts_with(&format!("| `{}` |", metric.name)));
+        let labels = |row: &str| metric.labels.iter().all(|label| row.contains(&format!("`{label}`")));
+        !row.is_some_and(labels)
+    });
+    let missing = missing.map(|metric| format!("{} is not documented with its labels", metric.name));
+    let texts = [("docs/operations.md", manual)];
+    let texts = texts
+        .into_iter()
+        .chain(repo.below("ops/runbooks/", ".md"))
+        .chain([("README.md", repo.text("README.md"))]);
+    let strange = texts.flat_map(|(path, text)| {
+        let words = text.split(|c: char| c != '_' && !c.is_ascii_alphanumeric());
+        let metrics = words.filter(|word| word.starts_with("orch_"));
+        let unknown = metrics.filter(|word| !METRICS.iter().any(|metric| metric.name == *word));
+        unknown.map(move |word| format!("{path} names {word}, which is no metric"))
+    });
+    missing.chain(strange).collect()
+}
+
+/// Every invariant occurs in a test and has a row in the architecture, whose tests exist.
+pub(super) fn invariants_are_tested(repo: &Repo) -> Problems {
+    let tests = repo.test_code();
+    let architecture = repo.text("docs/architecture.md");
+    let mut problems = Problems::new();
+    for id in Invariant::ALL.iter().map(|invariant| invariant.id()) {
+        if !tests.contains(id) {
+            problems.push(format!("{id} occurs in no test"));
+        }
+        let Some(row) = architecture.lines().find(|line| line.starts_with(&format!("| **{id}** |"))) else {
+            problems.push(format!("{id} has no row in docs/architecture.md"));
+            continue;
+        };
+        let proofs = row.trim_end_matches(" |").rsplit('|').next().unwrap_or_default();
+        let named: Vec<&str> = proofs.split('`').skip(1).step_by(2).collect();
+        if named.is_empty() {
+            problems.push(format!("{id} names no test"));
+        }
+        let unknown = named.into_iter().filter(|name| !tests.contains(&format!("fn {name}(")));
+        problems.extend(unknown.map(|name| format!("{id} names the test {name}, which is not there")));
+    }
+    problems
+}
+
+/// A file that is longer has a second responsibility.
+const LINES_MAX: usize = 700;
+
+/// No source or document is too long to be read at once.
+pub(super) fn files_are_short(repo: &Repo) -> Problems {
+    let read = |path: &str| [".rs", ".py", ".md", ".toml"].iter().any(|end| path.ends_with(end));
+    repo.files()
+        .filter(|(path, text)| read(path) && text.lines().count() > LINES_MAX)
+        .map(|(path, text)| format!("{path} has {} lines, more than {LINES_MAX}", text.lines().count()))
+        .collect()
+}
+
+/// Hosts that may be named in an address.
+const KNOWN_HOSTS: [&str; 12] = [
+    "a",
+    "x",
+    "host",
+    "HOST",
+    "localhost",
+    "127.0.0.1",
+    "[",
+    "{",
+    "github.com",
+    "keepachangelog.com",
+    "semver.org",
+    "www.apache.org",
+];
+/// Where a machine keeps what is its own.
+const MACHINE_PATHS: [&str; 5] = ["/work/", "/home/", "/root/", "/tmp/", "/Users/"];
+
+/// Nothing of the machine that a file was written on stands in it: no path, no mirror of a package registry.
+pub(super) fn files_name_no_machine(repo: &Repo) -> Problems {
+    let mut problems = Problems::new();
+    for (path, text) in repo.files().filter(|(path, _)| !is_this(path)) {
+        let paths = MACHINE_PATHS.iter().filter(|machine| {
+            text.match_indices(**machine)
+                .any(|(at, _)| !text[..at].ends_with(|c: char| c.is_alphanumeric() || "}.-_".contains(c)))
+        });
+        problems.extend(paths.map(|found| format!("{path} names {found}")));
+        for address in after(text, "://") {
+            let host = match address.chars().next() {
+                Some(first @ ('[' | '{')) => first.to_string(),
+                _ => address
+                    .split(|c: char| !c.is_alphanumeric() && c != '.' && c != '-')
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned(),
+            };
+            if !host.is_empty() && !KNOWN_HOSTS.contains(&host.as_str()) {
+                problems.push(format!("{path} names the host {host}"));
+            }
+        }
+    }
+    let sources = repo.text("Cargo.lock").lines().filter(|line| line.starts_with("source = "));
+    let official = "source = \"registry+https://github.com/rust-lang/crates.io-index\"";
+    let strange = sources.filter(|line| *line != official);
+    problems.extend(strange.map(|line| format!("Cargo.lock has {line}")));
+    problems
+}
+
+/// Nothing is left for later.
+pub(super) fn nothing_is_left_undone(repo: &Repo) -> Problems {
+    const MARKS: [&str; 5] = ["todo!(", "unimplemented!(", "TODO", "FIXME", "XXX"];
+    let written = repo.files().filter(|(path, _)| !is_this(path) && *path != "Cargo.lock");
+    let marked = written.flat_map(|(path, text)| {
+        let marks = MARKS.iter().filter(move |mark| text.contains(**mark));
+        marks.map(move |mark| format!("{path} holds {mark}"))
+    });
+    marked.collect()
+}
+
+/// Decision records are numbered without gap, and have their parts.
+pub(super) fn decisions_are_numbered(repo: &Repo) -> Problems {
+    const FOLDER: &str = "docs/decisions/";
+    let mut problems = Problems::new();
+    let mut expected = 0;
+    for (path, text) in repo.below(FOLDER, ".md") {
+        expected += 1;
+        let number = format!("{expected:04}");
+        if !path.trim_start_matches(FOLDER).starts_with(&format!("{number}-")) {
+            problems.push(format!("{path} should have number {number}"));
+        }
+        for part in [format!("# {number} ").as_str(), "**Context.**", "**Decision.**", "**Consequences.**"] {
+            if !text.contains(part) {
+                problems.push(format!("{path} lacks {part}"));
+            }
+        }
+    }
+    if expected == 0 {
+        problems.push("there are no decision records".to_owned());
+    }
+    problems
+}
+
+/// Links between documents lead somewhere.
+pub(super) fn links_lead_somewhere(repo: &Repo) -> Problems {
+    let mut problems = Problems::new();
+    for (path, text) in repo.below("", ".md") {
+        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        for link in after(text, "](") {
+            let target = link.split([')', '#']).next().unwrap_or_default();
+            if !target.is_empty() && !target.contains("://") && !repo.has(&resolved(folder, target)) {
+                problems.push(format!("{path} links to {target}, which is not there"));
+            }
+        }
+    }
+    problems
+}
+
+/// Settings that the documents name exist.
+pub(super) fn named_settings_exist(repo: &Repo) -> Problems {
+    let defaults = repo.text("config/default.toml");
+    let table: toml::Table = defaults.parse().unwrap_or_default();
+    let is_there = |path: &str| {
+        let mut keys = path.split('.');
+        let first = keys.next().and_then(|section| table.get(section));
+        let found = keys.clone().try_fold(first?, |value, key| value.get(key));
+        // Some settings have no default: they stand in a comment.
+        let last = path.rsplit('.').next().unwrap_or_default();
+        Some(found.is_some() || defaults.contains(&format!("# {last} = ")))
+    };
+    let mut problems = Problems::new();
+    for (path, text) in repo.below("", ".md") {
+        for word in text.split('`').skip(1).step_by(2) {
+            let is_setting = word.contains('.')
+                && word.bytes().all(|byte| byte == b'.' || byte == b'_' || byte.is_ascii_lowercase())
+                && ![".rs", ".md", ".toml", ".py", ".jsonl"].iter().any(|end| word.ends_with(end));
+            if is_setting && is_there(word) == Some(false) {
+                problems.push(format!("{path} names the setting {word}, which is not there"));
+            }
+        }
+    }
+    if table.is_empty() {
+        problems.push("config/default.toml cannot be read".to_owned());
+    }
+    problems
+}
+
+/// What follows each `mark` in `text`.
+fn after<'a>(text: &'a str, mark: &'a str) -> impl Iterator<Item = &'a str> {
+    text.match_indices(mark).filter_map(move |(at, _)| text.get(at + mark.len()..))
+}
+
+/// These files name what they forbid.
+fn is_this(path: &str) -> bool {
+    path.starts_with("tests/it/tidy")
+}
+
+/// `target` as seen from `folder`.
+fn resolved(folder: &str, target: &str) -> String {
+    let mut parts: Vec<&str> = folder.split('/').filter(|part| !part.is_empty()).collect();
+    for part in target.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            name => parts.push(name),
+        }
+    }
+    parts.join("/")
+}
