@@ -177,12 +177,21 @@ impl Service {
         if let Some(intake) = &wired.intake {
             intake.close();
         }
+        let given_up = tree.source_given_up();
         let stopped = tree.stop(grace).await;
         end_outside(http, &wired).await;
         match stopped {
+            Stopped::Clean if given_up && reason == Reason::SourcesEnded => {
+                tracing::error!("stopped; a source could not be read to its end");
+                Exit::Unavailable
+            }
             Stopped::Clean => {
                 tracing::info!("stopped");
                 Exit::Ok
+            }
+            Stopped::Failed(kind, what) => {
+                tracing::error!(error_detail = what, "failed while stopping");
+                exit_of(kind)
             }
             Stopped::Unfinished(step) => {
                 tracing::error!(

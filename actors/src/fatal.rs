@@ -84,6 +84,20 @@ impl Fatal {
     }
 }
 
+/// A failure that its supervisor answers by halting the actor at once: trying again cannot help.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Hopeless(pub String);
+
+/// A failed read, for an actor that may simply start again: a storage that did not answer is no reason to end the
+/// process, a log that cannot be trusted is.
+pub(crate) fn unless_passing(log: &'static str, error: ReadError) -> ractor::ActorProcessingErr {
+    match error {
+        ReadError::Io(_) => Box::new(error),
+        ReadError::Corrupt { .. } | ReadError::Trimmed { .. } => Box::new(Fatal::read(log, error)),
+    }
+}
+
 /// An error with its causes on one line.
 pub struct Chain<'a>(pub &'a (dyn std::error::Error + 'static));
 

@@ -25,6 +25,7 @@ use self::link::Link;
 use self::sources::Active;
 use crate::address::Address;
 use crate::buffer::{BufferMsg, Credit};
+use crate::fatal::Hopeless;
 use crate::status::{Condition, StatusBoard};
 
 mod batch;
@@ -106,8 +107,9 @@ impl Actor for Ingest {
         let origin = Origin::from(args.factory.name());
         let resume = args.buffer.call(|reply| BufferMsg::Resume(origin, reply)).await?;
         let down = args.down();
-        let source = args.factory.open(resume).await.inspect_err(|error| {
+        let source = args.factory.open(resume).await.map_err(|error| {
             args.board.raise(down.clone(), error.to_string());
+            failure(error)
         })?;
         if args.board.clear(&down) {
             tracing::info!(source = args.factory.name(), domain = "ingest", "source is open again");
@@ -173,8 +175,8 @@ impl IngestState {
         };
         match next {
             Next::Stop => {}
-            Next::Settled(id, settlement) => self.source.settle(id, settlement).await?,
-            Next::Batch(batch) => match batch? {
+            Next::Settled(id, settlement) => self.source.settle(id, settlement).await.map_err(failure)?,
+            Next::Batch(batch) => match batch.map_err(failure)? {
                 None => {
                     self.ended = true;
                     self.work_off().await;
@@ -191,7 +193,7 @@ impl IngestState {
         if self.args.clock.is_driven() {
             let id = sorted.id;
             let settlement = self.append_in_lockstep(sorted, open).await;
-            return Ok(self.source.settle(id, settlement).await?);
+            return self.source.settle(id, settlement).await.map_err(failure);
         }
         let (id, link, at) = (sorted.id, self.link(), self.args.clock.now().unwrap_or_default());
         // Not in flight beside the next batch: that one must not overtake these receipts on the way to the buffer.
@@ -261,6 +263,14 @@ impl IngestState {
         self.active.why = Some(error.to_string());
         tracing::warn!(source = name, domain = "ingest", error_kind = "source_down", error_detail = %error, "source failed");
         self.args.observer.observe(&Observation::Failure { domain: FailureDomain::Ingest });
+    }
+}
+
+/// A source that is lost is opened again; one that cannot be read is not.
+fn failure(error: SourceError) -> ActorProcessingErr {
+    match &error {
+        SourceError::Lost { .. } => Box::new(error),
+        SourceError::Fatal { .. } => Box::new(Hopeless(error.to_string())),
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::address::answer;
-use crate::fatal::Fatal;
+use crate::fatal::{self, Fatal, FatalKind};
 use crate::flow::OutputFlow;
 use crate::run_log::Committed;
 use crate::status::{Condition, StatusBoard};
@@ -110,6 +110,8 @@ pub struct PublisherState {
     saved: Cursor,
     saved_at: Instant,
     attempts: u32,
+    /// Per fan-out, how many messages after the cursor it has confirmed while another one has not.
+    prefixes: Vec<usize>,
     waiting: bool,
     blocked_seen: Instant,
     drain: Option<RpcReplyPort<()>>,
@@ -145,6 +147,14 @@ impl Actor for Publisher {
         let saved = args.checkpoints.load(CURSOR).await?;
         let saved = saved.and_then(|bytes| Cursor::from_bytes(&bytes)).unwrap_or_default();
         let cursor = saved.max(*args.reached.cursor());
+        let tail = args.committed.borrow().tail;
+        if tail < cursor.run_seq {
+            let what = format!(
+                "outputs up to run record {} were published, but the log of runs ends at {tail}: LOG_REGRESSED; restore the log",
+                cursor.run_seq
+            );
+            return Err(Fatal::new(FatalKind::Corrupt, what).into());
+        }
         args.flow.set_published(cursor.outputs);
         args.observer.observe(&Observation::PublishBacklog { outputs: args.flow.backlog() });
         let mut committed = args.committed.clone();
@@ -162,6 +172,7 @@ impl Actor for Publisher {
             saved,
             saved_at: now,
             attempts: 0,
+            prefixes: Vec::new(),
             waiting: false,
             blocked_seen: now,
             drain: None,
@@ -218,14 +229,15 @@ impl PublisherState {
     }
 
     /// The records after the cursor: the last commit if it follows directly, otherwise read from the log.
-    async fn next_batch(&self) -> Result<Arc<RecordBatch>, Fatal> {
+    async fn next_batch(&self) -> Result<Arc<RecordBatch>, ActorProcessingErr> {
         let next = self.cursor.run_seq.next().into();
         let newest = Arc::clone(&self.args.committed.borrow().batch);
         if newest.first() == next && newest.len() <= self.args.batch_max {
             return Ok(newest);
         }
         let limit = ReadLimit { records: self.args.batch_max, ..ReadLimit::default() };
-        let batch = self.args.runs.read(next, limit).await.map_err(|error| Fatal::read("runs", error))?;
+        let batch =
+            self.args.runs.read(next, limit).await.map_err(|error| fatal::unless_passing("runs", error))?;
         Ok(Arc::new(batch))
     }
 
@@ -245,21 +257,30 @@ impl PublisherState {
         Ok((messages, latest))
     }
 
+    /// Offers each fan-out what it has not confirmed yet of these messages.
     async fn publish(&mut self, messages: &[OutputMessage]) -> Result<(), PublishError> {
         if messages.is_empty() {
             return Ok(());
         }
         let mut fan_outs = self.args.fan_outs.lock().await;
-        for fan_out in fan_outs.iter_mut() {
-            let attempt = tokio::time::timeout(self.args.attempt_max, fan_out.publish(messages)).await;
-            attempt.unwrap_or_else(|_| {
+        self.prefixes.resize(fan_outs.len(), 0);
+        for (fan_out, prefix) in fan_outs.iter_mut().zip(&mut self.prefixes) {
+            let rest = messages.get(*prefix..).unwrap_or_default();
+            if rest.is_empty() {
+                continue;
+            }
+            let attempt = tokio::time::timeout(self.args.attempt_max, fan_out.publish(rest)).await;
+            let published = attempt.unwrap_or_else(|_| {
                 Err(PublishError {
                     fan_out: fan_out.name().to_owned(),
                     detail: format!("not confirmed within {:?}", self.args.attempt_max),
                     confirmed: 0,
                 })
-            })?;
+            });
+            *prefix += published.as_ref().map_or_else(|error| error.confirmed, |()| rest.len());
+            published?;
         }
+        self.prefixes.fill(0);
         Ok(())
     }
 

@@ -43,7 +43,7 @@ pub enum RunLogMsg {
     /// Make this record durable. Sent by a runner, which waits for the reply before it goes on.
     Record {
         /// The record.
-        record: Box<RunRecord>,
+        record: Arc<RunRecord>,
         /// Its position, once it is durable.
         reply: RpcReplyPort<Result<RunSeq, RecordRefused>>,
     },
@@ -70,11 +70,13 @@ pub struct Overview {
     pub symbols: Vec<(Symbol, IngestSeq, TsMs)>,
     /// The largest planned time of any run.
     pub last_planned_ts: Option<TsMs>,
+    /// Symbols whose last run has no terminal record.
+    pub open: Vec<Symbol>,
 }
 
 /// A record in a batch, and who waits for it.
 pub struct Waiting {
-    record: Box<RunRecord>,
+    record: Arc<RunRecord>,
     reply: RpcReplyPort<Result<RunSeq, RecordRefused>>,
 }
 
@@ -314,7 +316,13 @@ impl RunLogState {
             .index
             .symbols()
             .filter_map(|(symbol, runs)| Some((symbol.clone(), runs.last_cut_end?, runs.last_engine_ts?)));
-        Overview { symbols: symbols.collect(), last_planned_ts: self.index.last_planned_ts() }
+        let open =
+            self.index.symbols().filter(|(_, runs)| runs.open.is_some()).map(|(symbol, _)| symbol.clone());
+        Overview {
+            symbols: symbols.collect(),
+            last_planned_ts: self.index.last_planned_ts(),
+            open: open.collect(),
+        }
     }
 
     fn checkpoint(&self) -> Bytes {

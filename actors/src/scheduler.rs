@@ -159,9 +159,14 @@ impl Actor for Scheduler {
         };
         let symbols = match &state.args.universe {
             Universe::Listed(symbols) => symbols.clone(),
-            Universe::Discover { .. } => extent.symbols,
+            // Those that ran before come first, so that a limit picks the same ones again.
+            Universe::Discover { .. } => {
+                overview.symbols.into_iter().map(|(symbol, ..)| symbol).chain(extent.symbols).collect()
+            }
         };
         state.admit(symbols);
+        // Also for a symbol that is run no longer: its runner finishes what a crash interrupted (RUN-4).
+        overview.open.iter().for_each(|symbol| state.args.runners.ensure(symbol));
         Ok(state)
     }
 
@@ -210,11 +215,18 @@ impl Actor for Scheduler {
 /// The next tick and those that are due for symbols which a crash interrupted in the middle of one.
 fn first_ticks(args: &SchedulerArgs, overview: &Overview, extent: &Extent) -> (Option<Tick>, VecDeque<Tick>) {
     match (overview.last_planned_ts, extent.first_ts) {
-        // Some symbols may have had their run of the last tick and others not: it is offered again, and only those
-        // that are behind take it.
+        // Some symbols may have had their runs of the last ticks and others not: they are offered again, and only those
+        // that are behind take them.
         (Some(last), _) => {
-            let again = args.cadence.has(last).then(|| args.cadence.planned_at(last));
-            (Some(args.cadence.after(last)), again.into_iter().collect())
+            let listed: Option<BTreeSet<&Symbol>> = match &args.universe {
+                Universe::Listed(symbols) => Some(symbols.iter().collect()),
+                Universe::Discover { .. } => None,
+            };
+            let is_run = |symbol: &Symbol| listed.as_ref().is_none_or(|listed| listed.contains(symbol));
+            let floors = overview.symbols.iter().filter(|(symbol, ..)| is_run(symbol));
+            let slowest = floors.map(|(_, _, floor)| *floor).min();
+            let owed = args.cadence.has(last).then(|| args.cadence.owed(slowest, last, args.catch_up_max));
+            (Some(args.cadence.after(last)), owed.into_iter().flatten().collect())
         }
         // Nothing was run yet: the schedule begins with the log, so that a crash before the first run moves no tick.
         (None, Some(first)) => (Some(args.cadence.first(first)), VecDeque::new()),

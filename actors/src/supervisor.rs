@@ -12,7 +12,7 @@ use orchestrator_kernel::restart::{Exit, RestartBudget, RestartPolicy, Verdict};
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::time::Instant;
 
-use crate::fatal::{Chain, Fatal, FatalKind};
+use crate::fatal::{Chain, Fatal, FatalKind, Hopeless};
 
 /// Starts one incarnation of a child, linked to the given supervisor.
 pub type Start =
@@ -198,7 +198,7 @@ impl SupervisorState {
     }
 
     fn note_fatal(&self, child: &str, error: &ActorProcessingErr) {
-        if let Some(fatal) = fatal_in(error.as_ref()) {
+        if let Some(fatal) = cause_in::<Fatal>(error.as_ref()) {
             self.fatal.put(fatal.kind, format!("{child}: {}", Chain(fatal)));
         }
     }
@@ -223,12 +223,26 @@ impl SupervisorState {
         error: &ActorProcessingErr,
     ) -> Result<(), ActorProcessingErr> {
         let why = Chain(error.as_ref()).to_string();
-        if fatal_in(error.as_ref()).is_some() && !self.stopping {
+        if cause_in::<Fatal>(error.as_ref()).is_some() {
             self.note_fatal(name, error);
             tracing::error!(actor = name, supervisor = self.name, reason = why, "actor failed for good");
-            return Err(why.into());
+            return if self.stopping { Ok(()) } else { Err(why.into()) };
+        }
+        if cause_in::<Hopeless>(error.as_ref()).is_some() && !self.stopping {
+            self.halt(name, &why);
+            return Ok(());
         }
         self.exited(me, name, Exit::Failed, &why)
+    }
+
+    /// The child stays down, and it is said that it does.
+    fn halt(&self, name: &str, why: &str) {
+        let Some(child) = self.children.get(name) else { return };
+        self.observer.observe(&Observation::ActorExited { actor: child.spec.kind, verdict: "halted" });
+        tracing::error!(actor = name, reason = why, "actor stays down: trying again cannot help, or did not");
+        if let Some(on_halt) = &child.spec.on_halt {
+            on_halt(why);
+        }
     }
 
     fn exited(
@@ -253,13 +267,7 @@ impl SupervisorState {
                 let name = name.to_owned();
                 me.send_after(delay, || SupervisorMsg::Respawn(name));
             }
-            Verdict::Halt => {
-                self.observer.observe(&Observation::ActorExited { actor, verdict: "halted" });
-                tracing::error!(actor = name, reason = why, "actor failed too often and stays down");
-                if let Some(on_halt) = child.spec.on_halt.clone() {
-                    on_halt(why);
-                }
-            }
+            Verdict::Halt => self.halt(name, why),
             Verdict::Escalate => {
                 self.observer.observe(&Observation::ActorExited { actor, verdict: "escalated" });
                 tracing::error!(actor = name, supervisor = self.name, reason = why, "actor failed for good");
@@ -271,8 +279,10 @@ impl SupervisorState {
     }
 }
 
-/// The fatal failure in the error's chain of causes: what fails at its start comes wrapped.
-fn fatal_in<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Fatal> {
+/// The failure of this kind in the error's chain of causes: what fails at its start comes wrapped.
+fn cause_in<'a, E: std::error::Error + 'static>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a E> {
     let mut causes = std::iter::successors(Some(error), |error| error.source());
-    causes.find_map(|error| error.downcast_ref::<Fatal>())
+    causes.find_map(|error| error.downcast_ref::<E>())
 }

@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::address::{Address, answer};
-use crate::fatal::Fatal;
+use crate::fatal::{self, Fatal};
 use crate::run_log::{RecordRefused, RunLogMsg};
 use crate::scheduler::SchedulerMsg;
 
@@ -162,7 +162,8 @@ impl RunnerState {
     async fn run(&mut self, run: Run) -> Result<(), ActorProcessingErr> {
         let planned = run.tick.planned_ts_ms;
         if self.args.stop.is_cancelled() {
-            // Not begun, so the next start takes the same cut again.
+            // Not begun, so the next start takes the same cut again. Nobody has to wait for our records.
+            self.args.run_log.cast(RunLogMsg::Withdraw(self.args.symbol.clone()))?;
             return Ok(());
         }
         if self.runs.last_engine_ts.is_some_and(|last| run.tick.engine_timestamp_ms <= last) {
@@ -234,7 +235,7 @@ impl RunnerState {
     async fn read_event(&self, seq: IngestSeq) -> Result<Bytes, ActorProcessingErr> {
         let stored = read_one(self.args.receipts.as_ref(), seq.into())
             .await
-            .map_err(|error| Fatal::read("receipts", error))?
+            .map_err(|error| fatal::unless_passing("receipts", error))?
             .unwrap_or_default();
         let record =
             ReceiptRecord::decode(&stored).map_err(|error| Fatal::undecodable("receipts", seq.0, error))?;
@@ -299,8 +300,9 @@ impl RunnerState {
 
     /// Makes a record durable. When the run log has no room it is offered again: a run is never dropped.
     async fn record(&mut self, record: RunRecord) -> Result<(), ActorProcessingErr> {
+        let record = Arc::new(record);
         loop {
-            let offered = Box::new(record.clone());
+            let offered = Arc::clone(&record);
             let recorded =
                 self.args.run_log.call(|reply| RunLogMsg::Record { record: offered, reply }).await?;
             match recorded {

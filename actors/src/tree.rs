@@ -40,7 +40,7 @@ use crate::run_log::{Committed, RunLog, RunLogArgs, RunLogMsg};
 use crate::runners::Runners;
 use crate::scheduler::{Scheduler, SchedulerArgs, SchedulerMsg, Universe};
 use crate::status::{Condition, Lifecycle, StatusBoard};
-use crate::supervisor::{ChildSpec, FatalSlot, Start, Supervisor, SupervisorArgs, SupervisorMsg};
+use crate::supervisor::{ChildSpec, FatalSlot, OnHalt, Start, Supervisor, SupervisorArgs, SupervisorMsg};
 use crate::symbol_runner::{RunnerArgs, RunnerMsg};
 
 /// What the tree needs from the outside.
@@ -188,8 +188,11 @@ pub struct Addresses {
 pub enum Stopped {
     /// Everything in flight was finished or explicitly failed, and published.
     Clean,
-    /// Time ran out during this step. Nothing is lost: the logs hold everything, the next start goes on from there.
+    /// This step was not finished in time, or its actor was down. Nothing is lost: the logs hold everything, the next
+    /// start goes on from there.
     Unfinished(&'static str),
+    /// Something failed for good while stopping.
+    Failed(FatalKind, String),
 }
 
 impl Tree {
@@ -241,10 +244,16 @@ impl Tree {
         &self.runners
     }
 
-    /// Waits until every source has ended by itself.
+    /// Waits until every source has ended by itself or was given up.
     pub fn sources_ended(&self) -> impl Future<Output = ()> + Send + use<> {
         let sources = self.sources.clone();
         async move { sources.all_ended().await }
+    }
+
+    /// Whether a source was given up because it cannot be read.
+    #[must_use]
+    pub fn source_given_up(&self) -> bool {
+        self.sources.any_given_up()
     }
 
     /// Waits until the tree has failed, and says why.
@@ -271,21 +280,25 @@ impl Tree {
             }
         };
         note("ingest", timeout_at(share(20), self.sources.all_down()).await.is_ok());
-        note("scheduler", ask(&self.actors.scheduler, share(25), SchedulerMsg::Drain).await);
+        note("scheduler", ask(&self.actors.scheduler, share(25), SchedulerMsg::Drain).await != Asked::Late);
         if !self.runners_idle(share(60)).await {
             // Explicitly failed with error_kind `shutdown` rather than left open.
             self.give_up.cancel();
             note("runners", self.runners_idle(share(70)).await);
         }
-        note("publisher", ask(&self.actors.publisher, share(90), PublisherMsg::Drain).await);
-        note("run_log", ask(&self.actors.run_log, share(95), RunLogMsg::Drain).await);
-        note("buffer", ask(&self.actors.buffer, share(100), BufferMsg::Drain).await);
+        note("publisher", ask(&self.actors.publisher, share(90), PublisherMsg::Drain).await == Asked::Done);
+        note("run_log", ask(&self.actors.run_log, share(95), RunLogMsg::Drain).await == Asked::Done);
+        note("buffer", ask(&self.actors.buffer, share(100), BufferMsg::Drain).await == Asked::Done);
         self.root.stop(Some("the service stops".to_owned()));
         if timeout_at(share(110), self.joined).await.is_err() {
             self.root.kill();
         }
         self.board.enter(Lifecycle::Stopped);
-        unfinished.map_or(Stopped::Clean, Stopped::Unfinished)
+        match (self.fatal.get(), unfinished) {
+            (Some((kind, what)), _) => Stopped::Failed(kind, what),
+            (None, Some(step)) => Stopped::Unfinished(step),
+            (None, None) => Stopped::Clean,
+        }
     }
 
     /// Ends at once, as a crash would: nothing is finished or flushed.
@@ -312,17 +325,32 @@ impl Tree {
     async fn runners_idle(&self, deadline: Instant) -> bool {
         let runners = self.runners.addresses();
         let waits = runners.iter().map(|runner| ask(runner, deadline, RunnerMsg::Drain));
-        join_all(waits).await.into_iter().all(|done| done)
+        join_all(waits).await.into_iter().all(|asked| asked != Asked::Late)
     }
 }
 
-/// Asks an actor and waits for its answer until the deadline. One that is down has nothing to finish.
+/// What became of a request to finish.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    /// It is finished.
+    Done,
+    /// The actor is down. A scheduler or runner then has nothing that the next start does not find in the logs.
+    Down,
+    /// Time ran out.
+    Late,
+}
+
+/// Asks an actor to finish and waits for its answer until the deadline.
 async fn ask<M: Message>(
     actor: &Address<M>,
     deadline: Instant,
     request: impl FnOnce(ractor::RpcReplyPort<()>) -> M,
-) -> bool {
-    timeout_at(deadline, actor.call(request)).await.is_ok()
+) -> Asked {
+    match timeout_at(deadline, actor.call(request)).await {
+        Ok(Ok(())) => Asked::Done,
+        Ok(Err(_)) => Asked::Down,
+        Err(_) => Asked::Late,
+    }
 }
 
 /// Everything that the table's lines need.
@@ -501,12 +529,14 @@ impl Plan {
                 observer: Arc::clone(&self.ports.observer),
                 board: self.board.clone(),
             };
+            let sources = self.sources.clone();
+            let on_halt: OnHalt = Arc::new(move |_| sources.one_given_up());
             ChildSpec {
                 name: format!("source:{}", factory.name()),
                 kind: "ingest",
                 policy: settings.source_restart,
                 start: starts(&Address::new("ingest"), || Ingest, args),
-                on_halt: None,
+                on_halt: Some(on_halt),
             }
         };
         self.ports.sources.iter().map(child).collect()

@@ -88,3 +88,20 @@ fn logs_of_a_missing_directory_are_not_invented() {
     assert_eq!(stat.status.code(), Some(69));
     assert!(!nowhere.exists());
 }
+
+#[test]
+fn a_recording_that_cannot_be_read_ends_a_single_run_with_code_69() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.toml");
+    let settings = format!(
+        "[service]\ndata_dir = \"{0}/data\"\n[clock]\nmode = \"recorded\"\n[sources.day]\nkind = \"file\"\npath = \"{0}/missing.jsonl\"\n[http]\nlisten = \"127.0.0.1:0\"\n",
+        dir.path().display()
+    );
+    std::fs::write(&config, settings).unwrap();
+
+    let run = orchestrator(&["run", "--once", "--config", config.to_str().unwrap()]);
+
+    let said = text(&run.stderr);
+    assert_eq!(run.status.code(), Some(69), "{said}");
+    assert!(said.contains("missing.jsonl"), "{said}");
+}

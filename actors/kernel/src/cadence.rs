@@ -94,6 +94,18 @@ impl Cadence {
         }
     }
 
+    /// What may still be owed at a start: the ticks after the engine timestamp `floor` up to the one planned for `last`,
+    /// oldest first. Only the newest `max` (≥ 1) of them; the last one always.
+    #[must_use]
+    pub fn owed(self, floor: Option<TsMs>, last: TsMs, max: u32) -> Vec<Tick> {
+        let earlier = |back: u32| self.planned_at(last.plus(-i64::from(back) * self.interval_ms()));
+        let after_floor = |tick: &Tick| floor.is_some_and(|floor| floor < tick.engine_timestamp_ms);
+        let mut ticks: Vec<Tick> = (1..max.max(1)).map(earlier).take_while(after_floor).collect();
+        ticks.reverse();
+        ticks.push(self.planned_at(last));
+        ticks
+    }
+
     /// The tick after one with the planned time `last`.
     ///
     /// `last` may come from a run log that was written under another schedule: the next tick is then the first of
@@ -138,6 +150,19 @@ mod tests {
         assert_eq!(BOUNDARY.first(TsMs(180_499)).engine_timestamp_ms, TsMs(180_000));
         assert_eq!(BOUNDARY.first(TsMs(180_500)).engine_timestamp_ms, TsMs(360_000));
         assert_eq!(BOUNDARY.first(TsMs(180_500)).planned_ts_ms, TsMs(360_500));
+    }
+
+    #[test]
+    fn owed_ticks_begin_after_the_slowest_symbol_and_are_bounded() {
+        let engine_times = |floor, max| -> Vec<i64> {
+            let ticks = BOUNDARY.owed(floor, TsMs(900_500), max);
+            ticks.iter().map(|tick| tick.engine_timestamp_ms.0).collect()
+        };
+
+        assert_eq!(engine_times(Some(TsMs(360_000)), 20), [540_000, 720_000, 900_000]);
+        assert_eq!(engine_times(Some(TsMs(0)), 2), [720_000, 900_000]);
+        assert_eq!(engine_times(Some(TsMs(900_000)), 20), [900_000]);
+        assert_eq!(engine_times(None, 20), [900_000]);
     }
 
     #[test]

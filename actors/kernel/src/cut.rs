@@ -19,6 +19,10 @@ use crate::positions::Positions;
 
 /// Distinct event types counted in one slice; further ones are counted together as [`OTHER_TYPES`].
 pub const COUNTED_TYPES_MAX: usize = 256;
+/// Longest event type that is counted under its own name, in bytes.
+pub const COUNTED_TYPE_BYTES_MAX: usize = 128;
+/// Largest snapshot that is kept at hand until its run; a larger one is read back from the log.
+pub const SNAPSHOT_KEPT_BYTES_MAX: usize = 16 * 1024;
 /// The name under which event types beyond [`COUNTED_TYPES_MAX`] are counted.
 pub const OTHER_TYPES: &str = "(other)";
 /// Distinct snapshot timestamps remembered in one slice: over a month of 3-minute snapshots. Beyond it the largest go.
@@ -52,7 +56,8 @@ impl Slice {
         if self.candidates.len() > CANDIDATES_MAX {
             self.candidates.pop_last();
         }
-        self.latest_snapshot = Some((seq, Bytes::copy_from_slice(event)));
+        self.latest_snapshot =
+            (event.len() <= SNAPSHOT_KEPT_BYTES_MAX).then(|| (seq, Bytes::copy_from_slice(event)));
     }
 
     fn count(&mut self, event_type: &str) {
@@ -60,7 +65,8 @@ impl Slice {
             *count += 1;
             return;
         }
-        let name = if self.counts.len() < COUNTED_TYPES_MAX { event_type } else { OTHER_TYPES };
+        let counted = self.counts.len() < COUNTED_TYPES_MAX && event_type.len() <= COUNTED_TYPE_BYTES_MAX;
+        let name = if counted { event_type } else { OTHER_TYPES };
         *self.counts.entry(EventType::from(name)).or_default() += 1;
     }
 

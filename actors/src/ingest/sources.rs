@@ -1,6 +1,7 @@
 //! How many sources there are and which are up, for those who wait for their end.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
@@ -14,13 +15,19 @@ pub struct Sources {
     open: Arc<watch::Sender<usize>>,
     /// Ingest actors that are up.
     active: Arc<watch::Sender<usize>>,
+    /// Whether a source was given up.
+    gave_up: Arc<AtomicBool>,
 }
 
 impl Sources {
     /// This many sources, none of them up yet.
     #[must_use]
     pub fn new(count: usize) -> Self {
-        Self { open: Arc::new(watch::Sender::new(count)), active: Arc::new(watch::Sender::new(0)) }
+        Self {
+            open: Arc::new(watch::Sender::new(count)),
+            active: Arc::new(watch::Sender::new(0)),
+            gave_up: Arc::default(),
+        }
     }
 
     /// A source has ended by itself.
@@ -28,7 +35,18 @@ impl Sources {
         self.open.send_modify(|count| *count = count.saturating_sub(1));
     }
 
-    /// Waits until every source has ended by itself.
+    /// A source was given up: nothing more comes from it.
+    pub(crate) fn one_given_up(&self) {
+        self.gave_up.store(true, Ordering::Relaxed);
+        self.one_ended();
+    }
+
+    /// Whether a source was given up.
+    pub(crate) fn any_given_up(&self) -> bool {
+        self.gave_up.load(Ordering::Relaxed)
+    }
+
+    /// Waits until every source has ended by itself or was given up.
     pub async fn all_ended(&self) {
         none_left(&self.open).await;
     }

@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
+use orchestrator_actors::fatal::FatalKind;
 use orchestrator_actors::status::{Condition, Lifecycle};
-use orchestrator_actors::testkit::{Act, OnAppend, Publish, eventually, runs_of, settings, snapshot, trade};
+use orchestrator_actors::testkit::{
+    Act, CrashPoint, OnAppend, Publish, eventually, runs_of, settings, snapshot, trade,
+};
 use orchestrator_kernel::contracts::engine_run::RunStatus;
 use orchestrator_kernel::contracts::orchestrator_event::event_type;
 use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::error::ErrorKind;
+use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::observer::SkipReason;
 use orchestrator_kernel::ports::source::{ItemFate, Settlement};
 
@@ -188,7 +192,7 @@ async fn outputs_of_b(rig: &orchestrator_actors::testkit::TestTree, runs: i64) {
 async fn publishing_that_fails_as_often_as_configured_is_degraded_keeps_outputs_and_recovers() {
     let (rig, clock) = two_symbols();
     let tree = rig.start().await;
-    rig.outputs.always(Some(Publish::FailAfter(1)));
+    rig.outputs.always(Some(Publish::FailAfter(0)));
 
     second_and_tick(&rig, &clock, 1, &["A", "B"]).await;
     eventually("it is degraded", || tree.board.read().conditions.contains_key(&Condition::PublishDegraded))
@@ -203,6 +207,39 @@ async fn publishing_that_fails_as_often_as_configured_is_degraded_keeps_outputs_
     outputs(&rig, 4).await;
     eventually("it says so", || tree.board.read().conditions.is_empty()).await;
     stop_and_check(&rig, tree).await;
+}
+
+/// Method: a fan-out that confirms one message an attempt. What it has confirmed is not offered to it again.
+#[tokio::test(start_paused = true)]
+async fn publishing_goes_on_behind_the_confirmed_prefix() {
+    let (rig, clock) = two_symbols();
+    let tree = rig.start().await;
+    rig.outputs.always(Some(Publish::FailAfter(1)));
+
+    second_and_tick(&rig, &clock, 1, &["A", "B"]).await;
+    eventually("all are confirmed", || rig.outputs.taken().len() == 4).await;
+    rig.outputs.always(None);
+    eventually("nothing waits", || tree.flow.backlog() == 0).await;
+
+    assert_eq!(rig.outputs.taken().len(), 4, "none twice");
+    stop_and_check(&rig, tree).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_log_that_ends_before_what_was_published_is_refused() {
+    let (rig, clock) = two_symbols();
+    let tree = rig.start().await;
+    second_and_tick(&rig, &clock, 1, &["A", "B"]).await;
+    outputs(&rig, 4).await;
+    stop_and_check(&rig, tree).await;
+
+    let ahead = [1_000u64.to_le_bytes(), 2_000u64.to_le_bytes()].concat();
+    rig.checkpoints.save("published", ahead.into()).await.unwrap();
+    let refused =
+        rig.try_start(&CrashPoint::never()).await.err().expect("new records would reuse published numbers");
+
+    assert_eq!(refused.kind, FatalKind::Corrupt);
+    assert!(refused.to_string().contains("LOG_REGRESSED"), "{refused}");
 }
 
 /// The cursor stays before what is not confirmed (OUT-2).

@@ -98,10 +98,10 @@ async fn a_runner_beyond_its_intensity_is_halted_alone() {
     assert_eq!((counts.started, counts.completed), (4, 3), "the halted symbol's run stays open");
     tree.stop(Duration::from_secs(10)).await;
 
-    // The next start finishes what was left open.
+    // The next start finishes what was left open, and makes the runs that the halted symbol missed.
     rig.engine.always("A", Act::Answer);
     let tree = rig.start().await;
-    outputs(&rig, 10).await;
+    outputs(&rig, 12).await;
     stop_and_check(&rig, tree).await;
 }
 

@@ -110,20 +110,23 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D:
 
 /// Shares the strings that come again and again, so that a receipt costs no allocation for its names.
 ///
-/// Bounded: beyond [`Names::MAX`] distinct ones (hostile input) a name is simply allocated.
+/// Bounded: beyond [`Names::MAX`] distinct ones, and beyond [`Names::BYTES_MAX`] bytes (hostile input), a name is simply
+/// allocated.
 #[derive(Debug, Default)]
 pub struct Names(BTreeMap<Box<str>, Arc<str>>);
 
 impl Names {
     /// How many distinct names are shared.
     pub const MAX: usize = 65_536;
+    /// Longest name that is shared, in bytes.
+    pub const BYTES_MAX: usize = 128;
 
     fn share(&mut self, name: &str) -> Arc<str> {
         if let Some(shared) = self.0.get(name) {
             return Arc::clone(shared);
         }
         let shared: Arc<str> = Arc::from(name);
-        if self.0.len() < Self::MAX {
+        if self.0.len() < Self::MAX && name.len() <= Self::BYTES_MAX {
             self.0.insert(Box::from(name), Arc::clone(&shared));
         }
         shared
