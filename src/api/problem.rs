@@ -63,7 +63,11 @@ impl ProblemKind {
                 (StatusCode::CONFLICT, "sequence_gap", "Receipts of this producer are missing before these")
             }
             Self::Busy => (StatusCode::TOO_MANY_REQUESTS, "busy", "The service is at its limit"),
-            Self::Refused => (StatusCode::SERVICE_UNAVAILABLE, "refused", "The receipts were not stored"),
+            Self::Refused => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "refused",
+                "The receipts are not acknowledged: send the same request again",
+            ),
             Self::OutcomeUnknown => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "outcome_unknown",
