@@ -23,6 +23,8 @@ struct Log {
     book: CutBook,
     names: Vec<Symbol>,
     tick: i64,
+    /// Where the next cuts start; `None` before the first.
+    next_start: Option<IngestSeq>,
     /// Microseconds of each cut.
     took: Vec<f64>,
 }
@@ -66,7 +68,8 @@ pub(super) fn measure(options: Options) -> Outcome<Vec<Row>> {
 impl Log {
     fn with(before: u64) -> Self {
         let names = (0..SYMBOLS as u64).map(|index| Symbol::from(symbol(index).as_str())).collect();
-        let mut log = Self { before, book: CutBook::default(), names, tick: 0, took: Vec::new() };
+        let mut log =
+            Self { before, book: CutBook::default(), names, tick: 0, next_start: None, took: Vec::new() };
         log.fill(before / SYMBOLS as u64);
         log.seal();
         log
@@ -99,7 +102,7 @@ impl Log {
         let (now, next) = (TsMs(self.tick * TICK_MS), TsMs((self.tick + 1) * TICK_MS));
         let request = |name: &Symbol| CutRequest {
             symbol: name.clone(),
-            start: None,
+            start: self.next_start,
             floor: Some(TsMs(now.0 - TICK_MS)),
             only_if_seen: true,
         };
@@ -107,6 +110,7 @@ impl Log {
         let begin = Instant::now();
         let sealed = self.book.seal(now, now, requests, Some(next));
         self.took.push(begin.elapsed().as_secs_f64() * 1e6);
+        self.next_start = sealed.end.map(|end| end.next());
         sealed.cuts
     }
 

@@ -128,6 +128,34 @@ async fn a_wedged_worker_is_killed_at_its_deadline_and_the_other_symbols_stay_on
     assert!(late < LATE_MAX_MS, "ISO-1: a run of another symbol ended {late} ms after its planned time");
 }
 
+/// Method: an engine call that hangs far beyond the grace; SIGTERM once, and in another life twice.
+#[tokio::test]
+async fn a_stop_ends_within_its_grace_and_a_second_signal_ends_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let more = "[publish]\nfile_sync = false";
+    let config = market(dir.path(), &["--hang-symbol", "ETHUSDT"], more);
+    let args = ["--set", "engine.deadline=5m", "--set", "service.grace=3s"];
+
+    let mut service = Service::start(&config, &args).await;
+    runs_completed(&service, 3.0).await;
+    let asked = Instant::now();
+    service.terminate();
+    let status = service.ended().await;
+    assert!(status.success(), "{status:?}:\n{}", service.log());
+    // The grace and the end of the workers on a loaded machine; the call itself would hang for 5 minutes.
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
+    let (_, failed) = ends(dir.path(), "ETHUSDT").await;
+    assert!(failed.iter().any(|(kind, _)| *kind == ErrorKind::Shutdown), "explicitly failed: {failed:?}");
+
+    let mut service =
+        Service::start(&config, &["--set", "engine.deadline=5m", "--set", "service.grace=5m"]).await;
+    runs_completed(&service, 3.0).await;
+    service.terminate();
+    eventually("it is draining", async || (service.get("/readyz").await.0 == 503).then_some(())).await;
+    service.terminate();
+    assert_eq!(service.ended().await.code(), Some(69));
+}
+
 #[tokio::test]
 async fn a_symbol_whose_engine_always_fails_fails_explicitly_and_alone() {
     let dir = tempfile::tempdir().unwrap();
