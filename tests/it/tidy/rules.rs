@@ -217,7 +217,7 @@ const KNOWN_HOSTS: [&str; 12] = [
     "www.apache.org",
 ];
 /// Where a machine keeps what is its own.
-const MACHINE_PATHS: [&str; 5] = ["/work/", "/home/", "/root/", "/tmp/", "/Users/"];
+const MACHINE_PATHS: [&str; 4] = ["/home/", "/root/", "/tmp/", "/Users/"];
 
 /// Nothing of the machine that a file was written on stands in it: no path, no mirror of a package registry.
 pub(super) fn files_name_no_machine(repo: &Repo) -> Problems {
