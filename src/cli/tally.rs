@@ -62,7 +62,15 @@ impl Tally {
             RunStatus::Started { .. } => return,
             RunStatus::Failed { error_kind, .. } => {
                 *self.failed.entry(*error_kind).or_default() += 1;
-                format!("({error_kind})")
+                match error_kind {
+                    ErrorKind::MissingSnapshotInputs => "(no snapshot)".to_owned(),
+                    ErrorKind::SnapshotBuildFailure
+                    | ErrorKind::EngineFailure
+                    | ErrorKind::EngineTimeout
+                    | ErrorKind::EngineUnavailable
+                    | ErrorKind::HysteresisMonotonicityViolation
+                    | ErrorKind::Shutdown => "(failed)".to_owned(),
+                }
             }
             RunStatus::Completed { answer, .. } => {
                 self.completed += 1;
