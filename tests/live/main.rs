@@ -1,0 +1,12 @@
+//! Live tests: the same promises on real servers. Each test has a private redis-server or a vhost of a private
+//! rabbitmq-server, on loopback ports of their own; nothing here is mocked, and a missing server is a failure.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that panics has failed, which is what it is for"
+)]
+
+mod support;
+
+mod servers;

@@ -1,0 +1,154 @@
+//! A private redis-server: own port, own directory, ended with its handle. Starts in some 40 ms, so each test has one.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::ports::free_port;
+
+/// How long a server may take to start. Mostly 40 ms; a large append-only file or a busy machine takes longer.
+const START_MAX: Duration = Duration::from_secs(30);
+
+/// A redis-server process with the settings that the promises need, unless a test says otherwise.
+pub(crate) struct RedisServer {
+    child: Option<Child>,
+    dir: tempfile::TempDir,
+    port: u16,
+    extra: Vec<String>,
+}
+
+impl RedisServer {
+    /// Starts one that keeps its word: append-only file always synced, nothing evicted, a cut file refused.
+    pub(crate) fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// As [`start`](Self::start), with further command-line settings, for example `["--appendfsync", "everysec"]`;
+    /// later ones win.
+    pub(crate) fn with(extra: &[&str]) -> Self {
+        let dir = tempfile::Builder::new().prefix("orch-redis-").tempdir().unwrap();
+        let extra = extra.iter().map(|word| (*word).to_owned()).collect();
+        let mut server = Self { child: None, dir, port: free_port(), extra };
+        server.start_again();
+        server
+    }
+
+    /// Starts it again on the same port and directory after [`kill`](Self::kill) or [`shut_down`](Self::shut_down).
+    ///
+    /// # Panics
+    ///
+    /// When it does not come up; the message holds what it logged.
+    pub(crate) fn start_again(&mut self) {
+        self.try_start().unwrap_or_else(|log| panic!("redis-server did not come up:\n{log}"));
+    }
+
+    /// As [`start_again`](Self::start_again); the log is the error, for tests in which it must refuse to start.
+    pub(crate) fn try_start(&mut self) -> Result<(), String> {
+        assert!(self.child.is_none(), "it runs already");
+        let log = self.dir.path().join("redis.log");
+        let child = Command::new("redis-server")
+            .args(["--bind", "127.0.0.1", "--port", &self.port.to_string()])
+            .arg("--dir")
+            .arg(self.dir.path())
+            .arg("--logfile")
+            .arg(&log)
+            .args(["--save", "", "--appendonly", "yes", "--appendfsync", "always"])
+            .args(["--aof-load-truncated", "no", "--maxmemory-policy", "noeviction"])
+            .args(["--stream-node-max-bytes", "65536", "--stream-node-max-entries", "1000"])
+            .args(["--notify-keyspace-events", "K$gxe", "--daemonize", "no", "--protected-mode", "no"])
+            .args(&self.extra)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("redis-server must be installed: ops/test does that");
+        self.child = Some(child);
+        let deadline = Instant::now() + START_MAX;
+        while !self.answers() {
+            let ended = self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_some());
+            if ended || deadline < Instant::now() {
+                self.kill();
+                return Err(std::fs::read_to_string(log).unwrap_or_default());
+            }
+            std::thread::sleep(Duration::from_millis(3));
+        }
+        Ok(())
+    }
+
+    /// Whether it answers a PING with PONG: it has loaded its file then.
+    pub(crate) fn answers(&self) -> bool {
+        self.command(&["PING"]).is_some_and(|reply| reply.starts_with("+PONG"))
+    }
+
+    /// Sends one command over a connection of its own, as `redis-cli` would; the first bytes of the reply.
+    pub(crate) fn command(&self, words: &[&str]) -> Option<String> {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
+        let mut request = format!("*{}\r\n", words.len());
+        for word in words {
+            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        }
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut reply = vec![0; 64 << 10];
+        let length = stream.read(&mut reply).ok()?;
+        Some(String::from_utf8_lossy(reply.get(..length)?).into_owned())
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    /// Where its append-only files are.
+    pub(crate) fn aof_dir(&self) -> PathBuf {
+        self.dir.path().join("appendonlydir")
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// kill −9. Does nothing when it is down.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            drop(child.kill());
+            child.wait().unwrap();
+        }
+    }
+
+    /// Ends it in order.
+    pub(crate) fn shut_down(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+            child.wait().unwrap();
+        }
+    }
+
+    /// Freezes it: connections stay, nothing is answered.
+    pub(crate) fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("it runs");
+        kill_process(Pid::from_child(child), signal).unwrap();
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
