@@ -17,7 +17,6 @@ use orchestrator_kernel::ports::log::{AcquireError, Log, ReadError, read_one};
 use orchestrator_kernel::ports::observer::Observer;
 use orchestrator_kernel::ports::source::{RawItem, Settlement, SourceFactory};
 use orchestrator_kernel::restart::{BeyondIntensity, Restart, RestartPolicy};
-use orchestrator_kernel::retry::RetrySchedule;
 use tokio::sync::Mutex;
 
 use crate::adapters::capture::{self, CaptureFactory, CaptureOptions};
@@ -349,13 +348,9 @@ fn fan_outs(config: &Config) -> Result<Vec<Box<dyn FanOut>>, WiringError> {
     Ok(vec![Box::new(file)])
 }
 
-/// How a log's storage is tried again when its answer is unknown. The embedded log always knows.
-const RESEND: RetrySchedule = RetrySchedule {
-    min: Duration::from_millis(50),
-    max: Duration::from_secs(1),
-    max_attempts: 10,
-    max_elapsed: Duration::from_secs(10),
-};
+/// How long after an unanswered append the same batch is sent again: little against the time that a server takes to
+/// come back, and no load on one that is busy. The embedded log always answers.
+const RESEND_AFTER: Duration = Duration::from_millis(100);
 
 fn settings(config: &Config) -> Settings {
     let reconnect = &config.ingest.reconnect;
@@ -380,7 +375,8 @@ fn settings(config: &Config) -> Settings {
             records: config.buffer.batch_records_max,
             bytes: saturated(config.buffer.batch_bytes_max),
         },
-        resend: RESEND,
+        resend_after: RESEND_AFTER,
+        probe_every: None,
         checkpoint_every_receipts: config.buffer.checkpoint_every_receipts,
         checkpoint_every_runs: config.buffer.checkpoint_every_receipts,
         reopen_after: Duration::from_secs(1),

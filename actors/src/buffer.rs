@@ -14,13 +14,13 @@ use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::log::{AppendError, Log, RecordBatch};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
 use orchestrator_kernel::ports::source::ResumeAt;
-use orchestrator_kernel::retry::RetrySchedule;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use self::cuts::WaitingSeal;
 use crate::address::{Address, answer};
 use crate::fatal::{Fatal, FatalKind};
-use crate::group_commit::{BatchLimits, GroupCommit, Landed};
+use crate::group_commit::{BatchLimits, GroupCommit, Landed, Unanswered};
+use crate::log_health::{LogHealth, Trouble};
 use crate::recovery::{self, BufferCheckpoint};
 use crate::run_log::RunLogMsg;
 use crate::scheduler::SchedulerMsg;
@@ -53,8 +53,10 @@ pub struct BufferArgs {
     pub checkpoint_every: u64,
     /// Bounds of a batch.
     pub limits: BatchLimits,
-    /// How a batch with an unknown outcome is sent again.
-    pub resend: RetrySchedule,
+    /// How long after an unanswered attempt a batch is sent again.
+    pub resend_after: Duration,
+    /// How often idle logs are asked whether they are still there and ours; `None` for logs that cannot go away.
+    pub probe_every: Option<Duration>,
     /// How long it waits before it tries again whether there is room.
     pub reopen_after: Duration,
     /// Asked for the last cuts.
@@ -78,6 +80,7 @@ pub struct BufferState {
     assigned: BTreeMap<Origin, u64>,
     /// The log is sealed up to here: later receipts get a larger timestamp.
     sealed: Option<TsMs>,
+    health: LogHealth,
     last_stamp: Option<TsMs>,
     seals: VecDeque<WaitingSeal>,
     flush_queued: bool,
@@ -101,10 +104,12 @@ impl Actor for Buffer {
 
     async fn pre_start(
         &self,
-        _me: ActorRef<BufferMsg>,
+        me: ActorRef<BufferMsg>,
         args: BufferArgs,
     ) -> Result<BufferState, ActorProcessingErr> {
-        BufferState::recover(args).await.map_err(Into::into)
+        let state = BufferState::recover(args).await?;
+        state.probe_later(&me);
+        Ok(state)
     }
 
     async fn handle(
@@ -135,7 +140,8 @@ impl Actor for Buffer {
                 state.take_cuts().await?;
             }
             BufferMsg::QuarantineFlushed(landed) => state.quarantine_flushed(&me, landed)?,
-            BufferMsg::Reopen => state.reopen(),
+            BufferMsg::Reopen(log) => state.health.give_a_chance(log),
+            BufferMsg::Probe => state.probe(&me),
             BufferMsg::Drain(reply) => state.drain = Some(reply),
         }
         if state.receipts.is_idle() && state.quarantine.is_idle() {
@@ -164,22 +170,22 @@ impl BufferState {
         )
         .await?;
         book.take_discovered();
-        let (limits, resend) = (args.limits, args.resend);
+        let (board, observer) = (args.board.clone(), Arc::clone(&args.observer));
+        let health = LogHealth::new(Condition::BufferFailing, board, observer);
+        let commit = |log: &Arc<dyn Log>, acquired, name| {
+            let unanswered = health.clone();
+            let unanswered: Unanswered =
+                Arc::new(move |error| unanswered.failed(name, Trouble::NoAnswer, &error.to_string()));
+            (Arc::clone(log), acquired, args.limits, args.resend_after, unanswered)
+        };
+        let (log, at, limits, resend_after, unanswered) = commit(&args.receipts, acquired, RECEIPTS);
+        let receipts = GroupCommit::new(log, at, limits, resend_after, unanswered);
+        let (log, at, limits, resend_after, unanswered) = commit(&args.quarantine, aside, QUARANTINE);
+        let quarantine = GroupCommit::new(log, at, limits, resend_after, unanswered);
         Ok(Self {
-            receipts: GroupCommit::new(
-                Arc::clone(&args.receipts),
-                acquired.epoch,
-                acquired.tail,
-                limits,
-                resend,
-            ),
-            quarantine: GroupCommit::new(
-                Arc::clone(&args.quarantine),
-                aside.epoch,
-                aside.tail,
-                limits,
-                resend,
-            ),
+            receipts,
+            quarantine,
+            health,
             quarantine_tail: aside.tail,
             assigned: BTreeMap::new(),
             sealed: runs.last_planned_ts,
@@ -307,6 +313,7 @@ impl BufferState {
         match landed.result {
             Ok(()) => {
                 self.receipts.landed(true, landed.batch.last());
+                self.appended(RECEIPTS, &landed.batch);
                 // The next batch is on its way while this one goes into the book: the disk need not wait for that.
                 self.flush(me);
                 self.observe(&landed.batch, landed.took)?;
@@ -318,7 +325,7 @@ impl BufferState {
                 Ok(())
             }
             Err(AppendError::Full { detail }) => {
-                self.pause(me, RECEIPTS, &detail);
+                self.no_room(me, RECEIPTS, &detail);
                 let given_up = self.receipts.landed(false, self.book.tail().into());
                 self.assigned.clear();
                 for pending in landed.waiters.into_iter().chain(given_up) {
@@ -339,9 +346,6 @@ impl BufferState {
         }
         let positions = self.book.positions();
         self.assigned.retain(|origin, position| positions.settled(origin.as_str()) < *position);
-        if self.args.board.clear(&Condition::BufferFailing) {
-            tracing::info!(domain = "buffer", "receipts are durable again");
-        }
         let discovered = self.book.take_discovered();
         if !discovered.is_empty() && self.args.scheduler.cast(SchedulerMsg::Discovered(discovered)).is_err() {
             tracing::debug!("the scheduler is down; it asks for all symbols when it starts");
@@ -361,30 +365,38 @@ impl BufferState {
     }
 
     /// There is no room: not ready at once. Nothing was acknowledged, so upstream keeps what could not be stored.
-    fn pause(&self, me: &ActorRef<BufferMsg>, log: &'static str, detail: &str) {
-        self.args.observer.observe(&Observation::AppendFailed { log });
-        if self.args.board.raise(Condition::BufferFailing, detail) {
-            tracing::error!(
-                error_kind = "buffer_append_failing",
-                error_detail = detail,
-                domain = "buffer",
-                log,
-                "no room"
-            );
+    fn no_room(&self, me: &ActorRef<BufferMsg>, log: &'static str, detail: &str) {
+        self.health.failed(log, Trouble::NoRoom, detail);
+        if self.args.probe_every.is_none() {
+            // Nobody may have sent anything since: only a new attempt can tell whether there is room now.
+            me.send_after(self.args.reopen_after, move || BufferMsg::Reopen(log));
         }
-        me.send_after(self.args.reopen_after, || BufferMsg::Reopen);
     }
 
-    /// Nobody may have sent anything since the log was full: only a new attempt can tell whether there is room now.
-    fn reopen(&self) {
-        if self.receipts.is_idle() && self.args.board.clear(&Condition::BufferFailing) {
-            tracing::info!(domain = "buffer", "trying again whether there is room");
+    /// A batch is durable. An empty one tells that the log answers, and that it takes records if it is one that can tell.
+    fn appended(&self, log: &'static str, batch: &RecordBatch) {
+        if batch.is_empty() && self.args.probe_every.is_none() {
+            self.health.answers(log);
+        } else {
+            self.health.works(log);
         }
+    }
+
+    fn probe_later(&self, me: &ActorRef<BufferMsg>) {
+        if let Some(every) = self.args.probe_every {
+            me.send_after(every, || BufferMsg::Probe);
+        }
+    }
+
+    fn probe(&mut self, me: &ActorRef<BufferMsg>) {
+        self.receipts.probe();
+        self.quarantine.probe();
+        self.flush(me);
+        self.probe_later(me);
     }
 
     fn give_up(&self, log: &'static str, error: AppendError) -> Fatal {
-        self.args.observer.observe(&Observation::AppendFailed { log });
-        self.args.board.raise(Condition::BufferFailing, error.to_string());
+        self.health.failed(log, Trouble::NoRoom, &error.to_string());
         Fatal::append(log, error)
     }
 
@@ -401,12 +413,21 @@ impl BufferState {
         }
         self.saved_at = self.book.tail();
         let (store, value) = (Arc::clone(&self.args.checkpoints), self.checkpoint());
-        tokio::spawn(async move { recovery::save_checkpoint(store.as_ref(), CHECKPOINT, value).await });
+        let epoch = self.receipts.epoch();
+        tokio::spawn(
+            async move { recovery::save_checkpoint(store.as_ref(), CHECKPOINT, epoch, value).await },
+        );
     }
 
     async fn finish_drain(&mut self) {
         let Some(reply) = self.drain.take() else { return };
-        recovery::save_checkpoint(self.args.checkpoints.as_ref(), CHECKPOINT, self.checkpoint()).await;
+        recovery::save_checkpoint(
+            self.args.checkpoints.as_ref(),
+            CHECKPOINT,
+            self.receipts.epoch(),
+            self.checkpoint(),
+        )
+        .await;
         answer(reply, ());
     }
 }

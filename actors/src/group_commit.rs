@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_kernel::ids::{Epoch, Seq};
-use orchestrator_kernel::ports::log::{AppendError, Log, RecordBatch};
-use orchestrator_kernel::retry::RetrySchedule;
+use orchestrator_kernel::ports::log::{Acquired, AppendError, Log, RecordBatch};
 use tokio::time::Instant;
 
 /// Bounds of one batch.
@@ -30,29 +29,47 @@ pub struct Landed<W> {
     pub took: Duration,
 }
 
+/// What is told of an attempt that was not answered.
+pub(crate) type Unanswered = Arc<dyn Fn(&std::io::Error) + Send + Sync>;
+
 /// Collects records into batches, one of which is in flight at a time: that is what keeps them in order.
 pub(crate) struct GroupCommit<W> {
     log: Arc<dyn Log>,
     epoch: Epoch,
     limits: BatchLimits,
-    /// How often and when a batch with an unknown outcome is sent again.
-    resend: RetrySchedule,
+    /// How long after an unanswered attempt a batch is sent again.
+    resend_after: Duration,
+    /// Told of each attempt that was not answered.
+    unanswered: Unanswered,
     batches: std::collections::VecDeque<(RecordBatch, Vec<W>)>,
     next: Seq,
     in_flight: bool,
 }
 
 impl<W: Send + 'static> GroupCommit<W> {
-    /// Continues a log after `tail`.
-    pub(crate) const fn new(
+    /// Continues a log after its tail.
+    pub(crate) fn new(
         log: Arc<dyn Log>,
-        epoch: Epoch,
-        tail: Seq,
+        acquired: Acquired,
         limits: BatchLimits,
-        resend: RetrySchedule,
+        resend_after: Duration,
+        unanswered: Unanswered,
     ) -> Self {
+        let Acquired { epoch, tail } = acquired;
         let batches = std::collections::VecDeque::new();
-        Self { log, epoch, limits, resend, batches, next: tail.next(), in_flight: false }
+        Self { log, epoch, limits, resend_after, unanswered, batches, next: tail.next(), in_flight: false }
+    }
+
+    /// The epoch of this writer.
+    pub(crate) const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Asks the log whether it is still there and still ours, by an append of nothing. A busy log tells that anyway.
+    pub(crate) fn probe(&mut self) {
+        if self.is_idle() {
+            self.batches.push_back((RecordBatch::starting_at(self.next), Vec::new()));
+        }
     }
 
     /// The sequence that the next pushed record gets.
@@ -104,11 +121,12 @@ impl<W: Send + 'static> GroupCommit<W> {
         }
         let (batch, waiters) = self.batches.pop_front()?;
         self.in_flight = true;
-        let (log, epoch, resend) = (Arc::clone(&self.log), self.epoch, self.resend);
+        let (log, epoch, resend_after) = (Arc::clone(&self.log), self.epoch, self.resend_after);
+        let unanswered = Arc::clone(&self.unanswered);
         Some(async move {
             let since = Instant::now();
             let batch = Arc::new(batch);
-            let result = append_until_known(log.as_ref(), epoch, &batch, &resend).await;
+            let result = append_until_known(log.as_ref(), epoch, &batch, resend_after, &unanswered).await;
             Landed { batch, waiters, result, took: since.elapsed() }
         })
     }
@@ -125,24 +143,24 @@ impl<W: Send + 'static> GroupCommit<W> {
     }
 }
 
-/// Sends the same batch until its outcome is known: a lost reply is the normal case, not a corner.
+/// Sends the same batch until its outcome is known, however long that takes: a lost reply is the normal case, not a
+/// corner, and to give up would mean not to know what the log holds. What waits meanwhile is bounded by credits.
 async fn append_until_known(
     log: &dyn Log,
     epoch: Epoch,
     batch: &RecordBatch,
-    resend: &RetrySchedule,
+    resend_after: Duration,
+    unanswered: &Unanswered,
 ) -> Result<(), AppendError> {
-    let mut attempts = 1;
+    let mut attempts = 0_u32;
     loop {
+        attempts = attempts.saturating_add(1);
         match log.append(epoch, batch).await {
-            Err(AppendError::Unknown { source }) => match resend.delay_after(attempts) {
-                Some(delay) => {
-                    tracing::warn!(first = %batch.first(), attempts, error = %source, "append not answered, sending it again");
-                    tokio::time::sleep(delay).await;
-                    attempts += 1;
-                }
-                None => return Err(AppendError::Unknown { source }),
-            },
+            Err(AppendError::Unknown { source }) => {
+                tracing::warn!(first = %batch.first(), attempts, error = %source, "append not answered, sending it again");
+                unanswered(&source);
+                tokio::time::sleep(resend_after).await;
+            }
             known => return known,
         }
     }

@@ -23,6 +23,7 @@ pub mod address;
 pub mod fatal;
 pub mod flow;
 pub mod group_commit;
+mod log_health;
 mod recovery;
 pub mod status;
 

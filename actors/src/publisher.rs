@@ -10,7 +10,7 @@ use bytes::Bytes;
 use orchestrator_kernel::contracts::engine_run::{RunRecord, RunStatus};
 use orchestrator_kernel::contracts::orchestrator_event::{event_type, events};
 use orchestrator_kernel::ids::{RunSeq, TsMs};
-use orchestrator_kernel::ports::checkpoint::CheckpointStore;
+use orchestrator_kernel::ports::checkpoint::{CheckpointStore, SaveError};
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::fan_out::{FanOut, OutputMessage, PublishError};
 use orchestrator_kernel::ports::log::{Log, ReadLimit, RecordBatch};
@@ -31,6 +31,8 @@ use crate::status::{Condition, StatusBoard};
 pub enum PublisherMsg {
     /// There may be something to publish. Sent by its watcher of the run log, and by itself after each batch.
     Wake,
+    /// Look whether a fan-out is held back, also when there is nothing to publish. Sent by itself.
+    Look,
     /// The back-off is over. Sent by itself, once for each failure: a commit meanwhile does not cut it short.
     Retry,
     /// Publish what is committed, save the cursor, report. The reply comes when nothing waits any more.
@@ -133,6 +135,8 @@ pub struct Publisher;
 const CURSOR: &str = "published";
 /// How often the cursor is saved while publishing goes on. A crash repeats at most what was published since.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked whether a fan-out is held back.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 impl Actor for Publisher {
     type Msg = PublisherMsg;
@@ -157,6 +161,7 @@ impl Actor for Publisher {
         }
         args.flow.set_published(cursor.outputs);
         args.observer.observe(&Observation::PublishBacklog { outputs: args.flow.backlog() });
+        me.send_after(LOOK_EVERY, || PublisherMsg::Look);
         let mut committed = args.committed.clone();
         committed.mark_changed();
         let watcher = Watcher(tokio::spawn(async move {
@@ -188,6 +193,9 @@ impl Actor for Publisher {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             PublisherMsg::Wake => {}
+            PublisherMsg::Look => {
+                me.send_after(LOOK_EVERY, || PublisherMsg::Look);
+            }
             PublisherMsg::Retry => state.waiting = false,
             PublisherMsg::Drain(reply) => state.drain = Some(reply),
         }
@@ -198,7 +206,8 @@ impl Actor for Publisher {
 impl PublisherState {
     /// Publishes one batch; comes back for the next by a message, so that a drain can come between.
     async fn go_on(&mut self, me: &ActorRef<PublisherMsg>) -> Result<(), ActorProcessingErr> {
-        if self.waiting {
+        let held_back = self.is_held_back().await;
+        if self.waiting || held_back {
             return Ok(());
         }
         let tail = self.args.committed.borrow().tail;
@@ -210,7 +219,7 @@ impl PublisherState {
         match self.publish(&messages).await {
             Ok(()) => {
                 self.confirmed(&messages, batch.last().into(), ended);
-                self.save_when_due().await;
+                self.save_when_due().await?;
                 me.cast(PublisherMsg::Wake)?;
             }
             Err(error) => self.failed(me, &error),
@@ -220,7 +229,7 @@ impl PublisherState {
 
     async fn idle(&mut self) -> Result<(), ActorProcessingErr> {
         if self.drain.is_some() || SAVE_EVERY <= self.saved_at.elapsed() {
-            self.save().await;
+            self.save().await?;
         }
         if let Some(reply) = self.drain.take() {
             answer(reply, ());
@@ -284,6 +293,27 @@ impl PublisherState {
         Ok(())
     }
 
+    /// Whether a fan-out says that it takes nothing now. Asking it to would only run into its time limit.
+    async fn is_held_back(&self) -> bool {
+        let fan_outs = self.args.fan_outs.lock().await;
+        let reason = fan_outs.iter().find_map(|fan_out| fan_out.held_back());
+        let board = &self.args.board;
+        match reason {
+            Some(reason) => {
+                if board.raise(Condition::FanOutBlocked, reason.clone()) {
+                    tracing::warn!(domain = "publish", reason, "publishing waits");
+                }
+                true
+            }
+            None => {
+                if board.clear(&Condition::FanOutBlocked) {
+                    tracing::info!(domain = "publish", "publishing goes on");
+                }
+                false
+            }
+        }
+    }
+
     fn confirmed(&mut self, messages: &[OutputMessage], reached: RunSeq, ended: Option<TsMs>) {
         if let (Some(ended), Some(now)) =
             (ended, self.args.clock.now().filter(|_| !self.args.clock.is_driven()))
@@ -333,23 +363,29 @@ impl PublisherState {
         self.args.flow.blocked_for().min(self.blocked_seen.elapsed()).as_secs_f64()
     }
 
-    async fn save_when_due(&mut self) {
-        if SAVE_EVERY <= self.saved_at.elapsed() {
-            self.save().await;
-        }
+    async fn save_when_due(&mut self) -> Result<(), Fatal> {
+        if SAVE_EVERY <= self.saved_at.elapsed() { self.save().await } else { Ok(()) }
     }
 
-    async fn save(&mut self) {
+    async fn save(&mut self) -> Result<(), Fatal> {
         self.saved_at = Instant::now();
         if self.saved == self.cursor {
-            return;
+            return Ok(());
         }
-        match self.args.checkpoints.save(CURSOR, self.cursor.to_bytes()).await {
+        let epoch = self.args.committed.borrow().epoch;
+        match self.args.checkpoints.save(CURSOR, epoch, self.cursor.to_bytes()).await {
             Ok(()) => self.saved = self.cursor,
-            Err(error) => {
-                tracing::warn!(%error, "publish cursor not saved; a restart will publish again from the old one")
+            Err(fenced @ SaveError::Fenced { .. }) => {
+                return Err(Fatal::new(
+                    FatalKind::Fenced,
+                    format!("cannot save the publish cursor: {fenced}"),
+                ));
+            }
+            Err(SaveError::Io(error)) => {
+                tracing::warn!(%error, "publish cursor not saved; a restart will publish again from the old one");
             }
         }
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use orchestrator_kernel::contracts::engine_run::RunRecord;
 use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::cut::{BookCheckpoint, CutBook};
-use orchestrator_kernel::ids::{IngestSeq, Seq};
+use orchestrator_kernel::ids::{Epoch, IngestSeq, Seq};
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::log::{Log, ReadLimit};
 use orchestrator_kernel::run::RunIndex;
@@ -35,8 +35,8 @@ fn decode_checkpoint<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     }
 }
 
-pub(crate) async fn save_checkpoint(store: &dyn CheckpointStore, name: &str, value: Bytes) {
-    if let Err(error) = store.save(name, value).await {
+pub(crate) async fn save_checkpoint(store: &dyn CheckpointStore, name: &str, epoch: Epoch, value: Bytes) {
+    if let Err(error) = store.save(name, epoch, value).await {
         tracing::warn!(name, %error, "checkpoint not saved, the next start will take longer");
     }
 }

@@ -10,11 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use orchestrator_kernel::contracts::engine_run::{RunRecord, RunStatus};
 use orchestrator_kernel::contracts::orchestrator_event::outputs_of;
-use orchestrator_kernel::ids::{IngestSeq, RunSeq, Seq, Symbol, TsMs};
+use orchestrator_kernel::ids::{Epoch, IngestSeq, RunSeq, Seq, Symbol, TsMs};
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::log::{AppendError, Log, RecordBatch};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
-use orchestrator_kernel::retry::RetrySchedule;
 use orchestrator_kernel::round::{Last, Round};
 use orchestrator_kernel::run::{RunIndex, RunViolation, SymbolRuns};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
@@ -23,7 +22,8 @@ use tokio::sync::watch;
 use crate::address::answer;
 use crate::fatal::Fatal;
 use crate::flow::OutputFlow;
-use crate::group_commit::{BatchLimits, GroupCommit, Landed};
+use crate::group_commit::{BatchLimits, GroupCommit, Landed, Unanswered};
+use crate::log_health::{LogHealth, Trouble};
 use crate::recovery;
 use crate::status::{Condition, StatusBoard};
 
@@ -59,6 +59,8 @@ pub enum RunLogMsg {
     Flush,
     /// A batch has landed.
     Flushed(Landed<Waiting>),
+    /// Ask an idle log whether it is still there and ours. Sent by itself.
+    Probe,
     /// Finish what is in flight, save a checkpoint, report.
     Drain(RpcReplyPort<()>),
 }
@@ -85,6 +87,8 @@ pub struct Waiting {
 pub struct Committed {
     /// The last durable record.
     pub tail: RunSeq,
+    /// The epoch of the log's writer.
+    pub epoch: Epoch,
     /// The records of the last batch.
     pub batch: Arc<RecordBatch>,
 }
@@ -100,8 +104,10 @@ pub struct RunLogArgs {
     pub checkpoint_every: u64,
     /// Bounds of a batch.
     pub limits: BatchLimits,
-    /// How a batch with an unknown outcome is sent again.
-    pub resend: RetrySchedule,
+    /// How long after an unanswered attempt a batch is sent again.
+    pub resend_after: Duration,
+    /// How often an idle log is asked whether it is still there and ours; `None` for a log that cannot go away.
+    pub probe_every: Option<Duration>,
     /// Where commits are announced.
     pub committed: Arc<watch::Sender<Committed>>,
     /// Counts outputs.
@@ -117,6 +123,7 @@ pub struct RunLogState {
     args: RunLogArgs,
     index: RunIndex,
     commit: GroupCommit<Waiting>,
+    health: LogHealth,
     round: Round<Waiting>,
     flush_queued: bool,
     /// The next sequence when it was last looked whether more records are coming, and how often it was looked.
@@ -136,20 +143,30 @@ impl Actor for RunLog {
 
     async fn pre_start(
         &self,
-        _me: ActorRef<RunLogMsg>,
+        me: ActorRef<RunLogMsg>,
         args: RunLogArgs,
     ) -> Result<RunLogState, ActorProcessingErr> {
         let acquired = args.log.acquire().await.map_err(|error| Fatal::acquire(LOG, error))?;
         let index = recovery::run_index(args.log.as_ref(), args.checkpoints.as_ref(), acquired.tail).await?;
-        let commit =
-            GroupCommit::new(Arc::clone(&args.log), acquired.epoch, acquired.tail, args.limits, args.resend);
+        let health = LogHealth::new(Condition::RunLogFailing, args.board.clone(), Arc::clone(&args.observer));
+        let told = health.clone();
+        let unanswered: Unanswered =
+            Arc::new(move |error| told.failed(LOG, Trouble::NoAnswer, &error.to_string()));
+        let log = Arc::clone(&args.log);
+        let commit = GroupCommit::new(log, acquired, args.limits, args.resend_after, unanswered);
         args.flow.set_made(index.outputs());
-        args.committed.send_replace(Committed { tail: index.tail(), batch: Arc::default() });
+        args.committed.send_replace(Committed {
+            tail: index.tail(),
+            batch: Arc::default(),
+            epoch: acquired.epoch,
+        });
+        probe_later(&me, args.probe_every);
         let saved_at = index.tail();
         Ok(RunLogState {
             args,
             index,
             commit,
+            health,
             round: Round::default(),
             flush_queued: false,
             collected: Seq(0),
@@ -179,6 +196,11 @@ impl Actor for RunLog {
             RunLogMsg::Overview(reply) => answer(reply, state.overview()),
             RunLogMsg::Flush => state.collect(&me).await,
             RunLogMsg::Flushed(landed) => state.flushed(&me, landed)?,
+            RunLogMsg::Probe => {
+                state.commit.probe();
+                state.flush(&me);
+                probe_later(&me, state.args.probe_every);
+            }
             RunLogMsg::Drain(reply) => state.drain = Some(reply),
         }
         if state.commit.is_idle() {
@@ -247,11 +269,14 @@ impl RunLogState {
 
     fn flushed(&mut self, me: &ActorRef<RunLogMsg>, landed: Landed<Waiting>) -> Result<(), Fatal> {
         match landed.result {
+            Ok(()) if landed.batch.is_empty() => {
+                self.commit.landed(true, landed.batch.last());
+                self.health.works(LOG);
+            }
             Ok(()) => self.committed(&landed.batch, landed.waiters)?,
             Err(AppendError::Full { detail }) => self.no_room(landed.waiters, &detail),
             Err(error) => {
-                self.args.observer.observe(&Observation::AppendFailed { log: LOG });
-                self.args.board.raise(Condition::RunLogFailing, error.to_string());
+                self.health.failed(LOG, Trouble::NoRoom, &error.to_string());
                 return Err(Fatal::append(LOG, error));
             }
         }
@@ -268,8 +293,12 @@ impl RunLogState {
         // Told before the publisher knows of them: outputs are never confirmed before they are due.
         waiters.iter().for_each(|waiting| self.observe_recorded(&waiting.record));
         self.args.flow.set_made(self.index.outputs());
-        self.args.committed.send_replace(Committed { tail: self.index.tail(), batch: Arc::clone(batch) });
-        self.args.board.clear(&Condition::RunLogFailing);
+        self.args.committed.send_replace(Committed {
+            tail: self.index.tail(),
+            batch: Arc::clone(batch),
+            epoch: self.commit.epoch(),
+        });
+        self.health.works(LOG);
         for (waiting, seq) in waiters.into_iter().zip(batch.first().0..) {
             answer(waiting.reply, Ok(RunSeq(seq)));
         }
@@ -296,15 +325,7 @@ impl RunLogState {
     }
 
     fn no_room(&mut self, waiters: Vec<Waiting>, detail: &str) {
-        self.args.observer.observe(&Observation::AppendFailed { log: LOG });
-        if self.args.board.raise(Condition::RunLogFailing, detail) {
-            tracing::error!(
-                error_kind = "run_log_append_failing",
-                domain = "engine",
-                detail,
-                "run log has no room"
-            );
-        }
+        self.health.failed(LOG, Trouble::NoRoom, detail);
         let given_up = self.commit.landed(false, self.index.tail().into());
         for waiting in waiters.into_iter().chain(given_up) {
             answer(waiting.reply, Err(RecordRefused::Full(detail.to_owned())));
@@ -335,13 +356,28 @@ impl RunLogState {
         }
         self.saved_at = self.index.tail();
         let (store, value) = (Arc::clone(&self.args.checkpoints), self.checkpoint());
-        tokio::spawn(async move { recovery::save_checkpoint(store.as_ref(), CHECKPOINT, value).await });
+        let epoch = self.commit.epoch();
+        tokio::spawn(
+            async move { recovery::save_checkpoint(store.as_ref(), CHECKPOINT, epoch, value).await },
+        );
     }
 
     async fn finish_drain(&mut self) {
         let Some(reply) = self.drain.take() else { return };
-        recovery::save_checkpoint(self.args.checkpoints.as_ref(), CHECKPOINT, self.checkpoint()).await;
+        recovery::save_checkpoint(
+            self.args.checkpoints.as_ref(),
+            CHECKPOINT,
+            self.commit.epoch(),
+            self.checkpoint(),
+        )
+        .await;
         answer(reply, ());
+    }
+}
+
+fn probe_later(me: &ActorRef<RunLogMsg>, every: Option<Duration>) {
+    if let Some(every) = every {
+        me.send_after(every, || RunLogMsg::Probe);
     }
 }
 

@@ -48,6 +48,8 @@ pub enum Condition {
     PublishBlocked,
     /// Publishing was tried as often as configured and goes on more slowly. No output is lost.
     PublishDegraded,
+    /// A fan-out is reached but takes nothing: publishing waits, and scheduling pauses once too much waits.
+    FanOutBlocked,
     /// A symbol's runner failed too often; the symbol is stopped, the others run.
     SymbolHalted(String),
     /// More symbols came than `symbols.limit` allows; the further ones are stored but not run.
@@ -64,16 +66,21 @@ impl Condition {
             Self::SourceDown(_) => "source_down",
             Self::PublishBlocked => "publish_blocked",
             Self::PublishDegraded => "publish_degraded",
+            Self::FanOutBlocked => "fan_out_blocked",
             Self::SymbolHalted(_) => "symbol_halted",
             Self::SymbolLimit => "symbol_limit",
         }
     }
 
-    /// Whether ingestion or scheduling is paused by it: then the service is not ready.
+    /// Whether ingestion or scheduling is paused by it, or soon will be: then the service is not ready.
     #[must_use]
     pub const fn blocks_readiness(&self) -> bool {
         match self {
-            Self::BufferFailing | Self::RunLogFailing | Self::SourceDown(_) | Self::PublishBlocked => true,
+            Self::BufferFailing
+            | Self::RunLogFailing
+            | Self::SourceDown(_)
+            | Self::PublishBlocked
+            | Self::FanOutBlocked => true,
             Self::PublishDegraded | Self::SymbolHalted(_) | Self::SymbolLimit => false,
         }
     }

@@ -85,8 +85,10 @@ pub struct Settings {
     pub engine_deadline: Duration,
     /// Bounds of a group commit.
     pub batch: BatchLimits,
-    /// How a batch with an unknown outcome is sent again.
-    pub resend: RetrySchedule,
+    /// How long after an unanswered attempt a batch is sent again, with the same content.
+    pub resend_after: Duration,
+    /// How often idle logs are asked whether they are still there and ours; `None` for logs that cannot go away.
+    pub probe_every: Option<Duration>,
     /// Receipts between two checkpoints of the buffer.
     pub checkpoint_every_receipts: u64,
     /// Records between two checkpoints of the run log.
@@ -444,7 +446,8 @@ impl Plan {
             checkpoints: Arc::clone(&self.ports.checkpoints),
             checkpoint_every: settings.checkpoint_every_runs,
             limits: settings.batch,
-            resend: settings.resend,
+            resend_after: settings.resend_after,
+            probe_every: settings.probe_every,
             committed: Arc::clone(&self.committed),
             flow: self.flow.clone(),
             observer: Arc::clone(&self.ports.observer),
@@ -459,7 +462,8 @@ impl Plan {
             checkpoints: Arc::clone(&self.ports.checkpoints),
             checkpoint_every: settings.checkpoint_every_receipts,
             limits: settings.batch,
-            resend: settings.resend,
+            resend_after: settings.resend_after,
+            probe_every: settings.probe_every,
             reopen_after: settings.reopen_after,
             run_log: self.actors.run_log.clone(),
             scheduler: self.actors.scheduler.clone(),

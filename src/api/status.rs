@@ -48,6 +48,7 @@ fn subject(condition: &Condition) -> Option<String> {
         | Condition::RunLogFailing
         | Condition::PublishBlocked
         | Condition::PublishDegraded
+        | Condition::FanOutBlocked
         | Condition::SymbolLimit => None,
     }
 }

@@ -117,8 +117,10 @@ pub enum BufferMsg {
     Flushed(Landed<Pending>),
     /// A batch of quarantined items has landed.
     QuarantineFlushed(Landed<PendingAside>),
-    /// Try again whether there is room.
-    Reopen,
+    /// Try again whether this log has room.
+    Reopen(&'static str),
+    /// Ask idle logs whether they are still there and ours. Sent by itself.
+    Probe,
     /// Finish what is in flight, save a checkpoint, report.
     Drain(RpcReplyPort<()>),
 }

@@ -64,6 +64,7 @@ impl BufferState {
         match landed.result {
             Ok(()) => {
                 self.quarantine.landed(true, landed.batch.last());
+                self.appended(QUARANTINE, &landed.batch);
                 self.quarantine_tail = self.quarantine_tail.max(landed.batch.last());
                 for (seq, payload) in landed.batch.iter() {
                     let record = QuarantineRecord::decode(payload)
@@ -77,7 +78,7 @@ impl BufferState {
                 Ok(())
             }
             Err(AppendError::Full { detail }) => {
-                self.pause(me, QUARANTINE, &detail);
+                self.no_room(me, QUARANTINE, &detail);
                 let given_up = self.quarantine.landed(false, self.quarantine_tail);
                 for pending in landed.waiters.into_iter().chain(given_up) {
                     answer(pending.reply, Err(AppendRefused::NoRoom(detail.clone())));

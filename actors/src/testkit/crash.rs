@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use orchestrator_kernel::ports::checkpoint::{CheckpointStore, MemoryCheckpoints};
+use orchestrator_kernel::ids::Epoch;
+use orchestrator_kernel::ports::checkpoint::{CheckpointStore, MemoryCheckpoints, SaveError};
 use tokio::sync::Notify;
 
 /// Checkpoints that are saved, or not, before the process ends.
@@ -21,9 +22,9 @@ impl CheckpointStore for CrashingCheckpoints {
         self.inner.load(name).await
     }
 
-    async fn save(&self, name: &str, value: Bytes) -> std::io::Result<()> {
+    async fn save(&self, name: &str, epoch: Epoch, value: Bytes) -> Result<(), SaveError> {
         self.crash.step().await;
-        self.inner.save(name, value).await
+        self.inner.save(name, epoch, value).await
     }
 }
 

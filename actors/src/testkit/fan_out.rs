@@ -24,6 +24,7 @@ struct Inner {
     taken: Vec<OutputMessage>,
     next: VecDeque<Publish>,
     always: Option<Publish>,
+    held_back: Option<&'static str>,
     attempts: u64,
 }
 
@@ -44,6 +45,11 @@ impl Outputs {
     /// Lets every further attempt do this; `None`: work.
     pub fn always(&self, act: Option<Publish>) {
         self.inner().always = act;
+    }
+
+    /// Says why it takes nothing now.
+    pub fn hold_back(&self, reason: Option<&'static str>) {
+        self.inner().held_back = reason;
     }
 
     /// Everything that arrived.
@@ -91,6 +97,10 @@ pub struct RecordingFanOut {
 impl FanOut for RecordingFanOut {
     fn name(&self) -> &str {
         "recording"
+    }
+
+    fn held_back(&self) -> Option<String> {
+        self.outputs.inner().held_back.map(str::to_owned)
     }
 
     async fn publish(&mut self, messages: &[OutputMessage]) -> Result<(), PublishError> {

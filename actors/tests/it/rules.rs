@@ -7,11 +7,14 @@ use orchestrator_actors::status::{Condition, Lifecycle};
 use orchestrator_actors::testkit::{
     Act, CrashPoint, OnAppend, Publish, eventually, runs_of, settings, snapshot, trade,
 };
+use orchestrator_actors::tree::Settings;
 use orchestrator_kernel::contracts::engine_run::RunStatus;
 use orchestrator_kernel::contracts::orchestrator_event::event_type;
 use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::error::ErrorKind;
+use orchestrator_kernel::ids::Epoch;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
+use orchestrator_kernel::ports::log::Log;
 use orchestrator_kernel::ports::observer::SkipReason;
 use orchestrator_kernel::ports::source::{ItemFate, Settlement};
 
@@ -94,16 +97,45 @@ async fn an_unanswered_append_is_sent_again_and_stored_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_append_that_is_never_answered_ends_the_tree_after_the_configured_attempts() {
+async fn an_append_that_is_not_answered_for_long_is_not_ready_acknowledges_nothing_and_goes_on_by_itself() {
     let (rig, _clock) = two_symbols();
-    let mut tree = rig.start().await;
+    let tree = rig.start().await;
     rig.receipts.always(OnAppend::Unknown { done: false });
 
     rig.feed().push([trade("A", boundary(1).0)]);
-    tree.failed().await;
+    eventually("it is seen", || tree.board.read().conditions.contains_key(&Condition::BufferFailing)).await;
+    assert!(!tree.board.read().ready);
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(rig.feed().settled(), 0, "LOG-2");
+    assert!(rig.receipts.trace().len() > 1000, "it is sent again and again");
 
-    assert_eq!(rig.receipts.trace().len(), 20);
-    assert_eq!(rig.feed().settled(), 0);
+    rig.receipts.always(OnAppend::Work);
+    eventually("it is durable", || rig.feed().settled() == 1).await;
+    assert_eq!(rig.receipts.records().await.len(), 1);
+    assert!(tree.board.read().ready);
+    stop_and_check(&rig, tree).await;
+}
+
+/// Method: logs that can go away, and nothing to do. What happened to them must be seen all the same.
+#[tokio::test(start_paused = true)]
+async fn an_idle_log_that_is_gone_or_taken_over_is_noticed() {
+    let settings = Settings { probe_every: Some(Duration::from_secs(1)), ..settings(&["A", "B"]) };
+    let (rig, _clock) = manual(settings);
+    let mut tree = rig.start().await;
+
+    rig.runs.always(OnAppend::Unknown { done: false });
+    rig.quarantine.always(OnAppend::Unknown { done: false });
+    let conditions = || tree.board.read().conditions;
+    eventually("the run log is missed", || conditions().contains_key(&Condition::RunLogFailing)).await;
+    eventually("the quarantine is missed", || conditions().contains_key(&Condition::BufferFailing)).await;
+    rig.runs.always(OnAppend::Work);
+    rig.quarantine.always(OnAppend::Work);
+    eventually("both are back", || tree.board.read().ready).await;
+
+    rig.receipts.acquire().await.unwrap();
+    let (kind, what) = tree.failed().await;
+
+    assert_eq!(kind, FatalKind::Fenced, "{what}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -234,12 +266,47 @@ async fn a_run_log_that_ends_before_what_was_published_is_refused() {
     stop_and_check(&rig, tree).await;
 
     let ahead = [1_000u64.to_le_bytes(), 4u64.to_le_bytes()].concat();
-    rig.checkpoints.save("published", ahead.into()).await.unwrap();
+    rig.checkpoints.save("published", Epoch(u64::MAX), ahead.into()).await.unwrap();
     let refused =
         rig.try_start(&CrashPoint::never()).await.err().expect("new records would reuse published numbers");
 
     assert_eq!(refused.kind, FatalKind::Corrupt);
     assert!(refused.to_string().contains("LOG_REGRESSED"), "{refused}");
+}
+
+/// Method: a broker that blocks its publishers, first while nothing waits, then with outputs.
+#[tokio::test(start_paused = true)]
+async fn a_fan_out_that_is_held_back_is_not_asked_and_says_why_until_it_goes_on() {
+    let (rig, clock) = two_symbols();
+    let tree = rig.start().await;
+    let blocked = || tree.board.read().conditions.get(&Condition::FanOutBlocked).cloned();
+
+    rig.outputs.hold_back(Some("low on memory"));
+    eventually("an idle publisher notices", || blocked().is_some()).await;
+    assert_eq!(blocked().as_deref(), Some("low on memory"));
+    assert!(!tree.board.read().ready);
+    second_and_tick(&rig, &clock, 1, &["A", "B"]).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!((rig.outputs.attempts(), tree.flow.backlog()), (0, 4), "no storm of attempts");
+
+    rig.outputs.hold_back(None);
+    outputs(&rig, 4).await;
+    assert!(blocked().is_none());
+    stop_and_check(&rig, tree).await;
+}
+
+/// The process that is superseded must not set back the cursor of its successor (LOG-3).
+#[tokio::test(start_paused = true)]
+async fn a_superseded_publisher_ends_its_tree() {
+    let (rig, clock) = two_symbols();
+    let mut tree = rig.start().await;
+    let theirs = rig.checkpoints.load("published").await.unwrap().unwrap_or_default();
+    rig.checkpoints.save("published", Epoch(u64::MAX), theirs).await.unwrap();
+
+    second_and_tick(&rig, &clock, 1, &["A", "B"]).await;
+    let (kind, what) = tree.failed().await;
+
+    assert_eq!(kind, FatalKind::Fenced, "{what}");
 }
 
 /// The cursor stays before what is not confirmed (OUT-2).

@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use orchestrator_kernel::ports::checkpoint::CheckpointStore;
+use orchestrator_kernel::ids::Epoch;
+use orchestrator_kernel::ports::checkpoint::{CheckpointStore, SaveError};
 use tracing::warn;
 
 use super::fs::{Fs, read_small, replace_file};
@@ -65,15 +66,17 @@ impl CheckpointStore for FileCheckpoints {
         .await?
     }
 
-    async fn save(&self, name: &str, value: Bytes) -> io::Result<()> {
+    // The lock on the data directory keeps every other writer out: there is no epoch to compare with.
+    async fn save(&self, name: &str, _epoch: Epoch, value: Bytes) -> Result<(), SaveError> {
         let file_name = file_name(name)?;
         if value.len() as u64 > VALUE_BYTES_MAX {
             let text =
                 format!("checkpoint {name} has {} bytes, at most {VALUE_BYTES_MAX} are kept", value.len());
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text).into());
         }
         let this = self.clone();
-        off_runtime(move || replace_file(&*this.fs, &this.dir, &file_name, &encode(&value))).await?
+        off_runtime(move || replace_file(&*this.fs, &this.dir, &file_name, &encode(&value))).await??;
+        Ok(())
     }
 }
 
@@ -138,9 +141,9 @@ mod tests {
         let open = || FileCheckpoints::open(&dir.path().join("new"), Arc::new(RealFs)).unwrap();
 
         assert_eq!(open().load("cursor").await.unwrap(), None);
-        open().save("cursor", Bytes::from_static(b"one")).await.unwrap();
-        open().save("cursor", Bytes::from_static(b"")).await.unwrap();
-        open().save("other", Bytes::from_static(b"two")).await.unwrap();
+        open().save("cursor", Epoch(1), Bytes::from_static(b"one")).await.unwrap();
+        open().save("cursor", Epoch(1), Bytes::from_static(b"")).await.unwrap();
+        open().save("other", Epoch(1), Bytes::from_static(b"two")).await.unwrap();
 
         assert_eq!(open().load("cursor").await.unwrap().as_deref(), Some(b"" as &[u8]));
         assert_eq!(open().load("other").await.unwrap().as_deref(), Some(b"two" as &[u8]));
@@ -149,7 +152,7 @@ mod tests {
     #[tokio::test]
     async fn damaged_value_counts_as_none() {
         let fs = FaultFs::default();
-        store(&fs).save("cursor", Bytes::from_static(b"value")).await.unwrap();
+        store(&fs).save("cursor", Epoch(1), Bytes::from_static(b"value")).await.unwrap();
         let content = fs.content(&path());
 
         for at in 0..content.len() {
@@ -167,10 +170,10 @@ mod tests {
         for seed in 0..500 {
             let mut rng = Rng(seed);
             let fs = FaultFs::default();
-            store(&fs).save("cursor", Bytes::from_static(b"old")).await.unwrap();
+            store(&fs).save("cursor", Epoch(1), Bytes::from_static(b"old")).await.unwrap();
 
             fs.fail_power_after(rng.below(7));
-            let saved = store(&fs).save("cursor", Bytes::from_static(b"the new one")).await;
+            let saved = store(&fs).save("cursor", Epoch(1), Bytes::from_static(b"the new one")).await;
             fs.crash(&mut rng);
 
             let found = store(&fs).load("cursor").await.unwrap().expect("one of both");
@@ -183,7 +186,7 @@ mod tests {
         let store = store(&FaultFs::default());
 
         for name in ["", "..", "a/b", "a.b", "ä"] {
-            assert!(store.save(name, Bytes::new()).await.is_err(), "{name:?}");
+            assert!(store.save(name, Epoch(1), Bytes::new()).await.is_err(), "{name:?}");
             assert!(store.load(name).await.is_err(), "{name:?}");
         }
     }

@@ -208,7 +208,8 @@ impl Runs {
 
     pub(super) async fn commit_batch(&self, batch: RecordBatch) {
         self.log.append(self.epoch, &batch).await.unwrap();
-        self.committed.send_replace(Committed { tail: RunSeq(batch.last().0), batch: Arc::new(batch) });
+        let tail = RunSeq(batch.last().0);
+        self.committed.send_replace(Committed { tail, batch: Arc::new(batch), epoch: self.epoch });
     }
 
     /// Commits a run of two records and two or three outputs.

@@ -91,6 +91,7 @@ fn runbook_words() -> BTreeSet<String> {
         Condition::SourceDown(String::new()),
         Condition::PublishBlocked,
         Condition::PublishDegraded,
+        Condition::FanOutBlocked,
         Condition::SymbolHalted(String::new()),
         Condition::SymbolLimit,
     ];
@@ -102,6 +103,7 @@ fn runbook_words() -> BTreeSet<String> {
             | Condition::SourceDown(_)
             | Condition::PublishBlocked
             | Condition::PublishDegraded
+            | Condition::FanOutBlocked
             | Condition::SymbolHalted(_)
             | Condition::SymbolLimit => {}
         }

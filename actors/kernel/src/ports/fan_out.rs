@@ -65,4 +65,10 @@ pub trait FanOut: Send {
     ///
     /// [`PublishError`] with the confirmed prefix (OUT-2).
     async fn publish(&mut self, messages: &[OutputMessage]) -> Result<(), PublishError>;
+
+    /// Why it takes nothing now although it is reached: a broker that blocks its publishers. For people; publishing is
+    /// not attempted while it says so.
+    fn held_back(&self) -> Option<String> {
+        None
+    }
 }
