@@ -21,6 +21,7 @@ use crate::address::{Address, answer};
 use crate::fatal::{Fatal, FatalKind};
 use crate::group_commit::{BatchLimits, GroupCommit, Landed, Unanswered};
 use crate::log_health::{LogHealth, Trouble};
+use crate::patient_log::PatientLog;
 use crate::recovery::{self, BufferCheckpoint};
 use crate::run_log::RunLogMsg;
 use crate::scheduler::SchedulerMsg;
@@ -74,6 +75,7 @@ pub struct BufferState {
     args: BufferArgs,
     book: CutBook,
     receipts: GroupCommit<Pending>,
+    readable: PatientLog,
     quarantine: GroupCommit<PendingAside>,
     quarantine_tail: Seq,
     /// Positions given to the log but not yet durable.
@@ -161,9 +163,10 @@ impl BufferState {
             .await
             .map_err(|error| Fatal::new(FatalKind::Internal, error.to_string()))?;
         let tails = (acquired.tail, aside.tail);
+        let readable = PatientLog::new(Arc::clone(&args.receipts), RECEIPTS, args.probe_every);
         let mut book = recovery::cut_book(
-            args.receipts.as_ref(),
-            args.quarantine.as_ref(),
+            &readable,
+            &PatientLog::new(Arc::clone(&args.quarantine), QUARANTINE, args.probe_every),
             args.checkpoints.as_ref(),
             tails,
             &runs,
@@ -184,6 +187,7 @@ impl BufferState {
         let quarantine = GroupCommit::new(log, at, limits, resend_after, unanswered);
         Ok(Self {
             receipts,
+            readable,
             quarantine,
             health,
             quarantine_tail: aside.tail,

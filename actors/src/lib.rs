@@ -24,6 +24,7 @@ pub mod fatal;
 pub mod flow;
 pub mod group_commit;
 mod log_health;
+mod patient_log;
 mod recovery;
 pub mod status;
 

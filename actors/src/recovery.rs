@@ -9,12 +9,12 @@ use orchestrator_kernel::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::cut::{BookCheckpoint, CutBook};
 use orchestrator_kernel::ids::{Epoch, IngestSeq, Seq};
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
-use orchestrator_kernel::ports::log::{Log, ReadLimit};
 use orchestrator_kernel::run::RunIndex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::fatal::{Fatal, FatalKind};
+use crate::patient_log::PatientLog;
 use crate::run_log::Overview;
 
 const VERSION: u8 = 1;
@@ -52,31 +52,6 @@ async fn load_checkpoint<T: DeserializeOwned>(store: &dyn CheckpointStore, name:
     }
 }
 
-/// Shows every record of `log` in `from..=to` to `take`.
-pub(crate) async fn scan(
-    log: &dyn Log,
-    name: &'static str,
-    from: Seq,
-    to: Seq,
-    mut take: impl FnMut(Seq, &[u8]) -> Result<(), Fatal>,
-) -> Result<(), Fatal> {
-    let mut at = from;
-    while at <= to {
-        let batch = log.read(at, ReadLimit::default()).await.map_err(|error| Fatal::read(name, error))?;
-        if batch.is_empty() {
-            return Err(Fatal::new(
-                FatalKind::Corrupt,
-                format!("the log of {name} ends before record {at} of {to}"),
-            ));
-        }
-        for (seq, payload) in batch.iter().take_while(|(seq, _)| *seq <= to) {
-            take(seq, payload)?;
-        }
-        at = batch.last().next();
-    }
-    Ok(())
-}
-
 /// A log shorter than what was derived from it has lost records: appending would reuse their numbers.
 fn regressed(log: &'static str, tail: Seq, known: Seq) -> Result<(), Fatal> {
     if known <= tail {
@@ -90,13 +65,13 @@ fn regressed(log: &'static str, tail: Seq, known: Seq) -> Result<(), Fatal> {
 
 /// The index of the run log.
 pub(crate) async fn run_index(
-    log: &dyn Log,
+    log: &PatientLog,
     store: &dyn CheckpointStore,
     tail: Seq,
 ) -> Result<RunIndex, Fatal> {
     let mut index: RunIndex = load_checkpoint(store, crate::run_log::CHECKPOINT).await.unwrap_or_default();
     regressed("runs", tail, index.tail().into())?;
-    scan(log, "runs", index.tail().next().into(), tail, |seq, payload| {
+    log.scan(index.tail().next().into(), tail, |seq, payload| {
         let record = RunRecord::decode(payload).map_err(|error| Fatal::undecodable("runs", seq.0, error))?;
         index.admit(&record).map_err(|error| Fatal::undecodable("runs", seq.0, error))
     })
@@ -113,8 +88,8 @@ pub(crate) struct BufferCheckpoint {
 
 /// The buffer's book, continued where the run log says that the symbols' last cuts ended.
 pub(crate) async fn cut_book(
-    log: &dyn Log,
-    quarantine: &dyn Log,
+    log: &PatientLog,
+    quarantine: &PatientLog,
     store: &dyn CheckpointStore,
     (tail, quarantine_tail): (Seq, Seq),
     runs: &Overview,
@@ -137,7 +112,7 @@ pub(crate) async fn cut_book(
         .collect();
     let saved_tail = book.tail();
     let from = missing.values().min().copied().unwrap_or(saved_tail.next());
-    scan(log, "receipts", from.into(), tail, |seq, payload| {
+    log.scan(from.into(), tail, |seq, payload| {
         let record =
             ReceiptRecord::decode(payload).map_err(|error| Fatal::undecodable("receipts", seq.0, error))?;
         if saved_tail < record.ingest_seq {
@@ -148,12 +123,13 @@ pub(crate) async fn cut_book(
         Ok(())
     })
     .await?;
-    scan(quarantine, "quarantine", quarantine_from.next(), quarantine_tail, |seq, payload| {
-        let record = QuarantineRecord::decode(payload)
-            .map_err(|error| Fatal::undecodable("quarantine", seq.0, error))?;
-        book.note_quarantined(&record.origin, record.position);
-        Ok(())
-    })
-    .await?;
+    quarantine
+        .scan(quarantine_from.next(), quarantine_tail, |seq, payload| {
+            let record = QuarantineRecord::decode(payload)
+                .map_err(|error| Fatal::undecodable("quarantine", seq.0, error))?;
+            book.note_quarantined(&record.origin, record.position);
+            Ok(())
+        })
+        .await?;
     Ok(book)
 }

@@ -24,6 +24,7 @@ use crate::fatal::Fatal;
 use crate::flow::OutputFlow;
 use crate::group_commit::{BatchLimits, GroupCommit, Landed, Unanswered};
 use crate::log_health::{LogHealth, Trouble};
+use crate::patient_log::PatientLog;
 use crate::recovery;
 use crate::status::{Condition, StatusBoard};
 
@@ -147,7 +148,8 @@ impl Actor for RunLog {
         args: RunLogArgs,
     ) -> Result<RunLogState, ActorProcessingErr> {
         let acquired = args.log.acquire().await.map_err(|error| Fatal::acquire(LOG, error))?;
-        let index = recovery::run_index(args.log.as_ref(), args.checkpoints.as_ref(), acquired.tail).await?;
+        let readable = PatientLog::new(Arc::clone(&args.log), LOG, args.probe_every);
+        let index = recovery::run_index(&readable, args.checkpoints.as_ref(), acquired.tail).await?;
         let health = LogHealth::new(Condition::RunLogFailing, args.board.clone(), Arc::clone(&args.observer));
         let told = health.clone();
         let unanswered: Unanswered =

@@ -4,14 +4,13 @@ use orchestrator_kernel::cadence::Tick;
 use orchestrator_kernel::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::cut::{CutRequest, CutSlice, Rebuild};
 use orchestrator_kernel::ids::{IngestSeq, Seq, TsMs};
-use orchestrator_kernel::ports::log::read_one;
+use orchestrator_kernel::ports::log::ReadLimit;
 use ractor::RpcReplyPort;
 
 use super::messages::CutsTaken;
 use super::{BufferState, RECEIPTS};
 use crate::address::answer;
 use crate::fatal::Fatal;
-use crate::recovery;
 
 /// A seal that waits for receipts before it.
 pub(super) struct WaitingSeal {
@@ -65,13 +64,14 @@ impl BufferState {
     ) -> Result<Vec<CutSlice>, Fatal> {
         let mut rebuild = Rebuild::new(end, engine_ts, requests);
         let (from, to) = (rebuild.from().into(), self.book.tail().into());
-        recovery::scan(self.args.receipts.as_ref(), RECEIPTS, from, to, |seq, payload| {
-            let record =
-                ReceiptRecord::decode(payload).map_err(|error| Fatal::undecodable(RECEIPTS, seq.0, error))?;
-            rebuild.observe(&record);
-            Ok(())
-        })
-        .await?;
+        self.readable
+            .scan(from, to, |seq, payload| {
+                let record = ReceiptRecord::decode(payload)
+                    .map_err(|error| Fatal::undecodable(RECEIPTS, seq.0, error))?;
+                rebuild.observe(&record);
+                Ok(())
+            })
+            .await?;
         let (cuts, slices) = rebuild.finish();
         for (symbol, slice) in slices {
             self.book.restore(symbol, slice);
@@ -81,16 +81,13 @@ impl BufferState {
 
     /// The highest sequence with `ingest_ts_ms ≤ planned` (CUT-2), by bisection: timestamps never decrease (LOG-5).
     async fn last_at_or_before(&self, planned: TsMs) -> Result<IngestSeq, Fatal> {
-        let start = self.args.receipts.stat().start.0;
+        let start = self.readable.start().0;
         let (mut low, mut high) = (start - 1, self.book.tail().0);
         while low < high {
             let middle = low + (high - low).div_ceil(2);
-            let bytes = read_one(self.args.receipts.as_ref(), Seq(middle))
-                .await
-                .map_err(|error| Fatal::read(RECEIPTS, error))?
-                .unwrap_or_default();
-            let record =
-                ReceiptRecord::decode(&bytes).map_err(|error| Fatal::undecodable(RECEIPTS, middle, error))?;
+            let found = self.readable.read(Seq(middle), ReadLimit { records: 1, bytes: 0 }).await?;
+            let record = ReceiptRecord::decode(found.get(0).unwrap_or_default())
+                .map_err(|error| Fatal::undecodable(RECEIPTS, middle, error))?;
             if record.ingest_ts_ms <= planned { low = middle } else { high = middle - 1 }
         }
         Ok(IngestSeq(low))

@@ -40,6 +40,7 @@ pub enum OnAppend {
 struct Script {
     next: VecDeque<OnAppend>,
     corrupt: BTreeSet<u64>,
+    away: u32,
     crash: CrashPoint,
     yields: Option<(Rng, u64)>,
     /// First position and length of each append that reached the log, and its answer.
@@ -61,6 +62,7 @@ impl Default for FaultyLog {
         let script = Script {
             next: VecDeque::new(),
             corrupt: BTreeSet::new(),
+            away: 0,
             crash: CrashPoint::never(),
             yields: None,
             trace: Vec::new(),
@@ -92,6 +94,11 @@ impl FaultyLog {
     /// Lets reads of this position fail.
     pub fn corrupt(&self, at: u64) {
         self.script().corrupt.insert(at);
+    }
+
+    /// Lets this many reads fail, as those of a server that is away do.
+    pub fn away_for(&self, reads: u32) {
+        self.script().away = reads;
     }
 
     /// From now on the steps of this point count.
@@ -183,6 +190,11 @@ impl Log for FaultyLog {
     }
 
     async fn read(&self, from: Seq, limit: ReadLimit) -> Result<RecordBatch, ReadError> {
+        let away = self.script().away;
+        if away > 0 {
+            self.script().away = away - 1;
+            return Err(std::io::Error::other("as told").into());
+        }
         let batch = self.inner.read(from, limit).await?;
         let bad = self.script().corrupt.iter().copied().find(|at| (from.0..=batch.last().0).contains(at));
         match bad {

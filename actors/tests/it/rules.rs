@@ -116,6 +116,25 @@ async fn an_append_that_is_not_answered_for_long_is_not_ready_acknowledges_nothi
     stop_and_check(&rig, tree).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_start_waits_for_logs_on_a_server_and_for_no_others() {
+    let (mut rig, clock) = two_symbols();
+    let tree = rig.start().await;
+    second_and_tick(&rig, &clock, 1, &["A", "B"]).await;
+    outputs(&rig, 4).await;
+    stop_and_check(&rig, tree).await;
+
+    rig.checkpoints = std::sync::Arc::default();
+    rig.receipts.away_for(10);
+    let refused = rig.try_start(&CrashPoint::never()).await.err().expect("the embedded log is never away");
+    assert_eq!(refused.kind, FatalKind::Storage);
+
+    rig.settings.probe_every = Some(Duration::from_secs(1));
+    rig.receipts.away_for(10);
+    let tree = rig.start().await;
+    stop_and_check(&rig, tree).await;
+}
+
 /// Method: logs that can go away, and nothing to do. What happened to them must be seen all the same.
 #[tokio::test(start_paused = true)]
 async fn an_idle_log_that_is_gone_or_taken_over_is_noticed() {
