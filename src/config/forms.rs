@@ -18,6 +18,10 @@ pub(super) trait Form<T> {
     fn render(&self, value: &T) -> String;
     /// Says what it may be.
     fn allowed(&self) -> String;
+    /// Whether a value that it refuses may hold a secret, and is not repeated in the message.
+    fn hides(&self) -> bool {
+        false
+    }
 }
 
 /// A whole number in a range.

@@ -12,10 +12,12 @@ mod publish;
 mod retry;
 mod rules;
 mod schedule;
+mod secret;
 mod section;
 mod service;
 mod show;
 mod sources;
+mod storage;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -29,10 +31,12 @@ pub use ingest::{BufferConfig, IngestConfig};
 pub use publish::{HttpConfig, PublishConfig};
 pub use retry::ReconnectConfig;
 pub use schedule::{ScheduleConfig, SymbolsConfig};
+pub use secret::SecretUrl;
 pub use section::Setting;
 pub use service::{ClockConfig, ClockMode, LogConfig, LogFormat, LogLevel, ServiceConfig};
 pub use show::render;
 pub use sources::{DemoSourceConfig, FileSourceConfig, HttpSourceConfig, SourceConfig, Sources, Speed};
+pub use storage::{RedisConfig, RedisDurability, StorageConfig, StorageKind};
 pub use tree::Origin;
 pub use violation::{ConfigError, Violation};
 
@@ -46,6 +50,10 @@ pub struct Config {
     pub service: ServiceConfig,
     /// Whose time counts.
     pub clock: ClockConfig,
+    /// Where the logs are.
+    pub storage: StorageConfig,
+    /// The server of a storage in Redis.
+    pub redis: RedisConfig,
     /// Where receipts come from. Never empty.
     pub sources: Sources,
     /// How much may be on its way into the log.
@@ -71,6 +79,8 @@ impl Default for Config {
         Self {
             service: ServiceConfig::default(),
             clock: ClockConfig::default(),
+            storage: StorageConfig::default(),
+            redis: RedisConfig::default(),
             sources: sources::default_sources(),
             ingest: IngestConfig::default(),
             buffer: BufferConfig::default(),
@@ -165,6 +175,8 @@ impl Config {
         Self {
             service: root.section("service", ServiceConfig::read),
             clock: root.section("clock", ClockConfig::read),
+            storage: root.section("storage", StorageConfig::read),
+            redis: root.section("redis", RedisConfig::read),
             sources: root.section("sources", sources::read),
             ingest: root.section("ingest", IngestConfig::read),
             buffer: root.section("buffer", BufferConfig::read),

@@ -12,6 +12,7 @@ use super::{ClockMode, Config, DemoSourceConfig, EngineKind, SourceConfig, Speed
 pub(super) fn check(config: &Config, report: &mut Report) {
     check_sources(config, report);
     check_sizes(config, report);
+    check_redis(config, report);
     check_schedule(config, report);
     check_retries(config, report);
     check_engine(config, report);
@@ -130,6 +131,15 @@ fn check_sizes(config: &Config, report: &mut Report) {
         !has_http || config.http.body_bytes_max >= ingest.receipt_bytes_max,
         "is less than ingest.receipt_bytes_max, so the largest receipt could not be posted".to_owned(),
         "at least ingest.receipt_bytes_max",
+    );
+}
+
+fn check_redis(config: &Config, report: &mut Report) {
+    report.rule(
+        &["redis.archive_keep", "redis.archive_above"],
+        config.redis.archive_keep < config.redis.archive_above,
+        "is not less than redis.archive_above, so nothing could be archived".to_owned(),
+        "less than redis.archive_above",
     );
 }
 

@@ -230,6 +230,8 @@ impl<'a> Section<'a> {
             Err(reason) => {
                 let shown = if node.origin.is_secret() {
                     "the file's content".to_owned()
+                } else if form.hides() {
+                    "the value".to_owned()
                 } else {
                     node.value.to_string()
                 };

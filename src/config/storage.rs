@@ -1,0 +1,119 @@
+//! `[storage]` and `[redis]`: where the logs are.
+
+use std::time::Duration;
+
+use super::forms::{Bytes, OneOf, Text, Time};
+use super::secret::{SecretUrl, Url};
+use super::section::Section;
+
+/// What holds the logs, the checkpoints and the publish cursor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StorageKind {
+    /// Files in the data directory.
+    #[default]
+    Embedded,
+    /// Redis Streams; the data directory then holds the archive and the high-water marks.
+    Redis,
+}
+
+/// `[storage]`: where the logs are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StorageConfig {
+    /// What holds them.
+    pub kind: StorageKind,
+}
+
+impl StorageConfig {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let mut config = Self::default();
+        let kinds = OneOf(&[("embedded", StorageKind::Embedded), ("redis", StorageKind::Redis)]);
+        section.value("kind", &mut config.kind, &kinds);
+        config
+    }
+}
+
+/// What the Redis server must do before a receipt counts as durable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RedisDurability {
+    /// Its append-only file is synced before it answers. Nothing acknowledged is lost.
+    #[default]
+    Always,
+    /// It is synced every second: a crash of the server can lose what it acknowledged in the last seconds. That is
+    /// detected and refused, not mended.
+    Everysec,
+    /// The operator vouches for it, because the server does not let itself be asked.
+    AssertedByOperator,
+}
+
+/// `[redis]`: the server of `storage.kind = "redis"`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisConfig {
+    /// Where it is.
+    pub url: SecretUrl,
+    /// Separates the logs of several deployments on one server: 1 to 64 of `a-z 0-9 _ -`.
+    pub namespace: String,
+    /// What it must do before a receipt counts as durable.
+    pub durability: RedisDurability,
+    /// Time for an answer, 50ms to 1m. What takes longer is asked again.
+    pub response_timeout: Duration,
+    /// Time for a connection, 50ms to 1m.
+    pub connect_timeout: Duration,
+    /// Time between two checks of what the server promises, 100ms to 1h.
+    pub check_interval: Duration,
+    /// How long a writer that does not renew its claim keeps others out, 1s to 10m.
+    pub writer_ttl: Duration,
+    /// Bytes in Redis above which the oldest receipts and run records move to the archive in the data directory.
+    pub archive_above: u64,
+    /// Bytes that stay in Redis then. Less than `archive_above`.
+    pub archive_keep: u64,
+}
+
+impl Default for RedisConfig {
+    fn default() -> Self {
+        Self {
+            url: SecretUrl::from("redis://127.0.0.1:6379/0"),
+            namespace: "default".to_owned(),
+            durability: RedisDurability::Always,
+            response_timeout: Duration::from_secs(1),
+            connect_timeout: Duration::from_secs(1),
+            check_interval: Duration::from_secs(5),
+            writer_ttl: Duration::from_secs(10),
+            archive_above: 1 << 30,
+            archive_keep: 512 << 20,
+        }
+    }
+}
+
+/// The schemes of a Redis server.
+pub(super) const REDIS_URL: Url = Url { schemes: &["redis", "rediss"], may_be_empty: false };
+
+/// What can be part of a key.
+const NAMESPACE: Text = Text {
+    accepts: |text| {
+        (1..=64).contains(&text.len())
+            && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
+    },
+    allowed: "1 to 64 of a-z 0-9 _ -",
+};
+
+impl RedisConfig {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let mut config = Self::default();
+        let durability = OneOf(&[
+            ("always", RedisDurability::Always),
+            ("everysec", RedisDurability::Everysec),
+            ("asserted-by-operator", RedisDurability::AssertedByOperator),
+        ]);
+        let (ms, minute) = (Duration::from_millis, Duration::from_secs(60));
+        section.value("url", &mut config.url, &REDIS_URL);
+        section.value("namespace", &mut config.namespace, &NAMESPACE);
+        section.value("durability", &mut config.durability, &durability);
+        section.value("response_timeout", &mut config.response_timeout, &Time(ms(50)..=minute));
+        section.value("connect_timeout", &mut config.connect_timeout, &Time(ms(50)..=minute));
+        section.value("check_interval", &mut config.check_interval, &Time(ms(100)..=minute * 60));
+        section.value("writer_ttl", &mut config.writer_ttl, &Time(ms(1000)..=minute * 10));
+        section.value("archive_above", &mut config.archive_above, &Bytes(1 << 20..=1 << 40));
+        section.value("archive_keep", &mut config.archive_keep, &Bytes(0..=1 << 40));
+        config
+    }
+}
