@@ -6,4 +6,5 @@ pub mod cli;
 pub mod config;
 pub mod service;
 pub mod telemetry;
+pub mod tls;
 pub mod wiring;

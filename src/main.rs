@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use orchestrator::cli::{self, Command, ConfigCommand, LogCommand};
 
 fn main() -> ExitCode {
+    orchestrator::tls::install();
     let environment = std::env::vars_os().collect();
     let exit = match cli::parse() {
         Command::Config(ConfigCommand::Check(config)) => cli::config_check(&config, environment),

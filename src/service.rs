@@ -230,6 +230,7 @@ fn api_state(
         board: tree.board.clone(),
         flow: tree.flow.clone(),
         metrics: api::Metrics { render: Arc::new(render), content_type: CONTENT_TYPE },
+        durability: wired.durability,
         version: VERSION,
         limits,
         shutdown: shutdown.clone(),

@@ -122,6 +122,8 @@ pub struct Wired {
     pub intake: Option<HttpIntake>,
     /// The worker pool, if there is one: it is ended after the tree.
     pub workers: Option<Arc<ProcessEngine>>,
+    /// What makes a receipt count as durable, for people.
+    pub durability: &'static str,
     /// Holds the data directory against a second process.
     pub data_dir: DataDir,
 }
@@ -153,7 +155,7 @@ pub async fn wire(
         fan_outs: Arc::new(Mutex::new(fan_outs(config)?)),
         sources,
     };
-    Ok(Wired { ports, settings: settings(config), intake, workers, data_dir })
+    Ok(Wired { ports, settings: settings(config), intake, workers, durability: "fdatasync", data_dir })
 }
 
 /// The logs of a data directory whose service is stopped, for reading. Holds the directory against a second process.

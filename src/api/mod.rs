@@ -71,6 +71,8 @@ pub struct ApiState {
     pub flow: OutputFlow,
     /// What `/metrics` answers.
     pub metrics: Metrics,
+    /// What makes a receipt count as durable, in one word.
+    pub durability: &'static str,
     /// The version of the service.
     pub version: &'static str,
     /// Bounds of requests and streams.

@@ -56,6 +56,8 @@ fn subject(condition: &Condition) -> Option<String> {
 #[derive(Debug, Serialize)]
 struct Ready {
     ready: bool,
+    /// What makes a receipt count as durable.
+    durability: &'static str,
     reasons: Vec<Reason>,
 }
 
@@ -63,7 +65,15 @@ struct Ready {
 pub(super) async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     let status = shared.state.board.read();
     let code = if status.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, Json(Ready { ready: status.ready, reasons: in_the_way(&status) })).into_response()
+    (
+        code,
+        Json(Ready {
+            ready: status.ready,
+            durability: shared.state.durability,
+            reasons: in_the_way(&status),
+        }),
+    )
+        .into_response()
 }
 
 fn in_the_way(status: &Status) -> Vec<Reason> {
@@ -84,6 +94,7 @@ struct Health {
     lifecycle: &'static str,
     ready: bool,
     version: &'static str,
+    durability: &'static str,
     /// At most [`CONDITIONS_MAX`] of them.
     conditions: Vec<Reason>,
     conditions_total: usize,
@@ -133,6 +144,7 @@ pub(super) async fn health(State(shared): State<Arc<Shared>>) -> Response {
         lifecycle: status.lifecycle.as_str(),
         ready: status.ready,
         version: state.version,
+        durability: state.durability,
         conditions: status.conditions.iter().take(CONDITIONS_MAX).map(Reason::of).collect(),
         conditions_total: status.conditions.len(),
         logs: Logs {

@@ -107,6 +107,9 @@ pub struct RunArgs {
     /// Stop by itself once every source has ended and everything is published.
     #[arg(long)]
     pub once: bool,
+    /// Take logs on a server over from another writer that still runs. That one is fenced and ends.
+    #[arg(long)]
+    pub takeover: bool,
 }
 
 /// Options of `demo`.

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::fs::{Fs as _, LockError, LockGuard, RealFs};
+use super::fs::{Fs as _, LockError, LockGuard, RealFs, replace_file};
 
 /// Why the data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -33,10 +33,13 @@ pub enum DataDirError {
 /// DIR/lock           who uses it
 /// DIR/receipts/      log        DIR/checkpoints/   derived state, publisher's cursor
 /// DIR/runs/          log        DIR/outputs/       published outputs as files
-/// DIR/quarantine/    log
+/// DIR/quarantine/    log              DIR/instance      names this directory towards other processes
 /// ```
+///
+/// Where the logs are on a server, `archive/` holds what moved out of it and `high_water/` how far it was acknowledged.
 pub struct DataDir {
     path: PathBuf,
+    instance: String,
     _lock: LockGuard,
 }
 
@@ -56,11 +59,32 @@ impl DataDir {
             LockError::Held { holder } => DataDirError::Held { path: path.to_owned(), holder },
             LockError::Io(source) => DataDirError::Io { path: path.join("lock"), source },
         })?;
-        let this = Self { path: path.to_owned(), _lock: lock };
+        let instance_file = path.join("instance");
+        let instance = instance(&instance_file).map_err(failed(&instance_file))?;
+        let this = Self { path: path.to_owned(), instance, _lock: lock };
         for dir in [this.receipts(), this.runs(), this.quarantine(), this.checkpoints(), this.outputs()] {
             RealFs.create_dir(&dir).map_err(failed(&dir))?;
         }
         Ok(this)
+    }
+
+    /// Names this directory towards other processes: made up once, the same after every restart. Whoever holds the
+    /// directory knows that every earlier process of this name is gone.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// What moved out of a log on a server.
+    #[must_use]
+    pub fn archive(&self) -> PathBuf {
+        self.path.join("archive")
+    }
+
+    /// How far logs on a server were acknowledged.
+    #[must_use]
+    pub fn high_water(&self) -> PathBuf {
+        self.path.join("high_water")
     }
 
     /// The receipt log.
@@ -94,6 +118,23 @@ impl DataDir {
     }
 }
 
+/// Reads the name of the directory, or makes one up: 128 random bits as hexadecimal text.
+fn instance(file: &Path) -> io::Result<String> {
+    const DIGITS: usize = 32;
+    let is_name = |text: &str| text.len() == DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if let Ok(text) = std::fs::read_to_string(file)
+        && is_name(text.trim())
+    {
+        return Ok(text.trim().to_owned());
+    }
+    let mut random = [0; DIGITS / 2];
+    io::Read::read_exact(&mut std::fs::File::open("/dev/urandom")?, &mut random)?;
+    let name: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+    let dir = file.parent().unwrap_or(Path::new("."));
+    replace_file(&RealFs, dir, "instance", name.as_bytes())?;
+    Ok(name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,9 +144,11 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("a/b");
 
-        drop(DataDir::open(&path).unwrap());
+        let first = DataDir::open(&path).unwrap().instance().to_owned();
         let again = DataDir::open(&path).unwrap();
 
+        assert_eq!(again.instance(), first, "the name stays");
+        assert_ne!(DataDir::open(&root.path().join("c")).unwrap().instance(), first, "and is its own");
         for dir in [again.receipts(), again.runs(), again.quarantine(), again.checkpoints(), again.outputs()]
         {
             assert!(dir.is_dir() && dir.starts_with(&path), "{}", dir.display());

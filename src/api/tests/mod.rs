@@ -72,6 +72,7 @@ impl Setup {
             board: board.clone(),
             flow: OutputFlow::new(flow_limits),
             metrics: Metrics { render: Arc::new(|| "up 1\n".to_owned()), content_type: "text/test" },
+            durability: "fdatasync",
             version: "1.2.3",
             limits: self.limits,
             shutdown: shutdown.clone(),

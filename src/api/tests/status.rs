@@ -10,7 +10,10 @@ use super::*;
 async fn readiness_names_what_is_in_the_way() {
     let service = Service::start().await;
     let ready = service.get("/readyz").await;
-    assert_eq!((ready.status, ready.json()), (200, json!({"ready": true, "reasons": []})));
+    assert_eq!(
+        (ready.status, ready.json()),
+        (200, json!({"ready": true, "durability": "fdatasync", "reasons": []}))
+    );
 
     service.board.raise(Condition::SymbolHalted("A".to_owned()), "5 restarts");
     assert_eq!(service.get("/readyz").await.status, 200);
@@ -19,7 +22,7 @@ async fn readiness_names_what_is_in_the_way() {
     let answer = service.get("/readyz").await;
     assert_eq!(answer.status, 503);
     let reason = json!({"condition": "source_down", "subject": "feed", "detail": "refused"});
-    assert_eq!(answer.json(), json!({"ready": false, "reasons": [reason]}));
+    assert_eq!(answer.json(), json!({"ready": false, "durability": "fdatasync", "reasons": [reason]}));
     assert_eq!(answer.header("cache-control"), "no-store");
 
     service.board.clear(&Condition::SourceDown("feed".to_owned()));
