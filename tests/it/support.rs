@@ -70,6 +70,7 @@ impl Service {
 
     /// Starts `command`, which must end up as an `orchestrator run` with `config`.
     pub(crate) async fn spawn(mut command: Command, config: &Path) -> Self {
+        orchestrator::tls::install();
         let stderr = config.with_extension("stderr");
         let file = File::options().create(true).append(true).open(&stderr).unwrap();
         let from = file.metadata().unwrap().len();
