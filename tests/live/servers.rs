@@ -1,5 +1,8 @@
 //! The private servers themselves: what all other live tests stand on.
 
+use std::time::Duration;
+
+use crate::support::process::Service;
 use crate::support::redis_server::RedisServer;
 
 #[test]
@@ -38,4 +41,23 @@ fn a_frozen_redis_keeps_connections_and_answers_nothing_until_it_goes_on() {
     redis.resume();
 
     assert!(redis.answers());
+}
+
+#[tokio::test]
+async fn a_frozen_service_answers_nothing_until_it_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("service.toml");
+    let data = dir.path().join("data");
+    let text = format!("[service]\ndata_dir = {data:?}\n[http]\nlisten = \"127.0.0.1:0\"\n");
+    std::fs::write(&config, text).unwrap();
+    let service = Service::start(&config, &[]).await;
+    let ask =
+        reqwest::Client::new().get(format!("{}/livez", service.url)).timeout(Duration::from_millis(100));
+
+    service.pause();
+    assert!(ask.try_clone().unwrap().send().await.unwrap_err().is_timeout());
+    service.resume();
+
+    assert_eq!(service.get("/livez").await.0, 200);
+    service.stop().await;
 }

@@ -1,4 +1,9 @@
-//! What the live tests share: private servers and the faults that are put on them.
+//! What the live tests share: private servers, the faults that are put on them, and the service as a process.
 
+#[path = "../../support/logs.rs"]
+pub(crate) mod logs;
 pub(crate) mod ports;
+#[path = "../../support/process.rs"]
+pub(crate) mod process;
+pub(crate) mod proxy;
 pub(crate) mod redis_server;

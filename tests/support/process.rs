@@ -1,0 +1,175 @@
+//! The service as a process of its own, as the end-to-end and the live tests start, ask, signal and end it.
+
+#![allow(dead_code, reason = "two test binaries share this file, and each uses a part of it")]
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long a test waits for anything before it fails.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The root of the repository.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Waits until `done` gives something.
+pub(crate) async fn eventually<T>(what: &str, mut done: impl AsyncFnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = done().await {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "never happened: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A running `orchestrator run`.
+pub(crate) struct Service {
+    child: Child,
+    stderr: PathBuf,
+    /// Where its HTTP interface is.
+    pub(crate) url: String,
+}
+
+impl Service {
+    /// Starts it and waits until it says where it listens.
+    pub(crate) async fn start(config: &Path, args: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_orchestrator"));
+        command.arg("run").arg("--config").arg(config).args(args);
+        Self::spawn(command, config).await
+    }
+
+    /// Starts `command`, which must end up as an `orchestrator run` with `config`.
+    pub(crate) async fn spawn(mut command: Command, config: &Path) -> Self {
+        orchestrator::tls::install();
+        let stderr = config.with_extension("stderr");
+        let file = File::options().create(true).append(true).open(&stderr).unwrap();
+        let from = file.metadata().unwrap().len();
+        let child = command
+            .current_dir(root())
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::from(file))
+            .spawn()
+            .unwrap();
+        let mut service = Self { child, stderr, url: String::new() };
+        service.url = service.running_line(from).await;
+        service
+    }
+
+    async fn running_line(&mut self, from: u64) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let text = fs::read(&self.stderr).unwrap();
+            let fresh =
+                String::from_utf8_lossy(text.get(usize::try_from(from).unwrap()..).unwrap_or_default())
+                    .into_owned();
+            let found = fresh.lines().filter(|line| line.contains("\"running\"")).find_map(|line| {
+                let fields: serde_json::Value = serde_json::from_str(line).ok()?;
+                fields.get("http")?.as_str().map(str::to_owned)
+            });
+            if let Some(url) = found {
+                return url;
+            }
+            let exited = self.child.try_wait().unwrap();
+            assert!(exited.is_none(), "it ended with {exited:?} before it was up:\n{fresh}");
+            assert!(Instant::now() < deadline, "it never came up:\n{fresh}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// What it logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.stderr).unwrap_or_default()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it as a crash would.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks it to stop (SIGTERM).
+    pub(crate) fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Freezes it (SIGSTOP): its connections stay, it does nothing.
+    pub(crate) fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub(crate) fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let child = &mut self.child;
+        let stderr = self.stderr.clone();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return status;
+            }
+            if deadline < Instant::now() {
+                panic!("it did not end:\n{}", fs::read_to_string(stderr).unwrap_or_default());
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Asks it to stop and expects a clean end.
+    pub(crate) async fn stop(mut self) {
+        self.terminate();
+        let status = self.ended().await;
+        assert!(status.success(), "{status:?}:\n{}", self.log());
+    }
+
+    /// One scrape of `/metrics`: the value of a series given as it is written, 0 when it is not there.
+    pub(crate) async fn metric(&self, series: &str) -> f64 {
+        let text = reqwest::get(format!("{}/metrics", self.url)).await.unwrap().text().await.unwrap();
+        metric_of(&text, series)
+    }
+
+    /// Status code and body of a GET.
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
+        let response = reqwest::get(format!("{}{path}", self.url)).await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // Already ended in most tests; a failing one must not leave it behind.
+        if let Ok(None) = self.child.try_wait() {
+            drop(self.child.kill());
+            drop(self.child.wait());
+        }
+    }
+}
+
+/// The value of a series in a scrape; a name without labels sums all its series.
+pub(crate) fn metric_of(text: &str, series: &str) -> f64 {
+    text.lines()
+        .filter(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with([' ', '{'])))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum()
+}
