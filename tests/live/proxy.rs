@@ -138,8 +138,8 @@ async fn a_throttled_line_passes_so_many_bytes_a_second() {
     let mut stream = connect(&proxy).await;
     check_echo(&mut stream, b"before").await;
 
-    proxy.put(Fault::Throttle(100_000), Reach::Existing);
-    let took = check_echo(&mut stream, &[1; 20_000]).await;
+    proxy.put(Fault::Throttle(300_000), Reach::Existing);
+    let took = check_echo(&mut stream, &[1; 60_000]).await;
     assert!(took >= Duration::from_millis(200), "{took:?}");
 
     // What still waits when it heals passes at once.
