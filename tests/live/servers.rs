@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::support::process::Service;
+use crate::support::rabbit_server::RabbitServer;
 use crate::support::redis_server::RedisServer;
 
 #[test]
@@ -60,4 +61,22 @@ async fn a_frozen_service_answers_nothing_until_it_goes_on() {
 
     assert_eq!(service.get("/livez").await.0, 200);
     service.stop().await;
+}
+
+/// Method: a message that the broker confirmed is there after kill −9; what happens to a frozen broker is in the tests
+/// of the clients.
+#[test]
+fn rabbit_keeps_its_ports_over_kill_and_leaves_nothing_behind() {
+    let mut rabbit = RabbitServer::own();
+    assert!(rabbit.ctl(&["list_vhosts"]).contains(&rabbit.vhost()));
+
+    rabbit.kill();
+    assert!(!rabbit.answers());
+    rabbit.start_again();
+    assert!(rabbit.answers());
+    rabbit.pause();
+    assert!(!rabbit.answers());
+    rabbit.resume();
+
+    assert!(rabbit.url("a").ends_with(&format!("127.0.0.1:{}/a", rabbit.port())));
 }

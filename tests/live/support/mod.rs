@@ -6,4 +6,5 @@ pub(crate) mod ports;
 #[path = "../../support/process.rs"]
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod rabbit_server;
 pub(crate) mod redis_server;

@@ -1,0 +1,266 @@
+//! A private rabbitmq-server: own ports, own directory, own epmd. It takes some five seconds to start, so tests share
+//! one ([`RabbitServer::shared`]) and each takes a virtual host of it; only tests that kill, freeze or alarm a broker
+//! start their own ([`RabbitServer::own`]).
+//!
+//! No broker outlives the test process however that ends: a shell beside it reads from a pipe that only this process
+//! holds open, and ends the whole process group when the pipe closes.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use serde_json::json;
+
+use super::ports::free_port;
+
+/// How long a server may take to start. Mostly 5 s; a busy machine takes longer.
+const START_MAX: Duration = Duration::from_secs(90);
+/// Virtual hosts of the shared server: more than there are tests. All are there from the start, because each would take
+/// rabbitmqctl a second.
+const VHOSTS_SHARED: usize = 64;
+/// Virtual hosts of a test's own server: they cost some 40 ms of its start each.
+const VHOSTS_OWN: usize = 4;
+
+/// Starts epmd and the server, says the server's process group, and ends all when stdin closes. The directory goes too,
+/// unless the word "keep" came: then its owner lives and removes it, or starts the server on it again.
+const SUPERVISOR: &str = r#"
+exec 2>"$2/console.log"
+epmd -address 127.0.0.1 -port "$ERL_EPMD_PORT" </dev/null >&2 &
+epmd=$!
+setsid "$1" </dev/null >&2 &
+server=$!
+echo "$server"
+read -r word
+kill -9 "$epmd" "-$server"
+wait
+[ "$word" = keep ] || rm -rf -- "$2"
+"#;
+
+/// A rabbitmq-server with user `guest`, password `guest`, who may do everything in every virtual host.
+pub(crate) struct RabbitServer {
+    running: Option<Running>,
+    dir: tempfile::TempDir,
+    port: u16,
+    dist_port: u16,
+    epmd_port: u16,
+    vhosts: usize,
+    vhosts_used: AtomicUsize,
+}
+
+/// The shell beside the server, and the group of the server itself.
+struct Running {
+    supervisor: Child,
+    group: Pid,
+}
+
+impl RabbitServer {
+    /// The server of all tests that do not break it; started by the first one that asks.
+    pub(crate) fn shared() -> &'static Self {
+        static SHARED: OnceLock<RabbitServer> = OnceLock::new();
+        SHARED.get_or_init(|| Self::with_vhosts(VHOSTS_SHARED))
+    }
+
+    /// Starts one that is ended with this handle.
+    pub(crate) fn own() -> Self {
+        Self::with_vhosts(VHOSTS_OWN)
+    }
+
+    fn with_vhosts(vhosts: usize) -> Self {
+        let dir = tempfile::Builder::new().prefix("orch-rabbit-").tempdir().unwrap();
+        let mut server = Self {
+            running: None,
+            dir,
+            port: free_port(),
+            dist_port: free_port(),
+            epmd_port: free_port(),
+            vhosts,
+            vhosts_used: AtomicUsize::new(0),
+        };
+        server.write_configuration();
+        server.start_again();
+        server
+    }
+
+    /// Starts it again on the same ports and directory after [`kill`](Self::kill).
+    ///
+    /// # Panics
+    ///
+    /// When it does not come up; the message holds what it printed.
+    pub(crate) fn start_again(&mut self) {
+        assert!(self.running.is_none(), "it runs already");
+        let mut supervisor = self
+            .command("sh")
+            .args(["-c", SUPERVISOR, "sh"])
+            .arg(scripts().join("rabbitmq-server"))
+            .arg(self.dir.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // An interrupt from the terminal ends the tests, and the supervisor must outlive them.
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(supervisor.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let group = Pid::from_raw(line.trim().parse().unwrap()).unwrap();
+        self.running = Some(Running { supervisor, group });
+        let deadline = Instant::now() + START_MAX;
+        while !self.answers() {
+            if deadline < Instant::now() {
+                let printed = std::fs::read_to_string(self.dir.path().join("console.log"));
+                panic!("rabbitmq-server did not come up:\n{}", printed.unwrap_or_default());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Whether it answers the protocol header with a frame: it has started then.
+    pub(crate) fn answers(&self) -> bool {
+        let Ok(mut stream) = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)) else { return false };
+        let timeout = Some(Duration::from_secs(1));
+        let mut kind = [0];
+        stream.set_read_timeout(timeout).is_ok()
+            && stream.write_all(b"AMQP\x00\x00\x09\x01").is_ok()
+            && stream.read_exact(&mut kind).is_ok()
+            && kind == [1]
+    }
+
+    /// A virtual host that no other test has.
+    pub(crate) fn vhost(&self) -> String {
+        let number = self.vhosts_used.fetch_add(1, Ordering::Relaxed) + 1;
+        assert!(number <= self.vhosts, "more tests than virtual hosts");
+        format!("test{number}")
+    }
+
+    pub(crate) fn url(&self, vhost: &str) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/{vhost}", self.port)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Runs rabbitmqctl and returns what it printed. Takes about a second.
+    ///
+    /// # Panics
+    ///
+    /// When it fails.
+    pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
+        let mut command = self.command(&scripts().join("rabbitmqctl"));
+        let output = command.arg("-q").args(arguments).stdin(Stdio::null()).output().unwrap();
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        let complained = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "rabbitmqctl {arguments:?}: {printed}{complained}");
+        printed
+    }
+
+    /// Closes every connection to a virtual host, as an operator would.
+    pub(crate) fn close_connections(&self, vhost: &str) {
+        self.ctl(&["close_all_connections", "--vhost", vhost, "closed by a test"]);
+    }
+
+    /// kill −9 of the server and its helpers. Does nothing when it is down.
+    pub(crate) fn kill(&mut self) {
+        if let Some(Running { mut supervisor, group }) = self.running.take() {
+            kill_process_group(group, Signal::KILL).unwrap();
+            let mut stdin = supervisor.stdin.take().unwrap();
+            stdin.write_all(b"keep\n").unwrap();
+            drop(stdin);
+            supervisor.wait().unwrap();
+        }
+    }
+
+    /// Freezes it: connections stay, nothing is answered.
+    pub(crate) fn pause(&mut self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&mut self) {
+        self.signal(Signal::CONT);
+    }
+
+    /// Makes it believe that memory is short, or no longer: publishers are blocked while it is.
+    pub(crate) fn set_memory_alarm(&mut self, is_on: bool) {
+        self.ctl(&["set_vm_memory_high_watermark", if is_on { "0.00001" } else { "0.8" }]);
+    }
+
+    /// Makes it believe that the disk is full, or no longer: publishers are blocked while it is.
+    pub(crate) fn set_disk_alarm(&mut self, is_on: bool) {
+        self.ctl(&["set_disk_free_limit", if is_on { "1000TB" } else { "1MB" }]);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process_group(self.running.as_ref().expect("it runs").group, signal).unwrap();
+    }
+
+    /// A command with the settings that server and rabbitmqctl share.
+    fn command(&self, program: impl AsRef<Path>) -> Command {
+        let file = |name: &str| self.dir.path().join(name);
+        let mut command = Command::new(program.as_ref());
+        command
+            .env("RABBITMQ_NODENAME", format!("rabbit-{}@localhost", self.port))
+            .env("RABBITMQ_DIST_PORT", self.dist_port.to_string())
+            .env("ERL_EPMD_PORT", self.epmd_port.to_string())
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            .env("HOME", self.dir.path())
+            .env("RABBITMQ_CONF_ENV_FILE", file("none"))
+            .env("RABBITMQ_CONFIG_FILE", file("rabbitmq.conf"))
+            .env("RABBITMQ_ADVANCED_CONFIG_FILE", file("advanced.config"))
+            .env("RABBITMQ_ENABLED_PLUGINS_FILE", file("enabled_plugins"))
+            .env("RABBITMQ_MNESIA_BASE", file("mnesia"))
+            .env("RABBITMQ_LOG_BASE", file("log"))
+            .env("RABBITMQ_PID_FILE", file("pid"))
+            .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "+sbwt none +sbwtdcpu none +sbwtdio none")
+            // The script becomes the server itself instead of a shell around it.
+            .env("RABBITMQ_ALLOW_INPUT", "true")
+            .env("RABBITMQ_SERVER_START_ARGS", "-noinput")
+            .env_remove("RABBITMQ_NODE_PORT");
+        command
+    }
+
+    fn write_configuration(&self) {
+        let file = |name: &str| self.dir.path().join(name);
+        let definitions = file("definitions.json");
+        let settings = format!(
+            "listeners.tcp.default = 127.0.0.1:{}\n\
+             disk_free_limit.absolute = 1MB\n\
+             vm_memory_high_watermark.relative = 0.8\n\
+             load_definitions = {}\n",
+            self.port,
+            definitions.display()
+        );
+        std::fs::write(file("rabbitmq.conf"), settings).unwrap();
+        std::fs::write(file("advanced.config"), "[].\n").unwrap();
+        std::fs::write(file("enabled_plugins"), "[].\n").unwrap();
+        let vhosts: Vec<String> = (1..=self.vhosts).map(|number| format!("test{number}")).collect();
+        let permission = |vhost: &String| json!({"user": "guest", "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*"});
+        let content = json!({
+            "users": [{"name": "guest", "password": "guest", "tags": "administrator"}],
+            "vhosts": vhosts.iter().map(|name| json!({ "name": name })).collect::<Vec<_>>(),
+            "permissions": vhosts.iter().map(permission).collect::<Vec<_>>(),
+        });
+        std::fs::write(definitions, content.to_string()).unwrap();
+    }
+}
+
+impl Drop for RabbitServer {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The scripts of the package itself: the commands in the path may change the user first and lose the settings.
+fn scripts() -> PathBuf {
+    let packages = std::fs::read_dir("/usr/lib/rabbitmq/lib").into_iter().flatten().flatten();
+    let packaged = packages.map(|package| package.path().join("sbin"));
+    let found = packaged
+        .chain([PathBuf::from("/opt/rabbitmq/sbin")])
+        .find(|sbin| sbin.join("rabbitmq-server").exists());
+    found.expect("rabbitmq-server must be installed: ops/test does that")
+}
