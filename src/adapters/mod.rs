@@ -6,3 +6,4 @@ pub mod demo;
 pub mod embedded;
 pub mod http_source;
 pub mod process;
+pub mod redis;

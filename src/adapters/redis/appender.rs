@@ -1,0 +1,290 @@
+//! The writing side of a log: one connection, one command on it at a time, and the mark behind each answer.
+
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestrator_kernel::ids::{Epoch, Seq};
+use orchestrator_kernel::ports::log::{AcquireError, Acquired, AppendError, LogStat, RecordBatch};
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, ErrorKind, RedisResult, ServerErrorKind};
+use tracing::error;
+
+use super::connect::{Endpoint, timeout_for};
+use super::entry::{self, HEADER_BYTES, Header, LogId};
+use super::fault::Fault;
+use super::high_water::{HighWater, Mark};
+use super::log::{FORMAT, Known, LogOptions, Shared};
+use super::promise::Promise;
+use super::scripts::{ACQUIRE, APPEND};
+
+/// Redis takes at most 512 MiB in one argument, and keeps all of a batch in memory more than once.
+const BATCH_BYTES_MAX: usize = 256 << 20;
+/// What a record adds to a command beside its payload: header, lengths.
+const RECORD_OVERHEAD: usize = HEADER_BYTES + 16;
+
+/// The one writer of a log.
+pub(super) struct Appender {
+    shared: Arc<Shared>,
+    endpoint: Endpoint,
+    promise: Arc<Promise>,
+    timeout: Duration,
+    options: LogOptions,
+    mark_path: PathBuf,
+    connection: Option<MultiplexedConnection>,
+    tenure: Option<Tenure>,
+    /// Room for one entry, used again for each.
+    entry: Vec<u8>,
+}
+
+/// What this writer got when it acquired the log.
+struct Tenure {
+    log: LogId,
+    /// Told apart from a writer that was given the same epoch by a server that had forgotten this one.
+    token: String,
+    mark: HighWater,
+}
+
+/// The answer of the script `acquire.lua`.
+type AcquireAnswer = (String, u64, u64, u64, String, u64, Vec<u8>);
+/// The answer of the script `append.lua`.
+type AppendAnswer = (String, u64, u64, u64, u64, u64);
+
+impl Appender {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        endpoint: Endpoint,
+        promise: Arc<Promise>,
+        timeout: Duration,
+        options: LogOptions,
+        mark_path: PathBuf,
+    ) -> Self {
+        let (connection, tenure, entry) = (None, None, Vec::new());
+        Self { shared, endpoint, promise, timeout, options, mark_path, connection, tenure, entry }
+    }
+
+    pub(super) async fn acquire(&mut self) -> Result<Acquired, AcquireError> {
+        let log = self.shared.name.clone();
+        let failed = |source| AcquireError::Io { log: log.clone(), source };
+        let path = self.mark_path.clone();
+        let mark = match off_runtime(move || HighWater::open(&path)).await {
+            Ok(mark) => mark,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(self.corrupt(self.mark_path.display().to_string(), error.to_string()));
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        let token = format!("{:016x}", random());
+        let answer = self.take_over(&token, mark.mark()).await.map_err(|fault| failed(fault.into_io()))?;
+        let (word, tail, start, bytes, log_id, epoch, header) = answer;
+        let place = || format!("{} {}", self.endpoint.place(), self.shared.stream);
+        match word.as_str() {
+            "OK" => {}
+            "VERSION" => {
+                let found = u32::try_from(epoch).unwrap_or(u32::MAX);
+                return Err(AcquireError::UnknownVersion { log, found, known: FORMAT });
+            }
+            "DAMAGED" => {
+                let entries = String::from_utf8_lossy(&header).into_owned();
+                let detail = format!("it has {entries} entries, its meta key says {start} to {tail}");
+                return Err(self.corrupt(place(), detail));
+            }
+            _ => return Err(self.corrupt(place(), regressed(&mark, &log_id, tail, &word))),
+        }
+        let Some(id) = LogId::from_hex(&log_id) else {
+            return Err(self.corrupt(place(), format!("its log id is {log_id:?}")));
+        };
+        let stat = LogStat { start: Seq(start), tail: Seq(tail), bytes };
+        let header = Header::try_from(header.as_slice()).ok();
+        let mark = note_durably(mark, Mark { log: id, seq: stat.tail, header }).await.map_err(failed)?;
+        self.shared.replace(Known { log: Some(id), stat });
+        self.tenure = Some(Tenure { log: id, token, mark });
+        Ok(Acquired { epoch: Epoch(epoch), tail: stat.tail })
+    }
+
+    async fn take_over(&mut self, token: &str, mark: Option<Mark>) -> Result<AcquireAnswer, Fault> {
+        let (log, seq, header) = match mark {
+            Some(mark) => {
+                (mark.log.to_string(), mark.seq.0, mark.header.map_or(Vec::new(), |header| header.to_vec()))
+            }
+            None => (String::new(), 0, Vec::new()),
+        };
+        let mut invocation = ACQUIRE.key(&self.shared.stream);
+        invocation.key(&self.shared.meta);
+        invocation.arg(FORMAT).arg(LogId(random()).to_string()).arg(token).arg(log).arg(seq).arg(header);
+        let connection = self.connected().await.map_err(Fault::Unknown)?;
+        let mut connection = connection.clone();
+        let answer = self.endpoint.within(self.timeout, invocation.invoke_async(&mut connection)).await;
+        self.settle(answer)
+    }
+
+    fn corrupt(&self, place: String, detail: String) -> AcquireError {
+        AcquireError::Corrupt { log: self.shared.name.clone(), place, detail }
+    }
+
+    pub(super) async fn append(&mut self, epoch: Epoch, batch: &RecordBatch) -> Result<(), AppendError> {
+        let unknown = |source| AppendError::Unknown { source };
+        self.connected().await.map_err(unknown)?;
+        if !batch.is_empty() {
+            self.check_promise().await?;
+            self.check_room(batch)?;
+        }
+        let (command, header) = self.command(epoch, batch)?;
+        let connection = self.connected().await.map_err(unknown)?.clone();
+        let limit = timeout_for(self.timeout, batch.payload_bytes());
+        let answer = self.endpoint.within(limit, send(connection, &command)).await;
+        let (word, tail, start, bytes, current, at) = match self.settle(answer) {
+            Ok(answer) => answer,
+            Err(Fault::Full(detail)) => return Err(AppendError::Full { detail }),
+            Err(Fault::Unknown(source)) => return Err(AppendError::Unknown { source }),
+        };
+        let (first, tail) = (batch.first(), Seq(tail));
+        match word.as_str() {
+            "OK" | "DUP" => {
+                if let (Some(tenure), Some(header)) = (&mut self.tenure, header) {
+                    let mark = Mark { log: tenure.log, seq: batch.last(), header: Some(header) };
+                    tenure.mark.note(mark).map_err(|error| mark_failed(&tenure.mark, &error))?;
+                }
+                self.shared.learn(LogStat { start: Seq(start), tail, bytes });
+                Ok(())
+            }
+            "FENCED" => Err(AppendError::Fenced { mine: epoch, current: Epoch(current) }),
+            "CONFLICT" => Err(AppendError::Conflict { at: Seq(at) }),
+            "GAP" => Err(AppendError::Gap { first, tail }),
+            _ => {
+                error!(
+                    log = self.shared.name, redis = self.endpoint.place(), %first, %tail,
+                    "LOG_REGRESSED: redis no longer holds the log that was taken over"
+                );
+                Err(AppendError::Gap { first, tail })
+            }
+        }
+    }
+
+    /// Whether the server keeps what an acknowledgement promises. A broken promise is asked for again at every try, so
+    /// that appends go on as soon as it is mended.
+    async fn check_promise(&mut self) -> Result<(), AppendError> {
+        if self.promise.refusal().is_none() {
+            return Ok(());
+        }
+        let promise = Arc::clone(&self.promise);
+        let asked = match self.connected().await {
+            Ok(connection) => promise.ask(connection).await,
+            Err(error) => Err(error),
+        };
+        match asked.map(|findings| findings.refusal()) {
+            Ok(None) => Ok(()),
+            Ok(Some(detail)) => {
+                Err(AppendError::Full { detail: format!("redis at {}: {detail}", self.endpoint.place()) })
+            }
+            Err(source) => {
+                self.connection = None;
+                Err(AppendError::Unknown { source })
+            }
+        }
+    }
+
+    /// Whether there is room for the batch, as far as it can be told before it is sent.
+    fn check_room(&self, batch: &RecordBatch) -> Result<(), AppendError> {
+        let stat = self.shared.known().stat;
+        let needed = batch.payload_bytes() + batch.len() * RECORD_OVERHEAD;
+        if BATCH_BYTES_MAX < needed {
+            let detail = format!("one batch takes {needed} bytes, at most {BATCH_BYTES_MAX} are possible");
+            return Err(AppendError::Full { detail });
+        }
+        let after = stat.bytes + (batch.payload_bytes() + batch.len() * HEADER_BYTES) as u64;
+        match self.options.capacity_bytes {
+            // One that is there already adds nothing.
+            Some(limit) if limit < after && stat.tail < batch.last() => {
+                Err(AppendError::Full { detail: format!("capacity_bytes is {limit}") })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The call of the script, and how the last entry begins.
+    fn command(&mut self, epoch: Epoch, batch: &RecordBatch) -> Result<(Cmd, Option<Header>), AppendError> {
+        let Some(tenure) = &self.tenure else {
+            // Whoever has this epoch is another handle.
+            return Err(AppendError::Fenced { mine: epoch, current: epoch });
+        };
+        let bytes = batch.payload_bytes() + (batch.len() + 16) * RECORD_OVERHEAD;
+        let mut command = Cmd::with_capacity(9 + batch.len(), bytes);
+        command.arg("EVALSHA").arg(APPEND.get_hash()).arg(2).arg(&self.shared.stream).arg(&self.shared.meta);
+        command.arg(epoch.0).arg(&tenure.token).arg(tenure.log.to_string()).arg(batch.first().0);
+        let mut header = None;
+        for (seq, payload) in batch.iter() {
+            header = Some(entry::write(tenure.log, seq, payload, &mut self.entry));
+            command.arg(self.entry.as_slice());
+        }
+        Ok((command, header))
+    }
+
+    /// The connection; a new one is asked first what its server keeps, since it may be another server by now.
+    async fn connected(&mut self) -> io::Result<&mut MultiplexedConnection> {
+        match &mut self.connection {
+            Some(_) => {}
+            None => {
+                let mut connection = self.endpoint.open(None).await?;
+                self.promise.ask(&mut connection).await?;
+                self.connection = Some(connection);
+            }
+        }
+        self.connection.as_mut().ok_or_else(|| io::Error::other("there is no connection"))
+    }
+
+    /// Drops the connection after an answer that leaves a doubt.
+    fn settle<T>(&mut self, answer: Result<T, Fault>) -> Result<T, Fault> {
+        if matches!(answer, Err(Fault::Unknown(_))) {
+            self.connection = None;
+        }
+        answer
+    }
+}
+
+/// Sends the batch; loads the script first when the server does not know it, which it then said before doing anything.
+async fn send(mut connection: MultiplexedConnection, command: &Cmd) -> RedisResult<AppendAnswer> {
+    match command.query_async(&mut connection).await {
+        Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+            APPEND.load_async(&mut connection).await?;
+            command.query_async(&mut connection).await
+        }
+        answer => answer,
+    }
+}
+
+fn regressed(known: &HighWater, found: &str, tail: u64, word: &str) -> String {
+    let Some(mark) = known.mark() else { return format!("LOG_REGRESSED: {word}") };
+    let found = if found.is_empty() { "no log" } else { found };
+    let differs = if word == "DIFFERS" { ", with another record there" } else { "" };
+    format!(
+        "LOG_REGRESSED: it holds {found} up to {tail}, this host knows {} as acknowledged up to {}{differs}; \
+         bring its data back, or accept the loss by moving {} away",
+        mark.log,
+        mark.seq,
+        known.path().display(),
+    )
+}
+
+/// The batch is in Redis, but must not be acknowledged before this host has noted it: sent again, it is noted then.
+fn mark_failed(mark: &HighWater, error: &io::Error) -> AppendError {
+    let text = format!("cannot write {}: {error}", mark.path().display());
+    AppendError::Unknown { source: io::Error::new(error.kind(), text) }
+}
+
+async fn note_durably(mut high_water: HighWater, mark: Mark) -> io::Result<HighWater> {
+    off_runtime(move || high_water.note_durably(mark).map(|()| high_water)).await
+}
+
+async fn off_runtime<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+fn random() -> u64 {
+    // The standard library's per-process random keys, without another dependency.
+    RandomState::new().build_hasher().finish()
+}

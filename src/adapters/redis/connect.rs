@@ -1,0 +1,190 @@
+//! Connections: opened with a deadline, named in messages without their password, dropped after any doubt.
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::TcpSettings;
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo as _, RedisResult};
+use tokio::sync::Mutex;
+
+use super::fault::Fault;
+
+/// Where a Redis server is. The URL with its password stays inside; `Debug` and [`place`](Self::place) are without it.
+#[derive(Clone)]
+pub struct Endpoint {
+    client: Client,
+    place: Arc<str>,
+    connect_timeout: Duration,
+}
+
+impl std::fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Endpoint").field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+/// The URL is not one of a Redis server. It is not shown, because it may hold a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a Redis URL; write redis://[user:password@]host[:port][/database], with rediss:// for TLS")]
+pub struct UrlError;
+
+impl Endpoint {
+    /// Reads a URL `redis://[user:password@]host[:port][/database]`, `rediss://…` for TLS; nothing is connected yet.
+    ///
+    /// # Errors
+    ///
+    /// [`UrlError`].
+    pub fn parse(url: &str, connect_timeout: Duration) -> Result<Self, UrlError> {
+        let info = url.into_connection_info().map_err(|_| UrlError)?;
+        let scheme = match info.addr() {
+            ConnectionAddr::TcpTls { .. } => "rediss",
+            ConnectionAddr::Tcp(..) | ConnectionAddr::Unix(_) => "redis",
+            _ => return Err(UrlError),
+        };
+        let place = format!("{scheme}://{}/{}", info.addr(), info.redis_settings().db());
+        // Without it the last packet of a large batch may wait for the acknowledgement of the one before.
+        let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
+        let client = Client::open(info).map_err(|_| UrlError)?;
+        Ok(Self { client, place: place.into(), connect_timeout })
+    }
+
+    /// Scheme, host, port and database, for messages.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Opens a connection of its own: name resolution, TLS and login within the connect timeout.
+    ///
+    /// `response_timeout` holds for each command on it; `None` leaves that to the caller, as a blocking read needs it.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be reached, or refuses the login. The text names the place and says what to do.
+    pub async fn open(&self, response_timeout: Option<Duration>) -> io::Result<MultiplexedConnection> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.connect_timeout))
+            .set_response_timeout(response_timeout);
+        let opened = self.client.get_multiplexed_async_connection_with_config(&config).await;
+        opened.map_err(|error| Fault::of(&self.place, &error).into_io())
+    }
+
+    /// What an error of a command on one of these connections means.
+    pub(super) fn fault(&self, error: &redis::RedisError) -> Fault {
+        Fault::of(&self.place, error)
+    }
+
+    /// Waits for `work` no longer than `limit`.
+    pub(super) async fn within<T>(
+        &self,
+        limit: Duration,
+        work: impl Future<Output = RedisResult<T>>,
+    ) -> Result<T, Fault> {
+        match tokio::time::timeout(limit, work).await {
+            Ok(Ok(done)) => Ok(done),
+            Ok(Err(error)) => Err(self.fault(&error)),
+            Err(_) => Err(Fault::timeout(&self.place, limit)),
+        }
+    }
+}
+
+/// How long to wait for the answer to a command that moves `bytes`: a slow disk or network still does 16 MiB a second.
+pub(super) fn timeout_for(timeout: Duration, bytes: usize) -> Duration {
+    const BYTES_PER_MS: u64 = (16 << 20) / 1000;
+    timeout + Duration::from_millis(bytes as u64 / BYTES_PER_MS)
+}
+
+/// A connection that is opened when it is needed and forgotten after a fault: an answer that comes too late finds
+/// nobody who could take it for the answer to something else.
+pub(super) struct Link {
+    pub(super) endpoint: Endpoint,
+    timeout: Duration,
+    open: Mutex<Option<MultiplexedConnection>>,
+}
+
+impl Link {
+    /// `timeout` is for each small answer.
+    pub(super) fn new(endpoint: Endpoint, timeout: Duration) -> Self {
+        Self { endpoint, timeout, open: Mutex::new(None) }
+    }
+
+    /// The time for a small answer.
+    pub(super) const fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Does `work`, which moves about `bytes`, on the connection.
+    pub(super) async fn run<T, W>(
+        &self,
+        bytes: usize,
+        work: impl FnOnce(MultiplexedConnection) -> W,
+    ) -> Result<T, Fault>
+    where
+        W: Future<Output = RedisResult<T>>,
+    {
+        let connection = {
+            let mut open = self.open.lock().await;
+            match &*open {
+                Some(connection) => connection.clone(),
+                None => {
+                    let connection = self.endpoint.open(None).await.map_err(Fault::Unknown)?;
+                    open.insert(connection).clone()
+                }
+            }
+        };
+        let done = self.endpoint.within(timeout_for(self.timeout, bytes), work(connection)).await;
+        if matches!(done, Err(Fault::Unknown(_))) {
+            *self.open.lock().await = None;
+        }
+        done
+    }
+
+    /// As [`run`](Self::run); once more on a new connection when the first did not answer. For reads only.
+    pub(super) async fn run_again<T, W>(
+        &self,
+        bytes: usize,
+        work: impl Fn(MultiplexedConnection) -> W,
+    ) -> io::Result<T>
+    where
+        W: Future<Output = RedisResult<T>>,
+    {
+        let first = match self.run(bytes, &work).await {
+            Ok(done) => return Ok(done),
+            Err(fault) => fault,
+        };
+        match first {
+            Fault::Unknown(_) => self.run(bytes, &work).await.map_err(Fault::into_io),
+            Fault::Full(_) => Err(first.into_io()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_millis(200);
+
+    #[test]
+    fn password_is_in_no_text() {
+        let endpoint = Endpoint::parse("redis://user:s3cret@127.0.0.1:1/3", TIMEOUT).unwrap();
+
+        assert_eq!(endpoint.place(), "redis://127.0.0.1:1/3");
+        assert!(!format!("{endpoint:?}").contains("s3cret"));
+        let refused = Endpoint::parse("redis:s3cret@", TIMEOUT).unwrap_err();
+        assert!(!format!("{refused:?} {refused}").contains("s3cret"));
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_an_error_that_names_the_place() {
+        let endpoint = Endpoint::parse("redis://:s3cret@127.0.0.1:1", TIMEOUT).unwrap();
+
+        let error = endpoint.open(None).await.err().unwrap();
+
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(error.to_string().contains("redis://127.0.0.1:1/0"), "{error}");
+    }
+}

@@ -1,0 +1,45 @@
+//! Redis: the logs as streams, checkpoints beside them, and what the server must promise for that.
+//!
+//! ```text
+//! orch:{NAMESPACE}:LOG               stream: entry <seq>-0, one field (entry.rs)
+//! orch:{NAMESPACE}:LOG:meta          hash: format, log_id, epoch, writer, start, tail, bytes
+//! orch:{NAMESPACE}:checkpoint:NAME   hash: epoch, value
+//! orch:{NAMESPACE}:writer            who writes, while it lives (writer.rs)
+//! STATE_DIR/NAMESPACE.LOG.mark       how far this host knows the log as acknowledged (high_water.rs)
+//! ```
+//!
+//! **Every change is one script**, so it is atomic, checks the writer's epoch and the log's end first, and can be sent
+//! again: a lost answer is the normal end of a connection, so each batch goes out with the positions that it must get.
+//!
+//! **A server that lost something is found out.** Its scripts compare log id, epoch, length of the stream and end with
+//! what the writer knows, so that a replica with less, an emptied or an exchanged data set is never appended to; and
+//! at the next start the mark on this host says how far the log must reach.
+//!
+//! **What cannot be told.** A host that starts for the first time has no mark, and trusts what it finds.
+
+mod appender;
+mod checkpoints;
+pub mod connect;
+mod entry;
+mod fault;
+mod high_water;
+mod log;
+mod preflight;
+mod promise;
+mod reader;
+mod scripts;
+mod store;
+mod writer;
+
+pub use checkpoints::RedisCheckpoints;
+pub use connect::{Endpoint, UrlError};
+pub use log::{LogOptions, RedisLog};
+pub use preflight::Durability;
+pub use store::{RedisOpenError, RedisOptions, RedisStore};
+pub use writer::{ClaimError, WriterClaim};
+
+/// Names become parts of keys and files: letters, digits, `_`, `-`, at most 128 of them.
+fn is_plain_name(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    (1..=128).contains(&name.len()) && name.bytes().all(is_plain)
+}

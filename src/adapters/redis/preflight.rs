@@ -1,0 +1,291 @@
+//! Whether a server keeps what its acknowledgements promise: asked before the first append, after every new
+//! connection, and from time to time.
+
+use std::collections::HashMap;
+use std::io;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, FromRedisValue};
+
+use super::connect::Endpoint;
+use super::fault::Fault;
+
+/// Redis says `OOM` at 100 %; before that there has to be room for other clients and for rewriting its file.
+const MEMORY_USED_PERCENT_MAX: u64 = 90;
+/// With the default of 4096 an entry takes some 10 % more memory, and a scan some 70 % more time (measured).
+const STREAM_NODE_BYTES_ADVISED: u64 = 65_536;
+/// The oldest server that the scripts were tested on.
+const MAJOR_VERSION_MIN: u32 = 7;
+
+/// What an acknowledged append survives. The service promises it; the server must do at least that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Every append is on the server's disk before it is acknowledged: it survives kill −9 and power failure of the
+    /// server. Needs `appendfsync always`.
+    Always,
+    /// Up to two seconds of acknowledged appends may be lost with the server, which is then detected and refused.
+    /// Needs `appendonly yes`.
+    Everysec,
+    /// The operator knows what the server keeps: its settings are not asked for, because it does not tell them.
+    AssertedByOperator,
+}
+
+impl Durability {
+    /// Its name in configuration and status: `always`, `everysec`, `asserted-by-operator`.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Always => "always",
+            Self::Everysec => "everysec",
+            Self::AssertedByOperator => "asserted-by-operator",
+        }
+    }
+}
+
+/// What a server was found to do. Each text says what to set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Findings {
+    /// The promise does not hold: no start, and no append while it lasts.
+    pub(super) broken: Vec<String>,
+    /// The promise holds, but there is hardly any room: no append while it lasts.
+    pub(super) short: Vec<String>,
+    /// It could be better.
+    pub(super) advice: Vec<String>,
+}
+
+impl Findings {
+    /// Why nothing may be appended now.
+    pub(super) fn refusal(&self) -> Option<String> {
+        let all: Vec<&str> = self.broken.iter().chain(&self.short).map(String::as_str).collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+}
+
+/// Asks the server on `connection`.
+///
+/// # Errors
+///
+/// It did not answer.
+pub(super) async fn examine(
+    endpoint: &Endpoint,
+    connection: &mut MultiplexedConnection,
+    promise: Durability,
+    timeout: Duration,
+) -> io::Result<Findings> {
+    let mut server = Server { endpoint, connection, timeout };
+    let mut findings = Findings::default();
+    server.ask::<String>(&["PING"]).await?.map_err(|denied| io::Error::other(denied.0))?;
+    match server.ask::<String>(&["INFO"]).await? {
+        Ok(info) => check_info(&Info::parse(&info), promise, &mut findings),
+        Err(denied) => match promise {
+            Durability::Always | Durability::Everysec => findings.broken.push(denied.advice("+info")),
+            Durability::AssertedByOperator => findings.advice.push(denied.advice("+info")),
+        },
+    }
+    match promise {
+        Durability::Always | Durability::Everysec => {
+            check_settings(&mut server, promise, &mut findings).await?
+        }
+        Durability::AssertedByOperator => {}
+    }
+    Ok(findings)
+}
+
+fn check_info(info: &Info<'_>, promise: Durability, findings: &mut Findings) {
+    let mut broken = |text: String| findings.broken.push(text);
+    if info.major_version().is_some_and(|major| major < MAJOR_VERSION_MIN) {
+        let version = info.get("redis_version");
+        broken(format!("its version is {version}: use {MAJOR_VERSION_MIN}.0 or later"));
+    }
+    if info.get("role") != "master" {
+        broken(format!("its role is {}: the URL must lead to the master", info.get("role")));
+    }
+    if info.get("loading") == "1" {
+        broken("it is still reading its files: wait".to_owned());
+    }
+    match promise {
+        Durability::Always | Durability::Everysec if info.get("aof_enabled") != "1" => {
+            broken("it keeps no append-only file: set `appendonly yes`".to_owned());
+        }
+        Durability::Always | Durability::Everysec | Durability::AssertedByOperator => {}
+    }
+    if info.get("aof_enabled") == "1" && info.get("aof_last_write_status") != "ok" {
+        broken("it failed to write its append-only file: give its disk room, see its log".to_owned());
+    }
+    let (used, max) = (info.number("used_memory"), info.number("maxmemory"));
+    let policy = info.get("maxmemory_policy");
+    if max > 0 && policy != "noeviction" {
+        broken(format!(
+            "its maxmemory-policy is {policy}, which throws logs away: set `maxmemory-policy noeviction`"
+        ));
+    }
+    if max > 0 && max.saturating_mul(MEMORY_USED_PERCENT_MAX) < used.saturating_mul(100) {
+        findings.short.push(format!(
+            "it uses {used} of {max} bytes of its maxmemory, more than {MEMORY_USED_PERCENT_MAX} %: raise it, or free memory"
+        ));
+    }
+}
+
+async fn check_settings(
+    server: &mut Server<'_>,
+    promise: Durability,
+    findings: &mut Findings,
+) -> io::Result<()> {
+    let synced = match server.setting("appendfsync").await? {
+        Ok(synced) => synced,
+        Err(denied) => {
+            let denied = denied.advice("+config|get");
+            findings.broken.push(format!("{denied}, or promise durability `asserted-by-operator`"));
+            return Ok(());
+        }
+    };
+    match promise {
+        Durability::Always if synced != "always" => findings.broken.push(format!(
+            "its appendfsync is {synced}, which loses acknowledged appends when it is killed: set `appendfsync always`, or promise durability `everysec`"
+        )),
+        Durability::Everysec if synced != "always" && synced != "everysec" => findings
+            .broken
+            .push(format!("its appendfsync is {synced}: set `appendfsync always` or `appendfsync everysec`")),
+        Durability::Always | Durability::Everysec | Durability::AssertedByOperator => {}
+    }
+    let Ok(pauses) = server.setting("no-appendfsync-on-rewrite").await? else { return Ok(()) };
+    if pauses == "yes" {
+        findings.broken.push(
+            "it does not sync while it rewrites its file: set `no-appendfsync-on-rewrite no`".to_owned(),
+        );
+    }
+    let Ok(truncates) = server.setting("aof-load-truncated").await? else { return Ok(()) };
+    if truncates == "yes" {
+        findings.advice.push(
+            "it starts with a shorter file without saying so (that is found out here): set `aof-load-truncated no`"
+                .to_owned(),
+        );
+    }
+    let Ok(node) = server.setting("stream-node-max-bytes").await? else { return Ok(()) };
+    if node.parse::<u64>().is_ok_and(|bytes| 0 < bytes && bytes < STREAM_NODE_BYTES_ADVISED) {
+        findings.advice.push(format!(
+            "its streams are slow to read: set `stream-node-max-bytes {STREAM_NODE_BYTES_ADVISED}` and `stream-node-max-entries 1000`"
+        ));
+    }
+    Ok(())
+}
+
+/// The ACL does not allow a question; the text is what the server said.
+struct Denied(String);
+
+impl Denied {
+    fn advice(&self, grant: &str) -> String {
+        format!("it does not tell what it keeps ({}): allow `{grant}` to this user", self.0)
+    }
+}
+
+struct Server<'a> {
+    endpoint: &'a Endpoint,
+    connection: &'a mut MultiplexedConnection,
+    timeout: Duration,
+}
+
+impl Server<'_> {
+    /// Asks; the inner error is a denial.
+    async fn ask<T: FromRedisValue>(&mut self, words: &[&str]) -> io::Result<Result<T, Denied>> {
+        let mut question = Cmd::new();
+        question.arg(words);
+        let answer = question.query_async::<T>(self.connection);
+        match tokio::time::timeout(self.timeout, answer).await {
+            Ok(Ok(answer)) => Ok(Ok(answer)),
+            Ok(Err(error)) if error.code() == Some("NOPERM") => Ok(Err(Denied(error.to_string()))),
+            Ok(Err(error)) => Err(self.endpoint.fault(&error).into_io()),
+            Err(_) => Err(Fault::timeout(self.endpoint.place(), self.timeout).into_io()),
+        }
+    }
+
+    /// A setting's value; empty when this server does not know it.
+    async fn setting(&mut self, name: &str) -> io::Result<Result<String, Denied>> {
+        let answer = self.ask::<HashMap<String, String>>(&["CONFIG", "GET", name]).await?;
+        Ok(answer.map(|mut found| found.remove(name).unwrap_or_default()))
+    }
+}
+
+/// The answer of `INFO`, as lines `name:value`.
+struct Info<'a>(HashMap<&'a str, &'a str>);
+
+impl<'a> Info<'a> {
+    fn parse(text: &'a str) -> Self {
+        Self(text.lines().filter_map(|line| line.split_once(':')).collect())
+    }
+
+    fn get(&self, name: &str) -> &'a str {
+        self.0.get(name).copied().unwrap_or("unknown")
+    }
+
+    fn number(&self, name: &str) -> u64 {
+        self.get(name).parse().unwrap_or(0)
+    }
+
+    fn major_version(&self) -> Option<u32> {
+        self.get("redis_version").split('.').next()?.parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "# Server\r\nredis_version:7.0.15\r\nrole:master\r\nloading:0\r\naof_enabled:1\r\n\
+        aof_last_write_status:ok\r\nused_memory:100\r\nmaxmemory:0\r\nmaxmemory_policy:allkeys-lru\r\n";
+
+    fn check(changes: &[(&str, &str)], promise: Durability) -> Findings {
+        let mut text = GOOD.to_owned();
+        for (from, to) in changes {
+            assert!(text.contains(from), "{from}");
+            text = text.replace(from, to);
+        }
+        let mut findings = Findings::default();
+        check_info(&Info::parse(&text), promise, &mut findings);
+        findings
+    }
+
+    #[test]
+    fn good_server_has_no_finding() {
+        assert_eq!(check(&[], Durability::Always), Findings::default());
+        assert_eq!(check(&[], Durability::Always).refusal(), None);
+    }
+
+    #[test]
+    fn each_weakness_is_one_finding_that_says_what_to_set() {
+        let cases = [
+            ("redis_version:7.0.15", "redis_version:6.2.1", "7.0 or later"),
+            ("role:master", "role:slave", "master"),
+            ("loading:0", "loading:1", "wait"),
+            ("aof_enabled:1", "aof_enabled:0", "`appendonly yes`"),
+            ("write_status:ok", "write_status:err", "room"),
+            ("maxmemory:0", "maxmemory:1000", "`maxmemory-policy noeviction`"),
+        ];
+
+        for (from, to, advice) in cases {
+            let findings = check(&[(from, to)], Durability::Always);
+            assert_eq!(findings.broken.len(), 1, "{to}: {findings:?}");
+            assert!(findings.refusal().unwrap().contains(advice), "{to}: {findings:?}");
+        }
+    }
+
+    #[test]
+    fn scarce_memory_refuses_appends_and_not_the_start() {
+        let full = [("maxmemory:0", "maxmemory:110"), ("allkeys-lru", "noeviction")];
+
+        let findings = check(&full, Durability::Always);
+
+        assert_eq!((findings.broken.len(), findings.short.len()), (0, 1), "{findings:?}");
+        assert!(findings.refusal().is_some());
+        let room = [("maxmemory:0", "maxmemory:112"), ("allkeys-lru", "noeviction")];
+        assert_eq!(check(&room, Durability::Always), Findings::default());
+    }
+
+    #[test]
+    fn what_the_operator_asserts_is_not_asked_for() {
+        let none = [("aof_enabled:1", "aof_enabled:0")];
+
+        assert_eq!(check(&none, Durability::AssertedByOperator), Findings::default());
+    }
+}

@@ -1,0 +1,195 @@
+//! The reading side of a log: pages of a bounded size, each entry checked for its place and its checksum.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use orchestrator_kernel::ids::Seq;
+use orchestrator_kernel::ports::log::{LogStat, ReadError, ReadLimit, RecordBatch};
+use redis::Value;
+
+use super::connect::Link;
+use super::entry::{self, LogId};
+use super::fault::Fault;
+use super::log::Shared;
+use super::scripts::TRIM;
+
+/// Entries in one answer at most: more do not make a scan faster (measured), and hold up other clients.
+const PAGE_ENTRIES_MAX: usize = 1000;
+/// Bytes that one answer should have at most, going by the size of the entries before it.
+const PAGE_BYTES: usize = 4 << 20;
+/// The largest single record; the answer that holds it gets the time that it takes.
+const RECORD_BYTES_MAX: usize = 64 << 20;
+/// A step of trimming ends after so many entries or bytes: some milliseconds of the server's time.
+const TRIM_ENTRIES: u64 = 500;
+const TRIM_BYTES: u64 = 4 << 20;
+
+/// Reads and trims a log, on a connection of its own.
+pub(super) struct Reader {
+    shared: Arc<Shared>,
+    link: Link,
+    /// About how many bytes an entry has, from what was read last.
+    entry_bytes: AtomicUsize,
+}
+
+/// An entry as it came: its position, or its odd id, and its bytes.
+struct Stored {
+    seq: Result<Seq, String>,
+    bytes: Vec<u8>,
+}
+
+impl Reader {
+    pub(super) fn new(shared: Arc<Shared>, link: Link) -> Self {
+        let LogStat { start, tail, bytes } = shared.known().stat;
+        let entries = (tail.0 + 1).saturating_sub(start.0);
+        let average = bytes.checked_div(entries).and_then(|bytes| usize::try_from(bytes).ok());
+        Self { shared, link, entry_bytes: AtomicUsize::new(average.unwrap_or(PAGE_BYTES / 64)) }
+    }
+
+    pub(super) async fn read(&self, from: Seq, limit: ReadLimit) -> Result<RecordBatch, ReadError> {
+        let known = self.shared.known();
+        if from < known.stat.start {
+            return Err(ReadError::Trimmed { wanted: from, start: known.stat.start });
+        }
+        let mut batch = RecordBatch::starting_at(from);
+        loop {
+            let next = Seq(from.0 + batch.len() as u64);
+            let count = self.page_entries(&batch, limit);
+            let page = self.page(next, count).await?;
+            let is_last = page.len() < count;
+            if page.is_empty() {
+                if batch.is_empty() && from <= known.stat.tail {
+                    return Err(self.missing(from, "there is none, nor any after it").await);
+                }
+                return Ok(batch);
+            }
+            if !self.take(page, &mut batch, limit).await? || is_last {
+                return Ok(batch);
+            }
+        }
+    }
+
+    /// Moves the page's records into `batch`; whether there is room for more.
+    async fn take(
+        &self,
+        page: Vec<Stored>,
+        batch: &mut RecordBatch,
+        limit: ReadLimit,
+    ) -> Result<bool, ReadError> {
+        let mut log = self.shared.known().log;
+        for stored in page {
+            let at = Seq(batch.first().0 + batch.len() as u64);
+            match stored.seq {
+                Ok(seq) if seq == at => {}
+                Ok(seq) if batch.is_empty() => {
+                    return Err(self.missing(at, &format!("the next one is {seq}")).await);
+                }
+                Ok(seq) => return Err(corrupt(at, format!("it is missing, the next one is {seq}"))),
+                Err(id) => return Err(corrupt(at, format!("an entry {id} stands there"))),
+            }
+            let log = match log {
+                Some(log) => log,
+                None => *log.insert(self.log_id(at).await?),
+            };
+            let payload = entry::open(log, at, &stored.bytes).map_err(|detail| corrupt(at, detail))?;
+            let fits = batch.len() < limit.records && batch.payload_bytes() + payload.len() <= limit.bytes;
+            if !batch.is_empty() && !fits {
+                return Ok(false);
+            }
+            batch.push(payload);
+        }
+        Ok(batch.len() < limit.records && batch.payload_bytes() < limit.bytes)
+    }
+
+    /// How many entries to ask for next.
+    fn page_entries(&self, batch: &RecordBatch, limit: ReadLimit) -> usize {
+        let records = limit.records.saturating_sub(batch.len()).clamp(1, PAGE_ENTRIES_MAX);
+        let bytes = limit.bytes.saturating_sub(batch.payload_bytes()).min(PAGE_BYTES);
+        let average = self.entry_bytes.load(Ordering::Relaxed).max(1);
+        (bytes / average + 1).min(records)
+    }
+
+    async fn page(&self, from: Seq, count: usize) -> Result<Vec<Stored>, ReadError> {
+        let mut command = redis::cmd("XRANGE");
+        command.arg(&self.shared.stream).arg(format!("{from}-0")).arg("+").arg("COUNT").arg(count);
+        let answer: Value = self
+            .link
+            .run_again(RECORD_BYTES_MAX, |mut connection| {
+                let command = &command;
+                async move { command.query_async(&mut connection).await }
+            })
+            .await?;
+        let page = parse_page(answer).ok_or_else(|| io::Error::other("redis gave no stream entries"))?;
+        if !page.is_empty() {
+            let average = page.iter().map(|stored| stored.bytes.len()).sum::<usize>() / page.len();
+            // Up at once, down by halves: an answer that is too small costs less than one that is too large.
+            let before = self.entry_bytes.load(Ordering::Relaxed);
+            self.entry_bytes.store(average.max(before.midpoint(average)), Ordering::Relaxed);
+        }
+        Ok(page)
+    }
+
+    /// Why the record at `from` is not there although it should be.
+    async fn missing(&self, from: Seq, detail: &str) -> ReadError {
+        match self.link.run_again(0, |connection| self.shared.look(connection)).await {
+            Ok(Some(meta)) if from < meta.known.stat.start => {
+                self.shared.learn(meta.known.stat);
+                ReadError::Trimmed { wanted: from, start: meta.known.stat.start }
+            }
+            Ok(Some(_)) => corrupt(from, format!("it is missing: {detail}")),
+            Ok(None) => corrupt(from, "the log is gone".to_owned()),
+            Err(error) => error.into(),
+        }
+    }
+
+    /// The log's id, when another process created it after this one had opened it.
+    async fn log_id(&self, at: Seq) -> Result<LogId, ReadError> {
+        let found = self.link.run_again(0, |connection| self.shared.look(connection)).await?;
+        let Some(known) = found.map(|meta| meta.known) else {
+            return Err(corrupt(at, "the log's meta key is gone".to_owned()));
+        };
+        self.shared.replace(known);
+        known.log.ok_or_else(|| corrupt(at, "the log's id is damaged".to_owned()))
+    }
+
+    pub(super) async fn trim(&self, below: Seq) -> Result<Seq, ReadError> {
+        loop {
+            let mut invocation = TRIM.key(&self.shared.stream);
+            invocation.key(&self.shared.meta).arg(below.0).arg(TRIM_ENTRIES).arg(TRIM_BYTES);
+            let (tail, start, bytes, has_more): (u64, u64, u64, bool) = self
+                .link
+                .run(0, |mut connection| async move { invocation.invoke_async(&mut connection).await })
+                .await
+                .map_err(Fault::into_io)?;
+            self.shared.learn(LogStat { start: Seq(start), tail: Seq(tail), bytes });
+            if !has_more {
+                return Ok(Seq(start));
+            }
+        }
+    }
+}
+
+fn corrupt(at: Seq, detail: String) -> ReadError {
+    ReadError::Corrupt { at, detail }
+}
+
+/// The answer of `XRANGE`; nothing when it is something else.
+fn parse_page(answer: Value) -> Option<Vec<Stored>> {
+    let Value::Array(entries) = answer else { return None };
+    entries.into_iter().map(parse_entry).collect()
+}
+
+fn parse_entry(entry: Value) -> Option<Stored> {
+    let Value::Array(parts) = entry else { return None };
+    let [Value::BulkString(id), Value::Array(fields)] = <[Value; 2]>::try_from(parts).ok()? else {
+        return None;
+    };
+    let id = String::from_utf8(id).ok()?;
+    // An entry of another form cannot be ours; its bytes are then none, which fails the check of the version.
+    let bytes = match <[Value; 2]>::try_from(fields) {
+        Ok([Value::BulkString(name), Value::BulkString(bytes)]) if name == entry::FIELD.as_bytes() => bytes,
+        _ => Vec::new(),
+    };
+    let seq = id.strip_suffix("-0").and_then(|seq| seq.parse().ok()).map(Seq);
+    Some(Stored { seq: seq.ok_or(id), bytes })
+}

@@ -1,0 +1,220 @@
+//! One Redis server in use: examined at the start and watched from then on.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestrator_kernel::ports::log::AcquireError;
+use tokio::sync::Mutex;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{info, warn};
+
+use super::checkpoints::RedisCheckpoints;
+use super::connect::{Endpoint, Link, UrlError};
+use super::is_plain_name;
+use super::log::{LogOptions, RedisLog};
+use super::preflight::Durability;
+use super::promise::{Promise, watch};
+use super::writer::{ClaimError, Writer, WriterClaim};
+
+/// How Redis is used.
+#[derive(Clone)]
+pub struct RedisOptions {
+    /// `redis://[user:password@]host[:port][/database]`, `rediss://…` for TLS. A secret: it is in no text.
+    ///
+    /// TLS needs a rustls crypto provider that the process has installed.
+    pub url: String,
+    /// Sets these keys apart from everybody else's: 1 to 128 letters, digits, `_` and `-`.
+    pub namespace: String,
+    /// What the server must at least do.
+    pub durability: Durability,
+    /// Directory on this host for the high-water marks; created when it is not there.
+    pub state_dir: PathBuf,
+    /// Longest time for an answer to a small command; large batches get more. An answer that takes longer is unknown.
+    pub response_timeout: Duration,
+    /// Longest time to connect and log in.
+    pub connect_timeout: Duration,
+    /// Time between two looks at what the server keeps. Every new connection for appends looks as well.
+    pub check_interval: Duration,
+    /// How long a writer's claim outlives it. Renewed three times in that time.
+    pub writer_ttl: Duration,
+}
+
+impl RedisOptions {
+    /// `always` durable, answers within a second, a look every 30 seconds, claims of 10 seconds.
+    #[must_use]
+    pub fn new(url: &str, namespace: &str, state_dir: PathBuf) -> Self {
+        Self {
+            url: url.to_owned(),
+            namespace: namespace.to_owned(),
+            durability: Durability::Always,
+            state_dir,
+            response_timeout: Duration::from_secs(1),
+            connect_timeout: Duration::from_secs(1),
+            check_interval: Duration::from_secs(30),
+            writer_ttl: Duration::from_secs(10),
+        }
+    }
+}
+
+impl fmt::Debug for RedisOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisOptions").field("namespace", &self.namespace).finish_non_exhaustive()
+    }
+}
+
+/// Why Redis cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RedisOpenError {
+    /// The URL has no meaning.
+    #[error(transparent)]
+    Url(#[from] UrlError),
+    /// An option out of its range.
+    #[error("redis: {problem}")]
+    Options {
+        /// Which and why.
+        problem: &'static str,
+    },
+    /// No answer, or no login. It may answer later.
+    #[error("cannot use redis; check its address, that it runs, and the login")]
+    Unreachable(#[source] io::Error),
+    /// It answers, but does not keep what was promised.
+    #[error("redis at {place} does not keep the promised durability `{}`:{}", durability.word(), lines(findings))]
+    Promise {
+        /// Which server.
+        place: String,
+        /// What was promised.
+        durability: Durability,
+        /// Everything that is wrong; each says what to set.
+        findings: Vec<String>,
+    },
+}
+
+fn lines(findings: &[String]) -> String {
+    findings.iter().map(|finding| format!("\n  - {finding}")).collect()
+}
+
+/// One Redis server, and one namespace on it.
+///
+/// Logs and checkpoints go on when this handle is dropped; only the writer's claim ends then.
+pub struct RedisStore {
+    options: RedisOptions,
+    endpoint: Endpoint,
+    promise: Arc<Promise>,
+    watch: Arc<AbortOnDropHandle<()>>,
+    writer: Mutex<Option<Writer>>,
+}
+
+impl RedisStore {
+    /// Connects, examines the server, and goes on doing so every [`check_interval`](RedisOptions::check_interval):
+    /// as long as it breaks its promise, appends are refused as [`Full`](orchestrator_kernel::ports::log::AppendError::Full).
+    ///
+    /// Scarce memory does not refuse the start, because trimming is what mends it.
+    ///
+    /// # Errors
+    ///
+    /// [`RedisOpenError`]; a broken promise names everything that is wrong at once.
+    pub async fn connect(options: RedisOptions) -> Result<Self, RedisOpenError> {
+        if !is_plain_name(&options.namespace) {
+            let problem = "the namespace must have 1 to 128 letters, digits, '_' and '-'";
+            return Err(RedisOpenError::Options { problem });
+        }
+        let is_zero = |times: [Duration; 4]| times.iter().any(Duration::is_zero);
+        let RedisOptions { response_timeout, connect_timeout, check_interval, writer_ttl, .. } = options;
+        if is_zero([response_timeout, connect_timeout, check_interval, writer_ttl]) {
+            return Err(RedisOpenError::Options { problem: "all times must be more than zero" });
+        }
+        let endpoint = Endpoint::parse(&options.url, connect_timeout)?;
+        let promise = Arc::new(Promise::new(endpoint.clone(), options.durability, response_timeout));
+        let mut connection = endpoint.open(None).await.map_err(RedisOpenError::Unreachable)?;
+        let findings = promise.ask(&mut connection).await.map_err(RedisOpenError::Unreachable)?;
+        if !findings.broken.is_empty() {
+            return Err(RedisOpenError::Promise {
+                place: endpoint.place().to_owned(),
+                durability: options.durability,
+                findings: findings.broken.into_iter().chain(findings.short).collect(),
+            });
+        }
+        for advice in &findings.advice {
+            warn!(redis = endpoint.place(), advice, "redis could serve better");
+        }
+        let durability = options.durability.word();
+        info!(redis = endpoint.place(), namespace = options.namespace, durability, "redis is in use");
+        let watch = tokio::spawn(watch(Arc::clone(&promise), check_interval));
+        let watch = Arc::new(AbortOnDropHandle::new(watch));
+        Ok(Self { options, endpoint, promise, watch, writer: Mutex::new(None) })
+    }
+
+    /// Opens the log `name` without taking it over; nothing is created before [`acquire`].
+    ///
+    /// [`acquire`]: orchestrator_kernel::ports::log::Log::acquire
+    ///
+    /// # Errors
+    ///
+    /// [`AcquireError`]: not readable, or of a newer version.
+    pub async fn log(&self, name: &str, options: LogOptions) -> Result<RedisLog, AcquireError> {
+        let RedisOptions { namespace, state_dir, response_timeout, .. } = &self.options;
+        if !is_plain_name(name) {
+            let text = "a log's name must have 1 to 128 letters, digits, '_' and '-'";
+            let source = io::Error::new(io::ErrorKind::InvalidInput, text);
+            return Err(AcquireError::Io { log: name.to_owned(), source });
+        }
+        let mark = state_dir.join(format!("{namespace}.{name}.mark"));
+        let link = Link::new(self.endpoint.clone(), *response_timeout);
+        RedisLog::open(name, namespace, options, mark, link, &self.promise, &self.watch).await
+    }
+
+    /// The checkpoints of this namespace.
+    #[must_use]
+    pub fn checkpoints(&self) -> RedisCheckpoints {
+        let link = Link::new(self.endpoint.clone(), self.options.response_timeout);
+        RedisCheckpoints::new(Arc::new(link), self.options.namespace.clone())
+    }
+
+    /// Claims the writer's place in this namespace, and keeps it until this handle is dropped or
+    /// [`release`](Self::release)d. Claim before acquiring a log: it protects a running instance from being fenced off
+    /// by mistake.
+    ///
+    /// # Errors
+    ///
+    /// [`ClaimError::Held`] when another instance writes and no takeover is asked for.
+    pub async fn claim(&self, claim: &WriterClaim) -> Result<(), ClaimError> {
+        let RedisOptions { namespace, response_timeout, writer_ttl, .. } = &self.options;
+        let link = Arc::new(Link::new(self.endpoint.clone(), *response_timeout));
+        let claimed = Writer::claim(link, namespace, claim, *writer_ttl).await?;
+        *self.writer.lock().await = Some(claimed);
+        Ok(())
+    }
+
+    /// Gives the writer's place up, so that another instance can start at once. Without a claim it does nothing.
+    ///
+    /// # Errors
+    ///
+    /// Redis did not answer; then the claim ends by itself.
+    pub async fn release(&self) -> io::Result<()> {
+        match self.writer.lock().await.take() {
+            Some(writer) => writer.release().await,
+            None => Ok(()),
+        }
+    }
+
+    /// What was promised, for status.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        self.promise.durability()
+    }
+
+    /// Why nothing is appended now, or nothing: the server breaks its promise, or has hardly any memory left.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        self.promise.refusal()
+    }
+
+    /// Scheme, host, port and database, for messages; without the password.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        self.endpoint.place()
+    }
+}
