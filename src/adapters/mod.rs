@@ -6,4 +6,5 @@ pub mod demo;
 pub mod embedded;
 pub mod http_source;
 pub mod process;
+pub mod rabbitmq;
 pub mod redis;

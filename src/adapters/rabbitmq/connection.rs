@@ -1,0 +1,291 @@
+//! A connection to the broker: opened within a time limit, never recovered by the library, always given up for good.
+//!
+//! The library's own recovery leaves confirms unresolved, so whoever uses a connection opens a new one after a loss.
+//! A socket of our own in hand makes giving up certain: without it the library's thread would wait for as long as a
+//! frozen broker keeps the connection.
+
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt};
+use lapin::tcp::{AsyncTcpStream, OwnedTLSConfig};
+use lapin::types::ShortString;
+use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::{Channel, Connection, ConnectionProperties, ErrorKind, Event};
+use rustix::net::{Shutdown, shutdown};
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// Interval of heartbeats in seconds. A broker that is silent for two of them counts as lost, on both sides.
+const HEARTBEAT_S: u16 = 10;
+/// How long a connection that is given up may take to say goodbye before its socket is cut.
+const FAREWELL_MAX: Duration = Duration::from_secs(1);
+
+/// Where the broker is. `Debug` and `Display` show no credentials.
+#[derive(Clone)]
+pub struct RabbitEndpoint {
+    uri: AMQPUri,
+    tls: OwnedTLSConfig,
+    timeout: Duration,
+}
+
+/// Why a URL is of no use. Never holds the URL itself: it may contain a password.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a URL of RabbitMQ: {problem}; write amqp://user:password@host:port/vhost, or amqps:// with TLS")]
+pub struct BadEndpoint {
+    /// What is wrong.
+    pub problem: String,
+}
+
+impl RabbitEndpoint {
+    /// Reads `amqp[s]://user:password@host:port/vhost`. With `amqps` the broker's certificate is checked against the
+    /// authorities of the system and those of `ca_pem` (PEM text). Opening a connection or channel, and each question
+    /// to the broker, may take `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// [`BadEndpoint`].
+    pub fn new(url: &str, ca_pem: Option<String>, timeout: Duration) -> Result<Self, BadEndpoint> {
+        let bad = |problem: String| BadEndpoint { problem };
+        if url.contains("@[") || url.contains("//[") {
+            // The library would silently take localhost instead.
+            return Err(bad("the host is an IPv6 address: give it a name".to_owned()));
+        }
+        let mut uri: AMQPUri = url.parse().map_err(bad)?;
+        uri.query.heartbeat = Some(HEARTBEAT_S);
+        Ok(Self { uri, tls: OwnedTLSConfig { identity: None, cert_chain: ca_pem }, timeout })
+    }
+
+    /// The longest that one question to the broker may take.
+    pub(super) const fn timeout(&self) -> Duration {
+        self.timeout
+    }
+}
+
+impl fmt::Display for RabbitEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let AMQPUri { scheme, authority, vhost, .. } = &self.uri;
+        write!(f, "{scheme}://{}:{}/{vhost}", authority.host, authority.port)
+    }
+}
+
+impl fmt::Debug for RabbitEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RabbitEndpoint({self})")
+    }
+}
+
+/// What went wrong with the broker, for people, without credentials.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{detail}")]
+pub(super) struct Trouble {
+    /// The broker's reply code, when it said one.
+    pub(super) code: Option<u16>,
+    /// What happened.
+    pub(super) detail: String,
+}
+
+impl Trouble {
+    pub(super) fn new(detail: impl Into<String>) -> Self {
+        Self { code: None, detail: detail.into() }
+    }
+
+    /// The same with what was being done before it.
+    pub(super) fn during(self, doing: &str) -> Self {
+        Self { code: self.code, detail: format!("{doing}: {}", self.detail) }
+    }
+}
+
+impl From<lapin::Error> for Trouble {
+    fn from(error: lapin::Error) -> Self {
+        match error.kind() {
+            // The text starts with the name of the code: "NOT_FOUND - no exchange …".
+            ErrorKind::ProtocolError(said) => {
+                Self { code: Some(said.get_id()), detail: format!("{} {}", said.get_id(), said.get_message()) }
+            }
+            ErrorKind::IOError(error) => Self::new(error.to_string()),
+            // Not ours to match exhaustively: the library may add kinds.
+            _ => Self::new(error.to_string()),
+        }
+    }
+}
+
+/// A name for the wire.
+///
+/// # Errors
+///
+/// It has more than 255 bytes.
+pub(super) fn short(name: &str) -> Result<ShortString, Trouble> {
+    ShortString::try_new(name).map_err(|_| Trouble::new(format!("a name has more than 255 bytes: {name:.40}…")))
+}
+
+/// An open connection. Dropping it closes it, at the latest after a second by cutting the socket.
+pub(super) struct Link {
+    connection: Option<Connection>,
+    socket: Socket,
+    timeout: Duration,
+    blocked: watch::Receiver<Option<String>>,
+    listener: JoinHandle<()>,
+}
+
+impl Link {
+    /// Connects; `name` is how the broker's operators see the connection.
+    ///
+    /// # Errors
+    ///
+    /// [`Trouble`] that names the broker.
+    pub(super) async fn open(endpoint: &RabbitEndpoint, name: &str) -> Result<Self, Trouble> {
+        let socket = Socket::default();
+        let opened = timeout(endpoint.timeout, connect(endpoint, name, socket.clone())).await;
+        let refused = |why: Trouble| why.during(&format!("cannot connect to {endpoint}"));
+        let connection = match opened {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => {
+                socket.cut();
+                return Err(refused(error.into()));
+            }
+            Err(_) => {
+                socket.cut();
+                return Err(refused(Trouble::new(format!("no answer within {:?}", endpoint.timeout))));
+            }
+        };
+        let (sender, blocked) = watch::channel(None);
+        let listener = tokio::spawn(note_blocking(connection.events_listener(), sender));
+        Ok(Self { connection: Some(connection), socket, timeout: endpoint.timeout, blocked, listener })
+    }
+
+    /// Opens a channel.
+    ///
+    /// # Errors
+    ///
+    /// [`Trouble`]: the connection is lost, or the broker does not answer in time.
+    pub(super) async fn channel(&self) -> Result<Channel, Trouble> {
+        let connection = self.connection.as_ref().ok_or_else(|| Trouble::new("connection is closed"))?;
+        self.within("opening a channel", connection.create_channel()).await
+    }
+
+    /// Asks the broker something, within the time limit of this connection.
+    pub(super) async fn within<T>(
+        &self,
+        doing: &str,
+        question: impl Future<Output = lapin::Result<T>>,
+    ) -> Result<T, Trouble> {
+        match timeout(self.timeout, question).await {
+            Ok(answered) => answered.map_err(|error| Trouble::from(error).during(doing)),
+            Err(_) => Err(Trouble::new(format!("{doing}: no answer within {:?}", self.timeout))),
+        }
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.status().connected())
+    }
+
+    /// Why the broker takes nothing from publishers, while it says so.
+    pub(super) fn blocked(&self) -> Option<String> {
+        self.is_connected().then(|| self.blocked.borrow().clone()).flatten()
+    }
+
+    /// Tells when the broker starts or stops blocking.
+    pub(super) fn blocking(&self) -> watch::Receiver<Option<String>> {
+        self.blocked.clone()
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.listener.abort();
+        let (connection, socket) = (self.connection.take(), self.socket.clone());
+        let (Some(connection), Ok(runtime)) = (connection, Handle::try_current()) else {
+            return self.socket.cut();
+        };
+        runtime.spawn(async move {
+            if connection.status().connected() {
+                match timeout(FAREWELL_MAX, connection.close(200, "OK".into())).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::debug!(%error, "connection was lost while it was closed"),
+                    Err(_) => tracing::debug!("broker did not answer the close of a connection"),
+                }
+            }
+            socket.cut();
+        });
+    }
+}
+
+/// A second handle of a connection's socket, set once it is connected.
+#[derive(Clone, Default)]
+struct Socket(Arc<Mutex<SocketState>>);
+
+#[derive(Default)]
+enum SocketState {
+    #[default]
+    Connecting,
+    Connected(OwnedFd),
+    Cut,
+}
+
+impl Socket {
+    /// Remembers the socket, unless it was given up meanwhile.
+    fn keep(&self, socket: OwnedFd) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*state, SocketState::Cut) {
+            cut(&socket);
+        } else {
+            *state = SocketState::Connected(socket);
+        }
+    }
+
+    /// Ends the connection whatever the library waits for.
+    fn cut(&self) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let SocketState::Connected(socket) = std::mem::replace(&mut *state, SocketState::Cut) {
+            cut(&socket);
+        }
+    }
+}
+
+fn cut(socket: &OwnedFd) {
+    if let Err(error) = shutdown(socket, Shutdown::Both) {
+        tracing::debug!(%error, "socket was closed already");
+    }
+}
+
+/// Opens the connection and leaves a handle of its socket in `socket`.
+async fn connect(endpoint: &RabbitEndpoint, name: &str, socket: Socket) -> lapin::Result<Connection> {
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let (tls, limit) = (endpoint.tls.clone(), endpoint.timeout);
+    let runtime = lapin::runtime::default_runtime()?;
+    let reactor = runtime.clone();
+    let transport = async move |uri: AMQPUri, _| {
+        let connecting = async {
+            let AMQPUri { scheme, authority, .. } = uri;
+            let addresses = reactor.to_socket_addrs((authority.host.clone(), authority.port));
+            let stream = AsyncTcpStream::connect(&reactor, addresses).await?;
+            if let AsyncTcpStream::Plain(plain) = &stream {
+                socket.keep(plain.get_ref().as_fd().try_clone_to_owned()?);
+            }
+            match scheme {
+                AMQPScheme::AMQP => Ok(stream),
+                AMQPScheme::AMQPS => stream.into_tls(&authority.host, tls.as_ref()).await,
+            }
+        };
+        let connected = timeout(limit, connecting).await;
+        Ok(connected.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?)
+    };
+    Connection::connector(endpoint.uri.clone(), runtime, transport, properties).await
+}
+
+/// Keeps the broker's last word about blocking.
+async fn note_blocking(mut events: impl Stream<Item = Event> + Unpin, blocked: watch::Sender<Option<String>>) {
+    while let Some(event) = events.next().await {
+        match event {
+            Event::ConnectionBlocked(reason) => drop(blocked.send_replace(Some(reason))),
+            Event::ConnectionUnblocked => drop(blocked.send_replace(None)),
+            // Not ours to match exhaustively: the library may add events, and errors come back from every call.
+            _ => {}
+        }
+    }
+}

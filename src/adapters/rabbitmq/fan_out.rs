@@ -1,0 +1,175 @@
+//! Outputs to a topic exchange: persistent, mandatory, each confirmed (OUT-2).
+//!
+//! ```text
+//! publish ──▶ orchestrator.events (topic) ──binding──▶ queues of the consumers
+//!                    │ no binding takes it
+//!                    └─▶ orchestrator.events.unrouted (fanout) ──▶ orchestrator.events.unrouted (queue, bounded)
+//! ```
+//!
+//! The alternate exchange keeps what nobody has subscribed to, so an output without a consumer holds nothing up and can
+//! still be looked at. A message comes back as unroutable only when that is missing too: somebody broke the topology,
+//! and publishing stops there until it is repaired.
+//!
+//! After an error the channel is given up with everything on it, and the caller offers again what follows the confirmed
+//! prefix. So a consumer may see an output twice, and after a refusal one that overtook an earlier one: `message_id`
+//! recognises the first, the header `symbol_seq` the second.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use lapin::Channel;
+use lapin::options::ConfirmSelectOptions;
+use orchestrator_kernel::ports::fan_out::{FanOut, OutputMessage, PublishError};
+
+use super::connection::{Link, RabbitEndpoint, Trouble, short};
+use super::topology::{Argument, Binding, Exchange, Kind, Queue, Topology, TopologyMode};
+use super::window::{Lane, Stopped, Window, blocked_text};
+
+/// Where and how outputs are published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RabbitFanOutOptions {
+    /// Name of this fan-out in logs, metrics and the broker's list of connections.
+    pub name: String,
+    /// The topic exchange. With `.unrouted` behind it: the alternate exchange and its queue.
+    pub exchange: String,
+    /// Outputs without a subscriber that are kept, at least 1; beyond it the oldest is dropped. The run log has them all.
+    pub unrouted_messages_max: u32,
+    /// Who declares the exchanges and the queue.
+    pub topology: TopologyMode,
+    /// Messages on their way at a time, at least 1. Measured: 1024 is as fast as any larger window.
+    pub window: usize,
+    /// Longest for the confirm of one message. Does not run while the broker blocks publishers. More than zero.
+    pub confirm_timeout: Duration,
+}
+
+impl Default for RabbitFanOutOptions {
+    /// `orchestrator.events`, 100,000 unrouted outputs, declared, 1024 on their way, 10 s.
+    fn default() -> Self {
+        Self {
+            name: "rabbitmq".to_owned(),
+            exchange: "orchestrator.events".to_owned(),
+            unrouted_messages_max: 100_000,
+            topology: TopologyMode::Declare,
+            window: 1024,
+            confirm_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+impl RabbitFanOutOptions {
+    /// What has to be on the broker. The alternate exchange comes first, so that the other never is without.
+    pub(super) fn needs(&self) -> Topology {
+        let unrouted = format!("{}.unrouted", self.exchange);
+        let arguments = BTreeMap::from([
+            ("x-max-length", Argument::Number(self.unrouted_messages_max.into())),
+            ("x-overflow", Argument::Text("drop-head".to_owned())),
+        ]);
+        let alternate = Some(unrouted.clone());
+        Topology {
+            exchanges: vec![
+                Exchange { name: unrouted.clone(), kind: Kind::Fanout, alternate: None },
+                Exchange { name: self.exchange.clone(), kind: Kind::Topic, alternate },
+            ],
+            queues: vec![Queue { name: unrouted.clone(), arguments }],
+            bindings: vec![Binding { exchange: unrouted.clone(), queue: unrouted, routing_key: String::new() }],
+        }
+    }
+}
+
+/// A fan-out to RabbitMQ. Connects with the first output, and again after each loss when it is next asked to publish.
+pub struct RabbitFanOut {
+    endpoint: RabbitEndpoint,
+    options: RabbitFanOutOptions,
+    link: Option<Link>,
+    /// Taken while it is in use: a call that is dropped takes the channel with it, and late confirms count for nothing.
+    channel: Option<Channel>,
+}
+
+impl RabbitFanOut {
+    /// Does not connect yet.
+    #[must_use]
+    pub const fn new(endpoint: RabbitEndpoint, options: RabbitFanOutOptions) -> Self {
+        Self { endpoint, options, link: None, channel: None }
+    }
+
+    /// Publishes over a channel that is not used again after an error.
+    async fn try_publish(&mut self, messages: &[OutputMessage]) -> Result<(), Stopped> {
+        let not_sent = |why: Trouble| Stopped { confirmed: 0, why, is_silent: false };
+        let channel = match self.channel.take().filter(|channel| channel.status().connected()) {
+            Some(channel) => channel,
+            None => self.open().await.map_err(not_sent)?,
+        };
+        let exchange = short(&self.options.exchange).map_err(not_sent)?;
+        let Some(link) = &self.link else { return Err(not_sent(Trouble::new("not connected"))) };
+        let lane = Lane {
+            channel: &channel,
+            exchange: &exchange,
+            window: self.options.window,
+            confirm_timeout: self.options.confirm_timeout,
+            blocking: link.blocking(),
+        };
+        Window::publish(lane, messages).await?;
+        self.channel = Some(channel);
+        Ok(())
+    }
+
+    /// Opens a channel that gives confirms, over a new connection when there is none.
+    async fn open(&mut self) -> Result<Channel, Trouble> {
+        let link = match self.link.take().filter(Link::is_connected) {
+            Some(link) => link,
+            None => Link::open(&self.endpoint, &self.options.name).await?,
+        };
+        let link = self.link.insert(link);
+        let opened = prepare(link, &self.options).await;
+        if opened.as_ref().is_err_and(|why| why.code.is_none()) {
+            // Not a refusal: the broker did not answer, and will not over this connection.
+            self.link = None;
+        }
+        opened
+    }
+}
+
+async fn prepare(link: &Link, options: &RabbitFanOutOptions) -> Result<Channel, Trouble> {
+    let channel = link.channel().await?;
+    match options.needs().ensure(link, &channel, options.topology).await {
+        Ok(()) => {}
+        Err(why) if why.code == Some(406) => {
+            return Err(Trouble {
+                detail: format!("{}; delete it, or set the topology to passive to use it as it is", why.detail),
+                ..why
+            });
+        }
+        Err(why) => return Err(why),
+    }
+    link.within("asking for confirms", channel.confirm_select(ConfirmSelectOptions::default())).await?;
+    Ok(channel)
+}
+
+#[async_trait]
+impl FanOut for RabbitFanOut {
+    fn name(&self) -> &str {
+        &self.options.name
+    }
+
+    async fn publish(&mut self, messages: &[OutputMessage]) -> Result<(), PublishError> {
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let published = match self.held_back() {
+            // A channel could not even be opened.
+            Some(reason) => Err(Stopped { confirmed: 0, why: Trouble::new(reason), is_silent: false }),
+            None => self.try_publish(messages).await,
+        };
+        published.map_err(|Stopped { confirmed, why, is_silent }| {
+            if is_silent {
+                self.link = None;
+            }
+            PublishError { fan_out: self.options.name.clone(), detail: why.detail, confirmed }
+        })
+    }
+
+    fn held_back(&self) -> Option<String> {
+        self.link.as_ref().and_then(Link::blocked).map(|reason| blocked_text(&reason))
+    }
+}
