@@ -59,11 +59,6 @@ impl RabbitEndpoint {
         uri.query.heartbeat = Some(HEARTBEAT_S);
         Ok(Self { uri, tls: OwnedTLSConfig { identity: None, cert_chain: ca_pem }, timeout })
     }
-
-    /// The longest that one question to the broker may take.
-    pub(super) const fn timeout(&self) -> Duration {
-        self.timeout
-    }
 }
 
 impl fmt::Display for RabbitEndpoint {
@@ -104,9 +99,10 @@ impl From<lapin::Error> for Trouble {
     fn from(error: lapin::Error) -> Self {
         match error.kind() {
             // The text starts with the name of the code: "NOT_FOUND - no exchange …".
-            ErrorKind::ProtocolError(said) => {
-                Self { code: Some(said.get_id()), detail: format!("{} {}", said.get_id(), said.get_message()) }
-            }
+            ErrorKind::ProtocolError(said) => Self {
+                code: Some(said.get_id()),
+                detail: format!("{} {}", said.get_id(), said.get_message()),
+            },
             ErrorKind::IOError(error) => Self::new(error.to_string()),
             // Not ours to match exhaustively: the library may add kinds.
             _ => Self::new(error.to_string()),
@@ -120,7 +116,8 @@ impl From<lapin::Error> for Trouble {
 ///
 /// It has more than 255 bytes.
 pub(super) fn short(name: &str) -> Result<ShortString, Trouble> {
-    ShortString::try_new(name).map_err(|_| Trouble::new(format!("a name has more than 255 bytes: {name:.40}…")))
+    ShortString::try_new(name)
+        .map_err(|_| Trouble::new(format!("a name has more than 255 bytes: {name:.40}…")))
 }
 
 /// An open connection. Dropping it closes it, at the latest after a second by cutting the socket.
@@ -140,19 +137,13 @@ impl Link {
     /// [`Trouble`] that names the broker.
     pub(super) async fn open(endpoint: &RabbitEndpoint, name: &str) -> Result<Self, Trouble> {
         let socket = Socket::default();
-        let opened = timeout(endpoint.timeout, connect(endpoint, name, socket.clone())).await;
-        let refused = |why: Trouble| why.during(&format!("cannot connect to {endpoint}"));
+        let opened = timeout(endpoint.timeout, connect(endpoint, name, socket.kept.clone())).await;
         let connection = match opened {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(error)) => {
-                socket.cut();
-                return Err(refused(error.into()));
-            }
-            Err(_) => {
-                socket.cut();
-                return Err(refused(Trouble::new(format!("no answer within {:?}", endpoint.timeout))));
-            }
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(Trouble::from(error)),
+            Err(_) => Err(Trouble::new(format!("no answer within {:?}", endpoint.timeout))),
         };
+        let connection = connection.map_err(|why| why.during(&format!("cannot connect to {endpoint}")))?;
         let (sender, blocked) = watch::channel(None);
         let listener = tokio::spawn(note_blocking(connection.events_listener(), sender));
         Ok(Self { connection: Some(connection), socket, timeout: endpoint.timeout, blocked, listener })
@@ -198,10 +189,8 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         self.listener.abort();
-        let (connection, socket) = (self.connection.take(), self.socket.clone());
-        let (Some(connection), Ok(runtime)) = (connection, Handle::try_current()) else {
-            return self.socket.cut();
-        };
+        let (Some(connection), Ok(runtime)) = (self.connection.take(), Handle::try_current()) else { return };
+        let socket = std::mem::take(&mut self.socket);
         runtime.spawn(async move {
             if connection.status().connected() {
                 match timeout(FAREWELL_MAX, connection.close(200, "OK".into())).await {
@@ -210,40 +199,44 @@ impl Drop for Link {
                     Err(_) => tracing::debug!("broker did not answer the close of a connection"),
                 }
             }
-            socket.cut();
+            drop(socket);
         });
     }
 }
 
-/// A second handle of a connection's socket, set once it is connected.
-#[derive(Clone, Default)]
-struct Socket(Arc<Mutex<SocketState>>);
+/// A second handle of a connection's socket. Dropping it ends the connection whatever the library waits for.
+#[derive(Default)]
+struct Socket {
+    kept: Kept,
+}
+
+/// Where the handle is left once it is connected.
+type Kept = Arc<Mutex<SocketState>>;
 
 #[derive(Default)]
 enum SocketState {
     #[default]
     Connecting,
     Connected(OwnedFd),
-    Cut,
+    /// Nobody waits for it any more.
+    GivenUp,
 }
 
-impl Socket {
-    /// Remembers the socket, unless it was given up meanwhile.
-    fn keep(&self, socket: OwnedFd) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*state, SocketState::Cut) {
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let mut state = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let SocketState::Connected(socket) = std::mem::replace(&mut *state, SocketState::GivenUp) {
             cut(&socket);
-        } else {
-            *state = SocketState::Connected(socket);
         }
     }
+}
 
-    /// Ends the connection whatever the library waits for.
-    fn cut(&self) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let SocketState::Connected(socket) = std::mem::replace(&mut *state, SocketState::Cut) {
-            cut(&socket);
-        }
+/// Leaves a socket, unless it was given up meanwhile.
+fn keep(kept: &Kept, socket: OwnedFd) {
+    let mut state = kept.lock().unwrap_or_else(PoisonError::into_inner);
+    match *state {
+        SocketState::GivenUp => cut(&socket),
+        SocketState::Connecting | SocketState::Connected(_) => *state = SocketState::Connected(socket),
     }
 }
 
@@ -253,8 +246,8 @@ fn cut(socket: &OwnedFd) {
     }
 }
 
-/// Opens the connection and leaves a handle of its socket in `socket`.
-async fn connect(endpoint: &RabbitEndpoint, name: &str, socket: Socket) -> lapin::Result<Connection> {
+/// Opens the connection and leaves a handle of its socket.
+async fn connect(endpoint: &RabbitEndpoint, name: &str, kept: Kept) -> lapin::Result<Connection> {
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let (tls, limit) = (endpoint.tls.clone(), endpoint.timeout);
     let runtime = lapin::runtime::default_runtime()?;
@@ -265,7 +258,7 @@ async fn connect(endpoint: &RabbitEndpoint, name: &str, socket: Socket) -> lapin
             let addresses = reactor.to_socket_addrs((authority.host.clone(), authority.port));
             let stream = AsyncTcpStream::connect(&reactor, addresses).await?;
             if let AsyncTcpStream::Plain(plain) = &stream {
-                socket.keep(plain.get_ref().as_fd().try_clone_to_owned()?);
+                keep(&kept, plain.get_ref().as_fd().try_clone_to_owned()?);
             }
             match scheme {
                 AMQPScheme::AMQP => Ok(stream),
@@ -279,7 +272,10 @@ async fn connect(endpoint: &RabbitEndpoint, name: &str, socket: Socket) -> lapin
 }
 
 /// Keeps the broker's last word about blocking.
-async fn note_blocking(mut events: impl Stream<Item = Event> + Unpin, blocked: watch::Sender<Option<String>>) {
+async fn note_blocking(
+    mut events: impl Stream<Item = Event> + Unpin,
+    blocked: watch::Sender<Option<String>>,
+) {
     while let Some(event) = events.next().await {
         match event {
             Event::ConnectionBlocked(reason) => drop(blocked.send_replace(Some(reason))),

@@ -72,7 +72,11 @@ impl RabbitFanOutOptions {
                 Exchange { name: self.exchange.clone(), kind: Kind::Topic, alternate },
             ],
             queues: vec![Queue { name: unrouted.clone(), arguments }],
-            bindings: vec![Binding { exchange: unrouted.clone(), queue: unrouted, routing_key: String::new() }],
+            bindings: vec![Binding {
+                exchange: unrouted.clone(),
+                queue: unrouted,
+                routing_key: String::new(),
+            }],
         }
     }
 }
@@ -136,7 +140,10 @@ async fn prepare(link: &Link, options: &RabbitFanOutOptions) -> Result<Channel, 
         Ok(()) => {}
         Err(why) if why.code == Some(406) => {
             return Err(Trouble {
-                detail: format!("{}; delete it, or set the topology to passive to use it as it is", why.detail),
+                detail: format!(
+                    "{}; delete it, or set the topology to passive to use it as it is",
+                    why.detail
+                ),
                 ..why
             });
         }

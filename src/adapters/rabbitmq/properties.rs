@@ -89,7 +89,8 @@ mod tests {
             std::fs::write(path, &shown).unwrap();
         }
         assert_eq!(shown, std::fs::read_to_string(path).unwrap(), "consumers see it: BLESS=1 records it");
-        let others = (properties.timestamp(), properties.expiration(), properties.reply_to(), properties.user_id());
+        let others =
+            (properties.timestamp(), properties.expiration(), properties.reply_to(), properties.user_id());
         assert_eq!(others, (&None, &None, &None, &None));
     }
 

@@ -1,11 +1,10 @@
-//! Exchanges, queues and bindings as data: declared by us, checked only, or given to the broker as definitions.
+//! Exchanges, queues and bindings as data: declared by us, or checked only because an operator declared them.
 
 use std::collections::BTreeMap;
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, ExchangeKind};
-use serde_json::{Value, json};
 
 use super::connection::{Link, Trouble, short};
 
@@ -77,7 +76,12 @@ impl Topology {
     ///
     /// [`Trouble`] with code 406 when something exists with other settings, 404 when it is to be there and is not, 403
     /// when the user may not.
-    pub(super) async fn ensure(&self, link: &Link, channel: &Channel, mode: TopologyMode) -> Result<(), Trouble> {
+    pub(super) async fn ensure(
+        &self,
+        link: &Link,
+        channel: &Channel,
+        mode: TopologyMode,
+    ) -> Result<(), Trouble> {
         for exchange in &self.exchanges {
             exchange.ensure(link, channel, mode).await?;
         }
@@ -94,27 +98,6 @@ impl Topology {
         }
         Ok(())
     }
-
-    /// The parts of a definitions file, for virtual host `vhost`.
-    fn definitions(&self, vhost: &str) -> [Vec<Value>; 3] {
-        [
-            self.exchanges.iter().map(|exchange| exchange.definition(vhost)).collect(),
-            self.queues.iter().map(|queue| queue.definition(vhost)).collect(),
-            self.bindings.iter().map(|binding| binding.definition(vhost)).collect(),
-        ]
-    }
-}
-
-/// What `rabbitmqctl import_definitions` and the setting `load_definitions` read: no users, no permissions.
-pub(super) fn definitions(topologies: &[Topology], vhost: &str) -> Value {
-    let mut parts: [Vec<Value>; 3] = Default::default();
-    for topology in topologies {
-        for (part, more) in parts.iter_mut().zip(topology.definitions(vhost)) {
-            part.extend(more);
-        }
-    }
-    let [exchanges, queues, bindings] = parts;
-    json!({ "vhosts": [{ "name": vhost }], "exchanges": exchanges, "queues": queues, "bindings": bindings })
 }
 
 impl Exchange {
@@ -132,19 +115,8 @@ impl Exchange {
         link.within(&format!("exchange {}", self.name), declared).await
     }
 
-    fn arguments(&self) -> BTreeMap<&'static str, Argument> {
+    pub(super) fn arguments(&self) -> BTreeMap<&'static str, Argument> {
         self.alternate.iter().map(|name| ("alternate-exchange", Argument::Text(name.clone()))).collect()
-    }
-
-    fn definition(&self, vhost: &str) -> Value {
-        let kind = match self.kind {
-            Kind::Topic => "topic",
-            Kind::Fanout => "fanout",
-        };
-        json!({
-            "name": self.name, "vhost": vhost, "type": kind, "durable": true, "auto_delete": false, "internal": false,
-            "arguments": object(&self.arguments()),
-        })
     }
 }
 
@@ -159,17 +131,10 @@ impl Queue {
         link.within(&format!("queue {}", self.name), declared).await.map(drop)
     }
 
-    fn arguments(&self) -> BTreeMap<&'static str, Argument> {
+    pub(super) fn arguments(&self) -> BTreeMap<&'static str, Argument> {
         let mut arguments = self.arguments.clone();
         arguments.insert("x-queue-type", Argument::Text("quorum".to_owned()));
         arguments
-    }
-
-    fn definition(&self, vhost: &str) -> Value {
-        json!({
-            "name": self.name, "vhost": vhost, "durable": true, "auto_delete": false,
-            "arguments": object(&self.arguments()),
-        })
     }
 }
 
@@ -184,13 +149,6 @@ impl Binding {
         );
         link.within(&format!("binding of {} to {}", self.queue, self.exchange), bound).await
     }
-
-    fn definition(&self, vhost: &str) -> Value {
-        json!({
-            "source": self.exchange, "vhost": vhost, "destination": self.queue, "destination_type": "queue",
-            "routing_key": self.routing_key, "arguments": {},
-        })
-    }
 }
 
 fn table(arguments: BTreeMap<&'static str, Argument>) -> FieldTable {
@@ -204,16 +162,4 @@ fn table(arguments: BTreeMap<&'static str, Argument>) -> FieldTable {
         table.insert(name.into(), value);
     }
     table
-}
-
-fn object(arguments: &BTreeMap<&'static str, Argument>) -> Value {
-    let entry = |(name, value): (&&str, &Argument)| {
-        let value = match value {
-            Argument::Text(text) => json!(text),
-            Argument::Number(number) => json!(number),
-            Argument::Flag(flag) => json!(flag),
-        };
-        ((*name).to_owned(), value)
-    };
-    Value::Object(arguments.iter().map(entry).collect())
 }

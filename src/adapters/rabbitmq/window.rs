@@ -86,7 +86,8 @@ impl<'a> Window<'a> {
     /// [`Stopped`]. The channel must not be used again: confirms of what was sent may still come.
     pub(super) async fn publish(lane: Lane<'a>, messages: &'a [OutputMessage]) -> Result<(), Stopped> {
         let unblocked_at = Instant::now();
-        let mut window = Self { lane, messages, sent: 0, in_flight: VecDeque::new(), bad: None, unblocked_at };
+        let mut window =
+            Self { lane, messages, sent: 0, in_flight: VecDeque::new(), bad: None, unblocked_at };
         loop {
             window.fill();
             let Some(mut oldest) = window.in_flight.pop_front() else { break };
@@ -158,7 +159,10 @@ impl<'a> Window<'a> {
                 if let Some(returned) = returned {
                     self.note_returned(&returned);
                 }
-                self.note_bad(index, Trouble::new("refused by the broker (nack): a queue is full or failing"));
+                self.note_bad(
+                    index,
+                    Trouble::new("refused by the broker (nack): a queue is full or failing"),
+                );
             }
             Confirmation::NotRequested => {
                 self.note_bad(index, Trouble::new("the channel gives no confirms"));

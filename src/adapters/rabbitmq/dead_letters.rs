@@ -1,0 +1,121 @@
+//! Copies of what is no receipt, in the dead-letter queue beside what the broker put there, for people to look at.
+//!
+//! The record is the quarantine of the receipt log, so a copy that fails is only logged. Copies go over a connection of
+//! their own: a broker short of memory stops reading from connections that publish, and that must not hold up
+//! acknowledgements.
+
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, Channel, Confirmation};
+use orchestrator_kernel::ports::source::{ItemFate, RawItem};
+use tokio::time::{Instant, timeout};
+
+use super::connection::{Link, RabbitEndpoint, Trouble, short};
+
+/// Longest that the copies of one batch may take; its acknowledgement waits that long.
+const COPY_MAX: Duration = Duration::from_secs(2);
+/// After a failure nothing is copied for so long.
+const PAUSE: Duration = Duration::from_secs(10);
+/// Bytes of a header; longer reasons are cut.
+const REASON_BYTES_MAX: usize = 1024;
+
+/// The way to the dead-letter exchange.
+pub(super) struct DeadLetters {
+    endpoint: RabbitEndpoint,
+    source: String,
+    exchange: String,
+    open: Option<(Channel, Link)>,
+    paused_until: Option<Instant>,
+}
+
+impl DeadLetters {
+    /// Connects when there is the first copy.
+    pub(super) fn new(endpoint: RabbitEndpoint, source: &str, exchange: String) -> Self {
+        Self { endpoint, source: source.to_owned(), exchange, open: None, paused_until: None }
+    }
+
+    /// Publishes a copy of every item that was quarantined.
+    pub(super) async fn copy(&mut self, items: &[RawItem], fates: &[ItemFate]) {
+        let bad: Vec<(&RawItem, &str)> = items.iter().zip(fates).filter_map(quarantined).collect();
+        if bad.is_empty() || self.paused_until.is_some_and(|until| Instant::now() < until) {
+            return;
+        }
+        // Taken: whatever fails, the channel is not used again.
+        let open = self.open.take();
+        let copied = match timeout(COPY_MAX, self.publish(open, &bad)).await {
+            Ok(copied) => copied,
+            Err(_) => Err(Trouble::new(format!("no confirm within {COPY_MAX:?}"))),
+        };
+        match copied {
+            Ok(open) => self.open = Some(open),
+            Err(why) => {
+                self.paused_until = Some(Instant::now() + PAUSE);
+                tracing::warn!(
+                    source = self.source, exchange = self.exchange, error_detail = %why, items = bad.len(),
+                    domain = "ingest", "quarantined items not copied to the dead-letter exchange"
+                );
+            }
+        }
+    }
+
+    async fn publish(
+        &self,
+        open: Option<(Channel, Link)>,
+        bad: &[(&RawItem, &str)],
+    ) -> Result<(Channel, Link), Trouble> {
+        let (channel, link) = match open.filter(|(channel, _)| channel.status().connected()) {
+            Some(open) => open,
+            None => {
+                let link = Link::open(&self.endpoint, &format!("{} dead letters", self.source)).await?;
+                let channel = link.channel().await?;
+                let confirms = channel.confirm_select(ConfirmSelectOptions::default());
+                link.within("asking for confirms", confirms).await?;
+                (channel, link)
+            }
+        };
+        let exchange = short(&self.exchange)?;
+        let confirms = bad.iter().map(|(item, reason)| {
+            let (channel, exchange) = (&channel, exchange.clone());
+            async move {
+                let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+                let properties = self.properties(item, reason);
+                channel.basic_publish(exchange, "".into(), options, &item.bytes, properties).await?.await
+            }
+        });
+        for confirmation in try_join_all(confirms).await.map_err(Trouble::from)? {
+            match confirmation {
+                Confirmation::Ack(None) => {}
+                Confirmation::Ack(Some(_)) => return Err(Trouble::new("returned: no queue is bound")),
+                Confirmation::Nack(_) => return Err(Trouble::new("refused (nack): the queue is full")),
+                Confirmation::NotRequested => return Err(Trouble::new("the channel gives no confirms")),
+            }
+        }
+        Ok((channel, link))
+    }
+
+    fn properties(&self, item: &RawItem, reason: &str) -> BasicProperties {
+        let end = reason.floor_char_boundary(REASON_BYTES_MAX);
+        let mut headers = FieldTable::default();
+        let text = |value: &str| AMQPValue::LongString(value.into());
+        headers.insert("x-orchestrator-reason".into(), text(reason.get(..end).unwrap_or(reason)));
+        headers.insert("x-orchestrator-source".into(), text(&self.source));
+        if let Some(size) = item.oversized {
+            let size = i64::try_from(size).unwrap_or(i64::MAX);
+            headers.insert("x-orchestrator-size".into(), AMQPValue::LongLongInt(size));
+        }
+        BasicProperties::default()
+            .with_delivery_mode(2)
+            .with_app_id("orchestrator".into())
+            .with_headers(headers)
+    }
+}
+
+fn quarantined<'a>((item, fate): (&'a RawItem, &'a ItemFate)) -> Option<(&'a RawItem, &'a str)> {
+    match fate {
+        ItemFate::Quarantined(reason) => Some((item, reason)),
+        ItemFate::Appended | ItemFate::Duplicate => None,
+    }
+}

@@ -1,0 +1,65 @@
+//! What we need on the broker as the definitions that an operator imports: `ops/rabbitmq/definitions.json`.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::fan_out::RabbitFanOutOptions;
+use super::source::RabbitSourceOptions;
+use super::topology::{Argument, Binding, Exchange, Kind, Queue, Topology};
+
+const VHOST: &str = "/";
+
+#[test]
+fn the_definitions_for_operators_are_what_the_code_declares() {
+    let needs = [RabbitSourceOptions::default().needs(), RabbitFanOutOptions::default().needs()];
+
+    let shown = format!("{:#}\n", definitions(&needs));
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/ops/rabbitmq/definitions.json");
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(path, &shown).unwrap();
+    }
+    assert_eq!(shown, std::fs::read_to_string(path).unwrap(), "BLESS=1 records it");
+}
+
+/// What `rabbitmqctl import_definitions` and the setting `load_definitions` read: no users, no permissions.
+fn definitions(needs: &[Topology]) -> Value {
+    let exchanges: Vec<Value> = needs.iter().flat_map(|needs| &needs.exchanges).map(exchange).collect();
+    let queues: Vec<Value> = needs.iter().flat_map(|needs| &needs.queues).map(queue).collect();
+    let bindings: Vec<Value> = needs.iter().flat_map(|needs| &needs.bindings).map(binding).collect();
+    json!({ "vhosts": [{ "name": VHOST }], "exchanges": exchanges, "queues": queues, "bindings": bindings })
+}
+
+fn exchange(exchange: &Exchange) -> Value {
+    let kind = match exchange.kind {
+        Kind::Topic => "topic",
+        Kind::Fanout => "fanout",
+    };
+    json!({
+        "name": exchange.name, "vhost": VHOST, "type": kind, "durable": true, "auto_delete": false, "internal": false,
+        "arguments": object(&exchange.arguments()),
+    })
+}
+
+fn queue(queue: &Queue) -> Value {
+    json!({
+        "name": queue.name, "vhost": VHOST, "durable": true, "auto_delete": false,
+        "arguments": object(&queue.arguments()),
+    })
+}
+
+fn binding(binding: &Binding) -> Value {
+    json!({
+        "source": binding.exchange, "vhost": VHOST, "destination": binding.queue, "destination_type": "queue",
+        "routing_key": binding.routing_key, "arguments": {},
+    })
+}
+
+fn object(arguments: &BTreeMap<&'static str, Argument>) -> Value {
+    let shown = |value: &Argument| match value {
+        Argument::Text(text) => json!(text),
+        Argument::Number(number) => json!(number),
+        Argument::Flag(flag) => json!(flag),
+    };
+    Value::Object(arguments.iter().map(|(name, value)| ((*name).to_owned(), shown(value))).collect())
+}

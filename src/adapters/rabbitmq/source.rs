@@ -1,0 +1,340 @@
+//! Receipts from a quorum queue: acknowledged only after they are durable in the receipt log (LOG-2).
+//!
+//! ```text
+//! market.raw (topic) ──#──▶ orchestrator.receipts (quorum queue) ──prefetch──▶ batches ──▶ ingest
+//!                              │ delivered too often                   ack ◀── durable ──┘
+//!                              └─▶ orchestrator.receipts.dead (fanout and queue) ◀── copies of what is no receipt
+//! ```
+//!
+//! An acknowledgement covers every message up to its tag, so it is given only when all of them are durable. One that is
+//! lost with the connection makes its messages come again: then they are receipts once more, because the queue numbers
+//! nothing and upstream duplicates are kept. Receipts that a producer numbers come over HTTP: there the log can answer
+//! a gap, here it could only be met by reading the same messages for ever.
+//!
+//! Every delivery that is not acknowledged counts against the queue's delivery limit, and so does each end of this
+//! process with messages in hand: a message is dead only after that many.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
+use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Consumer};
+use orchestrator_kernel::contracts::quarantine::KEPT_BYTES_MAX;
+use orchestrator_kernel::ids::Origin;
+use orchestrator_kernel::ports::source::{
+    RawItem, ResumeAt, Settlement, Source, SourceBatch, SourceError, SourceFactory,
+};
+use orchestrator_kernel::ports::unsettled::{Turn, Unsettled};
+
+use super::connection::{Link, RabbitEndpoint, Trouble, short};
+use super::dead_letters::DeadLetters;
+use super::topology::{Argument, Binding, Exchange, Kind, Queue, Topology, TopologyMode};
+
+/// Messages that the queue of dead ones holds; then dead ones stay where they are.
+const DEAD_MESSAGES_MAX: i64 = 100_000;
+
+/// Which queue is read, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RabbitSourceOptions {
+    /// Name from the configuration; the origin of its receipts and the consumer's tag.
+    pub name: String,
+    /// The topic exchange that producers publish to.
+    pub exchange: String,
+    /// The quorum queue that is bound to it. With `.dead` behind it: the dead-letter exchange and its queue.
+    pub queue: String,
+    /// Messages that the broker hands over before it waits for acknowledgements, at least 1. With the size of a message
+    /// this bounds memory; the broker's `max_message_size` bounds that.
+    pub prefetch: u16,
+    /// Deliveries of one message after which it is dead.
+    pub delivery_limit: u32,
+    /// Whether only one consumer at a time gets messages, so that their order holds over several orchestrators.
+    pub single_active_consumer: bool,
+    /// Larger gets messages first; the broker's default is 0.
+    pub priority: Option<i32>,
+    /// Messages of a batch, at least 1.
+    pub batch_max: usize,
+    /// Bytes of a batch; the message that reaches it is its last.
+    pub batch_bytes_max: usize,
+    /// Batches that ingest may hold unsettled, at least 1.
+    pub unsettled_batches_max: usize,
+    /// Largest receipt in bytes. Of a larger message only the beginning is kept, and it goes to the quarantine.
+    pub receipt_bytes_max: usize,
+    /// Who declares exchanges and queues.
+    pub topology: TopologyMode,
+}
+
+impl Default for RabbitSourceOptions {
+    /// `orchestrator.receipts` on `market.raw`, prefetch 4096, batches of 1024 or 8 MiB, 8 of them unsettled, receipts
+    /// of 1 MiB, 100 deliveries.
+    fn default() -> Self {
+        Self {
+            name: "rabbitmq".to_owned(),
+            exchange: "market.raw".to_owned(),
+            queue: "orchestrator.receipts".to_owned(),
+            prefetch: 4096,
+            delivery_limit: 100,
+            single_active_consumer: false,
+            priority: None,
+            batch_max: 1024,
+            batch_bytes_max: 8 << 20,
+            unsettled_batches_max: 8,
+            receipt_bytes_max: 1 << 20,
+            topology: TopologyMode::Declare,
+        }
+    }
+}
+
+impl RabbitSourceOptions {
+    /// Dead messages go there.
+    fn dead(&self) -> String {
+        format!("{}.dead", self.queue)
+    }
+
+    /// What has to be on the broker. What takes the dead comes first.
+    ///
+    /// The strategy `at-least-once` moves a dead message only after the other queue has it; the broker demands that
+    /// both queues refuse publishers instead of dropping when they are full.
+    pub(super) fn needs(&self) -> Topology {
+        let text = |text: &str| Argument::Text(text.to_owned());
+        let refuse = ("x-overflow", text("reject-publish"));
+        let mut arguments = BTreeMap::from([
+            ("x-delivery-limit", Argument::Number(self.delivery_limit.into())),
+            ("x-dead-letter-exchange", text(&self.dead())),
+            ("x-dead-letter-strategy", text("at-least-once")),
+            refuse.clone(),
+        ]);
+        if self.single_active_consumer {
+            arguments.insert("x-single-active-consumer", Argument::Flag(true));
+        }
+        let dead_arguments = BTreeMap::from([("x-max-length", Argument::Number(DEAD_MESSAGES_MAX)), refuse]);
+        let binding = |exchange: &str, queue: &str, key: &str| Binding {
+            exchange: exchange.to_owned(),
+            queue: queue.to_owned(),
+            routing_key: key.to_owned(),
+        };
+        Topology {
+            exchanges: vec![
+                Exchange { name: self.dead(), kind: Kind::Fanout, alternate: None },
+                Exchange { name: self.exchange.clone(), kind: Kind::Topic, alternate: None },
+            ],
+            queues: vec![
+                Queue { name: self.dead(), arguments: dead_arguments },
+                Queue { name: self.queue.clone(), arguments },
+            ],
+            bindings: vec![
+                binding(&self.dead(), &self.dead(), ""),
+                binding(&self.exchange, &self.queue, "#"),
+            ],
+        }
+    }
+}
+
+/// Opens the source.
+#[derive(Clone, Debug)]
+pub struct RabbitSourceFactory {
+    endpoint: RabbitEndpoint,
+    options: RabbitSourceOptions,
+}
+
+impl RabbitSourceFactory {
+    /// Does not connect yet.
+    #[must_use]
+    pub const fn new(endpoint: RabbitEndpoint, options: RabbitSourceOptions) -> Self {
+        Self { endpoint, options }
+    }
+
+    /// Connects and subscribes.
+    async fn subscribe(&self) -> Result<(Link, Channel, Consumer), Trouble> {
+        let options = &self.options;
+        let link = Link::open(&self.endpoint, &options.name).await?;
+        let channel = link.channel().await?;
+        options.needs().ensure(&link, &channel, options.topology).await?;
+        let qos = channel.basic_qos(options.prefetch.max(1), BasicQosOptions::default());
+        link.within("setting the prefetch", qos).await?;
+        let mut arguments = FieldTable::default();
+        if let Some(priority) = options.priority {
+            arguments.insert("x-priority".into(), AMQPValue::LongInt(priority));
+        }
+        let (queue, tag) = (short(&options.queue)?, short(&options.name)?);
+        let consuming = channel.basic_consume(queue, tag, BasicConsumeOptions::default(), arguments);
+        let consumer = link.within(&format!("consuming {}", options.queue), consuming).await?;
+        Ok((link, channel, consumer))
+    }
+}
+
+#[async_trait]
+impl SourceFactory for RabbitSourceFactory {
+    fn name(&self) -> &str {
+        &self.options.name
+    }
+
+    /// Subscribes to the queue. Where to resume is known to the queue alone.
+    async fn open(&self, _: ResumeAt) -> Result<Box<dyn Source>, SourceError> {
+        let options = &self.options;
+        let (link, channel, consumer) = self.subscribe().await.map_err(|why| match why.code {
+            Some(406) => SourceError::Fatal {
+                detail: format!(
+                    "{why}; delete it when its messages are not needed, or set the topology to passive to use it as it is"
+                ),
+            },
+            Some(_) | None => SourceError::Lost { detail: why.to_string() },
+        })?;
+        Ok(Box::new(RabbitSource {
+            unsettled: Unsettled::new(Origin::from(options.name.as_str()), options.unsettled_batches_max),
+            open: VecDeque::new(),
+            ended: None,
+            dead_letters: DeadLetters::new(self.endpoint.clone(), &options.name, options.dead()),
+            options: options.clone(),
+            consumer,
+            channel,
+            link,
+        }))
+    }
+}
+
+/// A subscription. Dropping it gives back to the queue what is not acknowledged.
+struct RabbitSource {
+    options: RabbitSourceOptions,
+    unsettled: Unsettled,
+    /// Batches in the order of their tags, from the oldest that is not acknowledged.
+    open: VecDeque<OpenBatch>,
+    /// Why no more messages come, once the last one is handed over.
+    ended: Option<Trouble>,
+    dead_letters: DeadLetters,
+    // Dropped in this order: the connection goes last.
+    consumer: Consumer,
+    channel: Channel,
+    link: Link,
+}
+
+struct OpenBatch {
+    /// As ingest knows it now; a batch that is handed over again has a new name.
+    id: u64,
+    last_tag: u64,
+    items: Vec<RawItem>,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    InFlight,
+    Refused,
+    Durable,
+}
+
+impl RabbitSource {
+    /// Adds what has come to `items`, without waiting; tells the last tag.
+    fn gather(&mut self, first: Delivery) -> (Vec<RawItem>, u64) {
+        let mut last_tag = first.delivery_tag;
+        let mut bytes = first.data.len();
+        let mut items = vec![self.item(first.data)];
+        while items.len() < self.options.batch_max && bytes < self.options.batch_bytes_max {
+            match self.consumer.next().now_or_never() {
+                None => break,
+                Some(Some(Ok(delivery))) => {
+                    last_tag = delivery.delivery_tag;
+                    bytes += delivery.data.len();
+                    items.push(self.item(delivery.data));
+                }
+                Some(Some(Err(error))) => {
+                    self.ended = Some(error.into());
+                    break;
+                }
+                Some(None) => {
+                    self.ended = Some(self.cancelled());
+                    break;
+                }
+            }
+        }
+        (items, last_tag)
+    }
+
+    fn item(&self, body: Vec<u8>) -> RawItem {
+        if body.len() <= self.options.receipt_bytes_max {
+            return RawItem { position: None, bytes: body.into(), oversized: None };
+        }
+        let beginning = body.get(..KEPT_BYTES_MAX).unwrap_or(&body);
+        let bytes = Bytes::copy_from_slice(beginning);
+        RawItem { position: None, bytes, oversized: Some(body.len() as u64) }
+    }
+
+    fn cancelled(&self) -> Trouble {
+        Trouble::new(format!(
+            "the broker cancelled the consumer of queue {}: the queue was deleted, or its leader is gone",
+            self.options.queue
+        ))
+    }
+
+    /// The refused batch that comes first: they are handed over again in the order of their tags.
+    fn note_again(&mut self, id: u64) {
+        if let Some(open) = self.open.iter_mut().find(|open| open.state == State::Refused) {
+            open.id = id;
+            open.state = State::InFlight;
+        }
+    }
+
+    /// Acknowledges the batches at the front that are durable.
+    async fn acknowledge(&mut self) -> Result<(), SourceError> {
+        let mut tag = None;
+        while self.open.front().is_some_and(|open| open.state == State::Durable) {
+            tag = self.open.pop_front().map(|open| open.last_tag);
+        }
+        let Some(tag) = tag else { return Ok(()) };
+        let sent = self.channel.basic_ack(tag, BasicAckOptions { multiple: true });
+        self.link.within("acknowledging", sent).await.map_err(lost)
+    }
+}
+
+#[async_trait]
+impl Source for RabbitSource {
+    async fn next(&mut self) -> Result<Option<SourceBatch>, SourceError> {
+        match self.unsettled.turn() {
+            Turn::Again(batch) => {
+                self.note_again(batch.id);
+                return Ok(Some(batch));
+            }
+            // A settlement needs `self` too, so it always comes after this future was dropped.
+            Turn::Wait => return std::future::pending().await,
+            Turn::Fresh => {}
+        }
+        if let Some(why) = &self.ended {
+            return Err(lost(why.clone()));
+        }
+        let first = match self.consumer.next().await {
+            Some(Ok(delivery)) => delivery,
+            Some(Err(error)) => return Err(lost(error.into())),
+            None => return Err(lost(self.cancelled())),
+        };
+        // From here on nothing waits, so nothing that was taken can be lost.
+        let (items, last_tag) = self.gather(first);
+        let batch = self.unsettled.hand_over(items);
+        let items = batch.items.clone();
+        self.open.push_back(OpenBatch { id: batch.id, last_tag, items, state: State::InFlight });
+        Ok(Some(batch))
+    }
+
+    async fn settle(&mut self, id: u64, settlement: Settlement) -> Result<(), SourceError> {
+        self.unsettled.settle(id, &settlement)?;
+        let Some(open) = self.open.iter_mut().find(|open| open.id == id) else { return Ok(()) };
+        match settlement {
+            Settlement::Refused { .. } | Settlement::Gap { .. } => {
+                open.state = State::Refused;
+                Ok(())
+            }
+            Settlement::Durable(fates) => {
+                open.state = State::Durable;
+                let items = std::mem::take(&mut open.items);
+                self.dead_letters.copy(&items, &fates).await;
+                self.acknowledge().await
+            }
+        }
+    }
+}
+
+fn lost(why: Trouble) -> SourceError {
+    SourceError::Lost { detail: why.detail }
+}
