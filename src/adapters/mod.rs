@@ -4,6 +4,7 @@ pub mod capture;
 pub mod clock;
 pub mod demo;
 pub mod embedded;
+pub mod http_engine;
 pub mod http_source;
 pub mod process;
 pub mod rabbitmq;

@@ -15,6 +15,8 @@ pub mod positions;
 pub mod round;
 pub mod run;
 
+pub mod engine_wire;
+
 pub mod replay;
 
 pub mod error;

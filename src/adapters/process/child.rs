@@ -5,6 +5,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use orchestrator_kernel::engine_wire::{Hello, OutOfStep, PROTOCOL};
 use orchestrator_kernel::ports::engine::EngineIdentity;
 use rustix::process::{
     Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, kill_process_group, prlimit, waitid,
@@ -15,7 +16,6 @@ use tokio::time::{sleep, timeout};
 
 use super::lines::{LineError, LineReader};
 use super::options::{EngineStartError, ProcessEngineOptions};
-use super::protocol::{Hello, PROTOCOL};
 use super::stderr::StderrLog;
 
 /// How long a process whose pipe broke may take to be gone by itself, so that its own exit status can be told.
@@ -37,8 +37,8 @@ pub(super) enum Broken {
     TooLong,
     /// It wrote though nothing was asked, so its next line could not be told from an answer.
     Unasked,
-    /// A line that is no answer, or the answer to something else.
-    OutOfStep(String),
+    /// Something that is no answer, or the answer to something else.
+    OutOfStep(OutOfStep),
     /// No answer before the deadline.
     Deadline,
     /// The pool is shutting down and the grace of the call is over.

@@ -12,7 +12,6 @@ mod child;
 mod lines;
 mod options;
 mod pool;
-mod protocol;
 mod stderr;
 #[cfg(test)]
 mod tests;

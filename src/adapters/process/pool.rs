@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
+use orchestrator_kernel::engine_wire::RequestBody;
 use orchestrator_kernel::error::ErrorKind;
 use orchestrator_kernel::ids::Symbol;
 use orchestrator_kernel::ports::engine::{Engine, EngineAnswer, EngineCall, EngineError, EngineIdentity};
@@ -15,7 +16,6 @@ use tokio_util::task::TaskTracker;
 
 use super::child::WorkerProcess;
 use super::options::{EngineStartError, ProcessEngineOptions};
-use super::protocol::RequestBody;
 use super::worker::{Job, Worker};
 
 /// Calls that are queued at one worker; further callers wait for room, first come, first served.

@@ -251,7 +251,7 @@ async fn a_broken_worker_fails_its_call_with_the_reason_and_is_replaced() {
     let cases = [
         ("exit", "the engine exited with status 3"),
         ("signal", "the engine was killed by signal 11"),
-        ("garbage", "the engine wrote a line that is no answer"),
+        ("garbage", "the engine wrote something that is no answer"),
         ("wrong_id", "the engine wrote answer"),
         ("oversize", "the engine wrote a line of more than 100000 bytes"),
         ("endless", "the engine wrote a line of more than 100000 bytes"),

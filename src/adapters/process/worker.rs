@@ -4,6 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use orchestrator_kernel::engine_wire::{RequestBody, read_answer};
 use orchestrator_kernel::error::{ErrorKind, bounded_detail};
 use orchestrator_kernel::ids::EngineMode;
 use orchestrator_kernel::ports::engine::{EngineAnswer, EngineError, EngineIdentity};
@@ -13,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::child::{Broken, WorkerProcess};
 use super::options::{EngineStartError, ProcessEngineOptions};
-use super::protocol::{OutOfStep, RequestBody, read_answer};
 
 /// One call on its way to a worker.
 pub(super) struct Job {
@@ -152,12 +152,7 @@ impl Worker {
             () = sleep(self.options.deadline) => return Err(Broken::Deadline),
             () = grace_over => return Err(Broken::ShuttingDown),
         };
-        read_answer(&line, self.request_id, job.mode).map_err(|error| {
-            Broken::OutOfStep(match error {
-                OutOfStep::NotAnAnswer { detail } => format!("a line that is no answer ({detail})"),
-                OutOfStep::WrongId { expected, found } => format!("answer {found} to request {expected}"),
-            })
-        })
+        read_answer(&line, self.request_id, job.mode).map_err(Broken::OutOfStep)
     }
 
     /// Ends a broken process and answers the call that was in flight.

@@ -1,4 +1,4 @@
-//! Protocol 1 of the engine workers: one JSON object a line, requests on stdin, answers on stdout.
+//! Protocol 1 of the engines, whatever carries it: one JSON object a request, one an answer.
 //!
 //! ```text
 //! hello    {"engine":{"code_hash":"…","name":"…","version":"…"},"protocol":1}
@@ -9,32 +9,43 @@
 //!          {"error_detail":"…","error_kind":"engine_failure","id":1,"ok":false}
 //! ```
 //!
-//! Unknown fields of answers are ignored, so that a newer worker can say more.
+//! | carrier | hello | request | answer |
+//! |---|---|---|---|
+//! | a worker's pipes | its first line | a line on stdin | a line on stdout |
+//! | HTTP | its members in every answer | the body of a POST | the body of a response 200 |
+//!
+//! Unknown fields of answers are ignored, so that a newer engine can say more.
 
 use std::borrow::Cow;
 
-use orchestrator_kernel::error::{ErrorKind, bounded_detail};
-use orchestrator_kernel::ids::EngineMode;
-use orchestrator_kernel::json;
-use orchestrator_kernel::ports::engine::{EngineAnswer, EngineCall, EngineError, EngineIdentity};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// The protocol that this build speaks.
-pub(super) const PROTOCOL: u64 = 1;
+use crate::error::{ErrorKind, bounded_detail};
+use crate::ids::EngineMode;
+use crate::json;
+use crate::ports::engine::{EngineAnswer, EngineCall, EngineError, EngineIdentity};
 
-/// A worker's first line.
-#[derive(Deserialize)]
-pub(super) struct Hello {
-    pub(super) protocol: u64,
-    pub(super) engine: EngineIdentity,
+/// The protocol that this build speaks.
+pub const PROTOCOL: u64 = 1;
+
+/// How an engine introduces itself. Unknown members are ignored, so an answer that holds these two can be read as one.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Hello {
+    /// The protocol that it speaks.
+    pub protocol: u64,
+    /// Who it is.
+    pub engine: EngineIdentity,
 }
 
-/// A request without its beginning, the id: that is the worker's to give.
-pub(super) struct RequestBody(String);
+/// A request without its beginning, the id: that is the carrier's to give.
+#[derive(Debug)]
+pub struct RequestBody(String);
 
 impl RequestBody {
-    pub(super) fn new(call: &EngineCall, hysteresis_config: &str) -> Self {
+    /// The request for `call`; `hysteresis_config` is the canonical text of one JSON object.
+    #[must_use]
+    pub fn new(call: &EngineCall, hysteresis_config: &str) -> Self {
         let symbol = serde_json::Value::from(call.symbol.as_str());
         let timestamp_ms = call.engine_timestamp_ms;
         let inputs = on_one_line(&call.inputs);
@@ -51,8 +62,8 @@ impl RequestBody {
         })
     }
 
-    /// Writes the whole line with its end.
-    pub(super) fn write_line(&self, id: u64, line: &mut Vec<u8>) {
+    /// Writes the whole line with its end into `line`, whose content is replaced.
+    pub fn write_line(&self, id: u64, line: &mut Vec<u8>) {
         line.clear();
         line.extend_from_slice(format!(r#"{{"id":{id},"#).as_bytes());
         line.extend_from_slice(self.0.as_bytes());
@@ -69,13 +80,24 @@ fn on_one_line(json: &str) -> Cow<'_, str> {
     }
 }
 
-/// Why a line is no answer to the request: worker and orchestrator are out of step, the worker has to go.
-#[derive(Debug)]
-pub(super) enum OutOfStep {
+/// Why something is no answer to the request: engine and orchestrator are out of step, and a worker has to go. Completes
+/// "the engine wrote".
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OutOfStep {
     /// Not an answer at all.
-    NotAnAnswer { detail: String },
+    #[error("something that is no answer ({detail})")]
+    NotAnAnswer {
+        /// What it lacks.
+        detail: String,
+    },
     /// An answer to something else.
-    WrongId { expected: u64, found: u64 },
+    #[error("answer {found} to request {expected}")]
+    WrongId {
+        /// The id of the request.
+        expected: u64,
+        /// The id in the answer.
+        found: u64,
+    },
 }
 
 #[derive(Deserialize)]
@@ -94,10 +116,14 @@ struct Answer<'a> {
     error_detail: Option<Cow<'a, str>>,
 }
 
-/// Reads the answer to request `id`. The inner result is the engine's; the outer one says whether the worker can go on.
+/// Reads the answer to request `id`. The inner result is the engine's; the outer one says whether it was an answer.
 ///
-/// Details never name the worker or its process: outputs must not depend on the number of workers (REP-2).
-pub(super) fn read_answer(
+/// Details never name the worker, its process or its address: outputs must not depend on the number of workers (REP-2).
+///
+/// # Errors
+///
+/// [`OutOfStep`].
+pub fn read_answer(
     line: &[u8],
     id: u64,
     mode: EngineMode,
@@ -146,9 +172,8 @@ fn object(field: &str, value: Option<&RawValue>) -> Result<String, EngineError> 
 
 #[cfg(test)]
 mod tests {
-    use orchestrator_kernel::ids::{Symbol, TsMs};
-
     use super::*;
+    use crate::ids::{Symbol, TsMs};
 
     fn line_of(mode: EngineMode, inputs: &str, state: Option<&str>) -> String {
         let call = EngineCall {
