@@ -28,6 +28,7 @@ use crate::adapters::embedded::data_dir::{DataDir, DataDirError};
 use crate::adapters::embedded::fs::RealFs;
 use crate::adapters::embedded::log::{EmbeddedLog, LogOptions};
 use crate::adapters::embedded::ndjson::{NdjsonFile, NdjsonOptions};
+use crate::adapters::http_engine::{HttpEngine, HttpEngineError, HttpEngineOptions};
 use crate::adapters::http_source::{HttpIntake, HttpIntakeOptions, SubmitError};
 use crate::adapters::process::{EngineStartError, ProcessEngine, ProcessEngineOptions};
 use crate::api::{HttpLimits, Intake, TurnedAway};
@@ -93,6 +94,9 @@ pub enum WiringError {
     /// The engine.
     #[error(transparent)]
     Engine(#[from] EngineStartError),
+    /// The engine behind HTTP.
+    #[error(transparent)]
+    HttpEngine(#[from] HttpEngineError),
 }
 
 impl WiringError {
@@ -107,7 +111,7 @@ impl WiringError {
             | Self::Log(AcquireError::Io { .. })
             | Self::LogEnd(ReadError::Io(_))
             | Self::File { .. } => Exit::Io,
-            Self::Engine(_) => Exit::Unavailable,
+            Self::Engine(_) | Self::HttpEngine(_) => Exit::Unavailable,
         }
     }
 }
@@ -238,6 +242,7 @@ async fn engine(config: &EngineConfig) -> Result<(Arc<dyn Engine>, Option<Arc<Pr
             let workers = Arc::new(ProcessEngine::start(process_options(config)).await?);
             Ok((Arc::clone(&workers) as Arc<dyn Engine>, Some(workers)))
         }
+        EngineKind::Http => Ok((Arc::new(HttpEngine::new(http_engine_options(config))?), None)),
     }
 }
 
@@ -253,7 +258,6 @@ const fn demo_hysteresis(config: &HysteresisConfig) -> DemoHysteresis {
 
 fn process_options(config: &EngineConfig) -> ProcessEngineOptions {
     let process = &config.process;
-    let hysteresis = &config.hysteresis;
     ProcessEngineOptions {
         command: process.command.clone(),
         env: process.env.0.clone(),
@@ -264,18 +268,36 @@ fn process_options(config: &EngineConfig) -> ProcessEngineOptions {
         restart_wait_max: process.restart_wait_max,
         memory_max_bytes: Some(process.memory_max_bytes).filter(|bytes| *bytes > 0),
         output_bytes_max: usize::try_from(process.output_bytes_max).unwrap_or(usize::MAX),
-        hysteresis_config: serde_json::json!({
-            "decay_factor": hysteresis.decay_factor,
-            "min_confidence_floor": hysteresis.min_confidence_floor,
-            "min_confidence_for_flip": hysteresis.min_confidence_for_flip,
-            "min_persistence_updates": hysteresis.min_persistence_updates,
-            "update_interval_ms": hysteresis.update_interval_ms,
-        })
-        .to_string(),
+        hysteresis_config: hysteresis_json(&config.hysteresis),
         respawn_backoff_min: process.respawn.min,
         respawn_backoff_max: process.respawn.max,
         shutdown_grace: Duration::from_secs(1),
     }
+}
+
+fn http_engine_options(config: &EngineConfig) -> HttpEngineOptions {
+    let http = &config.http;
+    HttpEngineOptions {
+        url: http.url.expose().to_owned(),
+        token: http.token.expose().map(str::to_owned),
+        deadline: config.deadline,
+        connect_timeout: http.connect_timeout,
+        output_bytes_max: usize::try_from(http.output_bytes_max).unwrap_or(usize::MAX),
+        connections_max: http.connections_max,
+        hysteresis_config: hysteresis_json(&config.hysteresis),
+    }
+}
+
+/// The `config` of every hysteresis call.
+fn hysteresis_json(hysteresis: &HysteresisConfig) -> String {
+    let json = serde_json::json!({
+        "decay_factor": hysteresis.decay_factor,
+        "min_confidence_floor": hysteresis.min_confidence_floor,
+        "min_confidence_for_flip": hysteresis.min_confidence_for_flip,
+        "min_persistence_updates": hysteresis.min_persistence_updates,
+        "update_interval_ms": hysteresis.update_interval_ms,
+    });
+    json.to_string()
 }
 
 /// 0 in the configuration means as many as there are cores.
@@ -372,6 +394,8 @@ fn settings(config: &Config) -> Settings {
             // The pool keeps the deadline of a call from when it is written; before that a call may wait for its worker,
             // which may be hanging on another symbol's call or be started again.
             EngineKind::Process => config.engine.deadline * 2 + config.engine.process.restart_wait_max,
+            // The client keeps the deadline of a call from its turn on; before that it may wait for a connection.
+            EngineKind::Http => config.engine.deadline * 2,
         },
         batch: BatchLimits {
             records: config.buffer.batch_records_max,

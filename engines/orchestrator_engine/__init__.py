@@ -4,7 +4,9 @@
     def run(snapshot): ...
     serve(name="my-engine", version="1.0", run=run)
 
-The worker speaks JSON Lines on stdin and stdout; ``engines/README.md`` is the protocol's description.
+The worker speaks JSON Lines on stdin and stdout. ``orchestrator_engine.http.serve_http`` serves the same function
+behind HTTP; it is not imported here because a worker has to start fast, and the library's HTTP server takes 20 ms.
+``engines/README.md`` is the protocol's description.
 """
 
 from .errors import EngineError, HysteresisMonotonicityViolation, SnapshotBuildFailure

@@ -80,7 +80,7 @@ def converse(
         input=b"".join(line + b"\n" for line in lines),
         capture_output=True,
         timeout=DEADLINE_SECONDS,
-        env=_environment(env),
+        env=environment(env),
         check=False,
     )
     hello, *answers = done.stdout.split(b"\n")[:-1] or [b""]
@@ -96,7 +96,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=_environment(env),
+            env=environment(env),
         )
         self._lines: queue.Queue[bytes] = queue.Queue()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -132,5 +132,5 @@ class Worker:
         self._lines.put(b"")
 
 
-def _environment(extra: Mapping[str, str] | None) -> dict[str, str]:
+def environment(extra: Mapping[str, str] | None) -> dict[str, str]:
     return {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ENGINES), **(extra or {})}

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::forms::{Bytes, Count, OneOf, OptionalPath, Real, Text, Texts, Time, is_line};
 use super::retry;
+use super::secret::{HeaderSecret, Secret, SecretUrl, Url};
 use super::section::Section;
 
 /// Which provider answers.
@@ -21,6 +22,8 @@ pub enum EngineKind {
     Demo,
     /// Worker processes, see [`ProcessConfig`].
     Process,
+    /// An engine behind HTTP, see [`HttpEngineConfig`].
+    Http,
 }
 
 /// `[engine]`: the engine.
@@ -30,12 +33,14 @@ pub struct EngineConfig {
     pub kind: EngineKind,
     /// Which entry point: `truth` or `hysteresis`. Part of every `run_id`.
     pub mode: EngineMode,
-    /// Time of one call, 1ms to 10m. A worker that exceeds it is killed.
+    /// Time of one call, 1ms to 10m. A worker that exceeds it is killed, a connection closed.
     pub deadline: Duration,
     /// Calling again after a failure that another call can mend.
     pub retry: RetrySchedule,
     /// Options of `kind = "process"`.
     pub process: ProcessConfig,
+    /// Options of `kind = "http"`.
+    pub http: HttpEngineConfig,
     /// Options of `mode = "hysteresis"`.
     pub hysteresis: HysteresisConfig,
 }
@@ -61,6 +66,21 @@ pub struct ProcessConfig {
     pub respawn: RespawnConfig,
     /// The whole environment of a worker, apart from what the adapter itself passes on.
     pub env: WorkerEnv,
+}
+
+/// `[engine.http]`: the engine behind HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpEngineConfig {
+    /// Where calls are posted, `http` or `https`. Required for `kind = "http"`; without user and password.
+    pub url: SecretUrl,
+    /// Sent as `Authorization: Bearer …`.
+    pub token: Secret,
+    /// Time for a connection, 1ms to 10m; part of the call's deadline.
+    pub connect_timeout: Duration,
+    /// Connections, and so calls at a time, 1 to 1024.
+    pub connections_max: usize,
+    /// Longest answer, 1KiB to 256MiB.
+    pub output_bytes_max: u64,
 }
 
 /// `[engine.process.respawn]`: doubled from `min` to `max` until a good answer.
@@ -114,6 +134,7 @@ impl Default for EngineConfig {
                 max_elapsed: Duration::from_secs(10),
             },
             process: ProcessConfig::default(),
+            http: HttpEngineConfig::default(),
             hysteresis: HysteresisConfig::default(),
         }
     }
@@ -135,6 +156,18 @@ impl Default for ProcessConfig {
     }
 }
 
+impl Default for HttpEngineConfig {
+    fn default() -> Self {
+        Self {
+            url: SecretUrl::default(),
+            token: Secret::default(),
+            connect_timeout: Duration::from_secs(1),
+            connections_max: 16,
+            output_bytes_max: 1 << 20,
+        }
+    }
+}
+
 impl Default for HysteresisConfig {
     fn default() -> Self {
         Self {
@@ -150,7 +183,11 @@ impl Default for HysteresisConfig {
 impl EngineConfig {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let mut config = Self::default();
-        let kinds = OneOf(&[("demo", EngineKind::Demo), ("process", EngineKind::Process)]);
+        let kinds = OneOf(&[
+            ("demo", EngineKind::Demo),
+            ("process", EngineKind::Process),
+            ("http", EngineKind::Http),
+        ]);
         section.value("kind", &mut config.kind, &kinds);
         let modes = OneOf(&[("truth", EngineMode::Truth), ("hysteresis", EngineMode::Hysteresis)]);
         section.value("mode", &mut config.mode, &modes);
@@ -158,6 +195,7 @@ impl EngineConfig {
         section.value("deadline", &mut config.deadline, &deadline);
         section.section("retry", |section| retry::read(&mut config.retry, section));
         config.process = section.section("process", ProcessConfig::read);
+        config.http = section.section("http", HttpEngineConfig::read);
         config.hysteresis = section.section("hysteresis", HysteresisConfig::read);
         config
     }
@@ -184,6 +222,20 @@ impl ProcessConfig {
         config.env = section.section("env", |section| {
             WorkerEnv(section.hidden_texts(is_variable, &value).into_iter().collect())
         });
+        config
+    }
+}
+
+impl HttpEngineConfig {
+    fn read(section: &mut Section<'_>) -> Self {
+        let mut config = Self::default();
+        let url = Url { schemes: &["http", "https"], may_be_empty: true };
+        section.value("url", &mut config.url, &url);
+        section.value("token", &mut config.token, &HeaderSecret);
+        let timeout = Time(Duration::from_millis(1)..=Duration::from_secs(600));
+        section.value("connect_timeout", &mut config.connect_timeout, &timeout);
+        section.value("connections_max", &mut config.connections_max, &Count(1..=1024));
+        section.value("output_bytes_max", &mut config.output_bytes_max, &Bytes(1 << 10..=256 << 20));
         config
     }
 }

@@ -26,12 +26,14 @@ mod violation;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-pub use engine::{EngineConfig, EngineKind, HysteresisConfig, ProcessConfig, RespawnConfig, WorkerEnv};
+pub use engine::{
+    EngineConfig, EngineKind, HttpEngineConfig, HysteresisConfig, ProcessConfig, RespawnConfig, WorkerEnv,
+};
 pub use ingest::{BufferConfig, IngestConfig};
 pub use publish::{HttpConfig, PublishConfig};
 pub use retry::ReconnectConfig;
 pub use schedule::{ScheduleConfig, SymbolsConfig};
-pub use secret::SecretUrl;
+pub use secret::{Secret, SecretUrl};
 pub use section::Setting;
 pub use service::{ClockConfig, ClockMode, LogConfig, LogFormat, LogLevel, ServiceConfig};
 pub use show::render;

@@ -200,6 +200,18 @@ fn check_engine(config: &Config, report: &mut Report) {
         "is empty, and engine.kind is \"process\"".to_owned(),
         "program and arguments, for example [\"python3\", \"engines/standin_engine.py\"]",
     );
+    report.rule(
+        &["engine.http.url", "engine.kind"],
+        engine.kind != EngineKind::Http || !engine.http.url.is_empty(),
+        "is empty, and engine.kind is \"http\"".to_owned(),
+        "the address that calls are posted to, for example \"http://127.0.0.1:8090/\"",
+    );
+    report.rule(
+        &["engine.http.url"],
+        !engine.http.url.has_credentials(),
+        "holds a user or password".to_owned(),
+        "a URL without them, and engine.http.token",
+    );
 }
 
 fn check_publish(config: &Config, report: &mut Report) {

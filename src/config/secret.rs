@@ -1,4 +1,4 @@
-//! URLs that may hold a password: never shown, neither here nor in a message.
+//! Settings that are secrets, or URLs that may hold one: never shown, neither here nor in a message.
 
 use std::fmt;
 
@@ -14,6 +14,12 @@ impl SecretUrl {
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it names a user or password.
+    #[must_use]
+    pub fn has_credentials(&self) -> bool {
+        self.0.split_once("://").is_some_and(|(_, rest)| authority(rest).contains('@'))
     }
 
     /// Whether there is none.
@@ -34,7 +40,7 @@ impl fmt::Display for SecretUrl {
         let Some((scheme, rest)) = self.0.split_once("://") else {
             return f.write_str(if self.0.is_empty() { "" } else { "***" });
         };
-        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        let (authority, path) = rest.split_at(authority(rest).len());
         // Queries can carry credentials too.
         let path = path.split(['?', '#']).next().unwrap_or_default();
         match authority.rsplit_once('@') {
@@ -45,6 +51,11 @@ impl fmt::Display for SecretUrl {
             None => write!(f, "{scheme}://{authority}{path}"),
         }
     }
+}
+
+/// What stands before path, query and fragment.
+fn authority(rest: &str) -> &str {
+    rest.split(['/', '?', '#']).next().unwrap_or(rest)
 }
 
 impl fmt::Debug for SecretUrl {
@@ -91,6 +102,49 @@ impl Form<SecretUrl> for Url {
     }
 }
 
+/// A secret, or none. Not shown by `Debug` or `config show`.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Secret(Option<String>);
+
+impl Secret {
+    /// The secret, for the client that sends it.
+    #[must_use]
+    pub fn expose(&self) -> Option<&str> {
+        self.0.as_deref()
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Secret(***)" } else { "Secret(none)" })
+    }
+}
+
+/// A secret that fits a header of HTTP, or `""` for none.
+pub(super) struct HeaderSecret;
+
+impl Form<Secret> for HeaderSecret {
+    fn parse(&self, value: &Value) -> Result<Secret, String> {
+        let text = text_of(value).ok_or("is not text")?;
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err("does not fit".to_owned());
+        }
+        Ok(Secret(Some(text.to_owned()).filter(|text| !text.is_empty())))
+    }
+
+    fn render(&self, value: &Secret) -> String {
+        quoted(if value.0.is_some() { "***" } else { "" })
+    }
+
+    fn allowed(&self) -> String {
+        "printable ASCII without space, \"\" for none".to_owned()
+    }
+
+    fn hides(&self) -> bool {
+        true
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,6 +163,24 @@ mod tests {
             assert_eq!(url.to_string(), shown);
             assert!(!format!("{url:?}").contains("canary"));
         }
+    }
+
+    #[test]
+    fn a_token_is_never_shown() {
+        let token = HeaderSecret.parse(&Value::Text("canary".to_owned())).unwrap();
+
+        assert_eq!(token.expose(), Some("canary"));
+        assert_eq!(
+            (HeaderSecret.render(&token), format!("{token:?}")),
+            ("\"***\"".to_owned(), "Secret(***)".to_owned())
+        );
+        assert_eq!(HeaderSecret.parse(&Value::Text(String::new())), Ok(Secret::default()));
+    }
+
+    #[test]
+    fn credentials_are_seen_only_before_the_host() {
+        assert!(SecretUrl::from("http://a@host/").has_credentials());
+        assert!(!SecretUrl::from("http://host/a@b?c@d").has_credentials());
     }
 
     #[test]

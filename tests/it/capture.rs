@@ -1,11 +1,15 @@
 //! The recorded market day through the whole system: equal every time, whatever the number of threads and workers.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
 use orchestrator_kernel::contracts::engine_run::RunStatus;
 use orchestrator_kernel::error::ErrorKind;
 
-use crate::support::{Service, checked_receipts, outputs, recorded_lines, recording, records, run_records};
+use crate::support::{
+    Service, checked_receipts, outputs, recorded_lines, recording, records, root, run_records,
+};
 
 /// The configuration of the recording: its boundaries, its clock, the stand-in engine in Python workers.
 pub(crate) fn config(source: &str, mode: &str, data: &Path, threads: usize, workers: usize) -> String {
@@ -47,24 +51,64 @@ fn file_source(recording: &Path) -> String {
     format!("[sources.capture]\nkind = \"file\"\npath = \"{}\"", recording.display())
 }
 
-/// Runs the recording once to its end.
-async fn run_once(recording: &Path, mode: &str, data: &Path, threads: usize, workers: usize) {
+/// Runs the recording once to its end; `flags` win over the configuration.
+async fn run_once(
+    recording: &Path,
+    mode: &str,
+    data: &Path,
+    (threads, workers): (usize, usize),
+    flags: &[&str],
+) {
     std::fs::create_dir_all(data).unwrap();
     let path = data.join("config.toml");
     std::fs::write(&path, config(&file_source(recording), mode, data, threads, workers)).unwrap();
-    let mut service = Service::start(&path, &["--once"]).await;
+    let mut service = Service::start(&path, &[&["--once"], flags].concat()).await;
     let status = service.ended().await;
     assert!(status.success(), "{status:?}:\n{}", service.log());
 }
 
-/// Method: one thread and one worker against four threads and three workers; every record of every log compared.
+/// The stand-in engine behind HTTP; ended with its handle.
+struct HttpEngine {
+    process: Child,
+    url: String,
+}
+
+impl HttpEngine {
+    fn start() -> Self {
+        let mut process = Command::new("python3")
+            .args(["engines/examples/http_engine.py", "--port", "0"])
+            .current_dir(root())
+            .env("PYTHONPATH", "engines")
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut announced = String::new();
+        BufReader::new(process.stderr.take().unwrap()).read_line(&mut announced).unwrap();
+        let url = announced.split_whitespace().last().unwrap().to_owned();
+        Self { process, url }
+    }
+}
+
+impl Drop for HttpEngine {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+/// Method: one thread and one worker against four threads and three workers, and against the same engine behind HTTP;
+/// every record of every log compared.
 async fn check_mode(mode: &str) {
     let Some(recording) = recording() else { return };
     let dir = tempfile::tempdir().unwrap();
-    let (one, many) = (dir.path().join("one"), dir.path().join("many"));
+    let [one, many, http] = ["one", "many", "http"].map(|name| dir.path().join(name));
+    let engine = HttpEngine::start();
+    let url = format!("engine.http.url={}", engine.url);
 
-    run_once(&recording, mode, &one, 1, 1).await;
-    run_once(&recording, mode, &many, 4, 3).await;
+    run_once(&recording, mode, &one, (1, 1), &[]).await;
+    run_once(&recording, mode, &many, (4, 3), &[]).await;
+    run_once(&recording, mode, &http, (2, 1), &["--set", "engine.kind=http", "--set", &url]).await;
 
     let stored = checked_receipts(&one).await;
     let sent = recorded_lines(&recording);
@@ -72,12 +116,12 @@ async fn check_mode(mode: &str) {
     assert!(stored == sent, "LOG-4: stored bytes equal received bytes");
     check_runs(&one).await;
     for log in ["receipts", "runs", "quarantine"] {
-        assert!(
-            records(&one.join(log)).await == records(&many.join(log)).await,
-            "REP-2: the {log} logs differ"
-        );
+        let expected = records(&one.join(log)).await;
+        assert!(expected == records(&many.join(log)).await, "REP-2: the {log} logs differ");
+        assert!(expected == records(&http.join(log)).await, "REP-2: the {log} logs differ over HTTP");
     }
     assert_eq!(outputs(&one), outputs(&many), "REP-2: the outputs differ");
+    assert_eq!(outputs(&one), outputs(&http), "REP-2: the outputs differ over HTTP");
     let per_run = if mode == "truth" { 2 } else { 3 };
     assert_eq!(outputs(&one).len(), 44 * per_run + 2 * 2);
 }

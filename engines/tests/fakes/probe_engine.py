@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from enum import Enum
 
 from orchestrator_engine import JsonObject, Snapshot, serve
+from orchestrator_engine.http import serve_http
 
 
 class Colour(Enum):
@@ -59,6 +61,13 @@ def run(snapshot: Snapshot) -> object:
         case "read_stdin":
             child = subprocess.run(["cat"], check=True, capture_output=True)
             return {"own": sys.stdin.read(), "child": child.stdout.decode()}
+        case "sleep":
+            begun = time.monotonic()
+            time.sleep(0.05)
+            return {"begun": begun, "ended": time.monotonic()}
+        case "hang":
+            time.sleep(1000)
+            return {}
         case "half_surrogate":
             return {"text": "\ud800"}
         case _:
@@ -73,10 +82,18 @@ def run_with_hysteresis(snapshot: Snapshot, state: JsonObject | None, config: Js
     return {"selected_output": run(snapshot), "config": config}, before
 
 
-print("printed before serve()")
-serve(
-    name="probe",
-    version="1.0",
-    run=run,
-    run_with_hysteresis=None if "--truth-only" in sys.argv else run_with_hysteresis,
-)
+with_hysteresis = None if "--truth-only" in sys.argv else run_with_hysteresis
+if "--http" in sys.argv:
+    serve_http(
+        port=0,
+        name="probe",
+        version="1.0",
+        run=run,
+        run_with_hysteresis=with_hysteresis,
+        token=os.environ.get("PROBE_TOKEN"),
+        body_bytes_max=100_000,
+        connections_max=2,
+    )
+else:
+    print("printed before serve()")
+    serve(name="probe", version="1.0", run=run, run_with_hysteresis=with_hysteresis)
