@@ -99,19 +99,20 @@ impl Http {
 }
 
 impl Service {
-    /// Opens everything, reads the logs, starts the tree, and answers HTTP.
+    /// Opens everything, reads the logs, starts the tree, and answers HTTP. `takeover`: also from another writer that
+    /// still holds logs on a server.
     ///
     /// # Errors
     ///
     /// [`StartError`].
-    pub async fn start(config: &Config) -> Result<Self, StartError> {
+    pub async fn start(config: &Config, takeover: bool) -> Result<Self, StartError> {
         let listen = config.http.listen;
         let failed = |source| StartError::Listen { listen, source };
         // First of all: a port that is taken is known before anything is opened.
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let mut metrics = None;
-        let wired = wiring::wire(config, |clock| {
+        let wired = wiring::wire(config, takeover, |clock| {
             let made = Arc::new(Metrics::new(Arc::clone(clock), wall_now(), VERSION));
             metrics = Some(Arc::clone(&made));
             made
@@ -206,9 +207,7 @@ impl Service {
 
 async fn end_outside(http: Http, wired: &Wired) {
     http.end().await;
-    if let Some(workers) = &wired.workers {
-        workers.shutdown().await;
-    }
+    wired.release().await;
 }
 
 fn api_state(

@@ -23,7 +23,6 @@ use crate::adapters::capture::{self, CaptureFactory, CaptureOptions};
 use crate::adapters::clock::{RecordedClock, WallClock};
 use crate::adapters::demo::engine::{DemoEngine, HysteresisConfig as DemoHysteresis};
 use crate::adapters::demo::feed::{DemoFeedFactory, DemoFeedOptions};
-use crate::adapters::embedded::checkpoint::FileCheckpoints;
 use crate::adapters::embedded::data_dir::{DataDir, DataDirError};
 use crate::adapters::embedded::fs::RealFs;
 use crate::adapters::embedded::log::{EmbeddedLog, LogOptions};
@@ -31,12 +30,17 @@ use crate::adapters::embedded::ndjson::{NdjsonFile, NdjsonOptions};
 use crate::adapters::http_engine::{HttpEngine, HttpEngineError, HttpEngineOptions};
 use crate::adapters::http_source::{HttpIntake, HttpIntakeOptions, SubmitError};
 use crate::adapters::process::{EngineStartError, ProcessEngine, ProcessEngineOptions};
+use crate::adapters::rabbitmq::BadEndpoint;
+use crate::adapters::redis::{ClaimError, RedisOpenError, RedisStore};
 use crate::api::{HttpLimits, Intake, TurnedAway};
 use crate::cli::Exit;
 use crate::config::{
     ClockMode, Config, DemoSourceConfig, EngineConfig, EngineKind, HysteresisConfig, SourceConfig, Speed,
     SymbolsConfig,
 };
+
+mod rabbit;
+mod storage;
 
 #[async_trait::async_trait]
 impl Intake for HttpIntake {
@@ -94,6 +98,20 @@ pub enum WiringError {
     /// The engine.
     #[error(transparent)]
     Engine(#[from] EngineStartError),
+    /// The Redis server of the logs.
+    #[error(transparent)]
+    Redis(#[from] RedisOpenError),
+    /// Another instance writes these logs.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    /// The URL of a broker.
+    #[error("{setting}: {source}")]
+    Broker {
+        /// The setting.
+        setting: String,
+        /// What is wrong with it.
+        source: BadEndpoint,
+    },
     /// The engine behind HTTP.
     #[error(transparent)]
     HttpEngine(#[from] HttpEngineError),
@@ -111,7 +129,15 @@ impl WiringError {
             | Self::Log(AcquireError::Io { .. })
             | Self::LogEnd(ReadError::Io(_))
             | Self::File { .. } => Exit::Io,
-            Self::Engine(_) | Self::HttpEngine(_) => Exit::Unavailable,
+            Self::Engine(_)
+            | Self::HttpEngine(_)
+            | Self::Redis(RedisOpenError::Unreachable(_))
+            | Self::Claim(ClaimError::Io(_)) => Exit::Unavailable,
+            Self::Claim(ClaimError::Held { .. }) => Exit::Held,
+            Self::Redis(
+                RedisOpenError::Url(_) | RedisOpenError::Options { .. } | RedisOpenError::Promise { .. },
+            )
+            | Self::Broker { .. } => Exit::Config,
         }
     }
 }
@@ -128,38 +154,63 @@ pub struct Wired {
     pub workers: Option<Arc<ProcessEngine>>,
     /// What makes a receipt count as durable, for people.
     pub durability: &'static str,
+    /// The server that the logs are on, with the writer's claim, if there is one: it is released after the tree.
+    pub server: Option<RedisStore>,
     /// Holds the data directory against a second process.
     pub data_dir: DataDir,
 }
 
-/// Opens everything that `config` names. `observer` is made once the clock is known.
+impl Wired {
+    /// Gives back what others may wait for, once the tree has ended.
+    pub async fn release(&self) {
+        if let Some(workers) = &self.workers {
+            workers.shutdown().await;
+        }
+        if let Some(server) = &self.server
+            && let Err(error) = server.release().await
+        {
+            tracing::warn!(%error, "the writer's claim was not released; it ends by itself");
+        }
+    }
+}
+
+/// Opens everything that `config` names. `takeover`: also from another writer that still holds logs on a server.
+/// `observer` is made once the clock is known.
 ///
 /// # Errors
 ///
 /// [`WiringError`].
 pub async fn wire(
     config: &Config,
+    takeover: bool,
     observer: impl FnOnce(&Arc<dyn Clock>) -> Arc<dyn Observer>,
 ) -> Result<Wired, WiringError> {
     let data_dir = DataDir::open(&config.service.data_dir)?;
-    let receipts = open_log(config, "receipts", &data_dir.receipts(), Some(config.buffer.capacity_bytes))?;
-    let clock = clock(config, receipts.as_ref()).await?;
+    let storage = storage::open(config, &data_dir, takeover).await?;
+    let clock = clock(config, storage.receipts.as_ref()).await?;
     let (engine, workers) = engine(&config.engine).await?;
-    let (sources, intake) = sources(config, &clock);
-    let checkpoints = FileCheckpoints::open(&data_dir.checkpoints(), Arc::new(RealFs))
-        .map_err(|source| WiringError::File { what: "the checkpoints".to_owned(), source })?;
+    let (sources, intake) = sources(config, &clock)?;
     let ports = Ports {
-        receipts,
-        quarantine: open_log(config, "quarantine", &data_dir.quarantine(), None)?,
-        runs: open_log(config, "runs", &data_dir.runs(), None)?,
-        checkpoints: Arc::new(checkpoints),
+        receipts: storage.receipts,
+        quarantine: storage.quarantine,
+        runs: storage.runs,
+        checkpoints: storage.checkpoints,
         observer: observer(&clock),
         clock,
         engine,
         fan_outs: Arc::new(Mutex::new(fan_outs(config)?)),
         sources,
     };
-    Ok(Wired { ports, settings: settings(config), intake, workers, durability: "fdatasync", data_dir })
+    let settings = Settings { probe_every: storage.probe_every, ..settings(config) };
+    Ok(Wired {
+        ports,
+        settings,
+        intake,
+        workers,
+        durability: storage.durability,
+        server: storage.server,
+        data_dir,
+    })
 }
 
 /// The logs of a data directory whose service is stopped, for reading. Holds the directory against a second process.
@@ -189,28 +240,6 @@ pub fn open_stopped(dir: &Path) -> Result<StoppedLogs, WiringError> {
         quarantine: open("quarantine", &data_dir.quarantine())?,
         _data_dir: data_dir,
     })
-}
-
-fn open_log(
-    config: &Config,
-    name: &str,
-    dir: &Path,
-    capacity_bytes: Option<u64>,
-) -> Result<Arc<dyn Log>, WiringError> {
-    let options = LogOptions {
-        segment_bytes: config.buffer.segment_bytes,
-        capacity_bytes: capacity_bytes.filter(|bytes| *bytes > 0),
-        ..LogOptions::new(name)
-    };
-    let log = EmbeddedLog::open(dir, options)?;
-    if log.torn_bytes() > 0 {
-        tracing::warn!(
-            log = name,
-            bytes = log.torn_bytes(),
-            "removed a write that a crash cut short; it was not acknowledged"
-        );
-    }
-    Ok(Arc::new(log))
 }
 
 async fn clock(config: &Config, receipts: &dyn Log) -> Result<Arc<dyn Clock>, WiringError> {
@@ -306,10 +335,13 @@ pub fn cores_if_zero(count: usize) -> usize {
     if count > 0 { count } else { std::thread::available_parallelism().map_or(1, usize::from) }
 }
 
-fn sources(config: &Config, clock: &Arc<dyn Clock>) -> (Vec<Arc<dyn SourceFactory>>, Option<HttpIntake>) {
+/// The sources, and the queue of the one that is posted to.
+type Opened = (Vec<Arc<dyn SourceFactory>>, Option<HttpIntake>);
+
+fn sources(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, WiringError> {
     let mut intake = None;
-    let open = |(name, source): (&String, &SourceConfig)| -> Arc<dyn SourceFactory> {
-        match source {
+    let open = |(name, source): (&String, &SourceConfig)| -> Result<Arc<dyn SourceFactory>, WiringError> {
+        Ok(match source {
             SourceConfig::File(file) => Arc::new(CaptureFactory::new(CaptureOptions {
                 speed: match file.speed {
                     Speed::Max => capture::Speed::Max,
@@ -335,10 +367,11 @@ fn sources(config: &Config, clock: &Arc<dyn Clock>) -> (Vec<Arc<dyn SourceFactor
             SourceConfig::Demo(demo) => {
                 Arc::new(DemoFeedFactory::new(demo_feed(name, demo), Arc::clone(clock)))
             }
-        }
+            SourceConfig::Rabbit(rabbit) => Arc::new(rabbit::source(name, rabbit, &config.ingest)?),
+        })
     };
-    let sources = config.sources.iter().map(open).collect();
-    (sources, intake)
+    let sources = config.sources.iter().map(open).collect::<Result<_, _>>()?;
+    Ok((sources, intake))
 }
 
 fn demo_feed(name: &str, demo: &DemoSourceConfig) -> DemoFeedOptions {
@@ -363,13 +396,19 @@ fn demo_symbols(count: usize) -> Vec<String> {
 }
 
 fn fan_outs(config: &Config) -> Result<Vec<Box<dyn FanOut>>, WiringError> {
-    let Some(path) = config.outputs_file() else { return Ok(Vec::new()) };
-    let options = NdjsonOptions { sync: config.publish.file_sync, fs: Arc::new(RealFs) };
-    let file = NdjsonFile::open(&path, options).map_err(|source| WiringError::File {
-        what: format!("the outputs file {}", path.display()),
-        source,
-    })?;
-    Ok(vec![Box::new(file)])
+    let mut fan_outs: Vec<Box<dyn FanOut>> = Vec::new();
+    if let Some(path) = config.outputs_file() {
+        let options = NdjsonOptions { sync: config.publish.file_sync, fs: Arc::new(RealFs) };
+        let file = NdjsonFile::open(&path, options).map_err(|source| WiringError::File {
+            what: format!("the outputs file {}", path.display()),
+            source,
+        })?;
+        fan_outs.push(Box::new(file));
+    }
+    if !config.publish.rabbitmq.connection.url.is_empty() {
+        fan_outs.push(Box::new(rabbit::fan_out(&config.publish.rabbitmq)?));
+    }
+    Ok(fan_outs)
 }
 
 /// How long after an unanswered append the same batch is sent again: little against the time that a server takes to

@@ -60,7 +60,7 @@ pub fn demo(args: &DemoArgs, environment: Vec<(OsString, OsString)>) -> Exit {
 }
 
 async fn show(config: &Config, duration: Option<Duration>, temporary: bool) -> Exit {
-    let service = match Service::start(config).await {
+    let service = match Service::start(config, false).await {
         Ok(service) => service,
         Err(error) => {
             complain(&explain(&error));
@@ -116,7 +116,7 @@ fn config_symbols(config: &Config) -> usize {
     use crate::config::SourceConfig;
     let demo = |source: &SourceConfig| match source {
         SourceConfig::Demo(demo) => demo.symbols,
-        SourceConfig::File(_) | SourceConfig::Http(_) => 0,
+        SourceConfig::File(_) | SourceConfig::Http(_) | SourceConfig::Rabbit(_) => 0,
     };
     config.sources.values().map(demo).sum()
 }

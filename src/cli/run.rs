@@ -28,7 +28,7 @@ pub fn run(args: &RunArgs, environment: Vec<(OsString, OsString)>) -> Exit {
         return Exit::Config;
     }
     match runtime(&config) {
-        Ok(runtime) => runtime.block_on(serve(&config, args.once)),
+        Ok(runtime) => runtime.block_on(serve(&config, args)),
         Err(error) => {
             complain(&format!("cannot start the runtime: {error}"));
             Exit::Internal
@@ -48,8 +48,8 @@ pub(super) fn runtime(config: &Config) -> std::io::Result<Runtime> {
         .build()
 }
 
-async fn serve(config: &Config, once: bool) -> Exit {
-    let service = match Service::start(config).await {
+async fn serve(config: &Config, args: &RunArgs) -> Exit {
+    let service = match Service::start(config, args.takeover).await {
         Ok(service) => service,
         Err(error) => {
             tracing::error!(error_detail = explain(&error), "the service did not start");
@@ -62,7 +62,7 @@ async fn serve(config: &Config, once: bool) -> Exit {
         tokio::select! {
             biased;
             () = asked_to_stop() => Reason::Asked,
-            () = ended, if once => Reason::SourcesEnded,
+            () = ended, if args.once => Reason::SourcesEnded,
         }
     };
     service.run(stop).await

@@ -9,6 +9,7 @@ mod file;
 mod forms;
 mod ingest;
 mod publish;
+mod rabbitmq;
 mod retry;
 mod rules;
 mod schedule;
@@ -31,6 +32,7 @@ pub use engine::{
 };
 pub use ingest::{BufferConfig, IngestConfig};
 pub use publish::{HttpConfig, PublishConfig};
+pub use rabbitmq::{RabbitConnection, RabbitFanOutConfig, RabbitSourceConfig, RabbitTopology};
 pub use retry::ReconnectConfig;
 pub use schedule::{ScheduleConfig, SymbolsConfig};
 pub use secret::{Secret, SecretUrl};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use orchestrator_kernel::retry::RetrySchedule;
 
 use super::forms::{Address, Bytes, Count, Flag, OptionalPath, Time};
+use super::rabbitmq::RabbitFanOutConfig;
 use super::retry;
 use super::section::Section;
 
@@ -26,6 +27,8 @@ pub struct PublishConfig {
     pub backlog_resume: u64,
     /// Time without progress after which publishing counts as blocked and no new runs are made, 100ms to 1h.
     pub blocked_max: Duration,
+    /// The fan-out to RabbitMQ.
+    pub rabbitmq: RabbitFanOutConfig,
     /// Publishing again after a failure. Afterwards the service is degraded and tries at the longest delay.
     pub retry: RetrySchedule,
 }
@@ -39,6 +42,7 @@ impl Default for PublishConfig {
             backlog_max: 100_000,
             backlog_resume: 50_000,
             blocked_max: Duration::from_secs(30),
+            rabbitmq: RabbitFanOutConfig::default(),
             retry: RetrySchedule {
                 min: Duration::from_millis(100),
                 max: Duration::from_secs(5),
@@ -59,6 +63,7 @@ impl PublishConfig {
         section.value("backlog_resume", &mut config.backlog_resume, &Count(0..=100_000_000));
         let blocked = Time(Duration::from_millis(100)..=Duration::from_secs(3600));
         section.value("blocked_max", &mut config.blocked_max, &blocked);
+        config.rabbitmq = section.section("rabbitmq", RabbitFanOutConfig::read);
         section.section("retry", |section| retry::read(&mut config.retry, section));
         config
     }

@@ -51,9 +51,9 @@ fn check_sources(config: &Config, report: &mut Report) {
         let key = |key: &str| format!("sources.{name}.{key}");
         report.rule(
             &["clock.mode", &key("kind")],
-            !recorded || matches!(source, SourceConfig::File(_) | SourceConfig::Http(_)),
-            format!("a recorded clock needs a recording, read from a file or posted, and source {name:?} has kind {:?}", source.kind()),
-            "\"wall\", or a source of kind \"file\" or \"http\"",
+            !recorded || !matches!(source, SourceConfig::Demo(_)),
+            format!("a recorded clock needs a recording, and source {name:?} has kind {:?}", source.kind()),
+            "\"wall\", or a source of another kind",
         );
         match source {
             SourceConfig::File(file) => {
@@ -72,6 +72,12 @@ fn check_sources(config: &Config, report: &mut Report) {
             }
             SourceConfig::Demo(demo) => check_demo(name, demo, config, report),
             SourceConfig::Http(_) => {}
+            SourceConfig::Rabbit(rabbit) => report.rule(
+                &[&key("batch_max"), &key("prefetch")],
+                rabbit.batch_max <= usize::from(rabbit.prefetch),
+                "is more than the prefetch, so a batch would never be full".to_owned(),
+                "at most the prefetch",
+            ),
         }
     }
 }

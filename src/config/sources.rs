@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::forms::{Bytes, Count, FilePath, Flag, Form, OneOf, Real, Time, text_of};
+use super::rabbitmq::RabbitSourceConfig;
 use super::section::Section;
 use super::tree::Value;
 
@@ -19,6 +20,8 @@ pub enum SourceConfig {
     File(FileSourceConfig),
     /// `kind = "http"`: producers that post batches.
     Http(HttpSourceConfig),
+    /// `kind = "rabbitmq"`: a queue of a broker.
+    Rabbit(RabbitSourceConfig),
     /// `kind = "demo"`: a market made up from a seed.
     Demo(DemoSourceConfig),
 }
@@ -127,6 +130,7 @@ pub(super) fn read(section: &mut Section<'_>) -> Sources {
 enum Kind {
     File,
     Http,
+    Rabbit,
     Demo,
 }
 
@@ -137,12 +141,18 @@ impl SourceConfig {
         match self {
             Self::File(_) => "file",
             Self::Http(_) => "http",
+            Self::Rabbit(_) => "rabbitmq",
             Self::Demo(_) => "demo",
         }
     }
 
     fn read(name: &str, section: &mut Section<'_>) -> Option<Self> {
-        let kinds = OneOf(&[("file", Kind::File), ("http", Kind::Http), ("demo", Kind::Demo)]);
+        let kinds = OneOf(&[
+            ("file", Kind::File),
+            ("http", Kind::Http),
+            ("rabbitmq", Kind::Rabbit),
+            ("demo", Kind::Demo),
+        ]);
         let kind = match default_sources().get(name) {
             // Options of a default source can be changed without repeating its kind.
             Some(Self::Http(_)) => {
@@ -150,13 +160,14 @@ impl SourceConfig {
                 section.value("kind", &mut kind, &kinds);
                 Some(kind)
             }
-            Some(Self::File(_) | Self::Demo(_)) | None => {
+            Some(Self::File(_) | Self::Rabbit(_) | Self::Demo(_)) | None => {
                 section.required("kind", "it says what the source is", &kinds)
             }
         };
         match kind {
             Some(Kind::File) => FileSourceConfig::read(section).map(Self::File),
             Some(Kind::Http) => Some(Self::Http(HttpSourceConfig::read(section))),
+            Some(Kind::Rabbit) => RabbitSourceConfig::read(section).map(Self::Rabbit),
             Some(Kind::Demo) => Some(Self::Demo(DemoSourceConfig::read(section))),
             None => {
                 // Which keys it may have is unknown without the kind.

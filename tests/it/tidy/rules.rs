@@ -66,9 +66,9 @@ pub(super) fn adapters_know_only_the_kernel(repo: &Repo) -> Problems {
 
 /// Only the wiring names adapters, so that providers can be changed in one place.
 pub(super) fn only_the_wiring_names_adapters(repo: &Repo) -> Problems {
-    let others = repo
-        .below("src/", ".rs")
-        .filter(|(path, _)| !path.starts_with("src/adapters/") && *path != "src/wiring.rs");
+    let others = repo.below("src/", ".rs").filter(|(path, _)| {
+        !path.starts_with("src/adapters/") && *path != "src/wiring.rs" && !path.starts_with("src/wiring/")
+    });
     others
         .filter(|(_, text)| text.contains("adapters::"))
         .map(|(path, _)| format!("{path} names an adapter"))

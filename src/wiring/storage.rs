@@ -1,0 +1,125 @@
+//! Where the logs, the checkpoints and the publish cursor are: files of the data directory, or Redis Streams.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestrator_kernel::ports::checkpoint::CheckpointStore;
+use orchestrator_kernel::ports::log::Log;
+
+use super::WiringError;
+use crate::adapters::embedded::checkpoint::FileCheckpoints;
+use crate::adapters::embedded::data_dir::DataDir;
+use crate::adapters::embedded::fs::RealFs;
+use crate::adapters::embedded::log::{EmbeddedLog, LogOptions};
+use crate::adapters::redis::{
+    Durability, LogOptions as RedisLogOptions, RedisOptions, RedisStore, WriterClaim,
+};
+use crate::config::{Config, RedisDurability, StorageKind};
+
+/// What the tree keeps its data in.
+pub(super) struct Storage {
+    pub(super) receipts: Arc<dyn Log>,
+    pub(super) quarantine: Arc<dyn Log>,
+    pub(super) runs: Arc<dyn Log>,
+    pub(super) checkpoints: Arc<dyn CheckpointStore>,
+    /// What makes a receipt count as durable, for people.
+    pub(super) durability: &'static str,
+    /// How often idle logs are asked whether they are still there; `None` for files, which cannot go away.
+    pub(super) probe_every: Option<Duration>,
+    /// The server with the writer's claim, to be released at the end.
+    pub(super) server: Option<RedisStore>,
+}
+
+/// Twice within the two seconds in which readiness has to tell that a server is gone.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// Opens what the configuration names. `takeover`: from another writer that still holds it.
+pub(super) async fn open(
+    config: &Config,
+    data_dir: &DataDir,
+    takeover: bool,
+) -> Result<Storage, WiringError> {
+    match config.storage.kind {
+        StorageKind::Embedded => embedded(config, data_dir),
+        StorageKind::Redis => on_redis(config, data_dir, takeover).await,
+    }
+}
+
+/// The bytes that the receipt log may take, if they are limited.
+fn capacity(config: &Config) -> Option<u64> {
+    Some(config.buffer.capacity_bytes).filter(|bytes| *bytes > 0)
+}
+
+fn embedded(config: &Config, data_dir: &DataDir) -> Result<Storage, WiringError> {
+    let checkpoints = FileCheckpoints::open(&data_dir.checkpoints(), Arc::new(RealFs))
+        .map_err(|source| WiringError::File { what: "the checkpoints".to_owned(), source })?;
+    Ok(Storage {
+        receipts: embedded_log(config, "receipts", &data_dir.receipts(), capacity(config))?,
+        quarantine: embedded_log(config, "quarantine", &data_dir.quarantine(), None)?,
+        runs: embedded_log(config, "runs", &data_dir.runs(), None)?,
+        checkpoints: Arc::new(checkpoints),
+        durability: "fdatasync",
+        probe_every: None,
+        server: None,
+    })
+}
+
+fn embedded_log(
+    config: &Config,
+    name: &str,
+    dir: &Path,
+    capacity_bytes: Option<u64>,
+) -> Result<Arc<dyn Log>, WiringError> {
+    let options =
+        LogOptions { segment_bytes: config.buffer.segment_bytes, capacity_bytes, ..LogOptions::new(name) };
+    let log = EmbeddedLog::open(dir, options)?;
+    if log.torn_bytes() > 0 {
+        tracing::warn!(
+            log = name,
+            bytes = log.torn_bytes(),
+            "removed a write that a crash cut short; it was not acknowledged"
+        );
+    }
+    Ok(Arc::new(log))
+}
+
+async fn on_redis(config: &Config, data_dir: &DataDir, takeover: bool) -> Result<Storage, WiringError> {
+    let server = connect(config, data_dir).await?;
+    server.claim(&WriterClaim { instance: data_dir.instance().to_owned(), takeover }).await?;
+    let durability = match server.durability() {
+        Durability::Always => "redis-always",
+        Durability::Everysec => "redis-everysec",
+        Durability::AssertedByOperator => "redis-asserted-by-operator",
+    };
+    Ok(Storage {
+        receipts: Arc::new(
+            server.log("receipts", RedisLogOptions { capacity_bytes: capacity(config) }).await?,
+        ),
+        quarantine: Arc::new(server.log("quarantine", RedisLogOptions::default()).await?),
+        runs: Arc::new(server.log("runs", RedisLogOptions::default()).await?),
+        checkpoints: Arc::new(server.checkpoints()),
+        durability,
+        probe_every: Some(PROBE_EVERY),
+        server: Some(server),
+    })
+}
+
+async fn connect(config: &Config, data_dir: &DataDir) -> Result<RedisStore, WiringError> {
+    let redis = &config.redis;
+    let options = RedisOptions {
+        url: redis.url.expose().to_owned(),
+        namespace: redis.namespace.clone(),
+        durability: match redis.durability {
+            RedisDurability::Always => Durability::Always,
+            RedisDurability::Everysec => Durability::Everysec,
+            RedisDurability::AssertedByOperator => Durability::AssertedByOperator,
+        },
+        state_dir: data_dir.high_water(),
+        response_timeout: redis.response_timeout,
+        connect_timeout: redis.connect_timeout,
+        check_interval: redis.check_interval,
+        writer_ttl: redis.writer_ttl,
+    };
+    Ok(RedisStore::connect(options).await?)
+}
