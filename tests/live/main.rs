@@ -10,4 +10,6 @@
 mod support;
 
 mod proxy;
+mod redis_checks;
+mod redis_log;
 mod servers;

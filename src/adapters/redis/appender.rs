@@ -77,6 +77,8 @@ impl Appender {
             Err(error) => return Err(failed(error)),
         };
         let token = format!("{:016x}", random());
+        // The old connection may have died with its server meanwhile, which only a command would find out.
+        self.connection = None;
         let answer = self.take_over(&token, mark.mark()).await.map_err(|fault| failed(fault.into_io()))?;
         let (word, tail, start, bytes, log_id, epoch, header) = answer;
         let place = || format!("{} {}", self.endpoint.place(), self.shared.stream);

@@ -79,6 +79,11 @@ impl RedisServer {
         Ok(())
     }
 
+    /// Changes a command-line setting for the next start.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.extra.extend([name.to_owned(), value.to_owned()]);
+    }
+
     /// Whether it answers a PING with PONG: it has loaded its file then.
     pub(crate) fn answers(&self) -> bool {
         self.command(&["PING"]).is_some_and(|reply| reply.starts_with("+PONG"))
