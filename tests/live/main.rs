@@ -12,4 +12,5 @@ mod support;
 mod proxy;
 mod redis_checks;
 mod redis_log;
+mod rabbit_fan_out;
 mod servers;

@@ -2,6 +2,7 @@
 
 #[path = "../../support/logs.rs"]
 pub(crate) mod logs;
+pub(crate) mod amqp;
 pub(crate) mod ports;
 #[path = "../../support/process.rs"]
 pub(crate) mod process;

@@ -42,7 +42,8 @@ wait
 [ "$word" = keep ] || rm -rf -- "$2"
 "#;
 
-/// A rabbitmq-server with user `guest`, password `guest`, who may do everything in every virtual host.
+/// A rabbitmq-server. User `guest` may do everything in every virtual host; `publisher` and `consumer` only what an
+/// orchestrator needs whose exchanges and queues an operator declared. Passwords are the names.
 pub(crate) struct RabbitServer {
     running: Option<Running>,
     dir: tempfile::TempDir,
@@ -138,7 +139,11 @@ impl RabbitServer {
     }
 
     pub(crate) fn url(&self, vhost: &str) -> String {
-        format!("amqp://guest:guest@127.0.0.1:{}/{vhost}", self.port)
+        self.url_of("guest", vhost)
+    }
+
+    pub(crate) fn url_of(&self, user: &str, vhost: &str) -> String {
+        format!("amqp://{user}:{user}@127.0.0.1:{}/{vhost}", self.port)
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -239,11 +244,22 @@ impl RabbitServer {
         std::fs::write(file("advanced.config"), "[].\n").unwrap();
         std::fs::write(file("enabled_plugins"), "[].\n").unwrap();
         let vhosts: Vec<String> = (1..=self.vhosts).map(|number| format!("test{number}")).collect();
-        let permission = |vhost: &String| json!({"user": "guest", "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*"});
+        let permission = |(user, write, read): (&str, &str, &str), vhost: &String| {
+            let configure = if user == "guest" { ".*" } else { "^$" };
+            json!({"user": user, "vhost": vhost, "configure": configure, "write": write, "read": read})
+        };
+        let users = [
+            ("guest", ".*", ".*"),
+            ("publisher", r"^orchestrator\.events$", "^$"),
+            ("consumer", r"^orchestrator\.receipts\.dead$", r"^orchestrator\.receipts$"),
+        ];
+        let permissions =
+            users.map(|user| vhosts.iter().map(|vhost| permission(user, vhost)).collect::<Vec<_>>());
+        let users = users.map(|(name, ..)| json!({"name": name, "password": name, "tags": ""}));
         let content = json!({
-            "users": [{"name": "guest", "password": "guest", "tags": "administrator"}],
+            "users": users,
             "vhosts": vhosts.iter().map(|name| json!({ "name": name })).collect::<Vec<_>>(),
-            "permissions": vhosts.iter().map(permission).collect::<Vec<_>>(),
+            "permissions": permissions.concat(),
         });
         std::fs::write(definitions, content.to_string()).unwrap();
     }
