@@ -13,4 +13,5 @@ mod proxy;
 mod redis_checks;
 mod redis_log;
 mod rabbit_fan_out;
+mod rabbit_source;
 mod servers;

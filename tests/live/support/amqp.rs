@@ -61,13 +61,17 @@ impl Amqp {
         bound.await.unwrap();
     }
 
-    /// Publishes to the default exchange, so to the queue of that name, and waits for the confirm.
-    pub(crate) async fn send(&self, queue: &str, bodies: &[&[u8]]) {
+    /// Publishes to an exchange, the default one (`""`) being that of all queues by name; waits for the confirms.
+    pub(crate) async fn send(&self, exchange: &str, key: &str, bodies: &[&[u8]]) {
+        let mut confirms = Vec::new();
         for body in bodies {
             let options = BasicPublishOptions::default();
             let properties = BasicProperties::default().with_delivery_mode(2);
-            let sent = self.channel.basic_publish("".into(), queue.into(), options, body, properties);
-            assert!(sent.await.unwrap().await.unwrap().is_ack());
+            let sent = self.channel.basic_publish(exchange.into(), key.into(), options, body, properties);
+            confirms.push(sent.await.unwrap());
+        }
+        for confirm in confirms {
+            assert!(confirm.await.unwrap().is_ack());
         }
     }
 
