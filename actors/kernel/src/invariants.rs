@@ -59,6 +59,12 @@ invariants! {
     Rep1 = "REP-1",
     /// Two processes, or one worker or eight, give the same bytes.
     Rep2 = "REP-2",
+    /// No effect begins unless a read that says "trading allowed" was sent less than a lease ago.
+    Kill1 = "KILL-1",
+    /// Nothing but an operator's act creates "trading allowed".
+    Kill2 = "KILL-2",
+    /// From the flip of the switch to the first refusal: 10 ms at the 95th percentile, 600 ms at worst.
+    Kill3 = "KILL-3",
     /// Every queue is bounded.
     Mem1 = "MEM-1",
     /// A failure in one domain or one symbol leaves the others running.

@@ -5,6 +5,7 @@
 
 pub mod ids;
 pub mod json;
+pub mod rfc3339;
 pub mod run_id;
 
 pub mod contracts;
@@ -18,6 +19,8 @@ pub mod run;
 pub mod engine_wire;
 
 pub mod replay;
+
+pub mod kill_switch;
 
 pub mod error;
 pub mod invariants;

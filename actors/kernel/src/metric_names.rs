@@ -82,6 +82,12 @@ metrics! {
     PUBLISH_LATENCY = Histogram "orch_publish_latency_seconds" [] "From the durable end of a run to the confirmation of its outputs";
     PUBLISH_BLOCKED = Counter "orch_publish_blocked_seconds_total" [] "Time in which publishing did not move although there was work";
 
+    KILL_SWITCH_STATE = Gauge "orch_kill_switch_state" ["state"] "1 for the state that the kill switch is in, 0 for the others";
+    KILL_SWITCH_AGE = Gauge "orch_kill_switch_age_seconds" [] "Time since the read of the kill switch was sent that was answered last, NaN before the first";
+    KILL_SWITCH_TRANSITIONS = Counter "orch_kill_switch_transitions_total" ["state"] "Changes of the kill switch, by the state entered";
+    KILL_SWITCH_REFUSALS = Counter "orch_kill_switch_refusals_total" ["reason"] "Effects that were refused, by reason";
+    KILL_SWITCH_READ_FAILURES = Counter "orch_kill_switch_read_failures_total" [] "Reads of the kill switch that brought no value";
+
     FAILURES = Counter "orch_failures_total" ["domain"] "Failures that were handled, by domain";
     ACTOR_EXITS = Counter "orch_actor_exits_total" ["actor", "verdict"] "Actors that ended unexpectedly, and what the supervisor did";
     SYMBOLS_HALTED = Counter "orch_symbols_halted_total" ["symbol"] "Symbols that were stopped for good because their runner kept failing";

@@ -4,6 +4,9 @@ pub mod checkpoint;
 pub mod clock;
 pub mod engine;
 pub mod fan_out;
+pub mod kill_switch;
+#[cfg(any(test, feature = "testkit"))]
+pub mod kill_switch_conformance;
 pub mod log;
 #[cfg(any(test, feature = "testkit"))]
 pub mod log_conformance;

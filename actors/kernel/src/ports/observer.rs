@@ -137,6 +137,25 @@ pub enum Observation<'a> {
         /// Additional time.
         seconds: f64,
     },
+    /// What is known of the kill switch. Told before each scrape, so that a dead reader shows as an ended lease.
+    KillSwitch {
+        /// `trading`, `halted` or `unknown`.
+        state: &'static str,
+        /// Time since the read was sent that was answered last.
+        age_seconds: Option<f64>,
+    },
+    /// The kill switch changed.
+    KillSwitchEntered {
+        /// The state entered: `trading`, `halted` or `unknown`.
+        state: &'static str,
+    },
+    /// A read of the kill switch brought no value.
+    KillSwitchReadFailed,
+    /// An effect was not permitted.
+    EffectRefused {
+        /// `halted`, `unknown` or `stale`.
+        reason: &'static str,
+    },
     /// An actor ended unexpectedly.
     ActorExited {
         /// Its name in the tree; a symbol's runner counts as `symbol_runner`.

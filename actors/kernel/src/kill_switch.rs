@@ -1,0 +1,24 @@
+//! The kill switch: what a stored value means, what an operator's command makes of it, and how long a reading counts.
+//!
+//! ```text
+//! stored value ──Reading::of──▶ Trading │ Halted │ Unknown ──Lease──▶ Permit (500 ms from when the read was sent) │ Refused
+//! operator's command + stored value ──decide──▶ new value + line of history │ refusal
+//! ```
+//!
+//! Inside there is one vocabulary, because the words outside contradict each other (one neighbour's "ACTIVE" means that
+//! trading is allowed, another's that it was killed): *Trading*, *Halted*, *Unknown*. Unknown blocks like Halted and says
+//! why. Only the values listed at [`Reading::of`] mean Trading, and only [`Command::Init`] on a missing value and
+//! [`Command::Disengage`] on a halted one write such a value (KILL-2).
+//!
+//! Source: CONTRACTS §4; RELIABILITY §3.7, P14.
+
+mod lease;
+mod reading;
+mod record;
+
+#[cfg(test)]
+mod tests;
+
+pub use lease::{Lease, Permit, RECENT_MAX, Refused, State, Transition, View};
+pub use reading::{Halt, ReadError, Reading, Stored, Unknown, VALUE_BYTES_MAX};
+pub use record::{Change, Command, HISTORY_MAX, Refusal, decide};

@@ -1,0 +1,275 @@
+//! How long a reading counts.
+//!
+//! ```text
+//! sent ──── answered: Trading ──────────────── sent + 500 ms
+//!   │          ├─ permits ────────────────────────┤ Unknown: nobody has said anything since
+//! ```
+//!
+//! All times are monotonic: time since any fixed moment, as arguments. A wall clock that jumps does not come in; an
+//! argument smaller than an earlier one counts as that earlier one, so no caller can stretch a lease either (KILL-1).
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::reading::{Halt, ReadError, Reading, Unknown};
+use crate::check_invariant;
+use crate::invariants::Invariant;
+
+/// Transitions that are remembered: the last ones.
+pub const RECENT_MAX: usize = 100;
+
+/// Whether effects are allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Yes, until the lease ends.
+    Trading,
+    /// No: an operator said so.
+    Halted(Halt),
+    /// No: nobody knows.
+    Unknown(Unknown),
+}
+
+impl State {
+    /// The word in logs, metrics and answers: `trading`, `halted` or `unknown`.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Trading => "trading",
+            Self::Halted(_) => "halted",
+            Self::Unknown(_) => "unknown",
+        }
+    }
+
+    /// Why effects are blocked; nothing while they are not.
+    #[must_use]
+    pub fn reason(&self) -> Option<String> {
+        match self {
+            Self::Trading => None,
+            Self::Halted(halt) => Some(halt.to_string()),
+            Self::Unknown(why) => Some(why.to_string()),
+        }
+    }
+}
+
+/// The right to begin one effect now.
+///
+/// It is worth what it says at the moment it is given: an effect asks right before it is sent and never keeps a permit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Permit {
+    /// How long ago the read was sent that it rests on. Recorded with the effect.
+    pub age: Duration,
+    /// Time until that reading no longer counts.
+    pub left: Duration,
+}
+
+/// Why there is no permit.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// An operator stopped trading.
+    #[error("{0}")]
+    Halted(Halt),
+    /// The store does not say that trading is allowed.
+    #[error("kill-switch state unknown: {0}")]
+    Unknown(Unknown),
+    /// Trading was allowed or halted, and nobody has said anything since.
+    #[error("kill-switch state unknown: the last answer is {} ms old ({why})", age.as_millis())]
+    Stale {
+        /// How long ago the read was sent that was answered last.
+        age: Duration,
+        /// Why later reads brought nothing.
+        why: String,
+    },
+}
+
+impl Refused {
+    /// The word in metrics: `halted`, `unknown` or `stale`.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Halted(_) => "halted",
+            Self::Unknown(_) => "unknown",
+            Self::Stale { .. } => "stale",
+        }
+    }
+}
+
+/// A change between Trading, Halted and Unknown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// When, in the time of the arguments.
+    pub at: Duration,
+    /// The [word](State::word) of the state before.
+    pub from: &'static str,
+    /// The state since.
+    pub to: State,
+}
+
+/// What is known now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct View {
+    /// The state.
+    pub state: State,
+    /// How long ago the read was sent that was answered last.
+    pub age: Option<Duration>,
+    /// How long it has been Trading, Halted or Unknown.
+    pub lasted: Duration,
+}
+
+/// The last answer and what it is worth.
+#[derive(Clone, Debug)]
+pub struct Lease {
+    term: Duration,
+    state: State,
+    /// When the read was sent that was answered last.
+    sent: Option<Duration>,
+    /// When the last answer that blocks was received: a Trading answer counts only if it was asked for after that.
+    blocked: Option<Duration>,
+    /// Why the latest reads brought nothing.
+    trouble: Option<String>,
+    since: Duration,
+    latest: Duration,
+    recent: VecDeque<Transition>,
+}
+
+impl Lease {
+    /// Nothing was read yet. `term` is how long a reading counts from the moment the read was sent; `now` the moment.
+    #[must_use]
+    pub const fn new(term: Duration, now: Duration) -> Self {
+        Self {
+            term,
+            state: State::Unknown(Unknown::NotReadYet),
+            sent: None,
+            blocked: None,
+            trouble: None,
+            since: now,
+            latest: now,
+            recent: VecDeque::new(),
+        }
+    }
+
+    /// Takes the outcome of a read. Reads may overlap and their answers come in any order:
+    ///
+    /// - an answer that blocks counts at once, whenever it was asked for;
+    /// - an answer that allows counts only if it was asked for after the last blocking one had come, and never makes
+    ///   the lease shorter than a later read already made it;
+    /// - no answer changes nothing: the lease runs out.
+    ///
+    /// Returns the changes it made, in order.
+    pub fn on_read(
+        &mut self,
+        sent: Duration,
+        received: Duration,
+        outcome: Result<Reading, ReadError>,
+    ) -> Vec<Transition> {
+        let mut changes = Vec::from_iter(self.settle(received));
+        let received = self.latest;
+        let sent = sent.min(received);
+        match outcome {
+            Ok(Reading::Trading) => changes.extend(self.allow(sent, received)),
+            Ok(Reading::Halted(halt)) => changes.extend(self.block(sent, received, State::Halted(halt))),
+            Ok(Reading::Unknown(why)) => changes.extend(self.block(sent, received, State::Unknown(why))),
+            Err(ReadError::Refused(why)) => {
+                changes.extend(self.block(sent, received, State::Unknown(Unknown::Refused(why))));
+            }
+            Err(ReadError::NoAnswer(why)) => self.trouble = Some(why),
+        }
+        changes
+    }
+
+    fn allow(&mut self, sent: Duration, received: Duration) -> Option<Transition> {
+        let was_asked_before = self.blocked.is_some_and(|blocked| sent <= blocked);
+        if was_asked_before || self.term <= received - sent {
+            return None;
+        }
+        self.answered(sent);
+        self.enter(State::Trading, received)
+    }
+
+    fn block(&mut self, sent: Duration, received: Duration, state: State) -> Option<Transition> {
+        self.blocked = Some(received);
+        self.answered(sent);
+        self.enter(state, received)
+    }
+
+    fn answered(&mut self, sent: Duration) {
+        self.sent = self.sent.max(Some(sent));
+        self.trouble = None;
+    }
+
+    /// Lets the lease end if it has. Called by everything else here; call it to notice an end in time.
+    pub fn settle(&mut self, now: Duration) -> Option<Transition> {
+        self.latest = self.latest.max(now);
+        let ends = self.sent? + self.term;
+        let already = matches!(&self.state, State::Unknown(Unknown::Stale(_)));
+        if already || self.latest < ends {
+            return None;
+        }
+        let why = self.trouble.clone().unwrap_or_else(|| "no read was answered".to_owned());
+        self.enter(State::Unknown(Unknown::Stale(why)), ends)
+    }
+
+    fn enter(&mut self, state: State, at: Duration) -> Option<Transition> {
+        let from = self.state.word();
+        self.state = state;
+        if from == self.state.word() {
+            return None;
+        }
+        self.since = at;
+        let transition = Transition { at, from, to: self.state.clone() };
+        if self.recent.len() == RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(transition.clone());
+        Some(transition)
+    }
+
+    /// Whether an effect may begin now. Settle first, to learn of a lease that ended: this only reads.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`], with the reason.
+    pub fn permit(&self, now: Duration) -> Result<Permit, Refused> {
+        let now = self.latest.max(now);
+        let Some(age) = self.sent.map(|sent| now - sent) else {
+            return Err(self.refused());
+        };
+        if self.term <= age {
+            let why = match &self.state {
+                State::Unknown(Unknown::Stale(why)) => Some(why),
+                State::Trading | State::Halted(_) | State::Unknown(_) => self.trouble.as_ref(),
+            };
+            return Err(Refused::Stale { age, why: why.cloned().unwrap_or_default() });
+        }
+        match &self.state {
+            State::Trading => {
+                check_invariant!(Invariant::Kill1, age < self.term, "a permit {age:?} old");
+                Ok(Permit { age, left: self.term - age })
+            }
+            State::Halted(_) | State::Unknown(_) => Err(self.refused()),
+        }
+    }
+
+    fn refused(&self) -> Refused {
+        match &self.state {
+            State::Halted(halt) => Refused::Halted(halt.clone()),
+            State::Unknown(why) => Refused::Unknown(why.clone()),
+            State::Trading => Refused::Unknown(Unknown::NotReadYet),
+        }
+    }
+
+    /// What is known at `now`; settle first.
+    #[must_use]
+    pub fn view(&self, now: Duration) -> View {
+        let now = self.latest.max(now);
+        View {
+            state: self.state.clone(),
+            age: self.sent.map(|sent| now - sent),
+            lasted: now.saturating_sub(self.since),
+        }
+    }
+
+    /// The last changes, oldest first, at most [`RECENT_MAX`].
+    pub fn recent(&self) -> impl Iterator<Item = &Transition> {
+        self.recent.iter()
+    }
+}

@@ -1,0 +1,236 @@
+//! The ports of the kill switch: where its value is stored, and whom effects ask.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::ids::TsMs;
+use crate::kill_switch::{
+    Change, Command, HISTORY_MAX, Permit, ReadError, Refusal, Refused, Stored, VALUE_BYTES_MAX, decide,
+};
+
+/// Reads the stored value. The running service holds no more than this: it cannot change it (KILL-2).
+#[async_trait]
+pub trait KillSwitchRead: Send + Sync {
+    /// Where the value is, for people: no secrets.
+    fn place(&self) -> String;
+
+    /// Reads the value, at most [`VALUE_BYTES_MAX`] bytes and one of it. Answers come from the store itself, never from
+    /// memory. Takes no longer than the store was told to wait.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`]; repeating a read is harmless.
+    async fn read(&self) -> Result<Stored, ReadError>;
+
+    /// Waits until the value may have changed since this was last ready. For one waiter at a time.
+    ///
+    /// It only saves waiting for the next poll: it may be late, may come for nothing, and may never come.
+    async fn changed(&self);
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// It does not fit what is stored. Nothing was written.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The store said no, or was not reached. Nothing was written.
+    #[error("nothing was changed: {0}")]
+    Unchanged(String),
+    /// The store did not say whether it was written. Reading tells.
+    #[error(
+        "it is not known whether this was carried out ({0}); ask for the status, then repeat it if needed"
+    )]
+    Unknown(String),
+}
+
+/// Carries out operators' commands. For what an operator drives, never for the service on its own.
+#[async_trait]
+pub trait KillSwitchStore: KillSwitchRead {
+    /// Carries out `command`: reads, [decides](decide), writes value and history, as one step among all writers.
+    ///
+    /// When writing the history fails, [`Command::Engage`] stays in force all the same.
+    ///
+    /// # Errors
+    ///
+    /// [`ApplyError`].
+    async fn apply(&self, command: &Command, now: TsMs) -> Result<Change, ApplyError>;
+
+    /// The last `count` lines of history, oldest first; at most [`HISTORY_MAX`] are kept.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`].
+    async fn history(&self, count: usize) -> Result<Vec<String>, ReadError>;
+}
+
+/// Whom an effect asks right before it is sent.
+///
+/// ```text
+/// effect ──permit()──▶ is the last reading Trading, and younger than its lease?      cheap, no I/O
+///        ──fresh() ──▶ read the store now, then the same question                    one round trip
+/// ```
+#[async_trait]
+pub trait KillGate: Send + Sync {
+    /// Whether one effect may begin now. Costs no I/O.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`]: the effect must not begin.
+    fn permit(&self) -> Result<Permit, Refused>;
+
+    /// As [`permit`](Self::permit), after a read of the caller's own.
+    ///
+    /// A read that brings no answer leaves the lease as it is: the question is then the same as without it.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`]: the effect must not begin.
+    async fn fresh(&self) -> Result<Permit, Refused>;
+}
+
+/// The reference: a value and its history in memory.
+#[derive(Debug)]
+pub struct MemoryKillSwitch(Mutex<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    stored: Stored,
+    history: VecDeque<String>,
+    failing: Option<ReadError>,
+    is_news: bool,
+    waiting: Option<Waker>,
+}
+
+impl Default for MemoryKillSwitch {
+    fn default() -> Self {
+        Self(Mutex::new(Inner {
+            stored: Stored::Missing,
+            history: VecDeque::new(),
+            failing: None,
+            is_news: false,
+            waiting: None,
+        }))
+    }
+}
+
+impl MemoryKillSwitch {
+    /// Stores `value` as somebody else would, `None` for nothing.
+    pub fn put(&self, value: Option<&[u8]>) {
+        let stored = match value {
+            None | Some([]) => Stored::Missing,
+            Some(long) if long.len() > VALUE_BYTES_MAX => Stored::TooLong,
+            Some(value) => Stored::Value(Bytes::copy_from_slice(value)),
+        };
+        self.inner().store(stored);
+    }
+
+    /// As [`put`](Self::put), but nobody is told: only a poll finds out.
+    pub fn put_silently(&self, value: Option<&[u8]>) {
+        let waiting = self.inner().waiting.take();
+        self.put(value);
+        let mut inner = self.inner();
+        inner.is_news = false;
+        inner.waiting = waiting;
+    }
+
+    /// Lets every read fail like this, or succeed again.
+    pub fn fail(&self, how: Option<ReadError>) {
+        self.inner().failing = how;
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // Every change is a single step on valid data.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn store(&mut self, stored: Stored) {
+        self.stored = stored;
+        self.is_news = true;
+        if let Some(waker) = self.waiting.take() {
+            waker.wake();
+        }
+    }
+}
+
+#[async_trait]
+impl KillSwitchRead for MemoryKillSwitch {
+    fn place(&self) -> String {
+        "memory".to_owned()
+    }
+
+    async fn read(&self) -> Result<Stored, ReadError> {
+        let inner = self.inner();
+        match &inner.failing {
+            Some(how) => Err(how.clone()),
+            None => Ok(inner.stored.clone()),
+        }
+    }
+
+    async fn changed(&self) {
+        poll_fn(|context| {
+            let mut inner = self.inner();
+            if std::mem::take(&mut inner.is_news) {
+                return Poll::Ready(());
+            }
+            inner.waiting = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+#[async_trait]
+impl KillSwitchStore for MemoryKillSwitch {
+    async fn apply(&self, command: &Command, now: TsMs) -> Result<Change, ApplyError> {
+        let mut inner = self.inner();
+        let change = decide(&inner.stored, command, now)?;
+        if inner.history.len() == HISTORY_MAX {
+            inner.history.pop_front();
+        }
+        inner.history.push_back(change.entry.clone());
+        inner.store(Stored::Value(Bytes::copy_from_slice(change.value.as_bytes())));
+        Ok(change)
+    }
+
+    async fn history(&self, count: usize) -> Result<Vec<String>, ReadError> {
+        let inner = self.inner();
+        let skipped = inner.history.len().saturating_sub(count);
+        Ok(inner.history.iter().skip(skipped).cloned().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::kill_switch_conformance::{self as conformance, KillSwitchProvider};
+    use super::*;
+
+    struct InMemory;
+
+    #[async_trait]
+    impl KillSwitchProvider for InMemory {
+        type Store = MemoryKillSwitch;
+
+        async fn fresh(&self) -> Arc<MemoryKillSwitch> {
+            Arc::default()
+        }
+
+        async fn put(&self, store: &MemoryKillSwitch, value: Option<&[u8]>) {
+            store.put(value);
+        }
+    }
+
+    #[test]
+    fn memory_keeps_the_promises_of_the_port() {
+        pollster::block_on(conformance::run(&InMemory));
+    }
+}
