@@ -1,7 +1,8 @@
 //! The supervision tree: typed actors over the kernel's ports.
 //!
 //! An actor keeps only what it can rebuild from a log in `pre_start`; a restart therefore loses nothing. Reading order
-//! is the way of a receipt: ingest, buffer, scheduler, symbol runner, run log, publisher; then what holds them up.
+//! is the way of a receipt: ingest, buffer, scheduler, symbol runner, run log, publisher; the kill switch; then what holds
+//! them up.
 
 pub mod ingest;
 
@@ -15,6 +16,8 @@ pub mod symbol_runner;
 pub mod run_log;
 
 pub mod publisher;
+
+pub mod kill_switch;
 
 pub mod supervisor;
 pub mod tree;

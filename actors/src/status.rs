@@ -54,6 +54,10 @@ pub enum Condition {
     SymbolHalted(String),
     /// More symbols came than `symbols.limit` allows; the further ones are stored but not run.
     SymbolLimit,
+    /// An operator stopped all effects. The engine plane goes on.
+    KillSwitchEngaged,
+    /// Nobody knows whether effects are allowed, so none is. The engine plane goes on.
+    KillSwitchUnknown,
 }
 
 impl Condition {
@@ -69,6 +73,8 @@ impl Condition {
             Self::FanOutBlocked => "fan_out_blocked",
             Self::SymbolHalted(_) => "symbol_halted",
             Self::SymbolLimit => "symbol_limit",
+            Self::KillSwitchEngaged => "kill_switch_engaged",
+            Self::KillSwitchUnknown => "kill_switch_unknown",
         }
     }
 
@@ -81,7 +87,28 @@ impl Condition {
             | Self::SourceDown(_)
             | Self::PublishBlocked
             | Self::FanOutBlocked => true,
-            Self::PublishDegraded | Self::SymbolHalted(_) | Self::SymbolLimit => false,
+            Self::PublishDegraded
+            | Self::SymbolHalted(_)
+            | Self::SymbolLimit
+            | Self::KillSwitchEngaged
+            | Self::KillSwitchUnknown => false,
+        }
+    }
+
+    /// Whether something does not work because of it: then a running service is degraded. A kill switch that blocks is
+    /// doing its work.
+    #[must_use]
+    pub const fn degrades(&self) -> bool {
+        match self {
+            Self::BufferFailing
+            | Self::RunLogFailing
+            | Self::SourceDown(_)
+            | Self::PublishBlocked
+            | Self::FanOutBlocked
+            | Self::PublishDegraded
+            | Self::SymbolHalted(_)
+            | Self::SymbolLimit => true,
+            Self::KillSwitchEngaged | Self::KillSwitchUnknown => false,
         }
     }
 }
@@ -89,7 +116,7 @@ impl Condition {
 /// A copy of what the board says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
-    /// Where the service is in its life; `Degraded` when it is running and some condition holds.
+    /// Where the service is in its life; `Degraded` when it is running and something does not work.
     pub lifecycle: Lifecycle,
     /// Whether it takes and schedules work.
     pub ready: bool,
@@ -132,8 +159,8 @@ impl StatusBoard {
     pub fn read(&self) -> Status {
         let inner = self.inner();
         let running = inner.lifecycle == Lifecycle::Running;
-        let lifecycle =
-            if running && !inner.conditions.is_empty() { Lifecycle::Degraded } else { inner.lifecycle };
+        let degraded = running && inner.conditions.keys().any(Condition::degrades);
+        let lifecycle = if degraded { Lifecycle::Degraded } else { inner.lifecycle };
         let ready = running && !inner.conditions.keys().any(Condition::blocks_readiness);
         Status { lifecycle, ready, conditions: inner.conditions.clone() }
     }
@@ -150,6 +177,9 @@ mod tests {
 
         board.enter(Lifecycle::Running);
         assert!(board.read().ready);
+
+        board.raise(Condition::KillSwitchEngaged, "halted by ops");
+        assert_eq!((board.read().lifecycle, board.read().ready), (Lifecycle::Running, true));
 
         board.raise(Condition::SymbolHalted("A".to_owned()), "5 restarts in 60 s");
         assert_eq!((board.read().lifecycle, board.read().ready), (Lifecycle::Degraded, true));

@@ -1,7 +1,8 @@
 //! The tree as a table, its start from downstream to upstream, and its ordered end.
 //!
 //! ```text
-//! root ┬ run_log      0 restarts: its death is the process's
+//! root ┬ kill_switch  unlimited: while it is down the lease runs out, which blocks effects
+//!      ├ run_log      0 restarts: its death is the process's
 //!      ├ buffer       0 restarts: its death is not ready, never a silent gap
 //!      ├ publisher    unlimited: outputs wait in the run log meanwhile
 //!      ├ runners ──── symbol_runner:* (one bad symbol is halted alone)
@@ -18,6 +19,7 @@ use orchestrator_kernel::ids::EngineMode;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::engine::Engine;
+use orchestrator_kernel::ports::kill_switch::KillSwitchRead;
 use orchestrator_kernel::ports::log::Log;
 use orchestrator_kernel::ports::observer::Observer;
 use orchestrator_kernel::ports::source::SourceFactory;
@@ -35,6 +37,7 @@ use crate::fatal::{Chain, Fatal, FatalKind};
 use crate::flow::{FlowLimits, OutputFlow};
 use crate::group_commit::BatchLimits;
 use crate::ingest::{Credits, Ingest, IngestArgs, Sources};
+use crate::kill_switch::{Gate, KillSwitch, KillSwitchArgs, KillSwitchMsg, KillSwitchSettings};
 use crate::publisher::{FanOuts, Publisher, PublisherArgs, PublisherMsg, Reached};
 use crate::run_log::{Committed, RunLog, RunLogArgs, RunLogMsg};
 use crate::runners::Runners;
@@ -62,6 +65,8 @@ pub struct Ports {
     pub fan_outs: FanOuts,
     /// Where receipts come from.
     pub sources: Vec<Arc<dyn SourceFactory>>,
+    /// Where the kill switch is read. The service never changes it.
+    pub kill_switch: Arc<dyn KillSwitchRead>,
     /// Telemetry.
     pub observer: Arc<dyn Observer>,
 }
@@ -115,6 +120,8 @@ pub struct Settings {
     pub publish_attempt_max: Duration,
     /// When waiting outputs pause the schedule.
     pub flow: FlowLimits,
+    /// How the kill switch is read.
+    pub kill_switch: KillSwitchSettings,
 }
 
 /// The intensity of the actors that are neither a symbol's nor a source's: enough for a passing fault, little enough
@@ -133,6 +140,15 @@ const NEVER: RestartPolicy = RestartPolicy { restart: Restart::Never, restarts_m
 
 /// Outputs wait in the run log however often the publisher fails, so there is no number of failures to escalate at.
 const PUBLISHER: RestartPolicy = RestartPolicy {
+    restarts_max: u32::MAX,
+    backoff_min: Duration::from_millis(100),
+    backoff_max: Duration::from_secs(5),
+    ..CORE
+};
+
+/// However often reading the kill switch fails, giving up would only make it worse: while nobody reads, effects are
+/// blocked. The first pause is shorter than a lease, so one failure blocks nothing.
+const KILL_SWITCH: RestartPolicy = RestartPolicy {
     restarts_max: u32::MAX,
     backoff_min: Duration::from_millis(100),
     backoff_max: Duration::from_secs(5),
@@ -166,11 +182,15 @@ pub struct Tree {
     pub flow: OutputFlow,
     /// Announces what becomes durable in the run log.
     pub committed: watch::Receiver<Committed>,
+    /// What effects ask before they begin.
+    pub gate: Gate,
 }
 
 /// Where the tree's actors are reached.
 #[derive(Clone)]
 pub struct Addresses {
+    /// The reader of the kill switch.
+    pub kill_switch: Address<KillSwitchMsg>,
     /// The run log.
     pub run_log: Address<RunLogMsg>,
     /// The buffer.
@@ -205,7 +225,7 @@ impl Tree {
     /// The first actor that could not start, with the reason.
     pub async fn start(ports: Ports, settings: &Settings) -> Result<Self, Fatal> {
         let plan = Plan::new(ports, settings);
-        let Plan { board, flow, fatal, stop, give_up, sources, actors, runners, committed, .. } = &plan;
+        let Plan { board, flow, fatal, stop, give_up, sources, actors, runners, committed, gate, .. } = &plan;
         let args = SupervisorArgs {
             name: "root",
             children: plan.table(settings),
@@ -231,6 +251,7 @@ impl Tree {
             board: board.clone(),
             flow: flow.clone(),
             committed: committed.subscribe(),
+            gate: gate.clone(),
         })
     }
 
@@ -367,11 +388,13 @@ struct Plan {
     actors: Addresses,
     runners: Runners,
     committed: Arc<watch::Sender<Committed>>,
+    gate: Gate,
 }
 
 impl Plan {
     fn new(ports: Ports, settings: &Settings) -> Self {
         let actors = Addresses {
+            kill_switch: Address::new("kill_switch"),
             run_log: Address::new("run_log"),
             buffer: Address::new("buffer"),
             publisher: Address::new("publisher"),
@@ -381,6 +404,8 @@ impl Plan {
         };
         let (stop, give_up) = (CancellationToken::new(), CancellationToken::new());
         let board = StatusBoard::default();
+        let (store, observer) = (Arc::clone(&ports.kill_switch), Arc::clone(&ports.observer));
+        let gate = Gate::new(store, settings.kill_switch, observer, board.clone());
         let runner = runner_args(&ports, settings, &actors, &stop, &give_up);
         let runners = Runners::new(
             actors.runners.clone(),
@@ -395,6 +420,7 @@ impl Plan {
             fatal: FatalSlot::default(),
             sources: Sources::new(ports.sources.len()),
             committed: Arc::new(watch::Sender::new(Committed::default())),
+            gate,
             ports,
             board,
             stop,
@@ -414,7 +440,9 @@ impl Plan {
             start,
             on_halt: None,
         };
+        let kill_switch = KillSwitchArgs { gate: self.gate.clone(), poll: settings.kill_switch.poll };
         vec![
+            line("kill_switch", KILL_SWITCH, starts(&actors.kill_switch, || KillSwitch, kill_switch)),
             line("run_log", NEVER, starts(&actors.run_log, || RunLog, self.run_log(settings))),
             line("buffer", NEVER, starts(&actors.buffer, || Buffer, self.buffer(settings))),
             line("publisher", PUBLISHER, starts(&actors.publisher, || Publisher, self.publisher(settings))),

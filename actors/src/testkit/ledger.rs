@@ -26,6 +26,8 @@ pub struct Counts {
     pub backlog: u64,
     pub exits: BTreeMap<(String, &'static str), u64>,
     pub halted: Vec<String>,
+    pub kill_switch_entered: Vec<&'static str>,
+    pub effects_refused: BTreeMap<&'static str, u64>,
 }
 
 impl Counts {
@@ -135,12 +137,18 @@ impl Observer for Ledger {
             Observation::ActorExited { actor, verdict } => {
                 *counts.exits.entry(((*actor).to_owned(), verdict)).or_default() += 1;
             }
+            Observation::KillSwitchEntered { state } => counts.kill_switch_entered.push(state),
+            Observation::EffectRefused { reason } => {
+                *counts.effects_refused.entry(reason).or_default() += 1;
+            }
             Observation::SymbolHalted { symbol } => counts.halted.push(symbol.to_string()),
             Observation::ReceiptsFlushed { .. }
             | Observation::BufferDepth { .. }
             | Observation::EngineCalled { .. }
             | Observation::PublishLatency { .. }
             | Observation::PublishBlocked { .. }
+            | Observation::KillSwitch { .. }
+            | Observation::KillSwitchReadFailed
             | Observation::Failure { .. } => {}
         }
     }

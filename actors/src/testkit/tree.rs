@@ -17,6 +17,7 @@ use super::clocks::{LockstepClock, ManualClock};
 use super::crash::{CrashPoint, CrashingCheckpoints};
 use super::engine::TestEngine;
 use super::fan_out::{Outputs, RecordingFanOut};
+use super::kill_switch::TestKillSwitch;
 use super::ledger::{Baseline, Ledger};
 use super::logs::{FaultyLog, runs_of};
 use super::source::TestSource;
@@ -24,6 +25,7 @@ use super::verify::{check_logs, message_bodies, replayed_bodies};
 use crate::fatal::Fatal;
 use crate::flow::FlowLimits;
 use crate::group_commit::BatchLimits;
+use crate::kill_switch::KillSwitchSettings;
 use crate::scheduler::Universe;
 use crate::tree::{Ports, SYMBOL_RUNNER, Settings, Tree};
 
@@ -51,6 +53,8 @@ pub struct TestTree {
     pub engine: Arc<TestEngine>,
     /// What subscribers got.
     pub outputs: Outputs,
+    /// The kill switch. It allows trading at first.
+    pub kill_switch: Arc<TestKillSwitch>,
     /// The sources.
     pub sources: Vec<Arc<TestSource>>,
     /// The clock.
@@ -102,6 +106,7 @@ pub fn settings(symbols: &[&str]) -> Settings {
         publish_retry: retry(100, 800, 3),
         publish_attempt_max: ms(1000),
         flow: FlowLimits { backlog_max: 8, backlog_resume: 2, blocked_max: Duration::from_secs(30) },
+        kill_switch: KillSwitchSettings { poll: ms(100), read_timeout: ms(100), lease: ms(500) },
     }
 }
 
@@ -116,6 +121,7 @@ impl TestTree {
             checkpoints: Arc::default(),
             engine: Arc::default(),
             outputs: Outputs::default(),
+            kill_switch: Arc::new(TestKillSwitch::trading()),
             sources: vec![TestSource::named("feed")],
             clock,
             settings,
@@ -166,6 +172,7 @@ impl TestTree {
             engine: Arc::clone(&self.engine) as _,
             fan_outs: Arc::new(tokio::sync::Mutex::new(vec![Box::new(fan_out) as Box<dyn FanOut>])),
             sources: self.sources.iter().map(|source| Arc::clone(source) as Arc<dyn SourceFactory>).collect(),
+            kill_switch: Arc::clone(&self.kill_switch) as _,
             observer: ledger,
         };
         Tree::start(ports, &self.settings).await

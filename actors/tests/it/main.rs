@@ -6,6 +6,7 @@ mod common;
 mod backpressure;
 mod crash;
 mod happy;
+mod kill_switch;
 mod rules;
 mod shutdown;
 mod supervision;

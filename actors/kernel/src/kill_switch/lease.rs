@@ -257,6 +257,12 @@ impl Lease {
         }
     }
 
+    /// The state; settle first.
+    #[must_use]
+    pub const fn state(&self) -> &State {
+        &self.state
+    }
+
     /// What is known at `now`; settle first.
     #[must_use]
     pub fn view(&self, now: Duration) -> View {
