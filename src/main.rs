@@ -8,6 +8,7 @@ fn main() -> ExitCode {
     orchestrator::tls::install();
     let environment = std::env::vars_os().collect();
     let exit = match cli::parse() {
+        Command::KillSwitch(command) => return cli::kill_switch(&command, environment).into(),
         Command::Config(ConfigCommand::Check(config)) => cli::config_check(&config, environment),
         Command::Config(ConfigCommand::Show { config, origin }) => {
             cli::config_show(&config, environment, origin)

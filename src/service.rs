@@ -217,7 +217,11 @@ fn api_state(
     limits: HttpLimits,
     shutdown: &CancellationToken,
 ) -> ApiState {
-    let render = move || metrics.as_ref().and_then(|metrics| metrics.encode().ok()).unwrap_or_default();
+    let gate = tree.gate.clone();
+    let render = move || {
+        gate.report();
+        metrics.as_ref().and_then(|metrics| metrics.encode().ok()).unwrap_or_default()
+    };
     ApiState {
         intake: wired.intake.clone().map(|intake| Arc::new(intake) as Arc<dyn Intake>),
         buffer: tree.actors().buffer.clone(),
@@ -228,6 +232,8 @@ fn api_state(
         clock: Arc::clone(&wired.ports.clock),
         board: tree.board.clone(),
         flow: tree.flow.clone(),
+        gate: tree.gate.clone(),
+        wall_now,
         metrics: api::Metrics { render: Arc::new(render), content_type: CONTENT_TYPE },
         durability: wired.durability,
         version: VERSION,
@@ -236,7 +242,9 @@ fn api_state(
     }
 }
 
-fn wall_now() -> TsMs {
+/// What the clock of this machine says: for people, never for a decision.
+#[must_use]
+pub fn wall_now() -> TsMs {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     TsMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use orchestrator_actors::flow::FlowLimits;
 use orchestrator_actors::group_commit::BatchLimits;
+use orchestrator_actors::kill_switch::KillSwitchSettings;
 use orchestrator_actors::scheduler::Universe;
 use orchestrator_actors::tree::{Ports, SYMBOL_RUNNER, Settings};
 use orchestrator_kernel::contracts::receipt::ReceiptRecord;
@@ -29,6 +30,7 @@ use crate::adapters::embedded::log::{EmbeddedLog, LogOptions};
 use crate::adapters::embedded::ndjson::{NdjsonFile, NdjsonOptions};
 use crate::adapters::http_engine::{HttpEngine, HttpEngineError, HttpEngineOptions};
 use crate::adapters::http_source::{HttpIntake, HttpIntakeOptions, SubmitError};
+use crate::adapters::kill_redis::BadUrl;
 use crate::adapters::process::{EngineStartError, ProcessEngine, ProcessEngineOptions};
 use crate::adapters::rabbitmq::BadEndpoint;
 use crate::adapters::redis::{ClaimError, RedisOpenError, RedisStore};
@@ -39,6 +41,7 @@ use crate::config::{
     SymbolsConfig,
 };
 
+pub mod kill_switch;
 mod rabbit;
 mod storage;
 
@@ -115,6 +118,9 @@ pub enum WiringError {
     /// The engine behind HTTP.
     #[error(transparent)]
     HttpEngine(#[from] HttpEngineError),
+    /// The kill switch.
+    #[error("kill_switch.url is refused")]
+    KillSwitch(#[from] BadUrl),
 }
 
 impl WiringError {
@@ -137,7 +143,8 @@ impl WiringError {
             Self::Redis(
                 RedisOpenError::Url(_) | RedisOpenError::Options { .. } | RedisOpenError::Promise { .. },
             )
-            | Self::Broker { .. } => Exit::Config,
+            | Self::Broker { .. }
+            | Self::KillSwitch(_) => Exit::Config,
         }
     }
 }
@@ -195,6 +202,7 @@ pub async fn wire(
         quarantine: storage.quarantine,
         runs: storage.runs,
         checkpoints: storage.checkpoints,
+        kill_switch: kill_switch::for_reading(config)?,
         observer: observer(&clock),
         clock,
         engine,
@@ -466,6 +474,11 @@ fn settings(config: &Config) -> Settings {
             backlog_max: config.publish.backlog_max,
             backlog_resume: config.publish.backlog_resume,
             blocked_max: config.publish.blocked_max,
+        },
+        kill_switch: KillSwitchSettings {
+            poll: config.kill_switch.poll,
+            read_timeout: config.kill_switch.read_timeout,
+            lease: config.kill_switch.lease,
         },
     }
 }

@@ -92,6 +92,13 @@ impl Actor for KillSwitch {
     ) -> Result<KillSwitchState, ActorProcessingErr> {
         let watcher = Watcher::start(me.clone(), args.gate.clone());
         args.gate.read().await;
+        let state = args.gate.view().state;
+        tracing::info!(
+            state = state.word(),
+            reason = state.reason(),
+            place = args.gate.place(),
+            "the kill switch is being read"
+        );
         me.send_after(args.poll, || KillSwitchMsg::Poll);
         Ok(KillSwitchState { args, _watcher: watcher })
     }

@@ -6,6 +6,8 @@ pub mod demo;
 pub mod embedded;
 pub mod http_engine;
 pub mod http_source;
+pub mod kill_file;
+pub mod kill_redis;
 pub mod process;
 pub mod rabbitmq;
 pub mod redis;

@@ -13,6 +13,7 @@ mod content;
 mod event_stream;
 mod events;
 mod intake;
+mod kill_switch;
 mod limits;
 mod lines;
 mod position;
@@ -37,8 +38,10 @@ use axum::routing::{get, post};
 use orchestrator_actors::address::Address;
 use orchestrator_actors::buffer::BufferMsg;
 use orchestrator_actors::flow::OutputFlow;
+use orchestrator_actors::kill_switch::Gate;
 use orchestrator_actors::run_log::Committed;
 use orchestrator_actors::status::StatusBoard;
+use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::log::Log;
 use tokio::sync::{Semaphore, watch};
@@ -69,6 +72,10 @@ pub struct ApiState {
     pub board: StatusBoard,
     /// How many outputs wait for the fan-outs.
     pub flow: OutputFlow,
+    /// What is known of the kill switch.
+    pub gate: Gate,
+    /// The time of this machine, for what people read.
+    pub wall_now: fn() -> TsMs,
     /// What `/metrics` answers.
     pub metrics: Metrics,
     /// What makes a receipt count as durable, in one word.
@@ -122,6 +129,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/receipts", post(receipts::post))
         .route("/api/v1/producers/{id}", get(producers::get))
         .route("/api/v1/events", get(events::get))
+        .route("/api/v1/kill-switch/status", get(kill_switch::status))
         .fallback(async || Problem::new(ProblemKind::NotFound, "GET / lists the endpoints"))
         .method_not_allowed_fallback(async || {
             Problem::new(ProblemKind::MethodNotAllowed, "the Allow header names the methods of this path")

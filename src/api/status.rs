@@ -11,6 +11,7 @@ use orchestrator_kernel::ports::log::{Log, LogStat};
 use serde::Serialize;
 
 use super::Shared;
+use super::kill_switch::KillSwitch;
 
 /// Conditions named in one answer.
 const CONDITIONS_MAX: usize = 100;
@@ -49,7 +50,9 @@ fn subject(condition: &Condition) -> Option<String> {
         | Condition::PublishBlocked
         | Condition::PublishDegraded
         | Condition::FanOutBlocked
-        | Condition::SymbolLimit => None,
+        | Condition::SymbolLimit
+        | Condition::KillSwitchEngaged
+        | Condition::KillSwitchUnknown => None,
     }
 }
 
@@ -59,21 +62,22 @@ struct Ready {
     /// What makes a receipt count as durable.
     durability: &'static str,
     reasons: Vec<Reason>,
+    /// It blocks effects, not the engine plane: never a reason not to be ready.
+    kill_switch: KillSwitch,
 }
 
 /// `GET /readyz`: 200 when it takes and schedules work, else 503 with what is in the way.
 pub(super) async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
+    let kill_switch = KillSwitch::of(&shared.state.gate, (shared.state.wall_now)());
     let status = shared.state.board.read();
     let code = if status.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (
-        code,
-        Json(Ready {
-            ready: status.ready,
-            durability: shared.state.durability,
-            reasons: in_the_way(&status),
-        }),
-    )
-        .into_response()
+    let ready = Ready {
+        ready: status.ready,
+        durability: shared.state.durability,
+        reasons: in_the_way(&status),
+        kill_switch,
+    };
+    (code, Json(ready)).into_response()
 }
 
 fn in_the_way(status: &Status) -> Vec<Reason> {
@@ -98,6 +102,7 @@ struct Health {
     /// At most [`CONDITIONS_MAX`] of them.
     conditions: Vec<Reason>,
     conditions_total: usize,
+    kill_switch: KillSwitch,
     logs: Logs,
     outputs: OutputCounts,
     /// Event streams that are open.
@@ -139,6 +144,8 @@ struct OutputCounts {
 /// `GET /health`: how the service is, in numbers. Always 200: it informs, `/readyz` judges.
 pub(super) async fn health(State(shared): State<Arc<Shared>>) -> Response {
     let state = &shared.state;
+    // First: looking at it puts an ended lease on the board.
+    let kill_switch = KillSwitch::of(&state.gate, (state.wall_now)());
     let status = state.board.read();
     let health = Health {
         lifecycle: status.lifecycle.as_str(),
@@ -147,6 +154,7 @@ pub(super) async fn health(State(shared): State<Arc<Shared>>) -> Response {
         durability: state.durability,
         conditions: status.conditions.iter().take(CONDITIONS_MAX).map(Reason::of).collect(),
         conditions_total: status.conditions.len(),
+        kill_switch,
         logs: Logs {
             receipts: LogCounts::of(state.receipts.as_ref()),
             quarantine: LogCounts::of(state.quarantine.as_ref()),

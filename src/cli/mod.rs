@@ -5,6 +5,7 @@ mod config;
 mod demo;
 mod exit;
 pub mod healthcheck;
+mod kill_switch;
 mod log_stat;
 mod output;
 mod run;
@@ -23,6 +24,7 @@ pub use config::{check as config_check, show as config_show};
 pub use demo::demo;
 pub use exit::Exit;
 pub use healthcheck::healthcheck;
+pub use kill_switch::{KillSwitchCommand, KillSwitchPlace, kill_switch};
 pub use log_stat::log_stat;
 pub use output::{complain, print};
 pub use run::run;
@@ -57,6 +59,9 @@ pub enum Command {
     /// Look into the logs.
     #[command(subcommand)]
     Log(LogCommand),
+    /// Stop all effects, allow them again, or see how it stands.
+    #[command(subcommand)]
+    KillSwitch(KillSwitchCommand),
     /// Write completions for a shell to standard output.
     Completions {
         /// The shell.

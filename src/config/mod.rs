@@ -8,6 +8,7 @@ mod environment;
 mod file;
 mod forms;
 mod ingest;
+mod kill_switch;
 mod publish;
 mod rabbitmq;
 mod retry;
@@ -31,6 +32,7 @@ pub use engine::{
     EngineConfig, EngineKind, HttpEngineConfig, HysteresisConfig, ProcessConfig, RespawnConfig, WorkerEnv,
 };
 pub use ingest::{BufferConfig, IngestConfig};
+pub use kill_switch::{KillSwitchConfig, KillSwitchKind};
 pub use publish::{HttpConfig, PublishConfig};
 pub use rabbitmq::{RabbitConnection, RabbitFanOutConfig, RabbitSourceConfig, RabbitTopology};
 pub use retry::ReconnectConfig;
@@ -72,6 +74,8 @@ pub struct Config {
     pub engine: EngineConfig,
     /// Where outputs go.
     pub publish: PublishConfig,
+    /// Where operators stop all effects.
+    pub kill_switch: KillSwitchConfig,
     /// The HTTP interface.
     pub http: HttpConfig,
     /// The log lines.
@@ -92,6 +96,7 @@ impl Default for Config {
             symbols: SymbolsConfig::default(),
             engine: EngineConfig::default(),
             publish: PublishConfig::default(),
+            kill_switch: KillSwitchConfig::default(),
             http: HttpConfig::default(),
             log: LogConfig::default(),
         }
@@ -188,9 +193,16 @@ impl Config {
             symbols: root.section("symbols", SymbolsConfig::read),
             engine: root.section("engine", EngineConfig::read),
             publish: root.section("publish", PublishConfig::read),
+            kill_switch: root.section("kill_switch", KillSwitchConfig::read),
             http: root.section("http", HttpConfig::read),
             log: root.section("log", LogConfig::read),
         }
+    }
+
+    /// The file of the kill switch.
+    #[must_use]
+    pub fn kill_switch_file(&self) -> PathBuf {
+        self.service.data_dir.join(&self.kill_switch.file)
     }
 
     /// The file that outputs are appended to, if any.

@@ -6,7 +6,7 @@ use orchestrator_kernel::cadence::Cadence;
 use orchestrator_kernel::retry::RetrySchedule;
 
 use super::section::Report;
-use super::{ClockMode, Config, DemoSourceConfig, EngineKind, SourceConfig, Speed};
+use super::{ClockMode, Config, DemoSourceConfig, EngineKind, KillSwitchKind, SourceConfig, Speed};
 
 /// Reports every rule that `config` breaks.
 pub(super) fn check(config: &Config, report: &mut Report) {
@@ -17,6 +17,7 @@ pub(super) fn check(config: &Config, report: &mut Report) {
     check_retries(config, report);
     check_engine(config, report);
     check_publish(config, report);
+    check_kill_switch(config, report);
     let listen = config.http.listen;
     report.rule(
         &["http.listen", "http.allow_public"],
@@ -233,5 +234,28 @@ fn check_publish(config: &Config, report: &mut Report) {
         publish.batch_max as u64 <= publish.backlog_max,
         "is more than publish.backlog_max".to_owned(),
         "at most publish.backlog_max",
+    );
+}
+
+fn check_kill_switch(config: &Config, report: &mut Report) {
+    let kill_switch = &config.kill_switch;
+    report.rule(
+        &["kill_switch.lease", "kill_switch.poll", "kill_switch.read_timeout"],
+        kill_switch.poll + kill_switch.read_timeout < kill_switch.lease,
+        "is not more than kill_switch.poll and kill_switch.read_timeout together, so one lost read would block effects"
+            .to_owned(),
+        "more than kill_switch.poll + kill_switch.read_timeout",
+    );
+    report.rule(
+        &["kill_switch.url", "kill_switch.kind"],
+        kill_switch.kind != KillSwitchKind::Redis || !kill_switch.url.is_empty(),
+        "is missing, and kill_switch.kind is \"redis\"".to_owned(),
+        "for example \"redis://127.0.0.1:6379/0\"",
+    );
+    report.rule(
+        &["kill_switch.history_key", "kill_switch.key"],
+        kill_switch.key != kill_switch.history_key,
+        "is the same as kill_switch.key".to_owned(),
+        "another key",
     );
 }

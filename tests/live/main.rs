@@ -9,9 +9,10 @@
 
 mod support;
 
+mod kill_switch_store;
 mod proxy;
-mod redis_checks;
-mod redis_log;
 mod rabbit_fan_out;
 mod rabbit_source;
+mod redis_checks;
+mod redis_log;
 mod servers;

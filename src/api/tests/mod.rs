@@ -13,9 +13,12 @@ use std::time::Duration;
 use orchestrator_actors::address::Address;
 use orchestrator_actors::buffer::BufferMsg;
 use orchestrator_actors::flow::{FlowLimits, OutputFlow};
+use orchestrator_actors::kill_switch::{Gate, KillSwitchSettings};
 use orchestrator_actors::status::{Lifecycle, StatusBoard};
 use orchestrator_kernel::ids::TsMs;
+use orchestrator_kernel::ports::kill_switch::{KillGate as _, MemoryKillSwitch};
 use orchestrator_kernel::ports::log_memory::MemoryLog;
+use orchestrator_kernel::ports::observer::Unobserved;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -47,6 +50,8 @@ struct Service {
     intake: Arc<FakeIntake>,
     runs: Arc<Runs>,
     board: StatusBoard,
+    gate: Gate,
+    kill_switch: Arc<MemoryKillSwitch>,
     shutdown: CancellationToken,
     server: JoinHandle<()>,
 }
@@ -61,6 +66,11 @@ impl Setup {
         }
         let (board, shutdown) = (StatusBoard::default(), CancellationToken::new());
         board.enter(Lifecycle::Running);
+        let kill_switch = Arc::new(MemoryKillSwitch::default());
+        let settings = KillSwitchSettings { poll: DEADLINE, read_timeout: DEADLINE, lease: DEADLINE * 9 };
+        kill_switch.put(Some(b"off"));
+        let gate = Gate::new(Arc::clone(&kill_switch) as _, settings, Arc::new(Unobserved), board.clone());
+        gate.fresh().await.unwrap();
         let flow_limits = FlowLimits { backlog_max: 10, backlog_resume: 5, blocked_max: DEADLINE };
         let state = ApiState {
             intake: self.has_intake.then(|| Arc::clone(&intake) as _),
@@ -70,6 +80,8 @@ impl Setup {
             runs: Arc::clone(&runs) as _,
             committed: runs.committed.subscribe(),
             clock: Arc::new(self.clock),
+            gate: gate.clone(),
+            wall_now: || TsMs(1_767_225_600_000),
             board: board.clone(),
             flow: OutputFlow::new(flow_limits),
             metrics: Metrics { render: Arc::new(|| "up 1\n".to_owned()), content_type: "text/test" },
@@ -82,7 +94,7 @@ impl Setup {
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(serve(listener, router(state), self.limits, shutdown.clone()));
         let client = reqwest::Client::builder().read_timeout(DEADLINE).build().unwrap();
-        Service { address, client, intake, runs, board, shutdown, server }
+        Service { address, client, intake, runs, board, gate, kill_switch, shutdown, server }
     }
 }
 

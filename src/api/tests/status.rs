@@ -5,14 +5,15 @@ use serde_json::json;
 
 use super::fakes::End;
 use super::*;
+use orchestrator_kernel::ports::kill_switch::KillGate as _;
 
 #[tokio::test]
 async fn readiness_names_what_is_in_the_way() {
     let service = Service::start().await;
     let ready = service.get("/readyz").await;
     assert_eq!(
-        (ready.status, ready.json()),
-        (200, json!({"ready": true, "durability": "fdatasync", "reasons": []}))
+        (ready.status, &ready.json()["ready"], &ready.json()["reasons"]),
+        (200, &json!(true), &json!([]))
     );
 
     service.board.raise(Condition::SymbolHalted("A".to_owned()), "5 restarts");
@@ -22,7 +23,7 @@ async fn readiness_names_what_is_in_the_way() {
     let answer = service.get("/readyz").await;
     assert_eq!(answer.status, 503);
     let reason = json!({"condition": "source_down", "subject": "feed", "detail": "refused"});
-    assert_eq!(answer.json(), json!({"ready": false, "durability": "fdatasync", "reasons": [reason]}));
+    assert_eq!((&answer.json()["ready"], &answer.json()["reasons"]), (&json!(false), &json!([reason])));
     assert_eq!(answer.header("cache-control"), "no-store");
 
     service.board.clear(&Condition::SourceDown("feed".to_owned()));
@@ -52,6 +53,38 @@ async fn health_tells_the_lifecycle_the_version_and_the_counts() {
 }
 
 #[tokio::test]
+async fn the_kill_switch_is_shown_with_its_reason_and_past_and_never_stands_in_the_way() {
+    let service = Service::start().await;
+    let shown = service.get("/readyz").await.json()["kill_switch"].clone();
+    assert_eq!((&shown["state"], &shown["reason"]), (&json!("trading"), &json!(null)));
+    assert!(shown["age_ms"].as_u64().unwrap() < 10_000, "{shown}");
+    assert!(
+        shown["since"].as_str().unwrap().starts_with("2025-12-31T23:59:5")
+            || shown["since"] == "2026-01-01T00:00:00+00:00"
+    );
+
+    let halted = r#"{"state":"ENGAGED","engaged_by":"ops","engaged_at":"2026-01-01T00:00:00+00:00","engagement_reason":"why"}"#;
+    service.kill_switch.put(Some(halted.as_bytes()));
+    service.gate.fresh().await.unwrap_err();
+
+    let reason = json!("halted by ops at 2026-01-01T00:00:00+00:00: why");
+    let ready = service.get("/readyz").await;
+    let health = service.get("/health").await.json();
+    assert_eq!((ready.status, &ready.json()["kill_switch"]["reason"]), (200, &reason));
+    assert_eq!(
+        (&health["lifecycle"], &health["kill_switch"]["state"]),
+        (&json!("running"), &json!("halted"))
+    );
+    assert_eq!(health["conditions"][0]["condition"], "kill_switch_engaged");
+    let status = service.get("/api/v1/kill-switch/status").await.json();
+    assert_eq!((&status["state"], &status["place"]), (&json!("halted"), &json!("memory")));
+    let words: Vec<_> =
+        status["transitions"].as_array().unwrap().iter().map(|change| change["to"].clone()).collect();
+    assert_eq!(words, ["trading", "halted"]);
+    assert_eq!(status["transitions"][1]["engaged_by"], "ops");
+}
+
+#[tokio::test]
 async fn metrics_have_their_content_type_and_the_front_page_lists_every_path() {
     let service = Service::start().await;
 
@@ -64,6 +97,7 @@ async fn metrics_have_their_content_type_and_the_front_page_lists_every_path() {
         "/api/v1/receipts",
         "/api/v1/producers/",
         "/api/v1/events",
+        "/api/v1/kill-switch/status",
         "/livez",
         "/readyz",
         "/health",

@@ -153,6 +153,15 @@ impl State {
             Observation::PublishBlocked { seconds } => {
                 registers.publish_blocked.inc_by(seconds);
             }
+            Observation::KillSwitch { state, age_seconds } => {
+                registers.kill_switch_state.set(state);
+                registers.kill_switch_age.set(age_seconds.unwrap_or(f64::NAN));
+            }
+            Observation::KillSwitchEntered { state } => registers.kill_switch_transitions.add([state], 1),
+            Observation::KillSwitchReadFailed => {
+                registers.kill_switch_read_failures.inc();
+            }
+            Observation::EffectRefused { reason } => registers.kill_switch_refusals.add([reason], 1),
             Observation::ActorExited { actor, verdict } => registers.actor_exits.add([actor, verdict], 1),
             Observation::SymbolHalted { symbol } => registers.symbols_halted.add([symbol.as_str()], 1),
             Observation::Failure { domain } => registers.failures.add([domain.as_str()], 1),

@@ -55,6 +55,11 @@ pub(super) struct Registers {
     pub(super) backlog: Gauge,
     pub(super) publish_latency: Histogram,
     pub(super) publish_blocked: Counter<f64, AtomicU64>,
+    pub(super) kill_switch_state: StateGauge,
+    pub(super) kill_switch_age: Gauge<f64, AtomicU64>,
+    pub(super) kill_switch_transitions: CounterBy<1>,
+    pub(super) kill_switch_refusals: CounterBy<1>,
+    pub(super) kill_switch_read_failures: Counter,
     pub(super) failures: CounterBy<1>,
     pub(super) actor_exits: CounterBy<2>,
     pub(super) symbols_halted: CounterBy<1>,
@@ -110,6 +115,17 @@ impl Registers {
             backlog: register(registry_mut, &names::PUBLISH_BACKLOG, Gauge::default()),
             publish_latency: register(registry_mut, &names::PUBLISH_LATENCY, Histogram::new(SECONDS)),
             publish_blocked: register(registry_mut, &names::PUBLISH_BLOCKED, Counter::default()),
+            kill_switch_state: StateGauge::register(registry_mut, &names::KILL_SWITCH_STATE),
+            kill_switch_age: unknown_age(registry_mut),
+            kill_switch_transitions: CounterBy::register(registry_mut, &names::KILL_SWITCH_TRANSITIONS)
+                .with(KILL_SWITCH_STATES),
+            kill_switch_refusals: CounterBy::register(registry_mut, &names::KILL_SWITCH_REFUSALS)
+                .with(["halted", "unknown", "stale"]),
+            kill_switch_read_failures: register(
+                registry_mut,
+                &names::KILL_SWITCH_READ_FAILURES,
+                Counter::default(),
+            ),
             failures: CounterBy::register(registry_mut, &names::FAILURES).with(domains),
             actor_exits: CounterBy::register(registry_mut, &names::ACTOR_EXITS),
             symbols_halted: CounterBy::register(registry_mut, &names::SYMBOLS_HALTED),
@@ -126,6 +142,39 @@ fn register_process(registry: &mut Registry, started_at: TsMs, version: &str) {
     let start: Gauge<f64, AtomicU64> = Gauge::default();
     start.set(started_at.0 as f64 / 1000.0);
     register(registry, &names::PROCESS_START, start);
+}
+
+/// The states of the kill switch.
+const KILL_SWITCH_STATES: [&str; 3] = ["trading", "halted", "unknown"];
+
+/// One gauge a state: 1 for the one that holds.
+pub(super) struct StateGauge([(&'static str, Gauge); 3]);
+
+impl StateGauge {
+    fn register(registry: &mut Registry, name: &MetricName) -> Self {
+        let family: Family<[(&'static str, &'static str); 1], Gauge> =
+            register(registry, name, Family::default());
+        let [label] = name.labels else {
+            return Self(KILL_SWITCH_STATES.map(|state| (state, Gauge::default())));
+        };
+        let this =
+            Self(KILL_SWITCH_STATES.map(|state| (state, family.get_or_create_owned(&[(*label, state)]))));
+        this.set("unknown");
+        this
+    }
+
+    /// Says which one holds.
+    pub(super) fn set(&self, holds: &str) {
+        for (state, gauge) in &self.0 {
+            gauge.set(i64::from(*state == holds));
+        }
+    }
+}
+
+fn unknown_age(registry: &mut Registry) -> Gauge<f64, AtomicU64> {
+    let age: Gauge<f64, AtomicU64> = register(registry, &names::KILL_SWITCH_AGE, Gauge::default());
+    age.set(f64::NAN);
+    age
 }
 
 /// Registers `metric` and returns a handle to it.

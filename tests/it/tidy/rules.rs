@@ -94,6 +94,8 @@ fn runbook_words() -> BTreeSet<String> {
         Condition::FanOutBlocked,
         Condition::SymbolHalted(String::new()),
         Condition::SymbolLimit,
+        Condition::KillSwitchEngaged,
+        Condition::KillSwitchUnknown,
     ];
     // A new kind or condition does not compile here until it is listed.
     for condition in &conditions {
@@ -105,7 +107,9 @@ fn runbook_words() -> BTreeSet<String> {
             | Condition::PublishDegraded
             | Condition::FanOutBlocked
             | Condition::SymbolHalted(_)
-            | Condition::SymbolLimit => {}
+            | Condition::SymbolLimit
+            | Condition::KillSwitchEngaged
+            | Condition::KillSwitchUnknown => {}
         }
     }
     let fatal = [FatalKind::Storage, FatalKind::Fenced, FatalKind::Corrupt, FatalKind::Internal];

@@ -1,8 +1,8 @@
 //! What the live tests share: private servers, the faults that are put on them, and the service as a process.
 
+pub(crate) mod amqp;
 #[path = "../../support/logs.rs"]
 pub(crate) mod logs;
-pub(crate) mod amqp;
 pub(crate) mod ports;
 #[path = "../../support/process.rs"]
 pub(crate) mod process;

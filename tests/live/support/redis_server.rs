@@ -91,13 +91,20 @@ impl RedisServer {
 
     /// Sends one command over a connection of its own, as `redis-cli` would; the first bytes of the reply.
     pub(crate) fn command(&self, words: &[&str]) -> Option<String> {
+        self.command_bytes(&words.iter().map(|word| word.as_bytes()).collect::<Vec<_>>())
+    }
+
+    /// As [`command`](Self::command), for words that are no text.
+    pub(crate) fn command_bytes(&self, words: &[&[u8]]) -> Option<String> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
-        let mut request = format!("*{}\r\n", words.len());
+        let mut request = format!("*{}\r\n", words.len()).into_bytes();
         for word in words {
-            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+            request.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+            request.extend_from_slice(word);
+            request.extend_from_slice(b"\r\n");
         }
-        stream.write_all(request.as_bytes()).ok()?;
+        stream.write_all(&request).ok()?;
         let mut reply = vec![0; 64 << 10];
         let length = stream.read(&mut reply).ok()?;
         Some(String::from_utf8_lossy(reply.get(..length)?).into_owned())

@@ -192,10 +192,9 @@ impl KillSwitchStore for MemoryKillSwitch {
     async fn apply(&self, command: &Command, now: TsMs) -> Result<Change, ApplyError> {
         let mut inner = self.inner();
         let change = decide(&inner.stored, command, now)?;
-        if inner.history.len() == HISTORY_MAX {
-            inner.history.pop_front();
-        }
         inner.history.push_back(change.entry.clone());
+        let beyond = inner.history.len().saturating_sub(HISTORY_MAX);
+        inner.history.drain(..beyond);
         inner.store(Stored::Value(Bytes::copy_from_slice(change.value.as_bytes())));
         Ok(change)
     }
@@ -226,6 +225,10 @@ mod tests {
 
         async fn put(&self, store: &MemoryKillSwitch, value: Option<&[u8]>) {
             store.put(value);
+        }
+
+        async fn put_history(&self, store: &MemoryKillSwitch, lines: Vec<String>) {
+            store.inner().history.extend(lines);
         }
     }
 

@@ -25,6 +25,9 @@ pub trait KillSwitchProvider: Send + Sync {
 
     /// Stores `value` as somebody else's tool would, past the store; `None` removes what is there.
     async fn put(&self, store: &Self::Store, value: Option<&[u8]>);
+
+    /// Appends lines to the history as somebody else's tool would, past the store.
+    async fn put_history(&self, store: &Self::Store, lines: Vec<String>);
 }
 
 /// Runs the whole suite.
@@ -240,10 +243,14 @@ async fn a_change_is_announced(provider: &impl KillSwitchProvider) {
     store.changed().await;
 }
 
+/// Method: as many lines as are kept are there already, and several times as many commands as may be kept beyond.
 async fn history_keeps_the_last_lines_in_order(provider: &impl KillSwitchProvider) {
     let store = provider.fresh().await;
     store.apply(&init(), NOW).await.expect("nothing is stored");
-    for number in 0..=HISTORY_MAX as i64 / 2 {
+    let old =
+        (0..HISTORY_MAX).map(|number| json!({"event": "ENGAGED", "reason": number.to_string()}).to_string());
+    provider.put_history(&store, old.collect()).await;
+    for number in 0..60 {
         let now = TsMs(NOW.0 + number);
         store.apply(&engage(&number.to_string()), now).await.expect("it is not engaged");
         store.apply(&disengage(), now).await.expect("it is engaged");
@@ -251,10 +258,11 @@ async fn history_keeps_the_last_lines_in_order(provider: &impl KillSwitchProvide
 
     let all = store.history(usize::MAX).await.expect("the store can be read");
     assert_eq!(all.len(), HISTORY_MAX);
-    assert!(all[0].contains("ENGAGED") && all[0].contains("\"reason\":\"1\""), "{}", all[0]);
+    assert!(all[0].contains("\"reason\":\"120\""), "{}", all[0]);
     let last = store.history(2).await.expect("the store can be read");
     assert_eq!(last, all[HISTORY_MAX - 2..]);
-    assert!(last[0].contains("\"reason\":\"500\"") && last[1].contains("DISENGAGED"), "{last:?}");
+    assert!(last[0].contains("\"reason\":\"59\"") && last[1].contains("DISENGAGED"), "{last:?}");
+    assert_eq!(store.history(0).await, Ok(Vec::new()));
 }
 
 type Applying<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

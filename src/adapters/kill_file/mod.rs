@@ -1,0 +1,113 @@
+//! The kill switch of the embedded default: one file whose content is the value, and one beside it with its history.
+//!
+//! ```text
+//! kill_switch.json            the value, as in Redis; one line feed at its end is not part of it
+//! kill_switch.history.jsonl   the last commands, one a line
+//! kill_switch.lock            held while a command is carried out
+//! ```
+//!
+//! Commands of any process are one step each: they hold the lock. The file is replaced as a whole, so a reader, who needs
+//! no lock, sees the old value or the new one. It is not under the lock of the data directory: an operator's command works
+//! while the service runs, and while it does not.
+
+mod files;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use orchestrator_kernel::ids::TsMs;
+use orchestrator_kernel::kill_switch::{Change, Command, ReadError, Stored};
+use orchestrator_kernel::ports::kill_switch::{ApplyError, KillSwitchRead, KillSwitchStore};
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::spawn_blocking;
+
+use files::Files;
+
+/// Reads at a time. A disk that hangs holds so many threads and no more.
+const READS_MAX: usize = 4;
+
+/// Where the file is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KillFileOptions {
+    /// The file with the value. Its directory is created by the first command.
+    pub path: PathBuf,
+    /// How long a command waits for one of another process.
+    pub lock_wait: Duration,
+}
+
+/// A kill switch in a file.
+#[derive(Debug)]
+pub struct KillFile {
+    files: Arc<Files>,
+    reads: Arc<Semaphore>,
+    news: Notify,
+}
+
+impl KillFile {
+    /// Touches nothing yet.
+    #[must_use]
+    pub fn new(options: KillFileOptions) -> Self {
+        Self {
+            files: Arc::new(Files::new(options.path, options.lock_wait)),
+            reads: Arc::new(Semaphore::new(READS_MAX)),
+            news: Notify::new(),
+        }
+    }
+
+    /// Runs `work` where it may block.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Files) -> T + Send + 'static,
+    ) -> Result<T, tokio::task::JoinError> {
+        let files = Arc::clone(&self.files);
+        spawn_blocking(move || work(&files)).await
+    }
+}
+
+#[async_trait]
+impl KillSwitchRead for KillFile {
+    fn place(&self) -> String {
+        format!("file {}", self.files.value_path().display())
+    }
+
+    async fn read(&self) -> Result<Stored, ReadError> {
+        let slot = Arc::clone(&self.reads).acquire_owned().await;
+        let read = self.blocking(move |files| {
+            let read = files.read();
+            drop(slot);
+            read
+        });
+        match read.await {
+            Ok(Ok(stored)) => Ok(stored),
+            Ok(Err(error)) => Err(ReadError::Refused(error.to_string())),
+            Err(error) => Err(ReadError::NoAnswer(error.to_string())),
+        }
+    }
+
+    /// Told of commands of this process only; those of others are seen by the next poll.
+    async fn changed(&self) {
+        self.news.notified().await;
+    }
+}
+
+#[async_trait]
+impl KillSwitchStore for KillFile {
+    async fn apply(&self, command: &Command, now: TsMs) -> Result<Change, ApplyError> {
+        let command = command.clone();
+        let applied = self.blocking(move |files| files.apply(&command, now)).await;
+        self.news.notify_one();
+        applied.unwrap_or_else(|error| Err(ApplyError::Unknown(error.to_string())))
+    }
+
+    async fn history(&self, count: usize) -> Result<Vec<String>, ReadError> {
+        match self.blocking(move |files| files.history(count)).await {
+            Ok(Ok(lines)) => Ok(lines),
+            Ok(Err(error)) => Err(ReadError::Refused(error.to_string())),
+            Err(error) => Err(ReadError::NoAnswer(error.to_string())),
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The tasks: two connections that are kept up, and the notifications of the key.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fred::clients::{Client, SubscriberClient};
+use fred::interfaces::{ClientLike, EventInterface, PubsubInterface};
+use fred::types::{ClusterHash, CustomCommand, Value};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::Shared;
+use super::connection::said;
+
+/// How often the subscription is made again, which shows whether its connection still works, and how often the server is
+/// asked what it announces.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
+/// Pause before a client is started again that gave up for good, which it does for settings it cannot use.
+const START_PAUSE: Duration = Duration::from_secs(1);
+/// What must be announced: keyspace events of strings, generic commands and expiry.
+const ANNOUNCED: [char; 4] = ['K', '$', 'g', 'x'];
+
+/// Starts everything; it ends with the handles.
+pub(super) fn start(shared: &Arc<Shared>) -> Vec<AbortOnDropHandle<()>> {
+    // The receivers are made before the clients connect: the first connection is an event, too.
+    let commands = commands(Arc::clone(shared));
+    let notifications = notifications(Arc::clone(shared));
+    let (client, subscriber) = (shared.client.clone(), shared.subscriber.clone());
+    vec![
+        AbortOnDropHandle::new(tokio::spawn(commands)),
+        AbortOnDropHandle::new(tokio::spawn(notifications)),
+        AbortOnDropHandle::new(tokio::spawn(keep_up(move || client.connect()))),
+        AbortOnDropHandle::new(tokio::spawn(keep_up(move || subscriber.connect()))),
+    ]
+}
+
+/// Drives a client's connection, which reconnects by itself, and starts it again should it ever give up.
+async fn keep_up(connect: impl Fn() -> fred::types::ConnectHandle + Send) {
+    loop {
+        match AbortOnDropHandle::new(connect()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::error!(
+                    error_detail = said(&error),
+                    "the kill switch's connection gave up; starting it again"
+                );
+            }
+            Err(error) => tracing::error!(%error, "the kill switch's connection failed; starting it again"),
+        }
+        sleep(START_PAUSE).await;
+    }
+}
+
+/// Follows the connection of the reads: what is wrong with it, and that it is back, which is worth a read.
+fn commands(shared: Arc<Shared>) -> impl Future<Output = ()> + Send {
+    let (mut ups, mut errors) = (shared.client.reconnect_rx(), shared.client.error_rx());
+    async move {
+        loop {
+            let closed = tokio::select! {
+                biased;
+                up = ups.recv() => {
+                    shared.news.notify_one();
+                    up.is_err_and(|error| error == RecvError::Closed)
+                }
+                error = errors.recv() => match error {
+                    Ok((error, _)) => {
+                        shared.trouble.note(&error);
+                        false
+                    }
+                    Err(error) => error == RecvError::Closed,
+                },
+            };
+            if closed {
+                return;
+            }
+        }
+    }
+}
+
+/// Turns notifications into news, and keeps the subscription.
+fn notifications(shared: Arc<Shared>) -> impl Future<Output = ()> + Send {
+    let (mut events, mut ups) = (shared.subscriber.keyspace_event_rx(), shared.subscriber.reconnect_rx());
+    let mut checks = interval(CHECK_EVERY);
+    checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    async move {
+        let mut told = Some(String::new());
+        // The first tick is at once, when there is no connection yet.
+        checks.tick().await;
+        loop {
+            tokio::select! {
+                biased;
+                event = events.recv() => {
+                    // Whatever it says, and however many were missed: the value may be another.
+                    shared.news.notify_one();
+                    if event.is_err_and(|error| error == RecvError::Closed) {
+                        return;
+                    }
+                }
+                up = ups.recv() => {
+                    if up.is_err_and(|error| error == RecvError::Closed) {
+                        return;
+                    }
+                    subscribe(&shared, &mut told).await;
+                    checks.reset();
+                }
+                _ = checks.tick() => {
+                    if shared.subscriber.is_connected() {
+                        subscribe(&shared, &mut told).await;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Subscribes, which is harmless when it is done already, and says once whether notifications can be expected.
+async fn subscribe(shared: &Shared, told: &mut Option<String>) {
+    let Shared { client, subscriber, channel, news, .. } = shared;
+    let trouble = match subscriber.subscribe(channel.as_str()).await {
+        Ok(()) => {
+            // What happened before is known to nobody.
+            news.notify_one();
+            what_is_not_announced(client).await
+        }
+        Err(error) if super::is_reply(&error) => Some(format!("subscribing is refused: {}", said(&error))),
+        Err(error) => {
+            tracing::debug!(error_detail = said(&error), "the kill switch's subscription does not answer");
+            return renew(subscriber).await;
+        }
+    };
+    if *told == trouble {
+        return;
+    }
+    match &trouble {
+        Some(why) => tracing::warn!(
+            error_detail = why,
+            "changes of the kill switch are not announced; it is only polled, which takes longer"
+        ),
+        None => tracing::info!("subscribed to changes of the kill switch"),
+    }
+    *told = trouble;
+}
+
+async fn renew(subscriber: &SubscriberClient) {
+    if let Err(error) = subscriber.force_reconnection().await {
+        tracing::debug!(error_detail = said(&error), "the kill switch's subscription was not renewed");
+    }
+}
+
+/// What the server does not announce, as far as it tells; a server that does not tell is taken at its best.
+async fn what_is_not_announced(client: &Client) -> Option<String> {
+    let ask = CustomCommand::new_static("CONFIG", ClusterHash::FirstKey, false);
+    let answer =
+        client.custom::<Vec<String>, Value>(ask, vec!["GET".into(), "notify-keyspace-events".into()]);
+    let flags = answer.await.ok()?.into_iter().nth(1)?;
+    // A stands for all kinds of events, but not for K.
+    let missing: String = ANNOUNCED
+        .into_iter()
+        .filter(|flag| !flags.contains(*flag) && (*flag == 'K' || !flags.contains('A')))
+        .collect();
+    (!missing.is_empty())
+        .then(|| format!("notify-keyspace-events is {flags:?} and lacks {missing:?}; set it to \"K$gx\""))
+}

@@ -1,0 +1,91 @@
+//! The kill switch as the interface shows it. Changing it over HTTP needs callers that say who they are.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use orchestrator_actors::kill_switch::{Gate, Past};
+use orchestrator_kernel::ids::TsMs;
+use orchestrator_kernel::kill_switch::{State as KillState, View};
+use orchestrator_kernel::rfc3339::rfc3339;
+use serde::Serialize;
+
+use super::Shared;
+
+/// What is known now.
+#[derive(Debug, Serialize)]
+pub(super) struct KillSwitch {
+    /// `trading`, `halted` or `unknown`; effects are allowed in the first only.
+    state: &'static str,
+    reason: Option<String>,
+    /// Milliseconds since the read was sent that was answered last.
+    age_ms: Option<u64>,
+    /// When it became so, by the clock of this machine.
+    since: String,
+}
+
+impl KillSwitch {
+    pub(super) fn of(gate: &Gate, now: TsMs) -> Self {
+        let View { state, age, lasted } = gate.view();
+        Self {
+            state: state.word(),
+            reason: state.reason(),
+            age_ms: age.map(millis),
+            since: before(now, lasted),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Change {
+    at: String,
+    from: &'static str,
+    to: &'static str,
+    reason: Option<String>,
+    engaged_by: Option<String>,
+}
+
+impl Change {
+    fn of(past: Past, now: TsMs) -> Self {
+        let to = past.transition.to;
+        let engaged_by = match &to {
+            KillState::Halted(halt) => halt.by.clone(),
+            KillState::Trading | KillState::Unknown(_) => None,
+        };
+        Self {
+            at: before(now, past.ago),
+            from: past.transition.from,
+            to: to.word(),
+            reason: to.reason(),
+            engaged_by,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Status {
+    #[serde(flatten)]
+    now: KillSwitch,
+    /// Where the value is stored.
+    place: String,
+    /// What this process has seen, oldest first.
+    transitions: Vec<Change>,
+}
+
+/// `GET /api/v1/kill-switch/status`: the state, and what it was before.
+pub(super) async fn status(axum::extract::State(shared): State<Arc<Shared>>) -> Response {
+    let (gate, now) = (&shared.state.gate, (shared.state.wall_now)());
+    let transitions = gate.recent().into_iter().map(|past| Change::of(past, now)).collect();
+    Json(Status { now: KillSwitch::of(gate, now), place: gate.place(), transitions }).into_response()
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The moment `ago` before `now`.
+fn before(now: TsMs, ago: Duration) -> String {
+    rfc3339(TsMs(now.0.saturating_sub_unsigned(millis(ago))))
+}

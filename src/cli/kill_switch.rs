@@ -1,0 +1,229 @@
+//! `orchestrator kill-switch`: what an operator does with the kill switch. Works while the service runs and while not.
+
+use std::ffi::OsString;
+use std::future::Future;
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use orchestrator_kernel::kill_switch::{Command, ReadError, Reading, Refusal, State, Unknown};
+use orchestrator_kernel::ports::kill_switch::{ApplyError, KillSwitchStore};
+use serde_json::{Map, Value, json};
+
+use super::{ConfigArgs, Exit, complain, print};
+use crate::config::{Config, FlagSetting, Layers};
+use crate::service::{explain, wall_now};
+use crate::wiring;
+
+/// Lines of history that `status` shows.
+const HISTORY_SHOWN: usize = 10;
+
+/// Commands on the kill switch.
+#[derive(Clone, Debug, PartialEq, Subcommand)]
+pub enum KillSwitchCommand {
+    /// Say that trading is allowed while nothing is stored: once at the start, or after the value was lost.
+    Init {
+        /// Which kill switch.
+        #[command(flatten)]
+        place: KillSwitchPlace,
+        /// Who you are; it stands in the history.
+        #[arg(long, value_name = "NAME")]
+        operator: String,
+    },
+    /// Stop all effects, whatever is stored.
+    Engage {
+        /// Which kill switch.
+        #[command(flatten)]
+        place: KillSwitchPlace,
+        /// Who you are; it stands in the history.
+        #[arg(long, value_name = "NAME")]
+        operator: String,
+        /// Why.
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        /// More about it, as a JSON object.
+        #[arg(long, value_name = "JSON", value_parser = parse_object)]
+        details: Option<Map<String, Value>>,
+    },
+    /// Allow effects again.
+    Disengage {
+        /// Which kill switch.
+        #[command(flatten)]
+        place: KillSwitchPlace,
+        /// Who you are; it stands in the history.
+        #[arg(long, value_name = "NAME")]
+        operator: String,
+        /// What was found and done.
+        #[arg(long, value_name = "TEXT")]
+        notes: Option<String>,
+    },
+    /// Read it; exit code 0 when trading is allowed, 1 when it is halted, 2 when that is unknown.
+    Status {
+        /// Which kill switch.
+        #[command(flatten)]
+        place: KillSwitchPlace,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// Which kill switch is meant.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct KillSwitchPlace {
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// The kill switch of this Redis, for example redis://127.0.0.1:6379/0. A password belongs into the configuration:
+    /// other users of the machine can see the command line.
+    #[arg(long, value_name = "URL", conflicts_with = "file")]
+    pub url: Option<String>,
+    /// The kill switch in this file.
+    #[arg(long, value_name = "PATH")]
+    pub file: Option<String>,
+}
+
+impl KillSwitchPlace {
+    /// The layers of the configuration, with these environment variables.
+    fn layers(&self, environment: Vec<(OsString, OsString)>) -> Layers {
+        let mut layers = self.config.layers(environment);
+        let mut set = |flag: &str, key: &str, value: &str| {
+            let path = format!("kill_switch.{key}");
+            layers.flags.push(FlagSetting { flag: flag.to_owned(), path, value: value.to_owned() });
+        };
+        if let Some(url) = &self.url {
+            set("--url", "kind", "redis");
+            set("--url", "url", url);
+        }
+        if let Some(file) = &self.file {
+            // Relative to where the operator stands, not to the data directory.
+            let absolute = std::path::absolute(file).unwrap_or_else(|_| file.into());
+            set("--file", "kind", "file");
+            set("--file", "file", &absolute.to_string_lossy());
+        }
+        layers
+    }
+}
+
+impl KillSwitchCommand {
+    const fn place(&self) -> &KillSwitchPlace {
+        match self {
+            Self::Init { place, .. }
+            | Self::Engage { place, .. }
+            | Self::Disengage { place, .. }
+            | Self::Status { place, .. } => place,
+        }
+    }
+}
+
+fn parse_object(text: &str) -> Result<Map<String, Value>, String> {
+    serde_json::from_str(text).map_err(|error| format!("is not a JSON object: {error}"))
+}
+
+/// Carries out the command. The exit code is a number of its own for `status`.
+#[must_use]
+pub fn kill_switch(command: &KillSwitchCommand, environment: Vec<(OsString, OsString)>) -> u8 {
+    let config = match Config::load(&command.place().layers(environment)) {
+        Ok(loaded) => loaded.config,
+        Err(error) => {
+            complain(&error);
+            return Exit::Config.code();
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("cannot start the runtime: {error}"));
+            return Exit::Internal.code();
+        }
+    };
+    let code = runtime.block_on(async {
+        match wiring::kill_switch::open(&config).await {
+            Ok(store) => carry_out(command, &store).await,
+            Err(error) => {
+                complain(&explain(&error));
+                error.exit().code()
+            }
+        }
+    });
+    // A read of a disk that hangs must not hold up the end.
+    runtime.shutdown_background();
+    code
+}
+
+async fn carry_out(command: &KillSwitchCommand, store: &Arc<dyn KillSwitchStore>) -> u8 {
+    let act = match command.clone() {
+        KillSwitchCommand::Init { operator, .. } => Command::Init { operator },
+        KillSwitchCommand::Engage { operator, reason, details, .. } => {
+            Command::Engage { operator, reason, details }
+        }
+        KillSwitchCommand::Disengage { operator, notes, .. } => Command::Disengage { operator, notes },
+        KillSwitchCommand::Status { json, .. } => return status(store.as_ref(), json).await,
+    };
+    match store.apply(&act, wall_now()).await {
+        Ok(change) => print(&format!("{}\n", change.value)).code(),
+        Err(error) => {
+            complain(&error);
+            refused(&error).code()
+        }
+    }
+}
+
+const fn refused(error: &ApplyError) -> Exit {
+    match error {
+        ApplyError::Refused(Refusal::Unfit { .. }) => Exit::Usage,
+        ApplyError::Refused(
+            Refusal::AlreadyEngaged | Refusal::NotEngaged | Refusal::NotKnown(_) | Refusal::NotMissing,
+        ) => Exit::Different,
+        ApplyError::Unchanged(_) | ApplyError::Unknown(_) => Exit::Unavailable,
+    }
+}
+
+async fn status(store: &dyn KillSwitchStore, as_json: bool) -> u8 {
+    let state = match within(store.read()).await {
+        Ok(stored) => match Reading::of(&stored) {
+            Reading::Trading => State::Trading,
+            Reading::Halted(halt) => State::Halted(halt),
+            Reading::Unknown(why) => State::Unknown(why),
+        },
+        Err(error) => State::Unknown(Unknown::Refused(error.to_string())),
+    };
+    let history = within(store.history(HISTORY_SHOWN)).await.unwrap_or_default();
+    let text = if as_json {
+        let lines: Vec<Value> = history
+            .iter()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|_| json!({"unreadable": line})))
+            .collect();
+        let (by, at) = match &state {
+            State::Halted(halt) => (halt.by.clone(), halt.at.clone()),
+            State::Trading | State::Unknown(_) => (None, None),
+        };
+        let report = json!({
+            "state": state.word(), "reason": state.reason(), "place": store.place(),
+            "engaged_by": by, "engaged_at": at, "history": lines,
+        });
+        format!("{report:#}\n")
+    } else {
+        let mut text = format!("{}\n", state.word());
+        for line in state.reason().into_iter().chain([store.place()]).chain(history) {
+            text.push_str(&format!("  {line}\n"));
+        }
+        text
+    };
+    let printed = print(&text);
+    match (printed, state) {
+        (Exit::Ok, State::Trading) => 0,
+        (Exit::Ok, State::Halted(_)) => 1,
+        (Exit::Ok, State::Unknown(_)) => 2,
+        (failed, _) => failed.code(),
+    }
+}
+
+/// Time for one look.
+const LOOK_MAX: std::time::Duration = std::time::Duration::from_secs(3);
+
+async fn within<T>(look: impl Future<Output = Result<T, ReadError>>) -> Result<T, ReadError> {
+    match tokio::time::timeout(LOOK_MAX, look).await {
+        Ok(seen) => seen,
+        Err(_) => Err(ReadError::NoAnswer(format!("none within {LOOK_MAX:?}"))),
+    }
+}

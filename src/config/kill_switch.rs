@@ -1,0 +1,80 @@
+//! `[kill_switch]`: where operators stop all effects, and how long a reading of it counts.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::forms::{FilePath, OneOf, Text, Time, is_line};
+use super::secret::{SecretUrl, Url};
+use super::section::Section;
+
+/// What stores the value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KillSwitchKind {
+    /// A file of this machine.
+    File,
+    /// A key in Redis.
+    Redis,
+}
+
+/// `[kill_switch]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KillSwitchConfig {
+    /// What stores the value.
+    pub kind: KillSwitchKind,
+    /// For `File`: the file, relative to `service.data_dir`.
+    pub file: PathBuf,
+    /// For `Redis`: the server. Required then.
+    pub url: SecretUrl,
+    /// For `Redis`: the key with the value.
+    pub key: String,
+    /// For `Redis`: the list with the history of commands.
+    pub history_key: String,
+    /// Time between two reads, 10ms to 10s.
+    pub poll: Duration,
+    /// How long one read may take, 10ms to 10s.
+    pub read_timeout: Duration,
+    /// How long a reading permits effects, from the moment the read was sent, 50ms to 1m. More than `poll` and
+    /// `read_timeout` together.
+    pub lease: Duration,
+}
+
+impl Default for KillSwitchConfig {
+    fn default() -> Self {
+        Self {
+            kind: KillSwitchKind::File,
+            file: PathBuf::from("kill_switch.json"),
+            url: SecretUrl::default(),
+            key: "kill_switch:state".to_owned(),
+            history_key: "kill_switch:history".to_owned(),
+            poll: Duration::from_millis(100),
+            read_timeout: Duration::from_millis(100),
+            lease: Duration::from_millis(500),
+        }
+    }
+}
+
+/// Longest name of a key.
+const KEY_BYTES_MAX: usize = 512;
+
+impl KillSwitchConfig {
+    pub(super) fn read(section: &mut Section<'_>) -> Self {
+        let mut config = Self::default();
+        let kinds = OneOf(&[("file", KillSwitchKind::File), ("redis", KillSwitchKind::Redis)]);
+        section.value("kind", &mut config.kind, &kinds);
+        section.value("file", &mut config.file, &FilePath);
+        section.value("url", &mut config.url, &Url { schemes: &["redis", "rediss"], may_be_empty: true });
+        let key = Text { accepts: is_key, allowed: "1 to 512 bytes without control character" };
+        section.value("key", &mut config.key, &key);
+        section.value("history_key", &mut config.history_key, &key);
+        let short = Time(Duration::from_millis(10)..=Duration::from_secs(10));
+        section.value("poll", &mut config.poll, &short);
+        section.value("read_timeout", &mut config.read_timeout, &short);
+        let lease = Time(Duration::from_millis(50)..=Duration::from_secs(60));
+        section.value("lease", &mut config.lease, &lease);
+        config
+    }
+}
+
+fn is_key(text: &str) -> bool {
+    !text.is_empty() && text.len() <= KEY_BYTES_MAX && is_line(text)
+}
