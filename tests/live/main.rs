@@ -15,4 +15,5 @@ mod rabbit_fan_out;
 mod rabbit_source;
 mod redis_checks;
 mod redis_log;
+mod redis_source;
 mod servers;

@@ -29,6 +29,7 @@ mod promise;
 mod reader;
 mod scripts;
 mod store;
+pub mod stream_source;
 mod writer;
 
 pub use checkpoints::RedisCheckpoints;

@@ -1,0 +1,374 @@
+//! A Redis Stream as a source: one consumer of a consumer group.
+//!
+//! ```text
+//!            ┌─ XREADGROUP … 0     at the start, and after a refusal: what we were given and did not acknowledge
+//! stream ────┼─ XREADGROUP … >     then: what nobody was given yet, waiting for it
+//!            └─ XAUTOCLAIM         every claim_idle / 2: what a consumer that is gone has left
+//!                  │
+//!                  ▼ batch ──▶ log ──Durable──▶ XACK
+//!                                └──Refused──▶ read again from 0 once nothing is in flight
+//! ```
+//!
+//! **The server remembers what is not settled.** Every entry that it ever gave us stays in our list there until we
+//! acknowledge it. So nothing is kept here for a repetition, and a read that is given up loses nothing.
+//!
+//! **At least once.** Entry ids (`milliseconds-number`) have holes, so they are no positions: an entry that comes again is
+//! a receipt again. It comes again when this process dies between the durable append and the XACK, and when it is held
+//! up for longer than `claim_idle` while another consumer of the group looks for what is left. A crash of the *server*
+//! repeats nothing: what is known to be durable is remembered over its absence and acknowledged first.
+//!
+//! **An entry without an event**, or one that was deleted before it was read, becomes an item that is no receipt: it
+//! ends in the quarantine, with the entry's id, the reason and its fields, and is acknowledged.
+//!
+//! Trimming the stream is the business of whoever writes it.
+
+mod entries;
+mod group;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::future::{BoxFuture, FutureExt as _};
+use orchestrator_kernel::ids::Origin;
+use orchestrator_kernel::ports::source::{
+    RawItem, ResumeAt, Settlement, Source, SourceBatch, SourceError, SourceFactory,
+};
+use redis::aio::MultiplexedConnection;
+use tokio::time::Instant;
+
+use self::entries::{Entry, EntryId};
+use self::group::{Fault, From, Group};
+use super::connect::{Endpoint, UrlError};
+
+/// How long the server holds a read when there is nothing new. Also the longest that a claim waits for its turn.
+const BLOCK: Duration = Duration::from_secs(1);
+/// Entries of the first read, before their size is known.
+const FIRST_COUNT: usize = 16;
+/// Bytes that a read aims at: it asks for as many entries as have had these bytes lately.
+const READ_BYTES: usize = 4 << 20;
+/// Batches that may be unsettled at once.
+const UNSETTLED_BATCHES_MAX: usize = 8;
+
+/// Which stream is read, and as whom. No `Debug`: the URL may hold a password.
+#[derive(Clone)]
+pub struct StreamSourceOptions {
+    /// Name of the source; the origin of its receipts.
+    pub name: String,
+    /// `redis://` or `rediss://`, with user and password if the server asks for them.
+    pub url: String,
+    /// Key of the stream. Made, empty, when it is not there.
+    pub stream: String,
+    /// The consumer group. Made when it is not there; every group gets every entry.
+    pub group: String,
+    /// Our name in the group. No two processes may have the same.
+    pub consumer: String,
+    /// The field of an entry that holds the event's bytes.
+    pub field: String,
+    /// Where a group that is made begins: `0` with the oldest entry, `$` with what comes from then on, or behind an id.
+    pub start: String,
+    /// Entries of one read at most; fewer when they are large. At least 1.
+    pub count_max: usize,
+    /// How long an entry may be unacknowledged before another consumer takes it over. More than the longest that an
+    /// append takes.
+    pub claim_idle: Duration,
+    /// Longest for a connection.
+    pub connect_timeout: Duration,
+    /// Longest for an answer, beyond the time that a read is meant to wait.
+    pub response_timeout: Duration,
+}
+
+/// What outlives one opening of the source.
+#[derive(Default)]
+struct Memory {
+    /// Durable, and not known to be acknowledged. Bounded by what was in flight at the last fault.
+    durable: Mutex<BTreeSet<EntryId>>,
+    /// Whether the group was there before.
+    group_seen: AtomicBool,
+}
+
+impl Memory {
+    fn durable(&self) -> MutexGuard<'_, BTreeSet<EntryId>> {
+        self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells people when a group that was there before had to be made.
+    fn note_made(&self, group: &Group) {
+        if self.group_seen.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                domain = "ingest",
+                place = group.place,
+                stream = group.stream,
+                group = group.group,
+                "the consumer group was gone and is made again from the oldest entry: its entries come again, and those that were deleted with it are lost"
+            );
+        }
+    }
+}
+
+/// Opens the stream.
+pub struct StreamSourceFactory {
+    endpoint: Endpoint,
+    options: StreamSourceOptions,
+    memory: Arc<Memory>,
+}
+
+impl StreamSourceFactory {
+    /// Reads the options; nothing is connected yet.
+    ///
+    /// # Errors
+    ///
+    /// [`UrlError`].
+    pub fn new(options: StreamSourceOptions) -> Result<Self, UrlError> {
+        let endpoint = Endpoint::parse(&options.url, options.connect_timeout)?;
+        Ok(Self { endpoint, options, memory: Arc::default() })
+    }
+
+    async fn connect(&self, response_timeout: Duration) -> Result<MultiplexedConnection, SourceError> {
+        let opened = self.endpoint.open(Some(response_timeout)).await;
+        opened.map_err(|error| SourceError::Lost { detail: error.to_string() })
+    }
+}
+
+#[async_trait]
+impl SourceFactory for StreamSourceFactory {
+    fn name(&self) -> &str {
+        &self.options.name
+    }
+
+    /// `resume` says nothing here: the group knows where it is.
+    async fn open(&self, _resume: ResumeAt) -> Result<Box<dyn Source>, SourceError> {
+        let options = &self.options;
+        let group = Group {
+            place: self.endpoint.place().to_owned(),
+            stream: options.stream.clone(),
+            group: options.group.clone(),
+            consumer: options.consumer.clone(),
+            field: options.field.clone(),
+        };
+        let mut source = StreamSource {
+            reads: self.connect(BLOCK + options.response_timeout).await?,
+            commands: self.connect(options.response_timeout).await?,
+            group: Arc::new(group),
+            memory: Arc::clone(&self.memory),
+            origin: Origin::from(options.name.as_str()),
+            count_max: options.count_max.max(1),
+            count: FIRST_COUNT.min(options.count_max.max(1)),
+            claim_idle: options.claim_idle,
+            claim: (Instant::now(), EntryId::default()),
+            from: From::Pending(EntryId::default()),
+            step: None,
+            in_flight: VecDeque::new(),
+            next_id: 1,
+            again: false,
+            not_before: None,
+            fault: None,
+        };
+        source.begin(&options.start).await?;
+        Ok(Box::new(source))
+    }
+}
+
+/// What the server was asked for.
+enum Step {
+    Read(From, Vec<Entry>),
+    Claimed(entries::Claimed),
+    Made,
+}
+
+/// One opened stream.
+struct StreamSource {
+    /// For reads, which the server may hold for [`BLOCK`].
+    reads: MultiplexedConnection,
+    /// For everything else.
+    commands: MultiplexedConnection,
+    group: Arc<Group>,
+    memory: Arc<Memory>,
+    origin: Origin,
+    count_max: usize,
+    /// Entries to ask for next.
+    count: usize,
+    claim_idle: Duration,
+    /// When to look for what others left, and behind which entry.
+    claim: (Instant, EntryId),
+    from: From,
+    /// What the server is being asked. Kept here, so that giving up `next` does not give it up.
+    step: Option<BoxFuture<'static, Result<Step, Fault>>>,
+    in_flight: VecDeque<(u64, Vec<EntryId>)>,
+    next_id: u64,
+    /// Something was refused: everything unacknowledged is read again once nothing is in flight.
+    again: bool,
+    /// A refusal asked for time until then.
+    not_before: Option<Instant>,
+    fault: Option<SourceError>,
+}
+
+impl StreamSource {
+    /// Makes the group where it is missing, and acknowledges what was durable before the last fault.
+    async fn begin(&mut self, start: &str) -> Result<(), SourceError> {
+        let seen = self.memory.group_seen.load(Ordering::Relaxed);
+        // A group that was there had been given entries: `$` would skip those that came since.
+        let made = self.group.create(self.commands.clone(), if seen { "0" } else { start }).await;
+        if made.map_err(failed)? {
+            self.memory.note_made(&self.group);
+        }
+        self.memory.group_seen.store(true, Ordering::Relaxed);
+        self.acknowledge().await.map_err(failed)
+    }
+
+    /// Acknowledges what is durable. What may not have been acknowledged stays in memory.
+    async fn acknowledge(&mut self) -> Result<(), Fault> {
+        let ids: Vec<EntryId> = self.memory.durable().iter().copied().collect();
+        for ids in ids.chunks(self.count_max) {
+            self.group.acknowledge(self.commands.clone(), ids).await?;
+            let mut durable = self.memory.durable();
+            for id in ids {
+                durable.remove(id);
+            }
+        }
+        Ok(())
+    }
+
+    /// What to ask the server for next.
+    fn begin_step(&self) -> BoxFuture<'static, Result<Step, Fault>> {
+        let (group, count, from) = (Arc::clone(&self.group), self.count, self.from);
+        let (due, behind) = self.claim;
+        if from == From::New && due <= Instant::now() {
+            let (connection, idle) = (self.commands.clone(), self.claim_idle);
+            return async move { group.claim(connection, idle, behind, count).await.map(Step::Claimed) }
+                .boxed();
+        }
+        let connection = self.reads.clone();
+        async move { group.read(connection, from, count, BLOCK).await.map(|entries| Step::Read(from, entries)) }
+            .boxed()
+    }
+
+    /// What the server's answer means: entries to hand over, or nothing.
+    fn take(&mut self, answer: Result<Step, Fault>) -> Vec<Entry> {
+        match answer {
+            Ok(Step::Read(From::New, entries)) => entries,
+            Ok(Step::Read(From::Pending(_), entries)) => {
+                self.from = entries.last().map_or(From::New, |last| From::Pending(last.id));
+                entries
+            }
+            Ok(Step::Claimed(claimed)) => {
+                let all = claimed.next == EntryId::default();
+                let wait = if all { self.claim_idle / 2 } else { Duration::ZERO };
+                self.claim = (Instant::now() + wait, claimed.next);
+                // Ours are claimed as well when they were held up for long.
+                let ours: BTreeSet<EntryId> =
+                    self.in_flight.iter().flat_map(|(_, ids)| ids).copied().collect();
+                claimed.entries.into_iter().filter(|entry| !ours.contains(&entry.id)).collect()
+            }
+            Ok(Step::Made) => {
+                self.memory.note_made(&self.group);
+                self.from = From::Pending(EntryId::default());
+                Vec::new()
+            }
+            Err(Fault::GroupGone) => {
+                let (group, connection) = (Arc::clone(&self.group), self.commands.clone());
+                self.step =
+                    Some(async move { group.create(connection, "0").await.map(|_| Step::Made) }.boxed());
+                Vec::new()
+            }
+            Err(Fault::Failed(error)) => {
+                self.fault = Some(error);
+                Vec::new()
+            }
+        }
+    }
+
+    fn hand_over(&mut self, entries: Vec<Entry>) -> SourceBatch {
+        let bytes: usize = entries.iter().map(|entry| entry.bytes.len()).sum();
+        let fitting = READ_BYTES / (bytes / entries.len().max(1)).max(1);
+        self.count = fitting.min(self.count.saturating_mul(2)).clamp(1, self.count_max);
+        let id = self.next_id;
+        self.next_id += 1;
+        self.in_flight.push_back((id, entries.iter().map(|entry| entry.id).collect()));
+        let items =
+            entries.into_iter().map(|entry| RawItem { position: None, bytes: entry.bytes, oversized: None });
+        SourceBatch { id, origin: self.origin.clone(), items: items.collect() }
+    }
+}
+
+#[async_trait]
+impl Source for StreamSource {
+    /// An error is told only once every batch is settled: until then, what becomes durable can be remembered.
+    async fn next(&mut self) -> Result<Option<SourceBatch>, SourceError> {
+        if let Some(not_before) = self.not_before {
+            tokio::time::sleep_until(not_before).await;
+            self.not_before = None;
+        }
+        loop {
+            let must_wait =
+                self.again || self.fault.is_some() || self.in_flight.len() >= UNSETTLED_BATCHES_MAX;
+            if must_wait && !self.in_flight.is_empty() {
+                // A settlement needs `self` too, so it always comes after this future was dropped.
+                return std::future::pending().await;
+            }
+            if let Some(fault) = self.fault.take() {
+                return Err(fault);
+            }
+            let step = match &mut self.step {
+                Some(step) => step,
+                None => {
+                    if std::mem::take(&mut self.again) {
+                        self.from = From::Pending(EntryId::default());
+                    }
+                    let step = self.begin_step();
+                    self.step.insert(step)
+                }
+            };
+            let answer = step.await;
+            self.step = None;
+            let entries = self.take(answer);
+            // After a refusal these are read again with all others.
+            if !entries.is_empty() && !self.again {
+                return Ok(Some(self.hand_over(entries)));
+            }
+        }
+    }
+
+    async fn settle(&mut self, id: u64, settlement: Settlement) -> Result<(), SourceError> {
+        let ids = match self.in_flight.pop_front() {
+            Some((oldest, ids)) if oldest == id => ids,
+            oldest => {
+                self.in_flight.extend(oldest);
+                let detail = format!("batch {id} was settled, which is not the oldest in flight");
+                return Err(SourceError::Lost { detail });
+            }
+        };
+        match settlement {
+            Settlement::Durable(_) => {
+                self.memory.durable().extend(ids);
+                if self.fault.is_none()
+                    && let Err(fault) = self.acknowledge().await
+                {
+                    // Told by `next`, once everything is settled. A group that is gone remembers nothing of ours.
+                    match fault {
+                        Fault::Failed(error) => self.fault = Some(error),
+                        Fault::GroupGone => self.memory.durable().clear(),
+                    }
+                }
+            }
+            Settlement::Refused { retry_after_ms, .. } => {
+                let until = Instant::now() + Duration::from_millis(retry_after_ms);
+                self.not_before = self.not_before.max(Some(until));
+                self.again = true;
+            }
+            // Without positions there is no gap; all the same, nothing of it was stored.
+            Settlement::Gap { .. } => self.again = true,
+        }
+        Ok(())
+    }
+}
+
+/// An error before anything was handed over. A group that is gone right after it was made may be there next time.
+fn failed(fault: Fault) -> SourceError {
+    match fault {
+        Fault::Failed(error) => error,
+        Fault::GroupGone => SourceError::Lost { detail: "the consumer group is gone".to_owned() },
+    }
+}
