@@ -9,6 +9,7 @@
 
 mod support;
 
+mod healthy;
 mod kill_switch_store;
 mod proxy;
 mod rabbit_fan_out;

@@ -1,8 +1,11 @@
 //! What the live tests share: private servers, the faults that are put on them, and the service as a process.
 
 pub(crate) mod amqp;
+pub(crate) mod deployment;
+pub(crate) mod load;
 #[path = "../../support/logs.rs"]
 pub(crate) mod logs;
+pub(crate) mod oracle;
 pub(crate) mod ports;
 #[path = "../../support/process.rs"]
 pub(crate) mod process;
@@ -10,3 +13,4 @@ pub(crate) mod proxy;
 pub(crate) mod rabbit_server;
 pub(crate) mod redis_server;
 pub(crate) mod redis_store;
+pub(crate) mod subscriber;

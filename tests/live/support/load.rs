@@ -1,0 +1,148 @@
+//! A market under way: a plain producer that publishes with confirms and remembers what the broker took.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
+use tokio::task::JoinHandle;
+
+use super::deployment::SYMBOLS;
+
+/// How long the producer waits before it connects again.
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// How long it waits for the confirms of a batch before it gives them up: unknown, and not counted.
+const CONFIRM_MAX: Duration = Duration::from_secs(2);
+/// Receipts published together, besides snapshots.
+const BATCH: u64 = 20;
+
+/// The producer while it runs. It goes on over every loss of its connection.
+pub(crate) struct Load {
+    stop: Arc<AtomicBool>,
+    confirmed: Arc<Mutex<Vec<Vec<u8>>>>,
+    sent: Arc<AtomicU64>,
+    task: JoinHandle<()>,
+}
+
+impl Load {
+    /// Publishes to `market.raw` of this broker: some 1000 trades a second, and a snapshot of each symbol right after
+    /// each full second. The queue must be bound before: start the service first.
+    pub(crate) fn start(amqp_url: &str) -> Self {
+        let (stop, confirmed, sent) =
+            (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<Vec<u8>>>>::default(), Arc::default());
+        let producer = Producer {
+            url: amqp_url.to_owned(),
+            stop: Arc::clone(&stop),
+            confirmed: Arc::clone(&confirmed),
+            sent: Arc::clone(&sent),
+            next: 0,
+            second: 0,
+        };
+        Self { stop, confirmed, sent, task: tokio::spawn(producer.run()) }
+    }
+
+    /// How many receipts the broker has confirmed.
+    pub(crate) fn confirmed(&self) -> usize {
+        self.confirmed.lock().unwrap().len()
+    }
+
+    /// How many were sent, confirmed or not.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Ends it; returns every receipt that the broker has confirmed, byte for byte.
+    pub(crate) async fn stop(self) -> Vec<Vec<u8>> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.task.await.unwrap();
+        std::mem::take(&mut *self.confirmed.lock().unwrap())
+    }
+}
+
+struct Producer {
+    url: String,
+    stop: Arc<AtomicBool>,
+    confirmed: Arc<Mutex<Vec<Vec<u8>>>>,
+    sent: Arc<AtomicU64>,
+    next: u64,
+    second: u64,
+}
+
+impl Producer {
+    async fn run(mut self) {
+        while !self.stop.load(Ordering::Relaxed) {
+            if self.connected().await.is_err() {
+                tokio::time::sleep(AGAIN_AFTER).await;
+            }
+        }
+    }
+
+    async fn connected(&mut self) -> lapin::Result<()> {
+        let opening = Connection::connect(&self.url, ConnectionProperties::default());
+        let connection = within(opening).await?;
+        let channel = within(connection.create_channel()).await?;
+        within(channel.confirm_select(ConfirmSelectOptions::default())).await?;
+        while !self.stop.load(Ordering::Relaxed) {
+            let batch = self.batch();
+            self.publish(&channel, batch).await?;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    fn batch(&mut self) -> Vec<Vec<u8>> {
+        let now = now_ms();
+        let mut batch: Vec<Vec<u8>> = Vec::new();
+        if now / 1000 != self.second {
+            self.second = now / 1000;
+            batch.extend(SYMBOLS.iter().map(|symbol| snapshot(symbol, now, self.second * 1000)));
+        }
+        for _ in 0..BATCH {
+            self.next += 1;
+            let symbol = SYMBOLS[usize::try_from(self.next).unwrap() % SYMBOLS.len()];
+            batch.push(trade(symbol, now, self.next));
+        }
+        batch
+    }
+
+    async fn publish(&self, channel: &Channel, batch: Vec<Vec<u8>>) -> lapin::Result<()> {
+        let mut waiting = Vec::new();
+        for body in batch {
+            self.sent.fetch_add(1, Ordering::Relaxed);
+            let properties = BasicProperties::default().with_delivery_mode(2);
+            let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+            let sent = channel.basic_publish("market.raw".into(), "raw".into(), options, &body, properties);
+            waiting.push((within(sent).await?, body));
+        }
+        for (confirm, body) in waiting {
+            if let Confirmation::Ack(None) = within(confirm).await? {
+                self.confirmed.lock().unwrap().push(body);
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn within<T>(work: impl Future<Output = lapin::Result<T>>) -> lapin::Result<T> {
+    let late = |_| lapin::Error::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
+    tokio::time::timeout(CONFIRM_MAX, work).await.map_err(late)?
+}
+
+fn now_ms() -> u64 {
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+}
+
+fn trade(symbol: &str, now: u64, number: u64) -> Vec<u8> {
+    format!(
+        r#"{{"schema":"raw_market_event","schema_version":"1","event_type":"TradeTick","source_id":"live","symbol":"{symbol}","exchange_ts_ms":{now},"recv_ts_ms":{now},"raw_payload":"trade {number}","normalized":{{"price":100.5,"quantity":{number},"side":"buy"}}}}"#
+    )
+    .into_bytes()
+}
+
+fn snapshot(symbol: &str, now: u64, timestamp: u64) -> Vec<u8> {
+    format!(
+        r#"{{"schema":"raw_market_event","schema_version":"1","event_type":"SnapshotInputs","source_id":"live","symbol":"{symbol}","exchange_ts_ms":null,"recv_ts_ms":{now},"raw_payload":"","normalized":{{"timestamp_ms":{timestamp},"market":{{"price":100.5,"vwap":100.0}}}}}}"#
+    )
+    .into_bytes()
+}
