@@ -33,12 +33,13 @@ use crate::adapters::http_source::{HttpIntake, HttpIntakeOptions, SubmitError};
 use crate::adapters::kill_redis::BadUrl;
 use crate::adapters::process::{EngineStartError, ProcessEngine, ProcessEngineOptions};
 use crate::adapters::rabbitmq::BadEndpoint;
-use crate::adapters::redis::{ClaimError, RedisOpenError, RedisStore};
+use crate::adapters::redis::stream_source::{StreamSourceFactory, StreamSourceOptions};
+use crate::adapters::redis::{ClaimError, RedisOpenError, RedisStore, UrlError};
 use crate::api::{HttpLimits, Intake, TurnedAway};
 use crate::cli::Exit;
 use crate::config::{
-    ClockMode, Config, DemoSourceConfig, EngineConfig, EngineKind, HysteresisConfig, SourceConfig, Speed,
-    SymbolsConfig,
+    ClockMode, Config, DemoSourceConfig, EngineConfig, EngineKind, HysteresisConfig, RedisStreamConfig,
+    SourceConfig, Speed, SymbolsConfig,
 };
 
 pub mod kill_switch;
@@ -115,6 +116,14 @@ pub enum WiringError {
         /// What is wrong with it.
         source: BadEndpoint,
     },
+    /// The URL of a stream's server.
+    #[error("{setting}: {source}")]
+    Stream {
+        /// The setting.
+        setting: String,
+        /// What is wrong with it.
+        source: UrlError,
+    },
     /// The engine behind HTTP.
     #[error(transparent)]
     HttpEngine(#[from] HttpEngineError),
@@ -144,7 +153,8 @@ impl WiringError {
                 RedisOpenError::Url(_) | RedisOpenError::Options { .. } | RedisOpenError::Promise { .. },
             )
             | Self::Broker { .. }
-            | Self::KillSwitch(_) => Exit::Config,
+            | Self::KillSwitch(_)
+            | Self::Stream { .. } => Exit::Config,
         }
     }
 }
@@ -372,6 +382,11 @@ fn sources(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, WiringErro
                 intake = Some(handle);
                 Arc::new(factory)
             }
+            SourceConfig::RedisStream(stream) => {
+                Arc::new(StreamSourceFactory::new(stream_source(name, stream)).map_err(|source| {
+                    WiringError::Stream { setting: format!("sources.{name}.url"), source }
+                })?)
+            }
             SourceConfig::Demo(demo) => {
                 Arc::new(DemoFeedFactory::new(demo_feed(name, demo), Arc::clone(clock)))
             }
@@ -380,6 +395,25 @@ fn sources(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, WiringErro
     };
     let sources = config.sources.iter().map(open).collect::<Result<_, _>>()?;
     Ok((sources, intake))
+}
+
+/// A server of a source that does not answer within it is lost: readiness must tell within two seconds.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(1);
+
+fn stream_source(name: &str, stream: &RedisStreamConfig) -> StreamSourceOptions {
+    StreamSourceOptions {
+        name: name.to_owned(),
+        url: stream.url.expose().to_owned(),
+        stream: stream.stream.clone(),
+        group: stream.group.clone(),
+        consumer: stream.consumer.clone(),
+        field: stream.field.clone(),
+        start: stream.start.clone(),
+        count_max: stream.count_max,
+        claim_idle: stream.claim_idle,
+        connect_timeout: STREAM_TIMEOUT,
+        response_timeout: STREAM_TIMEOUT,
+    }
 }
 
 fn demo_feed(name: &str, demo: &DemoSourceConfig) -> DemoFeedOptions {

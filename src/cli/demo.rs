@@ -116,7 +116,10 @@ fn config_symbols(config: &Config) -> usize {
     use crate::config::SourceConfig;
     let demo = |source: &SourceConfig| match source {
         SourceConfig::Demo(demo) => demo.symbols,
-        SourceConfig::File(_) | SourceConfig::Http(_) | SourceConfig::Rabbit(_) => 0,
+        SourceConfig::File(_)
+        | SourceConfig::Http(_)
+        | SourceConfig::Rabbit(_)
+        | SourceConfig::RedisStream(_) => 0,
     };
     config.sources.values().map(demo).sum()
 }

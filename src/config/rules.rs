@@ -72,7 +72,7 @@ fn check_sources(config: &Config, report: &mut Report) {
                 );
             }
             SourceConfig::Demo(demo) => check_demo(name, demo, config, report),
-            SourceConfig::Http(_) => {}
+            SourceConfig::Http(_) | SourceConfig::RedisStream(_) => {}
             SourceConfig::Rabbit(rabbit) => report.rule(
                 &[&key("batch_max"), &key("prefetch")],
                 rabbit.batch_max <= usize::from(rabbit.prefetch),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::forms::{Bytes, Count, FilePath, Flag, Form, OneOf, Real, Time, text_of};
 use super::rabbitmq::RabbitSourceConfig;
+use super::redis_stream::RedisStreamConfig;
 use super::section::Section;
 use super::tree::Value;
 
@@ -22,6 +23,8 @@ pub enum SourceConfig {
     Http(HttpSourceConfig),
     /// `kind = "rabbitmq"`: a queue of a broker.
     Rabbit(RabbitSourceConfig),
+    /// `kind = "redis_stream"`: a Redis Stream, read as one consumer of a group.
+    RedisStream(RedisStreamConfig),
     /// `kind = "demo"`: a market made up from a seed.
     Demo(DemoSourceConfig),
 }
@@ -131,6 +134,7 @@ enum Kind {
     File,
     Http,
     Rabbit,
+    RedisStream,
     Demo,
 }
 
@@ -142,6 +146,7 @@ impl SourceConfig {
             Self::File(_) => "file",
             Self::Http(_) => "http",
             Self::Rabbit(_) => "rabbitmq",
+            Self::RedisStream(_) => "redis_stream",
             Self::Demo(_) => "demo",
         }
     }
@@ -151,6 +156,7 @@ impl SourceConfig {
             ("file", Kind::File),
             ("http", Kind::Http),
             ("rabbitmq", Kind::Rabbit),
+            ("redis_stream", Kind::RedisStream),
             ("demo", Kind::Demo),
         ]);
         let kind = match default_sources().get(name) {
@@ -160,7 +166,7 @@ impl SourceConfig {
                 section.value("kind", &mut kind, &kinds);
                 Some(kind)
             }
-            Some(Self::File(_) | Self::Rabbit(_) | Self::Demo(_)) | None => {
+            Some(Self::File(_) | Self::Rabbit(_) | Self::RedisStream(_) | Self::Demo(_)) | None => {
                 section.required("kind", "it says what the source is", &kinds)
             }
         };
@@ -168,6 +174,7 @@ impl SourceConfig {
             Some(Kind::File) => FileSourceConfig::read(section).map(Self::File),
             Some(Kind::Http) => Some(Self::Http(HttpSourceConfig::read(section))),
             Some(Kind::Rabbit) => RabbitSourceConfig::read(section).map(Self::Rabbit),
+            Some(Kind::RedisStream) => RedisStreamConfig::read(section).map(Self::RedisStream),
             Some(Kind::Demo) => Some(Self::Demo(DemoSourceConfig::read(section))),
             None => {
                 // Which keys it may have is unknown without the kind.

@@ -201,6 +201,21 @@ fn what_is_shown_loads_as_the_same_configuration() {
     }
 }
 
+#[test]
+fn a_stream_may_drive_a_recorded_clock_and_hides_its_password() {
+    let text = "clock.mode = \"recorded\"\n[sources.s]\nkind = \"redis_stream\"\nurl = \"redis://:canary@host/1\"\nstream = \"k\"\nstart = \"5-0\"";
+
+    let loaded = check_load(toml(text), &[], &[]).unwrap();
+
+    let SourceConfig::RedisStream(stream) = &loaded.config.sources["s"] else { panic!("{loaded:?}") };
+    assert_eq!(stream.url.expose(), "redis://:canary@host/1");
+    assert_eq!(
+        (stream.group.as_str(), stream.field.as_str(), stream.start.as_str()),
+        ("orchestrator", "event", "5-0")
+    );
+    assert!(!render(&loaded.settings, true).contains("canary") && !format!("{loaded:?}").contains("canary"));
+}
+
 /// Uses what the other two files leave out.
 const TIMER: &str = r#"
 [service]
@@ -331,6 +346,18 @@ const BAD: &[(&str, &str, &str)] = &[
     ("sources.a = 1", "sources.a", "not a section"),
     ("sources.a = {kind = \"http\"}\nsources.b = {kind = \"http\"}", "sources", "one HTTP interface"),
     ("sources.a = {kind = \"http\", queue_batches_max = 0}", "sources.a.queue_batches_max", "range"),
+    ("sources.a = {kind = \"redis_stream\", url = \"redis://x\"}", "sources.a.stream", "is missing"),
+    ("sources.a = {kind = \"redis_stream\", stream = \"x\"}", "sources.a.url", "is missing"),
+    (
+        "sources.a = {kind = \"redis_stream\", stream = \"x\", url = \"redis://x\", start = \"1\"}",
+        "sources.a.start",
+        "does not fit",
+    ),
+    (
+        "sources.a = {kind = \"redis_stream\", stream = \"x\", url = \"redis://x\", claim_idle = \"1ms\"}",
+        "sources.a.claim_idle",
+        "range",
+    ),
     ("sources.a = {kind = \"demo\", symbols = 0}", "sources.a.symbols", "range"),
     ("sources.a = {kind = \"demo\", seed = -1}", "sources.a.seed", "range"),
     ("sources.a = {kind = \"demo\", rate_per_second = -1}", "sources.a.rate_per_second", "range"),
