@@ -16,5 +16,6 @@ mod rabbit_fan_out;
 mod rabbit_source;
 mod redis_checks;
 mod redis_log;
+mod redis_model;
 mod redis_source;
 mod servers;

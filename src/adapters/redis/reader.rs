@@ -98,7 +98,7 @@ impl Reader {
             }
             batch.push(payload);
         }
-        Ok(batch.len() < limit.records && batch.payload_bytes() < limit.bytes)
+        Ok(batch.len() < limit.records && batch.payload_bytes() <= limit.bytes)
     }
 
     /// How many entries to ask for next.
@@ -158,7 +158,9 @@ impl Reader {
             invocation.key(&self.shared.meta).arg(below.0).arg(TRIM_ENTRIES).arg(TRIM_BYTES);
             let (tail, start, bytes, has_more): (u64, u64, u64, bool) = self
                 .link
-                .run(0, |mut connection| async move { invocation.invoke_async(&mut connection).await })
+                .run(RECORD_BYTES_MAX, |mut connection| async move {
+                    invocation.invoke_async(&mut connection).await
+                })
                 .await
                 .map_err(Fault::into_io)?;
             self.shared.learn(LogStat { start: Seq(start), tail: Seq(tail), bytes });

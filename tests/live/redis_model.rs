@@ -1,0 +1,99 @@
+//! The log on Redis against the reference log in memory: the same answer to every call.
+
+use orchestrator::adapters::redis::LogOptions;
+use orchestrator_kernel::ids::{Epoch, Seq};
+use orchestrator_kernel::ports::log::{Log, ReadLimit, RecordBatch};
+use orchestrator_kernel::ports::log_memory::MemoryLog;
+
+use crate::support::redis_store::Rig;
+
+const SEEDS: u64 = 20;
+const STEPS: u64 = 120;
+
+/// Repeatable randomness (splitmix64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % bound
+    }
+
+    /// A position a little before or after `tail`.
+    fn near(&mut self, tail: Seq) -> Seq {
+        Seq((tail.0 + self.below(4)).saturating_sub(self.below(12)))
+    }
+
+    /// Records that mostly equal those of another call at the same positions.
+    fn batch(&mut self, tail: Seq) -> RecordBatch {
+        let first = if self.below(2) == 0 { tail.next() } else { self.near(tail) };
+        let mut batch = RecordBatch::starting_at(first);
+        for seq in first.0..first.0 + self.below(6) {
+            let variant = u8::from(self.below(20) == 0);
+            batch.push(&vec![variant; usize::try_from(seq % 7).unwrap()]);
+        }
+        batch
+    }
+}
+
+/// One random call, on both logs; what each answered.
+async fn step(random: &mut Random, logs: [&dyn Log; 2], epochs: &mut Vec<Epoch>) -> (String, [String; 2]) {
+    let tail = logs[0].stat().tail;
+    let [model, redis] = logs;
+    match random.below(20) {
+        0 => {
+            let taken = model.acquire().await.unwrap();
+            epochs.push(taken.epoch);
+            ("acquire".to_owned(), [format!("{taken:?}"), format!("{:?}", redis.acquire().await.unwrap())])
+        }
+        1 => {
+            let below = random.near(tail);
+            (
+                format!("trim {below}"),
+                [model.trim(below).await, redis.trim(below).await].map(|it| format!("{it:?}")),
+            )
+        }
+        2..6 => {
+            let (from, records, bytes) = (random.near(tail), random.below(8), random.below(20));
+            let limit = ReadLimit {
+                records: usize::try_from(records).unwrap(),
+                bytes: usize::try_from(bytes).unwrap(),
+            };
+            let read = [model.read(from, limit).await, redis.read(from, limit).await];
+            (format!("read {from} {limit:?}"), read.map(|it| format!("{it:?}")))
+        }
+        _ => {
+            let late = usize::try_from(random.below(10)).unwrap().saturating_sub(8);
+            let epoch = epochs[epochs.len().saturating_sub(1 + late)];
+            let batch = random.batch(tail);
+            let appended = [model.append(epoch, &batch).await, redis.append(epoch, &batch).await];
+            (format!("append {epoch} {batch:?}"), appended.map(|it| format!("{it:?}")))
+        }
+    }
+}
+
+#[tokio::test]
+async fn random_calls_get_the_answers_of_the_reference_log() {
+    let rig = Rig::start();
+    let store = rig.store().await;
+
+    for seed in 0..SEEDS {
+        let mut random = Random(seed);
+        let model = MemoryLog::default();
+        let redis = store.log(&format!("log-{seed}"), LogOptions::default()).await.unwrap();
+        let mut epochs = vec![model.acquire().await.unwrap().epoch];
+        assert_eq!(redis.acquire().await.unwrap().epoch, epochs[0]);
+        for number in 0..STEPS {
+            let (call, [expected, found]) = step(&mut random, [&model, &redis], &mut epochs).await;
+            assert_eq!(found, expected, "SEED={seed} step {number}: {call}");
+            let (expected, found) = (model.stat(), redis.stat());
+            assert_eq!(
+                (found.start, found.tail),
+                (expected.start, expected.tail),
+                "SEED={seed} step {number}"
+            );
+        }
+    }
+}
