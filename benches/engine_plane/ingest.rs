@@ -10,6 +10,7 @@ use orchestrator_kernel::cadence::Cadence;
 
 use super::bed::{Bed, check_receipts, config};
 use super::feed::{Feed, symbol, trade};
+use super::medium::{Medium, Rig, bare_append};
 use super::support::{
     Bar, BareFile, Options, Outcome, Row, ensure, median, noise, per_second, runtime, scratch,
 };
@@ -29,38 +30,56 @@ struct Round {
 
 pub(super) fn measure(options: Options) -> Outcome<Vec<Row>> {
     let batches = options.size(2048, 128);
-    let rounds = options.size(7, 2);
+    let rounds = match options.medium {
+        Medium::Embedded => options.size(7, 2),
+        Medium::Servers { .. } => options.size(3, 1),
+    };
     let mut at_256 = Vec::new();
     let mut as_it_comes = Vec::new();
     for _ in 0..rounds {
-        at_256.push(round(batches, Some(SOURCE_BATCH))?);
-        as_it_comes.push(round(batches, None)?);
+        at_256.push(round(options.medium, batches, Some(SOURCE_BATCH))?);
+        as_it_comes.push(round(options.medium, batches, None)?);
     }
+    let baseline = match options.medium {
+        Medium::Embedded => "write + fdatasync of the same bytes",
+        Medium::Servers { .. } => "a bare client, same batches, same script",
+    };
     Ok(vec![
-        row("durable ingest, 256 receipts a commit", &at_256, Bar::RatioAtLeast(0.8)),
+        row("durable ingest, 256 receipts a commit", baseline, &at_256, Bar::RatioAtLeast(0.8)),
         // Here the bare loop decodes nothing, which is most of the work: a hard bar, and the one that stands.
-        row("durable ingest, default settings", &as_it_comes, Bar::RatioAtLeast(0.8)),
+        row("durable ingest, default settings", baseline, &as_it_comes, Bar::RatioAtLeast(0.8)),
     ])
 }
 
-fn row(what: &str, rounds: &[Round], bar: Bar) -> Row {
+fn row(what: &str, baseline: &'static str, rounds: &[Round], bar: Bar) -> Row {
     let of = |get: fn(&Round) -> f64| median(&mut rounds.iter().map(get).collect::<Vec<_>>());
     Row {
         what: format!("{what} (mean group {:.0})", of(|round| round.group)),
         value: of(|round| round.receipts_per_second),
         unit: "receipts/s",
-        baseline: "write + fdatasync of the same bytes",
+        baseline,
         baseline_value: of(|round| round.bare_per_second),
         bar,
     }
 }
 
 /// The system, then the bare loop with as many bytes a commit as the system really had.
-fn round(batches: u64, group_max: Option<usize>) -> Outcome<Round> {
+fn round(medium: Medium, batches: u64, group_max: Option<usize>) -> Outcome<Round> {
     let dir = scratch()?;
-    let (took, bytes, flushes) = runtime()?.block_on(through_the_system(dir.path(), batches, group_max))?;
+    let (rig, runtime) = (Rig::start(medium, false), runtime()?);
+    let (took, bytes, flushes) =
+        runtime.block_on(through_the_system(&rig, dir.path(), batches, group_max))?;
     let receipts = batches * SOURCE_BATCH as u64;
     let group = receipts as f64 / flushes as f64;
+    if let Some(url) = rig.redis_url() {
+        let each = usize::try_from(bytes / receipts)?;
+        let bare = bare_append(&url, flushes, receipts / flushes, each);
+        return Ok(Round {
+            receipts_per_second: per_second(receipts, took),
+            bare_per_second: runtime.block_on(bare)?,
+            group,
+        });
+    }
     let payload = noise((bytes / flushes) as usize);
     let mut file = BareFile::create(&dir.path().join("bare"), payload.len() as u64 * flushes)?;
     let begin = Instant::now();
@@ -76,6 +95,7 @@ fn round(batches: u64, group_max: Option<usize>) -> Outcome<Round> {
 
 /// Returns the time from the first batch asked for to the last one settled, the log's bytes and its group commits.
 async fn through_the_system(
+    rig: &Rig,
     dir: &std::path::Path,
     batches: u64,
     group_max: Option<usize>,
@@ -86,7 +106,9 @@ async fn through_the_system(
         ring.get(slot).filter(|_| index < batches).cloned()
     });
     let hourly = Cadence::Boundary { interval_ms: 3_600_000, delay_ms: 0 };
-    let bed = Bed::start(config(dir, hourly, ClockMode::Wall), Some(&feed), |_, settings| {
+    let mut config = config(dir, hourly, ClockMode::Wall);
+    rig.apply(&mut config);
+    let bed = Bed::start(config, Some(&feed), |_, settings| {
         settings.batch.records = group_max.unwrap_or(settings.batch.records);
         Ok(())
     })

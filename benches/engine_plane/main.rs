@@ -3,6 +3,7 @@
 //! ```text
 //! cargo bench --bench engine_plane                       all of them
 //! cargo bench --bench engine_plane -- ingest tick        some
+//! cargo bench --bench engine_plane -- --servers          on private servers: Redis always and everysec, RabbitMQ
 //! cargo bench --bench engine_plane -- --quick            small sizes: does it work
 //! cargo bench --bench engine_plane -- --strict           exit code 1 when a bar is missed
 //! ```
@@ -14,19 +15,25 @@ mod bed;
 mod cut;
 mod feed;
 mod ingest;
+mod medium;
 mod memory;
 mod ready;
 mod replay;
 mod runs;
+mod servers;
 mod support;
 mod tick;
 
 use std::process::ExitCode;
 
+use medium::Medium;
 use support::{Options, Outcome, Row, TABLE_HEAD, machine};
 
 /// One experiment.
 type Experiment = fn(Options) -> Outcome<Vec<Row>>;
+
+/// Those that differ on servers; the others measure what is the same there.
+const ON_SERVERS: [&str; 4] = ["ingest", "tick", "runs", "replay"];
 
 const EXPERIMENTS: [(&str, Experiment); 7] = [
     ("ingest", ingest::measure),
@@ -69,12 +76,23 @@ fn run(arguments: &[String]) -> Outcome<ExitCode> {
         )
         .into());
     }
-    let options = Options { quick: has("--quick") };
-    println!("{}{}\n", machine(), if options.quick { " (quick: figures mean little)" } else { "" });
+    let on_servers = has("--servers");
+    let media: &[Medium] = if on_servers {
+        &[Medium::Servers { appendfsync: "always" }, Medium::Servers { appendfsync: "everysec" }]
+    } else {
+        &[Medium::Embedded]
+    };
+    let quick = has("--quick");
+    println!("{}{}\n", machine(), if quick { " (quick: figures mean little)" } else { "" });
     let mut rows = Vec::new();
-    for (name, measure) in EXPERIMENTS {
-        if named.is_empty() || named.iter().any(|wanted| *wanted == name) {
-            for row in measure(options).map_err(|error| format!("{name}: {error}"))? {
+    let wanted = |name: &str| {
+        (named.is_empty() || named.iter().any(|wanted| *wanted == name))
+            && (!on_servers || ON_SERVERS.contains(&name))
+    };
+    for &medium in media {
+        for (name, measure) in EXPERIMENTS.into_iter().filter(|(name, _)| wanted(name)) {
+            for mut row in measure(Options { quick, medium }).map_err(|error| format!("{name}: {error}"))? {
+                row.what.insert_str(0, medium.word());
                 println!("{name:<7} {row}");
                 rows.push(row);
             }

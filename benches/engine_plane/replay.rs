@@ -16,6 +16,7 @@ use orchestrator_kernel::replay::{Replay, Step};
 
 use super::bed::{Bed, config};
 use super::feed::{Feed, snapshot, symbol, trade};
+use super::medium::{Medium, Rig};
 use super::support::{Bar, Options, Outcome, Row, ensure, median, per_second, runtime, scratch};
 
 const SYMBOLS: u64 = 100;
@@ -27,9 +28,14 @@ const PART: u64 = 1000;
 
 pub(super) fn measure(options: Options) -> Outcome<Vec<Row>> {
     let ticks = options.size(200, 10);
+    let bar = match options.medium {
+        Medium::Embedded => Bar::AtLeast(2e6),
+        Medium::Servers { .. } => Bar::AtLeast(3e5),
+    };
     let dir = scratch()?;
     let runtime = runtime()?;
-    let bed = runtime.block_on(record(dir.path(), ticks))?;
+    let rig = Rig::start(options.medium, false);
+    let bed = runtime.block_on(record(&rig, dir.path(), ticks))?;
     let (mut replayed, mut scanned) = (Vec::new(), Vec::new());
     for _ in 0..options.size(7, 2) {
         replayed.push(runtime.block_on(replay(&bed, ticks))?);
@@ -42,12 +48,12 @@ pub(super) fn measure(options: Options) -> Outcome<Vec<Row>> {
         unit: "receipts/s",
         baseline: "read and verify the same records",
         baseline_value: median(&mut scanned),
-        bar: Bar::AtLeast(2e6),
+        bar,
     }])
 }
 
 /// A recording of `ticks` ticks.
-async fn record(dir: &Path, ticks: u64) -> Outcome<Bed> {
+async fn record(rig: &Rig, dir: &Path, ticks: u64) -> Outcome<Bed> {
     let parts_per_tick = SYMBOLS * EACH / PART;
     let feed = Feed::new(move |part| {
         let tick = part / parts_per_tick;
@@ -63,7 +69,9 @@ async fn record(dir: &Path, ticks: u64) -> Outcome<Bed> {
         (tick < ticks).then(|| (first..first + PART).map(receipt).collect())
     });
     let cadence = Cadence::Boundary { interval_ms: INTERVAL_MS, delay_ms: 0 };
-    let bed = Bed::start(config(dir, cadence, ClockMode::Recorded), Some(&feed), |_, _| Ok(())).await?;
+    let mut config = config(dir, cadence, ClockMode::Recorded);
+    rig.apply(&mut config);
+    let bed = Bed::start(config, Some(&feed), |_, _| Ok(())).await?;
     bed.finished(Duration::from_secs(300)).await?;
     let completed = bed.counts.completed();
     ensure(completed == SYMBOLS * ticks, || format!("{completed} of {} runs completed", SYMBOLS * ticks))?;

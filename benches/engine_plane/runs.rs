@@ -8,6 +8,7 @@ use orchestrator_kernel::cadence::Cadence;
 
 use super::bed::{Bed, Recorder, check_runs, config};
 use super::feed::{Feed, snapshot, symbol, trade};
+use super::medium::{Medium, Rig};
 use super::support::{
     Bar, BareFile, Options, Outcome, Row, ensure, median, noise, per_second, runtime, scratch,
 };
@@ -17,10 +18,15 @@ const INTERVAL_MS: i64 = 1000;
 
 pub(super) fn measure(options: Options) -> Outcome<Vec<Row>> {
     let ticks = options.size(100, 10);
+    let (rounds, bar) = match options.medium {
+        Medium::Embedded => (options.size(5, 2), Bar::AtLeast(20_000.0)),
+        Medium::Servers { .. } => (options.size(3, 1), Bar::AtLeast(5_000.0)),
+    };
     let (mut runs, mut bare) = (Vec::new(), Vec::new());
-    for _ in 0..options.size(5, 2) {
+    for _ in 0..rounds {
+        let rig = Rig::start(options.medium, true);
         let dir = scratch()?;
-        let (took, log_bytes) = runtime()?.block_on(saturate(&dir.path().join("data"), ticks))?;
+        let (took, log_bytes) = runtime()?.block_on(saturate(&rig, &dir.path().join("data"), ticks))?;
         runs.push(per_second(SYMBOLS * ticks, took));
         let records = noise(usize::try_from(log_bytes / ticks / 2)?);
         let mut file = BareFile::create(&dir.path().join("bare"), records.len() as u64 * ticks * 2)?;
@@ -36,12 +42,12 @@ pub(super) fn measure(options: Options) -> Outcome<Vec<Row>> {
         unit: "runs/s",
         baseline: "2 × write + fdatasync of the run records a tick",
         baseline_value: median(&mut bare),
-        bar: Bar::AtLeast(20_000.0),
+        bar,
     }])
 }
 
 /// Returns the time from the first receipt to the last confirmed output, and the run log's bytes.
-async fn saturate(dir: &std::path::Path, ticks: u64) -> Outcome<(Duration, u64)> {
+async fn saturate(rig: &Rig, dir: &std::path::Path, ticks: u64) -> Outcome<(Duration, u64)> {
     let feed = Feed::new(move |tick| {
         let ts = i64::try_from(tick + 1).unwrap_or_default() * INTERVAL_MS;
         match tick {
@@ -55,9 +61,9 @@ async fn saturate(dir: &std::path::Path, ticks: u64) -> Outcome<(Duration, u64)>
     });
     let recorder = Recorder::default();
     let cadence = Cadence::Boundary { interval_ms: INTERVAL_MS, delay_ms: 0 };
-    let bed =
-        Bed::start(config(dir, cadence, ClockMode::Recorded), Some(&feed), |ports, _| recorder.watch(ports))
-            .await?;
+    let mut config = config(dir, cadence, ClockMode::Recorded);
+    rig.apply(&mut config);
+    let bed = Bed::start(config, Some(&feed), |ports, _| recorder.watch(ports)).await?;
     bed.finished(Duration::from_secs(120)).await?;
     let confirmed = recorder.take();
     let outputs: usize = confirmed.iter().map(|confirmed| confirmed.messages.len()).sum();

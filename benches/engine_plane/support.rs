@@ -7,6 +7,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::medium::Medium;
+
 /// Why an experiment has no result. A missed bar is a result, a wrong answer of the system is not.
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -15,6 +17,8 @@ pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 pub(crate) struct Options {
     /// Small sizes, for trying whether an experiment works; its figures mean little.
     pub(crate) quick: bool,
+    /// What the experiment runs on.
+    pub(crate) medium: Medium,
 }
 
 impl Options {
@@ -33,6 +37,8 @@ pub(crate) enum Bar {
     Below(f64),
     /// Value / baseline is at least this.
     RatioAtLeast(f64),
+    /// Value / baseline is at most this.
+    RatioAtMost(f64),
     /// Reported only.
     None,
 }
@@ -65,6 +71,7 @@ impl Row {
             Bar::AtLeast(least) => self.value < least,
             Bar::Below(most) => most <= self.value,
             Bar::RatioAtLeast(least) => self.ratio() < least,
+            Bar::RatioAtMost(most) => most < self.ratio(),
             Bar::None => false,
         }
     }
@@ -72,8 +79,8 @@ impl Row {
     fn verdict(&self) -> &'static str {
         match (self.bar, self.is_miss()) {
             (Bar::None, _) => "–",
-            (Bar::AtLeast(_) | Bar::Below(_) | Bar::RatioAtLeast(_), true) => "MISS",
-            (Bar::AtLeast(_) | Bar::Below(_) | Bar::RatioAtLeast(_), false) => "PASS",
+            (Bar::AtLeast(_) | Bar::Below(_) | Bar::RatioAtLeast(_) | Bar::RatioAtMost(_), true) => "MISS",
+            (Bar::AtLeast(_) | Bar::Below(_) | Bar::RatioAtLeast(_) | Bar::RatioAtMost(_), false) => "PASS",
         }
     }
 
@@ -84,6 +91,7 @@ impl Row {
             Bar::AtLeast(least) => format!("≥ {} {unit}", number(least)),
             Bar::Below(most) => format!("< {} {unit}", number(most)),
             Bar::RatioAtLeast(least) => format!("ratio ≥ {least}"),
+            Bar::RatioAtMost(most) => format!("ratio ≤ {most}"),
             Bar::None => "–".to_owned(),
         };
         format!(

@@ -20,6 +20,7 @@ use orchestrator_kernel::ports::clock::Clock;
 
 use super::bed::{Bed, Confirmed, ConstantEngine, Recorder, check_runs, config, wall_us};
 use super::feed::{Feed, snapshot, symbol};
+use super::medium::{Medium, Rig};
 use super::support::{
     Bar, BareFile, Options, Outcome, Row, ensure, noise, percentile, runtime, scratch, until,
 };
@@ -37,8 +38,12 @@ struct Shape {
 pub(super) fn measure(options: Options) -> Outcome<Vec<Row>> {
     let ticks = WARM_UP + options.size(80, 12);
     let mut rows = Vec::new();
-    for (symbols, bar) in [(1, Bar::None), (100, Bar::Below(1.0)), (1000, Bar::Below(5.0))] {
-        rows.extend(runtime()?.block_on(burst(symbols, ticks, bar))?);
+    let bars = match options.medium {
+        Medium::Embedded => [Bar::None, Bar::Below(1.0), Bar::Below(5.0)],
+        Medium::Servers { .. } => [Bar::None, Bar::Below(10.0), Bar::RatioAtMost(1.5)],
+    };
+    for (symbols, bar) in [1, 100, 1000].into_iter().zip(bars) {
+        rows.extend(runtime()?.block_on(burst(options.medium, symbols, ticks, bar))?);
     }
     Ok(rows)
 }
@@ -51,7 +56,7 @@ struct Latencies {
     bare: Vec<f64>,
 }
 
-async fn burst(symbols: u64, ticks: u64, bar: Bar) -> Outcome<Vec<Row>> {
+async fn burst(medium: Medium, symbols: u64, ticks: u64, bar: Bar) -> Outcome<Vec<Row>> {
     let dir = scratch()?;
     // Far enough for the start: the first tick is at least one second away.
     let first_tick = (wall_us() / 1000 / INTERVAL_MS + 1000 / INTERVAL_MS + 1) * INTERVAL_MS;
@@ -64,13 +69,16 @@ async fn burst(symbols: u64, ticks: u64, bar: Bar) -> Outcome<Vec<Row>> {
     .paced(move |tick| TsMs(planned(tick) - INTERVAL_MS / 2));
     let (recorder, woken) = (Recorder::default(), Woken::default());
     let cadence = Cadence::Boundary { interval_ms: INTERVAL_MS, delay_ms: 0 };
-    let bed =
-        Bed::start(config(&dir.path().join("data"), cadence, ClockMode::Wall), Some(&feed), |ports, _| {
-            ports.engine = Arc::new(ConstantEngine);
-            ports.clock = Arc::new(woken.clone());
-            recorder.watch(ports)
-        })
-        .await?;
+    let rig = Rig::start(medium, true);
+    let publisher = rig.bare_publisher().await?;
+    let mut config = config(&dir.path().join("data"), cadence, ClockMode::Wall);
+    rig.apply(&mut config);
+    let bed = Bed::start(config, Some(&feed), |ports, _| {
+        ports.engine = Arc::new(ConstantEngine);
+        ports.clock = Arc::new(woken.clone());
+        recorder.watch(ports)
+    })
+    .await?;
     let mut latencies = Latencies::default();
     let mut shape = None;
     let mut bare = Bare::create(dir.path())?;
@@ -80,8 +88,14 @@ async fn burst(symbols: u64, ticks: u64, bar: Bar) -> Outcome<Vec<Row>> {
         confirmed.extend(recorder.take());
         if tick == WARM_UP {
             shape = Some(shape_of(&bed, &confirmed));
+            rig.subscribe().await?;
         }
-        if let Some(shape) = &shape {
+        if let (Some(publisher), Some(last)) = (&publisher, confirmed.last().filter(|_| tick > WARM_UP)) {
+            // As many messages as a tick has, of which the last batch may be only a part.
+            let messages: Vec<_> =
+                last.messages.iter().cycle().take(2 * usize::try_from(symbols)?).cloned().collect();
+            latencies.bare.push(publisher.publish(&messages).await?);
+        } else if let Some(shape) = &shape {
             latencies.bare.push(tokio::task::block_in_place(|| bare.burst(symbols, shape))?);
         }
     }
@@ -93,7 +107,7 @@ async fn burst(symbols: u64, ticks: u64, bar: Bar) -> Outcome<Vec<Row>> {
     let completed = check_runs(bed.runs.as_ref()).await?;
     ensure(completed >= symbols * (ticks - WARM_UP), || format!("only {completed} runs completed"))?;
     bed.stop().await?;
-    Ok(rows(symbols, bar, latencies))
+    Ok(rows(medium, symbols, bar, latencies))
 }
 
 /// How large a run is in the log and on its way out.
@@ -141,12 +155,16 @@ fn evaluate(
     })
 }
 
-fn rows(symbols: u64, bar: Bar, mut latencies: Latencies) -> Vec<Row> {
+fn rows(medium: Medium, symbols: u64, bar: Bar, mut latencies: Latencies) -> Vec<Row> {
+    let baseline = match medium {
+        Medium::Embedded => "2 × write + fdatasync, 1 write",
+        Medium::Servers { .. } => "the same messages published bare, with confirms",
+    };
     let row = |what: &str, samples: &mut [f64], bare: &mut [f64], percent: f64, bar: Bar| Row {
         what: format!("tick → published, {symbols} symbols, {what} p{percent}"),
         value: percentile(samples, percent),
         unit: "ms",
-        baseline: "2 × write + fdatasync, 1 write",
+        baseline,
         baseline_value: percentile(bare, percent),
         bar,
     };
