@@ -3,9 +3,11 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{
+    BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind};
 use orchestrator::config::{Config, SecretUrl, StorageKind};
 use orchestrator_kernel::ports::fan_out::OutputMessage;
 
@@ -89,12 +91,18 @@ impl Rig {
         }
     }
 
-    /// A subscriber's quorum queue, so that every output has somewhere to go. The exchange is there once the service
-    /// has published.
+    /// A subscriber's quorum queue behind the exchange, before anything is published: every output has to be routed.
     pub(crate) async fn subscribe(&self) -> Outcome<()> {
         let Some(url) = &self.amqp else { return Ok(()) };
         let connection = Connection::connect(url, ConnectionProperties::default()).await?;
         let channel = connection.create_channel().await?;
+        let mut alternate = FieldTable::default();
+        let unrouted = AMQPValue::LongString("orchestrator.events.unrouted".into());
+        alternate.insert("alternate-exchange".into(), unrouted);
+        let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        let declared =
+            channel.exchange_declare("orchestrator.events".into(), ExchangeKind::Topic, durable, alternate);
+        declared.await?;
         quorum_queue(&channel, "subscriber").await?;
         let options = QueueBindOptions::default();
         let (exchange, key) = ("orchestrator.events", "orchestrator_event.#");

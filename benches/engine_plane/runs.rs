@@ -61,6 +61,7 @@ async fn saturate(rig: &Rig, dir: &std::path::Path, ticks: u64) -> Outcome<(Dura
     });
     let recorder = Recorder::default();
     let cadence = Cadence::Boundary { interval_ms: INTERVAL_MS, delay_ms: 0 };
+    rig.subscribe().await?;
     let mut config = config(dir, cadence, ClockMode::Recorded);
     rig.apply(&mut config);
     let bed = Bed::start(config, Some(&feed), |ports, _| recorder.watch(ports)).await?;

@@ -71,6 +71,7 @@ async fn burst(medium: Medium, symbols: u64, ticks: u64, bar: Bar) -> Outcome<Ve
     let cadence = Cadence::Boundary { interval_ms: INTERVAL_MS, delay_ms: 0 };
     let rig = Rig::start(medium, true);
     let publisher = rig.bare_publisher().await?;
+    rig.subscribe().await?;
     let mut config = config(&dir.path().join("data"), cadence, ClockMode::Wall);
     rig.apply(&mut config);
     let bed = Bed::start(config, Some(&feed), |ports, _| {
@@ -88,7 +89,6 @@ async fn burst(medium: Medium, symbols: u64, ticks: u64, bar: Bar) -> Outcome<Ve
         confirmed.extend(recorder.take());
         if tick == WARM_UP {
             shape = Some(shape_of(&bed, &confirmed));
-            rig.subscribe().await?;
         }
         if let (Some(publisher), Some(last)) = (&publisher, confirmed.last().filter(|_| tick > WARM_UP)) {
             // As many messages as a tick has, of which the last batch may be only a part.
