@@ -11,3 +11,4 @@ pub mod kill_redis;
 pub mod process;
 pub mod rabbitmq;
 pub mod redis;
+pub mod tiered;

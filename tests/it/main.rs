@@ -12,3 +12,4 @@ mod crash;
 mod faults;
 mod support;
 mod tidy;
+mod tiered;

@@ -108,7 +108,8 @@ impl Log for MemoryLog {
         let mut inner = self.inner();
         let keep_from = below.0.min(inner.tail().0 + 1).max(inner.trimmed + 1);
         let count = usize::try_from(keep_from - inner.trimmed - 1).unwrap_or(usize::MAX);
-        inner.records.drain(..count);
+        let freed: usize = inner.records.drain(..count).map(|record| record.len()).sum();
+        inner.bytes -= freed as u64;
         inner.trimmed = keep_from - 1;
         Ok(Seq(keep_from))
     }
