@@ -538,3 +538,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_kill_switch_that_one_lost_read_would_block_is_refused() {
+    let refused = check_refused(
+        toml("[kill_switch]\nkind = \"redis\"\nlease = \"200ms\"\nhistory_key = \"kill_switch:state\"\n"),
+        &[("ORCHESTRATOR__KILL_SWITCH__URL", "http://:canary@host")],
+        &[],
+    );
+
+    assert_eq!(refused.len(), 3, "{refused:?}");
+    for (path, line) in
+        ["kill_switch.url", "kill_switch.lease", "kill_switch.history_key"].iter().zip(&refused)
+    {
+        assert!(line.starts_with(path) && !line.contains("canary"), "{line}");
+    }
+}

@@ -105,3 +105,39 @@ fn a_recording_that_cannot_be_read_ends_a_single_run_with_code_69() {
     assert_eq!(run.status.code(), Some(69), "{said}");
     assert!(said.contains("missing.jsonl"), "{said}");
 }
+
+/// Method: the story of a stop, on the file and without a service; each command by its exit code and what is shown.
+#[test]
+fn the_kill_switch_is_set_up_engaged_and_lifted_by_an_operator() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("new/kill.json").to_str().unwrap().to_owned();
+    let run = |words: &[&str], code: i32| {
+        let args: Vec<&str> = ["kill-switch"].iter().chain(words).copied().chain(["--file", &file]).collect();
+        let output = orchestrator(&args);
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {out}{err}");
+        (out, err)
+    };
+
+    assert!(run(&["status"], 2).0.starts_with("unknown\n"));
+    assert!(run(&["disengage", "--operator", "me"], 1).1.contains("state unknown"));
+    run(&["init", "--operator", "me"], 0);
+    assert!(run(&["status"], 0).0.starts_with("trading\n"));
+    assert!(run(&["disengage", "--operator", "me"], 1).1.contains("Kill-switch not engaged"));
+    let engage =
+        ["engage", "--operator", "me", "--reason", "odd prices", "--details", "{\"symbol\":\"AAPL\"}"];
+    assert!(run(&engage, 0).0.contains("\"engaged_by\":\"me\""));
+    assert!(run(&engage, 1).1.contains("Kill-switch already engaged"));
+    assert!(run(&["init", "--operator", "me"], 1).1.contains("set up already"));
+    let status: serde_json::Value = serde_json::from_str(&run(&["status", "--json"], 1).0).unwrap();
+    assert_eq!((&status["state"], &status["engaged_by"]), (&"halted".into(), &"me".into()));
+    assert_eq!(status["history"][1]["details"]["symbol"], "AAPL");
+    run(&["disengage", "--operator", "me", "--notes", "looked"], 0);
+    run(&["status"], 0);
+
+    run(&["engage", "--operator", " ", "--reason", "x"], 2);
+    let args = ["kill-switch", "status", "--url", "redis://:canary@127.0.0.1:1"];
+    let unreachable = orchestrator(&args);
+    assert_eq!(unreachable.status.code(), Some(2));
+    assert!(!format!("{}{}", text(&unreachable.stdout), text(&unreachable.stderr)).contains("canary"));
+}

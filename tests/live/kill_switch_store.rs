@@ -25,6 +25,11 @@ fn options(url: String) -> KillRedisOptions {
     }
 }
 
+/// As the user `service`, which a test makes.
+fn service_url(redis: &RedisServer) -> String {
+    format!("redis://{}@127.0.0.1:{}/0", "service:secret", redis.port())
+}
+
 async fn connect(redis: &RedisServer) -> KillRedis {
     let store = KillRedis::start(options(redis.url())).unwrap();
     assert!(store.connected().await);
@@ -104,6 +109,23 @@ async fn wrong_types_block_and_only_a_stop_gets_past_them() {
     );
 }
 
+/// Method: a user without the right to the channel; the answer to the subscription comes out of turn and must confuse
+/// nothing.
+#[tokio::test]
+async fn without_the_right_to_subscribe_it_is_only_polled() {
+    let redis = RedisServer::start();
+    let rights = ["ACL", "SETUSER", "service", "on", ">secret", "allkeys", "resetchannels", "+@all"];
+    assert!(redis.command(&rights).unwrap().starts_with("+OK"));
+    let store = KillRedis::start(options(service_url(&redis))).unwrap();
+    assert!(store.connected().await);
+
+    for value in ["off", "on", "0", "1"] {
+        redis.command(&["SET", KEY, value]).unwrap();
+        assert!(matches!(store.read().await, Ok(Stored::Value(read)) if read == value));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
 /// Method: the server is frozen after the connection was made: nobody can say whether the command will be carried out.
 #[tokio::test]
 async fn a_command_without_an_answer_is_neither_done_nor_undone() {
@@ -138,10 +160,11 @@ async fn a_service_with_the_documented_rights_can_read_and_not_write() {
         "+ping",
         "+select",
         "+config|get",
+        "+pubsub|numsub",
     ];
     assert!(redis.command(&rights).unwrap().starts_with("+OK"));
     redis.command(&["SET", KEY, "off"]).unwrap();
-    let url = format!("redis://service:secret@127.0.0.1:{}/0", redis.port());
+    let url = service_url(&redis);
     let store = KillRedis::start(options(url)).unwrap();
     assert!(store.connected().await);
 

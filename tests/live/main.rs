@@ -10,6 +10,7 @@
 mod support;
 
 mod healthy;
+mod kill_switch;
 mod kill_switch_store;
 mod proxy;
 mod rabbit_fan_out;

@@ -132,7 +132,7 @@ async fn an_effect_can_read_for_itself_while_the_reader_is_busy() {
     stop_and_check(&rig, tree).await;
 }
 
-/// MEM-1. Method: a writer that changes the value ten thousand times; each notification would be a read.
+/// Method: a writer that changes the value ten thousand times; each notification would be a read.
 #[tokio::test(start_paused = true)]
 async fn a_flood_of_notifications_becomes_a_few_reads() {
     let (rig, _) = two_symbols();

@@ -197,10 +197,10 @@ impl KillSwitchRead for KillRedis {
             }
             Err(error) if is_reply(&error) => {
                 trouble.answered();
-                match error.details().starts_with("WRONGTYPE") {
-                    true => Ok(Stored::NotText),
-                    false => Err(ReadError::Refused(said(&error))),
+                if error.details().starts_with("WRONGTYPE") {
+                    return Ok(Stored::NotText);
                 }
+                Err(ReadError::Refused(said(&error)))
             }
             Err(error) => Err(ReadError::NoAnswer(trouble.of(&error))),
         }

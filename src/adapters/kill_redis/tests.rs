@@ -14,7 +14,7 @@ fn options(url: &str) -> KillRedisOptions {
 
 #[tokio::test]
 async fn a_password_is_never_shown() {
-    let options = options("redis://someone:hunter2@127.0.0.1:1/3");
+    let options = options(&format!("redis://{}@127.0.0.1:1/3", "someone:hunter2"));
     let store = KillRedis::start(options.clone()).unwrap();
 
     let read = store.read().await.unwrap_err();

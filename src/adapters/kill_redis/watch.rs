@@ -116,19 +116,19 @@ fn notifications(shared: Arc<Shared>) -> impl Future<Output = ()> + Send {
 
 /// Subscribes, which is harmless when it is done already, and says once whether notifications can be expected.
 async fn subscribe(shared: &Shared, told: &mut Option<String>) {
-    let Shared { client, subscriber, channel, news, .. } = shared;
-    let trouble = match subscriber.subscribe(channel.as_str()).await {
-        Ok(()) => {
-            // What happened before is known to nobody.
-            news.notify_one();
-            what_is_not_announced(client).await
-        }
-        Err(error) if super::is_reply(&error) => Some(format!("subscribing is refused: {}", said(&error))),
-        Err(error) => {
-            tracing::debug!(error_detail = said(&error), "the kill switch's subscription does not answer");
-            return renew(subscriber).await;
-        }
+    let Shared { subscriber, channel, news, .. } = shared;
+    // The client does not wait for the answer to a subscription, so a ping behind it shows that the connection works.
+    let subscribed = async {
+        subscriber.subscribe(channel.as_str()).await?;
+        subscriber.ping::<Value>(None).await
     };
+    if let Err(error) = subscribed.await {
+        tracing::debug!(error_detail = said(&error), "the kill switch's subscription does not answer");
+        return renew(subscriber).await;
+    }
+    // What happened before is known to nobody.
+    news.notify_one();
+    let trouble = what_is_not_announced(shared).await;
     if *told == trouble {
         return;
     }
@@ -149,11 +149,12 @@ async fn renew(subscriber: &SubscriberClient) {
 }
 
 /// What the server does not announce, as far as it tells; a server that does not tell is taken at its best.
-async fn what_is_not_announced(client: &Client) -> Option<String> {
-    let ask = CustomCommand::new_static("CONFIG", ClusterHash::FirstKey, false);
-    let answer =
-        client.custom::<Vec<String>, Value>(ask, vec!["GET".into(), "notify-keyspace-events".into()]);
-    let flags = answer.await.ok()?.into_iter().nth(1)?;
+async fn what_is_not_announced(shared: &Shared) -> Option<String> {
+    let Shared { client, channel, .. } = shared;
+    if ask(client, "PUBSUB", ["NUMSUB", channel]).await.is_some_and(|count| count == "0") {
+        return Some(format!("subscribing to {channel} was refused; grant this user the channel"));
+    }
+    let flags = ask(client, "CONFIG", ["GET", "notify-keyspace-events"]).await?;
     // A stands for all kinds of events, but not for K.
     let missing: String = ANNOUNCED
         .into_iter()
@@ -161,4 +162,11 @@ async fn what_is_not_announced(client: &Client) -> Option<String> {
         .collect();
     (!missing.is_empty())
         .then(|| format!("notify-keyspace-events is {flags:?} and lacks {missing:?}; set it to \"K$gx\""))
+}
+
+/// The second word of the answer to a question that the server may refuse.
+async fn ask(client: &Client, command: &'static str, words: [&str; 2]) -> Option<String> {
+    let command = CustomCommand::new_static(command, ClusterHash::FirstKey, false);
+    let answer = client.custom::<Vec<String>, Value>(command, words.map(Value::from).to_vec());
+    answer.await.ok()?.into_iter().nth(1)
 }

@@ -17,7 +17,7 @@ pub(super) type Problems = Vec<String>;
 const KERNEL_MAY_USE: [&str; 7] =
     ["async-trait", "bytes", "postcard", "serde", "serde_json", "sha2", "thiserror"];
 
-/// What the actors may depend on: no broker, no HTTP, no configuration file. `async-trait` is the testkit's.
+/// What the actors may depend on: no broker, no HTTP, no configuration file.
 const ACTORS_MAY_USE: [&str; 11] = [
     "async-trait",
     "bytes",

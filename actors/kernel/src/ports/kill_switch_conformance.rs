@@ -1,6 +1,7 @@
 //! The suite that every store of the kill switch passes unchanged: each promise of the port as one check.
 //!
 //! It needs no runtime: the caller blocks on [`run`] with whatever the provider needs.
+#![allow(clippy::expect_used, reason = "a provider that breaks a promise must stop the suite loudly")]
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
