@@ -1,4 +1,5 @@
-//! The Redis Stream source on a private server: nothing lost, nothing acknowledged before it is durable.
+//! The Redis Stream source on a private server: nothing lost, nothing acknowledged before it is durable; and the service
+//! with it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,6 +10,8 @@ use orchestrator_kernel::ports::source::{
 };
 use tokio::time::timeout;
 
+use crate::support::logs::{checked_receipts, recorded_lines, recording};
+use crate::support::process::{Service, eventually};
 use crate::support::redis_server::RedisServer;
 
 /// How long a test waits for anything before it fails.
@@ -389,6 +392,29 @@ async fn a_password_is_in_no_error() {
     }
 }
 
+/// Method: a user with exactly the rights that the manual names.
+#[tokio::test]
+async fn the_rights_in_the_manual_are_enough() {
+    let redis = RedisServer::start();
+    let mut client = Client::of(&redis);
+    let rights = ["+xgroup|create", "+xreadgroup", "+xautoclaim", "+xack"];
+    let user = ["ACL", "SETUSER", "source", "on", ">secret", "~receipts"];
+    let _: String = client.ask(&[&user[..], &rights[..]].concat());
+    let url = redis.url().replace("//", "//source:secret@");
+    let claim_idle = Duration::from_millis(50);
+    let mut source = open(&factory(StreamSourceOptions { url, claim_idle, ..options(&redis) })).await;
+    client.add("left");
+    let read = ["XREADGROUP", "GROUP", "orchestrator", "dead", "STREAMS", "receipts", ">"];
+    let _: redis::Value = client.ask(&read);
+
+    let batch = next(&mut source).await;
+
+    settle_durable(&mut source, &batch).await;
+    assert_eq!((texts(&batch), client.pending()), (vec!["left".to_owned()], 0));
+    let manual = include_str!("../../docs/operations.md");
+    assert!(manual.contains(&rights.join(" ")));
+}
+
 /// Adds numbers until it is told to stop; gives those that the server acknowledged.
 fn produce(
     url: String,
@@ -485,6 +511,32 @@ async fn over_kills_of_the_server_every_entry_comes_and_none_twice() {
     assert_eq!(Client::of(&redis).pending(), 0);
 }
 
+/// Method: two batches are in flight when the server dies; they become durable while it is away.
+#[tokio::test]
+async fn what_became_durable_while_the_server_was_away_is_acknowledged_first_and_not_repeated() {
+    let mut redis = RedisServer::start();
+    let factory = factory(StreamSourceOptions { count_max: 1, ..options(&redis) });
+    let mut client = Client::of(&redis);
+    for event in ["1", "2", "3"] {
+        client.add(event);
+    }
+    let mut source = open(&factory).await;
+    let (first, second) = (next(&mut source).await, next(&mut source).await);
+
+    redis.kill();
+    assert!(!has_more(&mut source).await, "the loss is told while batches are in flight");
+    settle_durable(&mut source, &first).await;
+    assert!(!has_more(&mut source).await, "the loss is told while a batch is in flight");
+    settle_durable(&mut source, &second).await;
+    let error = timeout(PATIENCE, source.next()).await.unwrap().unwrap_err();
+    redis.start_again();
+
+    assert!(matches!(error, SourceError::Lost { .. }), "{error}");
+    let mut source = open(&factory).await;
+    assert_eq!(Client::of(&redis).pending(), 0);
+    assert_eq!(texts(&next(&mut source).await), ["3"]);
+}
+
 /// Method: the server hangs for 3 s under load; the source is lost meanwhile, and comes back by being opened again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_hangs_is_lost_in_time_and_repeats_nothing_afterwards() {
@@ -513,4 +565,40 @@ async fn a_server_that_hangs_is_lost_in_time_and_repeats_nothing_afterwards() {
     assert!(came.values().all(|times| *times == 1), "an entry came twice");
     drop(open(&factory).await);
     assert_eq!(client.pending(), 0);
+}
+
+/// Method: 20 000 receipts of the recording with something that is no receipt among it; a stream may drive the clock.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_service_takes_a_recording_from_a_stream_byte_for_byte() {
+    let Some(recording) = recording() else { return };
+    let lines: Vec<Vec<u8>> = recorded_lines(&recording).into_iter().take(20_000).collect();
+    let redis = RedisServer::with(&["--appendonly", "no"]);
+    let mut client = Client::of(&redis);
+    for lines in lines.chunks(1000) {
+        let mut pipeline = redis::pipe();
+        for line in lines {
+            pipeline.cmd("XADD").arg("receipts").arg("*").arg("event").arg(line).ignore();
+        }
+        pipeline.exec(&mut client.0).unwrap();
+    }
+    let _: String = client.ask(&["XADD", "receipts", "*", "evnt", "poison"]);
+    let dir = tempfile::tempdir().unwrap();
+    let (data, config) = (dir.path().join("data"), dir.path().join("config.toml"));
+    let text = format!(
+        "service.data_dir = {data:?}\nclock.mode = \"recorded\"\nsymbols.list = [\"BTCUSDT\"]\nlog.format = \"json\"\n\
+         http.listen = \"127.0.0.1:0\"\n[sources.feed]\nkind = \"redis_stream\"\nurl = {:?}\nstream = \"receipts\"\n",
+        redis.url()
+    );
+    std::fs::write(&config, text).unwrap();
+
+    let service = Service::start(&config, &[]).await;
+    let settled = async || {
+        let quarantined = service.metric("orch_ingest_items_quarantined_total").await;
+        let groups: Vec<redis::Value> = Client::of(&redis).ask(&["XPENDING", "receipts", "orchestrator"]);
+        (quarantined > 0.0 && groups[0] == redis::Value::Int(0)).then_some(())
+    };
+    eventually("everything is acknowledged", settled).await;
+    service.stop().await;
+
+    assert!(checked_receipts(&data).await == lines, "LOG-4: stored bytes equal streamed bytes");
 }

@@ -14,8 +14,9 @@
 //!
 //! **At least once.** Entry ids (`milliseconds-number`) have holes, so they are no positions: an entry that comes again is
 //! a receipt again. It comes again when this process dies between the durable append and the XACK, and when it is held
-//! up for longer than `claim_idle` while another consumer of the group looks for what is left. A crash of the *server*
-//! repeats nothing: what is known to be durable is remembered over its absence and acknowledged first.
+//! up for longer than `claim_idle` while another consumer of the group looks for what is left. A crash of a *server* that
+//! syncs always repeats nothing: what is known to be durable is remembered over its absence and acknowledged first. (One
+//! that syncs every second can lose acknowledgements, and new entries, with its last second.)
 //!
 //! **An entry without an event**, or one that was deleted before it was read, becomes an item that is no receipt: it
 //! ends in the quarantine, with the entry's id, the reason and its fields, and is acknowledged.
