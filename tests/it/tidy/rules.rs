@@ -235,6 +235,9 @@ pub(super) fn files_name_no_machine(repo: &Repo) -> Problems {
         });
         problems.extend(paths.map(|found| format!("{path} names {found}")));
         for address in after(text, "://") {
+            // The user and password of an example stand before the host.
+            let authority = address.split(|c: char| c.is_whitespace() || "/?#\"`".contains(c)).next();
+            let address = authority.and_then(|text| text.rsplit_once('@')).map_or(address, |(_, host)| host);
             let host = match address.chars().next() {
                 Some(first @ ('[' | '{')) => first.to_string(),
                 _ => address
