@@ -15,6 +15,7 @@ use crate::adapters::embedded::log::{EmbeddedLog, LogOptions};
 use crate::adapters::redis::{
     Durability, LogOptions as RedisLogOptions, RedisOptions, RedisStore, WriterClaim,
 };
+use crate::adapters::tiered::{TieredLog, TieredOptions};
 use crate::config::{Config, RedisDurability, StorageKind};
 
 /// What the tree keeps its data in.
@@ -92,17 +93,30 @@ async fn on_redis(config: &Config, data_dir: &DataDir, takeover: bool) -> Result
         Durability::Everysec => "redis-everysec",
         Durability::AssertedByOperator => "redis-asserted-by-operator",
     };
+    let archive = data_dir.archive();
     Ok(Storage {
-        receipts: Arc::new(
-            server.log("receipts", RedisLogOptions { capacity_bytes: capacity(config) }).await?,
-        ),
-        quarantine: Arc::new(server.log("quarantine", RedisLogOptions::default()).await?),
-        runs: Arc::new(server.log("runs", RedisLogOptions::default()).await?),
+        receipts: tiered(config, &server, "receipts", &archive, capacity(config)).await?,
+        quarantine: tiered(config, &server, "quarantine", &archive, None).await?,
+        runs: tiered(config, &server, "runs", &archive, None).await?,
         checkpoints: Arc::new(server.checkpoints()),
         durability,
         probe_every: Some(PROBE_EVERY),
         server: Some(server),
     })
+}
+
+/// A log on the server with its archive in the data directory.
+async fn tiered(
+    config: &Config,
+    server: &RedisStore,
+    name: &str,
+    archive: &Path,
+    capacity_bytes: Option<u64>,
+) -> Result<Arc<dyn Log>, WiringError> {
+    let hot = Arc::new(server.log(name, RedisLogOptions { capacity_bytes }).await?);
+    let cold = embedded_log(config, name, &archive.join(name), None)?;
+    let options = TieredOptions::new(name, config.redis.archive_above, config.redis.archive_keep);
+    Ok(Arc::new(TieredLog::new(hot, cold, options)))
 }
 
 async fn connect(config: &Config, data_dir: &DataDir) -> Result<RedisStore, WiringError> {
