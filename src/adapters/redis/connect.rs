@@ -143,7 +143,8 @@ impl Link {
         done
     }
 
-    /// As [`run`](Self::run); once more on a new connection when the first did not answer. For reads only.
+    /// As [`run`](Self::run), for reads: once more on a new connection when the first did not answer. Only the second
+    /// waits as long as `bytes` may take, so that a hung server is noticed soon: it accepts no login.
     pub(super) async fn run_again<T, W>(
         &self,
         bytes: usize,
@@ -152,13 +153,11 @@ impl Link {
     where
         W: Future<Output = RedisResult<T>>,
     {
-        let first = match self.run(bytes, &work).await {
-            Ok(done) => return Ok(done),
-            Err(fault) => fault,
-        };
-        match first {
-            Fault::Unknown(_) => self.run(bytes, &work).await.map_err(Fault::into_io),
-            Fault::Full(_) => Err(first.into_io()),
+        const FIRST_BYTES: usize = 4 << 20;
+        match self.run(bytes.min(FIRST_BYTES), &work).await {
+            Ok(done) => Ok(done),
+            Err(Fault::Unknown(_)) => self.run(bytes, &work).await.map_err(Fault::into_io),
+            Err(fault @ Fault::Full(_)) => Err(fault.into_io()),
         }
     }
 }

@@ -96,7 +96,7 @@ impl HighWater {
             return Ok(());
         }
         let writes = self.writes + 1;
-        let at = SLOTS_AT[usize::from(writes % 2 == 0)];
+        let at = SLOTS_AT[usize::from(writes.is_multiple_of(2))];
         self.file.write_all_at(&encode(&mark, writes), at)?;
         self.writes = writes;
         self.mark = Some(mark);
@@ -124,10 +124,9 @@ impl HighWater {
             tokio::time::sleep(SYNC_AFTER).await;
             // Before the sync: a mark that comes during it gets one of its own.
             is_due.store(false, Ordering::Release);
-            match tokio::task::spawn_blocking(move || file.sync_data()).await {
-                Ok(Err(error)) => warn!(file = %path.display(), %error, "cannot sync a high-water mark"),
-                // An error of the other kind is a runtime that shuts down: dropping the mark syncs it.
-                Ok(Ok(())) | Err(_) => {}
+            // A runtime that shuts down drops this: dropping the mark syncs it too.
+            if let Ok(Err(error)) = tokio::task::spawn_blocking(move || file.sync_data()).await {
+                warn!(file = %path.display(), %error, "cannot sync a high-water mark");
             }
         });
     }
@@ -135,9 +134,7 @@ impl HighWater {
 
 impl Drop for HighWater {
     fn drop(&mut self) {
-        if self.sync_is_due.load(Ordering::Acquire)
-            && let Err(error) = self.file.sync_data()
-        {
+        if let Err(error) = self.file.sync_data() {
             warn!(file = %self.path.display(), %error, "cannot sync a high-water mark");
         }
     }
