@@ -23,7 +23,7 @@ async fn a_password_is_never_shown() {
     assert_eq!(store.place(), "key kill_switch:state of Redis 127.0.0.1:1, database 3");
     let shown = format!("{options:?} {read} {read:?} {applied} {applied:?} {}", store.place());
     assert!(!shown.contains("hunter2") && !shown.contains("someone"), "{shown}");
-    let Err(bad) = KillRedis::start(super::tests::options("redis://x:hunter2@h:not-a-port")) else {
+    let Err(bad) = KillRedis::start(super::tests::options("redis://x:hunter2@host:not-a-port")) else {
         panic!("no URL")
     };
     assert!(!format!("{bad} {bad:?}").contains("hunter2"));
