@@ -13,4 +13,5 @@ pub(crate) mod proxy;
 pub(crate) mod rabbit_server;
 pub(crate) mod redis_server;
 pub(crate) mod redis_store;
+pub(crate) mod scene;
 pub(crate) mod subscriber;
