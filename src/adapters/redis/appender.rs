@@ -150,7 +150,8 @@ impl Appender {
                     tenure.mark.note(mark).map_err(|error| mark_failed(&tenure.mark, &error))?;
                 }
                 self.shared.learn(LogStat { start: Seq(start), tail, bytes });
-                Ok(())
+                // A probe says whether records would be taken, and is fenced or finds a loss even while they are not.
+                if batch.is_empty() { self.check_promise().await } else { Ok(()) }
             }
             "FENCED" => Err(AppendError::Fenced { mine: epoch, current: Epoch(current) }),
             "CONFLICT" => Err(AppendError::Conflict { at: Seq(at) }),
