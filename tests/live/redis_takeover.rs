@@ -75,6 +75,7 @@ async fn check_takeovers(cycles: usize) {
         let status = scene.service.ended().await;
         fenced.push(since.elapsed());
         assert_eq!(status.code(), Some(HELD), "{}", scene.service.log());
+        assert!(scene.service.log().contains("took over; this one"), "{}", scene.service.log());
         stores(&successor, 50).await;
         std::mem::swap(&mut scene.service, &mut successor);
         std::mem::swap::<Deployment>(&mut scene.deployment, &mut idle);

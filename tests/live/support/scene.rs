@@ -68,7 +68,7 @@ impl Scene {
         scene
     }
 
-    /// Waits until so many receipts more are stored; how long that took.
+    /// Waits until the service has stored so many receipts more; how long that took.
     pub(crate) async fn stores(&self, count: u64) -> Duration {
         stores(&self.service, count).await
     }
@@ -129,7 +129,8 @@ fn figures(confirmed: usize, logs: &Logs, drained: Duration) -> Figures {
 
 /// Waits until `service` has stored so many receipts more; how long that took.
 pub(crate) async fn stores(service: &Service, count: u64) -> Duration {
-    let stored = async || service.metric("orch_buffer_records").await;
+    // Counted since this process started, unlike the size of the log.
+    let stored = async || service.metric("orch_ingest_receipts_appended_total").await;
     let (since, enough) = (Instant::now(), stored().await + count as f64);
     eventually("more receipts are stored", async || (enough <= stored().await).then_some(())).await;
     since.elapsed()
