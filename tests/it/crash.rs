@@ -13,7 +13,8 @@ use tokio::task::JoinHandle;
 
 use crate::capture::config;
 use crate::support::{
-    PATIENCE, Service, checked_receipts, message_id, outputs, recorded_lines, recording, run_records,
+    Dice, PATIENCE, Service, checked_receipts, message_id, outputs, recorded_lines, recording, run_records,
+    seed,
 };
 
 const KILLS: usize = 50;
@@ -106,27 +107,6 @@ impl Consumer {
         while let Ok((id, data)) = received.try_recv() {
             self.take(id, data);
         }
-    }
-}
-
-/// `SEED`, or another one each time; printed, so that a failure can be repeated.
-fn seed() -> u64 {
-    match std::env::var("SEED") {
-        Ok(seed) => seed.parse().unwrap(),
-        Err(_) => std::process::id().into(),
-    }
-}
-
-/// SplitMix64: all that is needed to choose the moments of the kills.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % bound as u64).unwrap()
     }
 }
 

@@ -1,10 +1,13 @@
 //! What the end-to-end tests share, most of it with the live tests.
 
+#[path = "../support/dice.rs"]
+mod dice;
 #[path = "../support/logs.rs"]
 mod logs;
 #[path = "../support/process.rs"]
 mod process;
 
+pub(crate) use dice::{Dice, seed};
 pub(crate) use logs::{
     checked_receipts, message_id, outputs, recorded_lines, recording, records, run_records,
 };

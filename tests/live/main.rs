@@ -9,9 +9,11 @@
 
 mod support;
 
+mod capture;
 mod healthy;
 mod kill_switch;
 mod kill_switch_store;
+mod kills;
 mod proxy;
 mod rabbit_fan_out;
 mod rabbit_source;

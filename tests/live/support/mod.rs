@@ -2,6 +2,8 @@
 
 pub(crate) mod amqp;
 pub(crate) mod deployment;
+#[path = "../../support/dice.rs"]
+pub(crate) mod dice;
 pub(crate) mod load;
 #[path = "../../support/logs.rs"]
 pub(crate) mod logs;
