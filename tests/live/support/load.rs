@@ -36,8 +36,7 @@ impl Load {
             stop: Arc::clone(&stop),
             confirmed: Arc::clone(&confirmed),
             sent: Arc::clone(&sent),
-            next: 0,
-            second: 0,
+            market: Market::of("live"),
         };
         Self { stop, confirmed, sent, task: tokio::spawn(producer.run()) }
     }
@@ -65,8 +64,7 @@ struct Producer {
     stop: Arc<AtomicBool>,
     confirmed: Arc<Mutex<Vec<Vec<u8>>>>,
     sent: Arc<AtomicU64>,
-    next: u64,
-    second: u64,
+    market: Market,
 }
 
 impl Producer {
@@ -84,26 +82,11 @@ impl Producer {
         let channel = within(connection.create_channel()).await?;
         within(channel.confirm_select(ConfirmSelectOptions::default())).await?;
         while !self.stop.load(Ordering::Relaxed) {
-            let batch = self.batch();
+            let batch = self.market.batch();
             self.publish(&channel, batch).await?;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Ok(())
-    }
-
-    fn batch(&mut self) -> Vec<Vec<u8>> {
-        let now = now_ms();
-        let mut batch: Vec<Vec<u8>> = Vec::new();
-        if now / 1000 != self.second {
-            self.second = now / 1000;
-            batch.extend(SYMBOLS.iter().map(|symbol| snapshot(symbol, now, self.second * 1000)));
-        }
-        for _ in 0..BATCH {
-            self.next += 1;
-            let symbol = SYMBOLS[usize::try_from(self.next).unwrap() % SYMBOLS.len()];
-            batch.push(trade(symbol, now, self.next));
-        }
-        batch
     }
 
     async fn publish(&self, channel: &Channel, batch: Vec<Vec<u8>>) -> lapin::Result<()> {
@@ -115,12 +98,51 @@ impl Producer {
             let sent = channel.basic_publish("market.raw".into(), "raw".into(), options, &body, properties);
             waiting.push((within(sent).await?, body));
         }
+        let (mut taken, mut has_returned) = (Vec::new(), false);
         for (confirm, body) in waiting {
-            if let Confirmation::Ack(None) = within(confirm).await? {
-                self.confirmed.lock().unwrap().push(body);
+            match within(confirm).await? {
+                Confirmation::Ack(None) => taken.push(body),
+                Confirmation::Ack(Some(_)) | Confirmation::Nack(_) | Confirmation::NotRequested => {
+                    has_returned = true;
+                }
             }
         }
+        // The library hands a returned message over with the confirm of any other one, so none of them counts.
+        if !has_returned {
+            self.confirmed.lock().unwrap().extend(taken);
+        }
         Ok(())
+    }
+}
+
+/// Receipts as one venue makes them: trades, and a snapshot of each symbol right after each full second.
+pub(crate) struct Market {
+    source: &'static str,
+    next: u64,
+    second: u64,
+}
+
+impl Market {
+    /// Receipts of this `source_id`; those of two markets are never equal.
+    pub(crate) const fn of(source: &'static str) -> Self {
+        Self { source, next: 0, second: 0 }
+    }
+
+    /// Twenty trades, with the snapshots before them when a second has begun.
+    pub(crate) fn batch(&mut self) -> Vec<Vec<u8>> {
+        let now = now_ms();
+        let mut batch: Vec<Vec<u8>> = Vec::new();
+        if now / 1000 != self.second {
+            self.second = now / 1000;
+            let at = self.second * 1000;
+            batch.extend(SYMBOLS.iter().map(|symbol| snapshot(self.source, symbol, now, at)));
+        }
+        for _ in 0..BATCH {
+            self.next += 1;
+            let symbol = SYMBOLS[usize::try_from(self.next).unwrap() % SYMBOLS.len()];
+            batch.push(trade(self.source, symbol, now, self.next));
+        }
+        batch
     }
 }
 
@@ -133,16 +155,16 @@ fn now_ms() -> u64 {
     u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
 }
 
-fn trade(symbol: &str, now: u64, number: u64) -> Vec<u8> {
+fn trade(source: &str, symbol: &str, now: u64, number: u64) -> Vec<u8> {
     format!(
-        r#"{{"schema":"raw_market_event","schema_version":"1","event_type":"TradeTick","source_id":"live","symbol":"{symbol}","exchange_ts_ms":{now},"recv_ts_ms":{now},"raw_payload":"trade {number}","normalized":{{"price":100.5,"quantity":{number},"side":"buy"}}}}"#
+        r#"{{"schema":"raw_market_event","schema_version":"1","event_type":"TradeTick","source_id":"{source}","symbol":"{symbol}","exchange_ts_ms":{now},"recv_ts_ms":{now},"raw_payload":"trade {number}","normalized":{{"price":100.5,"quantity":{number},"side":"buy"}}}}"#
     )
     .into_bytes()
 }
 
-fn snapshot(symbol: &str, now: u64, timestamp: u64) -> Vec<u8> {
+fn snapshot(source: &str, symbol: &str, now: u64, timestamp: u64) -> Vec<u8> {
     format!(
-        r#"{{"schema":"raw_market_event","schema_version":"1","event_type":"SnapshotInputs","source_id":"live","symbol":"{symbol}","exchange_ts_ms":null,"recv_ts_ms":{now},"raw_payload":"","normalized":{{"timestamp_ms":{timestamp},"market":{{"price":100.5,"vwap":100.0}}}}}}"#
+        r#"{{"schema":"raw_market_event","schema_version":"1","event_type":"SnapshotInputs","source_id":"{source}","symbol":"{symbol}","exchange_ts_ms":null,"recv_ts_ms":{now},"raw_payload":"","normalized":{{"timestamp_ms":{timestamp},"market":{{"price":100.5,"vwap":100.0}}}}}}"#
     )
     .into_bytes()
 }

@@ -1,9 +1,11 @@
 //! What the live tests share: private servers, the faults that are put on them, and the service as a process.
 
 pub(crate) mod amqp;
+pub(crate) mod campaign;
 pub(crate) mod deployment;
 #[path = "../../support/dice.rs"]
 pub(crate) mod dice;
+pub(crate) mod http_load;
 pub(crate) mod load;
 #[path = "../../support/logs.rs"]
 pub(crate) mod logs;

@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use lapin::message::Delivery;
 use lapin::options::*;
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Connection, ConnectionProperties, ExchangeKind};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// One message as it came.
@@ -21,7 +23,10 @@ pub(crate) struct Message {
 
 /// The subscriber while it runs. It goes on over every loss of its connection.
 pub(crate) struct Subscriber {
+    url: String,
+    queue: String,
     messages: Arc<Mutex<Vec<Message>>>,
+    reading: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
@@ -36,16 +41,52 @@ impl Subscriber {
     pub(crate) async fn start(amqp_url: &str, queue: &str) -> Self {
         let messages: Arc<Mutex<Vec<Message>>> = Arc::default();
         bind(amqp_url, queue).await.unwrap();
-        let (url, queue, into) = (amqp_url.to_owned(), queue.to_owned(), Arc::clone(&messages));
-        let task = tokio::spawn(async move {
-            loop {
-                if let Err(error) = consume(&url, &queue, &into).await {
-                    println!("subscriber: {error}");
+        let (reading, mut allowed) = watch::channel(true);
+        let task = tokio::spawn({
+            let (url, queue, into) = (amqp_url.to_owned(), queue.to_owned(), Arc::clone(&messages));
+            async move {
+                while allowed.wait_for(|allowed| *allowed).await.is_ok() {
+                    tokio::select! {
+                        ended = consume(&url, &queue, &into) => if let Err(error) = ended {
+                            println!("subscriber of {queue}: {error}");
+                        },
+                        _ = allowed.wait_for(|allowed| !*allowed) => {}
+                    }
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
-                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         });
-        Self { messages, task }
+        Self { url: amqp_url.to_owned(), queue: queue.to_owned(), messages, reading, task }
+    }
+
+    /// Ends its connection, as a consumer that was stopped; its queue grows.
+    pub(crate) fn stop_reading(&self) {
+        self.reading.send_replace(false);
+    }
+
+    /// Connects again.
+    pub(crate) fn read_on(&self) {
+        self.reading.send_replace(true);
+    }
+
+    /// Declares exchange, queue and binding again, as its operator does after somebody deleted one of them.
+    pub(crate) async fn bind_again(&self) {
+        bind(&self.url, &self.queue).await.unwrap();
+    }
+
+    /// Puts the outputs that went to the alternate exchange's queue, while nothing was bound, where they belong: before
+    /// the first later one of their symbol. They must be in order among themselves.
+    pub(crate) fn adopt(&self, unrouted: &[Delivery]) {
+        let unrouted: Vec<Message> = unrouted.iter().map(message).collect();
+        check_increasing(&unrouted);
+        let mut messages = self.messages.lock().unwrap();
+        for late in unrouted {
+            let behind = messages
+                .iter()
+                .position(|known| known.symbol == late.symbol && late.symbol_seq < known.symbol_seq);
+            let place = behind.unwrap_or(messages.len());
+            messages.insert(place, late);
+        }
     }
 
     /// Everything that came, repetitions included.
@@ -75,6 +116,18 @@ impl Subscriber {
             assert_eq!(symbol_seq, stream.len() as u64, "outputs of {symbol} come in order and without gap");
         }
         streams
+    }
+}
+
+/// First arrivals are in the order of their numbers per symbol; for a subscriber that did not get everything.
+pub(crate) fn check_increasing(messages: &[Message]) {
+    let mut seen = BTreeSet::new();
+    let mut last: BTreeMap<&str, u64> = BTreeMap::new();
+    for Message { message_id, symbol, symbol_seq, .. } in messages {
+        if seen.insert(message_id) {
+            let before = last.insert(symbol, *symbol_seq).unwrap_or(0);
+            assert!(before < *symbol_seq, "{symbol}: output {symbol_seq} comes after {before}");
+        }
     }
 }
 
@@ -124,7 +177,7 @@ async fn consume(url: &str, queue: &str, into: &Mutex<Vec<Message>>) -> lapin::R
     Ok(())
 }
 
-fn message(delivery: &lapin::message::Delivery) -> Message {
+fn message(delivery: &Delivery) -> Message {
     let properties = &delivery.properties;
     let headers = properties.headers().clone().unwrap_or_default();
     let text = |name: &str| match headers.inner().get(name) {

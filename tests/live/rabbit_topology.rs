@@ -1,0 +1,144 @@
+//! The deployment while people delete exchanges, bindings, queues and connections under it, and while its consumer is
+//! stopped.
+//!
+//! What is deleted, the service declares again; what was *in* a deleted queue is gone with it, and that is the loss of
+//! whoever deleted it. Bindings of subscribers are theirs: until they bind again, outputs go to the queue of the
+//! alternate exchange, from where the subscribers' operator takes them. So the oracle counts both.
+
+use std::collections::BTreeSet;
+
+use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
+use lapin::types::FieldTable;
+
+use crate::support::amqp::Amqp;
+use crate::support::campaign::{Campaign, Setup};
+use crate::support::process::eventually;
+use crate::support::rabbit_server::RabbitServer;
+use crate::support::subscriber::{Subscriber, check_increasing};
+
+const EXCHANGE: &str = "orchestrator.events";
+const CLOSINGS: usize = 10;
+const UNROUTED: &str = "orchestrator.events.unrouted";
+const RECEIPTS: &str = "orchestrator.receipts";
+/// Messages that the service may have in hand: its prefetch.
+const IN_HAND_MAX: usize = 4096;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_people_delete_is_there_again_and_costs_no_output() {
+    let rabbit = RabbitServer::shared();
+    let vhost = rabbit.vhost();
+    let amqp = rabbit.url(&vhost);
+    let mut campaign = Campaign::start(&amqp, Setup::default()).await;
+    let victim = Subscriber::start(&amqp, "victim").await;
+    let admin = Amqp::connect(&amqp).await;
+
+    // The queue of one subscriber: the service and the other one do not notice.
+    eventually("both get outputs", async || (victim.distinct() >= 8).then_some(())).await;
+    admin.channel().queue_delete("victim".into(), QueueDeleteOptions::default()).await.unwrap();
+    campaign.busy().await;
+    let before = victim.distinct();
+    victim.bind_again().await;
+    eventually("it gets outputs again", async || (before + 8 <= victim.distinct()).then_some(())).await;
+    check_increasing(&victim.messages());
+    admin.channel().queue_delete("victim".into(), QueueDeleteOptions::default()).await.unwrap();
+    drop(victim);
+    assert_eq!(admin.ready(UNROUTED).await, 0, "one subscriber is enough");
+    assert_eq!(campaign.failures(), 0, "publishing was not disturbed");
+    campaign.heals("queue of a subscriber deleted").await;
+
+    // The binding of the only one.
+    let key = "orchestrator_event.#".into();
+    let unbound =
+        admin.channel().queue_unbind("everything".into(), EXCHANGE.into(), key, FieldTable::default());
+    unbound.await.unwrap();
+    let unrouted = check_detour(&mut campaign, &admin, "binding deleted").await;
+    assert_eq!(campaign.failures(), 0, "publishing was not disturbed");
+
+    // The exchange, and all bindings with it.
+    admin.channel().exchange_delete(EXCHANGE.into(), ExchangeDeleteOptions::default()).await.unwrap();
+    let unrouted = unrouted + check_detour(&mut campaign, &admin, "exchange deleted").await;
+    assert!(campaign.service.log().contains("no exchange 'orchestrator.events'"), "the reason is logged");
+
+    let failures = campaign.failures();
+    let figures = campaign.finish(Vec::new()).await;
+    println!(
+        "deletions on RabbitMQ: {figures}; {unrouted} outputs by the alternate exchange, publishing failed {failures} times"
+    );
+}
+
+/// Nothing is bound: outputs go to the alternate exchange's queue, and the service is ready. Then the subscriber binds
+/// again and its operator takes them from there. Returns how many they were.
+async fn check_detour(campaign: &mut Campaign, admin: &Amqp, fault: &str) -> usize {
+    eventually("outputs are kept aside", async || (admin.ready(UNROUTED).await >= 8).then_some(())).await;
+    campaign.heals(fault).await;
+    campaign.subscriber.bind_again().await;
+    campaign.busy().await;
+    let unrouted = admin.drain(UNROUTED).await;
+    campaign.subscriber.adopt(&unrouted);
+    unrouted.len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn closed_connections_and_a_stopped_consumer_cost_nothing_and_a_deleted_queue_what_was_in_it() {
+    let rabbit = RabbitServer::shared();
+    let vhost = rabbit.vhost();
+    let amqp = rabbit.url(&vhost);
+    let mut campaign = Campaign::start(&amqp, Setup::default()).await;
+
+    for _ in 0..CLOSINGS {
+        campaign.busy().await;
+        rabbit.close_connections(&vhost);
+    }
+    campaign.heals("connections closed ten times").await;
+
+    // The subscriber is away: its queue grows, and that is all.
+    let admin = Amqp::connect(&amqp).await;
+    let failures = campaign.failures();
+    campaign.subscriber.stop_reading();
+    eventually("its queue grows", async || {
+        assert_eq!(campaign.reasons().await, BTreeSet::new(), "the service is not disturbed");
+        (admin.ready("everything").await >= 40).then_some(())
+    })
+    .await;
+    assert_eq!(campaign.failures(), failures, "the service is not disturbed");
+    campaign.subscriber.read_on();
+    eventually("it catches up", async || (admin.ready("everything").await == 0).then_some(())).await;
+    campaign.heals("consumer stopped").await;
+
+    let (mut kept, lost) = check_source_queue_deleted(&mut campaign, &admin).await;
+    kept.extend(campaign.change_producer().await);
+    let failures = campaign.failures();
+    let figures = campaign.finish(kept).await;
+    println!(
+        "people on RabbitMQ: {figures}; {lost} receipts deleted with their queue, publishing failed {failures} times"
+    );
+}
+
+/// Method: what was confirmed before is stored first, and then one producer alone fills the queue while it is deleted.
+/// So what is lost is one run of its receipts, no longer than what was in the queue and in the service's hands; all that
+/// was confirmed before and after is stored. Returns that, and the number that is lost.
+async fn check_source_queue_deleted(campaign: &mut Campaign, admin: &Amqp) -> (Vec<Vec<u8>>, usize) {
+    let mut kept = campaign.change_producer().await;
+    campaign.all_stored(&kept).await;
+    let confirmed = async |campaign: &Campaign, count: usize| {
+        eventually("receipts are confirmed", async || (count <= campaign.load.confirmed()).then_some(()))
+            .await;
+    };
+
+    confirmed(campaign, 1000).await;
+    let deletion = admin.channel().queue_delete(RECEIPTS.into(), QueueDeleteOptions::default());
+    let deleted = deletion.await.unwrap() as usize;
+    confirmed(campaign, campaign.load.confirmed() + 2000).await;
+    campaign.heals("source queue deleted").await;
+    let through = campaign.change_producer().await;
+    campaign.all_stored(&through[through.len() - 1000..]).await;
+
+    let stored = campaign.stored().await;
+    let lost: Vec<usize> =
+        through.iter().enumerate().filter(|(_, event)| !stored.contains(*event)).map(|(at, _)| at).collect();
+    assert!(lost.windows(2).all(|pair| pair[0] + 1 == pair[1]), "lost in one piece: {lost:?}");
+    assert!(lost.len() <= deleted + IN_HAND_MAX, "{} lost, {deleted} were in the queue", lost.len());
+    let count = lost.len();
+    kept.extend(through.into_iter().filter(|event| stored.contains(event)));
+    (kept, count)
+}
