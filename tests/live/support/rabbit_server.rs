@@ -156,7 +156,7 @@ impl RabbitServer {
     ///
     /// When it fails.
     pub(crate) fn ctl(&self, arguments: &[&str]) -> String {
-        let mut command = self.command(&scripts().join("rabbitmqctl"));
+        let mut command = self.command(scripts().join("rabbitmqctl"));
         let output = command.arg("-q").args(arguments).stdin(Stdio::null()).output().unwrap();
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         let complained = String::from_utf8_lossy(&output.stderr);
@@ -197,7 +197,7 @@ impl RabbitServer {
 
     /// Makes it believe that the disk is full, or no longer: publishers are blocked while it is.
     pub(crate) fn set_disk_alarm(&mut self, is_on: bool) {
-        self.ctl(&["set_disk_free_limit", if is_on { "1000TB" } else { "1MB" }]);
+        self.ctl(&["set_disk_free_limit", if is_on { "1000000GB" } else { "1MB" }]);
     }
 
     fn signal(&self, signal: Signal) {
