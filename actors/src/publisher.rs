@@ -206,8 +206,11 @@ impl Actor for Publisher {
 impl PublisherState {
     /// Publishes one batch; comes back for the next by a message, so that a drain can come between.
     async fn go_on(&mut self, me: &ActorRef<PublisherMsg>) -> Result<(), ActorProcessingErr> {
-        let held_back = self.is_held_back().await;
-        if self.waiting || held_back {
+        if self.is_held_back().await {
+            self.observe_blocked();
+            return Ok(());
+        }
+        if self.waiting {
             return Ok(());
         }
         let tail = self.args.committed.borrow().tail;
@@ -222,6 +225,8 @@ impl PublisherState {
                 self.save_when_due().await?;
                 me.cast(PublisherMsg::Wake)?;
             }
+            // The broker began to block while these were on their way: nothing failed, and it is looked at again soon.
+            Err(_) if self.is_held_back().await => self.observe_blocked(),
             Err(error) => self.failed(me, &error),
         }
         Ok(())
@@ -340,9 +345,7 @@ impl PublisherState {
 
     fn failed(&mut self, me: &ActorRef<PublisherMsg>, error: &PublishError) {
         self.attempts = self.attempts.saturating_add(1);
-        let observer = &self.args.observer;
-        observer.observe(&Observation::PublishBlocked { seconds: self.blocked_seconds() });
-        observer.observe(&Observation::PublishBacklog { outputs: self.args.flow.backlog() });
+        self.observe_blocked();
         let exhausted = self.args.retry.delay_after(self.attempts).is_none();
         if exhausted && self.args.board.raise(Condition::PublishDegraded, error.to_string()) {
             tracing::error!(
@@ -352,15 +355,18 @@ impl PublisherState {
         } else {
             tracing::warn!(domain = "publish", error_detail = %error, attempt = self.attempts, "publishing failed");
         }
-        self.blocked_seen = Instant::now();
         self.waiting = true;
         let delay = self.args.retry.unbounded_delay_after(self.attempts);
         me.send_after(delay, || PublisherMsg::Retry);
     }
 
-    /// Time without progress since it was last reported.
-    fn blocked_seconds(&self) -> f64 {
-        self.args.flow.blocked_for().min(self.blocked_seen.elapsed()).as_secs_f64()
+    /// Reports what waits, and the time without progress since it was last reported.
+    fn observe_blocked(&mut self) {
+        let (flow, observer) = (&self.args.flow, &self.args.observer);
+        let seconds = flow.blocked_for().min(self.blocked_seen.elapsed()).as_secs_f64();
+        observer.observe(&Observation::PublishBlocked { seconds });
+        observer.observe(&Observation::PublishBacklog { outputs: flow.backlog() });
+        self.blocked_seen = Instant::now();
     }
 
     async fn save_when_due(&mut self) -> Result<(), Fatal> {

@@ -24,7 +24,7 @@ use super::connection::Trouble;
 use super::properties::{properties, routing_key};
 
 /// How long a blocked broker is waited for before the messages are handed back: whoever publishes can then say so.
-const BLOCKED_MAX: Duration = Duration::from_secs(1);
+const BLOCKED_MAX: Duration = Duration::from_millis(500);
 /// How long the library is given to finish a frame that it is reading. It takes microseconds.
 const FRAME_MAX: Duration = Duration::from_millis(20);
 
