@@ -84,8 +84,8 @@ fn first_arrivals(deliveries: &[Delivery], symbol: &str) -> Vec<i64> {
     let of_symbol = deliveries
         .iter()
         .filter(|delivery| header(delivery, "symbol") == AMQPValue::LongString(symbol.into()));
-    let numbers = of_symbol.filter_map(|delivery| match header(delivery, "symbol_seq") {
-        AMQPValue::LongLongInt(number) => Some(number),
+    let numbers = of_symbol.map(|delivery| match header(delivery, "symbol_seq") {
+        AMQPValue::LongLongInt(number) => number,
         other => panic!("{other:?}"),
     });
     numbers.filter(|number| seen.insert(*number)).collect()

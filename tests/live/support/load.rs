@@ -1,6 +1,6 @@
 //! A market under way: a plain producer that publishes with confirms and remembers what the broker took.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -21,7 +21,6 @@ const BATCH: u64 = 20;
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     confirmed: Arc<Mutex<Vec<Vec<u8>>>>,
-    sent: Arc<AtomicU64>,
     task: JoinHandle<()>,
 }
 
@@ -29,26 +28,19 @@ impl Load {
     /// Publishes to `market.raw` of this broker: some 1000 trades a second, and a snapshot of each symbol right after
     /// each full second. The queue must be bound before: start the service first.
     pub(crate) fn start(amqp_url: &str) -> Self {
-        let (stop, confirmed, sent) =
-            (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<Vec<u8>>>>::default(), Arc::default());
+        let (stop, confirmed) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<Vec<u8>>>>::default());
         let producer = Producer {
             url: amqp_url.to_owned(),
             stop: Arc::clone(&stop),
             confirmed: Arc::clone(&confirmed),
-            sent: Arc::clone(&sent),
             market: Market::of("live"),
         };
-        Self { stop, confirmed, sent, task: tokio::spawn(producer.run()) }
+        Self { stop, confirmed, task: tokio::spawn(producer.run()) }
     }
 
     /// How many receipts the broker has confirmed.
     pub(crate) fn confirmed(&self) -> usize {
         self.confirmed.lock().unwrap().len()
-    }
-
-    /// How many were sent, confirmed or not.
-    pub(crate) fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
     }
 
     /// Ends it; returns every receipt that the broker has confirmed, byte for byte.
@@ -63,7 +55,6 @@ struct Producer {
     url: String,
     stop: Arc<AtomicBool>,
     confirmed: Arc<Mutex<Vec<Vec<u8>>>>,
-    sent: Arc<AtomicU64>,
     market: Market,
 }
 
@@ -92,7 +83,6 @@ impl Producer {
     async fn publish(&self, channel: &Channel, batch: Vec<Vec<u8>>) -> lapin::Result<()> {
         let mut waiting = Vec::new();
         for body in batch {
-            self.sent.fetch_add(1, Ordering::Relaxed);
             let properties = BasicProperties::default().with_delivery_mode(2);
             let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
             let sent = channel.basic_publish("market.raw".into(), "raw".into(), options, &body, properties);
