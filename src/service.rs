@@ -168,7 +168,7 @@ impl Service {
             biased;
             (kind, what) = self.tree.failed() => {
                 tracing::error!(error_detail = what, "the service failed");
-                end_outside(self.http, &self.wired).await;
+                end_outside(self.http, &self.wired, Claim::Keep).await;
                 return exit_of(kind);
             }
             reason = stop => reason,
@@ -180,7 +180,9 @@ impl Service {
         }
         let given_up = tree.source_given_up();
         let stopped = tree.stop(grace).await;
-        end_outside(http, &wired).await;
+        // A server that does not answer would only cost more time; the claim ends by itself.
+        let claim = if stopped == Stopped::Clean { Claim::Release } else { Claim::Keep };
+        end_outside(http, &wired, claim).await;
         match stopped {
             Stopped::Clean if given_up && reason == Reason::SourcesEnded => {
                 tracing::error!("stopped; a source could not be read to its end");
@@ -205,9 +207,25 @@ impl Service {
     }
 }
 
-async fn end_outside(http: Http, wired: &Wired) {
+/// What becomes of the writer's claim on a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Claim {
+    /// Another instance may start at once.
+    Release,
+    /// It runs out.
+    Keep,
+}
+
+async fn end_outside(http: Http, wired: &Wired, claim: Claim) {
     http.end().await;
-    wired.release().await;
+    if let Some(workers) = &wired.workers {
+        workers.shutdown().await;
+    }
+    if let (Claim::Release, Some(server)) = (claim, &wired.server)
+        && let Err(error) = server.release().await
+    {
+        tracing::warn!(%error, "the writer's claim was not released; it ends by itself");
+    }
 }
 
 fn api_state(

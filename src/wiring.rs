@@ -177,20 +177,6 @@ pub struct Wired {
     pub data_dir: DataDir,
 }
 
-impl Wired {
-    /// Gives back what others may wait for, once the tree has ended.
-    pub async fn release(&self) {
-        if let Some(workers) = &self.workers {
-            workers.shutdown().await;
-        }
-        if let Some(server) = &self.server
-            && let Err(error) = server.release().await
-        {
-            tracing::warn!(%error, "the writer's claim was not released; it ends by itself");
-        }
-    }
-}
-
 /// Opens everything that `config` names. `takeover`: also from another writer that still holds logs on a server.
 /// `observer` is made once the clock is known.
 ///

@@ -304,16 +304,16 @@ impl Tree {
         };
         note("ingest", timeout_at(share(20), self.sources.all_down()).await.is_ok());
         note("scheduler", ask(&self.actors.scheduler, share(25), SchedulerMsg::Drain).await != Asked::Late);
-        if !self.runners_idle(share(60)).await {
+        if !self.runners_idle(share(55)).await {
             // Explicitly failed with error_kind `shutdown` rather than left open.
             self.give_up.cancel();
-            note("runners", self.runners_idle(share(70)).await);
+            note("runners", self.runners_idle(share(65)).await);
         }
-        note("publisher", ask(&self.actors.publisher, share(90), PublisherMsg::Drain).await == Asked::Done);
-        note("run_log", ask(&self.actors.run_log, share(95), RunLogMsg::Drain).await == Asked::Done);
-        note("buffer", ask(&self.actors.buffer, share(100), BufferMsg::Drain).await == Asked::Done);
+        note("publisher", ask(&self.actors.publisher, share(80), PublisherMsg::Drain).await == Asked::Done);
+        note("run_log", ask(&self.actors.run_log, share(85), RunLogMsg::Drain).await == Asked::Done);
+        note("buffer", ask(&self.actors.buffer, share(90), BufferMsg::Drain).await == Asked::Done);
         self.root.stop(Some("the service stops".to_owned()));
-        if timeout_at(share(110), self.joined).await.is_err() {
+        if timeout_at(share(100), self.joined).await.is_err() {
             self.root.kill();
         }
         self.board.enter(Lifecycle::Stopped);

@@ -40,15 +40,16 @@ impl fmt::Display for SecretUrl {
         let Some((scheme, rest)) = self.0.split_once("://") else {
             return f.write_str(if self.0.is_empty() { "" } else { "***" });
         };
-        let (authority, path) = rest.split_at(authority(rest).len());
+        // A password may hold any of the other delimiters unescaped: everything up to the last @ may be part of it.
+        let (user, place) = match rest.rsplit_once('@') {
+            Some((user, place)) => (user.split([':', '/', '?', '#']).next(), place),
+            None => (None, rest),
+        };
         // Queries can carry credentials too.
-        let path = path.split(['?', '#']).next().unwrap_or_default();
-        match authority.rsplit_once('@') {
-            Some((user, host)) => {
-                let user = user.split(':').next().unwrap_or_default();
-                write!(f, "{scheme}://{user}:***@{host}{path}")
-            }
-            None => write!(f, "{scheme}://{authority}{path}"),
+        let place = place.split(['?', '#']).next().unwrap_or_default();
+        match user {
+            Some(user) => write!(f, "{scheme}://{user}:***@{place}"),
+            None => write!(f, "{scheme}://{place}"),
         }
     }
 }
@@ -155,6 +156,7 @@ mod tests {
             ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
             ("redis://:canary@host/1", "redis://:***@host/1"),
             ("amqps://me:can@ary@host:5671/%2f?token=canary", "amqps://me:***@host:5671/%2f"),
+            ("redis://me:pa/can?ary@host/1", "redis://me:***@host/1"),
             ("canary", "***"),
             ("", ""),
         ];
