@@ -9,6 +9,7 @@
 mod capture;
 mod cli;
 mod crash;
+mod deployment;
 mod faults;
 mod support;
 mod tidy;

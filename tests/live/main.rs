@@ -29,3 +29,4 @@ mod redis_refusals;
 mod redis_source;
 mod redis_takeover;
 mod servers;
+mod shipped;

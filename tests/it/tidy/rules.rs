@@ -208,7 +208,9 @@ pub(super) fn files_are_short(repo: &Repo) -> Problems {
 }
 
 /// Hosts that may be named in an address.
-const KNOWN_HOSTS: [&str; 12] = [
+const KNOWN_HOSTS: [&str; 14] = [
+    "redis",
+    "rabbitmq",
     "a",
     "x",
     "host",

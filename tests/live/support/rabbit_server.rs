@@ -72,9 +72,24 @@ impl RabbitServer {
         Self::with_vhosts(VHOSTS_OWN)
     }
 
+    /// Starts the server that `ops/rabbitmq` describes, on ports and in a directory of its own, with these users.
+    pub(crate) fn shipped(users: &Path) -> Self {
+        let mut server = Self::on_free_ports(0);
+        server.write_shipped_configuration(users);
+        server.start_again();
+        server
+    }
+
     fn with_vhosts(vhosts: usize) -> Self {
+        let mut server = Self::on_free_ports(vhosts);
+        server.write_configuration();
+        server.start_again();
+        server
+    }
+
+    fn on_free_ports(vhosts: usize) -> Self {
         let dir = tempfile::Builder::new().prefix("orch-rabbit-").tempdir().unwrap();
-        let mut server = Self {
+        Self {
             running: None,
             dir,
             port: free_port(),
@@ -82,10 +97,7 @@ impl RabbitServer {
             epmd_port: free_port(),
             vhosts,
             vhosts_used: AtomicUsize::new(0),
-        };
-        server.write_configuration();
-        server.start_again();
-        server
+        }
     }
 
     /// Starts it again on the same ports and directory after [`kill`](Self::kill).
@@ -227,6 +239,34 @@ impl RabbitServer {
             .env("RABBITMQ_SERVER_START_ARGS", "-noinput")
             .env_remove("RABBITMQ_NODE_PORT");
         command
+    }
+
+    /// The files of `ops/rabbitmq`; only addresses and directories are other ones.
+    fn write_shipped_configuration(&self, users: &Path) {
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("ops/rabbitmq");
+        let file = |name: &str| self.dir.path().join(name);
+        let definitions = file("definitions.d");
+        std::fs::create_dir(&definitions).unwrap();
+        std::fs::copy(shipped.join("definitions.json"), definitions.join("10-topology.json")).unwrap();
+        std::fs::copy(users, definitions.join("20-users.json")).unwrap();
+        std::fs::copy(shipped.join("enabled_plugins"), file("enabled_plugins")).unwrap();
+        std::fs::write(file("advanced.config"), "[].\n").unwrap();
+        let mut settings = std::fs::read_to_string(shipped.join("rabbitmq.conf")).unwrap();
+        for (from, to) in [
+            (
+                "load_definitions = /etc/rabbitmq/definitions.d",
+                format!("load_definitions = {}", definitions.display()),
+            ),
+            ("listeners.tcp.default = 5672", format!("listeners.tcp.default = 127.0.0.1:{}", self.port)),
+            (
+                "prometheus.tcp.port = 15692",
+                format!("prometheus.tcp.ip = 127.0.0.1\nprometheus.tcp.port = {}", free_port()),
+            ),
+        ] {
+            assert!(settings.contains(from), "rabbitmq.conf does not hold {from}");
+            settings = settings.replace(from, &to);
+        }
+        std::fs::write(file("rabbitmq.conf"), settings).unwrap();
     }
 
     fn write_configuration(&self) {

@@ -18,6 +18,8 @@ pub(crate) struct RedisServer {
     child: Option<Child>,
     dir: tempfile::TempDir,
     port: u16,
+    /// A configuration file, or none for the settings that the promises need.
+    config: Option<PathBuf>,
     extra: Vec<String>,
 }
 
@@ -30,9 +32,19 @@ impl RedisServer {
     /// As [`start`](Self::start), with further command-line settings, for example `["--appendfsync", "everysec"]`;
     /// later ones win.
     pub(crate) fn with(extra: &[&str]) -> Self {
+        Self::configured(None, extra)
+    }
+
+    /// Starts the server that `ops/redis` describes, on a port and in a directory of its own, with this ACL file.
+    pub(crate) fn shipped(users: &Path) -> Self {
+        let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("ops/redis/redis.conf");
+        Self::configured(Some(config), &["--aclfile", users.to_str().unwrap()])
+    }
+
+    fn configured(config: Option<PathBuf>, extra: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("orch-redis-").tempdir().unwrap();
         let extra = extra.iter().map(|word| (*word).to_owned()).collect();
-        let mut server = Self { child: None, dir, port: free_port(), extra };
+        let mut server = Self { child: None, dir, port: free_port(), config, extra };
         server.start_again();
         server
     }
@@ -50,16 +62,21 @@ impl RedisServer {
     pub(crate) fn try_start(&mut self) -> Result<(), String> {
         assert!(self.child.is_none(), "it runs already");
         let log = self.dir.path().join("redis.log");
-        let child = Command::new("redis-server")
+        let mut command = Command::new("redis-server");
+        match &self.config {
+            Some(config) => command.arg(config),
+            None => command
+                .args(["--save", "", "--appendonly", "yes", "--appendfsync", "always"])
+                .args(["--aof-load-truncated", "no", "--maxmemory-policy", "noeviction"])
+                .args(["--stream-node-max-bytes", "65536", "--stream-node-max-entries", "1000"])
+                .args(["--notify-keyspace-events", "K$gxe", "--daemonize", "no", "--protected-mode", "no"]),
+        };
+        let child = command
             .args(["--bind", "127.0.0.1", "--port", &self.port.to_string()])
             .arg("--dir")
             .arg(self.dir.path())
             .arg("--logfile")
             .arg(&log)
-            .args(["--save", "", "--appendonly", "yes", "--appendfsync", "always"])
-            .args(["--aof-load-truncated", "no", "--maxmemory-policy", "noeviction"])
-            .args(["--stream-node-max-bytes", "65536", "--stream-node-max-entries", "1000"])
-            .args(["--notify-keyspace-events", "K$gxe", "--daemonize", "no", "--protected-mode", "no"])
             .args(&self.extra)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -1,0 +1,292 @@
+//! What is shipped for production, on real servers: `config/production.toml`, the files of `ops/redis` and
+//! `ops/rabbitmq`, and the users that `ops/make_secrets.py` makes. Only addresses and directories are other ones.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use lapin::options::{BasicConsumeOptions, BasicGetOptions, ExchangeDeclareOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{Connection, ConnectionProperties, ExchangeKind};
+use serde_json::json;
+
+use crate::support::amqp::Amqp;
+use crate::support::process::{Service, eventually, root};
+use crate::support::rabbit_server::RabbitServer;
+use crate::support::redis_server::RedisServer;
+
+/// Users and passwords as an operator would make them, with one user besides that may see what was denied.
+struct Secrets(tempfile::TempDir);
+
+impl Secrets {
+    fn make() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let made = Command::new("python3")
+            .arg(root().join("ops/make_secrets.py"))
+            .arg(dir.path().join("secrets"))
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        let secrets = Self(dir);
+        let users = secrets.read("redis_users.acl") + "user inspector on nopass ~* &* +@all\n";
+        std::fs::write(secrets.users(), users).unwrap();
+        secrets
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join("secrets").join(name)
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    /// The ACL file with the user `inspector`.
+    fn users(&self) -> PathBuf {
+        self.0.path().join("users.acl")
+    }
+
+    /// A URL of the deployment, with the address of the test's server.
+    fn url(&self, name: &str, from: &str, port: u16) -> String {
+        let url = self.read(name).trim().to_owned();
+        assert!(url.contains(from), "{name}");
+        url.replace(from, &format!("127.0.0.1:{port}"))
+    }
+
+    fn redis(&self, user: &str, redis: &RedisServer) -> String {
+        match user {
+            "default" => redis.url(),
+            "inspector" => format!("redis://inspector:any@127.0.0.1:{}/0", redis.port()),
+            "operator" => self.url("redis_operator_url", "redis:6379", redis.port()),
+            _ => self.url("redis_url", "redis:6379", redis.port()),
+        }
+    }
+
+    fn rabbit(&self, user: &str, rabbit: &RabbitServer) -> String {
+        let name =
+            if user == "orchestrator" { "rabbitmq_url".to_owned() } else { format!("rabbitmq_{user}_url") };
+        self.url(&name, "rabbitmq:5672", rabbit.port())
+    }
+}
+
+/// An operator's command, as `docker compose run --rm operator` runs it.
+fn operator(url: &str, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_orchestrator"))
+        .arg("kill-switch")
+        .args(arguments)
+        .args(["--operator", "test"])
+        .current_dir(root())
+        .env_clear()
+        .env("ORCHESTRATOR__KILL_SWITCH__KIND", "redis")
+        .env("ORCHESTRATOR__KILL_SWITCH__URL", url)
+        .output()
+        .unwrap()
+}
+
+async fn start(dir: &Path, secrets: &Secrets, redis: &RedisServer, rabbit: &RabbitServer) -> Service {
+    let (redis, rabbit) = (secrets.redis("orchestrator", redis), secrets.rabbit("orchestrator", rabbit));
+    let settings = [
+        format!("service.data_dir={}", dir.join("data").display()),
+        "http.listen=127.0.0.1:0".to_owned(),
+        "schedule.interval=1s".to_owned(),
+        "schedule.delay=100ms".to_owned(),
+        format!("redis.url={redis}"),
+        format!("kill_switch.url={redis}"),
+        format!("sources.market.url={rabbit}"),
+        format!("publish.rabbitmq.url={rabbit}"),
+    ];
+    let arguments: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+    // The file itself: a copy would keep the log beside it out of the repository.
+    let config = dir.join("production.toml");
+    std::fs::copy(root().join("config/production.toml"), &config).unwrap();
+    Service::start(&config, &arguments).await
+}
+
+fn receipt(number: u64) -> Vec<u8> {
+    let event = json!({
+        "schema": "raw_market_event", "schema_version": "1", "event_type": "TradeTick", "source_id": "test",
+        "symbol": "BTCUSDT", "exchange_ts_ms": null, "recv_ts_ms": 1_768_002_660_000_u64 + number,
+        "raw_payload": "", "normalized": {"price": 1.0, "quantity": 1.0, "side": "buy"},
+    });
+    event.to_string().into_bytes()
+}
+
+/// The answer of one command as this user.
+fn ask(url: &str, words: &[&str]) -> redis::RedisResult<redis::Value> {
+    let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
+    let mut command = redis::cmd(words[0]);
+    command.arg(&words[1..]);
+    command.query(&mut connection)
+}
+
+/// Method: the real binary with the shipped configuration does everything once: receipts in, runs, outputs out, a
+/// checkpoint, the kill switch flipped by an operator, an orderly stop and a second start. Nobody was denied anything.
+#[tokio::test]
+async fn the_shipped_deployment_does_its_work_with_the_rights_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let secrets = Secrets::make();
+    let redis = RedisServer::shipped(&secrets.users());
+    let rabbit = RabbitServer::shipped(&secrets.path("rabbitmq_users.json"));
+    let operator_url = secrets.redis("operator", &redis);
+    let init = operator(&operator_url, &["init"]);
+    assert!(init.status.success(), "{init:?}");
+    let subscriber = Amqp::connect(&secrets.rabbit("subscriber", &rabbit)).await;
+    subscriber.queue("subscriber.test", &[]).await;
+    subscriber.bind("subscriber.test", "orchestrator.events", "#").await;
+    let producer = Amqp::connect(&secrets.rabbit("producer", &rabbit)).await;
+
+    let service = start(dir.path(), &secrets, &redis, &rabbit).await;
+    let receipts: Vec<Vec<u8>> = (0..100).map(receipt).collect();
+    let bodies: Vec<&[u8]> = receipts.iter().map(Vec::as_slice).collect();
+    producer.send("market.raw", "TradeTick.BTCUSDT", &bodies).await;
+    let settled = async |series: &str, value: f64| {
+        eventually(series, async || (service.metric(series).await == value).then_some(())).await;
+    };
+    settled("orch_ingest_receipts_appended_total", 100.0).await;
+    let outputs = subscriber.take("subscriber.test", 2).await;
+    assert!(outputs[0].routing_key.as_str().starts_with("orchestrator_event."), "{:?}", outputs[0]);
+    settled("orch_kill_switch_state{state=\"trading\"}", 1.0).await;
+    let engaged = operator(&operator_url, &["engage", "--reason", "test"]);
+    assert!(engaged.status.success(), "{engaged:?}");
+    settled("orch_kill_switch_state{state=\"halted\"}", 1.0).await;
+    let (status, ready) = service.get("/readyz").await;
+    assert_eq!(status, 200, "{ready}");
+    service.stop().await;
+    let service = start(dir.path(), &secrets, &redis, &rabbit).await;
+    producer.send("market.raw", "TradeTick.BTCUSDT", &bodies[..10]).await;
+    eventually("it goes on in the same log", async || {
+        (service.metric("orch_buffer_records").await == 110.0).then_some(())
+    })
+    .await;
+    service.stop().await;
+
+    let denied = ask(&secrets.redis("inspector", &redis), &["ACL", "LOG"]).unwrap();
+    assert_eq!(denied, redis::Value::Array(Vec::new()), "something was denied");
+}
+
+#[test]
+fn users_of_the_shipped_redis_may_do_no_more_than_their_work() {
+    let secrets = Secrets::make();
+    let redis = RedisServer::shipped(&secrets.users());
+    let inspector = secrets.redis("inspector", &redis);
+    for key in ["kill_switch:state", "orch:{production}:receipts:meta", "orch:{production}:writer", "other"] {
+        ask(&inspector, &["SET", key, "0"]).unwrap();
+    }
+    let everybody: [&[&str]; 15] = [
+        &["FLUSHALL"],
+        &["FLUSHDB"],
+        &["CONFIG", "SET", "appendfsync", "no"],
+        &["CONFIG", "REWRITE"],
+        &["ACL", "SETUSER", "operator", "+@all"],
+        &["ACL", "LIST"],
+        &["SHUTDOWN", "NOSAVE"],
+        &["DEBUG", "SLEEP", "0"],
+        &["REPLICAOF", "127.0.0.1", "1"],
+        &["MODULE", "LIST"],
+        &["MONITOR"],
+        &["KEYS", "*"],
+        &["CLIENT", "KILL", "TYPE", "normal"],
+        &["SCRIPT", "FLUSH"],
+        &["GET", "other"],
+    ];
+    let service: [&[&str]; 9] = [
+        &["SET", "kill_switch:state", "off"],
+        &["DEL", "kill_switch:state"],
+        &["EVAL", "return redis.call('SET', KEYS[1], 'off')", "1", "kill_switch:state"],
+        &["EVAL", "return redis.call('SET', 'kill_switch:state', 'off')", "0"],
+        &["RPUSH", "kill_switch:history", "x"],
+        &["DEL", "orch:{production}:receipts"],
+        &["RENAME", "orch:{production}:receipts", "orch:{production}:other"],
+        &["EXPIRE", "orch:{production}:receipts", "1"],
+        &["EVAL", "return redis.call('DEL', KEYS[1])", "1", "orch:{production}:receipts"],
+    ];
+    let operator: [&[&str]; 4] = [
+        &["XADD", "orch:{production}:receipts", "*", "r", "x"],
+        &["GET", "orch:{production}:writer"],
+        &["DEL", "kill_switch:state"],
+        &["EVAL", "return redis.call('XTRIM', KEYS[1], 'MAXLEN', '0')", "1", "orch:{production}:receipts"],
+    ];
+    let stranger: [&[&str]; 5] = [
+        &["GET", "kill_switch:state"],
+        &["XRANGE", "orch:{production}:receipts", "-", "+"],
+        &["INFO"],
+        &["CONFIG", "GET", "*"],
+        &["SUBSCRIBE", "a"],
+    ];
+
+    for (user, own) in [("orchestrator", &service[..]), ("operator", &operator), ("default", &stranger)] {
+        for words in everybody.iter().chain(own) {
+            let answer = ask(&secrets.redis(user, &redis), words);
+            let said = format!("{answer:?}");
+            let is_denied = ["NoPerm", "NOPERM", "not allowed", "can't access", "can't run"]
+                .iter()
+                .any(|word| said.contains(word));
+            assert!(answer.is_err() && is_denied, "{user} {words:?}: {said}");
+        }
+    }
+    assert_eq!(
+        ask(&inspector, &["GET", "kill_switch:state"]).unwrap(),
+        redis::Value::BulkString(b"0".to_vec())
+    );
+}
+
+#[tokio::test]
+async fn users_of_the_shipped_broker_may_do_no_more_than_their_work() {
+    let secrets = Secrets::make();
+    let rabbit = RabbitServer::shipped(&secrets.path("rabbitmq_users.json"));
+
+    let known = rabbit.ctl(&["list_users", "--silent"]);
+    let names: Vec<&str> = known.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(
+        names.len() == 3
+            && names.iter().all(|name| ["orchestrator", "producer", "subscriber"].contains(name)),
+        "{known}"
+    );
+
+    for (user, exchange, queue) in [
+        ("orchestrator", "market.raw", "orchestrator.receipts.dead"),
+        ("producer", "orchestrator.events", "orchestrator.receipts"),
+        ("subscriber", "market.raw", "orchestrator.receipts"),
+    ] {
+        let url = secrets.rabbit(user, &rabbit);
+        // A refused call closes its channel.
+        let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
+        let channel = || async { connection.create_channel().await.unwrap() };
+        let table = FieldTable::default;
+        let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        let declared = channel().await.queue_declare("other".into(), durable, table()).await;
+        check_refused(&declared, user, "declares a queue");
+        let topic = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        let declared =
+            channel().await.exchange_declare("other".into(), ExchangeKind::Topic, topic, table()).await;
+        check_refused(&declared, user, "declares an exchange");
+        let got = channel().await.basic_get(queue.into(), BasicGetOptions::default()).await;
+        check_refused(&got, user, "gets from a queue");
+        let consumed = channel()
+            .await
+            .basic_consume(queue.into(), "".into(), BasicConsumeOptions::default(), table())
+            .await;
+        check_refused(&consumed, user, "consumes");
+        let publishing = channel().await;
+        publishing.confirm_select(Default::default()).await.unwrap();
+        let sent = publishing.basic_publish(
+            exchange.into(),
+            "a".into(),
+            Default::default(),
+            b"x",
+            Default::default(),
+        );
+        let confirmed = match sent.await {
+            Ok(confirm) => confirm.await.map(|_| ()),
+            Err(error) => Err(error),
+        };
+        check_refused(&confirmed, user, "publishes");
+    }
+}
+
+fn check_refused<T>(answer: &Result<T, lapin::Error>, user: &str, what: &str) {
+    let said = answer.as_ref().err().map(ToString::to_string).unwrap_or_default();
+    assert!(
+        said.contains("ACCESS_REFUSED") || said.contains("ACCESS-REFUSED") || said.contains("403"),
+        "{user} {what}: {said}"
+    );
+}
