@@ -89,6 +89,9 @@ async fn start(dir: &Path, secrets: &Secrets, redis: &RedisServer, rabbit: &Rabb
         "http.listen=127.0.0.1:0".to_owned(),
         "schedule.interval=1s".to_owned(),
         "schedule.delay=100ms".to_owned(),
+        // So little that the test's receipts move to the archive.
+        "redis.archive_above=1MiB".to_owned(),
+        "redis.archive_keep=64KiB".to_owned(),
         format!("redis.url={redis}"),
         format!("kill_switch.url={redis}"),
         format!("sources.market.url={rabbit}"),
@@ -105,7 +108,7 @@ fn receipt(number: u64) -> Vec<u8> {
     let event = json!({
         "schema": "raw_market_event", "schema_version": "1", "event_type": "TradeTick", "source_id": "test",
         "symbol": "BTCUSDT", "exchange_ts_ms": null, "recv_ts_ms": 1_768_002_660_000_u64 + number,
-        "raw_payload": "", "normalized": {"price": 1.0, "quantity": 1.0, "side": "buy"},
+        "raw_payload": "x".repeat(20_000), "normalized": {"price": 1.0, "quantity": 1.0, "side": "buy"},
     });
     event.to_string().into_bytes()
 }
@@ -118,8 +121,8 @@ fn ask(url: &str, words: &[&str]) -> redis::RedisResult<redis::Value> {
     command.query(&mut connection)
 }
 
-/// Method: the real binary with the shipped configuration does everything once: receipts in, runs, outputs out, a
-/// checkpoint, the kill switch flipped by an operator, an orderly stop and a second start. Nobody was denied anything.
+/// Method: the real binary with the shipped configuration does everything once: receipts in, runs, outputs out, the
+/// archive, the kill switch flipped by an operator, an orderly stop and a second start. Nobody was denied anything.
 #[tokio::test]
 async fn the_shipped_deployment_does_its_work_with_the_rights_it_has() {
     let dir = tempfile::tempdir().unwrap();
@@ -144,6 +147,12 @@ async fn the_shipped_deployment_does_its_work_with_the_rights_it_has() {
     settled("orch_ingest_receipts_appended_total", 100.0).await;
     let outputs = subscriber.take("subscriber.test", 2).await;
     assert!(outputs[0].routing_key.as_str().starts_with("orchestrator_event."), "{:?}", outputs[0]);
+    eventually("the oldest receipts move to the archive", async || {
+        let start =
+            ask(&secrets.redis("inspector", &redis), &["HGET", "orch:{production}:receipts:meta", "start"]);
+        (start.unwrap() != redis::Value::BulkString(b"1".to_vec())).then_some(())
+    })
+    .await;
     settled("orch_kill_switch_state{state=\"trading\"}", 1.0).await;
     let engaged = operator(&operator_url, &["engage", "--reason", "test"]);
     assert!(engaged.status.success(), "{engaged:?}");
