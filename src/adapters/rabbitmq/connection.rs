@@ -285,3 +285,52 @@ async fn note_blocking(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// Method: a listener that never answers, as a frozen broker whose system still accepts. The library would wait for
+    /// as long as the socket is open.
+    #[tokio::test]
+    async fn a_connection_that_is_not_answered_is_given_up_with_its_socket() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("amqp://user:sekret@{}/x", listener.local_addr().unwrap());
+        let endpoint = RabbitEndpoint::new(&url, None, Duration::from_millis(200)).unwrap();
+
+        let error = Link::open(&endpoint, "test").await.map(drop).unwrap_err();
+
+        assert!(
+            error.detail.contains("no answer within 200ms") && !error.detail.contains("sekret"),
+            "{error}"
+        );
+        let (mut socket, _) = listener.accept().unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut sent = Vec::new();
+        socket.read_to_end(&mut sent).unwrap();
+        assert!(sent.starts_with(b"AMQP"), "the socket was closed after the header");
+    }
+
+    #[test]
+    fn an_endpoint_shows_no_credentials() {
+        let endpoint =
+            RabbitEndpoint::new("amqps://user:sekret@broker/v", None, Duration::from_secs(1)).unwrap();
+
+        assert_eq!(
+            format!("{endpoint} {endpoint:?}"),
+            "amqps://broker:5671/v RabbitEndpoint(amqps://broker:5671/v)"
+        );
+        for bad in [
+            "amqp://user:sekret@[::1]/v",
+            "http://user:sekret@broker/v",
+            "sekret",
+            "amqp://user:sekret@broker:x/v",
+        ] {
+            let error = RabbitEndpoint::new(bad, None, Duration::from_secs(1)).unwrap_err();
+            assert!(!error.to_string().contains("sekret"), "{error}");
+        }
+    }
+}

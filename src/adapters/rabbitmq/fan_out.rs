@@ -37,7 +37,8 @@ pub struct RabbitFanOutOptions {
     pub unrouted_messages_max: u32,
     /// Who declares the exchanges and the queue.
     pub topology: TopologyMode,
-    /// Messages on their way at a time, at least 1. Measured: 1024 is as fast as any larger window.
+    /// Messages on their way at a time, at least 1. So many may come twice after an error. From 256 to 4096 the
+    /// throughput is the same within what measurements scatter.
     pub window: usize,
     /// Longest for the confirm of one message. Does not run while the broker blocks publishers. More than zero.
     pub confirm_timeout: Duration,

@@ -6,6 +6,10 @@ use orchestrator_kernel::ports::fan_out::OutputMessage;
 
 /// `delivery_mode` of a message that is written to disk.
 const PERSISTENT: u8 = 2;
+/// Header: the output's symbol.
+const SYMBOL: &str = "symbol";
+/// Header: the output's number among those of its symbol.
+const SYMBOL_SEQ: &str = "symbol_seq";
 
 /// `orchestrator_event.<event_type>.<symbol>`. At most 175 bytes: a symbol has 128.
 ///
@@ -19,12 +23,11 @@ pub(super) fn properties(message: &OutputMessage) -> BasicProperties {
     let run_id = message.run_id.to_string();
     let mut headers = FieldTable::default();
     let text = |value: &str| AMQPValue::LongString(value.into());
-    // The wire has no unsigned 64-bit number; 2^63 outputs are out of reach.
-    let number = |value: u64| AMQPValue::LongLongInt(i64::try_from(value).unwrap_or(i64::MAX));
+    let number = |value: u64| AMQPValue::LongLongInt(signed(value));
     headers.insert("schema".into(), text("orchestrator_event"));
     headers.insert("schema_version".into(), text("1"));
-    headers.insert("symbol".into(), text(message.symbol.as_str()));
-    headers.insert("symbol_seq".into(), number(message.symbol_seq));
+    headers.insert(SYMBOL.into(), text(message.symbol.as_str()));
+    headers.insert(SYMBOL_SEQ.into(), number(message.symbol_seq));
     headers.insert("run_seq".into(), number(message.run_seq.0));
     headers.insert("traceparent".into(), text(&traceparent(&run_id)));
     BasicProperties::default()
@@ -35,6 +38,31 @@ pub(super) fn properties(message: &OutputMessage) -> BasicProperties {
         .with_type(message.event_type.into())
         .with_app_id("orchestrator".into())
         .with_headers(headers)
+}
+
+/// Which output a message is, read back from its headers.
+pub(super) struct OutputNumber<'a> {
+    symbol: &'a [u8],
+    symbol_seq: i64,
+}
+
+impl<'a> OutputNumber<'a> {
+    /// `None` for a message that is none of ours.
+    pub(super) fn of(properties: &'a BasicProperties) -> Option<Self> {
+        let headers = properties.headers().as_ref()?.inner();
+        let symbol = headers.get(SYMBOL)?.as_long_string()?.as_bytes();
+        let symbol_seq = headers.get(SYMBOL_SEQ)?.as_long_long_int()?;
+        Some(Self { symbol, symbol_seq })
+    }
+
+    pub(super) fn is(&self, message: &OutputMessage) -> bool {
+        self.symbol_seq == signed(message.symbol_seq) && self.symbol == message.symbol.as_str().as_bytes()
+    }
+}
+
+/// The wire has no unsigned 64-bit number; 2^63 outputs are out of reach.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// The run as a trace of its own: the first 16 bytes of its id name the trace, the next 8 the span.
@@ -102,6 +130,17 @@ mod tests {
         };
         let headers = properties.headers().as_ref().unwrap().inner();
         headers.iter().map(|(name, value)| (name.to_string(), shown(value))).collect()
+    }
+
+    #[test]
+    fn an_output_is_recognised_by_its_headers() {
+        let (one, properties) = (message(), properties(&message()));
+        let number = OutputNumber::of(&properties).unwrap();
+
+        assert!(number.is(&one));
+        assert!(!number.is(&OutputMessage { symbol_seq: 10, ..one.clone() }));
+        assert!(!number.is(&OutputMessage { symbol: Symbol::from("BTC"), ..one }));
+        assert!(OutputNumber::of(&BasicProperties::default()).is_none());
     }
 
     #[test]

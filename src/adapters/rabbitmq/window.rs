@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::connection::Trouble;
-use super::properties::{properties, routing_key};
+use super::properties::{OutputNumber, properties, routing_key};
 
 /// How long a blocked broker is waited for before the messages are handed back: whoever publishes can then say so.
 const BLOCKED_MAX: Duration = Duration::from_millis(500);
@@ -171,8 +171,15 @@ impl<'a> Window<'a> {
     }
 
     fn note_returned(&mut self, returned: &BasicReturnMessage) {
-        let id = returned.delivery.properties.message_id().as_ref().map(ShortString::as_str);
-        let position = self.messages.iter().position(|message| Some(message.message_id().as_str()) == id);
+        let output = OutputNumber::of(&returned.delivery.properties);
+        // Only what is earlier than the first bad one is of interest: a window full of returns costs no square of it.
+        let before = self.bad.as_ref().map_or(self.sent, |(first, _)| *first);
+        let before = self.messages.get(..before).unwrap_or_default();
+        let index =
+            before.iter().position(|message| output.as_ref().is_some_and(|output| output.is(message)));
+        if index.is_none() && self.bad.is_some() {
+            return;
+        }
         let why = Trouble {
             code: Some(returned.reply_code),
             detail: format!(
@@ -180,8 +187,8 @@ impl<'a> Window<'a> {
                 returned.reply_code, returned.reply_text, returned.delivery.routing_key
             ),
         };
-        // Without a known id it may be any of them.
-        self.note_bad(position.unwrap_or(0), why);
+        // One that is none of ours may stand for any of them.
+        self.note_bad(index.unwrap_or(0), why);
     }
 
     fn note_bad(&mut self, index: usize, why: Trouble) {

@@ -50,6 +50,12 @@ impl Amqp {
         self.channel.queue_declare(name.into(), options, table).await.unwrap();
     }
 
+    /// A queue in memory: it confirms at once, so confirms come many to a frame.
+    pub(crate) async fn transient_queue(&self, name: &str) {
+        let options = QueueDeclareOptions::default();
+        self.channel.queue_declare(name.into(), options, FieldTable::default()).await.unwrap();
+    }
+
     pub(crate) async fn bind(&self, queue: &str, exchange: &str, key: &str) {
         let bound = self.channel.queue_bind(
             queue.into(),
