@@ -288,6 +288,9 @@ async fn a_broker_that_is_killed_keeps_every_confirmed_output_in_order() {
     check_arrived(&arrived, "BTC", 1..=sent as i64);
 }
 
+/// Switches an alarm of a broker.
+type Alarm = fn(&mut RabbitServer, bool);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_short_of_room_holds_publishing_back_until_it_has_some_and_nothing_times_out() {
     let mut server = RabbitServer::own();
@@ -296,7 +299,7 @@ async fn a_broker_short_of_room_holds_publishing_back_until_it_has_some_and_noth
     fan_out.publish(&outputs("BTC", 1..=10)).await.unwrap();
     assert_eq!(fan_out.held_back(), None);
 
-    let alarms: [(fn(&mut RabbitServer, bool), &str); 2] = [
+    let alarms: [(Alarm, &str); 2] = [
         (RabbitServer::set_memory_alarm, "RabbitMQ blocks publishers: low on memory"),
         (RabbitServer::set_disk_alarm, "RabbitMQ blocks publishers: low on disk"),
     ];

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use orchestrator::adapters::redis::{LogOptions, RedisStore};
+use orchestrator::adapters::embedded::log::{EmbeddedLog, LogOptions as EmbeddedOptions};
+use orchestrator::adapters::redis::{LogOptions, RedisOptions, RedisStore};
+use orchestrator::adapters::tiered::{TieredLog, TieredOptions};
 use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::ports::log::{AcquireError, AppendError, Log, ReadError, ReadLimit, RecordBatch};
 use orchestrator_kernel::ports::log_conformance::{self, LogProvider, sample_batch};
@@ -34,6 +36,54 @@ impl LogProvider for OnRedis {
         drop(log);
         self.open(self.made.load(Ordering::Relaxed)).await
     }
+}
+
+/// Logs on Redis with an archive in files, which moves most of what is appended.
+struct WithArchive {
+    hot: OnRedis,
+    dir: tempfile::TempDir,
+}
+
+impl WithArchive {
+    async fn on(&self, hot: Arc<dyn Log>) -> Arc<dyn Log> {
+        let dir = self.dir.path().join(self.hot.made.load(Ordering::Relaxed).to_string());
+        // The archiver of the handle before lets go of the directory as soon as its task has ended.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let cold = loop {
+            match EmbeddedLog::open(&dir, EmbeddedOptions::new("archive")) {
+                Ok(cold) => break cold,
+                Err(AcquireError::Held { .. }) if Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        };
+        Arc::new(TieredLog::new(hot, Arc::new(cold), TieredOptions::new("raw", 4096, 512)))
+    }
+}
+
+#[async_trait]
+impl LogProvider for WithArchive {
+    async fn fresh(&self) -> Arc<dyn Log> {
+        let hot = self.hot.fresh().await;
+        self.on(hot).await
+    }
+
+    async fn reopen(&self, log: Arc<dyn Log>) -> Arc<dyn Log> {
+        drop(log);
+        let hot = self.hot.open(self.hot.made.load(Ordering::Relaxed)).await;
+        self.on(hot).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_with_an_archive_keeps_every_promise_of_its_port() {
+    let rig = Rig::start();
+    let patient = RedisOptions { response_timeout: Duration::from_secs(10), ..rig.options() };
+    let store = RedisStore::connect(patient).await.unwrap();
+    let hot = OnRedis { store, made: AtomicU64::new(0) };
+
+    log_conformance::run(&WithArchive { hot, dir: tempfile::tempdir().unwrap() }).await;
 }
 
 #[tokio::test]
@@ -338,6 +388,21 @@ async fn reader_of_another_process_learns_what_was_appended_and_trimmed() {
     }
 }
 
+/// A process that was frozen between asking whether the log is its own and trimming it.
+#[tokio::test]
+async fn superseded_writer_trims_nothing() {
+    let rig = Rig::start();
+    let (log, _) = rig.filled(8).await;
+    let other_state = tempfile::tempdir().unwrap();
+    let successor = rig.log_of_another_host(other_state.path()).await;
+    successor.acquire().await.unwrap();
+
+    assert!(matches!(log.trim(Seq(5)).await, Err(ReadError::Io(_))));
+
+    check_content(&successor, 8).await;
+    assert_eq!(successor.trim(Seq(5)).await.unwrap(), Seq(5));
+}
+
 /// Method: payloads whose size changes by a factor of a thousand in the middle; many trimming steps.
 #[tokio::test]
 async fn large_log_is_read_in_pages_and_trimmed_in_steps() {
@@ -493,7 +558,9 @@ async fn cut_append_only_file_is_refused_or_has_all_that_was_acknowledged() {
             outcomes[0] += 1;
             continue;
         }
-        let log = rig.log().await;
+        let patient = RedisOptions { response_timeout: Duration::from_secs(10), ..rig.options() };
+        let store = RedisStore::connect(patient).await.unwrap();
+        let log = store.log("raw", LogOptions::default()).await.unwrap();
         match log.acquire().await {
             Err(AcquireError::Corrupt { detail, .. }) if detail.starts_with("LOG_REGRESSED") => {
                 outcomes[1] += 1

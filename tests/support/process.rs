@@ -109,6 +109,13 @@ impl Service {
     /// Freezes it (SIGSTOP): its connections stay, it does nothing.
     pub(crate) fn pause(&self) {
         self.signal(Signal::STOP);
+        // Until every thread has stopped an answer may still slip out.
+        let stat = format!("/proc/{}/stat", self.pid());
+        let deadline = Instant::now() + PATIENCE;
+        while !fs::read_to_string(&stat).unwrap().rsplit(") ").next().unwrap().starts_with('T') {
+            assert!(Instant::now() < deadline, "it does not stop");
+            std::thread::yield_now();
+        }
     }
 
     /// Lets it go on (SIGCONT).

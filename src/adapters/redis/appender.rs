@@ -102,6 +102,7 @@ impl Appender {
         let header = Header::try_from(header.as_slice()).ok();
         let mark = note_durably(mark, Mark { log: id, seq: stat.tail, header }).await.map_err(failed)?;
         self.shared.replace(Known { log: Some(id), stat });
+        self.shared.became_writer(&token);
         self.tenure = Some(Tenure { log: id, token, mark });
         Ok(Acquired { epoch: Epoch(epoch), tail: stat.tail })
     }

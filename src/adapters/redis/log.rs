@@ -43,6 +43,8 @@ pub(super) struct Shared {
     pub(super) stream: String,
     pub(super) meta: String,
     known: Mutex<Known>,
+    /// What this handle is known by since it acquired the log; empty before.
+    token: Mutex<String>,
 }
 
 impl Shared {
@@ -58,6 +60,15 @@ impl Shared {
             tail: known.stat.tail.max(stat.tail),
             bytes: stat.bytes,
         };
+    }
+
+    /// The token of the writer that this handle is; empty when it never acquired the log.
+    pub(super) fn token(&self) -> String {
+        self.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn became_writer(&self, token: &str) {
+        token.clone_into(&mut self.token.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Starts anew with what a look at the whole log told.
@@ -112,7 +123,8 @@ impl RedisLog {
         let stream = format!("orch:{{{namespace}}}:{name}");
         let meta = format!("{stream}:meta");
         let empty = Known { log: None, stat: LogStat { start: Seq(1), ..LogStat::default() } };
-        let shared = Shared { name: name.to_owned(), stream, meta, known: Mutex::new(empty) };
+        let shared =
+            Shared { name: name.to_owned(), stream, meta, known: Mutex::new(empty), token: Mutex::default() };
         let found = link.run_again(0, |connection| shared.look(connection)).await;
         let found = found.map_err(|source| AcquireError::Io { log: name.to_owned(), source })?;
         if let Some(found) = found {

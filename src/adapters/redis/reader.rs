@@ -156,15 +156,19 @@ impl Reader {
         loop {
             let mut invocation = TRIM.key(&self.shared.stream);
             invocation.key(&self.shared.meta).arg(below.0).arg(TRIM_ENTRIES).arg(TRIM_BYTES);
-            let (tail, start, bytes, has_more): (u64, u64, u64, bool) = self
+            invocation.arg(self.shared.token());
+            let (tail, start, bytes, more): (u64, u64, u64, i64) = self
                 .link
                 .run(RECORD_BYTES_MAX, |mut connection| async move {
                     invocation.invoke_async(&mut connection).await
                 })
                 .await
                 .map_err(Fault::into_io)?;
+            if more < 0 {
+                return Err(io::Error::other("a later writer took the log over: it is not trimmed").into());
+            }
             self.shared.learn(LogStat { start: Seq(start), tail: Seq(tail), bytes });
-            if !has_more {
+            if more == 0 {
                 return Ok(Seq(start));
             }
         }

@@ -1,10 +1,14 @@
 -- One step of trimming: removes entries below a position, at most so many, never beyond the tail.
--- KEYS: stream, meta. ARGV: position that stays, entries at most, bytes after which the step ends.
--- Answer: tail, start, bytes, 1 when there is more to do.
-local meta = redis.call('HMGET', KEYS[2], 'start', 'tail', 'bytes')
+-- KEYS: stream, meta. ARGV: position that stays, entries at most, bytes after which the step ends, writer token or ''.
+-- Answer: tail, start, bytes, 1 when there is more to do, -1 when a later writer has taken the log over: what it needs
+-- may not be in the archive that this one fills.
+local meta = redis.call('HMGET', KEYS[2], 'start', 'tail', 'bytes', 'writer')
 local start = tonumber(meta[1] or '1')
 local tail = tonumber(meta[2] or '0')
 local bytes = tonumber(meta[3] or '0')
+if ARGV[4] ~= '' and meta[4] ~= ARGV[4] then
+  return {tail, start, bytes, -1}
+end
 local below = math.min(tonumber(ARGV[1]), tail + 1)
 local stop = math.min(below, start + tonumber(ARGV[2]))
 
