@@ -114,6 +114,8 @@ pub struct PublisherState {
     attempts: u32,
     /// Per fan-out, how many messages after the cursor it has confirmed while another one has not.
     prefixes: Vec<usize>,
+    /// Messages offered at a time: all of a batch, unless a fan-out did not confirm so many in time.
+    part_max: usize,
     waiting: bool,
     blocked_seen: Instant,
     drain: Option<RpcReplyPort<()>>,
@@ -178,6 +180,7 @@ impl Actor for Publisher {
             saved_at: now,
             attempts: 0,
             prefixes: Vec::new(),
+            part_max: usize::MAX,
             waiting: false,
             blocked_seen: now,
             drain: None,
@@ -279,22 +282,28 @@ impl PublisherState {
         let mut fan_outs = self.args.fan_outs.lock().await;
         self.prefixes.resize(fan_outs.len(), 0);
         for (fan_out, prefix) in fan_outs.iter_mut().zip(&mut self.prefixes) {
-            let rest = messages.get(*prefix..).unwrap_or_default();
-            if rest.is_empty() {
-                continue;
+            while let Some(rest) = messages.get(*prefix..).filter(|rest| !rest.is_empty()) {
+                let part = rest.get(..self.part_max).unwrap_or(rest);
+                match tokio::time::timeout(self.args.attempt_max, fan_out.publish(part)).await {
+                    Ok(Ok(())) => *prefix += part.len(),
+                    Ok(Err(error)) => {
+                        *prefix += error.confirmed;
+                        return Err(error);
+                    }
+                    Err(_) => {
+                        // What it has confirmed of this is not known: with less at a time the cursor moves at all.
+                        self.part_max = (part.len() / 2).max(1);
+                        return Err(PublishError {
+                            fan_out: fan_out.name().to_owned(),
+                            detail: format!("not confirmed within {:?}", self.args.attempt_max),
+                            confirmed: 0,
+                        });
+                    }
+                }
             }
-            let attempt = tokio::time::timeout(self.args.attempt_max, fan_out.publish(rest)).await;
-            let published = attempt.unwrap_or_else(|_| {
-                Err(PublishError {
-                    fan_out: fan_out.name().to_owned(),
-                    detail: format!("not confirmed within {:?}", self.args.attempt_max),
-                    confirmed: 0,
-                })
-            });
-            *prefix += published.as_ref().map_or_else(|error| error.confirmed, |()| rest.len());
-            published?;
         }
-        self.prefixes.fill(0);
+        self.part_max = self.part_max.saturating_mul(2);
+        self.prefixes.iter_mut().for_each(|prefix| *prefix = prefix.saturating_sub(messages.len()));
         Ok(())
     }
 

@@ -232,7 +232,7 @@ impl Log for TieredLog {
 
     async fn append(&self, epoch: Epoch, batch: &RecordBatch) -> Result<(), AppendError> {
         let appended = match self.tiers.hot.append(epoch, batch).await {
-            Err(gap @ AppendError::Gap { tail, .. }) if batch.last() <= tail => {
+            Err(gap @ AppendError::Gap { tail, .. }) if !batch.is_empty() && batch.last() <= tail => {
                 self.tiers.compare(batch, gap).await
             }
             Err(AppendError::Full { detail }) => {

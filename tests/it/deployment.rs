@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use orchestrator::config::{Base, Config, Layers, StorageKind};
+use orchestrator::config::{Base, Config, Layers, SourceConfig, StorageKind};
 use orchestrator_kernel::metric_names::ALL as METRICS;
 use serde_json::Value;
 
@@ -238,6 +238,9 @@ fn the_servers_have_room_for_what_the_configuration_keeps_in_them() {
     assert!(maxmemory * 2 <= bytes(compose["services"]["redis"]["mem_limit"].as_str().unwrap()));
     let largest = setting(&rabbit, "max_message_size").parse::<u64>().unwrap();
     assert!(config.ingest.receipt_bytes_max <= largest);
+    let SourceConfig::Rabbit(market) = &config.sources["market"] else { panic!("the source is a queue") };
+    let memory = bytes(compose["services"]["orchestrator"]["mem_limit"].as_str().unwrap());
+    assert!(u64::from(market.prefetch) * largest <= memory / 2, "MEM-1: what the broker may hand over fits");
     assert_eq!(setting(&rabbit, "prometheus.tcp.port"), "15692");
     assert!(text("ops/prometheus/prometheus.yml").contains("rabbitmq:15692"));
 }

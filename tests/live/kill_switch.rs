@@ -80,7 +80,7 @@ impl Rig {
             move || {
                 while !stop.load(Ordering::Relaxed) {
                     let asked = Instant::now();
-                    let age = gate.permit().ok().map(|permit| permit.age);
+                    let age = gate.permit().ok().map(|permit| permit.age());
                     samples.lock().unwrap().push(Sample { asked, age });
                     thread::sleep(Duration::from_micros(20));
                 }
@@ -314,7 +314,7 @@ fn process_that_asks_and_prints() {
     // The other test ends it sooner; should that be killed, it ends by itself.
     while began.elapsed() < Duration::from_secs(120) {
         let asked = Instant::now();
-        let age = gate.permit().ok().map(|permit| permit.age);
+        let age = gate.permit().ok().map(|permit| permit.age());
         let paused = last.is_none_or(|(before, _)| Duration::from_millis(300) < asked - before);
         if paused || last.is_some_and(|(_, granted)| granted != age.is_some()) {
             let age = age.map_or(-1, |age| i64::try_from(age.as_micros()).unwrap());

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use orchestrator_kernel::ports::fan_out::{FanOut, OutputMessage, PublishError};
@@ -15,6 +16,8 @@ pub enum Publish {
     FailAfter(usize),
     /// Takes the messages, but is not answered.
     Hang,
+    /// Works, but takes this time for each message.
+    Slow(Duration),
     /// Panics.
     Panic,
 }
@@ -111,7 +114,7 @@ impl FanOut for RecordingFanOut {
             inner.next.pop_front().or(inner.always)
         };
         let taken = match act {
-            None | Some(Publish::Hang) => messages.len(),
+            None | Some(Publish::Hang | Publish::Slow(_)) => messages.len(),
             Some(Publish::FailAfter(count)) => count.min(messages.len()),
             Some(Publish::Panic) => panic!("the fan-out panics, as told"),
         };
@@ -120,6 +123,10 @@ impl FanOut for RecordingFanOut {
         match act {
             None => Ok(()),
             Some(Publish::Hang) => std::future::pending().await,
+            Some(Publish::Slow(each)) => {
+                tokio::time::sleep(each * u32::try_from(messages.len()).unwrap_or(u32::MAX)).await;
+                Ok(())
+            }
             Some(Publish::FailAfter(_) | Publish::Panic) => {
                 let detail = "as told".to_owned();
                 Err(PublishError { fan_out: "recording".to_owned(), detail, confirmed: taken })

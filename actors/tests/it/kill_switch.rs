@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use orchestrator_actors::status::{Condition, Lifecycle};
 use orchestrator_actors::testkit::{ReadMood, eventually};
-use orchestrator_kernel::kill_switch::{Permit, ReadError, Refused, Unknown};
+use orchestrator_kernel::kill_switch::{ReadError, Refused, Unknown};
 use orchestrator_kernel::ports::kill_switch::KillGate;
 use tokio::time::{Instant, sleep};
 
@@ -78,7 +78,7 @@ async fn permits_end_with_the_lease_when_reads_bring_nothing_and_come_back_with_
             "hangs" => rig.kill_switch.set(ReadMood::Hangs),
             _ => rig.kill_switch.memory.fail(Some(ReadError::NoAnswer("connection reset".to_owned()))),
         }
-        let Permit { left, .. } = tree.gate.permit().unwrap();
+        let left = tree.gate.permit().unwrap().left();
         assert!(left <= ms(500) && ms(200) <= left, "{left:?}");
 
         let took = until_refused(&tree.gate).await;
@@ -125,7 +125,7 @@ async fn an_effect_can_read_for_itself_while_the_reader_is_busy() {
     rig.kill_switch.set(ReadMood::Works);
 
     let permit = tree.gate.fresh().await.unwrap();
-    assert_eq!(permit.age, ms(0));
+    assert_eq!(permit.age(), ms(0));
     rig.kill_switch.memory.put_silently(Some(b"on"));
     assert!(tree.gate.fresh().await.is_err());
 

@@ -314,6 +314,20 @@ async fn a_fan_out_that_is_held_back_is_not_asked_and_says_why_until_it_goes_on(
     stop_and_check(&rig, tree).await;
 }
 
+/// Method: four outputs at once to a fan-out that takes 0.6 s for each, with 1 s for an attempt: two can never make it.
+#[tokio::test(start_paused = true)]
+async fn a_fan_out_that_is_too_slow_for_a_whole_batch_gets_it_in_parts() {
+    let (rig, clock) = two_symbols();
+    let tree = rig.start().await;
+    rig.outputs.always(Some(Publish::Slow(Duration::from_millis(600))));
+
+    second_and_tick(&rig, &clock, 1, &["A", "B"]).await;
+    eventually("all are confirmed", || tree.flow.backlog() == 0).await;
+
+    outputs(&rig, 4).await;
+    stop_and_check(&rig, tree).await;
+}
+
 /// The process that is superseded must not set back the cursor of its successor (LOG-3).
 #[tokio::test(start_paused = true)]
 async fn a_superseded_publisher_ends_its_tree() {

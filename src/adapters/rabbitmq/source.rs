@@ -69,7 +69,7 @@ pub struct RabbitSourceOptions {
 
 impl Default for RabbitSourceOptions {
     /// `orchestrator.receipts` on `market.raw`, prefetch 4096, batches of 1024 or 8 MiB, 8 of them unsettled, receipts
-    /// of 1 MiB, 100 deliveries.
+    /// of 1 MiB, 100 deliveries, one consumer at a time.
     fn default() -> Self {
         Self {
             name: "rabbitmq".to_owned(),
@@ -77,7 +77,7 @@ impl Default for RabbitSourceOptions {
             queue: "orchestrator.receipts".to_owned(),
             prefetch: 4096,
             delivery_limit: 100,
-            single_active_consumer: false,
+            single_active_consumer: true,
             priority: None,
             batch_max: 1024,
             batch_bytes_max: 8 << 20,

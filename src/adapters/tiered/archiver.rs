@@ -165,7 +165,8 @@ impl Archiver {
         // A process that was superseded while it slept must not trim what its successor's archive does not hold.
         let nothing = RecordBatch::starting_at(self.tiers.hot.stat().tail.next());
         match self.tiers.hot.append(self.hot_epoch, &nothing).await {
-            Ok(()) => {}
+            // A log without room is still ours, and trimming is what makes room.
+            Ok(()) | Err(AppendError::Full { .. }) => {}
             Err(AppendError::Fenced { .. }) => return Err(ArchiveError::Superseded),
             Err(error) => return Err(ArchiveError::Ask(error)),
         }

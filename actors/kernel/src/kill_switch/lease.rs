@@ -54,12 +54,25 @@ impl State {
 /// The right to begin one effect now.
 ///
 /// It is worth what it says at the moment it is given: an effect asks right before it is sent and never keeps a permit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Only a lease makes one, and it cannot be copied.
+#[derive(Debug, PartialEq, Eq)]
 pub struct Permit {
+    age: Duration,
+    left: Duration,
+}
+
+impl Permit {
     /// How long ago the read was sent that it rests on. Recorded with the effect.
-    pub age: Duration,
+    #[must_use]
+    pub const fn age(&self) -> Duration {
+        self.age
+    }
+
     /// Time until that reading no longer counts.
-    pub left: Duration,
+    #[must_use]
+    pub const fn left(&self) -> Duration {
+        self.left
+    }
 }
 
 /// Why there is no permit.

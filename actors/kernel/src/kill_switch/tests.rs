@@ -137,7 +137,8 @@ fn a_permit_counts_from_when_the_read_was_sent() {
 
     lease.on_read(ms(100), ms(190), Ok(Reading::Trading));
 
-    assert_eq!(lease.permit(ms(200)), Ok(Permit { age: ms(100), left: ms(400) }));
+    let permit = lease.permit(ms(200)).unwrap();
+    assert_eq!((permit.age(), permit.left()), (ms(100), ms(400)));
     assert!(lease.permit(ms(599)).is_ok());
     assert!(matches!(lease.permit(ms(600)), Err(Refused::Stale { age, .. }) if age == ms(500)));
     assert!(lease.permit(ms(599)).is_ok(), "asking decides nothing");
@@ -261,7 +262,7 @@ proptest! {
                     let reason = allowed.iter().any(|sent| now - *sent < TERM && blocked.is_none_or(|at| at < *sent));
                     if let Ok(permit) = permit {
                         prop_assert!(reason, "a permit without reason at {now:?}");
-                        prop_assert!(permit.age < TERM && permit.age + permit.left == TERM);
+                        prop_assert!(permit.age() < TERM && permit.age() + permit.left() == TERM);
                     }
                 }
             }
