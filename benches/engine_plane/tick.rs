@@ -58,6 +58,10 @@ struct Latencies {
 
 async fn burst(medium: Medium, symbols: u64, ticks: u64, bar: Bar) -> Outcome<Vec<Row>> {
     let dir = scratch()?;
+    // Before the first tick is planned: a broker takes seconds to start.
+    let rig = Rig::start(medium, true);
+    let publisher = rig.bare_publisher().await?;
+    rig.subscribe().await?;
     // Far enough for the start: the first tick is at least one second away.
     let first_tick = (wall_us() / 1000 / INTERVAL_MS + 1000 / INTERVAL_MS + 1) * INTERVAL_MS;
     let planned = move |tick: u64| first_tick + i64::try_from(tick).unwrap_or_default() * INTERVAL_MS;
@@ -69,9 +73,6 @@ async fn burst(medium: Medium, symbols: u64, ticks: u64, bar: Bar) -> Outcome<Ve
     .paced(move |tick| TsMs(planned(tick) - INTERVAL_MS / 2));
     let (recorder, woken) = (Recorder::default(), Woken::default());
     let cadence = Cadence::Boundary { interval_ms: INTERVAL_MS, delay_ms: 0 };
-    let rig = Rig::start(medium, true);
-    let publisher = rig.bare_publisher().await?;
-    rig.subscribe().await?;
     let mut config = config(&dir.path().join("data"), cadence, ClockMode::Wall);
     rig.apply(&mut config);
     let bed = Bed::start(config, Some(&feed), |ports, _| {

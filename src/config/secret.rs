@@ -156,7 +156,7 @@ mod tests {
             ("redis://127.0.0.1:6379/0", "redis://127.0.0.1:6379/0"),
             ("redis://:canary@host/1", "redis://:***@host/1"),
             ("amqps://me:can@ary@host:5671/%2f?token=canary", "amqps://me:***@host:5671/%2f"),
-            ("redis://me:pa/can?ary@host/1", "redis://me:***@host/1"),
+            ("redis://x:pa/can?ary@host/1", "redis://x:***@host/1"),
             ("canary", "***"),
             ("", ""),
         ];

@@ -53,7 +53,7 @@ const CASES: [Case; 13] = [
     ("invariants are tested", rules::invariants_are_tested, |repo| {
         let architecture = "docs/architecture.md";
         vec![
-            repo.replaced("actors/tests/it/backpressure.rs", "MEM-1", "bounds"),
+            repo.replaced("actors/kernel/src/cut/tests.rs", "CUT-3", "costs"),
             repo.replaced(architecture, "| **LOG-1** |", "| LOG-1 |"),
             repo.replaced(architecture, "`later_writer_fences_the_earlier`", "`no_such_test`"),
         ]

@@ -317,17 +317,17 @@ mod tests {
     #[test]
     fn an_endpoint_shows_no_credentials() {
         let endpoint =
-            RabbitEndpoint::new("amqps://user:sekret@broker/v", None, Duration::from_secs(1)).unwrap();
+            RabbitEndpoint::new("amqps://user:sekret@host/v", None, Duration::from_secs(1)).unwrap();
 
         assert_eq!(
             format!("{endpoint} {endpoint:?}"),
-            "amqps://broker:5671/v RabbitEndpoint(amqps://broker:5671/v)"
+            "amqps://host:5671/v RabbitEndpoint(amqps://host:5671/v)"
         );
         for bad in [
             "amqp://user:sekret@[::1]/v",
-            "http://user:sekret@broker/v",
+            "http://user:sekret@host/v",
             "sekret",
-            "amqp://user:sekret@broker:x/v",
+            "amqp://user:sekret@host:x/v",
         ] {
             let error = RabbitEndpoint::new(bad, None, Duration::from_secs(1)).unwrap_err();
             assert!(!error.to_string().contains("sekret"), "{error}");
