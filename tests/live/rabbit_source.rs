@@ -324,8 +324,10 @@ async fn a_second_consumer_takes_over_when_the_single_active_one_ends() {
 async fn the_consumer_with_the_higher_priority_gets_the_messages() {
     let server = RabbitServer::shared();
     let url = server.url(&server.vhost());
-    let mut low = open(&factory(&url, |options| options.priority = Some(1))).await;
-    let mut high = open(&factory(&url, |options| options.priority = Some(5))).await;
+    let with = |priority| {
+        factory(&url, |options| (options.single_active_consumer, options.priority) = (false, Some(priority)))
+    };
+    let (mut low, mut high) = (open(&with(1)).await, open(&with(5)).await);
 
     Amqp::connect(&url).await.send("", QUEUE, &[b"1", b"2", b"3"]).await;
 
