@@ -310,13 +310,13 @@ async fn entry_deleted_by_hand_is_a_hole_and_nothing_is_appended_behind_it() {
 
     rig.command(&["XDEL", "orch:{test}:raw", "3-0"]);
 
-    let read = log.read(Seq(1), ReadLimit::default()).await;
+    // Up to the hole, as when trimming overtakes a read; the next read begins there and tells what it is.
+    assert_eq!(log.read(Seq(1), ReadLimit::default()).await.unwrap().len(), 2);
+    let read = log.read(Seq(3), ReadLimit::default()).await;
     assert!(
         matches!(&read, Err(ReadError::Corrupt { at: Seq(3), detail }) if detail.contains("missing")),
         "{read:?}"
     );
-    let read = log.read(Seq(3), ReadLimit::default()).await;
-    assert!(matches!(&read, Err(ReadError::Corrupt { at: Seq(3), .. })), "{read:?}");
     let next = log.append(epoch, &sample_batch(6, 1)).await;
     assert!(matches!(&next, Err(AppendError::Gap { .. })), "{next:?}");
 }
