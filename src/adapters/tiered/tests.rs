@@ -20,6 +20,8 @@ enum Fault {
     /// The append is done and not answered.
     AnswerLost,
     Full,
+    /// The log is not the one that was taken over.
+    Lost,
     Poisoned,
     Trim,
     Read,
@@ -64,13 +66,14 @@ impl Log for Faulty {
 
     async fn append(&self, epoch: Epoch, batch: &RecordBatch) -> Result<(), AppendError> {
         let lost = || io::Error::other("injected");
-        match self.meets(&[Fault::AppendLost, Fault::AnswerLost, Fault::Full, Fault::Poisoned]) {
+        match self.meets(&[Fault::AppendLost, Fault::AnswerLost, Fault::Full, Fault::Lost, Fault::Poisoned]) {
             Some(Fault::AppendLost) => Err(AppendError::Unknown { source: lost() }),
             Some(Fault::AnswerLost) => {
                 self.log.append(epoch, batch).await?;
                 Err(AppendError::Unknown { source: lost() })
             }
             Some(Fault::Full) => Err(AppendError::Full { detail: "injected".to_owned() }),
+            Some(Fault::Lost) => Err(AppendError::Gap { first: batch.first(), tail: self.log.stat().tail }),
             Some(Fault::Poisoned) => Err(AppendError::Poisoned { source: lost() }),
             Some(Fault::Trim | Fault::Read) | None => self.log.append(epoch, batch).await,
         }
@@ -375,6 +378,33 @@ async fn a_superseded_archiver_removes_nothing() {
     let second = media.open(options(10));
     second.take_over().await.unwrap();
     assert!(matches!(archiver.copy().await, Err(ArchiveError::Superseded)), "the archive has an epoch too");
+}
+
+/// Scarce memory refuses every append, and moving records away is what mends it.
+#[tokio::test]
+async fn a_hot_log_without_room_is_trimmed_all_the_same() {
+    let media = Media::with(100, 80).await;
+    let log = media.open(options(10));
+    let (_, archiver) = log.take_over().await.unwrap();
+    assert_eq!(archiver.step().await.unwrap(), Step::Copied(10));
+
+    media.hot.fail(Fault::Full);
+
+    assert_eq!(archiver.step().await.unwrap(), Step::Trimmed);
+    assert_eq!(media.hot.stat().start, Seq(90));
+}
+
+/// A hot log that is lost answers so to an append of nothing too, and the archive cannot take that back.
+#[tokio::test]
+async fn a_probe_that_finds_the_hot_log_lost_is_not_answered_from_the_archive() {
+    let media = Media::with(100, 80).await;
+    let log = media.open(idle());
+    let epoch = log.acquire().await.unwrap().epoch;
+
+    media.hot.fail(Fault::Lost);
+
+    let probed = log.append(epoch, &RecordBatch::starting_at(Seq(101))).await;
+    assert!(matches!(probed, Err(AppendError::Gap { .. })), "{probed:?}");
 }
 
 #[tokio::test]
