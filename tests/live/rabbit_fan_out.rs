@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use lapin::ExchangeKind;
 use lapin::message::Delivery;
-use lapin::options::{BasicPublishOptions, ExchangeDeleteOptions, QueuePurgeOptions};
+use lapin::options::ExchangeDeleteOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use orchestrator::adapters::rabbitmq::{
     RabbitEndpoint, RabbitFanOut, RabbitFanOutOptions, RabbitSourceFactory, RabbitSourceOptions, TopologyMode,
@@ -432,54 +432,4 @@ async fn a_user_who_may_only_publish_is_enough_where_an_operator_declared_everyt
 
     assert!(error.detail.contains("403 ACCESS_REFUSED"), "{error}");
     assert_eq!(first_arrivals(&client.drain(UNROUTED).await, "BTC"), [1, 2]);
-}
-
-/// Method: the same messages and window through the fan-out and through a bare loop of the library that waits for the
-/// oldest confirm when the window is full, into a quorum queue; alternating rounds, medians.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement"]
-async fn throughput_against_a_bare_loop() {
-    const MESSAGES: u64 = 20_000;
-    let server = RabbitServer::own();
-    let (url, client) = subscribed(&server).await;
-    let mut fan_out = fan_out(&url, |_| {});
-    let messages = outputs("BTC", 1..=MESSAGES);
-    let (mut ours, mut bare) = (Vec::new(), Vec::new());
-    for _ in 0..5 {
-        let begun = Instant::now();
-        fan_out.publish(&messages).await.unwrap();
-        ours.push(MESSAGES as f64 / begun.elapsed().as_secs_f64());
-        purge(&client).await;
-        let begun = Instant::now();
-        bare_loop(&client, &messages).await;
-        bare.push(MESSAGES as f64 / begun.elapsed().as_secs_f64());
-        purge(&client).await;
-    }
-    for rates in [&mut ours, &mut bare] {
-        rates.sort_by(f64::total_cmp);
-    }
-    println!("fan-out {:.0}/s, bare loop {:.0}/s, ratio {:.2}", ours[2], bare[2], ours[2] / bare[2]);
-}
-
-async fn bare_loop(client: &Amqp, messages: &[OutputMessage]) {
-    let mut in_flight = std::collections::VecDeque::new();
-    for message in messages {
-        let properties = lapin::BasicProperties::default()
-            .with_delivery_mode(2)
-            .with_message_id(message.message_id().into());
-        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-        let key = "orchestrator_event.EngineRunCompleted.BTC".into();
-        let sent = client.channel().basic_publish(EVENTS.into(), key, options, &message.body, properties);
-        in_flight.push_back(sent.await.unwrap());
-        if in_flight.len() == 1024 {
-            assert!(in_flight.pop_front().unwrap().await.unwrap().is_ack());
-        }
-    }
-    for confirm in in_flight {
-        assert!(confirm.await.unwrap().is_ack());
-    }
-}
-
-async fn purge(client: &Amqp) {
-    client.channel().queue_purge("all".into(), QueuePurgeOptions::default()).await.unwrap();
 }
