@@ -22,6 +22,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::runtime::Runtime;
 
 use crate::support::proxy::{Fault, FaultProxy, Reach};
+use crate::support::redis_cli::RedisCli;
 use crate::support::redis_server::RedisServer;
 
 const KEY: &str = "kill_switch:state";
@@ -155,17 +156,18 @@ fn report(what: &str, mut took: Vec<Duration>) -> Duration {
 fn flips(rig: &Rig, redis: &RedisServer, random: &mut Rng, count: usize) -> Vec<Duration> {
     let engaged = r#"{"state":"ENGAGED","engaged_by":"ops","engagement_reason":"a test"}"#;
     let active = r#"{"state":"ACTIVE"}"#;
+    let mut operator = RedisCli::to(redis.port());
     let flip = |number: usize| {
         let (halt, allow) = if number.is_multiple_of(2) { (engaged, active) } else { ("on", "off") };
-        set(redis, allow);
+        operator.set(KEY, allow);
         rig.wait(true, HEALED);
         thread::sleep(Duration::from_micros(random.below(20_000)));
-        rig.blocks(|| set(redis, halt))
+        rig.blocks(|| operator.set(KEY, halt))
     };
     (0..count).map(flip).collect()
 }
 
-/// KILL-1, KILL-3. Method: 200 flips at random moments.
+/// KILL-1, KILL-3. Method: 200 flips by redis-cli at random moments.
 #[test]
 fn no_permit_is_given_after_a_flip_and_refusal_comes_within_ten_milliseconds() {
     let redis = RedisServer::start();

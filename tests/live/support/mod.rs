@@ -15,6 +15,7 @@ pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod rabbit_server;
+pub(crate) mod redis_cli;
 pub(crate) mod redis_server;
 pub(crate) mod redis_store;
 pub(crate) mod scene;
