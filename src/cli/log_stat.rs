@@ -1,7 +1,6 @@
-//! `orchestrator log stat`: what the logs of a data directory hold. Works on a stopped service's directory.
+//! `orchestrator log stat`: what recorded logs hold.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
 
 use orchestrator_kernel::contracts::engine_run::{RunRecord, RunStatus};
 use orchestrator_kernel::contracts::receipt::ReceiptRecord;
@@ -9,50 +8,31 @@ use orchestrator_kernel::ids::Seq;
 use orchestrator_kernel::ports::log::{Log, ReadLimit, RecordBatch};
 use serde_json::{Value, json};
 
-use super::{Exit, LogStatArgs, complain, print};
-use crate::config::Config;
+use super::{Exit, FromArgs, block_on, complain, print};
 use crate::service::explain;
-use crate::wiring::{StoppedLogs, WiringError, open_stopped};
+use crate::wiring::WiringError;
+use crate::wiring::reading::{self, LogsPlace, Recorded};
 
 /// Reads every record of every log, checks it, and prints one JSON object.
 #[must_use]
-pub fn log_stat(args: &LogStatArgs, environment: Vec<(OsString, OsString)>) -> Exit {
-    let dir = match &args.data {
-        Some(dir) => dir.clone(),
-        None => match Config::load(&args.config.layers(environment)) {
-            Ok(loaded) => loaded.config.service.data_dir,
-            Err(error) => {
-                complain(&error);
-                return Exit::Config;
-            }
-        },
+pub fn log_stat(args: &FromArgs, environment: Vec<(OsString, OsString)>) -> Exit {
+    let (_, place) = match args.load(environment) {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit,
     };
-    if !dir.join("receipts").is_dir() {
-        complain(&format!("{} holds no logs; name the data directory with --data DIR", dir.display()));
-        return Exit::Unavailable;
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime {
-        Ok(runtime) => runtime.block_on(stat(dir)),
-        Err(error) => {
-            complain(&error);
-            Exit::Internal
+    block_on(async {
+        match read_all(&place).await {
+            Ok(report) => print(&format!("{report:#}\n")),
+            Err(error) => {
+                complain(&explain(&error));
+                error.exit()
+            }
         }
-    }
+    })
 }
 
-async fn stat(dir: PathBuf) -> Exit {
-    match read_all(&dir).await {
-        Ok(report) => print(&format!("{report:#}\n")),
-        Err(error) => {
-            complain(&explain(&error));
-            error.exit()
-        }
-    }
-}
-
-async fn read_all(dir: &Path) -> Result<Value, WiringError> {
-    let StoppedLogs { receipts, runs, quarantine, .. } = &open_stopped(dir)?;
+async fn read_all(place: &LogsPlace) -> Result<Value, WiringError> {
+    let Recorded { receipts, runs, quarantine, .. } = &reading::open(place).await?;
     let mut span = (None, None);
     let mut symbols = std::collections::BTreeSet::new();
     scan(receipts.as_ref(), |seq, payload| {

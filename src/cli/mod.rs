@@ -4,6 +4,7 @@ mod completions;
 mod config;
 mod demo;
 mod exit;
+mod from;
 pub mod healthcheck;
 mod kill_switch;
 mod log_stat;
@@ -23,6 +24,7 @@ pub use completions::completions;
 pub use config::{check as config_check, show as config_show};
 pub use demo::demo;
 pub use exit::Exit;
+pub use from::FromArgs;
 pub use healthcheck::healthcheck;
 pub use kill_switch::{KillSwitchCommand, KillSwitchPlace, kill_switch};
 pub use log_stat::log_stat;
@@ -89,7 +91,7 @@ pub enum ConfigCommand {
 #[derive(Clone, Debug, PartialEq, Subcommand)]
 pub enum LogCommand {
     /// Check the logs and print their extent.
-    Stat(LogStatArgs),
+    Stat(FromArgs),
 }
 
 /// Where the configuration comes from.
@@ -148,17 +150,6 @@ pub struct HealthcheckArgs {
     pub timeout: Duration,
 }
 
-/// Options of `log stat`.
-#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
-pub struct LogStatArgs {
-    /// Directory of the logs.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["config", "set"])]
-    pub data: Option<PathBuf>,
-    /// Where the configuration comes from that names the directory.
-    #[command(flatten)]
-    pub config: ConfigArgs,
-}
-
 /// Reads the command line. Prints help, version or what is not understood, and ends the process then (code 0 or 2).
 #[must_use]
 pub fn parse() -> Command {
@@ -197,6 +188,17 @@ impl DemoArgs {
         ];
         let base = Base::BuiltIn { name: "config/demo.toml", toml: DEMO_TOML };
         Layers { base, environment, flags: flags.into_iter().flatten().collect() }
+    }
+}
+
+/// Runs a command that needs no tree to its end.
+fn block_on(command: impl Future<Output = Exit>) -> Exit {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(command),
+        Err(error) => {
+            complain(&error);
+            Exit::Internal
+        }
     }
 }
 
@@ -271,7 +273,7 @@ mod tests {
             &["run", "--set", "x"],
             &["demo", "--for", "20"],
             &["healthcheck", "--url", "https://127.0.0.1/"],
-            &["log", "stat", "--data", "d", "--config", "c"],
+            &["log", "stat", "--archive", "d"],
             &["completions", "csh"],
         ] {
             let parsed = Cli::try_parse_from(std::iter::once(&"orchestrator").chain(arguments));

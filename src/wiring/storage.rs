@@ -1,6 +1,6 @@
 //! Where the logs, the checkpoints and the publish cursor are: files of the data directory, or Redis Streams.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ pub(super) struct Storage {
     pub(super) receipts: Arc<dyn Log>,
     pub(super) quarantine: Arc<dyn Log>,
     pub(super) runs: Arc<dyn Log>,
+    /// Which programs and configurations wrote the other logs.
+    pub(super) manifests: Arc<dyn Log>,
     pub(super) checkpoints: Arc<dyn CheckpointStore>,
     /// What makes a receipt count as durable, for people.
     pub(super) durability: &'static str,
@@ -34,6 +36,9 @@ pub(super) struct Storage {
 
 /// Twice within the two seconds in which readiness has to tell that a server is gone.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// Manifests are small and few.
+pub(super) const MANIFEST_SEGMENT_BYTES: u64 = 64 << 10;
 
 /// Opens what the configuration names. `takeover`: from another writer that still holds it.
 pub(super) async fn open(
@@ -59,6 +64,10 @@ fn embedded(config: &Config, data_dir: &DataDir) -> Result<Storage, WiringError>
         receipts: embedded_log(config, "receipts", &data_dir.receipts(), capacity(config))?,
         quarantine: embedded_log(config, "quarantine", &data_dir.quarantine(), None)?,
         runs: embedded_log(config, "runs", &data_dir.runs(), None)?,
+        manifests: Arc::new(EmbeddedLog::open(
+            &data_dir.manifests(),
+            LogOptions { segment_bytes: MANIFEST_SEGMENT_BYTES, ..LogOptions::new("manifests") },
+        )?),
         checkpoints: Arc::new(checkpoints),
         durability: "fdatasync",
         probe_every: None,
@@ -98,6 +107,7 @@ async fn on_redis(config: &Config, data_dir: &DataDir, takeover: bool) -> Result
         receipts: tiered(config, &server, "receipts", &archive, capacity(config)).await?,
         quarantine: tiered(config, &server, "quarantine", &archive, None).await?,
         runs: tiered(config, &server, "runs", &archive, None).await?,
+        manifests: Arc::new(server.log("manifests", RedisLogOptions::default()).await?),
         checkpoints: Arc::new(server.checkpoints()),
         durability,
         probe_every: Some(PROBE_EVERY),
@@ -120,8 +130,13 @@ async fn tiered(
 }
 
 async fn connect(config: &Config, data_dir: &DataDir) -> Result<RedisStore, WiringError> {
+    Ok(RedisStore::connect(redis_options(config, data_dir.high_water())).await?)
+}
+
+/// How the configured server is used, with the high-water marks in `state_dir`.
+pub(super) fn redis_options(config: &Config, state_dir: PathBuf) -> RedisOptions {
     let redis = &config.redis;
-    let options = RedisOptions {
+    RedisOptions {
         url: redis.url.expose().to_owned(),
         namespace: redis.namespace.clone(),
         durability: match redis.durability {
@@ -129,11 +144,10 @@ async fn connect(config: &Config, data_dir: &DataDir) -> Result<RedisStore, Wiri
             RedisDurability::Everysec => Durability::Everysec,
             RedisDurability::AssertedByOperator => Durability::AssertedByOperator,
         },
-        state_dir: data_dir.high_water(),
+        state_dir,
         response_timeout: redis.response_timeout,
         connect_timeout: redis.connect_timeout,
         check_interval: redis.check_interval,
         writer_ttl: redis.writer_ttl,
-    };
-    Ok(RedisStore::connect(options).await?)
+    }
 }

@@ -64,8 +64,9 @@ async fn broken_promise_of_redis_stops_ingestion_until_it_is_kept_again() {
     scene.set("maxmemory-policy", "noeviction");
     figures.push(("allkeys-lru", noticed, scene.heals().await));
 
-    let slightly_above = scene.used_memory() + (64 << 10);
-    scene.set("maxmemory", &slightly_above.to_string());
+    // Well below what is used: at the limit itself memory that comes and goes lets a small batch pass now and then.
+    let exceeded = scene.used_memory() / 2;
+    scene.set("maxmemory", &exceeded.to_string());
     let noticed = scene.refuses_to_store("maxmemory").await;
     scene.set("maxmemory", "0");
     figures.push(("out of memory", noticed, scene.heals().await));

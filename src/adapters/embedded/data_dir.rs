@@ -33,7 +33,8 @@ pub enum DataDirError {
 /// DIR/lock           who uses it
 /// DIR/receipts/      log        DIR/checkpoints/   derived state, publisher's cursor
 /// DIR/runs/          log        DIR/outputs/       published outputs as files
-/// DIR/quarantine/    log              DIR/instance      names this directory towards other processes
+/// DIR/quarantine/    log        DIR/instance       names this directory towards other processes
+/// DIR/manifests/     log
 /// ```
 ///
 /// Where the logs are on a server, `archive/` holds what moved out of it and `high_water/` how far it was acknowledged.
@@ -62,7 +63,14 @@ impl DataDir {
         let instance_file = path.join("instance");
         let instance = instance(&instance_file).map_err(failed(&instance_file))?;
         let this = Self { path: path.to_owned(), instance, _lock: lock };
-        for dir in [this.receipts(), this.runs(), this.quarantine(), this.checkpoints(), this.outputs()] {
+        for dir in [
+            this.receipts(),
+            this.runs(),
+            this.quarantine(),
+            this.manifests(),
+            this.checkpoints(),
+            this.outputs(),
+        ] {
             RealFs.create_dir(&dir).map_err(failed(&dir))?;
         }
         Ok(this)
@@ -103,6 +111,12 @@ impl DataDir {
     #[must_use]
     pub fn quarantine(&self) -> PathBuf {
         self.path.join("quarantine")
+    }
+
+    /// The log of the programs and configurations that wrote the others.
+    #[must_use]
+    pub fn manifests(&self) -> PathBuf {
+        self.path.join("manifests")
     }
 
     /// Checkpoints and the publisher's cursor.

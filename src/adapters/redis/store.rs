@@ -96,6 +96,18 @@ fn lines(findings: &[String]) -> String {
     findings.iter().map(|finding| format!("\n  - {finding}")).collect()
 }
 
+fn check_options(options: &RedisOptions) -> Result<(), RedisOpenError> {
+    if !is_plain_name(&options.namespace) {
+        let problem = "the namespace must have 1 to 128 letters, digits, '_' and '-'";
+        return Err(RedisOpenError::Options { problem });
+    }
+    let RedisOptions { response_timeout, connect_timeout, check_interval, writer_ttl, .. } = options;
+    if [response_timeout, connect_timeout, check_interval, writer_ttl].iter().any(|time| time.is_zero()) {
+        return Err(RedisOpenError::Options { problem: "all times must be more than zero" });
+    }
+    Ok(())
+}
+
 /// One Redis server, and one namespace on it.
 ///
 /// Logs and checkpoints go on when this handle is dropped; only the writer's claim ends then.
@@ -117,32 +129,39 @@ impl RedisStore {
     ///
     /// [`RedisOpenError`]; a broken promise names everything that is wrong at once.
     pub async fn connect(options: RedisOptions) -> Result<Self, RedisOpenError> {
-        if !is_plain_name(&options.namespace) {
-            let problem = "the namespace must have 1 to 128 letters, digits, '_' and '-'";
-            return Err(RedisOpenError::Options { problem });
-        }
-        let is_zero = |times: [Duration; 4]| times.iter().any(Duration::is_zero);
-        let RedisOptions { response_timeout, connect_timeout, check_interval, writer_ttl, .. } = options;
-        if is_zero([response_timeout, connect_timeout, check_interval, writer_ttl]) {
-            return Err(RedisOpenError::Options { problem: "all times must be more than zero" });
-        }
-        let endpoint = Endpoint::parse(&options.url, connect_timeout)?;
-        let promise = Arc::new(Promise::new(endpoint.clone(), options.durability, response_timeout));
+        Self::open(options, true).await
+    }
+
+    /// As [`connect`](Self::connect), for a process that only reads: it does not matter what the server promises.
+    ///
+    /// # Errors
+    ///
+    /// [`RedisOpenError`], without a broken promise.
+    pub async fn connect_to_read(options: RedisOptions) -> Result<Self, RedisOpenError> {
+        Self::open(options, false).await
+    }
+
+    async fn open(options: RedisOptions, for_writing: bool) -> Result<Self, RedisOpenError> {
+        check_options(&options)?;
+        let endpoint = Endpoint::parse(&options.url, options.connect_timeout)?;
+        let promise = Arc::new(Promise::new(endpoint.clone(), options.durability, options.response_timeout));
         let mut connection = endpoint.open(None).await.map_err(RedisOpenError::Unreachable)?;
-        let findings = promise.ask(&mut connection).await.map_err(RedisOpenError::Unreachable)?;
-        if !findings.broken.is_empty() {
-            return Err(RedisOpenError::Promise {
-                place: endpoint.place().to_owned(),
-                durability: options.durability,
-                findings: findings.broken.into_iter().chain(findings.short).collect(),
-            });
+        if for_writing {
+            let findings = promise.ask(&mut connection).await.map_err(RedisOpenError::Unreachable)?;
+            if !findings.broken.is_empty() {
+                return Err(RedisOpenError::Promise {
+                    place: endpoint.place().to_owned(),
+                    durability: options.durability,
+                    findings: findings.broken.into_iter().chain(findings.short).collect(),
+                });
+            }
+            for advice in &findings.advice {
+                warn!(redis = endpoint.place(), advice, "redis could serve better");
+            }
+            let durability = options.durability.word();
+            info!(redis = endpoint.place(), namespace = options.namespace, durability, "redis is in use");
         }
-        for advice in &findings.advice {
-            warn!(redis = endpoint.place(), advice, "redis could serve better");
-        }
-        let durability = options.durability.word();
-        info!(redis = endpoint.place(), namespace = options.namespace, durability, "redis is in use");
-        let watch = tokio::spawn(watch(Arc::clone(&promise), check_interval));
+        let watch = tokio::spawn(watch(Arc::clone(&promise), options.check_interval));
         let watch = Arc::new(AbortOnDropHandle::new(watch));
         Ok(Self { options, endpoint, promise, watch, writer: Mutex::new(None) })
     }

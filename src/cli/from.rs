@@ -1,0 +1,78 @@
+//! Where the commands that read recorded logs find them: a data directory, a server, or what a configuration names.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::{ConfigArgs, Exit, complain};
+use crate::adapters::redis::RedisOptions;
+use crate::config::Config;
+use crate::wiring::reading::LogsPlace;
+
+/// Options that name recorded logs.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct FromArgs {
+    /// Data directory of a stopped service, or redis://[user:password@]host[:port][/database]; without it: what the
+    /// configuration names.
+    #[arg(long, visible_alias = "data", value_name = "DIR|URL")]
+    pub from: Option<String>,
+    /// With a URL: the namespace of the keys.
+    #[arg(long, value_name = "NAME", requires = "from", default_value = "default")]
+    pub namespace: String,
+    /// With a URL: the data directory whose archive holds what moved out of the server. Its service must be stopped.
+    #[arg(long, value_name = "DIR", requires = "from")]
+    pub archive: Option<PathBuf>,
+    /// Where the configuration comes from that names the engine, and without --from the logs.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+impl FromArgs {
+    /// The configuration and the place of the logs. What is wrong was said on standard error.
+    ///
+    /// # Errors
+    ///
+    /// The exit: the configuration is refused, or there are no logs.
+    pub fn load(&self, environment: Vec<(OsString, OsString)>) -> Result<(Config, LogsPlace), Exit> {
+        let config = match Config::load(&self.config.layers(environment)) {
+            Ok(loaded) => loaded.config,
+            Err(error) => {
+                complain(&error);
+                return Err(Exit::Config);
+            }
+        };
+        let place = match &self.from {
+            None => LogsPlace::of(&config),
+            Some(url) if is_url(url) => self.on_server(url, &config),
+            Some(dir) => LogsPlace::DataDir(PathBuf::from(dir)),
+        };
+        match &place {
+            LogsPlace::DataDir(dir) if !holds_logs(dir) => {
+                complain(&format!(
+                    "{} holds no logs; name the data directory with --from DIR",
+                    dir.display()
+                ));
+                Err(Exit::Unavailable)
+            }
+            LogsPlace::DataDir(_) | LogsPlace::Redis { .. } => Ok((config, place)),
+        }
+    }
+
+    fn on_server(&self, url: &str, config: &Config) -> LogsPlace {
+        // Nothing is acquired, so nothing is written there.
+        let state_dir = self.archive.as_deref().unwrap_or(Path::new(".")).join("high_water");
+        let mut options = RedisOptions::new(url, &self.namespace, state_dir);
+        options.response_timeout = config.redis.response_timeout;
+        options.connect_timeout = config.redis.connect_timeout;
+        LogsPlace::Redis { options: Box::new(options), data_dir: self.archive.clone() }
+    }
+}
+
+fn is_url(text: &str) -> bool {
+    ["redis://", "rediss://", "redis+unix://", "unix://"].iter().any(|scheme| text.starts_with(scheme))
+}
+
+fn holds_logs(dir: &Path) -> bool {
+    dir.join("receipts").is_dir()
+}

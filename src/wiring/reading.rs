@@ -1,0 +1,136 @@
+//! The logs of a service that is stopped, or that keeps them on a server: for reading, never for writing.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use orchestrator_kernel::ports::checkpoint::CheckpointStore;
+use orchestrator_kernel::ports::log::Log;
+
+use super::WiringError;
+use super::storage::{MANIFEST_SEGMENT_BYTES, redis_options};
+use crate::adapters::embedded::checkpoint::FileCheckpoints;
+use crate::adapters::embedded::data_dir::DataDir;
+use crate::adapters::embedded::fs::RealFs;
+use crate::adapters::embedded::log::{EmbeddedLog, LogOptions};
+use crate::adapters::redis::{LogOptions as RedisLogOptions, RedisOptions, RedisStore};
+use crate::adapters::tiered::{TieredLog, TieredOptions};
+use crate::config::{Config, StorageKind};
+
+/// Where recorded logs are.
+#[derive(Clone, Debug)]
+pub enum LogsPlace {
+    /// In the data directory of a stopped service.
+    DataDir(PathBuf),
+    /// On a Redis server, their old part in the archive of a data directory, if there is one.
+    Redis {
+        /// How the server is reached.
+        options: Box<RedisOptions>,
+        /// The data directory with the archive.
+        data_dir: Option<PathBuf>,
+    },
+}
+
+impl LogsPlace {
+    /// Where a service with this configuration keeps its logs.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let data_dir = config.service.data_dir.clone();
+        match config.storage.kind {
+            StorageKind::Embedded => Self::DataDir(data_dir),
+            StorageKind::Redis => Self::Redis {
+                options: Box::new(redis_options(config, data_dir.join("high_water"))),
+                data_dir: Some(data_dir),
+            },
+        }
+    }
+
+    /// What people call it; without secrets.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::DataDir(dir) => dir.display().to_string(),
+            Self::Redis { options, .. } => format!("redis, namespace {}", options.namespace),
+        }
+    }
+}
+
+/// Logs opened for reading. A data directory among them is held against other processes meanwhile.
+pub struct Recorded {
+    /// The receipt log.
+    pub receipts: Arc<dyn Log>,
+    /// The run log.
+    pub runs: Arc<dyn Log>,
+    /// The quarantine.
+    pub quarantine: Arc<dyn Log>,
+    /// Which programs and configurations wrote them.
+    pub manifests: Arc<dyn Log>,
+    /// The publish cursor, and what a trimmed log continues from.
+    pub checkpoints: Arc<dyn CheckpointStore>,
+    _data_dir: Option<DataDir>,
+    _server: Option<RedisStore>,
+}
+
+/// Opens the logs at `place`.
+///
+/// # Errors
+///
+/// [`WiringError`]; [`Exit::Held`](crate::cli::Exit::Held) among them while a service uses the data directory.
+pub async fn open(place: &LogsPlace) -> Result<Recorded, WiringError> {
+    match place {
+        LogsPlace::DataDir(dir) => embedded(dir),
+        LogsPlace::Redis { options, data_dir } => on_redis((**options).clone(), data_dir.as_deref()).await,
+    }
+}
+
+fn embedded(dir: &Path) -> Result<Recorded, WiringError> {
+    let data_dir = DataDir::open(dir)?;
+    let checkpoints = FileCheckpoints::open(&data_dir.checkpoints(), Arc::new(RealFs))
+        .map_err(|source| WiringError::File { what: "the checkpoints".to_owned(), source })?;
+    Ok(Recorded {
+        receipts: log("receipts", &data_dir.receipts())?,
+        runs: log("runs", &data_dir.runs())?,
+        quarantine: log("quarantine", &data_dir.quarantine())?,
+        manifests: log("manifests", &data_dir.manifests())?,
+        checkpoints: Arc::new(checkpoints),
+        _data_dir: Some(data_dir),
+        _server: None,
+    })
+}
+
+fn log(name: &str, dir: &Path) -> Result<Arc<dyn Log>, WiringError> {
+    let options = match name {
+        "manifests" => LogOptions { segment_bytes: MANIFEST_SEGMENT_BYTES, ..LogOptions::new(name) },
+        _ => LogOptions::new(name),
+    };
+    Ok(Arc::new(EmbeddedLog::open(dir, options)?))
+}
+
+async fn on_redis(options: RedisOptions, data_dir: Option<&Path>) -> Result<Recorded, WiringError> {
+    let server = RedisStore::connect_to_read(options).await?;
+    let data_dir = data_dir.filter(|dir| dir.join("archive").is_dir()).map(DataDir::open).transpose()?;
+    let archive = data_dir.as_ref().map(DataDir::archive);
+    let (server_ref, archive_ref) = (&server, archive.as_deref());
+    let open = async |name: &'static str| tiered(server_ref, archive_ref, name).await;
+    Ok(Recorded {
+        receipts: open("receipts").await?,
+        runs: open("runs").await?,
+        quarantine: open("quarantine").await?,
+        manifests: open("manifests").await?,
+        checkpoints: Arc::new(server.checkpoints()),
+        _data_dir: data_dir,
+        _server: Some(server),
+    })
+}
+
+async fn tiered(
+    server: &RedisStore,
+    archive: Option<&Path>,
+    name: &str,
+) -> Result<Arc<dyn Log>, WiringError> {
+    let hot = Arc::new(server.log(name, RedisLogOptions::default()).await?);
+    Ok(match archive.map(|archive| archive.join(name)).filter(|dir| dir.is_dir()) {
+        // It is never acquired, so it archives nothing.
+        Some(dir) => Arc::new(TieredLog::new(hot, log(name, &dir)?, TieredOptions::new(name, u64::MAX, 0))),
+        None => hot,
+    })
+}

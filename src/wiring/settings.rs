@@ -1,0 +1,95 @@
+//! What the configuration decides, in the words of the tree and of the HTTP interface.
+
+use std::time::Duration;
+
+use orchestrator_actors::flow::FlowLimits;
+use orchestrator_actors::group_commit::BatchLimits;
+use orchestrator_actors::kill_switch::KillSwitchSettings;
+use orchestrator_actors::scheduler::Universe;
+use orchestrator_actors::tree::{SYMBOL_RUNNER, Settings};
+use orchestrator_kernel::restart::{BeyondIntensity, Restart, RestartPolicy};
+
+use crate::api::HttpLimits;
+use crate::config::{Config, EngineKind, SymbolsConfig};
+
+/// Bounds of the HTTP interface.
+#[must_use]
+pub fn http_limits(config: &Config) -> HttpLimits {
+    let saturated = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+    HttpLimits {
+        connections_max: config.http.connections_max,
+        request_timeout: config.http.request_timeout,
+        body_bytes_max: saturated(config.http.body_bytes_max),
+        body_bytes_in_flight_max: saturated(
+            config.ingest.in_flight_bytes_max.max(config.http.body_bytes_max),
+        ),
+        receipt_bytes_max: saturated(config.ingest.receipt_bytes_max),
+        subscribers_max: config.http.subscribers_max,
+        ..HttpLimits::default()
+    }
+}
+
+/// How long after an unanswered append the same batch is sent again: little against the time that a server takes to
+/// come back, and no load on one that is busy. The embedded log always answers.
+const RESEND_AFTER: Duration = Duration::from_millis(100);
+
+/// The tree's settings.
+pub(super) fn settings(config: &Config) -> Settings {
+    let reconnect = &config.ingest.reconnect;
+    let saturated = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+    Settings {
+        cadence: config.schedule.cadence,
+        catch_up_max: config.schedule.catch_up_max,
+        runs_queued_max: config.schedule.runs_queued_max,
+        universe: match &config.symbols {
+            SymbolsConfig::List(symbols) => Universe::Listed(symbols.clone()),
+            SymbolsConfig::Discover { limit } => Universe::Discover { limit: *limit },
+        },
+        engine_mode: config.engine.mode,
+        engine_retry: config.engine.retry,
+        engine_deadline: match config.engine.kind {
+            EngineKind::Demo => config.engine.deadline,
+            // The pool keeps the deadline of a call from when it is written; before that a call may wait for its worker,
+            // which may be hanging on another symbol's call or be started again.
+            EngineKind::Process => config.engine.deadline * 2 + config.engine.process.restart_wait_max,
+            // The client keeps the deadline of a call from its turn on; before that it may wait for a connection.
+            EngineKind::Http => config.engine.deadline * 2,
+        },
+        batch: BatchLimits {
+            records: config.buffer.batch_records_max,
+            bytes: saturated(config.buffer.batch_bytes_max),
+        },
+        resend_after: RESEND_AFTER,
+        probe_every: None,
+        checkpoint_every_receipts: config.buffer.checkpoint_every_receipts,
+        checkpoint_every_runs: config.buffer.checkpoint_every_receipts,
+        reopen_after: Duration::from_secs(1),
+        in_flight_receipts_max: u32::try_from(config.ingest.in_flight_receipts_max).unwrap_or(u32::MAX),
+        in_flight_bytes_max: u32::try_from(config.ingest.in_flight_bytes_max).unwrap_or(u32::MAX),
+        receipt_bytes_max: saturated(config.ingest.receipt_bytes_max),
+        batches_in_flight_max: 8,
+        source_restart: RestartPolicy {
+            restart: Restart::Transient,
+            // 0 attempts in the configuration: no end.
+            restarts_max: if reconnect.max_attempts == 0 { u32::MAX } else { reconnect.max_attempts },
+            period: Duration::from_secs(600),
+            backoff_min: reconnect.min,
+            backoff_max: reconnect.max,
+            beyond: BeyondIntensity::Halt,
+        },
+        runner_restart: SYMBOL_RUNNER,
+        publish_batch_max: config.publish.batch_max,
+        publish_retry: config.publish.retry,
+        publish_attempt_max: config.publish.blocked_max,
+        flow: FlowLimits {
+            backlog_max: config.publish.backlog_max,
+            backlog_resume: config.publish.backlog_resume,
+            blocked_max: config.publish.blocked_max,
+        },
+        kill_switch: KillSwitchSettings {
+            poll: config.kill_switch.poll,
+            read_timeout: config.kill_switch.read_timeout,
+            lease: config.kill_switch.lease,
+        },
+    }
+}
