@@ -1,4 +1,4 @@
-//! The tree as a table, its start from downstream to upstream, and its ordered end.
+//! The tree: its start from downstream to upstream, and its ordered end. As a table it is in `plan.rs`.
 //!
 //! ```text
 //! root ┬ kill_switch  unlimited: while it is down the lease runs out, which blocks effects
@@ -9,6 +9,8 @@
 //!      ├ scheduler
 //!      └ ingest ───── source:* (last up, first down)
 //! ```
+
+mod plan;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +25,7 @@ use orchestrator_kernel::ports::kill_switch::KillSwitchRead;
 use orchestrator_kernel::ports::log::Log;
 use orchestrator_kernel::ports::observer::Observer;
 use orchestrator_kernel::ports::source::SourceFactory;
-use orchestrator_kernel::restart::{BeyondIntensity, Restart, RestartPolicy};
+use orchestrator_kernel::restart::RestartPolicy;
 use orchestrator_kernel::retry::RetrySchedule;
 use ractor::{Actor, ActorRef, Message};
 use tokio::sync::watch;
@@ -32,19 +34,22 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::address::Address;
-use crate::buffer::{Buffer, BufferArgs, BufferMsg};
+use crate::buffer::BufferMsg;
 use crate::fatal::{Chain, Fatal, FatalKind};
 use crate::flow::{FlowLimits, OutputFlow};
 use crate::group_commit::BatchLimits;
-use crate::ingest::{Credits, Ingest, IngestArgs, Sources};
-use crate::kill_switch::{Gate, KillSwitch, KillSwitchArgs, KillSwitchMsg, KillSwitchSettings};
-use crate::publisher::{FanOuts, Publisher, PublisherArgs, PublisherMsg, Reached};
-use crate::run_log::{Committed, RunLog, RunLogArgs, RunLogMsg};
+use crate::ingest::Sources;
+use crate::kill_switch::{Gate, KillSwitchMsg, KillSwitchSettings};
+use crate::publisher::{FanOuts, PublisherMsg};
+use crate::run_log::{Committed, RunLogMsg};
 use crate::runners::Runners;
-use crate::scheduler::{Scheduler, SchedulerArgs, SchedulerMsg, Universe};
-use crate::status::{Condition, Lifecycle, StatusBoard};
-use crate::supervisor::{ChildSpec, FatalSlot, OnHalt, Start, Supervisor, SupervisorArgs, SupervisorMsg};
-use crate::symbol_runner::{RunnerArgs, RunnerMsg};
+use crate::scheduler::{SchedulerMsg, Universe};
+use crate::status::{Lifecycle, StatusBoard};
+use crate::supervisor::{FatalSlot, Supervisor, SupervisorArgs, SupervisorMsg};
+use crate::symbol_runner::RunnerMsg;
+use plan::Plan;
+
+pub use plan::SYMBOL_RUNNER;
 
 /// What the tree needs from the outside.
 #[derive(Clone)]
@@ -123,48 +128,6 @@ pub struct Settings {
     /// How the kill switch is read.
     pub kill_switch: KillSwitchSettings,
 }
-
-/// The intensity of the actors that are neither a symbol's nor a source's: enough for a passing fault, little enough
-/// that a defect shows within a minute.
-const CORE: RestartPolicy = RestartPolicy {
-    restart: Restart::Permanent,
-    restarts_max: 10,
-    period: Duration::from_secs(60),
-    backoff_min: Duration::from_millis(20),
-    backoff_max: Duration::from_secs(2),
-    beyond: BeyondIntensity::Escalate,
-};
-
-/// An actor whose death the process must not survive: what it knew about a batch in flight cannot be known again.
-const NEVER: RestartPolicy = RestartPolicy { restart: Restart::Never, restarts_max: 0, ..CORE };
-
-/// Outputs wait in the run log however often the publisher fails, so there is no number of failures to escalate at.
-const PUBLISHER: RestartPolicy = RestartPolicy {
-    restarts_max: u32::MAX,
-    backoff_min: Duration::from_millis(100),
-    backoff_max: Duration::from_secs(5),
-    ..CORE
-};
-
-/// However often reading the kill switch fails, giving up would only make it worse: while nobody reads, effects are
-/// blocked. The first pause is shorter than a lease, so one failure blocks nothing.
-const KILL_SWITCH: RestartPolicy = RestartPolicy {
-    restarts_max: u32::MAX,
-    backoff_min: Duration::from_millis(100),
-    backoff_max: Duration::from_secs(5),
-    ..CORE
-};
-
-/// The default intensity of a symbol's runner.
-///
-/// Five restarts in a minute: beyond it, the symbol is halted.
-pub const SYMBOL_RUNNER: RestartPolicy = RestartPolicy {
-    restarts_max: 5,
-    backoff_min: Duration::from_millis(50),
-    backoff_max: Duration::from_secs(5),
-    beyond: BeyondIntensity::Halt,
-    ..CORE
-};
 
 /// A running tree.
 pub struct Tree {
@@ -374,240 +337,4 @@ async fn ask<M: Message>(
         Ok(Err(_)) => Asked::Down,
         Err(_) => Asked::Late,
     }
-}
-
-/// Everything that the table's lines need.
-struct Plan {
-    ports: Ports,
-    board: StatusBoard,
-    flow: OutputFlow,
-    fatal: FatalSlot,
-    stop: CancellationToken,
-    give_up: CancellationToken,
-    sources: Sources,
-    actors: Addresses,
-    runners: Runners,
-    committed: Arc<watch::Sender<Committed>>,
-    gate: Gate,
-}
-
-impl Plan {
-    fn new(ports: Ports, settings: &Settings) -> Self {
-        let actors = Addresses {
-            kill_switch: Address::new("kill_switch"),
-            run_log: Address::new("run_log"),
-            buffer: Address::new("buffer"),
-            publisher: Address::new("publisher"),
-            scheduler: Address::new("scheduler"),
-            runners: Address::new("runners"),
-            ingest: Address::new("ingest"),
-        };
-        let (stop, give_up) = (CancellationToken::new(), CancellationToken::new());
-        let board = StatusBoard::default();
-        let (store, observer) = (Arc::clone(&ports.kill_switch), Arc::clone(&ports.observer));
-        let gate = Gate::new(store, settings.kill_switch, observer, board.clone());
-        let runner = runner_args(&ports, settings, &actors, &stop, &give_up);
-        let runners = Runners::new(
-            actors.runners.clone(),
-            actors.run_log.clone(),
-            actors.scheduler.clone(),
-            board.clone(),
-            settings.runner_restart,
-            Arc::new(move |symbol| RunnerArgs { symbol: symbol.clone(), ..runner.clone() }),
-        );
-        Self {
-            flow: OutputFlow::new(settings.flow),
-            fatal: FatalSlot::default(),
-            sources: Sources::new(ports.sources.len()),
-            committed: Arc::new(watch::Sender::new(Committed::default())),
-            gate,
-            ports,
-            board,
-            stop,
-            give_up,
-            actors,
-            runners,
-        }
-    }
-
-    /// The tree as data: name, restart policy and start, in start order.
-    fn table(&self, settings: &Settings) -> Vec<ChildSpec> {
-        let actors = &self.actors;
-        let line = |name: &'static str, policy, start| ChildSpec {
-            name: name.into(),
-            kind: name,
-            policy,
-            start,
-            on_halt: None,
-        };
-        let kill_switch = KillSwitchArgs { gate: self.gate.clone(), poll: settings.kill_switch.poll };
-        vec![
-            line("kill_switch", KILL_SWITCH, starts(&actors.kill_switch, || KillSwitch, kill_switch)),
-            line("run_log", NEVER, starts(&actors.run_log, || RunLog, self.run_log(settings))),
-            line("buffer", NEVER, starts(&actors.buffer, || Buffer, self.buffer(settings))),
-            line("publisher", PUBLISHER, starts(&actors.publisher, || Publisher, self.publisher(settings))),
-            line("runners", NEVER, self.group("runners", &actors.runners)),
-            line("scheduler", CORE, starts(&actors.scheduler, || Scheduler, self.scheduler(settings))),
-            line("ingest", NEVER, self.group("ingest", &actors.ingest)),
-        ]
-    }
-
-    /// A supervisor whose children come and go.
-    fn group(&self, name: &'static str, address: &Address<SupervisorMsg>) -> Start {
-        let (fatal, observer, address) =
-            (self.fatal.clone(), Arc::clone(&self.ports.observer), address.clone());
-        Arc::new(move |parent| {
-            let args = SupervisorArgs {
-                name,
-                children: Vec::new(),
-                fatal: fatal.clone(),
-                observer: Arc::clone(&observer),
-            };
-            let address = address.clone();
-            Box::pin(async move { address.start(Supervisor, args, parent).await })
-        })
-    }
-
-    fn run_log(&self, settings: &Settings) -> RunLogArgs {
-        RunLogArgs {
-            log: Arc::clone(&self.ports.runs),
-            checkpoints: Arc::clone(&self.ports.checkpoints),
-            checkpoint_every: settings.checkpoint_every_runs,
-            limits: settings.batch,
-            resend_after: settings.resend_after,
-            probe_every: settings.probe_every,
-            committed: Arc::clone(&self.committed),
-            flow: self.flow.clone(),
-            observer: Arc::clone(&self.ports.observer),
-            board: self.board.clone(),
-        }
-    }
-
-    fn buffer(&self, settings: &Settings) -> BufferArgs {
-        BufferArgs {
-            receipts: Arc::clone(&self.ports.receipts),
-            quarantine: Arc::clone(&self.ports.quarantine),
-            checkpoints: Arc::clone(&self.ports.checkpoints),
-            checkpoint_every: settings.checkpoint_every_receipts,
-            limits: settings.batch,
-            resend_after: settings.resend_after,
-            probe_every: settings.probe_every,
-            reopen_after: settings.reopen_after,
-            run_log: self.actors.run_log.clone(),
-            scheduler: self.actors.scheduler.clone(),
-            observer: Arc::clone(&self.ports.observer),
-            board: self.board.clone(),
-        }
-    }
-
-    fn publisher(&self, settings: &Settings) -> PublisherArgs {
-        PublisherArgs {
-            runs: Arc::clone(&self.ports.runs),
-            committed: self.committed.subscribe(),
-            fan_outs: Arc::clone(&self.ports.fan_outs),
-            checkpoints: Arc::clone(&self.ports.checkpoints),
-            reached: Reached::default(),
-            batch_max: settings.publish_batch_max,
-            retry: settings.publish_retry,
-            attempt_max: settings.publish_attempt_max,
-            clock: Arc::clone(&self.ports.clock),
-            flow: self.flow.clone(),
-            observer: Arc::clone(&self.ports.observer),
-            board: self.board.clone(),
-        }
-    }
-
-    fn scheduler(&self, settings: &Settings) -> SchedulerArgs {
-        SchedulerArgs {
-            cadence: settings.cadence,
-            catch_up_max: settings.catch_up_max,
-            runs_queued_max: settings.runs_queued_max,
-            universe: settings.universe.clone(),
-            clock: Arc::clone(&self.ports.clock),
-            buffer: self.actors.buffer.clone(),
-            run_log: self.actors.run_log.clone(),
-            runners: self.runners.clone(),
-            flow: self.flow.clone(),
-            observer: Arc::clone(&self.ports.observer),
-            board: self.board.clone(),
-        }
-    }
-
-    /// Sources come last. One that cannot be opened yet makes the service not ready; it is tried again.
-    fn open_sources(&self, settings: &Settings) -> Result<(), Fatal> {
-        for child in self.ingest(settings) {
-            self.actors
-                .ingest
-                .cast(SupervisorMsg::Add(child))
-                .map_err(|down| Fatal::new(FatalKind::Internal, down.to_string()))?;
-        }
-        Ok(())
-    }
-
-    fn ingest(&self, settings: &Settings) -> Vec<ChildSpec> {
-        let credits = Credits::new(settings.in_flight_receipts_max, settings.in_flight_bytes_max);
-        let child = |factory: &Arc<dyn SourceFactory>| {
-            self.board.raise(Condition::SourceDown(factory.name().to_owned()), "being opened");
-            let args = IngestArgs {
-                factory: Arc::clone(factory),
-                receipt_bytes_max: settings.receipt_bytes_max,
-                window: settings.batches_in_flight_max,
-                credits: credits.clone(),
-                buffer: self.actors.buffer.clone(),
-                clock: Arc::clone(&self.ports.clock),
-                stop: self.stop.clone(),
-                retry_after_ms: u64::try_from(settings.reopen_after.as_millis()).unwrap_or(u64::MAX),
-                sources: self.sources.clone(),
-                observer: Arc::clone(&self.ports.observer),
-                board: self.board.clone(),
-            };
-            let sources = self.sources.clone();
-            let on_halt: OnHalt = Arc::new(move |_| sources.one_given_up());
-            ChildSpec {
-                name: format!("source:{}", factory.name()),
-                kind: "ingest",
-                policy: settings.source_restart,
-                start: starts(&Address::new("ingest"), || Ingest, args),
-                on_halt: Some(on_halt),
-            }
-        };
-        self.ports.sources.iter().map(child).collect()
-    }
-}
-
-fn runner_args(
-    ports: &Ports,
-    settings: &Settings,
-    actors: &Addresses,
-    stop: &CancellationToken,
-    give_up: &CancellationToken,
-) -> RunnerArgs {
-    RunnerArgs {
-        symbol: "".into(),
-        mode: settings.engine_mode,
-        engine: Arc::clone(&ports.engine),
-        retry: settings.engine_retry,
-        deadline: settings.engine_deadline,
-        offer_again: settings.reopen_after,
-        receipts: Arc::clone(&ports.receipts),
-        run_log: actors.run_log.clone(),
-        scheduler: actors.scheduler.clone(),
-        clock: Arc::clone(&ports.clock),
-        stop: stop.clone(),
-        give_up: give_up.clone(),
-        observer: Arc::clone(&ports.observer),
-    }
-}
-
-/// How one actor is started, and its address kept up to date.
-fn starts<A>(address: &Address<A::Msg>, actor: fn() -> A, args: A::Arguments) -> Start
-where
-    A: Actor,
-    A::Arguments: Clone + Sync,
-{
-    let address = address.clone();
-    Arc::new(move |supervisor| {
-        let (address, args) = (address.clone(), args.clone());
-        Box::pin(async move { address.start(actor(), args, supervisor).await })
-    })
 }
