@@ -4,6 +4,7 @@ pub mod adapters;
 pub mod api;
 pub mod cli;
 pub mod config;
+pub mod manifest;
 pub mod service;
 pub mod telemetry;
 pub mod tls;

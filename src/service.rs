@@ -17,7 +17,7 @@ use crate::api::{self, ApiState, HttpLimits, Intake};
 use crate::cli::Exit;
 use crate::config::Config;
 use crate::telemetry::metrics::{CONTENT_TYPE, Metrics};
-use crate::wiring::{self, Wired, WiringError};
+use crate::wiring::{self, StartOptions, Wired, WiringError};
 
 /// The version of the binary.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -99,20 +99,19 @@ impl Http {
 }
 
 impl Service {
-    /// Opens everything, reads the logs, starts the tree, and answers HTTP. `takeover`: also from another writer that
-    /// still holds logs on a server.
+    /// Opens everything, reads the logs, starts the tree, and answers HTTP.
     ///
     /// # Errors
     ///
     /// [`StartError`].
-    pub async fn start(config: &Config, takeover: bool) -> Result<Self, StartError> {
+    pub async fn start(config: &Config, options: StartOptions) -> Result<Self, StartError> {
         let listen = config.http.listen;
         let failed = |source| StartError::Listen { listen, source };
         // First of all: a port that is taken is known before anything is opened.
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let mut metrics = None;
-        let wired = wiring::wire(config, takeover, |clock| {
+        let wired = wiring::wire(config, options, |clock| {
             let made = Arc::new(Metrics::new(Arc::clone(clock), wall_now(), VERSION));
             metrics = Some(Arc::clone(&made));
             made

@@ -6,8 +6,9 @@ use orchestrator_actors::tree::{Ports, Settings};
 use orchestrator_kernel::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::ports::clock::Clock;
+use orchestrator_kernel::ports::engine::Engine;
 use orchestrator_kernel::ports::fan_out::FanOut;
-use orchestrator_kernel::ports::log::{AcquireError, Log, ReadError, read_one};
+use orchestrator_kernel::ports::log::{AcquireError, AppendError, Log, ReadError, read_one};
 use orchestrator_kernel::ports::observer::Observer;
 use tokio::sync::Mutex;
 
@@ -23,6 +24,8 @@ use crate::adapters::rabbitmq::BadEndpoint;
 use crate::adapters::redis::{ClaimError, RedisOpenError, RedisStore, UrlError};
 use crate::cli::Exit;
 use crate::config::{ClockMode, Config};
+use crate::manifest::{self, ManifestError};
+use crate::service::wall_now;
 
 pub mod engine;
 pub mod kill_switch;
@@ -84,6 +87,9 @@ pub enum WiringError {
     /// The engine behind HTTP.
     #[error(transparent)]
     HttpEngine(#[from] HttpEngineError),
+    /// What wrote the logs so far.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
     /// The kill switch.
     #[error("kill_switch.url is refused")]
     KillSwitch(#[from] BadUrl),
@@ -105,7 +111,25 @@ impl WiringError {
             | Self::HttpEngine(_)
             | Self::Redis(RedisOpenError::Unreachable(_))
             | Self::Claim(ClaimError::Io(_)) => Exit::Unavailable,
-            Self::Claim(ClaimError::Held { .. }) => Exit::Held,
+            Self::Claim(ClaimError::Held { .. })
+            | Self::Manifest(
+                ManifestError::Acquire(AcquireError::Held { .. })
+                | ManifestError::Append(AppendError::Fenced { .. }),
+            ) => Exit::Held,
+            Self::Manifest(ManifestError::Mixed { .. }) => Exit::Config,
+            Self::Manifest(
+                ManifestError::Acquire(AcquireError::Corrupt { .. } | AcquireError::UnknownVersion { .. })
+                | ManifestError::Read(ReadError::Corrupt { .. } | ReadError::Trimmed { .. })
+                | ManifestError::Append(AppendError::Conflict { .. } | AppendError::Gap { .. }),
+            ) => Exit::Data,
+            Self::Manifest(
+                ManifestError::Acquire(AcquireError::Io { .. })
+                | ManifestError::Read(ReadError::Io(_))
+                | ManifestError::Append(AppendError::Poisoned { .. }),
+            ) => Exit::Io,
+            Self::Manifest(ManifestError::Append(AppendError::Full { .. } | AppendError::Unknown { .. })) => {
+                Exit::Unavailable
+            }
             Self::Redis(
                 RedisOpenError::Url(_) | RedisOpenError::Options { .. } | RedisOpenError::Promise { .. },
             )
@@ -134,21 +158,30 @@ pub struct Wired {
     pub data_dir: DataDir,
 }
 
-/// Opens everything that `config` names. `takeover`: also from another writer that still holds logs on a server.
-/// `observer` is made once the clock is known.
+/// What a start may do that it otherwise refuses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StartOptions {
+    /// Take logs on a server over from another writer that still holds them.
+    pub takeover: bool,
+    /// Go on in a recording with other settings or another engine than it was begun with.
+    pub accept_changes: bool,
+}
+
+/// Opens everything that `config` names. `observer` is made once the clock is known.
 ///
 /// # Errors
 ///
 /// [`WiringError`].
 pub async fn wire(
     config: &Config,
-    takeover: bool,
+    options: StartOptions,
     observer: impl FnOnce(&Arc<dyn Clock>) -> Arc<dyn Observer>,
 ) -> Result<Wired, WiringError> {
     let data_dir = DataDir::open(&config.service.data_dir)?;
-    let storage = storage::open(config, &data_dir, takeover).await?;
+    let storage = storage::open(config, &data_dir, options.takeover).await?;
     let clock = clock(config, storage.receipts.as_ref()).await?;
     let (engine, workers) = engine::engine(&config.engine).await?;
+    note_manifest(config, &storage, engine.as_ref(), options).await?;
     let (sources, intake) = sources::sources(config, &clock)?;
     let ports = Ports {
         receipts: storage.receipts,
@@ -172,6 +205,26 @@ pub async fn wire(
         server: storage.server,
         data_dir,
     })
+}
+
+/// Records what writes the logs from now on, and says what has changed.
+async fn note_manifest(
+    config: &Config,
+    storage: &storage::Storage,
+    engine: &dyn Engine,
+    options: StartOptions,
+) -> Result<(), WiringError> {
+    let start = manifest::Start {
+        manifest: manifest::of(config, engine.identity()),
+        at_ms: wall_now(),
+        tails: (storage.receipts.stat().tail, storage.runs.stat().tail),
+        strict: config.clock.mode == ClockMode::Recorded && !options.accept_changes,
+    };
+    let changes = manifest::record(storage.manifests.as_ref(), start).await?;
+    for change in &changes {
+        tracing::warn!(%change, "the logs were written with something else until now");
+    }
+    Ok(())
 }
 
 async fn clock(config: &Config, receipts: &dyn Log) -> Result<Arc<dyn Clock>, WiringError> {

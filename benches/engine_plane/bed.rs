@@ -41,7 +41,7 @@ impl Bed {
     ) -> Outcome<Self> {
         config.sources.clear();
         let mut counts = None;
-        let wired = wiring::wire(&config, false, |clock| {
+        let wired = wiring::wire(&config, wiring::StartOptions::default(), |clock| {
             let metrics = Metrics::new(Arc::clone(clock), TsMs(wall_us() / 1000), "bench");
             let made = Arc::new(Counts { metrics, flushes: AtomicU64::new(0), completed: AtomicU64::new(0) });
             counts = Some(Arc::clone(&made));

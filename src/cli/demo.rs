@@ -15,6 +15,7 @@ use super::{DemoArgs, Exit, complain, print};
 use crate::config::Config;
 use crate::service::{Reason, Service, explain};
 use crate::telemetry::logs;
+use crate::wiring::StartOptions;
 
 /// How often the live line is drawn.
 const REFRESH: Duration = Duration::from_millis(250);
@@ -60,7 +61,7 @@ pub fn demo(args: &DemoArgs, environment: Vec<(OsString, OsString)>) -> Exit {
 }
 
 async fn show(config: &Config, duration: Option<Duration>, temporary: bool) -> Exit {
-    let service = match Service::start(config, false).await {
+    let service = match Service::start(config, StartOptions::default()).await {
         Ok(service) => service,
         Err(error) => {
             complain(&explain(&error));

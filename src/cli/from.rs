@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::{ConfigArgs, Exit, complain};
-use crate::adapters::redis::RedisOptions;
 use crate::config::Config;
 use crate::wiring::reading::LogsPlace;
 
@@ -44,7 +43,9 @@ impl FromArgs {
         };
         let place = match &self.from {
             None => LogsPlace::of(&config),
-            Some(url) if is_url(url) => self.on_server(url, &config),
+            Some(url) if is_url(url) => {
+                LogsPlace::on_server(url, &self.namespace, self.archive.clone(), &config)
+            }
             Some(dir) => LogsPlace::DataDir(PathBuf::from(dir)),
         };
         match &place {
@@ -57,15 +58,6 @@ impl FromArgs {
             }
             LogsPlace::DataDir(_) | LogsPlace::Redis { .. } => Ok((config, place)),
         }
-    }
-
-    fn on_server(&self, url: &str, config: &Config) -> LogsPlace {
-        // Nothing is acquired, so nothing is written there.
-        let state_dir = self.archive.as_deref().unwrap_or(Path::new(".")).join("high_water");
-        let mut options = RedisOptions::new(url, &self.namespace, state_dir);
-        options.response_timeout = config.redis.response_timeout;
-        options.connect_timeout = config.redis.connect_timeout;
-        LogsPlace::Redis { options: Box::new(options), data_dir: self.archive.clone() }
     }
 }
 

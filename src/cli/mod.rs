@@ -117,6 +117,10 @@ pub struct RunArgs {
     /// Take logs on a server over from another writer that still runs. That one is fenced and ends.
     #[arg(long)]
     pub takeover: bool,
+    /// Go on in a recording (clock.mode = "recorded") although settings or engine are not those that it was begun
+    /// with. The change is recorded with the logs.
+    #[arg(long)]
+    pub accept_changes: bool,
 }
 
 /// Options of `demo`.

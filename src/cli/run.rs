@@ -9,7 +9,7 @@ use super::{Exit, RunArgs, complain};
 use crate::config::Config;
 use crate::service::{Reason, Service, explain};
 use crate::telemetry::logs;
-use crate::wiring::cores_if_zero;
+use crate::wiring::{StartOptions, cores_if_zero};
 
 /// Runs the service until SIGTERM or SIGINT; with `--once` until every source has ended.
 #[must_use]
@@ -49,7 +49,8 @@ pub(super) fn runtime(config: &Config) -> std::io::Result<Runtime> {
 }
 
 async fn serve(config: &Config, args: &RunArgs) -> Exit {
-    let service = match Service::start(config, args.takeover).await {
+    let options = StartOptions { takeover: args.takeover, accept_changes: args.accept_changes };
+    let service = match Service::start(config, options).await {
         Ok(service) => service,
         Err(error) => {
             tracing::error!(error_detail = explain(&error), "the service did not start");

@@ -44,6 +44,17 @@ impl LogsPlace {
         }
     }
 
+    /// On the server at `url`; their old part in the archive of `data_dir`. How long an answer may take is configured.
+    #[must_use]
+    pub fn on_server(url: &str, namespace: &str, data_dir: Option<PathBuf>, config: &Config) -> Self {
+        // Nothing is acquired, so nothing is written there.
+        let state_dir = data_dir.as_deref().unwrap_or(Path::new(".")).join("high_water");
+        let mut options = RedisOptions::new(url, namespace, state_dir);
+        options.response_timeout = config.redis.response_timeout;
+        options.connect_timeout = config.redis.connect_timeout;
+        Self::Redis { options: Box::new(options), data_dir }
+    }
+
     /// What people call it; without secrets.
     #[must_use]
     pub fn name(&self) -> String {

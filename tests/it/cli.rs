@@ -106,6 +106,40 @@ fn a_recording_that_cannot_be_read_ends_a_single_run_with_code_69() {
     assert!(said.contains("missing.jsonl"), "{said}");
 }
 
+/// Method: a recording is begun, and gone on with under another interval.
+#[test]
+fn a_recording_is_not_continued_with_other_settings_in_silence() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.toml");
+    std::fs::write(dir.path().join("day.jsonl"), "").unwrap();
+    let settings = format!(
+        "[service]\ndata_dir = \"{0}/data\"\n[clock]\nmode = \"recorded\"\n[sources.day]\nkind = \"file\"\npath = \"{0}/day.jsonl\"\n[http]\nlisten = \"127.0.0.1:0\"\n",
+        dir.path().display()
+    );
+    std::fs::write(&config, settings).unwrap();
+    let run = |flags: &[&str], code: i32| {
+        let args = [&["run", "--once", "--config", config.to_str().unwrap()], flags].concat();
+        let output = orchestrator(&args);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+        said
+    };
+    let other = ["--set", "schedule.interval=1m"];
+
+    run(&[], 0);
+    let refused = run(&other, 78);
+    let accepted = run(&[other[0], other[1], "--accept-changes"], 0);
+    let again = run(&other, 0);
+
+    for said in [&refused, &accepted] {
+        // The log's JSON escapes the quotes.
+        let said = said.replace('\\', "");
+        assert!(said.contains(r#"schedule.interval was "180000ms", is "60000ms""#), "{said}");
+    }
+    assert!(refused.contains("--accept-changes"), "{refused}");
+    assert!(!again.contains("schedule.interval was"), "it is recorded by now: {again}");
+}
+
 /// Method: the story of a stop, on the file and without a service; each command by its exit code and what is shown.
 #[test]
 fn the_kill_switch_is_set_up_engaged_and_lifted_by_an_operator() {

@@ -12,6 +12,7 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 
 use orchestrator_kernel::contracts::engine_run::{Cut, RunFacts, RunRecord};
+use orchestrator_kernel::contracts::manifest::{Manifest, ManifestRecord, NO_TIME_ZONES};
 use orchestrator_kernel::contracts::orchestrator_event::{event_type, events};
 use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::contracts::receipt::ReceiptRecord;
@@ -256,4 +257,26 @@ fn run_index() {
     let bytes = postcard::to_stdvec(&index).unwrap();
 
     check_bytes("run_index_v1.hex", &index, &bytes, |bytes| postcard::from_bytes::<RunIndex>(bytes).unwrap());
+}
+
+#[test]
+fn manifest_record() {
+    let engine =
+        EngineIdentity { name: "demo".to_owned(), version: "1.0".to_owned(), code_hash: "abc".to_owned() };
+    let manifest = Manifest {
+        binary_version: "0.1.0".to_owned(),
+        settings: BTreeMap::from([("schedule.interval".to_owned(), "180000ms".to_owned())]),
+        engine,
+        tz_database: NO_TIME_ZONES.to_owned(),
+    };
+    let record = ManifestRecord {
+        at_ms: TsMs(1_768_002_660_012),
+        receipts_tail: IngestSeq(218),
+        runs_tail: RunSeq(4),
+        manifest,
+    };
+    let mut bytes = Vec::new();
+    record.encode_to(&mut bytes);
+
+    check_bytes("manifest_record_v1.hex", &record, &bytes, |bytes| ManifestRecord::decode(bytes).unwrap());
 }

@@ -1,6 +1,7 @@
 //! The records and wire forms, one file each.
 
 pub mod engine_run;
+pub mod manifest;
 pub mod orchestrator_event;
 pub mod quarantine;
 pub mod raw_market_event;

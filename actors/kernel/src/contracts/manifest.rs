@@ -1,0 +1,194 @@
+//! Which program and configuration wrote a stretch of the logs: one record a change, in a log of its own.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::DecodeError;
+use crate::ids::{IngestSeq, RunSeq, TsMs};
+use crate::ports::engine::EngineIdentity;
+
+const VERSION: u8 = 1;
+
+/// What outputs depend on, besides the receipts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of this program.
+    pub binary_version: String,
+    /// The settings that decide what is run and what comes out, by path: as `schedule.interval`.
+    pub settings: BTreeMap<String, String>,
+    /// The engine; empty names when it had not said who it is.
+    pub engine: EngineIdentity,
+    /// Version of the time zone database that decisions used; [`NO_TIME_ZONES`] when none did.
+    pub tz_database: String,
+}
+
+/// No decision depends on a time zone: boundaries and timers are arithmetic on milliseconds.
+pub const NO_TIME_ZONES: &str = "unused";
+
+impl Manifest {
+    /// SHA-256 of the settings as lower-case hexadecimal text: equal for equal decisions.
+    #[must_use]
+    pub fn config_hash(&self) -> String {
+        let mut hash = Sha256::new();
+        for (path, value) in &self.settings {
+            // Lengths, so that no two different settings give the same bytes.
+            hash.update(format!("{}:{path}={}:{value}\n", path.len(), value.len()));
+        }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// What is different in `later`, in a fixed order.
+    #[must_use]
+    pub fn changes(&self, later: &Self) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let mut compare = |what: &str, kind, was: &str, is: &str| {
+            if was != is {
+                changes.push(Change { what: what.to_owned(), kind, was: was.to_owned(), is: is.to_owned() });
+            }
+        };
+        compare("binary_version", ChangeKind::Program, &self.binary_version, &later.binary_version);
+        compare("tz_database", ChangeKind::Decision, &self.tz_database, &later.tz_database);
+        if self.engine != EngineIdentity::default() && later.engine != EngineIdentity::default() {
+            let (was, is) = (&self.engine, &later.engine);
+            compare("engine.name", ChangeKind::Decision, &was.name, &is.name);
+            compare("engine.version", ChangeKind::Decision, &was.version, &is.version);
+            compare("engine.code_hash", ChangeKind::Decision, &was.code_hash, &is.code_hash);
+        }
+        let paths = self.settings.keys().chain(later.settings.keys());
+        for path in paths.collect::<std::collections::BTreeSet<_>>() {
+            let value = |of: &Self| of.settings.get(path).cloned().unwrap_or_else(|| "(none)".to_owned());
+            compare(path, ChangeKind::Decision, &value(self), &value(later));
+        }
+        changes
+    }
+}
+
+/// Whether a change can change outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// The program is another version: its golden files promise the same decisions.
+    Program,
+    /// Settings, engine or time zones: other decisions from here on.
+    Decision,
+}
+
+/// One difference of two manifests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Which setting or fact.
+    pub what: String,
+    /// Whether it can change outputs.
+    pub kind: ChangeKind,
+    /// Before.
+    pub was: String,
+    /// From here on.
+    pub is: String,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} was {:?}, is {:?}", self.what, self.was, self.is)
+    }
+}
+
+/// From which positions on a manifest holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ManifestRecord {
+    /// When the process started (operational).
+    pub at_ms: TsMs,
+    /// The last receipt before it.
+    pub receipts_tail: IngestSeq,
+    /// The last run record before it.
+    pub runs_tail: RunSeq,
+    /// What holds from then on.
+    pub manifest: Manifest,
+}
+
+impl ManifestRecord {
+    /// Appends the stored form to `out`.
+    pub fn encode_to(&self, out: &mut Vec<u8>) {
+        super::encode_to(VERSION, self, out);
+    }
+
+    /// Reads the stored form.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`]: another version, or bytes that are no record.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        super::decode(VERSION, bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest(settings: &[(&str, &str)]) -> Manifest {
+        Manifest {
+            binary_version: "1".to_owned(),
+            settings: settings
+                .iter()
+                .map(|(path, value)| ((*path).to_owned(), (*value).to_owned()))
+                .collect(),
+            engine: EngineIdentity {
+                name: "e".to_owned(),
+                version: "1".to_owned(),
+                code_hash: "c".to_owned(),
+            },
+            tz_database: NO_TIME_ZONES.to_owned(),
+        }
+    }
+
+    #[test]
+    fn every_difference_is_named_with_both_values() {
+        let before = manifest(&[("schedule.interval", "3m"), ("engine.mode", "truth")]);
+        let mut after = manifest(&[("schedule.interval", "2s"), ("symbols.list", "A")]);
+        after.binary_version = "2".to_owned();
+        after.engine.code_hash = "d".to_owned();
+
+        let changes = before.changes(&after);
+
+        let told: Vec<String> = changes.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                r#"binary_version was "1", is "2""#,
+                r#"engine.code_hash was "c", is "d""#,
+                r#"engine.mode was "truth", is "(none)""#,
+                r#"schedule.interval was "3m", is "2s""#,
+                r#"symbols.list was "(none)", is "A""#,
+            ]
+        );
+        let programs = changes.iter().filter(|change| change.kind == ChangeKind::Program).count();
+        assert_eq!(programs, 1, "only the version is not a decision");
+        assert_eq!(before.changes(&before), []);
+    }
+
+    #[test]
+    fn an_engine_that_has_not_said_who_it_is_changes_nothing() {
+        let mut unknown = manifest(&[]);
+        unknown.engine = EngineIdentity::default();
+
+        assert_eq!(manifest(&[]).changes(&unknown), []);
+        assert_eq!(unknown.changes(&manifest(&[])), []);
+    }
+
+    #[test]
+    fn the_hash_tells_settings_apart_and_nothing_else() {
+        let one = manifest(&[("a", "1"), ("b", "2")]);
+        let mut same = manifest(&[("b", "2"), ("a", "1")]);
+        same.binary_version = "9".to_owned();
+
+        assert_eq!(one.config_hash(), same.config_hash());
+        assert_eq!(one.config_hash().len(), 64);
+        for other in
+            [manifest(&[("a", "1")]), manifest(&[("a", "1\nb=2")]), manifest(&[("a", "2"), ("b", "1")])]
+        {
+            assert_ne!(one.config_hash(), other.config_hash());
+        }
+    }
+}
