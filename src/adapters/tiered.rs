@@ -23,7 +23,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::ports::log::{
-    AcquireError, Acquired, AppendError, Log, LogStat, ReadError, ReadLimit, RecordBatch, read_one,
+    AcquireError, Acquired, AppendError, Log, LogStat, ReadError, ReadLimit, RecordBatch, TrimError, read_one,
 };
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
@@ -72,6 +72,8 @@ struct Tiers {
     wake: Notify,
     /// Why archiving does not go on, while it does not.
     trouble: Mutex<Option<String>>,
+    /// Who writes: its epoch of the hot log, which is the whole's, and that of the archive.
+    writer: Mutex<Option<(Epoch, Epoch)>>,
 }
 
 /// A hot log and its archive as one log.
@@ -87,7 +89,14 @@ impl TieredLog {
     /// Puts `hot` and `cold` together. Both must have been used by nobody, or only with each other.
     #[must_use]
     pub fn new(hot: Arc<dyn Log>, cold: Arc<dyn Log>, options: TieredOptions) -> Self {
-        let tiers = Tiers { hot, cold, options, wake: Notify::new(), trouble: Mutex::default() };
+        let tiers = Tiers {
+            hot,
+            cold,
+            options,
+            wake: Notify::new(),
+            trouble: Mutex::default(),
+            writer: Mutex::default(),
+        };
         Self { tiers: Arc::new(tiers), archiver: tokio::sync::Mutex::default() }
     }
 
@@ -113,6 +122,7 @@ impl TieredLog {
         // Once more: until now the writer before could archive.
         tiers.check_seam(cold.tail).await?;
         tiers.set_trouble(None);
+        *tiers.writer.lock().unwrap_or_else(PoisonError::into_inner) = Some((hot.epoch, cold.epoch));
         let archiver = Archiver { tiers: Arc::clone(tiers), hot_epoch: hot.epoch, cold_epoch: cold.epoch };
         Ok((hot, archiver))
     }
@@ -256,8 +266,15 @@ impl Log for TieredLog {
     }
 
     /// Trims the archive up to where the hot log starts: what is hot stays until it is archived.
-    async fn trim(&self, below: Seq) -> Result<Seq, ReadError> {
-        self.tiers.cold.trim(below.min(self.tiers.hot.stat().start)).await
+    async fn trim(&self, epoch: Epoch, below: Seq) -> Result<Seq, TrimError> {
+        // Removes nothing, but tells whether the log is still this writer's, and where the hot part starts.
+        let hot_start = self.tiers.hot.trim(epoch, Seq(0)).await?;
+        let writer = *self.tiers.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        match writer {
+            Some((hot, cold)) if hot == epoch => self.tiers.cold.trim(cold, below.min(hot_start)).await,
+            Some((current, _)) => Err(TrimError::Fenced { mine: epoch, current }),
+            None => Err(TrimError::Fenced { mine: epoch, current: epoch }),
+        }
     }
 
     fn stat(&self) -> LogStat {

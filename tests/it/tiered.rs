@@ -96,7 +96,7 @@ async fn an_embedded_archive_holds_what_the_hot_log_gave_away_over_restarts() {
         assert!(read_to_tail(&log, start, ReadLimit::default()).await == expected);
         if round == 10 {
             let half = Seq(tail / 2);
-            start = log.trim(half).await.unwrap();
+            start = log.trim(acquired.epoch, half).await.unwrap();
             assert!(Seq(1) < start && start <= half);
         }
         if round == 19 {

@@ -9,7 +9,9 @@ use orchestrator::adapters::embedded::log::{EmbeddedLog, LogOptions as EmbeddedO
 use orchestrator::adapters::redis::{LogOptions, RedisOptions, RedisStore};
 use orchestrator::adapters::tiered::{TieredLog, TieredOptions};
 use orchestrator_kernel::ids::{Epoch, Seq};
-use orchestrator_kernel::ports::log::{AcquireError, AppendError, Log, ReadError, ReadLimit, RecordBatch};
+use orchestrator_kernel::ports::log::{
+    AcquireError, AppendError, Log, ReadError, ReadLimit, RecordBatch, TrimError,
+};
 use orchestrator_kernel::ports::log_conformance::{self, LogProvider, sample_batch};
 
 use crate::support::redis_server::RedisServer;
@@ -366,7 +368,7 @@ async fn capacity_stops_appends_before_anything_is_written_and_trimming_makes_ro
     assert!(matches!(&full, Err(AppendError::Full { detail }) if detail.contains("1000")), "{full:?}");
     assert!(repeated.is_ok(), "it adds nothing: {repeated:?}");
     assert_eq!((log.stat().tail, log.stat().bytes), (Seq(2), 800));
-    assert_eq!(log.trim(Seq(2)).await.unwrap(), Seq(2));
+    assert_eq!(log.trim(epoch, Seq(2)).await.unwrap(), Seq(2));
     log.append(epoch, &batch(3)).await.unwrap();
     assert_eq!((log.stat().start, log.stat().tail, log.stat().bytes), (Seq(2), Seq(3), 800));
 }
@@ -377,9 +379,9 @@ async fn reader_of_another_process_learns_what_was_appended_and_trimmed() {
     let (early, late) = (rig.log().await, rig.log().await);
     assert!(early.read(Seq(1), ReadLimit::default()).await.unwrap().is_empty());
 
-    let (log, _) = rig.filled(9).await;
+    let (log, epoch) = rig.filled(9).await;
     check_content(&early, 9).await;
-    log.trim(Seq(4)).await.unwrap();
+    log.trim(epoch, Seq(4)).await.unwrap();
 
     for reader in [&early, &late] {
         let read = reader.read(Seq(2), ReadLimit::default()).await;
@@ -392,15 +394,20 @@ async fn reader_of_another_process_learns_what_was_appended_and_trimmed() {
 #[tokio::test]
 async fn superseded_writer_trims_nothing() {
     let rig = Rig::start();
-    let (log, _) = rig.filled(8).await;
+    let (log, epoch) = rig.filled(8).await;
     let other_state = tempfile::tempdir().unwrap();
     let successor = rig.log_of_another_host(other_state.path()).await;
-    successor.acquire().await.unwrap();
+    let later = successor.acquire().await.unwrap().epoch;
 
-    assert!(matches!(log.trim(Seq(5)).await, Err(ReadError::Io(_))));
+    let refused = log.trim(epoch, Seq(5)).await;
+    let is_fenced = matches!(&refused, Err(TrimError::Fenced { mine, current })
+        if *mine == epoch && *current == later);
+    assert!(is_fenced, "{refused:?}");
+    let stolen = log.trim(later, Seq(5)).await;
+    assert!(matches!(stolen, Err(TrimError::Fenced { .. })), "an epoch is not enough: {stolen:?}");
 
     check_content(&successor, 8).await;
-    assert_eq!(successor.trim(Seq(5)).await.unwrap(), Seq(5));
+    assert_eq!(successor.trim(later, Seq(5)).await.unwrap(), Seq(5));
 }
 
 /// Method: payloads whose size changes by a factor of a thousand in the middle; many trimming steps.
@@ -422,10 +429,10 @@ async fn large_log_is_read_in_pages_and_trimmed_in_steps() {
         next += page.len() as u64;
     }
 
-    assert_eq!(log.trim(Seq(4101)).await.unwrap(), Seq(4101));
+    assert_eq!(log.trim(epoch, Seq(4101)).await.unwrap(), Seq(4101));
     assert_eq!(log.stat().bytes, 100 * ((64 << 10) + 5));
     assert!(rig.command(&["XLEN", "orch:{test}:raw"]).starts_with(":100\r"));
-    assert_eq!(log.trim(Seq(u64::MAX)).await.unwrap(), Seq(4201), "never beyond the end");
+    assert_eq!(log.trim(epoch, Seq(u64::MAX)).await.unwrap(), Seq(4201), "never beyond the end");
     assert_eq!((log.stat().start, log.stat().tail, log.stat().bytes), (Seq(4201), Seq(4200), 0));
     log.append(epoch, &sample_batch(4201, 1)).await.unwrap();
 }

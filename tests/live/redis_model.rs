@@ -50,10 +50,10 @@ async fn step(random: &mut Random, logs: [&dyn Log; 2], epochs: &mut Vec<Epoch>)
         }
         1 => {
             let below = random.near(tail);
-            (
-                format!("trim {below}"),
-                [model.trim(below).await, redis.trim(below).await].map(|it| format!("{it:?}")),
-            )
+            let late = usize::try_from(random.below(10)).unwrap().saturating_sub(8);
+            let epoch = epochs[epochs.len().saturating_sub(1 + late)];
+            let trimmed = [model.trim(epoch, below).await, redis.trim(epoch, below).await];
+            (format!("trim {epoch} {below}"), trimmed.map(|it| format!("{it:?}")))
         }
         2..6 => {
             let (from, records, bytes) = (random.near(tail), random.below(8), random.below(20));

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use orchestrator_kernel::contracts::engine_run::RunRecord;
 use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::ports::log::{
-    AcquireError, Acquired, AppendError, Log, LogStat, ReadError, ReadLimit, RecordBatch,
+    AcquireError, Acquired, AppendError, Log, LogStat, ReadError, ReadLimit, RecordBatch, TrimError,
 };
 use orchestrator_kernel::ports::log_memory::MemoryLog;
 use tokio::sync::watch;
@@ -203,8 +203,14 @@ impl Log for FaultyLog {
         }
     }
 
-    async fn trim(&self, below: Seq) -> Result<Seq, ReadError> {
-        self.inner.trim(below).await
+    async fn trim(&self, epoch: Epoch, below: Seq) -> Result<Seq, TrimError> {
+        let crash = self.script().crash.clone();
+        crash.step().await;
+        self.give_way().await;
+        let trimmed = self.inner.trim(epoch, below).await;
+        self.give_way().await;
+        crash.step().await;
+        trimmed
     }
 
     fn stat(&self) -> LogStat {

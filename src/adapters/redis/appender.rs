@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_kernel::ids::{Epoch, Seq};
-use orchestrator_kernel::ports::log::{AcquireError, Acquired, AppendError, LogStat, RecordBatch};
+use orchestrator_kernel::ports::log::{AcquireError, Acquired, AppendError, LogStat, RecordBatch, TrimError};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, RedisResult, ServerErrorKind};
 use tracing::error;
@@ -18,12 +18,16 @@ use super::fault::Fault;
 use super::high_water::{HighWater, Mark};
 use super::log::{FORMAT, Known, LogOptions, Shared};
 use super::promise::Promise;
-use super::scripts::{ACQUIRE, APPEND};
+use super::scripts::{ACQUIRE, APPEND, TRIM};
 
 /// Redis takes at most 512 MiB in one argument, and keeps all of a batch in memory more than once.
 const BATCH_BYTES_MAX: usize = 256 << 20;
 /// What a record adds to a command beside its payload: header, lengths.
 const RECORD_OVERHEAD: usize = HEADER_BYTES + 16;
+
+/// A step of trimming ends after so many entries or bytes: some milliseconds of the server's time.
+const TRIM_ENTRIES: u64 = 500;
+const TRIM_BYTES: u64 = 4 << 20;
 
 /// The one writer of a log.
 pub(super) struct Appender {
@@ -51,6 +55,8 @@ struct Tenure {
 type AcquireAnswer = (String, u64, u64, u64, String, u64, Vec<u8>);
 /// The answer of the script `append.lua`.
 type AppendAnswer = (String, u64, u64, u64, u64, u64);
+/// The answer of the script `trim.lua`.
+type TrimAnswer = (String, u64, u64, u64, u64, u64);
 
 impl Appender {
     pub(super) fn new(
@@ -102,7 +108,6 @@ impl Appender {
         let header = Header::try_from(header.as_slice()).ok();
         let mark = note_durably(mark, Mark { log: id, seq: stat.tail, header }).await.map_err(failed)?;
         self.shared.replace(Known { log: Some(id), stat });
-        self.shared.became_writer(&token);
         self.tenure = Some(Tenure { log: id, token, mark });
         Ok(Acquired { epoch: Epoch(epoch), tail: stat.tail })
     }
@@ -163,6 +168,36 @@ impl Appender {
                     "LOG_REGRESSED: redis no longer holds the log that was taken over"
                 );
                 Err(AppendError::Gap { first, tail })
+            }
+        }
+    }
+
+    /// Removes some of the entries below `below`; says what the log starts with now, and whether there is more to do.
+    pub(super) async fn trim_step(&mut self, epoch: Epoch, below: Seq) -> Result<(Seq, bool), TrimError> {
+        let Some(tenure) = &self.tenure else {
+            // Whoever has this epoch is another handle.
+            return Err(TrimError::Fenced { mine: epoch, current: epoch });
+        };
+        let mut invocation = TRIM.key(&self.shared.stream);
+        invocation.key(&self.shared.meta);
+        invocation.arg(epoch.0).arg(&tenure.token).arg(tenure.log.to_string());
+        invocation.arg(below.0).arg(TRIM_ENTRIES).arg(TRIM_BYTES);
+        let mut connection = self.connected().await?.clone();
+        // It may have to look at one entry of any size.
+        let limit = timeout_for(self.timeout, BATCH_BYTES_MAX / 4);
+        let answer = self.endpoint.within(limit, invocation.invoke_async(&mut connection)).await;
+        let (word, tail, start, bytes, current, more): TrimAnswer =
+            self.settle(answer).map_err(Fault::into_io)?;
+        match word.as_str() {
+            "OK" => {
+                self.shared.learn(LogStat { start: Seq(start), tail: Seq(tail), bytes });
+                Ok((Seq(start), more == 1))
+            }
+            "FENCED" => Err(TrimError::Fenced { mine: epoch, current: Epoch(current) }),
+            _ => {
+                let text =
+                    format!("redis at {} no longer holds the log that was taken over", self.endpoint.place());
+                Err(io::Error::other(text).into())
             }
         }
     }

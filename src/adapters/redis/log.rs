@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::ports::log::{
-    AcquireError, Acquired, AppendError, Log, LogStat, ReadError, ReadLimit, RecordBatch,
+    AcquireError, Acquired, AppendError, Log, LogStat, ReadError, ReadLimit, RecordBatch, TrimError,
 };
 use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
@@ -43,8 +43,6 @@ pub(super) struct Shared {
     pub(super) stream: String,
     pub(super) meta: String,
     known: Mutex<Known>,
-    /// What this handle is known by since it acquired the log; empty before.
-    token: Mutex<String>,
 }
 
 impl Shared {
@@ -60,15 +58,6 @@ impl Shared {
             tail: known.stat.tail.max(stat.tail),
             bytes: stat.bytes,
         };
-    }
-
-    /// The token of the writer that this handle is; empty when it never acquired the log.
-    pub(super) fn token(&self) -> String {
-        self.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    pub(super) fn became_writer(&self, token: &str) {
-        token.clone_into(&mut self.token.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Starts anew with what a look at the whole log told.
@@ -100,8 +89,8 @@ pub(super) struct Meta {
 
 /// A log in Redis.
 ///
-/// One append is in flight at a time, on a connection of its own; reads go beside it on another one. A read or trim by
-/// one process is seen by all others; `stat` is what the last answer told.
+/// One append or step of trimming is in flight at a time, on a connection of its own; reads go beside it on another one.
+/// What one process appends or trims is seen by all others; `stat` is what the last answer told.
 pub struct RedisLog {
     shared: Arc<Shared>,
     appender: tokio::sync::Mutex<Appender>,
@@ -123,8 +112,7 @@ impl RedisLog {
         let stream = format!("orch:{{{namespace}}}:{name}");
         let meta = format!("{stream}:meta");
         let empty = Known { log: None, stat: LogStat { start: Seq(1), ..LogStat::default() } };
-        let shared =
-            Shared { name: name.to_owned(), stream, meta, known: Mutex::new(empty), token: Mutex::default() };
+        let shared = Shared { name: name.to_owned(), stream, meta, known: Mutex::new(empty) };
         let found = link.run_again(0, |connection| shared.look(connection)).await;
         let found = found.map_err(|source| AcquireError::Io { log: name.to_owned(), source })?;
         if let Some(found) = found {
@@ -161,8 +149,14 @@ impl Log for RedisLog {
         self.reader.read(from, limit).await
     }
 
-    async fn trim(&self, below: Seq) -> Result<Seq, ReadError> {
-        self.reader.trim(below).await
+    async fn trim(&self, epoch: Epoch, below: Seq) -> Result<Seq, TrimError> {
+        loop {
+            // Let go of after each step: appends go between.
+            let (start, more) = self.appender.lock().await.trim_step(epoch, below).await?;
+            if !more {
+                return Ok(start);
+            }
+        }
     }
 
     fn stat(&self) -> LogStat {

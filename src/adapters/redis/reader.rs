@@ -10,9 +10,7 @@ use redis::Value;
 
 use super::connect::Link;
 use super::entry::{self, LogId};
-use super::fault::Fault;
 use super::log::Shared;
-use super::scripts::TRIM;
 
 /// Entries in one answer at most: more do not make a scan faster (measured), and hold up other clients.
 const PAGE_ENTRIES_MAX: usize = 1000;
@@ -20,11 +18,8 @@ const PAGE_ENTRIES_MAX: usize = 1000;
 const PAGE_BYTES: usize = 4 << 20;
 /// The largest single record; the answer that holds it gets the time that it takes.
 const RECORD_BYTES_MAX: usize = 64 << 20;
-/// A step of trimming ends after so many entries or bytes: some milliseconds of the server's time.
-const TRIM_ENTRIES: u64 = 500;
-const TRIM_BYTES: u64 = 4 << 20;
 
-/// Reads and trims a log, on a connection of its own.
+/// Reads a log, on a connection of its own.
 pub(super) struct Reader {
     shared: Arc<Shared>,
     link: Link,
@@ -151,28 +146,6 @@ impl Reader {
         };
         self.shared.replace(known);
         known.log.ok_or_else(|| corrupt(at, "the log's id is damaged".to_owned()))
-    }
-
-    pub(super) async fn trim(&self, below: Seq) -> Result<Seq, ReadError> {
-        loop {
-            let mut invocation = TRIM.key(&self.shared.stream);
-            invocation.key(&self.shared.meta).arg(below.0).arg(TRIM_ENTRIES).arg(TRIM_BYTES);
-            invocation.arg(self.shared.token());
-            let (tail, start, bytes, more): (u64, u64, u64, i64) = self
-                .link
-                .run(RECORD_BYTES_MAX, |mut connection| async move {
-                    invocation.invoke_async(&mut connection).await
-                })
-                .await
-                .map_err(Fault::into_io)?;
-            if more < 0 {
-                return Err(io::Error::other("a later writer took the log over: it is not trimmed").into());
-            }
-            self.shared.learn(LogStat { start: Seq(start), tail: Seq(tail), bytes });
-            if more == 0 {
-                return Ok(Seq(start));
-            }
-        }
     }
 }
 

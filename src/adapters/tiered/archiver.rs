@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_kernel::ids::{Epoch, Seq};
-use orchestrator_kernel::ports::log::{AppendError, ReadError, RecordBatch};
+use orchestrator_kernel::ports::log::{AppendError, ReadError, TrimError};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
 
@@ -31,10 +31,8 @@ pub(super) enum ArchiveError {
     Read(#[source] ReadError),
     #[error("cannot write the archive")]
     Write(#[source] AppendError),
-    #[error("cannot ask whether the hot log is still held")]
-    Ask(#[source] AppendError),
     #[error("cannot trim the hot log")]
-    Trim(#[source] ReadError),
+    Trim(#[source] TrimError),
 }
 
 impl ArchiveError {
@@ -44,7 +42,7 @@ impl ArchiveError {
             Self::Superseded
             | Self::Skipped { .. }
             | Self::Read(ReadError::Corrupt { .. } | ReadError::Trimmed { .. }) => false,
-            Self::Read(ReadError::Io(_)) | Self::Ask(_) | Self::Trim(_) => true,
+            Self::Read(ReadError::Io(_)) | Self::Trim(_) => true,
             Self::Write(error) => match error {
                 AppendError::Full { .. } | AppendError::Unknown { .. } => true,
                 AppendError::Fenced { .. }
@@ -162,15 +160,12 @@ impl Archiver {
         if seam <= start {
             return Ok(false);
         }
-        // A process that was superseded while it slept must not trim what its successor's archive does not hold.
-        let nothing = RecordBatch::starting_at(self.tiers.hot.stat().tail.next());
-        match self.tiers.hot.append(self.hot_epoch, &nothing).await {
-            // A log without room is still ours, and trimming is what makes room.
-            Ok(()) | Err(AppendError::Full { .. }) => {}
-            Err(AppendError::Fenced { .. }) => return Err(ArchiveError::Superseded),
-            Err(error) => return Err(ArchiveError::Ask(error)),
-        }
-        let now = self.tiers.hot.trim(seam).await.map_err(ArchiveError::Trim)?;
+        // Fenced: a process that was superseded while it slept must not trim what its successor's archive does not hold.
+        let now = match self.tiers.hot.trim(self.hot_epoch, seam).await {
+            Ok(now) => now,
+            Err(TrimError::Fenced { .. }) => return Err(ArchiveError::Superseded),
+            Err(error) => return Err(ArchiveError::Trim(error)),
+        };
         debug!(log = self.tiers.options.name, %start, %now, "trimmed the hot log");
         Ok(start < now)
     }

@@ -59,7 +59,8 @@ impl Log for Faulty {
     async fn acquire(&self) -> Result<Acquired, AcquireError> {
         let last = self.trims_last.lock().unwrap().take();
         if let Some(below) = last {
-            self.log.trim(below).await.unwrap();
+            let writer_before = self.log.acquire().await.unwrap().epoch;
+            self.log.trim(writer_before, below).await.unwrap();
         }
         self.log.acquire().await
     }
@@ -86,10 +87,10 @@ impl Log for Faulty {
         }
     }
 
-    async fn trim(&self, below: Seq) -> Result<Seq, ReadError> {
+    async fn trim(&self, epoch: Epoch, below: Seq) -> Result<Seq, TrimError> {
         match self.meets(&[Fault::Trim]) {
-            Some(_) => Err(ReadError::Io(io::Error::other("injected"))),
-            None => self.log.trim(below).await,
+            Some(_) => Err(TrimError::Io(io::Error::other("injected"))),
+            None => self.log.trim(epoch, below).await,
         }
     }
 
@@ -177,8 +178,8 @@ impl Log for Stepped {
         self.log.read(from, limit).await
     }
 
-    async fn trim(&self, below: Seq) -> Result<Seq, ReadError> {
-        self.log.trim(below).await
+    async fn trim(&self, epoch: Epoch, below: Seq) -> Result<Seq, TrimError> {
+        self.log.trim(epoch, below).await
     }
 
     fn stat(&self) -> LogStat {
@@ -296,7 +297,8 @@ async fn a_read_that_meets_a_trim_goes_to_the_archive() {
 #[tokio::test]
 async fn a_record_that_neither_holds_is_corrupt_and_not_the_tail() {
     let media = Media::with(100, 80).await;
-    media.hot.log.trim(Seq(90)).await.unwrap();
+    let epoch = media.hot.log.acquire().await.unwrap().epoch;
+    media.hot.log.trim(epoch, Seq(90)).await.unwrap();
     let log = media.open(idle());
 
     let read = log.read(Seq(85), ReadLimit::default()).await;
@@ -423,7 +425,7 @@ async fn a_batch_sent_again_after_it_was_archived_is_compared_with_the_archive()
     let beyond = log.append(epoch, &sample_batch(70, 40)).await;
     assert!(matches!(beyond, Err(AppendError::Gap { .. })), "{beyond:?}");
 
-    log.trim(Seq(50)).await.unwrap();
+    log.trim(epoch, Seq(50)).await.unwrap();
     let trimmed = log.append(epoch, &sample_batch(40, 20)).await;
     assert!(matches!(trimmed, Err(AppendError::Gap { .. })), "{trimmed:?}");
     media.cold.fail(Fault::Read);
@@ -435,9 +437,10 @@ async fn a_batch_sent_again_after_it_was_archived_is_compared_with_the_archive()
 async fn retention_takes_from_the_archive_only() {
     let media = Media::with(100, 80).await;
     let log = media.open(idle());
+    let epoch = log.acquire().await.unwrap().epoch;
 
-    assert_eq!(log.trim(Seq(50)).await.unwrap(), Seq(50));
-    assert_eq!(log.trim(Seq(1000)).await.unwrap(), Seq(80));
+    assert_eq!(log.trim(epoch, Seq(50)).await.unwrap(), Seq(50));
+    assert_eq!(log.trim(epoch, Seq(1000)).await.unwrap(), Seq(80));
 
     assert_eq!((media.hot.stat().start, log.stat().start), (Seq(80), Seq(80)));
     let gone = log.read(Seq(79), ReadLimit::default()).await;
@@ -573,7 +576,8 @@ async fn follow(events: Vec<Event>) {
             Event::FailHot(fault) => media.hot.fail(fault),
             Event::Trim(below) => {
                 let (hot, below) = (media.hot.stat().start.0, part(tail, below));
-                let now = log.trim(Seq(below)).await.unwrap().0;
+                media.hot.faults.lock().unwrap().retain(|fault| *fault != Fault::Trim);
+                let now = log.trim(acquired.epoch, Seq(below)).await.unwrap().0;
                 assert!(start <= now && now <= below.max(start) && now <= hot.max(start));
                 assert_eq!(media.hot.stat().start.0, hot, "what is hot stays");
                 start = now;

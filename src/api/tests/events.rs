@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_kernel::ids::{RunSeq, Seq};
-use orchestrator_kernel::ports::log::{Log, RecordBatch};
+use orchestrator_kernel::ports::log::RecordBatch;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpSocket;
 use tokio::sync::Semaphore;
@@ -213,7 +213,7 @@ async fn under_a_driven_clock_no_publish_time_is_claimed() {
 #[tokio::test]
 async fn a_position_that_was_trimmed_is_gone_and_one_ahead_is_refused() {
     let service = with_three_runs().await;
-    service.runs.trim(Seq(5)).await.unwrap();
+    service.runs.trim(5).await;
 
     for id in ["2.1", "3", "4.2", "0"] {
         let answer = service.get(&format!("/api/v1/events?from={id}")).await;
@@ -338,7 +338,7 @@ async fn a_subscriber_overtaken_by_the_trimming_is_told() {
     service.runs.commit(&runs).await;
     service.runs.run("A", End::Truth).await;
     let mut subscriber = Subscriber::open(&service, "?from=earliest", None).await;
-    service.runs.trim(Seq(200)).await.unwrap();
+    service.runs.trim(200).await;
 
     let mut last = subscriber.frame().await.unwrap();
     while let Some(frame) = subscriber.frame().await {

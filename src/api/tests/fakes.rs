@@ -15,7 +15,7 @@ use orchestrator_kernel::ids::{CutKind, EngineMode, Epoch, IngestSeq, Origin, Ru
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::engine::{EngineAnswer, EngineIdentity};
 use orchestrator_kernel::ports::log::{
-    AcquireError, Acquired, AppendError, Log, LogStat, ReadError, ReadLimit, RecordBatch,
+    AcquireError, Acquired, AppendError, Log, LogStat, ReadError, ReadLimit, RecordBatch, TrimError,
 };
 use orchestrator_kernel::ports::log_memory::MemoryLog;
 use orchestrator_kernel::ports::source::{ItemFate, RawItem, ResumeAt, Settlement};
@@ -212,6 +212,11 @@ impl Runs {
         self.committed.send_replace(Committed { tail, batch: Arc::new(batch), epoch: self.epoch });
     }
 
+    /// Removes what is below `below`.
+    pub(super) async fn trim(&self, below: u64) {
+        self.log.trim(self.epoch, Seq(below)).await.unwrap();
+    }
+
     /// Commits a run of two records and two or three outputs.
     pub(super) async fn run(&self, symbol: &str, end: End) {
         self.commit(&[record(symbol, End::Not), record(symbol, end)]).await;
@@ -233,8 +238,8 @@ impl Log for Runs {
         self.log.read(from, limit).await
     }
 
-    async fn trim(&self, below: Seq) -> Result<Seq, ReadError> {
-        self.log.trim(below).await
+    async fn trim(&self, epoch: Epoch, below: Seq) -> Result<Seq, TrimError> {
+        self.log.trim(epoch, below).await
     }
 
     fn stat(&self) -> LogStat {

@@ -222,6 +222,22 @@ pub enum ReadError {
     Io(#[from] std::io::Error),
 }
 
+/// Why a log was not trimmed, or not as far as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum TrimError {
+    /// A later writer took over, or this one never acquired the log: what is still needed is not its to say (LOG-3).
+    #[error("the log is held by another writer (epoch {current}); this one ({mine}) must not trim it")]
+    Fenced {
+        /// The epoch of this writer.
+        mine: Epoch,
+        /// The epoch that holds the log now; 0 when nobody acquired it yet.
+        current: Epoch,
+    },
+    /// The storage failed. What was removed stays removed, always from the beginning on; trim again later.
+    #[error("cannot trim the log")]
+    Io(#[from] std::io::Error),
+}
+
 /// What a log holds, for operators and metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogStat {
@@ -263,10 +279,12 @@ pub trait Log: Send + Sync {
 
     /// Removes whole units below `below`, as far as the provider can; returns the first position still there.
     ///
+    /// Nothing at or above `below` goes. The numbering and the tail stay, also when no record is left.
+    ///
     /// # Errors
     ///
-    /// [`ReadError::Io`] when the storage failed.
-    async fn trim(&self, below: Seq) -> Result<Seq, ReadError>;
+    /// [`TrimError`]: a superseded writer removes nothing.
+    async fn trim(&self, epoch: Epoch, below: Seq) -> Result<Seq, TrimError>;
 
     /// What the log holds now.
     fn stat(&self) -> LogStat;

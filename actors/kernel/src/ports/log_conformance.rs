@@ -9,7 +9,7 @@ use std::task::Poll;
 
 use async_trait::async_trait;
 
-use super::log::{AppendError, Log, ReadError, ReadLimit, RecordBatch, read_one};
+use super::log::{AppendError, Log, ReadError, ReadLimit, RecordBatch, TrimError, read_one};
 use crate::ids::{Epoch, Seq};
 
 /// Makes the logs that the suite works on.
@@ -39,6 +39,8 @@ pub async fn run(provider: &dyn LogProvider) {
     read_past_the_tail_is_empty(provider).await;
     concurrent_read_sees_whole_durable_batches(provider).await;
     trim_removes_only_a_beginning(provider).await;
+    trim_is_for_the_present_writer_only(provider).await;
+    numbering_survives_trimming_everything(provider).await;
     stat_tells_what_is_there(provider).await;
     payloads_of_every_size_come_back(provider).await;
     reopened_log_continues(provider).await;
@@ -262,7 +264,8 @@ async fn trim_removes_only_a_beginning(provider: &dyn LogProvider) {
     for batch in 0..40 {
         append_ok(&*log, epoch, &sample_batch(1 + batch * 10, 10)).await;
     }
-    let trim = async |below: u64| log.trim(Seq(below)).await.unwrap_or_else(|error| panic!("{error:?}"));
+    let trim =
+        async |below: u64| log.trim(epoch, Seq(below)).await.unwrap_or_else(|error| panic!("{error:?}"));
 
     assert_eq!(trim(0).await, Seq(1), "nothing is below the first record");
     let start = trim(201).await;
@@ -291,6 +294,56 @@ async fn trim_removes_only_a_beginning(provider: &dyn LogProvider) {
     let tail = log.acquire().await.unwrap_or_else(|error| panic!("{error:?}")).tail;
     assert_eq!(tail, Seq(403));
     assert_eq!(log.stat().start, last, "what was trimmed stays trimmed");
+}
+
+/// A process that slept while another took over knows nothing of what that one still needs (LOG-3).
+async fn trim_is_for_the_present_writer_only(provider: &dyn LogProvider) {
+    let log = provider.fresh().await;
+    for epoch in [0, 1] {
+        let refused = log.trim(Epoch(epoch), Seq(1)).await;
+        assert!(matches!(refused, Err(TrimError::Fenced { .. })), "before anybody acquired it: {refused:?}");
+    }
+    let first = log.acquire().await.unwrap_or_else(|error| panic!("acquire: {error:?}"));
+    for batch in 0..20 {
+        append_ok(&*log, first.epoch, &sample_batch(1 + batch * 10, 10)).await;
+    }
+    let second = log.acquire().await.unwrap_or_else(|error| panic!("acquire again: {error:?}"));
+    let before = log.stat();
+
+    for below in [0, 101, 9999] {
+        let refused = log.trim(first.epoch, Seq(below)).await;
+        let is_fenced = matches!(&refused, Err(TrimError::Fenced { mine, current })
+            if *mine == first.epoch && *current == second.epoch);
+        assert!(is_fenced, "{refused:?}");
+    }
+
+    assert_eq!(log.stat(), before);
+    check_content(&*log, 200).await;
+    let start = log.trim(second.epoch, Seq(101)).await.unwrap_or_else(|error| panic!("{error:?}"));
+    assert!(start <= Seq(101), "nothing from 101 on went");
+}
+
+async fn numbering_survives_trimming_everything(provider: &dyn LogProvider) {
+    let (log, epoch) = acquired(provider).await;
+    for batch in 0..40 {
+        append_ok(&*log, epoch, &sample_batch(1 + batch * 10, 10)).await;
+    }
+
+    let start = log.trim(epoch, Seq(401)).await.unwrap_or_else(|error| panic!("{error:?}"));
+
+    assert!(start <= Seq(401), "one after the tail at most");
+    assert_eq!((log.stat().start, log.stat().tail), (start, Seq(400)));
+    let log = provider.reopen(log).await;
+    let again = log.acquire().await.unwrap_or_else(|error| panic!("{error:?}"));
+    assert_eq!((log.stat().start, again.tail), (start, Seq(400)));
+    let mut other = RecordBatch::starting_at(Seq(1));
+    other.push(b"somebody else's");
+    let reused = log.append(again.epoch, &other).await;
+    let is_refused = matches!(reused, Err(AppendError::Gap { .. } | AppendError::Conflict { .. }));
+    assert!(is_refused, "no number is given twice: {reused:?}");
+    append_ok(&*log, again.epoch, &sample_batch(401, 10)).await;
+    let expected: Vec<_> = (start.0..=410).map(sample_payload).collect();
+    assert_eq!(read_to_tail(&*log, start, ReadLimit::default()).await, expected);
 }
 
 async fn stat_tells_what_is_there(provider: &dyn LogProvider) {

@@ -4,7 +4,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::log::{AcquireError, Acquired, AppendError, Log, LogStat, ReadError, ReadLimit, RecordBatch};
+use super::log::{
+    AcquireError, Acquired, AppendError, Log, LogStat, ReadError, ReadLimit, RecordBatch, TrimError,
+};
 use crate::ids::{Epoch, Seq};
 
 /// A log in memory. Its content lives as long as the value, so a test "restarts" by acquiring it again.
@@ -104,8 +106,11 @@ impl Log for MemoryLog {
         Ok(batch)
     }
 
-    async fn trim(&self, below: Seq) -> Result<Seq, ReadError> {
+    async fn trim(&self, epoch: Epoch, below: Seq) -> Result<Seq, TrimError> {
         let mut inner = self.inner();
+        if epoch != inner.epoch || epoch == Epoch(0) {
+            return Err(TrimError::Fenced { mine: epoch, current: inner.epoch });
+        }
         let keep_from = below.0.min(inner.tail().0 + 1).max(inner.trimmed + 1);
         let count = usize::try_from(keep_from - inner.trimmed - 1).unwrap_or(usize::MAX);
         let freed: usize = inner.records.drain(..count).map(|record| record.len()).sum();

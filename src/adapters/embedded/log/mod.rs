@@ -34,7 +34,7 @@ use std::thread::JoinHandle;
 use async_trait::async_trait;
 use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::ports::log::{
-    AcquireError, Acquired, AppendError, Log, LogStat, ReadError, ReadLimit, RecordBatch,
+    AcquireError, Acquired, AppendError, Log, LogStat, ReadError, ReadLimit, RecordBatch, TrimError,
 };
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
@@ -190,9 +190,9 @@ impl Log for EmbeddedLog {
         off_runtime(move || store.read(from, limit)).await?
     }
 
-    async fn trim(&self, below: Seq) -> Result<Seq, ReadError> {
+    async fn trim(&self, epoch: Epoch, below: Seq) -> Result<Seq, TrimError> {
         let store = Arc::clone(&self.store);
-        off_runtime(move || store.trim(below)).await?
+        off_runtime(move || store.trim(epoch, below)).await?
     }
 
     fn stat(&self) -> LogStat {

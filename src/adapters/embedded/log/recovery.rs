@@ -109,7 +109,7 @@ impl Recovery<'_> {
             .and_then(|spare| spare.into_segment(self.fs, self.dir, &header, size))
             .map_err(|error| self.io(error))?;
         let active = Active { first: Seq(1), file, end: HEADER_BYTES, size, index: Default::default() };
-        let catalogue = Catalogue { sealed: VecDeque::new(), active, tail: Seq(0) };
+        let catalogue = Catalogue { sealed: VecDeque::new(), active, tail: Seq(0), writer: Epoch(0) };
         Ok(Recovered { catalogue, meta, torn_bytes: 0 })
     }
 
@@ -213,7 +213,7 @@ impl Recovery<'_> {
         let size = self.restore_room(&*last.file, &scan).map_err(|error| self.io(error))?;
         meta.epoch = meta.epoch.max(scan.epoch);
         let active = Active { first: last.first, file: last.file, end: scan.end, size, index: scan.index };
-        let catalogue = Catalogue { sealed, active, tail: scan.last };
+        let catalogue = Catalogue { sealed, active, tail: scan.last, writer: Epoch(0) };
         Ok(Recovered { catalogue, meta, torn_bytes: scan.torn_bytes })
     }
 

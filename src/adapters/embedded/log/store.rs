@@ -5,8 +5,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use orchestrator_kernel::ids::Seq;
-use orchestrator_kernel::ports::log::{LogStat, ReadError, ReadLimit, RecordBatch};
+use orchestrator_kernel::ids::{Epoch, Seq};
+use orchestrator_kernel::ports::log::{LogStat, ReadError, ReadLimit, RecordBatch, TrimError};
 
 use super::super::fs::{Fs, FsFile};
 use super::scan::{Extent, Index, index_segment};
@@ -43,6 +43,8 @@ pub(super) struct Catalogue {
     pub(super) active: Active,
     /// The last durable record.
     pub(super) tail: Seq,
+    /// Who may trim: the last writer that acquired the log in this process.
+    pub(super) writer: Epoch,
 }
 
 impl Catalogue {
@@ -218,13 +220,18 @@ impl Store {
         self.keep_open(sealed, old.file, old.index);
     }
 
-    /// Removes the sealed segments whose records are all below `below`, oldest first.
+    /// Removes the sealed segments whose records are all below `below`, oldest first, as long as `epoch` is the writer.
     ///
     /// Each removal is durable before the next: a crash leaves no hole.
-    pub(super) fn trim(&self, below: Seq) -> Result<Seq, ReadError> {
+    pub(super) fn trim(&self, epoch: Epoch, below: Seq) -> Result<Seq, TrimError> {
         let _one_at_a_time = self.trimming.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let mut catalogue = self.catalogue_mut();
+            // Under the same lock as the removal from the catalogue: a later writer sees all of it or nothing.
+            let current = catalogue.writer;
+            if epoch != current || current == Epoch(0) {
+                return Err(TrimError::Fenced { mine: epoch, current });
+            }
             let next_first = catalogue.sealed.get(1).map_or(catalogue.active.first, |next| next.first);
             let Some(oldest) = catalogue.sealed.front().copied().filter(|_| next_first <= below) else {
                 return Ok(catalogue.start());

@@ -339,7 +339,7 @@ async fn capacity_bounds_the_files() {
         assert!(files_bytes() as u64 <= capacity);
     }
     assert!(log.stat().bytes > 3 * SEGMENT_BYTES_MIN, "the room is used");
-    let start = log.trim(Seq(next)).await.unwrap();
+    let start = log.trim(epoch, Seq(next)).await.unwrap();
 
     assert!(start > Seq(1));
     append(&log, epoch, next, 10).await;

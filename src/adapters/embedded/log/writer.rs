@@ -133,6 +133,7 @@ impl Writer {
             return Err(failed(failure.to_error()));
         }
         self.epoch = self.meta.next_epoch().map_err(failed)?;
+        self.store.catalogue_mut().writer = self.epoch;
         Ok(Acquired { epoch: self.epoch, tail: self.tail })
     }
 
