@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::future::BoxFuture;
 use orchestrator_kernel::ports::observer::{Observation, Observer};
 use orchestrator_kernel::restart::{Exit, RestartBudget, RestartPolicy, Verdict};
-use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, Signal, SupervisionEvent};
 use tokio::time::Instant;
 
 use crate::fatal::{Chain, Fatal, FatalKind, Hopeless};
@@ -168,7 +168,9 @@ impl Actor for Supervisor {
         state: &mut SupervisorState,
     ) -> Result<(), ActorProcessingErr> {
         let (cell, ended) = match event {
-            SupervisionEvent::ActorTerminated(cell, _, reason) => (cell, Ok(reason.unwrap_or_default())),
+            SupervisionEvent::ActorTerminated(cell, _, reason) => {
+                (cell, ended_by(reason.unwrap_or_default()))
+            }
             SupervisionEvent::ActorFailed(cell, error) => (cell, Err(error)),
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => return Ok(()),
         };
@@ -277,6 +279,12 @@ impl SupervisorState {
         }
         Ok(())
     }
+}
+
+/// An end by itself, unless the actor was killed: the framework reports both alike, and a killed one is not done.
+fn ended_by(reason: String) -> Ended {
+    let is_killed = reason == Signal::Kill.to_string();
+    if is_killed { Err(reason.into()) } else { Ok(reason) }
 }
 
 /// The failure of this kind in the error's chain of causes: what fails at its start comes wrapped.

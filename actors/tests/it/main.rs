@@ -7,6 +7,7 @@ mod backpressure;
 mod crash;
 mod happy;
 mod kill_switch;
+mod kills;
 mod rules;
 mod shutdown;
 mod supervision;
