@@ -128,8 +128,16 @@ pub fn read_answer(
     id: u64,
     mode: EngineMode,
 ) -> Result<Result<EngineAnswer, EngineError>, OutOfStep> {
+    let not_an_answer = |detail: String| OutOfStep::NotAnAnswer { detail };
+    // Text first: in members that it does not know, serde_json looks at no character.
+    let text = std::str::from_utf8(line)
+        .map_err(|error| not_an_answer(format!("not UTF-8 at byte {}", error.valid_up_to())))?;
     let answer: Answer<'_> =
-        serde_json::from_slice(line).map_err(|error| OutOfStep::NotAnAnswer { detail: error.to_string() })?;
+        serde_json::from_str(text).map_err(|error| not_an_answer(json::mistake(&error)))?;
+    // Of an array serde would take the members by their order.
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(not_an_answer("not an object".to_owned()));
+    }
     if answer.id != id {
         return Err(OutOfStep::WrongId { expected: id, found: answer.id });
     }
@@ -263,6 +271,13 @@ mod tests {
         {
             let result = read_answer(line.as_bytes(), 7, EngineMode::Truth);
             assert!(matches!(result, Err(OutOfStep::NotAnAnswer { .. })), "{line}");
+        }
+        for line in [
+            &b"[7,true,{},null,null,null,null]"[..],
+            b"{\"id\":7,\"ok\":true,\"regime_output\":{},\"x\":\"\xff\"}",
+        ] {
+            let result = read_answer(line, 7, EngineMode::Truth);
+            assert!(matches!(result, Err(OutOfStep::NotAnAnswer { .. })), "{result:?}");
         }
         let other = read_answer(br#"{"id":6,"ok":true,"regime_output":{}}"#, 7, EngineMode::Truth);
         assert!(matches!(other, Err(OutOfStep::WrongId { expected: 7, found: 6 })));

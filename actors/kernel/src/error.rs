@@ -123,9 +123,14 @@ pub const ERROR_DETAIL_BYTES_MAX: usize = 500;
 /// Shortens `detail` to one printable line of at most [`ERROR_DETAIL_BYTES_MAX`] bytes.
 #[must_use]
 pub fn bounded_detail(detail: &str) -> String {
+    bounded_detail_of(detail, ERROR_DETAIL_BYTES_MAX)
+}
+
+/// As [`bounded_detail`], of at most `bytes_max` bytes; at least 3.
+pub(crate) fn bounded_detail_of(detail: &str, bytes_max: usize) -> String {
     let mut line: String = detail.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if line.len() > ERROR_DETAIL_BYTES_MAX {
-        let cut = (0..=ERROR_DETAIL_BYTES_MAX - 3).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0);
+    if line.len() > bytes_max {
+        let cut = (0..=bytes_max.saturating_sub(3)).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0);
         line.truncate(cut);
         line.push('…');
     }

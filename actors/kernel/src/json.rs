@@ -5,6 +5,8 @@ use std::ops::Range;
 
 use serde_json::value::RawValue;
 
+use crate::error::bounded_detail_of;
+
 /// Deepest nesting of arrays and objects that has a canonical form.
 pub const DEPTH_MAX: usize = 64;
 
@@ -42,13 +44,34 @@ pub fn canonical(text: &str) -> Result<String, JsonError> {
     let checked: &RawValue = serde_json::from_str(text).map_err(|error| malformed(&error))?;
     let out = String::with_capacity(text.len());
     let mut writer = Writer { text: checked.get(), at: 0, depth: 0, out, members: Vec::new() };
-    writer.value()?;
+    writer.value().map_err(|error| match error {
+        // The checked text begins behind the white space.
+        JsonError::TooDeep { at } => {
+            JsonError::TooDeep { at: at + text.len() - text.trim_ascii_start().len() }
+        }
+        JsonError::Malformed { .. } => error,
+    })?;
     Ok(writer.out)
 }
 
 fn malformed(error: &serde_json::Error) -> JsonError {
-    JsonError::Malformed { detail: error.to_string() }
+    JsonError::Malformed { detail: mistake(error) }
 }
+
+/// What serde_json says of a text, as one bounded line that ends with the place: it quotes what it did not expect, and
+/// that is as long as whoever wrote the text likes.
+#[must_use]
+pub fn mistake(error: &serde_json::Error) -> String {
+    let said = error.to_string();
+    let place = format!(" at line {} column {}", error.line(), error.column());
+    match said.strip_suffix(&place) {
+        Some(what) => bounded_detail_of(what, MISTAKE_BYTES_MAX) + &place,
+        None => bounded_detail_of(&said, MISTAKE_BYTES_MAX),
+    }
+}
+
+/// Bytes of a mistake without its place.
+const MISTAKE_BYTES_MAX: usize = 200;
 
 /// One member as it stands in the output: its key, and the bytes from the key's quote to the end of the value.
 struct Member<'a> {
@@ -275,6 +298,8 @@ mod tests {
         assert_eq!(canonical(&nested(DEPTH_MAX)), Ok(nested(DEPTH_MAX)));
         assert_eq!(canonical(&nested(DEPTH_MAX + 1)), Err(JsonError::TooDeep { at: DEPTH_MAX }));
         assert_eq!(canonical(&nested(1_000_000)), Err(JsonError::TooDeep { at: DEPTH_MAX }));
+        let behind_space = format!(" \n{}", nested(DEPTH_MAX + 1));
+        assert_eq!(canonical(&behind_space), Err(JsonError::TooDeep { at: DEPTH_MAX + 2 }));
     }
 
     fn any_json() -> impl Strategy<Value = Value> {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::ids::{EventType, SourceId, Symbol, TsMs};
+use crate::json;
 
 /// The `event_type` that carries an engine snapshot.
 pub const SNAPSHOT_INPUTS: &str = "SnapshotInputs";
@@ -144,7 +145,11 @@ pub fn decode(bytes: Bytes, names: &mut Names) -> Result<Receipt, NotAReceipt> {
     let text =
         std::str::from_utf8(&bytes).map_err(|error| NotAReceipt::NotUtf8 { at: error.valid_up_to() })?;
     let envelope: Envelope<'_> = serde_json::from_str(text)
-        .map_err(|error| NotAReceipt::NotAnEnvelope { detail: error.to_string() })?;
+        .map_err(|error| NotAReceipt::NotAnEnvelope { detail: json::mistake(&error) })?;
+    // Of an array serde would take the fields by their order.
+    if !text.trim_ascii_start().starts_with('{') {
+        return Err(NotAReceipt::NotAnEnvelope { detail: "not an object at line 1 column 1".to_owned() });
+    }
     if envelope.schema != "raw_market_event" || envelope.schema_version != "1" {
         return Err(NotAReceipt::OtherSchema {
             schema: shortened(&envelope.schema),
@@ -246,6 +251,7 @@ mod tests {
             ("", "not_an_envelope"),
             ("null", "not_an_envelope"),
             ("{\"a\":1", "not_an_envelope"),
+            (r#"["raw_market_event","1","T","s","A",null,5,"",{}]"#, "not_an_envelope"),
             (deep.as_str(), "not_an_envelope"),
             (&TRADE.replace("\"exchange_ts_ms\":null,", ""), "not_an_envelope"),
             (&TRADE.replace("\"recv_ts_ms\":5", "\"recv_ts_ms\":99999999999999999999"), "not_an_envelope"),
@@ -262,6 +268,17 @@ mod tests {
             decode(Bytes::from_static(b"\xff"), &mut Names::default()).unwrap_err().reason(),
             "not_utf8"
         );
+    }
+
+    #[test]
+    fn a_refusal_quotes_a_bounded_part_and_ends_with_its_place() {
+        let long = TRADE.replace(":5,", &format!(":\"{}\",", "x".repeat(72_000)));
+
+        let detail = check_decode(&long).unwrap_err().to_string();
+
+        assert!(detail.len() < 300, "{} bytes", detail.len());
+        assert!(detail.starts_with("invalid type: string \"xxx"), "{detail}");
+        assert!(detail.ends_with("xxx… at line 1 column 72147"), "{detail}");
     }
 
     #[test]

@@ -120,8 +120,9 @@ impl Record {
     /// The record in `stored`, if it is one.
     pub(super) fn of(stored: &Stored) -> Option<Self> {
         match stored {
+            // Text first: in members that it does not know, serde_json looks at no character.
             Stored::Value(value) if value.trim_ascii_start().starts_with(b"{") => {
-                serde_json::from_slice(value).ok()
+                std::str::from_utf8(value).ok().and_then(|text| serde_json::from_str(text).ok())
             }
             Stored::Value(_) | Stored::Missing | Stored::TooLong | Stored::NotText => None,
         }

@@ -82,6 +82,8 @@ fn a_value_that_says_both_means_nothing() {
     }
     let deep = format!("{{\"state\":\"ACTIVE\",\"engagement_details\":{}}}", "[".repeat(20_000));
     assert_eq!(word(&text(&deep)), "unknown");
+    let no_text = Stored::Value(Bytes::from_static(b"{\"state\":\"ACTIVE\",\"x\":\"\xff\"}"));
+    assert_eq!(word(&no_text), "unknown");
 }
 
 #[test]
