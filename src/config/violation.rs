@@ -19,7 +19,13 @@ pub struct Violation {
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.path, self.what)?;
+        // A key of the file is text of others: no control character of it reaches a terminal.
+        for c in self.path.chars().chain(": ".chars()).chain(self.what.chars()) {
+            match c.is_control() {
+                true => write!(f, "{}", c.escape_default())?,
+                false => write!(f, "{c}")?,
+            }
+        }
         if !self.allowed.is_empty() {
             write!(f, " (allowed: {})", self.allowed)?;
         }

@@ -21,7 +21,8 @@ pub(super) struct LogId(pub(super) u64);
 
 impl LogId {
     pub(super) fn from_hex(text: &str) -> Option<Self> {
-        (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok().map(Self)).flatten()
+        let is_hex = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_hex.then(|| u64::from_str_radix(text, 16).ok().map(Self)).flatten()
     }
 }
 
@@ -106,7 +107,7 @@ mod tests {
     fn log_id_is_sixteen_hex_digits() {
         assert_eq!(LogId::from_hex(&LOG.to_string()), Some(LOG));
         assert_eq!(LogId::from_hex(&LogId(1).to_string()), Some(LogId(1)));
-        for text in ["", "1", "000000000000000g", "00000000000000001"] {
+        for text in ["", "1", "000000000000000g", "+000000000000001", "00000000000000001"] {
             assert_eq!(LogId::from_hex(text), None, "{text}");
         }
     }

@@ -76,6 +76,10 @@ impl Header {
         if version != VERSION {
             return Ok(Err(HeaderError::UnknownVersion(version)));
         }
+        // Records count from 1.
+        if u64_at(&bytes, 24) == 0 {
+            return Ok(Err(HeaderError::Damaged));
+        }
         Ok(Ok(Self {
             log_id: u64_at(&bytes, 16),
             first: Seq(u64_at(&bytes, 24)),
