@@ -5,6 +5,7 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod manifest;
+pub mod replay;
 pub mod service;
 pub mod telemetry;
 pub mod tls;

@@ -226,10 +226,7 @@ impl RunnerState {
             Some(event) => event,
             None => self.read_event(seq).await?,
         };
-        Ok(normalized(&event).map(str::to_owned).ok_or_else(|| EngineError {
-            kind: ErrorKind::SnapshotBuildFailure,
-            detail: format!("receipt {seq} has no usable normalized object"),
-        }))
+        Ok(normalized(&event).map(str::to_owned).ok_or_else(|| run::unusable_snapshot(seq)))
     }
 
     async fn read_event(&self, seq: IngestSeq) -> Result<Bytes, ActorProcessingErr> {

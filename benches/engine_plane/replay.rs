@@ -1,18 +1,18 @@
-//! Replay of a log with the demo engine: receipts a second from the embedded logs to the same run records, against a
-//! bare scan that reads and verifies the same bytes and looks at nothing.
+//! Replay of a log with the demo engine by the driver of `orchestrator verify`: receipts a second to the same run records,
+//! every fact audited, against a bare scan that reads and verifies the same bytes and looks at nothing.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use orchestrator::adapters::demo::engine::{DemoEngine, HysteresisConfig};
 use orchestrator::config::ClockMode;
+use orchestrator::replay::{Answers, Driver, Pages, Plan, Replayed, Sink};
 use orchestrator_kernel::cadence::Cadence;
-use orchestrator_kernel::contracts::engine_run::RunRecord;
-use orchestrator_kernel::contracts::receipt::ReceiptRecord;
-use orchestrator_kernel::ids::{IngestSeq, Seq};
-use orchestrator_kernel::ports::engine::Engine as _;
-use orchestrator_kernel::ports::log::{Log, ReadLimit, RecordBatch};
-use orchestrator_kernel::replay::{Replay, Step};
+use orchestrator_kernel::divergence::Divergence;
+use orchestrator_kernel::ids::{IngestSeq, RunSeq, Seq};
+use orchestrator_kernel::ports::log::Log;
 
 use super::bed::{Bed, config};
 use super::feed::{Feed, snapshot, symbol, trade};
@@ -25,6 +25,8 @@ const EACH: u64 = 100;
 const INTERVAL_MS: i64 = 1000;
 /// Receipts that the source hands over together.
 const PART: u64 = 1000;
+/// Engine calls beside each other.
+const CALLS_MAX: usize = 16;
 
 pub(super) fn measure(options: Options) -> Outcome<Vec<Row>> {
     let ticks = options.size(200, 10);
@@ -39,7 +41,7 @@ pub(super) fn measure(options: Options) -> Outcome<Vec<Row>> {
     let (mut replayed, mut scanned) = (Vec::new(), Vec::new());
     for _ in 0..options.size(7, 2) {
         replayed.push(runtime.block_on(replay(&bed, ticks))?);
-        scanned.push(runtime.block_on(scan(bed.receipts.as_ref()))?);
+        scanned.push(runtime.block_on(scan(&bed.receipts))?);
     }
     runtime.block_on(bed.stop())?;
     Ok(vec![Row {
@@ -80,76 +82,51 @@ async fn record(rig: &Rig, dir: &Path, ticks: u64) -> Outcome<Bed> {
 
 /// Receipts a second; fails unless every run comes out as it was recorded.
 async fn replay(bed: &Bed, ticks: u64) -> Outcome<f64> {
-    let engine = DemoEngine::new(HysteresisConfig::default());
-    let mut kernel = Replay::default();
-    let mut receipts = Reader::new(bed.receipts.as_ref());
-    let mut runs = Reader::new(bed.runs.as_ref());
-    let mut equal = 0;
+    let engine = Arc::new(DemoEngine::new(HysteresisConfig::default()));
     let begin = Instant::now();
-    while let Some(batch) = runs.next().await? {
-        for (_, payload) in batch.iter() {
-            let recorded = RunRecord::decode(payload)?;
-            if recorded.is_terminal() {
-                receipts.show(&mut kernel, recorded.facts.cut.end).await?;
-            }
-            let again = match kernel.run(&recorded)? {
-                Step::Nothing => continue,
-                Step::Settled(again) => *again,
-                Step::Call(call) => kernel.finish(&recorded, engine.call(&call).await)?,
-            };
-            ensure(again == recorded, || format!("run {} differs", recorded.facts.run_id))?;
-            equal += 1;
-        }
-    }
+    let (receipts, runs) = (Arc::clone(&bed.receipts), Arc::clone(&bed.runs));
+    let plan = Plan { calls_max: CALLS_MAX, ..Plan::default() };
+    let driver = Driver::new(receipts, runs, Answers::Engine(engine), plan).await?;
+    let mut compare = Compare::default();
+    let done = driver.run(&mut compare).await?;
     let took = begin.elapsed();
+    ensure(compare.found.is_empty(), || format!("{:?}", compare.found))?;
+    let equal = compare.equal;
     ensure(equal == SYMBOLS * ticks, || format!("{equal} of {} runs were replayed", SYMBOLS * ticks))?;
-    Ok(per_second(kernel.seen().0, took))
+    Ok(per_second(done.receipts.0, took))
+}
+
+/// Counts equal runs.
+#[derive(Default)]
+struct Compare {
+    equal: u64,
+    found: Vec<Divergence>,
+}
+
+#[async_trait]
+impl Sink for Compare {
+    async fn run(&mut self, run: Replayed) -> bool {
+        self.equal += u64::from(run.replayed == run.recorded && run.engine.is_some());
+        self.found.extend(run.found);
+        true
+    }
+
+    fn found(&mut self, found: Vec<Divergence>) {
+        self.found.extend(found);
+    }
+
+    fn progress(&mut self, _: IngestSeq, _: RunSeq) {}
 }
 
 /// Receipts a second that are read and verified.
-async fn scan(log: &dyn Log) -> Outcome<f64> {
-    let mut reader = Reader::new(log);
+async fn scan(log: &Arc<dyn Log>) -> Outcome<f64> {
+    let mut pages = Pages::of(Arc::clone(log), Seq(1), None);
     let mut count = 0;
     let begin = Instant::now();
-    while let Some(batch) = reader.next().await? {
-        count += batch.len() as u64;
+    while let Some(page) = pages.next().await? {
+        count += page.len() as u64;
     }
     let took = begin.elapsed();
     ensure(count == log.stat().tail.0, || format!("{count} of {} records were read", log.stat().tail))?;
     Ok(per_second(count, took))
-}
-
-/// Reads a log from its start.
-struct Reader<'a> {
-    log: &'a dyn Log,
-    next: Seq,
-    batch: RecordBatch,
-    /// How many of `batch` were shown.
-    shown: usize,
-}
-
-impl<'a> Reader<'a> {
-    fn new(log: &'a dyn Log) -> Self {
-        Self { log, next: Seq(1), batch: RecordBatch::default(), shown: 0 }
-    }
-
-    async fn next(&mut self) -> Outcome<Option<RecordBatch>> {
-        let batch = self.log.read(self.next, ReadLimit::default()).await?;
-        self.next = batch.last().next();
-        Ok(Some(batch).filter(|batch| !batch.is_empty()))
-    }
-
-    /// Shows receipts up to `end`.
-    async fn show(&mut self, kernel: &mut Replay, end: IngestSeq) -> Outcome<()> {
-        while kernel.seen() < end {
-            if self.batch.len() <= self.shown {
-                self.batch = self.next().await?.ok_or("the receipt log ends before a cut")?;
-                self.shown = 0;
-            }
-            let payload = self.batch.get(self.shown).unwrap_or_default();
-            kernel.receipt(&ReceiptRecord::decode(payload)?);
-            self.shown += 1;
-        }
-        Ok(())
-    }
 }

@@ -18,6 +18,8 @@ pub mod run;
 
 pub mod engine_wire;
 
+pub mod audit;
+pub mod divergence;
 pub mod replay;
 
 pub mod kill_switch;

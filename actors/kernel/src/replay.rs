@@ -1,45 +1,63 @@
 //! Replay: the outputs again, from the two logs alone.
 //!
-//! The schedule comes from the run log, never from a clock; cuts are derived again from the receipt log and compared
-//! with the recorded ones. What is published is compared byte for byte by the caller (REP-1).
+//! The schedule comes from the run log, never from a clock. Cuts are derived again from the receipt log: their starts
+//! and slices, and their ends from the planned times alone (CUT-2). What the run log says beyond that is checked by
+//! [`audit`](crate::audit), which owns a replay.
+//!
+//! ```text
+//! run log ──▶ Outline: planned times, each symbol's last cut end      (a first pass, small)
+//! receipt log ──▶ Replay ──▶ ends by planned time, receipts per symbol since its last cut
+//! run log ──▶ Replay ──▶ Derived: what the record must say, and the engine's inputs
+//! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use crate::contracts::engine_run::{RunFacts, RunRecord, RunStatus};
+use crate::contracts::engine_run::{RunFacts, RunRecord};
 use crate::contracts::raw_market_event::normalized;
 use crate::contracts::receipt::ReceiptRecord;
 use crate::cut::Slice;
-use crate::error::ErrorKind;
-use crate::ids::{EngineMode, EventType, IngestSeq, Symbol, TsMs};
-use crate::ports::engine::{EngineAnswer, EngineCall, EngineError};
-use crate::run::{Attempts, missing_snapshot};
+use crate::divergence::{Check, Divergence, Place};
+use crate::ids::{EventType, IngestSeq, RunSeq, Symbol, TsMs};
+use crate::ports::engine::EngineError;
+use crate::run::{missing_snapshot, unusable_snapshot};
 use crate::run_id::RunId;
 
-/// Where the logs contradict each other, or the engine contradicts the run log.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("run {run_id} of {symbol}: {field} was recorded as {recorded}, replay gives {replayed}")]
-pub struct Divergence {
-    /// The run.
-    pub run_id: RunId,
-    /// Its symbol.
-    pub symbol: Symbol,
-    /// What differs.
-    pub field: &'static str,
-    /// As recorded.
-    pub recorded: String,
-    /// As replayed.
-    pub replayed: String,
+/// Distinct event types whose names are shared in memory; further ones are kept once each.
+const SHARED_TYPES_MAX: usize = 1024;
+
+/// What has to be known of the run log before the receipts are read: where its cuts are planned to end.
+///
+/// Runs of a symbol that lags stand behind later runs of others, so the receipts alone cannot tell what to remember.
+/// Takes memory for each tick and each symbol, not for each run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outline {
+    planned: BTreeSet<TsMs>,
+    last_ends: BTreeMap<Symbol, IngestSeq>,
 }
 
-/// What a recorded run needs to be replayed.
+impl Outline {
+    /// Takes the next record of the run log.
+    pub fn note(&mut self, record: &RunRecord) {
+        let facts = &record.facts;
+        self.planned.insert(facts.planned_ts_ms);
+        match self.last_ends.get_mut(&facts.symbol) {
+            Some(last) => *last = (*last).max(facts.cut.end),
+            None => drop(self.last_ends.insert(facts.symbol.clone(), facts.cut.end)),
+        }
+    }
+
+    /// The last receipt that any run needs; 0 when there is no run.
+    #[must_use]
+    pub fn last_end(&self) -> IngestSeq {
+        self.last_ends.values().copied().max().unwrap_or_default()
+    }
+}
+
+/// What the receipts say about a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Not a terminal record: nothing to do.
-    Nothing,
-    /// The run's result follows from the logs without the engine.
-    Settled(Box<RunRecord>),
-    /// The engine is to be called, its answer given to [`Replay::finish`].
-    Call(EngineCall),
+pub struct Derived {
+    /// The `normalized` object of the selected snapshot, byte for byte; or why the engine cannot be called.
+    pub inputs: Result<String, EngineError>,
 }
 
 /// A receipt that no replayed cut has taken yet.
@@ -47,169 +65,161 @@ pub enum Step {
 struct Pending {
     seq: IngestSeq,
     event_type: EventType,
-    snapshot: Option<(TsMs, Vec<u8>)>,
+    snapshot: Option<Box<(TsMs, Vec<u8>)>>,
 }
 
 #[derive(Debug, Default)]
-struct SymbolReplay {
+struct Lane {
+    /// Its last run in the log ends here: later receipts are not kept.
+    last_end: IngestSeq,
     pending: VecDeque<Pending>,
     next_start: Option<IngestSeq>,
     floor: Option<TsMs>,
-    state: Option<String>,
 }
 
-/// A replay in progress. Show it receipts up to a run's cut end, then the run.
+/// A replay of the cuts. Show it receipts as long as it [`wants`](Self::wants_receipts_for) them, then the run.
 #[derive(Debug, Default)]
 pub struct Replay {
-    symbols: BTreeMap<Symbol, SymbolReplay>,
+    lanes: BTreeMap<Symbol, Lane>,
+    /// Planned times whose cut end is not known yet, the next one first.
+    planned: VecDeque<TsMs>,
+    ends: BTreeMap<TsMs, IngestSeq>,
+    types: BTreeSet<EventType>,
     seen: IngestSeq,
+    ended: bool,
 }
 
 impl Replay {
-    /// The last receipt shown; a run needs all up to its `cut.end`.
+    /// A replay of a run log with this outline, of receipts that begin after `base` (0: the beginning).
+    #[must_use]
+    pub fn new(outline: Outline, base: IngestSeq) -> Self {
+        let lanes = outline.last_ends.into_iter();
+        Self {
+            lanes: lanes.map(|(symbol, last_end)| (symbol, Lane { last_end, ..Lane::default() })).collect(),
+            planned: outline.planned.into_iter().collect(),
+            seen: base,
+            ..Self::default()
+        }
+    }
+
+    /// Continues `symbol` after a cut that ended before the logs begin.
+    pub fn continue_at(&mut self, symbol: &Symbol, next_start: Option<IngestSeq>, floor: Option<TsMs>) {
+        let lane = self.lanes.entry(symbol.clone()).or_default();
+        lane.next_start = next_start;
+        lane.floor = floor;
+    }
+
+    /// The last receipt shown.
     #[must_use]
     pub const fn seen(&self) -> IngestSeq {
         self.seen
     }
 
+    /// Whether the run cannot be derived before more receipts are shown: those up to its cut end, and one after its
+    /// planned time, which proves the end.
+    #[must_use]
+    pub fn wants_receipts_for(&self, facts: &RunFacts) -> bool {
+        !self.ended && (self.seen < facts.cut.end || !self.ends.contains_key(&facts.planned_ts_ms))
+    }
+
     /// Takes the next receipt of the log.
     pub fn receipt(&mut self, record: &ReceiptRecord<'_>) {
+        while let Some(planned) = self.planned.pop_front_if(|planned| *planned < record.ingest_ts_ms) {
+            self.ends.insert(planned, self.seen);
+        }
         self.seen = record.ingest_seq;
-        let symbol = match self.symbols.get_mut(record.symbol) {
-            Some(symbol) => symbol,
-            None => self.symbols.entry(Symbol::from(record.symbol)).or_default(),
+        let Some(lane) = self.lanes.get_mut(record.symbol) else { return };
+        if lane.last_end < record.ingest_seq {
+            return;
+        }
+        let event_type = match lane.pending.back() {
+            Some(last) if last.event_type.as_str() == record.event_type => last.event_type.clone(),
+            Some(_) | None => shared(&mut self.types, record.event_type),
         };
-        symbol.pending.push_back(Pending {
+        lane.pending.push_back(Pending {
             seq: record.ingest_seq,
-            event_type: EventType::from(record.event_type),
-            snapshot: record.snapshot_ts_ms.map(|ts| (ts, record.event.to_vec())),
+            event_type,
+            snapshot: record.snapshot_ts_ms.map(|ts| Box::new((ts, record.event.to_vec()))),
         });
     }
 
-    /// Takes the next record of the run log, once every receipt up to its cut end was shown.
-    ///
-    /// # Errors
-    ///
-    /// [`Divergence`]: the recorded id, cut, counts or snapshot are not what the receipts give.
-    pub fn run(&mut self, record: &RunRecord) -> Result<Step, Divergence> {
-        if !record.is_terminal() {
-            return Ok(Step::Nothing);
-        }
-        let facts = &record.facts;
-        let symbol = self.symbols.entry(facts.symbol.clone()).or_default();
-        let (slice, inputs) = symbol.take(facts);
-        check(facts, &slice)?;
-        let call = inputs.map(|inputs| EngineCall {
-            symbol: facts.symbol.clone(),
-            engine_timestamp_ms: facts.engine_timestamp_ms,
-            mode: facts.engine_mode,
-            inputs,
-            state: symbol.state.clone().filter(|_| facts.engine_mode == EngineMode::Hysteresis),
-        });
-        Ok(match (call, &record.status) {
-            (None, RunStatus::Failed { completed_ts_ms, .. }) => {
-                let attempts = Attempts::new(facts.clone(), 0);
-                Step::Settled(Box::new(attempts.failed(&missing_snapshot(facts), *completed_ts_ms)))
-            }
-            // How an engine fails (a deadline, a dead process) is not in the logs: the record is the authority.
-            (Some(_), RunStatus::Failed { .. }) => Step::Settled(Box::new(record.clone())),
-            (Some(call), RunStatus::Completed { .. }) => Step::Call(call),
-            (None, RunStatus::Completed { .. }) => {
-                return Err(diverged(facts, "status", "completed", ErrorKind::MissingSnapshotInputs));
-            }
-            (_, RunStatus::Started { .. }) => Step::Nothing,
-        })
+    /// Tells that the log holds no further receipt: what was shown last ends every cut planned later.
+    pub fn receipts_ended(&mut self) {
+        self.ended = true;
+        let ends = self.planned.drain(..).map(|planned| (planned, self.seen));
+        self.ends.extend(ends);
     }
 
-    /// The record that the engine's answer makes of a completed run.
-    ///
-    /// # Errors
-    ///
-    /// [`Divergence`]: the engine fails where it answered then.
-    pub fn finish(
-        &mut self,
-        record: &RunRecord,
-        answer: Result<EngineAnswer, EngineError>,
-    ) -> Result<RunRecord, Divergence> {
-        let answer = answer
-            .map_err(|error| diverged(&record.facts, "status", "completed", format!("failed ({error})")))?;
-        if let (EngineAnswer::Hysteresis { state, .. }, Some(symbol)) =
-            (&answer, self.symbols.get_mut(&record.facts.symbol))
-        {
-            symbol.state = Some(state.clone());
+    /// Takes the first record of the next run of the run log, once no receipts are wanted for it. What its facts say
+    /// otherwise than the receipts is added to `found`; the replay then goes on from what is recorded.
+    pub fn run(&mut self, at: RunSeq, facts: &RunFacts, found: &mut Vec<Divergence>) -> Derived {
+        if !self.lanes.contains_key(&facts.symbol) {
+            self.lanes.insert(facts.symbol.clone(), Lane::default());
         }
-        let mut replayed = record.clone();
-        if let RunStatus::Completed { answer: recorded, .. } = &mut replayed.status {
-            *recorded = answer;
+        let mut differs = |check, field, recorded: String, replayed: String| {
+            if recorded != replayed {
+                found.push(Divergence { check, place: Place::run(at, facts), field, recorded, replayed });
+            }
+        };
+        let id = RunId::derive(&facts.symbol, facts.engine_timestamp_ms, facts.cut.end, facts.engine_mode);
+        differs(Check::Identity, "run_id", facts.run_id.to_string(), id.to_string());
+        let end = self.ends.get(&facts.planned_ts_ms).copied().unwrap_or(self.seen);
+        differs(Check::Cuts, "cut_end_ingest_seq", facts.cut.end.to_string(), end.to_string());
+        let Some(lane) = self.lanes.get_mut(&facts.symbol) else {
+            return Derived { inputs: Err(missing_snapshot(facts)) };
+        };
+        let (slice, snapshot) = lane.take(facts);
+        let selected = slice.select(facts.engine_timestamp_ms).map(|snapshot| snapshot.seq);
+        differs(Check::Cuts, "cut_start_ingest_seq", facts.cut.start.to_string(), slice.start().to_string());
+        differs(Check::Cuts, "snapshot_seq", text(facts.snapshot_seq), text(selected));
+        if *slice.counts() != facts.counts_by_event_type {
+            let (recorded, replayed) =
+                (format!("{:?}", facts.counts_by_event_type), format!("{:?}", slice.counts()));
+            differs(Check::Cuts, "counts_by_event_type", recorded, replayed);
         }
-        Ok(replayed)
+        let inputs = match (selected, snapshot) {
+            (Some(seq), Some(event)) => {
+                normalized(&event).map(str::to_owned).ok_or_else(|| unusable_snapshot(seq))
+            }
+            (Some(_) | None, _) => Err(missing_snapshot(facts)),
+        };
+        Derived { inputs }
     }
 }
 
-impl SymbolReplay {
-    fn take(&mut self, facts: &RunFacts) -> (Slice, Option<String>) {
-        let first = self.pending.front().map(|receipt| receipt.seq).filter(|seq| *seq <= facts.cut.end);
-        let start = self.next_start.or(first).unwrap_or(facts.cut.end.next());
+fn text(seq: Option<IngestSeq>) -> String {
+    seq.map_or_else(|| "none".to_owned(), |seq| seq.to_string())
+}
+
+/// The name in memory once, however often it comes.
+fn shared(types: &mut BTreeSet<EventType>, name: &str) -> EventType {
+    if let Some(known) = types.get(name) {
+        return known.clone();
+    }
+    let new = EventType::from(name);
+    if types.len() < SHARED_TYPES_MAX {
+        types.insert(new.clone());
+    }
+    new
+}
+
+impl Lane {
+    /// The slice up to the recorded end, and the event of the snapshot that it selects.
+    fn take(&mut self, facts: &RunFacts) -> (Slice, Option<Vec<u8>>) {
+        let end = facts.cut.end;
+        let first = self.pending.front().map(|receipt| receipt.seq).filter(|seq| *seq <= end);
+        let start = self.next_start.or(first).unwrap_or(end.next());
         let mut slice = Slice::starting_at(start, self.floor);
-        let mut inputs = None;
-        while let Some(receipt) = self.pending.pop_front_if(|receipt| receipt.seq <= facts.cut.end) {
-            let ts = receipt.snapshot.as_ref().map(|(ts, _)| *ts);
+        let mut snapshot = None;
+        while let Some(receipt) = self.pending.pop_front_if(|receipt| receipt.seq <= end) {
+            let ts = receipt.snapshot.as_ref().map(|snapshot| snapshot.0);
             slice.observe(receipt.event_type.as_str(), ts, receipt.seq, &[]);
-            if let Some((ts, event)) = receipt.snapshot
-                && ts == facts.engine_timestamp_ms
-            {
-                inputs = normalized(&event).map(str::to_owned);
+            if let Some(kept) = receipt.snapshot.filter(|kept| kept.0 == facts.engine_timestamp_ms) {
+                snapshot = Some(kept.1);
             }
         }
-        self.next_start = Some(facts.cut.end.next());
+        self.next_start = Some(end.next());
         self.floor = Some(facts.engine_timestamp_ms);
-        (slice, inputs)
+        (slice, snapshot)
     }
 }
-
-fn check(facts: &RunFacts, slice: &Slice) -> Result<(), Divergence> {
-    let run_id = RunId::derive(&facts.symbol, facts.engine_timestamp_ms, facts.cut.end, facts.engine_mode);
-    let selected = slice.select(facts.engine_timestamp_ms).map(|snapshot| snapshot.seq);
-    if run_id != facts.run_id {
-        return Err(diverged(facts, "run_id", facts.run_id, run_id));
-    }
-    if slice.start() != facts.cut.start {
-        return Err(diverged(facts, "cut_start_ingest_seq", facts.cut.start, slice.start()));
-    }
-    if selected != facts.snapshot_seq {
-        return Err(diverged(
-            facts,
-            "snapshot",
-            format!("{:?}", facts.snapshot_seq),
-            format!("{selected:?}"),
-        ));
-    }
-    if *slice.counts() != facts.counts_by_event_type {
-        let (recorded, replayed) = (&facts.counts_by_event_type, slice.counts());
-        return Err(diverged(
-            facts,
-            "counts_by_event_type",
-            format!("{recorded:?}"),
-            format!("{replayed:?}"),
-        ));
-    }
-    Ok(())
-}
-
-fn diverged(
-    facts: &RunFacts,
-    field: &'static str,
-    recorded: impl ToString,
-    replayed: impl ToString,
-) -> Divergence {
-    Divergence {
-        run_id: facts.run_id,
-        symbol: facts.symbol.clone(),
-        field,
-        recorded: recorded.to_string(),
-        replayed: replayed.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -127,6 +127,15 @@ pub fn missing_snapshot(facts: &RunFacts) -> EngineError {
     }
 }
 
+/// The error of a run whose snapshot the engine cannot be given. It follows from the receipt, as the one above.
+#[must_use]
+pub fn unusable_snapshot(seq: IngestSeq) -> EngineError {
+    EngineError {
+        kind: ErrorKind::SnapshotBuildFailure,
+        detail: format!("receipt {seq} has no usable normalized object"),
+    }
+}
+
 /// What the run log says about one symbol.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SymbolRuns {
@@ -234,6 +243,12 @@ impl RunIndex {
         self.symbols.get(symbol).cloned().unwrap_or_default()
     }
 
+    /// What is known of a symbol, if it ever ran.
+    #[must_use]
+    pub fn get(&self, symbol: &Symbol) -> Option<&SymbolRuns> {
+        self.symbols.get(symbol)
+    }
+
     /// Every symbol that ever ran.
     pub fn symbols(&self) -> impl Iterator<Item = (&Symbol, &SymbolRuns)> {
         self.symbols.iter()
@@ -309,6 +324,13 @@ impl RunIndex {
     /// As [`check`](Self::check); the index is then unchanged.
     pub fn admit(&mut self, record: &RunRecord) -> Result<(), RunViolation> {
         self.check(record)?;
+        self.take(record);
+        Ok(())
+    }
+
+    /// Takes the next record of the log as it is, also one that [`check`](Self::check) refuses: for a reader that
+    /// reports it and goes on.
+    pub fn take(&mut self, record: &RunRecord) {
         self.tail = self.tail.next();
         self.last_planned_ts = self.last_planned_ts.max(Some(record.facts.planned_ts_ms));
         let outputs = outputs_of(record);
@@ -334,7 +356,6 @@ impl RunIndex {
                 known.open = None;
             }
         }
-        Ok(())
     }
 }
 

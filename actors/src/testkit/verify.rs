@@ -3,39 +3,25 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use orchestrator_kernel::audit::{Audit, Base, StateFrom, Step};
 use orchestrator_kernel::contracts::engine_run::RunRecord;
 use orchestrator_kernel::contracts::orchestrator_event::events;
 use orchestrator_kernel::contracts::receipt::ReceiptRecord;
-use orchestrator_kernel::ids::{RunSeq, Symbol, TsMs};
+use orchestrator_kernel::ids::{RunSeq, Seq, Symbol};
+use orchestrator_kernel::ports::engine::{EngineAnswer, EngineCall};
 use orchestrator_kernel::ports::fan_out::OutputMessage;
-use orchestrator_kernel::replay::{Replay, Step};
-use orchestrator_kernel::run::RunIndex;
+use orchestrator_kernel::replay::Outline;
 
 use super::engine::TestEngine;
 
-/// Checks LOG-1, LOG-5 and "no item twice" on the receipts, RUN-2, RUN-3 and CUT-1 on the runs.
+/// Checks all that follows from the logs without the engine: LOG-1, LOG-5 and "no item twice" on the receipts, RUN-2,
+/// RUN-3, RUN-4 and CUT-1, CUT-2 on the runs.
 ///
 /// # Panics
 ///
 /// One of them does not hold.
 pub fn check_logs(receipts: &[Vec<u8>], runs: &[RunRecord]) {
-    let mut last_ts = TsMs(i64::MIN);
-    let mut positions: BTreeMap<String, u64> = BTreeMap::new();
-    for (bytes, seq) in receipts.iter().zip(1u64..) {
-        let record = ReceiptRecord::decode(bytes).expect("a receipt record");
-        assert_eq!(record.ingest_seq.0, seq, "LOG-1");
-        assert!(last_ts <= record.ingest_ts_ms, "LOG-5 at {seq}");
-        last_ts = record.ingest_ts_ms;
-        if record.position != 0 {
-            let last = positions.entry(record.origin.to_owned()).or_default();
-            assert!(*last < record.position, "position {} of {} twice", record.position, record.origin);
-            *last = record.position;
-        }
-    }
-    let mut index = RunIndex::default();
-    for record in runs {
-        index.admit(record).expect("RUN-2, RUN-3, CUT-1");
-    }
+    audited(receipts, runs, None);
 }
 
 /// The body of an event without the time at which it was published, the one thing that a replay may change.
@@ -65,18 +51,39 @@ pub fn message_bodies(messages: &[OutputMessage]) -> BTreeMap<Symbol, Vec<String
 /// The logs contradict each other.
 #[must_use]
 pub fn replayed_bodies(receipts: &[Vec<u8>], runs: &[RunRecord]) -> BTreeMap<Symbol, Vec<String>> {
-    let mut replay = Replay::default();
-    for bytes in receipts {
-        replay.receipt(&ReceiptRecord::decode(bytes).expect("a receipt record"));
-    }
     let mut messages = Vec::new();
-    for (record, seq) in runs.iter().zip(1u64..) {
-        let replayed = match replay.run(record).expect("the logs agree") {
-            Step::Nothing => continue,
-            Step::Settled(record) => *record,
-            Step::Call(call) => replay.finish(record, Ok(TestEngine::answer(&call))).expect("it answers"),
-        };
-        messages.extend(events(RunSeq(seq), &replayed, None).expect("our answers"));
+    for (seq, replayed) in audited(receipts, runs, Some(TestEngine::answer)) {
+        messages.extend(events(seq, &replayed, None).expect("our answers"));
     }
     message_bodies(&messages)
+}
+
+/// The replayed terminal records; nothing in the logs may contradict anything else.
+fn audited(
+    receipts: &[Vec<u8>],
+    runs: &[RunRecord],
+    engine: Option<fn(&EngineCall) -> EngineAnswer>,
+) -> Vec<(RunSeq, RunRecord)> {
+    let mut outline = Outline::default();
+    runs.iter().for_each(|record| outline.note(record));
+    let mut audit = Audit::new(outline, StateFrom::Replay, Base::default());
+    let (mut found, mut replayed) = (Vec::new(), Vec::new());
+    for (bytes, at) in receipts.iter().zip(1..) {
+        audit.receipt(Seq(at), &ReceiptRecord::decode(bytes).expect("a receipt record"), &mut found);
+    }
+    audit.receipts_ended();
+    for (record, at) in runs.iter().zip((1..).map(RunSeq)) {
+        match audit.run(at, record, &mut found) {
+            Step::Nothing => {}
+            Step::Settled(record) => replayed.push((at, *record)),
+            Step::Call(call) => match engine {
+                Some(engine) => {
+                    replayed.push((at, audit.finish(at, record, Ok(engine(&call)), &mut found)));
+                }
+                None => audit.skip(record),
+            },
+        }
+    }
+    assert_eq!(found, [], "the logs agree with each other, and with the engine");
+    replayed
 }

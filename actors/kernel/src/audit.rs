@@ -1,0 +1,411 @@
+//! The audit of two logs: everything that follows from other records is derived again and compared.
+//!
+//! A divergence changes nothing: the audit goes on from what is recorded, so that one wrong fact is one divergence and
+//! what comes after it is still checked.
+
+use std::collections::BTreeMap;
+
+use crate::contracts::engine_run::{RunFacts, RunRecord, RunStatus};
+use crate::contracts::receipt::ReceiptRecord;
+use crate::divergence::{Check, Divergence, Place};
+use crate::error::ErrorKind;
+use crate::ids::{EngineMode, IngestSeq, Origin, RunSeq, Seq, Symbol, TsMs};
+use crate::ports::engine::{EngineAnswer, EngineCall, EngineError, EngineIdentity};
+use crate::replay::{Derived, Outline, Replay};
+use crate::run::{Attempts, RunIndex};
+use crate::run_id::RunId;
+
+/// Where the hysteresis state of a call comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StateFrom {
+    /// What the log recorded before the run. Each call stands alone: one wrong answer is one divergence.
+    #[default]
+    Record,
+    /// What this replay computed, from the beginning of the log on.
+    Replay,
+}
+
+/// Where logs begin that were trimmed: what stood before. The default is the beginning of everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Base {
+    /// The last receipt before the first one that is there.
+    pub receipts: IngestSeq,
+    /// What the run records said before the first one that is there.
+    pub runs: RunIndex,
+}
+
+/// What a record of the run log needs to be replayed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Not a terminal record: nothing to do.
+    Nothing,
+    /// The run's result follows from the logs without the engine.
+    Settled(Box<RunRecord>),
+    /// The engine is to be called, its answer given to [`Audit::finish`].
+    Call(Box<EngineCall>),
+}
+
+/// A run between its first record and its terminal one.
+#[derive(Debug)]
+struct Open {
+    facts: RunFacts,
+    attempts: u32,
+    derived: Derived,
+}
+
+/// An audit in progress.
+#[derive(Debug, Default)]
+pub struct Audit {
+    state_from: StateFrom,
+    replay: Replay,
+    last_receipt: Option<TsMs>,
+    next_receipt: IngestSeq,
+    positions: BTreeMap<Origin, u64>,
+    index: RunIndex,
+    open: BTreeMap<Symbol, Open>,
+    /// With [`StateFrom::Replay`]: each symbol's state so far.
+    states: BTreeMap<Symbol, String>,
+}
+
+impl Audit {
+    /// An audit of logs that begin at `base`, whose run log has this outline.
+    #[must_use]
+    pub fn new(outline: Outline, state_from: StateFrom, base: Base) -> Self {
+        let mut replay = Replay::new(outline, base.receipts);
+        let mut states = BTreeMap::new();
+        for (symbol, runs) in base.runs.symbols() {
+            replay.continue_at(symbol, runs.next_start(), runs.last_engine_ts);
+            if let Some(state) = &runs.hysteresis_state {
+                states.insert(symbol.clone(), state.clone());
+            }
+        }
+        Self {
+            state_from,
+            replay,
+            next_receipt: base.receipts.next(),
+            index: base.runs,
+            states,
+            ..Self::default()
+        }
+    }
+
+    /// The last receipt shown.
+    #[must_use]
+    pub const fn seen(&self) -> IngestSeq {
+        self.replay.seen()
+    }
+
+    /// What the run records say so far.
+    #[must_use]
+    pub const fn index(&self) -> &RunIndex {
+        &self.index
+    }
+
+    /// Whether more receipts have to be shown before `record`.
+    #[must_use]
+    pub fn wants_receipts_for(&self, record: &RunRecord) -> bool {
+        self.replay.wants_receipts_for(&record.facts)
+    }
+
+    /// Takes the next receipt, which the log counts as `at`.
+    pub fn receipt(&mut self, at: Seq, record: &ReceiptRecord<'_>, found: &mut Vec<Divergence>) {
+        let at = IngestSeq::from(at);
+        if record.ingest_seq != at || at != self.next_receipt {
+            found.push(receipt(Check::Receipts, at, "ingest_seq", record.ingest_seq, self.next_receipt));
+        }
+        self.next_receipt = at.next();
+        if let Some(last) = self.last_receipt.filter(|last| record.ingest_ts_ms < *last) {
+            let at_least = format!("{last} or later");
+            found.push(receipt(Check::Order, at, "ingest_ts_ms", record.ingest_ts_ms, at_least));
+        }
+        self.last_receipt = self.last_receipt.max(Some(record.ingest_ts_ms));
+        if record.position != 0 {
+            self.position(at, record, found);
+        }
+        self.replay.receipt(&ReceiptRecord { ingest_seq: at, ..*record });
+    }
+
+    fn position(&mut self, at: IngestSeq, record: &ReceiptRecord<'_>, found: &mut Vec<Divergence>) {
+        match self.positions.get_mut(record.origin) {
+            Some(last) => {
+                if record.position <= *last {
+                    let more = format!("more than {last}");
+                    found.push(receipt(Check::Positions, at, "position", record.position, more));
+                }
+                *last = (*last).max(record.position);
+            }
+            None => drop(self.positions.insert(Origin::from(record.origin), record.position)),
+        }
+    }
+
+    /// Tells that there is no further receipt.
+    pub fn receipts_ended(&mut self) {
+        self.replay.receipts_ended();
+    }
+
+    /// Takes the next record of the run log, once no receipts are wanted for it.
+    pub fn run(&mut self, at: RunSeq, record: &RunRecord, found: &mut Vec<Divergence>) -> Step {
+        let facts = &record.facts;
+        if let Err(violation) = self.index.check(record) {
+            let order = "another record".to_owned();
+            found.push(differs(Check::Runs, at, facts, "order", violation.to_string(), order));
+        }
+        let open = match self.open.remove(&facts.symbol) {
+            Some(open) if open.facts.run_id == facts.run_id => {
+                compare_facts(at, facts, &open.facts, found);
+                open
+            }
+            Some(_) | None => self.begin(at, record, found),
+        };
+        let recorded_state = self.index.get(&facts.symbol).and_then(|runs| runs.hysteresis_state.clone());
+        self.index.take(record);
+        check_attempts(at, record, &open, found);
+        match &record.status {
+            RunStatus::Started { attempts } => {
+                self.open.insert(facts.symbol.clone(), Open { attempts: *attempts, ..open });
+                Step::Nothing
+            }
+            RunStatus::Completed { .. } => match open.derived.inputs {
+                Ok(inputs) => Step::Call(Box::new(self.call(facts, inputs, recorded_state))),
+                Err(error) => {
+                    let failed = format!("failed ({error})");
+                    found.push(differs(Check::Failures, at, facts, "status", "completed".to_owned(), failed));
+                    Step::Settled(Box::new(record.clone()))
+                }
+            },
+            RunStatus::Failed { completed_ts_ms, error_kind, .. } => match &open.derived.inputs {
+                Err(error) => {
+                    let attempts = Attempts::new(facts.clone(), open.attempts);
+                    let derived = attempts.failed(error, *completed_ts_ms);
+                    compare_failure(at, record, &derived, found);
+                    Step::Settled(Box::new(derived))
+                }
+                // How an engine fails (a deadline, a dead process) is not in the logs: the record is the authority.
+                Ok(_) => {
+                    if *error_kind == ErrorKind::MissingSnapshotInputs {
+                        let (recorded, replayed) = (error_kind.to_string(), "a usable snapshot".to_owned());
+                        found.push(differs(Check::Failures, at, facts, "error_kind", recorded, replayed));
+                    }
+                    Step::Settled(Box::new(record.clone()))
+                }
+            },
+        }
+    }
+
+    /// The first record of a run that is not open.
+    fn begin(&mut self, at: RunSeq, record: &RunRecord, found: &mut Vec<Divergence>) -> Open {
+        let facts = &record.facts;
+        let derived = self.replay.run(at, facts, found);
+        let expected = self.index.get(&facts.symbol).map_or(0, |runs| runs.outputs) + 1;
+        if facts.symbol_seq != expected {
+            let (recorded, replayed) = (facts.symbol_seq.to_string(), expected.to_string());
+            found.push(differs(Check::Numbering, at, facts, "symbol_seq", recorded, replayed));
+        }
+        let attempts = match (&record.status, facts.snapshot_seq) {
+            // Its first record: the attempt that it announces is the first.
+            (RunStatus::Started { .. }, _) => 0,
+            (RunStatus::Completed { .. } | RunStatus::Failed { .. }, snapshot) => {
+                u32::from(snapshot.is_some())
+            }
+        };
+        Open { facts: facts.clone(), attempts, derived }
+    }
+
+    fn call(&self, facts: &RunFacts, inputs: String, recorded: Option<String>) -> EngineCall {
+        let state = match self.state_from {
+            StateFrom::Record => recorded,
+            StateFrom::Replay => self.states.get(&facts.symbol).cloned(),
+        };
+        EngineCall {
+            symbol: facts.symbol.clone(),
+            engine_timestamp_ms: facts.engine_timestamp_ms,
+            mode: facts.engine_mode,
+            inputs,
+            state: state.filter(|_| facts.engine_mode == EngineMode::Hysteresis),
+        }
+    }
+
+    /// The record that the engine's answer makes of a completed run; compares the two. With [`StateFrom::Replay`] it
+    /// must come before the symbol's next run.
+    pub fn finish(
+        &mut self,
+        at: RunSeq,
+        record: &RunRecord,
+        answer: Result<EngineAnswer, EngineError>,
+        found: &mut Vec<Divergence>,
+    ) -> RunRecord {
+        let mut replayed = record.clone();
+        let RunStatus::Completed { answer: recorded, .. } = &mut replayed.status else { return replayed };
+        match answer {
+            Ok(answer) => {
+                compare_answers(at, &record.facts, recorded, &answer, found);
+                if let (StateFrom::Replay, EngineAnswer::Hysteresis { state, .. }) =
+                    (self.state_from, &answer)
+                {
+                    self.states.insert(record.facts.symbol.clone(), state.clone());
+                }
+                *recorded = answer;
+            }
+            Err(error) => {
+                let (recorded, replayed) = ("completed".to_owned(), format!("failed ({error})"));
+                found.push(differs(Check::Answers, at, &record.facts, "status", recorded, replayed));
+            }
+        }
+        replayed
+    }
+
+    /// Instead of [`finish`](Self::finish), for a run whose engine is not asked: its recorded state counts as computed.
+    pub fn skip(&mut self, record: &RunRecord) {
+        if let (
+            StateFrom::Replay,
+            RunStatus::Completed { answer: EngineAnswer::Hysteresis { state, .. }, .. },
+        ) = (self.state_from, &record.status)
+        {
+            self.states.insert(record.facts.symbol.clone(), state.clone());
+        }
+    }
+
+    /// Runs that were started and have no terminal record: a crash or a running service leaves them, the next start
+    /// finishes them.
+    pub fn unfinished(&self) -> impl Iterator<Item = (&Symbol, RunId)> {
+        self.open.iter().map(|(symbol, open)| (symbol, open.facts.run_id))
+    }
+}
+
+/// The engine that a completed run was answered by.
+#[must_use]
+pub const fn engine_of(record: &RunRecord) -> Option<&EngineIdentity> {
+    match &record.status {
+        RunStatus::Completed { engine, .. } => Some(engine),
+        RunStatus::Started { .. } | RunStatus::Failed { .. } => None,
+    }
+}
+
+fn receipt(
+    check: Check,
+    at: IngestSeq,
+    field: &'static str,
+    recorded: impl ToString,
+    replayed: impl ToString,
+) -> Divergence {
+    let place = Place::Receipt(at);
+    Divergence { check, place, field, recorded: recorded.to_string(), replayed: replayed.to_string() }
+}
+
+fn differs(
+    check: Check,
+    at: RunSeq,
+    facts: &RunFacts,
+    field: &'static str,
+    recorded: String,
+    replayed: String,
+) -> Divergence {
+    Divergence { check, place: Place::run(at, facts), field, recorded, replayed }
+}
+
+/// A later record of a run must repeat the facts of its first one.
+fn compare_facts(at: RunSeq, facts: &RunFacts, first: &RunFacts, found: &mut Vec<Divergence>) {
+    if facts == first {
+        return;
+    }
+    let fields = |facts: &RunFacts| {
+        [
+            ("engine_timestamp_ms", facts.engine_timestamp_ms.to_string()),
+            ("engine_mode", facts.engine_mode.as_str().to_owned()),
+            ("cut_kind", facts.cut.kind.as_str().to_owned()),
+            ("cut_start_ingest_seq", facts.cut.start.to_string()),
+            ("cut_end_ingest_seq", facts.cut.end.to_string()),
+            ("planned_ts_ms", facts.planned_ts_ms.to_string()),
+            ("started_ts_ms", facts.started_ts_ms.to_string()),
+            ("snapshot_seq", format!("{:?}", facts.snapshot_seq.map(|seq| seq.0))),
+            ("counts_by_event_type", format!("{:?}", facts.counts_by_event_type)),
+            ("symbol_seq", facts.symbol_seq.to_string()),
+        ]
+    };
+    for ((field, recorded), (_, expected)) in fields(facts).into_iter().zip(fields(first)) {
+        if recorded != expected {
+            found.push(differs(Check::Runs, at, facts, field, recorded, expected));
+        }
+    }
+}
+
+/// Attempts go up by one with each started record and each error that was answered (RUN-4).
+fn check_attempts(at: RunSeq, record: &RunRecord, open: &Open, found: &mut Vec<Divergence>) {
+    let facts = &record.facts;
+    let called = u32::from(facts.snapshot_seq.is_some());
+    let (attempts, expected) = match &record.status {
+        RunStatus::Started { attempts } => (*attempts, open.attempts + called..=open.attempts + called),
+        RunStatus::Completed { attempts, answered, .. } => {
+            if *answered == 0 {
+                found.push(differs(
+                    Check::Attempts,
+                    at,
+                    facts,
+                    "answered",
+                    "0".to_owned(),
+                    "1 or more".to_owned(),
+                ));
+            }
+            let expected = (open.attempts + answered).saturating_sub(1);
+            (*attempts, expected..=expected)
+        }
+        // A service that stops can give up before or after the next attempt was counted.
+        RunStatus::Failed { attempts, answered, .. } => {
+            (*attempts, (open.attempts + answered).saturating_sub(1)..=open.attempts + answered)
+        }
+    };
+    if !expected.contains(&attempts) {
+        let expected = match expected.start() == expected.end() {
+            true => expected.start().to_string(),
+            false => format!("{} or {}", expected.start(), expected.end()),
+        };
+        found.push(differs(Check::Attempts, at, facts, "attempts", attempts.to_string(), expected));
+    }
+}
+
+fn compare_failure(at: RunSeq, record: &RunRecord, derived: &RunRecord, found: &mut Vec<Divergence>) {
+    let fields = |record: &RunRecord| match &record.status {
+        RunStatus::Failed { error_kind, error_detail, attempts, answered, .. } => [
+            ("error_kind", error_kind.to_string()),
+            ("error_detail", error_detail.clone()),
+            ("attempts", attempts.to_string()),
+            ("answered", answered.to_string()),
+        ],
+        RunStatus::Started { .. } | RunStatus::Completed { .. } => Default::default(),
+    };
+    for ((field, recorded), (_, replayed)) in fields(record).into_iter().zip(fields(derived)) {
+        if recorded != replayed {
+            found.push(differs(Check::Failures, at, &record.facts, field, recorded, replayed));
+        }
+    }
+}
+
+fn compare_answers(
+    at: RunSeq,
+    facts: &RunFacts,
+    recorded: &EngineAnswer,
+    replayed: &EngineAnswer,
+    found: &mut Vec<Divergence>,
+) {
+    use EngineAnswer::{Hysteresis, Truth};
+    let mut compare = |field, recorded: &str, replayed: &str| {
+        if recorded != replayed {
+            let (recorded, replayed) = (recorded.to_owned(), replayed.to_owned());
+            found.push(differs(Check::Answers, at, facts, field, recorded, replayed));
+        }
+    };
+    match (recorded, replayed) {
+        (Truth { regime_output: recorded }, Truth { regime_output: replayed }) => {
+            compare("regime_output", recorded, replayed);
+        }
+        (Hysteresis { decision, state }, Hysteresis { decision: decision_now, state: state_now }) => {
+            compare("hysteresis_decision", decision, decision_now);
+            compare("hysteresis_state", state, state_now);
+        }
+        (Truth { .. }, Hysteresis { .. }) => compare("answer", "a regime output", "a hysteresis decision"),
+        (Hysteresis { .. }, Truth { .. }) => compare("answer", "a hysteresis decision", "a regime output"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
