@@ -153,6 +153,11 @@ impl Audit {
         let open = match self.open.remove(&facts.symbol) {
             Some(open) if open.facts.run_id == facts.run_id => {
                 compare_facts(at, facts, &open.facts, found);
+                // Without a snapshot no attempt is made, so none is made again.
+                if !record.is_terminal() && facts.snapshot_seq.is_none() {
+                    let (recorded, ended) = ("started once more".to_owned(), "its end".to_owned());
+                    found.push(differs(Check::Runs, at, facts, "order", recorded, ended));
+                }
                 open
             }
             Some(_) | None => self.begin(at, record, found),

@@ -129,7 +129,8 @@ impl Replay {
         }
         self.seen = record.ingest_seq;
         let Some(lane) = self.lanes.get_mut(record.symbol) else { return };
-        if lane.last_end < record.ingest_seq {
+        let is_cut = lane.next_start.is_some_and(|start| record.ingest_seq < start);
+        if is_cut || lane.last_end < record.ingest_seq {
             return;
         }
         let event_type = match lane.pending.back() {

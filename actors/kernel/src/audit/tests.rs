@@ -369,7 +369,9 @@ proptest! {
         let named = audited.found.iter().any(|found| (found.check, found.field) == (check, field) && found.place == place);
         prop_assert!(named, "{:?}", audited.found);
         if check == Check::Answers {
-            prop_assert_eq!(replayed_events(&audited), honest);
+            // A recorded state is given to the next call; one that was computed is not touched by what is recorded.
+            let recomputed = audit_from(records(&live.log), &live.runs, StateFrom::Replay, Base::default());
+            prop_assert_eq!(replayed_events(&recomputed), honest);
         }
     }
 
