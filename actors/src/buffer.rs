@@ -18,6 +18,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use self::cuts::WaitingSeal;
 use crate::address::{Address, answer};
+use crate::clock_watch::ClockWatch;
 use crate::fatal::{Fatal, FatalKind};
 use crate::group_commit::{BatchLimits, GroupCommit, Landed, Unanswered};
 use crate::log_health::{LogHealth, Trouble};
@@ -68,6 +69,8 @@ pub struct BufferArgs {
     pub observer: Arc<dyn Observer>,
     /// Readiness.
     pub board: StatusBoard,
+    /// Told of every time that comes into the logs.
+    pub(crate) watch: ClockWatch,
 }
 
 /// What the buffer remembers between messages. Rebuilt from the logs by `pre_start`.
@@ -173,6 +176,7 @@ impl BufferState {
         )
         .await?;
         book.take_discovered();
+        args.watch.note(book.last_ts().max(runs.last_planned_ts));
         let (board, observer) = (args.board.clone(), Arc::clone(&args.observer));
         let health = LogHealth::new(Condition::BufferFailing, board, observer);
         let commit = |log: &Arc<dyn Log>, acquired, name| {
@@ -253,6 +257,7 @@ impl BufferState {
         for arrival in arrivals.iter().skip(duplicates) {
             self.number(&origin, arrival);
         }
+        self.args.watch.note(self.last_stamp);
         let pending = Pending { duplicates, reply, credit };
         match self.receipts.wait(pending) {
             None => self.queue_flush(me),

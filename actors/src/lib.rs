@@ -23,6 +23,7 @@ pub mod supervisor;
 pub mod tree;
 
 pub mod address;
+mod clock_watch;
 pub mod fatal;
 pub mod flow;
 pub mod group_commit;

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 
 use crate::address::{Address, answer};
 use crate::buffer::{BufferMsg, Extent};
+use crate::clock_watch::{ClockWatch, LOOK_EVERY};
 use crate::flow::OutputFlow;
 use crate::run_log::{Overview, RunLogMsg};
 use crate::runners::Runners;
@@ -52,6 +53,8 @@ pub enum SchedulerMsg {
     StopGathering,
     /// Look again whether publishing still holds the schedule back.
     Resume,
+    /// Look whether the wall clock is behind the logs.
+    LookAtClock,
     /// Make no more runs; report.
     Drain(RpcReplyPort<()>),
 }
@@ -89,6 +92,8 @@ pub struct SchedulerArgs {
     pub runners: Runners,
     /// Whether publishing holds the schedule back.
     pub flow: OutputFlow,
+    /// Whether the wall clock is behind the logs.
+    pub(crate) watch: ClockWatch,
     /// Telemetry.
     pub observer: Arc<dyn Observer>,
     /// Readiness.
@@ -179,6 +184,7 @@ impl Actor for Scheduler {
             state.args.runners.announce(symbol);
         }
         me.send_after(GATHER_MAX, || SchedulerMsg::StopGathering);
+        state.look_at_clock(&me);
         state.go_on(&me).await
     }
 
@@ -202,6 +208,7 @@ impl Actor for Scheduler {
             }
             SchedulerMsg::StopGathering => state.gathering = false,
             SchedulerMsg::Resume => {}
+            SchedulerMsg::LookAtClock => state.look_at_clock(&me),
             SchedulerMsg::Drain(reply) => {
                 state.draining = true;
                 state.timer = None;
@@ -275,6 +282,14 @@ impl SchedulerState {
         Ok(())
     }
 
+    /// A driven clock is never behind: receipts are stamped with its time.
+    fn look_at_clock(&self, me: &ActorRef<SchedulerMsg>) {
+        if let Some(now) = self.args.clock.now().filter(|_| !self.args.clock.is_driven()) {
+            self.args.watch.look(now);
+            me.send_after(LOOK_EVERY, || SchedulerMsg::LookAtClock);
+        }
+    }
+
     async fn wake(&mut self, me: &ActorRef<SchedulerMsg>) -> Result<(), ActorProcessingErr> {
         self.timer = None;
         let Some(now) = self.args.clock.now() else { return self.arm(me) };
@@ -287,6 +302,7 @@ impl SchedulerState {
             tracing::warn!(missed = due.missed, "ticks were missed, more than schedule.catch_up_max");
             self.skip(SkipReason::Missed, due.missed * self.lanes.len() as u64);
         }
+        self.args.watch.note(due.ticks.last().map(|tick| tick.planned_ts_ms));
         self.next = Some(due.next);
         self.waiting.extend(due.ticks);
         Ok(())

@@ -54,6 +54,8 @@ pub enum Condition {
     SymbolHalted(String),
     /// More symbols came than `symbols.limit` allows; the further ones are stored but not run.
     SymbolLimit,
+    /// The wall clock is behind what stands in the logs: no run happens until it has caught up.
+    ClockBehind,
     /// An operator stopped all effects. The engine plane goes on.
     KillSwitchEngaged,
     /// Nobody knows whether effects are allowed, so none is. The engine plane goes on.
@@ -73,6 +75,7 @@ impl Condition {
             Self::FanOutBlocked => "fan_out_blocked",
             Self::SymbolHalted(_) => "symbol_halted",
             Self::SymbolLimit => "symbol_limit",
+            Self::ClockBehind => "clock_behind",
             Self::KillSwitchEngaged => "kill_switch_engaged",
             Self::KillSwitchUnknown => "kill_switch_unknown",
         }
@@ -86,7 +89,8 @@ impl Condition {
             | Self::RunLogFailing
             | Self::SourceDown(_)
             | Self::PublishBlocked
-            | Self::FanOutBlocked => true,
+            | Self::FanOutBlocked
+            | Self::ClockBehind => true,
             Self::PublishDegraded
             | Self::SymbolHalted(_)
             | Self::SymbolLimit
@@ -107,7 +111,8 @@ impl Condition {
             | Self::FanOutBlocked
             | Self::PublishDegraded
             | Self::SymbolHalted(_)
-            | Self::SymbolLimit => true,
+            | Self::SymbolLimit
+            | Self::ClockBehind => true,
             Self::KillSwitchEngaged | Self::KillSwitchUnknown => false,
         }
     }

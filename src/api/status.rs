@@ -51,6 +51,7 @@ fn subject(condition: &Condition) -> Option<String> {
         | Condition::PublishDegraded
         | Condition::FanOutBlocked
         | Condition::SymbolLimit
+        | Condition::ClockBehind
         | Condition::KillSwitchEngaged
         | Condition::KillSwitchUnknown => None,
     }

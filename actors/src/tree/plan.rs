@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Addresses, Ports, Settings};
 use crate::address::Address;
 use crate::buffer::{Buffer, BufferArgs};
+use crate::clock_watch::ClockWatch;
 use crate::fatal::{Fatal, FatalKind};
 use crate::flow::OutputFlow;
 use crate::ingest::{Credits, Ingest, IngestArgs, Sources};
@@ -79,6 +80,7 @@ pub(super) struct Plan {
     pub(super) runners: Runners,
     pub(super) committed: Arc<watch::Sender<Committed>>,
     pub(super) gate: Gate,
+    pub(super) watch: ClockWatch,
 }
 
 impl Plan {
@@ -112,6 +114,7 @@ impl Plan {
             committed: Arc::new(watch::Sender::new(Committed::default())),
             gate,
             ports,
+            watch: ClockWatch::new(board.clone()),
             board,
             stop,
             give_up,
@@ -187,6 +190,7 @@ impl Plan {
             scheduler: self.actors.scheduler.clone(),
             observer: Arc::clone(&self.ports.observer),
             board: self.board.clone(),
+            watch: self.watch.clone(),
         }
     }
 
@@ -218,6 +222,7 @@ impl Plan {
             run_log: self.actors.run_log.clone(),
             runners: self.runners.clone(),
             flow: self.flow.clone(),
+            watch: self.watch.clone(),
             observer: Arc::clone(&self.ports.observer),
             board: self.board.clone(),
         }

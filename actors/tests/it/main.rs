@@ -4,6 +4,7 @@
 mod common;
 
 mod backpressure;
+mod clock;
 mod crash;
 mod happy;
 mod kill_switch;

@@ -94,6 +94,7 @@ fn runbook_words() -> BTreeSet<String> {
         Condition::FanOutBlocked,
         Condition::SymbolHalted(String::new()),
         Condition::SymbolLimit,
+        Condition::ClockBehind,
         Condition::KillSwitchEngaged,
         Condition::KillSwitchUnknown,
     ];
@@ -108,6 +109,7 @@ fn runbook_words() -> BTreeSet<String> {
             | Condition::FanOutBlocked
             | Condition::SymbolHalted(_)
             | Condition::SymbolLimit
+            | Condition::ClockBehind
             | Condition::KillSwitchEngaged
             | Condition::KillSwitchUnknown => {}
         }
