@@ -1,4 +1,5 @@
-//! The logs of a service that is stopped, or that keeps them on a server: for reading, never for writing.
+//! The logs of a service that is stopped, or that keeps them on a server: for reading. Nothing is created or changed,
+//! so a copy on a medium that cannot be written is good too.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::log::Log;
 
 use super::WiringError;
-use super::storage::{MANIFEST_SEGMENT_BYTES, redis_options};
+use super::storage::redis_options;
 use crate::adapters::embedded::checkpoint::FileCheckpoints;
 use crate::adapters::embedded::data_dir::DataDir;
 use crate::adapters::embedded::fs::RealFs;
@@ -77,6 +78,8 @@ pub struct Recorded {
     pub manifests: Arc<dyn Log>,
     /// The publish cursor, and what a trimmed log continues from.
     pub checkpoints: Arc<dyn CheckpointStore>,
+    /// Per log on disk, bytes of a write that a crash cut short. Nobody was told of them; the next start removes them.
+    pub torn: Vec<(&'static str, u64)>,
     _data_dir: Option<DataDir>,
     _server: Option<RedisStore>,
 }
@@ -94,40 +97,49 @@ pub async fn open(place: &LogsPlace) -> Result<Recorded, WiringError> {
 }
 
 fn embedded(dir: &Path) -> Result<Recorded, WiringError> {
-    let data_dir = DataDir::open(dir)?;
-    let checkpoints = FileCheckpoints::open(&data_dir.checkpoints(), Arc::new(RealFs))
-        .map_err(|source| WiringError::File { what: "the checkpoints".to_owned(), source })?;
+    let data_dir = DataDir::open_read_only(dir)?;
+    let mut torn = Vec::new();
     Ok(Recorded {
-        receipts: log("receipts", &data_dir.receipts())?,
-        runs: log("runs", &data_dir.runs())?,
-        quarantine: log("quarantine", &data_dir.quarantine())?,
-        manifests: log("manifests", &data_dir.manifests())?,
-        checkpoints: Arc::new(checkpoints),
+        receipts: log("receipts", &data_dir.receipts(), &mut torn)?,
+        runs: log("runs", &data_dir.runs(), &mut torn)?,
+        quarantine: log("quarantine", &data_dir.quarantine(), &mut torn)?,
+        manifests: log("manifests", &data_dir.manifests(), &mut torn)?,
+        checkpoints: Arc::new(FileCheckpoints::open_read_only(&data_dir.checkpoints(), Arc::new(RealFs))),
+        torn,
         _data_dir: Some(data_dir),
         _server: None,
     })
 }
 
-fn log(name: &str, dir: &Path) -> Result<Arc<dyn Log>, WiringError> {
-    let options = match name {
-        "manifests" => LogOptions { segment_bytes: MANIFEST_SEGMENT_BYTES, ..LogOptions::new(name) },
-        _ => LogOptions::new(name),
-    };
-    Ok(Arc::new(EmbeddedLog::open(dir, options)?))
+/// Opens a log on disk so that nothing of it is changed.
+fn log(
+    name: &'static str,
+    dir: &Path,
+    torn: &mut Vec<(&'static str, u64)>,
+) -> Result<Arc<dyn Log>, WiringError> {
+    let log = EmbeddedLog::open_read_only(dir, LogOptions::new(name))?;
+    if log.torn_bytes() > 0 {
+        torn.push((name, log.torn_bytes()));
+    }
+    Ok(Arc::new(log))
 }
 
 async fn on_redis(options: RedisOptions, data_dir: Option<&Path>) -> Result<Recorded, WiringError> {
     let server = RedisStore::connect_to_read(options).await?;
-    let data_dir = data_dir.filter(|dir| dir.join("archive").is_dir()).map(DataDir::open).transpose()?;
+    let data_dir =
+        data_dir.filter(|dir| dir.join("archive").is_dir()).map(DataDir::open_read_only).transpose()?;
     let archive = data_dir.as_ref().map(DataDir::archive);
-    let (server_ref, archive_ref) = (&server, archive.as_deref());
-    let open = async |name: &'static str| tiered(server_ref, archive_ref, name).await;
+    let mut torn = Vec::new();
+    let archive = archive.as_deref();
+    // Runs first: every receipt that a run needs was there before it.
+    let runs = tiered(&server, archive, "runs", &mut torn).await?;
     Ok(Recorded {
-        receipts: open("receipts").await?,
-        runs: open("runs").await?,
-        quarantine: open("quarantine").await?,
-        manifests: open("manifests").await?,
+        receipts: tiered(&server, archive, "receipts", &mut torn).await?,
+        runs,
+        quarantine: tiered(&server, archive, "quarantine", &mut torn).await?,
+        manifests: tiered(&server, archive, "manifests", &mut torn).await?,
         checkpoints: Arc::new(server.checkpoints()),
+        torn,
         _data_dir: data_dir,
         _server: Some(server),
     })
@@ -136,12 +148,15 @@ async fn on_redis(options: RedisOptions, data_dir: Option<&Path>) -> Result<Reco
 async fn tiered(
     server: &RedisStore,
     archive: Option<&Path>,
-    name: &str,
+    name: &'static str,
+    torn: &mut Vec<(&'static str, u64)>,
 ) -> Result<Arc<dyn Log>, WiringError> {
     let hot = Arc::new(server.log(name, RedisLogOptions::default()).await?);
     Ok(match archive.map(|archive| archive.join(name)).filter(|dir| dir.is_dir()) {
         // It is never acquired, so it archives nothing.
-        Some(dir) => Arc::new(TieredLog::new(hot, log(name, &dir)?, TieredOptions::new(name, u64::MAX, 0))),
+        Some(dir) => {
+            Arc::new(TieredLog::new(hot, log(name, &dir, torn)?, TieredOptions::new(name, u64::MAX, 0)))
+        }
         None => hot,
     })
 }

@@ -16,6 +16,7 @@ use tracing::warn;
 
 use super::fs::{Fs, read_small, replace_file};
 use super::off_runtime;
+use super::read_only::ReadOnlyFs;
 
 /// Largest value that is kept or read back.
 pub const VALUE_BYTES_MAX: u64 = 1 << 30;
@@ -43,6 +44,12 @@ impl FileCheckpoints {
     pub fn open(dir: &Path, fs: Arc<dyn Fs>) -> io::Result<Self> {
         fs.create_dir(dir)?;
         Ok(Self { dir: dir.to_owned(), fs })
+    }
+
+    /// Reads checkpoints in `dir`, if it is there. Nothing is created, and nothing can be saved.
+    #[must_use]
+    pub fn open_read_only(dir: &Path, fs: Arc<dyn Fs>) -> Self {
+        Self { dir: dir.to_owned(), fs: Arc::new(ReadOnlyFs(fs)) }
     }
 }
 

@@ -41,7 +41,7 @@ pub enum DataDirError {
 pub struct DataDir {
     path: PathBuf,
     instance: String,
-    _lock: LockGuard,
+    _lock: Option<LockGuard>,
 }
 
 impl DataDir {
@@ -62,7 +62,7 @@ impl DataDir {
         })?;
         let instance_file = path.join("instance");
         let instance = instance(&instance_file).map_err(failed(&instance_file))?;
-        let this = Self { path: path.to_owned(), instance, _lock: lock };
+        let this = Self { path: path.to_owned(), instance, _lock: Some(lock) };
         for dir in [
             this.receipts(),
             this.runs(),
@@ -76,8 +76,22 @@ impl DataDir {
         Ok(this)
     }
 
+    /// Holds the directory against a service, for reading only: nothing is created or written, so that it also works on
+    /// a medium that cannot be written. Several readers may hold it together.
+    ///
+    /// # Errors
+    ///
+    /// [`DataDirError`]; held while a service uses it.
+    pub fn open_read_only(path: &Path) -> Result<Self, DataDirError> {
+        let lock = RealFs.lock_to_read(&path.join("lock")).map_err(|error| match error {
+            LockError::Held { holder } => DataDirError::Held { path: path.to_owned(), holder },
+            LockError::Io(source) => DataDirError::Io { path: path.join("lock"), source },
+        })?;
+        Ok(Self { path: path.to_owned(), instance: String::new(), _lock: lock })
+    }
+
     /// Names this directory towards other processes: made up once, the same after every restart. Whoever holds the
-    /// directory knows that every earlier process of this name is gone.
+    /// directory knows that every earlier process of this name is gone. Empty when it was opened for reading only.
     #[must_use]
     pub fn instance(&self) -> &str {
         &self.instance
@@ -177,6 +191,27 @@ mod tests {
         let refused = DataDir::open(root.path()).map(|_| ()).unwrap_err().to_string();
 
         assert!(refused.contains(&format!("pid {}", std::process::id())), "{refused}");
+    }
+
+    #[test]
+    fn readers_share_the_directory_change_nothing_and_keep_a_service_out() {
+        let root = tempfile::tempdir().unwrap();
+        let service = DataDir::open(root.path()).unwrap();
+
+        let refused = DataDir::open_read_only(root.path()).map(|_| ()).unwrap_err();
+        assert!(matches!(refused, DataDirError::Held { .. }), "{refused}");
+        drop(service);
+        let lock = std::fs::read(root.path().join("lock")).unwrap();
+        let readers = [(); 2].map(|()| DataDir::open_read_only(root.path()).unwrap());
+        let refused = DataDir::open(root.path()).map(|_| ()).unwrap_err();
+        drop(readers);
+
+        assert!(matches!(refused, DataDirError::Held { .. }), "{refused}");
+        assert_eq!(std::fs::read(root.path().join("lock")).unwrap(), lock);
+        drop(DataDir::open(root.path()).unwrap());
+        let nothing = root.path().join("nothing");
+        drop(DataDir::open_read_only(&nothing).unwrap());
+        assert!(!nothing.exists());
     }
 
     #[test]

@@ -94,6 +94,15 @@ pub trait Fs: Send + Sync {
     /// `NotFound`, or the storage failed.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn FsFile>>;
 
+    /// Opens a file that is there for reading only, which also works on a medium that cannot be written.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`, or the storage failed.
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
+        self.open(path)
+    }
+
     /// Creates an empty file, in place of one that is there. Its name is durable after [`sync_dir`](Self::sync_dir).
     ///
     /// # Errors
@@ -128,6 +137,16 @@ pub trait Fs: Send + Sync {
     ///
     /// [`LockError`].
     fn lock(&self, path: &Path) -> Result<LockGuard, LockError>;
+
+    /// Keeps whoever locks `path` out, beside others that only read. Writes nothing; without the file nobody holds it,
+    /// and nothing is held.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError`].
+    fn lock_to_read(&self, path: &Path) -> Result<Option<LockGuard>, LockError> {
+        self.lock(path).map(Some)
+    }
 
     /// Runs work that nothing waits for, beside the caller; a test's file system runs it at once, in order.
     ///
@@ -264,6 +283,10 @@ impl Fs for RealFs {
         Ok(Arc::new(RealFile(OpenOptions::new().read(true).write(true).open(path)?)))
     }
 
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
+        Ok(Arc::new(RealFile(File::open(path)?)))
+    }
+
     fn create(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
         Ok(Arc::new(RealFile(file)))
@@ -286,14 +309,7 @@ impl Fs for RealFs {
         let mut file = open.map_err(LockError::Io)?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                // The text only helps people: without it the answer is the same.
-                let read = (&file).take(64).read_to_string(&mut holder);
-                let known = read.is_ok() && !holder.trim().is_empty();
-                let holder = if known { holder.trim().to_owned() } else { "unknown".to_owned() };
-                return Err(LockError::Held { holder });
-            }
+            Err(TryLockError::WouldBlock) => return Err(LockError::Held { holder: holder(&file) }),
             Err(TryLockError::Error(error)) => return Err(LockError::Io(error)),
         }
         file.set_len(0).map_err(LockError::Io)?;
@@ -301,7 +317,28 @@ impl Fs for RealFs {
         Ok(Box::new(file))
     }
 
+    fn lock_to_read(&self, path: &Path) -> Result<Option<LockGuard>, LockError> {
+        let file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(LockError::Io)?,
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(Some(Box::new(file))),
+            Err(TryLockError::WouldBlock) => Err(LockError::Held { holder: holder(&file) }),
+            Err(TryLockError::Error(error)) => Err(LockError::Io(error)),
+        }
+    }
+
     fn background(&self, job: Box<dyn FnOnce() + Send>) -> io::Result<Option<JoinHandle<()>>> {
         std::thread::Builder::new().name("log-housekeeping".to_owned()).spawn(job).map(Some)
     }
+}
+
+/// What the holder of a lock wrote of itself.
+fn holder(file: &File) -> String {
+    let mut holder = String::new();
+    // The text only helps people: without it the answer is the same.
+    let read = file.take(64).read_to_string(&mut holder);
+    let known = read.is_ok() && !holder.trim().is_empty();
+    if known { holder.trim().to_owned() } else { "unknown".to_owned() }
 }

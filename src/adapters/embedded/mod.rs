@@ -9,6 +9,7 @@ pub mod fs;
 mod golden;
 pub mod log;
 pub mod ndjson;
+mod read_only;
 
 use std::io;
 

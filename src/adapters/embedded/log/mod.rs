@@ -41,6 +41,7 @@ use tracing::error;
 
 use super::fs::{Fs, LockError, LockGuard, RealFs};
 use super::off_runtime;
+use super::read_only::ReadOnlyFs;
 use frame::Frame;
 use meta::MetaFile;
 use store::{Place, Store};
@@ -86,7 +87,7 @@ pub struct EmbeddedLog {
     torn_bytes: u64,
     requests: Option<mpsc::Sender<Request>>,
     writer: Option<JoinHandle<()>>,
-    _lock: LockGuard,
+    _lock: Option<LockGuard>,
 }
 
 impl EmbeddedLog {
@@ -123,11 +124,37 @@ impl EmbeddedLog {
             torn_bytes: recovered.torn_bytes,
             requests: Some(requests),
             writer: Some(writer),
+            _lock: Some(lock),
+        })
+    }
+
+    /// Opens the log in `dir` for reading only: nothing is created, removed, written or reserved, so that it also works
+    /// on a medium that cannot be written. A directory without a log is an empty log. It can be neither acquired nor
+    /// appended to.
+    ///
+    /// # Errors
+    ///
+    /// [`AcquireError`]: held by a writer, damaged, too new, or the storage failed.
+    pub fn open_read_only(dir: &Path, options: LogOptions) -> Result<Self, AcquireError> {
+        let name = options.name.clone();
+        let lock = options.fs.lock_to_read(&dir.join("lock")).map_err(|error| match error {
+            LockError::Held { holder } => AcquireError::Held { log: name.clone(), holder },
+            LockError::Io(source) => AcquireError::Io { log: name.clone(), source },
+        })?;
+        let options = LogOptions { fs: Arc::new(ReadOnlyFs(Arc::clone(&options.fs))), ..options };
+        let recovered = recovery::look(dir, &options)?;
+        let store = Store::new(name, dir.to_owned(), options.fs, recovered.meta.log_id, recovered.catalogue);
+        Ok(Self {
+            store: Arc::new(store),
+            torn_bytes: recovered.torn_bytes,
+            requests: None,
+            writer: None,
             _lock: lock,
         })
     }
 
-    /// Bytes of a write cut short by a crash that opening removed; zero after a clean end. None of them was acknowledged.
+    /// Bytes of a write cut short by a crash, that opening removed or, for reading only, left; zero after a clean end.
+    /// None of them was acknowledged.
     #[must_use]
     pub const fn torn_bytes(&self) -> u64 {
         self.torn_bytes
@@ -136,7 +163,9 @@ impl EmbeddedLog {
     async fn request<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Request) -> io::Result<T> {
         let (reply, answer) = oneshot::channel();
         let gone = || io::Error::other("the log's writer thread ended");
-        let requests = self.requests.as_ref().ok_or_else(gone)?;
+        let requests = self.requests.as_ref().ok_or_else(|| {
+            io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "the log was opened for reading only")
+        })?;
         requests.send(make(reply)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())
     }

@@ -11,6 +11,7 @@ use orchestrator_kernel::ports::log::AcquireError;
 use tracing::warn;
 
 use super::super::fs::{Fs, FsFile, TEMPORARY, is_full};
+use super::super::read_only::NoFile;
 use super::LogOptions;
 use super::meta::{self, Meta, MetaError};
 use super::scan::{Scan, check_last};
@@ -21,19 +22,25 @@ use super::store::{Active, Catalogue, Sealed};
 pub(super) struct Recovered {
     pub(super) catalogue: Catalogue,
     pub(super) meta: Meta,
-    /// Bytes of a write that a crash cut short; they were removed.
+    /// Bytes of a write that a crash cut short; they were removed unless the log was only looked at.
     pub(super) torn_bytes: u64,
 }
 
 /// Opens the log in `dir`, which is locked; creates it when there is nothing.
 pub(super) fn recover(dir: &Path, options: &LogOptions) -> Result<Recovered, AcquireError> {
-    Recovery { dir, options, fs: &*options.fs }.run()
+    Recovery { dir, options, fs: &*options.fs, may_write: true }.run()
+}
+
+/// As [`recover`], without changing anything: what is torn stays and is only passed over.
+pub(super) fn look(dir: &Path, options: &LogOptions) -> Result<Recovered, AcquireError> {
+    Recovery { dir, options, fs: &*options.fs, may_write: false }.run()
 }
 
 struct Recovery<'a> {
     dir: &'a Path,
     options: &'a LogOptions,
     fs: &'a dyn Fs,
+    may_write: bool,
 }
 
 struct Listed {
@@ -65,9 +72,15 @@ impl Recovery<'_> {
     /// The first records of all segments, in order. Temporary files of a crashed process are removed.
     fn list(&self) -> io::Result<Vec<Seq>> {
         let mut firsts = Vec::new();
-        for name in self.fs.list(self.dir)? {
+        let names = match self.fs.list(self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.may_write => Vec::new(),
+            names => names?,
+        };
+        for name in names {
             if name.ends_with(TEMPORARY) {
-                self.fs.remove(&self.dir.join(name))?;
+                if self.may_write {
+                    self.fs.remove(&self.dir.join(name))?;
+                }
             } else if let Some(first) = parse_name(&name) {
                 firsts.push(first);
             }
@@ -103,6 +116,13 @@ impl Recovery<'_> {
             high_water: Seq(0),
             active_first: Seq(0),
         });
+        if !self.may_write {
+            let file = Arc::new(NoFile);
+            let active =
+                Active { first: Seq(1), file, end: HEADER_BYTES, size: 0, index: Default::default() };
+            let catalogue = Catalogue { sealed: VecDeque::new(), active, tail: Seq(0) };
+            return Ok(Recovered { catalogue, meta, torn_bytes: 0 });
+        }
         let size = self.options.segment_bytes();
         let header = Header { log_id: meta.log_id, first: Seq(1), previous_first: Seq(0), previous_end: 0 };
         let file = Spare::prepare(self.fs, self.dir, "spare-0", size)
@@ -204,13 +224,16 @@ impl Recovery<'_> {
             let detail = "it is missing, but is known to have been durable".to_owned();
             return Err(self.corrupt(&file_name(meta.active_first), 0, detail));
         }
-        if scan.torn_bytes > 0 {
+        if scan.torn_bytes > 0 && self.may_write {
             warn!(
                 log = %self.options.name, at = scan.end, bytes = scan.torn_bytes, tail = %scan.last,
                 "removing a write that a crash cut short"
             );
         }
-        let size = self.restore_room(&*last.file, &scan).map_err(|error| self.io(error))?;
+        let size = match self.may_write {
+            true => self.restore_room(&*last.file, &scan).map_err(|error| self.io(error))?,
+            false => scan.end,
+        };
         meta.epoch = meta.epoch.max(scan.epoch);
         let active = Active { first: last.first, file: last.file, end: scan.end, size, index: scan.index };
         let catalogue = Catalogue { sealed, active, tail: scan.last, writer: Epoch(0) };

@@ -287,5 +287,10 @@ fn read_frame(
         batch.push(payload);
         payload_at += entry.length as u64;
     }
+    // No record is there; but bytes that nobody wrote say that the medium cannot be trusted.
+    let rest = usize::try_from(at + head.frame_bytes() - payload_at).unwrap_or(usize::MAX);
+    if window.get(payload_at, rest)?.is_none_or(|padding| padding.iter().any(|byte| *byte != 0)) {
+        return Err(corrupt(head.last(), format!("the padding behind it, at {payload_at}, is not zero")));
+    }
     Ok(true)
 }

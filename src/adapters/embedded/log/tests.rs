@@ -527,3 +527,115 @@ async fn index_finds_every_record_of_a_sealed_segment() {
     }
     assert!(log.stat().bytes > HEADER_BYTES);
 }
+
+/// Every byte and name on the disk.
+fn everything(fs: &FaultFs) -> Vec<(String, Vec<u8>)> {
+    let mut names = fs.list(Path::new(DIR)).unwrap();
+    names.sort();
+    names.into_iter().map(|name| (name.clone(), fs.content(&Path::new(DIR).join(&name)))).collect()
+}
+
+/// Method: logs of many segments, whole, torn at the end and with a file that a crash left; read from every position
+/// with several limits by a reader, and by a writer that opens them afterwards.
+#[tokio::test]
+async fn reader_sees_what_a_writer_would_and_changes_nothing() {
+    for torn in [0, 1, 100] {
+        let fs = disk();
+        let log = open(&fs).unwrap();
+        let epoch = log.acquire().await.unwrap().epoch;
+        for batch in 0..40 {
+            append(&log, epoch, batch * 10 + 1, 10).await;
+        }
+        let killed = fs.fork();
+        let last_segment = segment(log.store.catalogue().active.first.0);
+        let end = usize::try_from(log.store.catalogue().active.end).unwrap();
+        drop(log);
+        let mut content = killed.content(&last_segment);
+        content[end..end + torn].fill(0xAA);
+        killed.overwrite(&last_segment, &content);
+        killed.create(&Path::new(DIR).join("spare-9.tmp")).unwrap();
+        let before = everything(&killed);
+
+        let reader =
+            EmbeddedLog::open_read_only(Path::new(DIR), options(&killed, SEGMENT_BYTES_MIN)).unwrap();
+        assert_eq!(reader.torn_bytes(), torn as u64);
+        assert!(matches!(reader.acquire().await, Err(AcquireError::Io { .. })));
+        let refused = reader.append(Epoch(9), &sample_batch(401, 1)).await;
+        assert!(matches!(refused, Err(AppendError::Poisoned { .. })), "{refused:?}");
+        let mut seen = Vec::new();
+        for limit in [ReadLimit::default(), ReadLimit { records: 7, bytes: 300 }] {
+            for from in [1, 2, 11, 399, 401] {
+                seen.push(read_to_tail(&reader, Seq(from), limit).await);
+            }
+        }
+        let stat = reader.stat();
+        drop(reader);
+        assert_eq!(everything(&killed), before, "a reader changes nothing");
+
+        let writer = open(&killed).unwrap();
+        assert_eq!(stat, writer.stat());
+        for limit in [ReadLimit::default(), ReadLimit { records: 7, bytes: 300 }] {
+            for from in [401, 399, 11, 2, 1] {
+                let expected = read_to_tail(&writer, Seq(from), limit).await;
+                assert!(seen.contains(&expected), "from {from} with {limit:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_place_without_a_log_is_an_empty_log_to_a_reader() {
+    let root = tempfile::tempdir().unwrap();
+    let nothing = root.path().join("nothing");
+
+    let log = EmbeddedLog::open_read_only(&nothing, LogOptions::new("test")).unwrap();
+
+    assert_eq!(log.stat().tail, Seq(0));
+    assert!(log.read(Seq(1), ReadLimit::default()).await.unwrap().is_empty());
+    assert!(!nothing.exists());
+}
+
+#[tokio::test]
+async fn a_writer_and_a_reader_keep_each_other_out() {
+    let root = tempfile::tempdir().unwrap();
+    let open = || EmbeddedLog::open(root.path(), LogOptions::new("test"));
+    let look = || EmbeddedLog::open_read_only(root.path(), LogOptions::new("test"));
+
+    let writer = open().unwrap();
+    assert!(matches!(look(), Err(AcquireError::Held { .. })));
+    drop(writer);
+    let readers = [look().unwrap(), look().unwrap()];
+    assert!(matches!(open(), Err(AcquireError::Held { .. })));
+    drop(readers);
+    drop(open().unwrap());
+}
+
+/// Method: flip each byte between a frame's last record and the next frame, in a sealed segment.
+#[tokio::test]
+async fn padding_that_is_not_zero_is_corruption() {
+    let fs = disk();
+    let log = open(&fs).unwrap();
+    let epoch = log.acquire().await.unwrap().epoch;
+    let mut batch = RecordBatch::starting_at(Seq(1));
+    batch.push(b"alone");
+    log.append(epoch, &batch).await.unwrap();
+    append(&log, epoch, 2, 200).await;
+    append(&log, epoch, 202, 200).await;
+    drop(log);
+    let content = fs.content(&segment(1));
+    let padding =
+        (HEADER_BYTES as usize + frame::HEAD_BYTES + frame::ENTRY_BYTES + 5)..(HEADER_BYTES as usize + 72);
+    assert!(!padding.is_empty());
+
+    for at in padding {
+        let mut flipped = content.clone();
+        assert_eq!(flipped[at], 0);
+        flipped[at] = 1;
+        fs.overwrite(&segment(1), &flipped);
+        let log = EmbeddedLog::open_read_only(Path::new(DIR), options(&fs, SEGMENT_BYTES_MIN)).unwrap();
+
+        let read = log.read(Seq(1), ReadLimit::default()).await;
+
+        assert!(matches!(read, Err(ReadError::Corrupt { at: Seq(1), .. })), "byte {at}: {read:?}");
+    }
+}
