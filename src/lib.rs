@@ -9,4 +9,5 @@ pub mod replay;
 pub mod service;
 pub mod telemetry;
 pub mod tls;
+pub mod verify;
 pub mod wiring;

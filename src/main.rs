@@ -17,6 +17,8 @@ fn main() -> ExitCode {
         Command::Completions { shell } => cli::completions(shell),
         Command::Run(args) => cli::run(&args, environment),
         Command::Demo(args) => cli::demo(&args, environment),
+        Command::Replay(args) => cli::replay(&args, environment),
+        Command::Verify(args) => cli::verify(&args, environment),
         Command::Log(LogCommand::Stat(args)) => cli::log_stat(&args, environment),
     };
     exit.into()

@@ -30,6 +30,7 @@ pub mod group_commit;
 mod log_health;
 mod patient_log;
 mod recovery;
+pub mod saved;
 pub mod status;
 
 #[cfg(feature = "testkit")]

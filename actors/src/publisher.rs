@@ -83,11 +83,11 @@ pub struct PublisherArgs {
 
 /// How far publishing has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-struct Cursor {
+pub(crate) struct Cursor {
     /// The last run record whose outputs are all confirmed.
-    run_seq: RunSeq,
+    pub(crate) run_seq: RunSeq,
     /// Outputs up to there.
-    outputs: u64,
+    pub(crate) outputs: u64,
 }
 
 impl Cursor {
@@ -98,7 +98,7 @@ impl Cursor {
         bytes.into()
     }
 
-    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (run_seq, outputs) = bytes.split_first_chunk::<8>()?;
         let outputs = <[u8; 8]>::try_from(outputs).ok()?;
         Some(Self { run_seq: RunSeq(u64::from_le_bytes(*run_seq)), outputs: u64::from_le_bytes(outputs) })
@@ -134,7 +134,7 @@ impl Drop for Watcher {
 /// The actor.
 pub struct Publisher;
 
-const CURSOR: &str = "published";
+pub(crate) const CURSOR: &str = "published";
 /// How often the cursor is saved while publishing goes on. A crash repeats at most what was published since.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
 /// How often it is looked whether a fan-out is held back.

@@ -28,7 +28,7 @@ pub(crate) fn encode_checkpoint<T: Serialize>(state: &T) -> Bytes {
     }
 }
 
-fn decode_checkpoint<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+pub(crate) fn decode_checkpoint<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
     match bytes.split_first() {
         Some((&VERSION, body)) => postcard::from_bytes(body).ok(),
         Some(_) | None => None,

@@ -9,7 +9,7 @@ pub enum Exit {
     Ok,
     /// Done, and the answer is no: a comparison found a difference.
     Different,
-    /// The command line is not understood.
+    /// The command line is not understood, or a comparison cannot tell.
     Usage,
     /// Stored data is corrupt or of an unknown version. Starting again does not help.
     Data,
@@ -61,7 +61,7 @@ impl Exit {
         match self {
             Self::Ok => "done",
             Self::Different => "failed, or a comparison found a difference",
-            Self::Usage => "the command line is not understood",
+            Self::Usage => "the command line is not understood, or a comparison cannot tell",
             Self::Data => "stored data is corrupt or of an unknown version; starting again does not help",
             Self::Unavailable => "the service, or something it needs, does not answer",
             Self::Internal => "a bug; please report it",

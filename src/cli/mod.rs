@@ -9,8 +9,11 @@ pub mod healthcheck;
 mod kill_switch;
 mod log_stat;
 mod output;
+mod progress;
+mod replay;
 mod run;
 mod tally;
+mod verify;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -29,7 +32,9 @@ pub use healthcheck::healthcheck;
 pub use kill_switch::{KillSwitchCommand, KillSwitchPlace, kill_switch};
 pub use log_stat::log_stat;
 pub use output::{complain, print};
+pub use replay::{EngineChoice, ReplayArgs, Speed, replay};
 pub use run::run;
+pub use verify::{VerifyArgs, verify};
 
 /// Time that the demo runs when no command is given.
 const DEMO_DURATION: Duration = Duration::from_secs(20);
@@ -61,6 +66,10 @@ pub enum Command {
     /// Look into the logs.
     #[command(subcommand)]
     Log(LogCommand),
+    /// Write the outputs again, from the receipt log and the run log alone.
+    Replay(ReplayArgs),
+    /// Say whether everything that was recorded follows from the logs; where it first does not, if not.
+    Verify(VerifyArgs),
     /// Stop all effects, allow them again, or see how it stands.
     #[command(subcommand)]
     KillSwitch(KillSwitchCommand),
@@ -278,6 +287,9 @@ mod tests {
             &["demo", "--for", "20"],
             &["healthcheck", "--url", "https://127.0.0.1/"],
             &["log", "stat", "--archive", "d"],
+            &["replay", "--range", "7"],
+            &["replay", "--speed", "0x"],
+            &["verify", "--report", "html"],
             &["completions", "csh"],
         ] {
             let parsed = Cli::try_parse_from(std::iter::once(&"orchestrator").chain(arguments));

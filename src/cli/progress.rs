@@ -1,0 +1,37 @@
+//! A progress bar with rate and remaining time, on a terminal only.
+
+use std::io::{IsTerminal, stderr};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use orchestrator_kernel::ids::{IngestSeq, RunSeq, Seq};
+
+/// How far reading a log has come.
+pub(super) struct Progress(Option<ProgressBar>);
+
+impl Progress {
+    /// Progress through `receipts` receipts, on standard error.
+    pub(super) fn of(receipts: Seq) -> Self {
+        if !stderr().is_terminal() {
+            return Self(None);
+        }
+        let bar = ProgressBar::with_draw_target(Some(receipts.0), ProgressDrawTarget::stderr());
+        let template = "{wide_bar} {human_pos} of {human_len} receipts, {per_sec}, {eta} left {msg}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        Self(Some(bar))
+    }
+
+    pub(super) fn set(&self, receipts: IngestSeq, runs: RunSeq) {
+        if let Some(bar) = &self.0 {
+            bar.set_position(receipts.0);
+            bar.set_message(format!("(run record {runs})"));
+        }
+    }
+
+    pub(super) fn done(&self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}

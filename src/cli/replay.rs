@@ -1,0 +1,377 @@
+//! `orchestrator replay`: the outputs again, from the two logs alone.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use clap::{Args, ValueEnum};
+use orchestrator_kernel::audit::{StateFrom, engine_of};
+use orchestrator_kernel::contracts::orchestrator_event::events;
+use orchestrator_kernel::divergence::{Check, Divergence};
+use orchestrator_kernel::ids::{IngestSeq, RunSeq, Symbol, TsMs};
+use tokio::time::Instant;
+
+use super::progress::Progress;
+use super::run::runtime;
+use super::verify::{calls_max, rust_log};
+use super::{Exit, FromArgs, complain};
+use crate::config::{Config, EngineKind};
+use crate::replay::{Answers, Done, Driver, Plan, Range, ReplayError, Replayed, Sink};
+use crate::service::explain;
+use crate::telemetry::logs;
+use crate::wiring::engine;
+use crate::wiring::reading::{self, LogsPlace};
+
+/// Differences that are printed; further ones are counted.
+const PRINTED_MAX: u64 = 5;
+/// Longest wait between two runs that is computed.
+const WAIT_MAX: Duration = Duration::from_secs(366 * 86_400);
+
+/// Options of `replay`.
+#[derive(Args, Clone, Debug, Default, PartialEq)]
+pub struct ReplayArgs {
+    /// Where the logs and the engine are.
+    #[command(flatten)]
+    pub from: FromArgs,
+    /// Only these symbols.
+    #[arg(long, value_name = "SYMBOL,…", value_delimiter = ',')]
+    pub symbols: Vec<String>,
+    /// Only runs FROM..TO, both included: positions in the run log (10..20), or engine times
+    /// (2026-01-01T00:00:00Z..2026-01-02T00:00:00Z). Either end may be left out.
+    #[arg(long, value_name = "FROM..TO", default_value = "..")]
+    pub range: Range,
+    /// Who answers.
+    #[arg(long, value_name = "ENGINE", default_value = "configured")]
+    pub engine: EngineChoice,
+    /// Replay also with another engine (name, version or code) than the recorded one.
+    #[arg(long)]
+    pub allow_other_engine: bool,
+    /// Give each call the hysteresis state that this replay computed, instead of the recorded one.
+    #[arg(long)]
+    pub recompute_state: bool,
+    /// How fast: max, or so many times as fast as it was planned, for example 1x or 60x.
+    #[arg(long, value_name = "max|Nx", default_value = "max")]
+    pub speed: Speed,
+    /// Write the outputs into this file, one OrchestratorEvent a line; - is standard output.
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    pub out: PathBuf,
+}
+
+/// Who answers the calls of a replay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum EngineChoice {
+    /// The engine that the configuration names.
+    #[default]
+    Configured,
+    /// The built-in demo engine.
+    Demo,
+    /// The record: no engine is asked, and its answers are taken as they are.
+    Recorded,
+}
+
+/// How fast a replay goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Speed {
+    /// As fast as it can.
+    #[default]
+    Max,
+    /// So many times as fast as planned.
+    Times(f64),
+}
+
+impl FromStr for Speed {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "max" {
+            return Ok(Self::Max);
+        }
+        let times = text.strip_suffix('x').and_then(|times| times.parse::<f64>().ok());
+        let times = times.filter(|times| times.is_finite() && 0.0 < *times);
+        times.map(Self::Times).ok_or("expected max, or a positive number and x, for example 1x")
+    }
+}
+
+/// Replays and writes the outputs. Exits with 1 when the logs contradict each other or the engine the record, with 2
+/// when another engine would answer and that is not allowed.
+#[must_use]
+pub fn replay(args: &ReplayArgs, environment: Vec<(OsString, OsString)>) -> Exit {
+    let rust_log = rust_log(&environment);
+    let (config, place) = match args.from.load(environment) {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit,
+    };
+    if let Err(error) = logs::start(&config.log, Some(&rust_log)) {
+        complain(&error);
+        return Exit::Config;
+    }
+    match runtime(&config) {
+        Ok(runtime) => runtime.block_on(run(config, &place, args)),
+        Err(error) => {
+            complain(&format!("cannot start the runtime: {error}"));
+            Exit::Internal
+        }
+    }
+}
+
+async fn run(mut config: Config, place: &LogsPlace, args: &ReplayArgs) -> Exit {
+    let recorded = match reading::open(place).await {
+        Ok(recorded) => recorded,
+        Err(error) => {
+            complain(&explain(&error));
+            return error.exit();
+        }
+    };
+    if args.engine == EngineChoice::Demo {
+        config.engine.kind = EngineKind::Demo;
+    }
+    let (answers, workers) = match args.engine {
+        EngineChoice::Recorded => (Answers::Recorded, None),
+        EngineChoice::Configured | EngineChoice::Demo => match engine::engine(&config.engine).await {
+            Ok((engine, workers)) => (Answers::Engine(engine), workers),
+            Err(error) => {
+                complain(&explain(&error));
+                return error.exit();
+            }
+        },
+    };
+    let out = match output(&args.out) {
+        Ok(out) => out,
+        Err(error) => {
+            complain(&format!("cannot write {}: {error}", args.out.display()));
+            return Exit::Io;
+        }
+    };
+    let symbols: BTreeSet<Symbol> = args.symbols.iter().map(|name| Symbol::from(name.as_str())).collect();
+    let plan = Plan {
+        symbols: Some(symbols).filter(|symbols| !symbols.is_empty()),
+        range: args.range,
+        state_from: if args.recompute_state { StateFrom::Replay } else { StateFrom::Record },
+        calls_max: calls_max(&config.engine),
+        to_the_end: false,
+        ..Plan::default()
+    };
+    let progress = Progress::of(recorded.receipts.stat().tail);
+    let mut writer = Writer::new(out, args, progress);
+    let (receipts, runs) = (Arc::clone(&recorded.receipts), Arc::clone(&recorded.runs));
+    let replayed = match Driver::new(receipts, runs, answers, plan).await {
+        Ok(driver) => driver.run(&mut writer).await,
+        Err(error) => Err(error),
+    };
+    let exit = writer.finish(replayed);
+    if let Some(workers) = workers {
+        workers.shutdown().await;
+    }
+    exit
+}
+
+fn output(path: &Path) -> io::Result<Box<dyn Write + Send>> {
+    if path == Path::new("-") {
+        return Ok(Box::new(BufWriter::new(io::stdout())));
+    }
+    Ok(Box::new(BufWriter::new(File::create(path)?)))
+}
+
+/// Writes outputs as they come.
+struct Writer {
+    out: Box<dyn Write + Send>,
+    allow_other_engine: bool,
+    speed: Speed,
+    /// When the first run was written, and when it was planned.
+    begun: Option<(Instant, TsMs)>,
+    progress: Progress,
+    written: u64,
+    differences: u64,
+    /// Runs that another engine answers than then.
+    other_engine: u64,
+    /// Those of them with another answer.
+    answered_otherwise: u64,
+    /// Why it was ended early.
+    ended: Option<Exit>,
+}
+
+impl Writer {
+    fn new(out: Box<dyn Write + Send>, args: &ReplayArgs, progress: Progress) -> Self {
+        Self {
+            out,
+            allow_other_engine: args.allow_other_engine,
+            speed: args.speed,
+            begun: None,
+            progress,
+            written: 0,
+            differences: 0,
+            other_engine: 0,
+            answered_otherwise: 0,
+            ended: None,
+        }
+    }
+
+    /// Whether the engine may answer this run: the recorded one always, another one only when that was allowed.
+    fn admits(&mut self, run: &Replayed) -> bool {
+        let (Some(recorded), Some(now)) = (engine_of(&run.recorded), &run.engine) else { return true };
+        if recorded == now {
+            return true;
+        }
+        self.other_engine += 1;
+        if self.other_engine == 1 {
+            let advice =
+                if self.allow_other_engine { "allowed" } else { "refused; see --allow-other-engine" };
+            complain(&format!(
+                "run record {} was answered by {} {} {}, now it would be {} {} {}: {advice}",
+                run.at,
+                recorded.name,
+                recorded.version,
+                recorded.code_hash,
+                now.name,
+                now.version,
+                now.code_hash
+            ));
+        }
+        self.allow_other_engine
+    }
+
+    /// Waits until the run is due.
+    async fn pace(&mut self, planned: TsMs) -> io::Result<()> {
+        let Speed::Times(times) = self.speed else { return Ok(()) };
+        self.out.flush()?;
+        let (begun, first) = *self.begun.get_or_insert_with(|| (Instant::now(), planned));
+        let wait = wait(planned.0.saturating_sub(first.0), times);
+        tokio::time::sleep_until(begun + wait).await;
+        Ok(())
+    }
+
+    async fn write(&mut self, run: &Replayed) -> io::Result<()> {
+        self.pace(run.recorded.facts.planned_ts_ms).await?;
+        for message in events(run.at, &run.replayed, None).map_err(io::Error::other)? {
+            self.out.write_all(&message.body)?;
+            self.out.write_all(b"\n")?;
+            self.written += 1;
+        }
+        Ok(())
+    }
+
+    fn report(&mut self, found: Vec<Divergence>) {
+        for divergence in found {
+            self.differences += 1;
+            if self.differences <= PRINTED_MAX {
+                complain(&divergence);
+            }
+        }
+    }
+
+    fn stop(&mut self, error: &io::Error) {
+        let seen_enough = error.kind() == ErrorKind::BrokenPipe;
+        if !seen_enough {
+            complain(&format!("cannot write the outputs: {error}"));
+        }
+        self.ended = Some(if seen_enough { Exit::Ok } else { Exit::Io });
+    }
+
+    fn finish(mut self, replayed: Result<Done, ReplayError>) -> Exit {
+        self.progress.done();
+        if self.ended.is_none()
+            && let Err(error) = self.out.flush()
+        {
+            self.stop(&error);
+        }
+        if PRINTED_MAX < self.differences {
+            complain(&format!("{} differences in all; orchestrator verify explains them", self.differences));
+        }
+        match (self.ended, replayed) {
+            (Some(exit), _) => exit,
+            (None, Err(error)) => {
+                complain(&explain(&error));
+                exit_of(&error)
+            }
+            (None, Ok(done)) => {
+                if self.other_engine > 0 {
+                    let (asked, otherwise) = (self.other_engine, self.answered_otherwise);
+                    complain(&format!("another engine answered {asked} runs, {otherwise} of them otherwise than recorded"));
+                }
+                let runs = done.replayed;
+                complain(&format!("{runs} runs replayed, {} outputs written", self.written));
+                if self.differences == 0 { Exit::Ok } else { Exit::Different }
+            }
+        }
+    }
+}
+
+fn wait(planned_ms: i64, times: f64) -> Duration {
+    #[expect(clippy::cast_precision_loss, reason = "exact up to 285,000 years of milliseconds")]
+    let seconds = planned_ms.max(0) as f64 / 1e3 / times;
+    Duration::try_from_secs_f64(seconds).map_or(WAIT_MAX, |wait| wait.min(WAIT_MAX))
+}
+
+const fn exit_of(error: &ReplayError) -> Exit {
+    use orchestrator_kernel::ports::log::ReadError;
+    match error {
+        ReplayError::Read { source: ReadError::Corrupt { .. } | ReadError::Trimmed { .. }, .. } => Exit::Data,
+        ReplayError::Read { source: ReadError::Io(_), .. } => Exit::Io,
+        ReplayError::Trimmed { .. } => Exit::Usage,
+        ReplayError::Engine { .. } => Exit::Unavailable,
+    }
+}
+
+#[async_trait]
+impl Sink for Writer {
+    async fn run(&mut self, mut run: Replayed) -> bool {
+        if !self.admits(&run) {
+            self.ended = Some(Exit::Usage);
+            return false;
+        }
+        let mut found = std::mem::take(&mut run.found);
+        if engine_of(&run.recorded).is_some_and(|recorded| run.engine.as_ref().is_some_and(|now| recorded != now)) {
+            // That another engine answers otherwise is what it was allowed for.
+            let all = found.len();
+            found.retain(|divergence| divergence.check != Check::Answers);
+            self.answered_otherwise += u64::from(found.len() < all);
+        }
+        self.report(found);
+        if !run.included {
+            return true;
+        }
+        match self.write(&run).await {
+            Ok(()) => true,
+            Err(error) => {
+                self.stop(&error);
+                false
+            }
+        }
+    }
+
+    fn found(&mut self, found: Vec<Divergence>) {
+        self.report(found);
+    }
+
+    fn progress(&mut self, receipts: IngestSeq, runs: RunSeq) {
+        self.progress.set(receipts, runs);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn speed_is_max_or_a_positive_number_of_times() {
+        assert_eq!("max".parse(), Ok(Speed::Max));
+        assert_eq!("1x".parse(), Ok(Speed::Times(1.0)));
+        assert_eq!("0.5x".parse(), Ok(Speed::Times(0.5)));
+        for text in ["", "x", "0x", "-1x", "NaNx", "infx", "2"] {
+            assert!(text.parse::<Speed>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn runs_are_due_at_their_planned_distance_divided_by_the_speed() {
+        assert_eq!(wait(180_000, 60.0), Duration::from_secs(3));
+        assert_eq!(wait(-5, 1.0), Duration::ZERO);
+        assert_eq!(wait(i64::MAX, 1e-300), WAIT_MAX);
+    }
+}

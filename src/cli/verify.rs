@@ -1,0 +1,133 @@
+//! `orchestrator verify`: whether everything that was recorded follows from the logs.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use orchestrator_kernel::audit::StateFrom;
+
+use super::progress::Progress;
+use super::run::runtime;
+use super::{Exit, FromArgs, complain, print};
+use crate::config::{Config, EngineConfig, EngineKind};
+use crate::telemetry::logs;
+use crate::verify::{Form, Report, Verify, unopened};
+use crate::wiring::reading::{self, LogsPlace};
+use crate::wiring::{cores_if_zero, engine};
+
+/// Where outputs are in a data directory, unless configured otherwise.
+const OUTPUTS_FILE: &str = "outputs/orchestrator_events.jsonl";
+
+/// Options of `verify`.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct VerifyArgs {
+    /// Where the logs and the engine are.
+    #[command(flatten)]
+    pub from: FromArgs,
+    /// Give each call the hysteresis state that this replay computed, instead of the recorded one.
+    #[arg(long)]
+    pub recompute_state: bool,
+    /// Take equal answers of another engine (name, version or code) than the recorded one for equal.
+    #[arg(long)]
+    pub allow_other_engine: bool,
+    /// Form of the report.
+    #[arg(long, value_name = "FORM", default_value = "text")]
+    pub report: Form,
+    /// Write the report into this file; without it: to standard output.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+}
+
+/// Compares, reports, and exits with 0 when all is equal, 1 when something differs, 2 when it cannot tell.
+#[must_use]
+pub fn verify(args: &VerifyArgs, environment: Vec<(OsString, OsString)>) -> Exit {
+    let rust_log = rust_log(&environment);
+    let (config, place) = match args.from.load(environment) {
+        Ok(loaded) => loaded,
+        Err(Exit::Unavailable) => return Exit::Usage,
+        Err(exit) => return exit,
+    };
+    if let Err(error) = logs::start(&config.log, Some(&rust_log)) {
+        complain(&error);
+        return Exit::Config;
+    }
+    match runtime(&config) {
+        Ok(runtime) => {
+            let report = runtime.block_on(compare(&config, &place, args));
+            deliver(&report, args)
+        }
+        Err(error) => {
+            complain(&format!("cannot start the runtime: {error}"));
+            Exit::Internal
+        }
+    }
+}
+
+/// What is logged by commands that report by themselves: trouble only, unless the environment says otherwise.
+pub(super) fn rust_log(environment: &[(OsString, OsString)]) -> String {
+    let found = environment.iter().find(|(name, _)| name == "RUST_LOG");
+    found.and_then(|(_, value)| value.to_str()).unwrap_or("warn").to_owned()
+}
+
+async fn compare(config: &Config, place: &LogsPlace, args: &VerifyArgs) -> Report {
+    let recorded = match reading::open(place).await {
+        Ok(recorded) => recorded,
+        Err(error) => return unopened(place.name(), &error),
+    };
+    let (engine, workers) = match engine::engine(&config.engine).await {
+        Ok(started) => started,
+        Err(error) => return unopened(place.name(), &error),
+    };
+    let progress = Progress::of(recorded.receipts.stat().tail);
+    let verify = Verify {
+        recorded: &recorded,
+        place: place.name(),
+        engine,
+        calls_max: calls_max(&config.engine),
+        state_from: if args.recompute_state { StateFrom::Replay } else { StateFrom::Record },
+        allow_other_engine: args.allow_other_engine,
+        outputs: outputs_file(config, place, args.from.from.is_some()),
+    };
+    let report = verify.run(&mut |receipts, runs| progress.set(receipts, runs)).await;
+    progress.done();
+    if let Some(workers) = workers {
+        workers.shutdown().await;
+    }
+    report
+}
+
+/// Calls beside each other: enough to keep every worker busy.
+pub(super) fn calls_max(engine: &EngineConfig) -> usize {
+    match engine.kind {
+        EngineKind::Demo => 4 * cores_if_zero(0),
+        EngineKind::Process => 2 * cores_if_zero(engine.process.workers),
+        EngineKind::Http => engine.http.connections_max.max(1),
+    }
+}
+
+/// Where outputs were written, if it is known.
+fn outputs_file(config: &Config, place: &LogsPlace, is_named: bool) -> Option<PathBuf> {
+    match place {
+        _ if !is_named => config.outputs_file(),
+        LogsPlace::DataDir(dir) => Some(dir.join(OUTPUTS_FILE)),
+        LogsPlace::Redis { data_dir, .. } => data_dir.as_deref().map(|dir: &Path| dir.join(OUTPUTS_FILE)),
+    }
+}
+
+fn deliver(report: &Report, args: &VerifyArgs) -> Exit {
+    let rendered = report.render(args.report);
+    let written = match &args.out {
+        None => print(&rendered),
+        Some(path) => match std::fs::write(path, rendered) {
+            Ok(()) => Exit::Ok,
+            Err(error) => {
+                complain(&format!("cannot write the report to {}: {error}", path.display()));
+                Exit::Io
+            }
+        },
+    };
+    match (report.verdict().exit(), written) {
+        (Exit::Ok, written) => written,
+        (exit, _) => exit,
+    }
+}

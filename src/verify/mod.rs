@@ -1,0 +1,291 @@
+//! The comparison of everything that was recorded with everything that follows: what `orchestrator verify` does.
+//!
+//! ```text
+//! receipt log, run log ─▶ replay::Driver ─▶ audit, engine ─┐
+//! outputs file ────────────────────────────────────────────┼─▶ Report: equal, different (the first place), cannot tell
+//! publish cursor, checkpoints, quarantine, manifests ──────┘
+//! ```
+
+mod context;
+mod outputs;
+mod report;
+mod text;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use orchestrator_actors::saved;
+use orchestrator_kernel::audit::{StateFrom, engine_of};
+use orchestrator_kernel::contracts::orchestrator_event::{events, outputs_of};
+use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
+use orchestrator_kernel::divergence::{Check, Divergence, Place};
+use orchestrator_kernel::ids::{IngestSeq, RunSeq, Seq};
+use orchestrator_kernel::ports::engine::Engine;
+use orchestrator_kernel::ports::log::{Log, ReadError};
+
+use self::outputs::OutputsFile;
+pub use self::report::{Form, Report, Verdict};
+use crate::replay::{Answers, Driver, Pages, Plan, ReplayError, Replayed, Sink};
+use crate::service::explain;
+use crate::wiring::WiringError;
+use crate::wiring::reading::Recorded;
+use orchestrator_kernel::ports::log::AcquireError;
+
+/// What is compared with what.
+pub struct Verify<'a> {
+    /// The logs.
+    pub recorded: &'a Recorded,
+    /// Where they are, for people.
+    pub place: String,
+    /// The engine to ask.
+    pub engine: Arc<dyn Engine>,
+    /// Engine calls beside each other.
+    pub calls_max: usize,
+    /// Whether states are computed from the start instead of taken from the log.
+    pub state_from: StateFrom,
+    /// Whether an engine of another name, version or code may be asked.
+    pub allow_other_engine: bool,
+    /// The outputs file, if there can be one.
+    pub outputs: Option<PathBuf>,
+}
+
+impl Verify<'_> {
+    /// Compares everything. `progress` learns now and then how many receipts and run records were read.
+    pub async fn run(self, progress: &mut (dyn FnMut(IngestSeq, RunSeq) + Send)) -> Report {
+        let mut report = Report::new(self.place.clone(), self.allow_other_engine);
+        for (log, bytes) in &self.recorded.torn {
+            report.note(format!(
+                "log {log} ends with {bytes} bytes of a write that a crash cut short; nobody was told of them"
+            ));
+        }
+        if self.recorded.receipts.stat().tail == Seq(0) && self.recorded.runs.stat().tail == Seq(0) {
+            report.cannot_tell("there are no records".to_owned());
+        }
+        self.check_saved(&mut report).await;
+        self.check_others(&mut report).await;
+        self.replay(&mut report, progress).await;
+        context::explain_first(self.recorded, &mut report).await;
+        report
+    }
+
+    async fn replay(&self, report: &mut Report, progress: &mut (dyn FnMut(IngestSeq, RunSeq) + Send)) {
+        let outputs = match self.outputs.as_deref().map(OutputsFile::open).transpose() {
+            Ok(outputs) => outputs.flatten(),
+            Err(error) => {
+                report.cannot_tell(format!("the outputs file cannot be read: {error}"));
+                None
+            }
+        };
+        let published = match saved::published(self.recorded.checkpoints.as_ref()).await {
+            Ok(published) => published,
+            Err(error) => {
+                report.cannot_tell(format!("the publish cursor cannot be read: {error}"));
+                None
+            }
+        };
+        let (receipts, runs) = (Arc::clone(&self.recorded.receipts), Arc::clone(&self.recorded.runs));
+        let plan = Plan { state_from: self.state_from, calls_max: self.calls_max, ..Plan::default() };
+        let answers = Answers::Engine(Arc::clone(&self.engine));
+        let mut comparison =
+            Comparison { report, outputs, published, outputs_so_far: 0, at_cursor: None, progress };
+        let replayed = match Driver::new(receipts, runs, answers, plan).await {
+            Ok(driver) => driver.run(&mut comparison).await,
+            Err(error) => Err(error),
+        };
+        comparison.finish(&replayed);
+        match replayed {
+            Ok(done) => report.done(done),
+            Err(error) => stopped(report, &error),
+        }
+    }
+
+    /// LOG_REGRESSED: what was derived from a log may not know more than it holds.
+    async fn check_saved(&self, report: &mut Report) {
+        let known = match saved::known(self.recorded.checkpoints.as_ref()).await {
+            Ok(known) => known,
+            Err(error) => return report.cannot_tell(format!("the checkpoints cannot be read: {error}")),
+        };
+        let runs = known.runs.map(|index| Seq::from(index.tail()));
+        for (log, of, known) in [
+            ("receipts", &self.recorded.receipts, known.receipts),
+            ("quarantine", &self.recorded.quarantine, known.quarantine),
+            ("runs", &self.recorded.runs, runs),
+        ] {
+            let tail = of.stat().tail;
+            if let Some(known) = known.filter(|known| tail < *known) {
+                report.diverged(Divergence {
+                    check: Check::Checkpoints,
+                    place: Place::Other(format!("checkpoint of log {log}")),
+                    field: "last record",
+                    recorded: known.to_string(),
+                    replayed: format!("{tail}: LOG_REGRESSED, the log has lost records"),
+                });
+            }
+        }
+    }
+
+    /// The logs that no run follows from: every record is read and verified.
+    async fn check_others(&self, report: &mut Report) {
+        let quarantine =
+            |payload: &[u8]| QuarantineRecord::decode(payload).map(drop).map_err(|error| error.to_string());
+        report.quarantined = scan("quarantine", &self.recorded.quarantine, quarantine, report).await;
+        // A manifest says which program wrote what follows; its form is checked where it is read.
+        report.manifests = scan("manifests", &self.recorded.manifests, |_| Ok(()), report).await;
+    }
+}
+
+async fn scan(
+    name: &'static str,
+    log: &Arc<dyn Log>,
+    check: impl Fn(&[u8]) -> Result<(), String>,
+    report: &mut Report,
+) -> u64 {
+    let mut pages = Pages::of(Arc::clone(log), log.stat().start, None);
+    let mut count = 0;
+    loop {
+        let page = match pages.next().await {
+            Ok(Some(page)) => page,
+            Ok(None) => return count,
+            Err(source) => {
+                stopped(report, &ReplayError::Read { log: name, source });
+                return count;
+            }
+        };
+        for (at, payload) in page.iter() {
+            count += 1;
+            if let Err(detail) = check(payload) {
+                let source = ReadError::Corrupt { at, detail };
+                stopped(report, &ReplayError::Read { log: name, source });
+            }
+        }
+    }
+}
+
+/// Notes why a replay, or a scan, did not come to its end.
+fn stopped(report: &mut Report, error: &ReplayError) {
+    match error {
+        ReplayError::Read { log, source: ReadError::Corrupt { at, detail } } => report.diverged(Divergence {
+            check: Check::Storage,
+            place: Place::Other(format!("log {log} record {at}")),
+            field: "bytes",
+            recorded: detail.clone(),
+            replayed: "a whole record".to_owned(),
+        }),
+        ReplayError::Read { source: ReadError::Io(_) | ReadError::Trimmed { .. }, .. }
+        | ReplayError::Trimmed { .. }
+        | ReplayError::Engine { .. } => report.cannot_tell(explain(error)),
+    }
+}
+
+/// The report on logs that could not even be opened.
+#[must_use]
+pub fn unopened(place: String, error: &WiringError) -> Report {
+    let mut report = Report::new(place, false);
+    match error {
+        WiringError::Log(AcquireError::Corrupt { log, place, detail }) => report.diverged(Divergence {
+            check: Check::Storage,
+            place: Place::Other(format!("log {log}, {place}")),
+            field: "bytes",
+            recorded: detail.clone(),
+            replayed: "a whole log".to_owned(),
+        }),
+        other => report.cannot_tell(explain(other)),
+    }
+    report
+}
+
+/// Takes what comes of the replay.
+struct Comparison<'a> {
+    report: &'a mut Report,
+    outputs: Option<OutputsFile>,
+    published: Option<saved::Published>,
+    /// Outputs of the records so far.
+    outputs_so_far: u64,
+    /// The same, up to the publish cursor.
+    at_cursor: Option<u64>,
+    progress: &'a mut (dyn FnMut(IngestSeq, RunSeq) + Send),
+}
+
+impl Comparison<'_> {
+    /// The outputs of a record against the file.
+    fn compare_outputs(&mut self, run: &Replayed) {
+        let published = self.published.is_some_and(|cursor| run.at <= cursor.run_seq);
+        self.outputs_so_far += outputs_of(&run.recorded);
+        if published {
+            self.at_cursor = Some(self.outputs_so_far);
+        }
+        let mut found = Vec::new();
+        match events(run.at, &run.recorded, None) {
+            Ok(messages) => {
+                for message in &messages {
+                    let Some(outputs) = &mut self.outputs else { break };
+                    if let Err(error) = outputs.expect(message, published, &mut found) {
+                        self.report.cannot_tell(format!("the outputs file cannot be read: {error}"));
+                        self.outputs = None;
+                    }
+                }
+            }
+            Err(error) => found.push(Divergence {
+                check: Check::Storage,
+                place: Place::run(run.at, &run.recorded.facts),
+                field: "answer",
+                recorded: error.to_string(),
+                replayed: "JSON".to_owned(),
+            }),
+        }
+        found.into_iter().for_each(|divergence| self.report.diverged(divergence));
+    }
+
+    /// What can be compared once all records were seen.
+    fn finish(&mut self, replayed: &Result<crate::replay::Done, ReplayError>) {
+        let Ok(done) = replayed else { return };
+        if let Some(outputs) = &mut self.outputs {
+            let mut found = Vec::new();
+            if let Err(error) = outputs.finish(&mut found) {
+                self.report.cannot_tell(format!("the outputs file cannot be read: {error}"));
+            }
+            found.into_iter().for_each(|divergence| self.report.diverged(divergence));
+            self.report.outputs = Some((outputs.equal, outputs.repeated));
+            if let Some(bytes) = outputs.torn() {
+                let note = format!("the outputs file ends with {bytes} bytes of a line that was cut short");
+                self.report.note(note);
+            }
+        }
+        let Some(cursor) = self.published else { return };
+        let mut differs = |field, recorded: u64, replayed: String| {
+            let place = Place::Other("publish cursor".to_owned());
+            let recorded = recorded.to_string();
+            self.report.diverged(Divergence { check: Check::Cursor, place, field, recorded, replayed });
+        };
+        if done.runs < cursor.run_seq {
+            let replayed = format!("{}: LOG_REGRESSED, the log of runs has lost records", done.runs);
+            differs("run record", cursor.run_seq.0, replayed);
+        } else if cursor.outputs != self.at_cursor.unwrap_or_default() {
+            differs("outputs", cursor.outputs, self.at_cursor.unwrap_or_default().to_string());
+        }
+    }
+}
+
+#[async_trait]
+impl Sink for Comparison<'_> {
+    async fn run(&mut self, mut run: Replayed) -> bool {
+        self.compare_outputs(&run);
+        if let (Some(recorded), Some(now)) = (engine_of(&run.recorded), &run.engine)
+            && recorded != now
+        {
+            self.report.other_engine(run.at, recorded.clone(), now.clone());
+        }
+        let found = std::mem::take(&mut run.found);
+        self.report.replayed(run, found);
+        true
+    }
+
+    fn found(&mut self, found: Vec<Divergence>) {
+        found.into_iter().for_each(|divergence| self.report.diverged(divergence));
+    }
+
+    fn progress(&mut self, receipts: IngestSeq, runs: RunSeq) {
+        (self.progress)(receipts, runs);
+    }
+}
