@@ -34,6 +34,7 @@ SYMBOL_FAULTS = {
     "torn": "write half an answer without a line end, then end the process",
     "wrong-id": "answer for a request that was never made, then answer",
     "memory": "take memory until something stops it, at most --memory-mb-max, then hang",
+    "memory-abort": "take memory until it is refused, then end as native code does, with SIGABRT",
     "huge": "answer with --huge-bytes of driver text",
     "noise": "print() to stdout and write to file descriptor 1 in the middle of the call, then answer",
 }
@@ -86,6 +87,8 @@ class FaultEngine:
             os._exit(3)
         if self._has("memory", snapshot):
             self._take_memory()
+        if self._has("memory-abort", snapshot):
+            self._take_memory_and_abort()
         if self._has("hang", snapshot):
             hang()
         if self._has("nan", snapshot):
@@ -113,6 +116,12 @@ class FaultEngine:
         while len(taken) * MEMORY_STEP_BYTES < self._options.memory_mb_max * 1024 * 1024:
             taken.append(os.urandom(4096) * (MEMORY_STEP_BYTES // 4096))  # Written to, so that it is really used.
         hang()
+
+    def _take_memory_and_abort(self) -> NoReturn:
+        try:
+            self._take_memory()
+        except MemoryError:
+            os.abort()
 
 
 def hang() -> NoReturn:

@@ -182,6 +182,33 @@ async fn a_symbol_whose_engine_always_fails_fails_explicitly_and_alone() {
     assert!(late < LATE_MAX_MS, "ISO-1: a run of another symbol ended {late} ms after its planned time");
 }
 
+/// Method: memory of 256 MiB; a call takes it all. One engine gets a MemoryError and answers with it, the other one ends
+/// itself, as native code does that is refused memory.
+#[tokio::test]
+async fn a_worker_without_memory_fails_its_calls_alone_and_is_started_again() {
+    for (fault, is_ended) in [("--memory-symbol", false), ("--memory-abort-symbol", true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let config = market(dir.path(), &[fault, "ETHUSDT"], "");
+        let service = Service::start(&config, &["--set", "engine.process.memory_max_bytes=256MiB"]).await;
+
+        let failed = "orch_runs_failed_total{error_kind=\"engine_failure\"}";
+        eventually("its runs fail", async || (service.metric(failed).await >= 2.0).then_some(())).await;
+        runs_completed(&service, 9.0).await;
+        let (ready, body) = service.get("/readyz").await;
+        assert_eq!(ready, 200, "{body}");
+        let log = service.log();
+        service.stop().await;
+
+        let (completed, failed) = ends(dir.path(), "ETHUSDT").await;
+        assert_eq!(completed, 0, "{fault}");
+        assert!(failed.contains(&(ErrorKind::EngineFailure, 2)), "two attempts, then explicit: {failed:?}");
+        assert_eq!(log.contains("engine worker is ended"), is_ended, "{fault}: {log}");
+        assert_eq!(log.contains("engine worker is up again"), is_ended, "{fault}: {log}");
+        let late = worst_lateness_ms(dir.path(), "ETHUSDT").await;
+        assert!(late < LATE_MAX_MS, "ISO-1: a run of another symbol ended {late} ms after its planned time");
+    }
+}
+
 #[tokio::test]
 async fn a_consumer_that_stops_reading_slows_nothing() {
     let dir = tempfile::tempdir().unwrap();
@@ -302,9 +329,10 @@ async fn a_full_disk_refuses_receipts_and_resumes_when_there_is_room() {
     service.stop().await;
 }
 
-const RECEIPTS_PER_POST: u64 = 500;
+pub(crate) const RECEIPTS_PER_POST: u64 = 500;
 
-async fn post_receipts(client: &reqwest::Client, url: &str, first: u64) -> reqwest::Response {
+/// Posts the receipts `first` … of a producer that numbers them.
+pub(crate) async fn post_receipts(client: &reqwest::Client, url: &str, first: u64) -> reqwest::Response {
     let payload = "x".repeat(900);
     let line = |position: u64| {
         format!(

@@ -8,9 +8,12 @@
 
 mod capture;
 mod cli;
+mod clock;
 mod crash;
 mod deployment;
 mod faults;
+mod http_floods;
+mod storage_faults;
 mod support;
 mod tidy;
 mod tiered;
