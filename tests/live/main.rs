@@ -10,10 +10,13 @@
 mod support;
 
 mod capture;
+mod credentials;
 mod healthy;
 mod kill_switch;
 mod kill_switch_store;
 mod kills;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod proxy;
 mod rabbit_alarms;
 mod rabbit_fan_out;
@@ -22,6 +25,7 @@ mod rabbit_network;
 mod rabbit_source;
 mod rabbit_topology;
 mod redis_checks;
+mod redis_disk;
 mod redis_faults;
 mod redis_log;
 mod redis_model;

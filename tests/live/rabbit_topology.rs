@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 
+use lapin::ExchangeKind;
 use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
 
@@ -76,6 +77,37 @@ async fn check_detour(campaign: &mut Campaign, admin: &Amqp, fault: &str) -> usi
     let unrouted = admin.drain(UNROUTED).await;
     campaign.subscriber.adopt(&unrouted);
     unrouted.len()
+}
+
+/// Method: an operator's topology whose alternate exchange leads nowhere; then the only binding is removed for a while.
+#[tokio::test(flavor = "multi_thread")]
+async fn outputs_that_no_queue_takes_wait_until_one_does() {
+    let rabbit = RabbitServer::shared();
+    let amqp = rabbit.url(&rabbit.vhost());
+    let admin = Amqp::connect(&amqp).await;
+    admin.exchange(UNROUTED, ExchangeKind::Fanout, None).await;
+    admin.queue(UNROUTED, &[]).await;
+    let passive = ["--set", "publish.rabbitmq.topology=passive"];
+    let campaign = Campaign::start(&amqp, Setup { args: &passive, ..Setup::default() }).await;
+    let published = async || campaign.service.metric("orch_publish_outputs_total").await;
+
+    let failures = campaign.failures();
+    let key = "orchestrator_event.#".into();
+    let unbound =
+        admin.channel().queue_unbind("everything".into(), EXCHANGE.into(), key, FieldTable::default());
+    unbound.await.unwrap();
+    let before = published().await;
+    eventually("outputs are tried", async || {
+        (failures < campaign.failures() || before + 16.0 <= published().await).then_some(())
+    })
+    .await;
+    campaign.subscriber.bind_again().await;
+
+    let failed = campaign.failures() - failures;
+    let is_named = campaign.service.log().contains("312 NO_ROUTE");
+    let figures = campaign.finish(Vec::new()).await;
+    println!("no queue for outputs: {figures}; publishing failed {failed} times");
+    assert!(0 < failed && is_named, "it is noticed, and the reason is logged");
 }
 
 #[tokio::test(flavor = "multi_thread")]

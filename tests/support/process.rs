@@ -12,6 +12,9 @@ use rustix::process::{Pid, Signal, kill_process};
 /// How long a test waits for anything before it fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The variable that names a planted fault; only a binary with the feature `mutants` looks at it.
+const MUTANT: &str = "ORCHESTRATOR_MUTANT";
+
 /// The root of the repository.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -55,6 +58,7 @@ impl Service {
             .current_dir(root())
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .envs(std::env::var_os(MUTANT).map(|planted| (MUTANT, planted)))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::from(file))

@@ -8,6 +8,8 @@ mod dead_letters;
 #[cfg(test)]
 mod definitions;
 mod fan_out;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod properties;
 mod source;
 mod topology;

@@ -21,6 +21,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::connection::Trouble;
+#[cfg(feature = "mutants")]
+use super::mutants::is_mandatory;
 use super::properties::{OutputNumber, properties, routing_key};
 
 /// How long a blocked broker is waited for before the messages are handed back: whoever publishes can then say so.
@@ -115,7 +117,8 @@ impl<'a> Window<'a> {
             let Some(message) = self.messages.get(self.sent) else { break };
             let (channel, exchange) = (self.lane.channel, self.lane.exchange.clone());
             let mut confirm = async move {
-                let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+                let options =
+                    BasicPublishOptions { mandatory: is_mandatory(), ..BasicPublishOptions::default() };
                 let (key, properties) = (routing_key(message), properties(message));
                 let sent = channel.basic_publish(exchange, key, options, &message.body, properties);
                 sent.await?.await
@@ -221,4 +224,10 @@ impl<'a> Window<'a> {
 /// What a broker that blocks its publishers is said to do.
 pub(super) fn blocked_text(reason: &str) -> String {
     format!("RabbitMQ blocks publishers: {reason}")
+}
+
+/// A message that nobody takes is handed back; without that it would be confirmed and lost.
+#[cfg(not(feature = "mutants"))]
+const fn is_mandatory() -> bool {
+    true
 }

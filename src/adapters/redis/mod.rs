@@ -24,6 +24,8 @@ mod entry;
 mod fault;
 mod high_water;
 mod log;
+#[cfg(feature = "mutants")]
+mod mutants;
 mod preflight;
 mod promise;
 mod reader;

@@ -4,12 +4,15 @@ use std::sync::LazyLock;
 
 use redis::Script;
 
+#[cfg(feature = "mutants")]
+use super::mutants::append_script;
+
 /// Takes a log over.
 pub(super) static ACQUIRE: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("scripts/acquire.lua")));
 /// Appends a batch.
 pub(super) static APPEND: LazyLock<Script> =
-    LazyLock::new(|| Script::new(include_str!("scripts/append.lua")));
+    LazyLock::new(|| Script::new(&append_script(include_str!("scripts/append.lua"))));
 /// Removes some entries at the beginning.
 pub(super) static TRIM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/trim.lua")));
 /// Claims the namespace for a writer.
@@ -22,3 +25,8 @@ pub(super) static DROP_CLAIM: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("scripts/drop_claim.lua")));
 /// Saves a checkpoint.
 pub(super) static SAVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/save.lua")));
+
+#[cfg(not(feature = "mutants"))]
+fn append_script(script: &str) -> &str {
+    script
+}

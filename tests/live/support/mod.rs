@@ -19,4 +19,5 @@ pub(crate) mod redis_cli;
 pub(crate) mod redis_server;
 pub(crate) mod redis_store;
 pub(crate) mod scene;
+pub(crate) mod small_disk;
 pub(crate) mod subscriber;

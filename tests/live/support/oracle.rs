@@ -1,7 +1,7 @@
 //! What must be true of a deployment after anything that happened to it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use orchestrator::adapters::redis::{LogOptions, RedisOptions, RedisStore};
 use orchestrator_actors::testkit::check_logs;
@@ -13,6 +13,9 @@ use orchestrator_kernel::ports::log::{Log, ReadLimit};
 
 use super::process::{Service, eventually};
 use super::subscriber::{Subscriber, without_publish_time};
+
+/// How long nothing may come before what is missing counts as lost.
+const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// The logs as they stand on the server.
 pub(crate) struct Logs {
@@ -52,6 +55,19 @@ impl Logs {
     }
 }
 
+/// Waits until the subscriber has `count` outputs, as long as more keep coming.
+async fn all_arrive(subscriber: &Subscriber, count: usize) {
+    let (mut seen, mut since) = (0, Instant::now());
+    while seen < count {
+        let now = subscriber.distinct();
+        if now != seen {
+            (seen, since) = (now, Instant::now());
+        }
+        assert!(since.elapsed() < SILENCE_MAX, "only {seen} of {count} outputs came");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 async fn all(log: &dyn Log) -> Vec<Vec<u8>> {
     let mut records: Vec<Vec<u8>> = Vec::new();
     loop {
@@ -66,7 +82,7 @@ async fn all(log: &dyn Log) -> Vec<Vec<u8>> {
 /// Waits until the service is ready, everything that `confirmed` counts is in its log and every output is published.
 /// Returns how long that took.
 pub(crate) async fn healed(service: &Service) -> Duration {
-    let since = std::time::Instant::now();
+    let since = Instant::now();
     eventually("it is ready again and everything is published", async || {
         let (code, _) = service.get("/readyz").await;
         let (_, health) = service.get("/health").await;
@@ -88,8 +104,7 @@ pub(crate) async fn check(redis_url: &str, confirmed: &[Vec<u8>], subscriber: &S
     check_logs(&logs.receipts, &logs.runs);
     let said = logs.outputs();
     let count: usize = said.values().map(Vec::len).sum();
-    eventually("the subscriber has every output", async || (subscriber.distinct() >= count).then_some(()))
-        .await;
+    all_arrive(subscriber, count).await;
     let got = subscriber.deduplicated();
     for (symbol, outputs) in &said {
         assert_eq!(got.get(symbol), Some(outputs), "outputs of {symbol}");

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::ports::free_port;
+use super::small_disk::SmallDisk;
 
 /// How long a server may take to start. Mostly 40 ms; a large append-only file or a busy machine takes longer.
 const START_MAX: Duration = Duration::from_secs(30);
@@ -21,6 +22,7 @@ pub(crate) struct RedisServer {
     /// A configuration file, or none for the settings that the promises need.
     config: Option<PathBuf>,
     extra: Vec<String>,
+    disk: Option<SmallDisk>,
 }
 
 impl RedisServer {
@@ -44,9 +46,26 @@ impl RedisServer {
     fn configured(config: Option<PathBuf>, extra: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("orch-redis-").tempdir().unwrap();
         let extra = extra.iter().map(|word| (*word).to_owned()).collect();
-        let mut server = Self { child: None, dir, port: free_port(), config, extra };
+        let mut server = Self { child: None, dir, port: free_port(), config, extra, disk: None };
         server.start_again();
         server
+    }
+
+    /// As [`start`](Self::start), with its files on a file system of so many megabytes.
+    pub(crate) fn on_small_disk(megabytes: u32) -> Self {
+        let dir = tempfile::Builder::new().prefix("orch-redis-").tempdir().unwrap();
+        let files = dir.path().join("disk");
+        std::fs::create_dir(&files).unwrap();
+        let disk = Some(SmallDisk::on(&files, megabytes));
+        let extra = vec!["--dir".to_owned(), files.display().to_string()];
+        let mut server = Self { child: None, dir, port: free_port(), config: None, extra, disk };
+        server.start_again();
+        server
+    }
+
+    /// The file system of [`on_small_disk`](Self::on_small_disk).
+    pub(crate) fn disk(&self) -> &SmallDisk {
+        self.disk.as_ref().expect("it is on a small disk")
     }
 
     /// Starts it again on the same port and directory after [`kill`](Self::kill) or [`shut_down`](Self::shut_down).
@@ -62,7 +81,10 @@ impl RedisServer {
     pub(crate) fn try_start(&mut self) -> Result<(), String> {
         assert!(self.child.is_none(), "it runs already");
         let log = self.dir.path().join("redis.log");
-        let mut command = Command::new("redis-server");
+        let mut command = match &self.disk {
+            Some(disk) => disk.command("redis-server"),
+            None => Command::new("redis-server"),
+        };
         match &self.config {
             Some(config) => command.arg(config),
             None => command
