@@ -11,7 +11,7 @@ use rules::Problems;
 /// A rule, and the repository with a fault that it must see.
 type Case = (&'static str, fn(&Repo) -> Problems, fn(&Repo) -> Vec<Repo>);
 
-const CASES: [Case; 13] = [
+const CASES: [Case; 14] = [
     ("packages depend downwards", rules::packages_depend_downwards, |repo| {
         let kernel = "actors/kernel/Cargo.toml";
         vec![
@@ -56,6 +56,14 @@ const CASES: [Case; 13] = [
             repo.replaced("actors/kernel/src/cut/tests.rs", "CUT-3", "costs"),
             repo.replaced(architecture, "| **LOG-1** |", "| LOG-1 |"),
             repo.replaced(architecture, "`later_writer_fences_the_earlier`", "`no_such_test`"),
+        ]
+    }),
+    ("faults are tested", rules::faults_are_tested, |repo| {
+        let manual = "docs/operations.md";
+        vec![
+            repo.replaced(manual, "| `a_key_that_is_no_stream_is_hopeless` |", "| |"),
+            repo.replaced(manual, "`missing_segment_is_refused`", "`no_such_test`"),
+            repo.replaced(manual, "## Faults", "## Troubles"),
         ]
     }),
     ("files are short", rules::files_are_short, |repo| {

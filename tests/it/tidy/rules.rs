@@ -197,6 +197,35 @@ pub(super) fn invariants_are_tested(repo: &Repo) -> Problems {
     problems
 }
 
+/// Every row of the table of faults names its tests, and they exist.
+pub(super) fn faults_are_tested(repo: &Repo) -> Problems {
+    let tests = repo.test_code();
+    let manual = repo.text("docs/operations.md");
+    let section = manual.split_once("\n## Faults\n").map_or("", |(_, rest)| rest);
+    let section = section.split_once("\n## ").map_or(section, |(section, _)| section);
+    let is_fault = |row: &&str| row.starts_with("| ") && !row.starts_with("| fault |");
+    let mut problems = Problems::new();
+    let mut rows = 0;
+    for row in section.lines().filter(is_fault) {
+        rows += 1;
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [fault, _, _, _, named] = cells[..] else {
+            problems.push(format!("{row} has {} cells, not five", cells.len()));
+            continue;
+        };
+        let named: Vec<&str> = named.split('`').skip(1).step_by(2).collect();
+        if named.is_empty() {
+            problems.push(format!("the fault \"{fault}\" names no test"));
+        }
+        let unknown = named.into_iter().filter(|name| !tests.contains(&format!("fn {name}(")));
+        problems.extend(unknown.map(|name| format!("the fault \"{fault}\" names {name}, which is no test")));
+    }
+    if rows == 0 {
+        problems.push("docs/operations.md has no table of faults".to_owned());
+    }
+    problems
+}
+
 /// A file that is longer has a second responsibility.
 const LINES_MAX: usize = 700;
 
