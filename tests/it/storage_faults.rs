@@ -58,11 +58,11 @@ fn is_traced(thread: &Path) -> bool {
     !status.lines().any(|line| line.strip_prefix("TracerPid:").is_some_and(|pid| pid.trim() == "0"))
 }
 
-/// A service with small segments and nothing but HTTP before it.
-fn config(dir: &Path) -> PathBuf {
+/// A service with segments of this size, in MiB, and nothing but HTTP before it.
+fn config(dir: &Path, segment: u32) -> PathBuf {
     let path = dir.join("config.toml");
     let text = format!(
-        "[service]\ndata_dir = {:?}\n[buffer]\nsegment_bytes = \"1MiB\"\nbatch_bytes_max = \"512KiB\"\n\
+        "[service]\ndata_dir = {:?}\n[buffer]\nsegment_bytes = \"{segment}MiB\"\nbatch_bytes_max = \"512KiB\"\n\
          [sources.http]\nkind = \"http\"\n[http]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n",
         dir.join("data")
     );
@@ -86,7 +86,7 @@ async fn settled(service: &Service) -> u64 {
 #[tokio::test]
 async fn no_room_for_a_segment_holds_receipts_back_until_there_is_some() {
     let dir = tempfile::tempdir().unwrap();
-    let service = Service::start(&config(dir.path()), &[]).await;
+    let service = Service::start(&config(dir.path(), 1), &[]).await;
     let client = client();
     let mut acknowledged = 0;
     let fault = Injection::into(&service, "fallocate", "error=ENOSPC").await;
@@ -122,7 +122,7 @@ async fn no_room_for_a_segment_holds_receipts_back_until_there_is_some() {
 #[tokio::test]
 async fn a_write_that_finds_no_room_ends_the_process_and_the_next_one_goes_on() {
     let dir = tempfile::tempdir().unwrap();
-    let config = config(dir.path());
+    let config = config(dir.path(), 1);
     let mut service = Service::start(&config, &[]).await;
     let client = client();
     let first = post_receipts(&client, &service.url, 1).await;
@@ -148,12 +148,13 @@ async fn a_write_that_finds_no_room_ends_the_process_and_the_next_one_goes_on() 
     assert_eq!(records(&dir.path().join("data/receipts")).await.len() as u64, 2 * RECEIPTS_PER_POST);
 }
 
-/// LOG-2. Method: every fdatasync waits for 1.5 s before it begins.
+/// LOG-2. Method: every fdatasync waits for 1.5 s before it begins. Segments are large, so that no other sync than the
+/// one of the receipts is on their way.
 #[tokio::test]
 async fn nothing_is_acknowledged_before_a_slow_sync_has_returned() {
     const DELAY: Duration = Duration::from_millis(1500);
     let dir = tempfile::tempdir().unwrap();
-    let service = Service::start(&config(dir.path()), &[]).await;
+    let service = Service::start(&config(dir.path(), 64), &[]).await;
     let client = client();
     assert_eq!(post_receipts(&client, &service.url, 1).await.status(), 200);
     let mut acknowledged = RECEIPTS_PER_POST;
