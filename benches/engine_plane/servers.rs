@@ -13,3 +13,5 @@ pub(crate) mod ports;
 pub(crate) mod rabbit_server;
 #[path = "../../tests/live/support/redis_server.rs"]
 pub(crate) mod redis_server;
+#[path = "../../tests/live/support/small_disk.rs"]
+pub(crate) mod small_disk;
