@@ -47,7 +47,7 @@ format = "json"
     )
 }
 
-fn file_source(recording: &Path) -> String {
+pub(crate) fn file_source(recording: &Path) -> String {
     format!("[sources.capture]\nkind = \"file\"\npath = \"{}\"", recording.display())
 }
 

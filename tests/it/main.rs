@@ -17,3 +17,4 @@ mod storage_faults;
 mod support;
 mod tidy;
 mod tiered;
+mod verify;

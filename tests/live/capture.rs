@@ -307,6 +307,8 @@ async fn check_through(way: Way, mode: &str) {
     healed(&service).await;
     service.stop().await;
 
+    check_verified(&path, &redis.url(), &dir.path().join("data"));
+
     let logs = Logs::read(&redis.url()).await;
     check_receipts(&logs, &embedded, &lines);
     assert_eq!(logs.runs, embedded.runs, "cuts, run_ids, attempts, times and answers of every run");
@@ -332,6 +334,22 @@ fn check_receipts(logs: &Logs, embedded: &Embedded, lines: &[Vec<u8>]) {
     assert!(differs.is_none(), "sequence, time, origin, symbol, type and snapshot time: {differs:?}");
     let last_planned = logs.runs.iter().map(|record| record.facts.planned_ts_ms).max().unwrap();
     assert!(last_planned < deployed[deployed.len() - 1].ingest_ts_ms, "a receipt follows the last boundary");
+}
+
+/// The real command, with the configured engine: everything that is on the server follows from it.
+fn check_verified(config: &Path, redis_url: &str, archive: &Path) {
+    let output = Command::new(env!("CARGO_BIN_EXE_orchestrator"))
+        .args(["verify", "--recompute-state", "--config"])
+        .arg(config)
+        .args(["--from", redis_url, "--archive"])
+        .arg(archive)
+        .current_dir(root())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{:?} {said}{}", output.status, String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("redis, namespace default: equal (168651 receipts, 92 run records"), "{said}");
 }
 
 /// Waits until `count` receipts are stored, as long as there is progress.

@@ -11,7 +11,7 @@ use crate::divergence::{Check, Divergence, Place};
 use crate::error::ErrorKind;
 use crate::ids::{EngineMode, IngestSeq, Origin, RunSeq, Seq, Symbol, TsMs};
 use crate::ports::engine::{EngineAnswer, EngineCall, EngineError, EngineIdentity};
-use crate::replay::{Derived, Outline, Replay};
+use crate::replay::{Derived, Outline, Replay, counts_text, seq_text};
 use crate::run::{Attempts, RunIndex};
 use crate::run_id::RunId;
 
@@ -322,8 +322,8 @@ fn compare_facts(at: RunSeq, facts: &RunFacts, first: &RunFacts, found: &mut Vec
             ("cut_end_ingest_seq", facts.cut.end.to_string()),
             ("planned_ts_ms", facts.planned_ts_ms.to_string()),
             ("started_ts_ms", facts.started_ts_ms.to_string()),
-            ("snapshot_seq", format!("{:?}", facts.snapshot_seq.map(|seq| seq.0))),
-            ("counts_by_event_type", format!("{:?}", facts.counts_by_event_type)),
+            ("snapshot_seq", seq_text(facts.snapshot_seq)),
+            ("counts_by_event_type", counts_text(&facts.counts_by_event_type)),
             ("symbol_seq", facts.symbol_seq.to_string()),
         ]
     };

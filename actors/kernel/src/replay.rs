@@ -172,10 +172,10 @@ impl Replay {
         let (slice, snapshot) = lane.take(facts);
         let selected = slice.select(facts.engine_timestamp_ms).map(|snapshot| snapshot.seq);
         differs(Check::Cuts, "cut_start_ingest_seq", facts.cut.start.to_string(), slice.start().to_string());
-        differs(Check::Cuts, "snapshot_seq", text(facts.snapshot_seq), text(selected));
+        differs(Check::Cuts, "snapshot_seq", seq_text(facts.snapshot_seq), seq_text(selected));
         if *slice.counts() != facts.counts_by_event_type {
             let (recorded, replayed) =
-                (format!("{:?}", facts.counts_by_event_type), format!("{:?}", slice.counts()));
+                (counts_text(&facts.counts_by_event_type), counts_text(slice.counts()));
             differs(Check::Cuts, "counts_by_event_type", recorded, replayed);
         }
         let inputs = match (selected, snapshot) {
@@ -188,8 +188,17 @@ impl Replay {
     }
 }
 
-fn text(seq: Option<IngestSeq>) -> String {
+/// A receipt, or none.
+pub(crate) fn seq_text(seq: Option<IngestSeq>) -> String {
     seq.map_or_else(|| "none".to_owned(), |seq| seq.to_string())
+}
+
+/// Receipts by type as people read them.
+pub(crate) fn counts_text(counts: &BTreeMap<EventType, u64>) -> String {
+    if counts.is_empty() {
+        return "none".to_owned();
+    }
+    counts.iter().map(|(kind, count)| format!("{kind} {count}")).collect::<Vec<_>>().join(", ")
 }
 
 /// The name in memory once, however often it comes.
