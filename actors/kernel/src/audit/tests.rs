@@ -138,9 +138,12 @@ fn fact_flips() -> impl Strategy<Value = FactFlip> {
     prop::sample::select(flips)
 }
 
+/// A change of one fact in a terminal record, and the field that must be named.
+type TerminalFlip = (&'static str, fn(&mut RunFacts));
+
 /// Facts of a terminal record that its started record says otherwise.
-fn terminal_flips() -> impl Strategy<Value = (&'static str, fn(&mut RunFacts))> {
-    let flips: Vec<(&'static str, fn(&mut RunFacts))> = vec![
+fn terminal_flips() -> impl Strategy<Value = TerminalFlip> {
+    let flips: Vec<TerminalFlip> = vec![
         ("order", |facts: &mut RunFacts| facts.symbol = Symbol::from("?")),
         ("engine_timestamp_ms", |facts: &mut RunFacts| {
             facts.engine_timestamp_ms = facts.engine_timestamp_ms.plus(1)
