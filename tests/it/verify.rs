@@ -224,7 +224,8 @@ async fn what_cannot_be_compared_is_not_called_equal() {
 
     let receipts = made.data.join("receipts");
     let log = EmbeddedLog::open(&receipts, LogOptions::new("receipts")).unwrap();
-    assert!(Seq(1) < log.trim(log.stat().tail).await.unwrap(), "a segment was removed");
+    let writer = log.acquire().await.unwrap();
+    assert!(Seq(1) < log.trim(writer.epoch, writer.tail).await.unwrap(), "a segment was removed");
     drop(log);
     check_said(&made.verify(&[]), 2, &["cannot tell", "log receipts was trimmed: it starts at"]);
 
