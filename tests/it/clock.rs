@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use orchestrator_actors::testkit::check_logs;
 use tokio::task::JoinHandle;
 
-use crate::support::{Service, checked_receipts, eventually, records, run_records};
+use crate::support::{Service, checked_receipts, eventually, records, run_records, verify};
 
 const SYMBOLS: [&str; 2] = ["BTCUSDT", "ETHUSDT"];
 const CATCH_UP_MAX: u32 = 5;
@@ -190,7 +190,7 @@ impl Rig {
     }
 
     /// Stops everything; then every acknowledged receipt is stored in order, time never decreases (LOG-5), no tick was
-    /// run twice, and cuts tile (RUN-2, RUN-3, CUT-1).
+    /// run twice, cuts tile (RUN-2, RUN-3, CUT-1), and all follows from the logs (REP-1).
     async fn finish(self) {
         let acknowledged = self.producer.stop().await;
         self.service.stop().await;
@@ -207,6 +207,7 @@ impl Rig {
         ticks.sort();
         ticks.dedup();
         assert_eq!(ticks.len(), all, "no tick twice");
+        verify(&self.dir.path().join("config.toml"));
     }
 }
 

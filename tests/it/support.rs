@@ -6,9 +6,12 @@ mod dice;
 mod logs;
 #[path = "../support/process.rs"]
 mod process;
+#[path = "../support/verify.rs"]
+mod verify;
 
 pub(crate) use dice::{Dice, seed};
 pub(crate) use logs::{
     checked_receipts, message_id, outputs, recorded_lines, recording, records, run_records,
 };
 pub(crate) use process::{PATIENCE, Service, eventually, metric_of, root};
+pub(crate) use verify::verify;

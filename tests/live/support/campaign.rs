@@ -29,7 +29,7 @@ pub(crate) struct Setup<'a> {
 pub(crate) struct Campaign {
     amqp_url: String,
     redis: RedisServer,
-    _deployment: Deployment,
+    deployment: Deployment,
     pub(crate) service: Service,
     pub(crate) load: Load,
     pub(crate) subscriber: Subscriber,
@@ -71,7 +71,7 @@ impl Campaign {
         let campaign = Self {
             amqp_url: amqp_url.to_owned(),
             redis,
-            _deployment: deployment,
+            deployment,
             service,
             load: Load::start(amqp_url),
             subscriber,
@@ -161,13 +161,13 @@ impl Campaign {
     /// Ends everything in order and asks the oracle, which counts the receipts of `further` producers too.
     pub(crate) async fn finish(mut self, further: Vec<Vec<u8>>) -> Figures {
         self.heals("the end").await;
-        let Self { redis, service, load, subscriber, heals, .. } = self;
+        let Self { redis, deployment, service, load, subscriber, heals, .. } = self;
         let mut confirmed = load.stop().await;
         confirmed.extend(further);
         all_stored(&redis, &confirmed).await;
         healed(&service).await;
         service.stop().await;
-        let logs = check(&redis.url(), &confirmed, &subscriber).await;
+        let logs = check(&redis.url(), &deployment.data(), &confirmed, &subscriber).await;
         let distinct = logs.events().into_iter().collect::<BTreeSet<_>>().len();
         let outputs = logs.outputs().values().map(Vec::len).sum();
         Figures {

@@ -21,3 +21,5 @@ pub(crate) mod redis_store;
 pub(crate) mod scene;
 pub(crate) mod small_disk;
 pub(crate) mod subscriber;
+#[path = "../../support/verify.rs"]
+pub(crate) mod verify;
