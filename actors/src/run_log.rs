@@ -3,7 +3,7 @@
 //! Runners ask it to record what they do and wait until that is durable (RUN-1). It refuses what would break the
 //! order of runs, and tells the publisher what was committed. One batch is in flight; what comes meanwhile is the next.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,7 +52,8 @@ pub enum RunLogMsg {
     OpenRound(BTreeSet<Symbol>),
     /// A symbol was stopped for good: nobody waits for it. Sent by the supervisor of the runners.
     Withdraw(Symbol),
-    /// Report what is known of a symbol. Asked by its runner when it starts.
+    /// Report what is known of a symbol, once nothing of it is on its way to the log. Asked by its runner when it starts:
+    /// what an earlier incarnation had recorded is then known, and is not recorded again (RUN-2).
     Symbol(Symbol, RpcReplyPort<SymbolRuns>),
     /// Report where all symbols stand. Asked by the buffer and the scheduler when they start.
     Overview(RpcReplyPort<Overview>),
@@ -126,6 +127,10 @@ pub struct RunLogState {
     commit: GroupCommit<Waiting>,
     health: LogHealth,
     round: Round<Waiting>,
+    /// Records on their way to the log, by symbol.
+    under_way: BTreeMap<Symbol, u32>,
+    /// Runners that wait until nothing of their symbol is under way.
+    asked: Vec<(Symbol, RpcReplyPort<SymbolRuns>)>,
     flush_queued: bool,
     /// The next sequence when it was last looked whether more records are coming, and how often it was looked.
     collected: Seq,
@@ -170,6 +175,8 @@ impl Actor for RunLog {
             commit,
             health,
             round: Round::default(),
+            under_way: BTreeMap::new(),
+            asked: Vec::new(),
             flush_queued: false,
             collected: Seq(0),
             looks: 0,
@@ -194,7 +201,10 @@ impl Actor for RunLog {
                 let released = state.round.withdraw(&symbol);
                 state.push(&me, released);
             }
-            RunLogMsg::Symbol(symbol, reply) => answer(reply, state.index.symbol(&symbol)),
+            RunLogMsg::Symbol(symbol, reply) => {
+                state.asked.push((symbol, reply));
+                state.answer_asked();
+            }
             RunLogMsg::Overview(reply) => answer(reply, state.overview()),
             RunLogMsg::Flush => state.collect(&me).await,
             RunLogMsg::Flushed(landed) => state.flushed(&me, landed)?,
@@ -227,6 +237,7 @@ impl RunLogState {
         }
         let last = if waiting.record.is_terminal() { Last::Yes } else { Last::No };
         let symbol = waiting.record.facts.symbol.clone();
+        *self.under_way.entry(symbol.clone()).or_default() += 1;
         let released = self.round.submit(&symbol, waiting, last);
         self.push(me, released);
     }
@@ -302,8 +313,10 @@ impl RunLogState {
         });
         self.health.works(LOG);
         for (waiting, seq) in waiters.into_iter().zip(batch.first().0..) {
+            self.arrived(&waiting.record.facts.symbol);
             answer(waiting.reply, Ok(RunSeq(seq)));
         }
+        self.answer_asked();
         self.save_when_due();
         Ok(())
     }
@@ -330,7 +343,27 @@ impl RunLogState {
         self.health.failed(LOG, Trouble::NoRoom, detail);
         let given_up = self.commit.landed(false, self.index.tail().into());
         for waiting in waiters.into_iter().chain(given_up) {
+            self.arrived(&waiting.record.facts.symbol);
             answer(waiting.reply, Err(RecordRefused::Full(detail.to_owned())));
+        }
+        self.answer_asked();
+    }
+
+    /// A record of this symbol is no longer under way.
+    fn arrived(&mut self, symbol: &Symbol) {
+        match self.under_way.get_mut(symbol) {
+            Some(count) if *count > 1 => *count -= 1,
+            Some(_) | None => drop(self.under_way.remove(symbol)),
+        }
+    }
+
+    fn answer_asked(&mut self) {
+        for (symbol, reply) in std::mem::take(&mut self.asked) {
+            if self.under_way.contains_key(&symbol) {
+                self.asked.push((symbol, reply));
+            } else {
+                answer(reply, self.index.symbol(&symbol));
+            }
         }
     }
 

@@ -42,6 +42,31 @@ async fn a_panicking_engine_call_restarts_its_runner_which_finishes_the_same_run
     stop_and_check(&rig, tree).await;
 }
 
+/// RUN-2. Method: kill a runner whose terminal record is on its way to the log, and let it be started again meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_runner_that_is_killed_while_it_records_an_end_records_it_once() {
+    let (rig, clock) = two_symbols();
+    let tree = rig.start().await;
+    rig.engine.next("A", [Act::AnswerAfter(Duration::from_millis(50))]);
+    second_and_tick(&rig, &clock, 1, &["A", "B"]).await;
+    outputs(&rig, 2).await;
+    rig.runs.always(OnAppend::Hang);
+    eventually("A's end is on its way", || rig.runs.hanging() == 1).await;
+
+    let runners = tree.runners().addresses();
+    runners[0].get().unwrap().kill();
+    eventually("it is started again", || rig.ledger().counts().exits_of("symbol_runner", "restarted") == 1)
+        .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    rig.runs.always(OnAppend::Work);
+    outputs(&rig, 4).await;
+    second_and_tick(&rig, &clock, 2, &["A", "B"]).await;
+    outputs(&rig, 8).await;
+
+    assert_eq!(runs_of(&rig.runs).await.iter().filter(|run| run.is_terminal()).count(), 4);
+    stop_and_check(&rig, tree).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn runs_handed_to_a_runner_that_goes_down_are_neither_lost_nor_repeated() {
     let (rig, clock) = two_symbols();
