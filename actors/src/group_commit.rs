@@ -145,6 +145,8 @@ impl<W: Send + 'static> GroupCommit<W> {
 
 /// Sends the same batch until its outcome is known, however long that takes: a lost reply is the normal case, not a
 /// corner, and to give up would mean not to know what the log holds. What waits meanwhile is bounded by credits.
+///
+/// "No room" speaks of one attempt only: a server says it before it looks whether an earlier, unanswered one was done.
 async fn append_until_known(
     log: &dyn Log,
     epoch: Epoch,
@@ -153,15 +155,19 @@ async fn append_until_known(
     unanswered: &Unanswered,
 ) -> Result<(), AppendError> {
     let mut attempts = 0_u32;
+    let mut in_doubt = false;
     loop {
         attempts = attempts.saturating_add(1);
-        match log.append(epoch, batch).await {
-            Err(AppendError::Unknown { source }) => {
-                tracing::warn!(first = %batch.first(), attempts, error = %source, "append not answered, sending it again");
-                unanswered(&source);
-                tokio::time::sleep(resend_after).await;
+        let source = match log.append(epoch, batch).await {
+            Err(AppendError::Unknown { source }) => source,
+            Err(AppendError::Full { detail }) if in_doubt => {
+                std::io::Error::new(std::io::ErrorKind::StorageFull, detail)
             }
             known => return known,
-        }
+        };
+        in_doubt = true;
+        tracing::warn!(first = %batch.first(), attempts, error = %source, "outcome of an append not known, sending it again");
+        unanswered(&source);
+        tokio::time::sleep(resend_after).await;
     }
 }

@@ -96,6 +96,27 @@ async fn an_unanswered_append_is_sent_again_and_stored_once() {
     stop_and_check(&rig, tree).await;
 }
 
+/// A server that is asked again after an unanswered append may say that it has no room before it looks whether that one
+/// was done. To believe it would put another record at the same position.
+#[tokio::test(start_paused = true)]
+async fn no_room_after_an_unanswered_append_says_nothing_of_that_one() {
+    let (rig, clock) = two_symbols();
+    let tree = rig.start().await;
+    let in_doubt = [OnAppend::Unknown { done: true }, OnAppend::Full, OnAppend::Full];
+    rig.receipts.next(in_doubt);
+    rig.runs.next(in_doubt);
+    rig.quarantine.next(in_doubt);
+
+    rig.feed().push(["no receipt".into()]);
+    second_and_tick(&rig, &clock, 1, &["A", "B"]).await;
+    outputs(&rig, 4).await;
+
+    let refused = |settlement: &Settlement| matches!(settlement, Settlement::Refused { .. });
+    assert!(!rig.feed().settlements().iter().any(refused), "what may be stored is not refused");
+    assert!(tree.board.read().ready);
+    stop_and_check(&rig, tree).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_append_that_is_not_answered_for_long_is_not_ready_acknowledges_nothing_and_goes_on_by_itself() {
     let (rig, _clock) = two_symbols();
