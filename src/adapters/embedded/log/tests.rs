@@ -13,6 +13,8 @@ use super::meta::Meta;
 use super::segment::{HEADER_BYTES, file_name};
 use super::*;
 
+mod power;
+
 const DIR: &str = "/log";
 const LOG_ID: u64 = 0x0123_4567_89ab_cdef;
 
@@ -409,102 +411,6 @@ async fn newer_format_is_refused_as_such() {
     fs.overwrite(&segment(1), &content);
 
     assert!(matches!(open(&fs), Err(AcquireError::UnknownVersion { found: 2, known: 1, .. })));
-}
-
-/// Method: random batches, one to three at a time, on a disk whose power fails at a random operation; open and compare;
-/// again on the same disk. `ORCHESTRATOR_SEED` repeats one seed.
-#[test]
-fn acknowledged_batches_survive_every_crash() {
-    let only = std::env::var("ORCHESTRATOR_SEED").ok().map(|seed| seed.parse::<u64>().unwrap());
-    let seeds = only.map_or(0..400, |seed| seed..seed + 1);
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    for seed in seeds {
-        println!("SEED={seed}");
-        runtime.block_on(survive_crashes(seed));
-    }
-}
-
-async fn survive_crashes(seed: u64) {
-    let mut rng = Rng(seed);
-    let fs = FaultFs::default();
-    fs.defer_background();
-    // Every record that must be there; each start adds what it finds beyond.
-    let mut known: Vec<Vec<u8>> = Vec::new();
-    for _ in 0..8 {
-        fs.fail_power_after(rng.below(120));
-        let mut offered = Vec::new();
-        let log = open(&fs);
-        if let Ok(log) = &log
-            && let Ok(acquired) = log.acquire().await
-        {
-            offered = append_until_dark(&fs, log, acquired, &mut known, &mut rng).await;
-        }
-        if rng.below(3) == 0 {
-            fs.kill_process();
-        } else {
-            fs.crash(&mut rng);
-        }
-        drop(log);
-        check_survivors(&fs, &mut known, &offered).await;
-    }
-}
-
-/// Appends until the power fails. What is acknowledged goes to `known`; returned is what was offered last, in batches.
-async fn append_until_dark(
-    fs: &FaultFs,
-    log: &EmbeddedLog,
-    acquired: Acquired,
-    known: &mut Vec<Vec<u8>>,
-    rng: &mut Rng,
-) -> Vec<RecordBatch> {
-    loop {
-        let batches = [0; 3].map(|_| rng.below(12) + 1);
-        let count = rng.below(3) as usize + 1;
-        let mut offered = Vec::new();
-        let mut next = known.len() as u64 + 1;
-        for records in &batches[..count] {
-            let mut batch = RecordBatch::starting_at(Seq(next));
-            for _ in 0..*records {
-                let length = rng.below(120);
-                batch.push_with(|bytes| bytes.extend((0..length).map(|_| rng.next() as u8)));
-            }
-            next += records;
-            offered.push(batch);
-        }
-        let results =
-            futures_util::future::join_all(offered.iter().map(|batch| log.append(acquired.epoch, batch)));
-        for (batch, result) in offered.iter().zip(results.await) {
-            if result.is_err() {
-                return offered;
-            }
-            if batch.last().0 > known.len() as u64 {
-                known.extend(batch.iter().map(|(_, payload)| payload.to_vec()));
-            }
-        }
-        if rng.below(4) == 0 {
-            fs.run_background();
-        }
-    }
-}
-
-async fn check_survivors(fs: &FaultFs, known: &mut Vec<Vec<u8>>, offered: &[RecordBatch]) {
-    let log = open(fs).unwrap_or_else(|error| panic!("after a crash: {error}"));
-    let found = read_to_tail(&log, Seq(1), ReadLimit::default()).await;
-    assert!(found.len() >= known.len(), "{} acknowledged records are lost", known.len() - found.len());
-    assert!(found[..known.len()] == known[..], "acknowledged records changed");
-    let boundaries = offered.iter().map(|batch| batch.last().0 as usize);
-    assert!(
-        found.len() == known.len() || boundaries.clone().any(|end| end == found.len()),
-        "{} records end inside a batch",
-        found.len()
-    );
-    for (seq, payload) in offered.iter().flat_map(RecordBatch::iter) {
-        let stored = found.get(seq.0 as usize - 1);
-        assert!(stored.is_none_or(|stored| stored == payload), "record {seq} is not what was offered");
-    }
-    *known = found;
-    // Without a clean end, so that nothing but the segments tells what was durable.
-    fs.kill_process();
 }
 
 #[tokio::test]
