@@ -10,6 +10,7 @@ use std::time::Duration;
 use orchestrator_kernel::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::cut::CutBook;
 use orchestrator_kernel::ids::{IngestSeq, Origin, Seq, TsMs};
+use orchestrator_kernel::mutant;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::log::{AppendError, Log, RecordBatch};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
@@ -222,6 +223,7 @@ impl BufferState {
     /// The last position of `origin` that is durable or on its way.
     fn last_position(&self, origin: &Origin) -> u64 {
         let durable = self.book.positions().settled(origin.as_str());
+        let durable = if mutant!(PositionsForgotten) { 0 } else { durable };
         self.assigned.get(origin).copied().unwrap_or(0).max(durable)
     }
 
@@ -258,6 +260,10 @@ impl BufferState {
             self.number(&origin, arrival);
         }
         self.args.watch.note(self.last_stamp);
+        if mutant!(AcknowledgesBeforeAppend) {
+            self.queue_flush(me);
+            return answer(reply, Ok(Appended { duplicates }));
+        }
         let pending = Pending { duplicates, reply, credit };
         match self.receipts.wait(pending) {
             None => self.queue_flush(me),
@@ -277,6 +283,7 @@ impl BufferState {
     /// Numbers and stamps a receipt (LOG-1, LOG-5) and adds it to the batch.
     fn number(&mut self, origin: &Origin, arrival: &Arrival) {
         let floor = self.last_stamp.max(self.sealed.map(|sealed| sealed.plus(1)));
+        let floor = floor.filter(|_| !mutant!(StampsWithoutFloor));
         let stamp = floor.map_or(arrival.at, |floor| arrival.at.max(floor));
         self.last_stamp = Some(stamp);
         let receipt = &arrival.receipt;

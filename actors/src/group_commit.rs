@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_kernel::ids::{Epoch, Seq};
+use orchestrator_kernel::mutant;
 use orchestrator_kernel::ports::log::{Acquired, AppendError, Log, RecordBatch};
 use tokio::time::Instant;
 
@@ -159,8 +160,12 @@ async fn append_until_known(
     loop {
         attempts = attempts.saturating_add(1);
         let source = match log.append(epoch, batch).await {
+            Err(AppendError::Unknown { .. }) if mutant!(NewPositionsAfterUnknown) => {
+                return append_behind_the_tail(log, epoch, batch).await;
+            }
             Err(AppendError::Unknown { source }) => source,
-            Err(AppendError::Full { detail }) if in_doubt => {
+            Err(AppendError::Fenced { .. }) if mutant!(FencedGoesOn) => std::io::Error::other("fenced"),
+            Err(AppendError::Full { detail }) if in_doubt && !mutant!(NoRoomIsBelievedInDoubt) => {
                 std::io::Error::new(std::io::ErrorKind::StorageFull, detail)
             }
             known => return known,
@@ -170,4 +175,11 @@ async fn append_until_known(
         unanswered(&source);
         tokio::time::sleep(resend_after).await;
     }
+}
+
+/// What a mutant does with a batch that was not answered.
+async fn append_behind_the_tail(log: &dyn Log, epoch: Epoch, batch: &RecordBatch) -> Result<(), AppendError> {
+    let mut moved = RecordBatch::starting_at(log.stat().tail.next());
+    batch.iter().for_each(|(_, payload)| moved.push(payload));
+    log.append(epoch, &moved).await
 }

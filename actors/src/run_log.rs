@@ -11,6 +11,7 @@ use bytes::Bytes;
 use orchestrator_kernel::contracts::engine_run::{RunRecord, RunStatus};
 use orchestrator_kernel::contracts::orchestrator_event::outputs_of;
 use orchestrator_kernel::ids::{Epoch, IngestSeq, RunSeq, Seq, Symbol, TsMs};
+use orchestrator_kernel::mutant;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::log::{AppendError, Log, RecordBatch};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
@@ -235,6 +236,7 @@ impl RunLogState {
         if let Err(violation) = self.index.check(&waiting.record) {
             return answer(waiting.reply, Err(violation.into()));
         }
+        let waiting = if mutant!(CallsBeforeStarted) { answered_early(waiting) } else { waiting };
         let last = if waiting.record.is_terminal() { Last::Yes } else { Last::No };
         let symbol = waiting.record.facts.symbol.clone();
         *self.under_way.entry(symbol.clone()).or_default() += 1;
@@ -244,6 +246,9 @@ impl RunLogState {
 
     fn push(&mut self, me: &ActorRef<RunLogMsg>, released: Vec<Waiting>) {
         for waiting in released {
+            if mutant!(PublishesBeforeDurable) {
+                self.announce_early(&waiting.record);
+            }
             self.commit.push(|bytes| waiting.record.encode_to(bytes));
             self.commit.wait(waiting);
         }
@@ -266,6 +271,18 @@ impl RunLogState {
         self.flush_queued = false;
         self.looks = 0;
         self.flush(me);
+    }
+
+    /// What a mutant does: tells the publisher of a record that is not in the log yet.
+    fn announce_early(&self, record: &RunRecord) {
+        let mut batch = RecordBatch::starting_at(self.commit.next());
+        batch.push_with(|bytes| record.encode_to(bytes));
+        let tail = batch.last().into();
+        self.args.committed.send_replace(Committed {
+            tail,
+            batch: Arc::new(batch),
+            epoch: self.commit.epoch(),
+        });
     }
 
     fn flush(&mut self, me: &ActorRef<RunLogMsg>) {
@@ -359,7 +376,7 @@ impl RunLogState {
 
     fn answer_asked(&mut self) {
         for (symbol, reply) in std::mem::take(&mut self.asked) {
-            if self.under_way.contains_key(&symbol) {
+            if self.under_way.contains_key(&symbol) && !mutant!(EndsARunTwice) {
                 self.asked.push((symbol, reply));
             } else {
                 answer(reply, self.index.symbol(&symbol));
@@ -408,6 +425,13 @@ impl RunLogState {
         .await;
         answer(reply, ());
     }
+}
+
+/// What a mutant does: lets the runner go on before its record is durable.
+fn answered_early(waiting: Waiting) -> Waiting {
+    let (unheard, _) = ractor::concurrency::oneshot();
+    answer(waiting.reply, Ok(RunSeq(0)));
+    Waiting { record: waiting.record, reply: unheard.into() }
 }
 
 fn probe_later(me: &ActorRef<RunLogMsg>, every: Option<Duration>) {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
+use orchestrator_kernel::mutant;
 use orchestrator_kernel::ports::observer::{Observation, Observer};
 use orchestrator_kernel::restart::{Exit, RestartBudget, RestartPolicy, Verdict};
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, Signal, SupervisionEvent};
@@ -267,7 +268,9 @@ impl SupervisorState {
                 self.observer.observe(&Observation::ActorExited { actor, verdict: "restarted" });
                 tracing::warn!(actor = name, reason = why, ?delay, "actor ended, starting it again");
                 let name = name.to_owned();
-                me.send_after(delay, || SupervisorMsg::Respawn(name));
+                if !mutant!(DeadActorStaysDead) {
+                    me.send_after(delay, || SupervisorMsg::Respawn(name));
+                }
             }
             Verdict::Halt => self.halt(name, why),
             Verdict::Escalate => {

@@ -15,6 +15,7 @@ use orchestrator_kernel::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::cut::CutSlice;
 use orchestrator_kernel::error::ErrorKind;
 use orchestrator_kernel::ids::{EngineMode, IngestSeq, Symbol, TsMs};
+use orchestrator_kernel::mutant;
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::engine::{Engine, EngineAnswer, EngineCall, EngineError};
 use orchestrator_kernel::ports::log::{Log, read_one};
@@ -101,7 +102,8 @@ impl Actor for SymbolRunner {
         args: RunnerArgs,
     ) -> Result<RunnerState, ActorProcessingErr> {
         let symbol = args.symbol.clone();
-        let runs = args.run_log.call(|reply| RunLogMsg::Symbol(symbol, reply)).await?;
+        let mut runs = args.run_log.call(|reply| RunLogMsg::Symbol(symbol, reply)).await?;
+        runs.hysteresis_state = runs.hysteresis_state.filter(|_| !mutant!(StateNotRestored));
         Ok(RunnerState { args, runs })
     }
 
@@ -150,6 +152,11 @@ impl RunnerState {
     /// Finishes the run that has a `started` record and no terminal one: same id, next attempt (RUN-4).
     async fn recover(&mut self) -> Result<(), ActorProcessingErr> {
         let Some((facts, attempts)) = self.runs.open.take() else { return Ok(()) };
+        if mutant!(OpenRunIsBegunAnew) {
+            self.runs.last_cut_end = Some(IngestSeq(facts.cut.start.0 - 1));
+            self.runs.last_engine_ts = Some(facts.engine_timestamp_ms.plus(-1));
+            return Ok(());
+        }
         tracing::info!(run_id = %facts.run_id, symbol = %facts.symbol, attempts, "finishing an interrupted run");
         let mut again = Attempts::new(facts, attempts);
         if again.facts().snapshot_seq.is_some() {

@@ -15,6 +15,7 @@ use crate::check_invariant;
 use crate::contracts::receipt::ReceiptRecord;
 use crate::ids::{EventType, IngestSeq, Symbol, TsMs};
 use crate::invariants::Invariant;
+use crate::mutant;
 use crate::positions::Positions;
 
 /// Distinct event types counted in one slice; further ones are counted together as [`OTHER_TYPES`].
@@ -340,7 +341,8 @@ impl CutBook {
         next: Option<TsMs>,
     ) -> Sealed {
         let end = if self.armed == Some(planned) {
-            Some(self.late.first().map_or(self.tail, |late| IngestSeq(late.seq.0 - 1)))
+            let beyond = u64::from(!mutant!(CutTakesOneTooMany));
+            Some(self.late.first().map_or(self.tail, |late| IngestSeq(late.seq.0 - beyond)))
         } else {
             // What was kept apart for another time may belong to this one.
             self.release();
@@ -379,7 +381,11 @@ impl CutBook {
                 None if request.only_if_seen => continue,
                 None => end.next(),
             };
-            let fresh = Slice::starting_at(end.next(), Some(engine_ts));
+            let mut fresh = Slice::starting_at(end.next(), Some(engine_ts));
+            if mutant!(SnapshotOfThePreviousCut) {
+                let slice = self.slices.get(request.symbol.as_str());
+                fresh.candidates = slice.map(|slice| slice.candidates.clone()).unwrap_or_default();
+            }
             let slice = match self.slices.get_mut(request.symbol.as_str()) {
                 Some(slice) if slice.start == start => std::mem::replace(slice, fresh),
                 None if start == end.next() => {

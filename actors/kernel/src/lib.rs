@@ -27,6 +27,7 @@ pub mod kill_switch;
 pub mod error;
 pub mod invariants;
 pub mod metric_names;
+pub mod mutants;
 pub mod restart;
 pub mod retry;
 

@@ -10,6 +10,7 @@ use crate::contracts::orchestrator_event::outputs_of;
 use crate::cut::CutSlice;
 use crate::error::{ErrorKind, bounded_detail};
 use crate::ids::{EngineMode, IngestSeq, RunSeq, Symbol, TsMs};
+use crate::mutant;
 use crate::ports::engine::{EngineAnswer, EngineError, EngineIdentity};
 use crate::run_id::RunId;
 
@@ -155,7 +156,7 @@ impl SymbolRuns {
     /// Where the next cut starts; `None` when there was none.
     #[must_use]
     pub fn next_start(&self) -> Option<IngestSeq> {
-        self.last_cut_end.map(IngestSeq::next)
+        self.last_cut_end.map(|end| if mutant!(CutOverlapsByOne) { end } else { end.next() })
     }
 }
 
@@ -346,7 +347,7 @@ impl RunIndex {
             }
             RunStatus::Completed { answer, .. } => {
                 self.completed += 1;
-                known.open = None;
+                known.open = known.open.take().filter(|_| mutant!(EndIsForgotten));
                 if let EngineAnswer::Hysteresis { state, .. } = answer {
                     known.hysteresis_state = Some(state.clone());
                 }

@@ -4,6 +4,7 @@ use orchestrator_kernel::cadence::Tick;
 use orchestrator_kernel::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::cut::{CutRequest, CutSlice, Rebuild};
 use orchestrator_kernel::ids::{IngestSeq, Seq, TsMs};
+use orchestrator_kernel::mutant;
 use orchestrator_kernel::ports::log::ReadLimit;
 use ractor::RpcReplyPort;
 
@@ -29,7 +30,9 @@ impl BufferState {
         next: TsMs,
         reply: RpcReplyPort<CutsTaken>,
     ) {
-        self.sealed = self.sealed.max(Some(tick.planned_ts_ms));
+        if !mutant!(SealNotApplied) {
+            self.sealed = self.sealed.max(Some(tick.planned_ts_ms));
+        }
         let after = Seq(self.receipts.next().0 - 1);
         self.seals.push_back(WaitingSeal { after, tick, requests, next, reply });
     }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use super::reading::{Halt, ReadError, Reading, Unknown};
 use crate::check_invariant;
 use crate::invariants::Invariant;
+use crate::mutant;
 
 /// Transitions that are remembered: the last ones.
 pub const RECENT_MAX: usize = 100;
@@ -213,6 +214,9 @@ impl Lease {
     pub fn settle(&mut self, now: Duration) -> Option<Transition> {
         self.latest = self.latest.max(now);
         let ends = self.sent? + self.term;
+        if mutant!(PermitForEver) {
+            return None;
+        }
         let already = matches!(&self.state, State::Unknown(Unknown::Stale(_)));
         if already || self.latest < ends {
             return None;
@@ -246,7 +250,7 @@ impl Lease {
         let Some(age) = self.sent.map(|sent| now - sent) else {
             return Err(self.refused());
         };
-        if self.term <= age {
+        if self.term <= age && !mutant!(PermitForEver) {
             let why = match &self.state {
                 State::Unknown(Unknown::Stale(why)) => Some(why),
                 State::Trading | State::Halted(_) | State::Unknown(_) => self.trouble.as_ref(),
@@ -255,8 +259,12 @@ impl Lease {
         }
         match &self.state {
             State::Trading => {
-                check_invariant!(Invariant::Kill1, age < self.term, "a permit {age:?} old");
-                Ok(Permit { age, left: self.term - age })
+                check_invariant!(
+                    Invariant::Kill1,
+                    age < self.term || mutant!(PermitForEver),
+                    "a permit {age:?} old"
+                );
+                Ok(Permit { age, left: self.term.saturating_sub(age) })
             }
             State::Halted(_) | State::Unknown(_) => Err(self.refused()),
         }

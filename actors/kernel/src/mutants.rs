@@ -1,0 +1,133 @@
+//! Planted defects: they prove that the simulation sees what it has to see. A checker that never failed is not one.
+//!
+//! With the feature `mutants` the guarded lines ask whether their defect is planted on this thread; without it they
+//! compile to nothing. A release cannot have the feature.
+//!
+//! ```text
+//! if mutant!(SealNotApplied) { … the defect … } else { … the product … }
+//! ```
+
+#[cfg(all(feature = "mutants", not(debug_assertions)))]
+compile_error!("the feature `mutants` plants defects for tests: build without it");
+
+/// Whether the named defect is planted on this thread; `false` at compile time without the feature `mutants`.
+#[cfg(feature = "mutants")]
+#[macro_export]
+macro_rules! mutant {
+    ($name:ident) => {
+        $crate::mutants::is_planted($crate::mutants::Mutant::$name)
+    };
+}
+
+/// Whether the named defect is planted on this thread; `false` at compile time without the feature `mutants`.
+#[cfg(not(feature = "mutants"))]
+#[macro_export]
+macro_rules! mutant {
+    ($name:ident) => {
+        false
+    };
+}
+
+#[cfg(feature = "mutants")]
+pub use self::planted::{Mutant, Planted, is_planted, suspended};
+
+#[cfg(feature = "mutants")]
+mod planted {
+    use std::cell::Cell;
+
+    macro_rules! mutants {
+        ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+            /// A defect.
+            #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+            pub enum Mutant {
+                $($(#[$doc])* $name),+
+            }
+
+            impl Mutant {
+                /// Every defect.
+                pub const ALL: &'static [Self] = &[$(Self::$name),+];
+            }
+        };
+    }
+
+    mutants! {
+        /// LOG-1: what was not answered is sent again behind the tail instead of at its positions.
+        NewPositionsAfterUnknown,
+        /// LOG-1: "no room" is believed of a batch of which an earlier attempt may have been done.
+        NoRoomIsBelievedInDoubt,
+        /// LOG-2: the buffer answers before the append.
+        AcknowledgesBeforeAppend,
+        /// LOG-3: the log does not look at the writer's epoch.
+        NoEpochCheck,
+        /// LOG-3: a writer that was fenced goes on asking.
+        FencedGoesOn,
+        /// LOG-5: receipts are stamped by the clock alone.
+        StampsWithoutFloor,
+        /// LOG-1: durable positions of an origin are forgotten, so a repeated item is stored again.
+        PositionsForgotten,
+        /// CUT-1: the next cut begins with the last receipt of the one before.
+        CutOverlapsByOne,
+        /// CUT-2: a seal does not bind later receipts.
+        SealNotApplied,
+        /// CUT-2: a cut takes the first receipt after its end too.
+        CutTakesOneTooMany,
+        /// CUT-1: a run gets a snapshot that came in an earlier cut.
+        SnapshotOfThePreviousCut,
+        /// RUN-1: the runner goes on before `started` is durable.
+        CallsBeforeStarted,
+        /// RUN-1: a terminal record is published before it is durable.
+        PublishesBeforeDurable,
+        /// RUN-2: a starting runner is told of its symbol while a record of it is under way.
+        EndsARunTwice,
+        /// RUN-3: the index forgets that a run has ended.
+        EndIsForgotten,
+        /// RUN-4: a starting runner takes the cut of an open run again.
+        OpenRunIsBegunAnew,
+        /// RUN-4: a starting runner begins without the hysteresis state.
+        StateNotRestored,
+        /// OUT-1: after a failure the first unconfirmed message is left out.
+        SkipsAnOutputOnError,
+        /// OUT-2: the cursor moves although the batch was not confirmed.
+        CursorOverAHole,
+        /// MEM-1: receipts are in flight without credits.
+        CreditsNeverTaken,
+        /// ISO-1: an actor that ended is not started again.
+        DeadActorStaysDead,
+        /// KILL-1: a permit needs no reading that is fresh.
+        PermitForEver,
+    }
+
+    thread_local! {
+        static PLANTED: Cell<Option<Mutant>> = const { Cell::new(None) };
+    }
+
+    /// A defect stays planted on its thread as long as this lives.
+    #[derive(Debug)]
+    pub struct Planted(Option<Mutant>);
+
+    impl Mutant {
+        /// Plants it on this thread.
+        #[must_use]
+        pub fn plant(self) -> Planted {
+            Planted(PLANTED.replace(Some(self)))
+        }
+    }
+
+    impl Drop for Planted {
+        fn drop(&mut self) {
+            PLANTED.set(self.0);
+        }
+    }
+
+    /// Whether it is planted on this thread.
+    #[must_use]
+    pub fn is_planted(mutant: Mutant) -> bool {
+        PLANTED.get() == Some(mutant)
+    }
+
+    /// Runs a check without any defect on this thread: a checker must not be broken together with what it checks.
+    pub fn suspended<T>(check: impl FnOnce() -> T) -> T {
+        let _none = Planted(PLANTED.replace(None));
+        check()
+    }
+}

@@ -1,0 +1,172 @@
+//! Many seeds on all cores: first those that once found a bug, then a range; counted, and told how to repeat.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use orchestrator_kernel::invariants::violations;
+
+use crate::driver::{Flaw, simulate};
+use crate::world::Coverage;
+
+/// Seeds of the default suite.
+pub(crate) const SEEDS: u64 = 10_000;
+/// Seeds that found a bug, one a line; what follows a `#` says which.
+const RECORDED: &str = include_str!("../../../tests/seeds.txt");
+/// Below so many seeds rare events may be missing by chance.
+const COVERING: u64 = 2_000;
+
+/// What a campaign must have met, each at least once: a simulation in which nothing happens proves nothing.
+const MUST_BE_SEEN: [&str; 51] = [
+    "acknowledgement lost",
+    "actor killed",
+    "actor killed that must not die",
+    "append answered late",
+    "append breaks the storage",
+    "append hangs, then works",
+    "append slow",
+    "append unknown, done",
+    "append unknown, not done",
+    "append without room",
+    "batch refused",
+    "broker blocked",
+    "checkpoint lost",
+    "checkpoint not saved",
+    "checkpoint stale",
+    "clean stop",
+    "clock is mended",
+    "clock jumps ahead, large",
+    "clock jumps ahead, small",
+    "clock jumps back, large",
+    "clock jumps back, small",
+    "crash",
+    "crash during recovery",
+    "stop that ran out of time",
+    "engine answers after its deadline",
+    "engine fails",
+    "engine never answers",
+    "engine panics",
+    "engine slow",
+    "fan-out panics",
+    "gap refused",
+    "item that is no receipt",
+    "items offered again",
+    "overtaken by a second tree",
+    "overtaken tree ended as fenced",
+    "producer leaves items out",
+    "producer repeats items",
+    "publish confirmed in part",
+    "publish never answered",
+    "publish slow",
+    "publish taken, confirmation lost",
+    "publisher finds the broker blocked",
+    "read fails",
+    "source cannot be opened",
+    "source lost with a batch offered",
+    "superseded by a second writer",
+    "tree ended: fenced",
+    "tree ended: internal",
+    "tree ended: storage",
+    "tree killed in its process",
+    "two crashes in a row",
+];
+
+/// A number from the environment.
+#[allow(clippy::disallowed_methods, reason = "how a test is steered, not a setting of the actors")]
+pub(crate) fn env_u64(name: &str) -> Option<u64> {
+    std::env::var(name)
+        .ok()
+        .map(|value| value.parse().unwrap_or_else(|_| panic!("{name} is no number: {value}")))
+}
+
+/// The seeds to be simulated.
+pub(crate) struct Campaign {
+    recorded: Vec<u64>,
+    range: Range<u64>,
+    time: Option<Duration>,
+}
+
+/// What it came to.
+pub(crate) struct Report {
+    seeds: u64,
+    coverage: Coverage,
+    failures: Vec<(u64, String)>,
+}
+
+impl Campaign {
+    /// The recorded seeds, then these.
+    pub(crate) fn recorded_then(range: Range<u64>) -> Self {
+        let seeds = RECORDED.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+        let recorded =
+            seeds.filter(|seed| !seed.is_empty()).map(|seed| seed.parse().expect("tests/seeds.txt"));
+        Self { recorded: recorded.collect(), range, time: None }
+    }
+
+    /// Seeds behind those of the default suite, for so long.
+    pub(crate) fn for_minutes(minutes: u64) -> Self {
+        let time = Some(Duration::from_secs(60 * minutes));
+        Self { time, ..Self::recorded_then(SEEDS..u64::MAX) }
+    }
+
+    pub(crate) fn run(self) -> Report {
+        println!(
+            "SEED={} and the following, at most {}",
+            self.range.start,
+            self.range.end - self.range.start
+        );
+        let since = tokio::time::Instant::now();
+        let next = AtomicU64::new(0);
+        let report = Mutex::new(Report { seeds: 0, coverage: Coverage::default(), failures: Vec::new() });
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        std::thread::scope(|scope| {
+            for _ in 0..cores {
+                scope.spawn(|| self.work(&next, since, &report));
+            }
+        });
+        let report = report.into_inner().expect("no worker panicked");
+        let each = since.elapsed().as_secs_f64() * 1e3 / report.seeds.max(1) as f64;
+        println!("{} seeds on {cores} cores, {each:.2} ms a seed\n{}", report.seeds, report.coverage);
+        report
+    }
+
+    fn work(&self, next: &AtomicU64, since: tokio::time::Instant, report: &Mutex<Report>) {
+        let mut mine = Report { seeds: 0, coverage: Coverage::default(), failures: Vec::new() };
+        while self.time.is_none_or(|time| since.elapsed() < time) && mine.failures.len() < 3 {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let seed = match self.recorded.get(index as usize) {
+                Some(seed) => *seed,
+                None => self.range.start + index - self.recorded.len() as u64,
+            };
+            if self.range.end <= seed && self.recorded.len() as u64 <= index {
+                break;
+            }
+            let outcome = simulate(seed, Flaw::None, false);
+            mine.seeds += 1;
+            mine.coverage.add(&outcome.coverage);
+            mine.failures.extend(outcome.failure.map(|failure| (seed, failure)));
+        }
+        let mut all = report.lock().expect("no worker panicked");
+        all.seeds += mine.seeds;
+        all.coverage.add(&mine.coverage);
+        all.failures.extend(mine.failures);
+    }
+}
+
+impl Report {
+    /// Every seed passed, and together they met everything that they must meet.
+    pub(crate) fn expect_all_pass_and_cover(self) {
+        for (seed, failure) in &self.failures {
+            println!("SEED={seed} cargo test -p orchestrator-actors --test sim every_seed\n    {failure}");
+        }
+        assert!(self.failures.is_empty(), "{} seeds failed, see above", self.failures.len());
+        // An optimised build counts them instead of panicking.
+        assert!(cfg!(debug_assertions) || violations() == 0, "{} checks of the kernel failed", violations());
+        if COVERING <= self.seeds {
+            let missing: BTreeSet<&str> =
+                MUST_BE_SEEN.into_iter().filter(|what| self.coverage.of(what) == 0).collect();
+            assert!(missing.is_empty(), "never happened in {} seeds: {missing:?}", self.seeds);
+        }
+    }
+}

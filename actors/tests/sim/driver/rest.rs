@@ -1,0 +1,178 @@
+//! The way to rest: everything heals, is worked off, runs again, and is compared with what the logs say.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use orchestrator_actors::fatal::FatalKind;
+use orchestrator_actors::status::Condition;
+use orchestrator_actors::testkit::Baseline;
+use orchestrator_actors::tree::{Stopped, Tree};
+use tokio::time::sleep;
+
+use super::{Ended, MS, REST_MAX, Sim};
+use crate::plan;
+use crate::world::Weather;
+
+impl Sim {
+    /// Nothing ends without a cause (ISO-1): an actor that fails by itself has found the logs or its own state broken.
+    pub(super) fn check_exits(&self) {
+        let counts = self.ledger.counts();
+        for kind in ["kill_switch", "publisher", "scheduler", "ingest", "symbol_runner"] {
+            let ended = counts.exits_of(kind, "restarted") + counts.exits_of(kind, "halted");
+            let causes = self.world.causes_of(kind);
+            if causes < ended {
+                self.world.violated(format!("{kind} ended {ended} times, of which {causes} were provoked"));
+            }
+        }
+        if !counts.halted.is_empty() && self.world.causes_of("symbol_runner") <= 5 {
+            self.world.violated(format!("{:?} were halted without enough causes", counts.halted));
+        }
+    }
+
+    /// The conservation laws, at a moment when nothing is in flight.
+    pub(super) fn check_ledger(&self) {
+        let ((open_runs, backlog), open) =
+            self.world.audit(|audit| Ok((audit.found_at_start(), audit.open_runs())));
+        if self.zombies_clock.is_some() {
+            // Its publisher loads the cursor too: what this process began with is not known.
+            return;
+        }
+        if open > 0 && self.world.causes_of("symbol_runner") > 0 {
+            // The runner had just died: its run is left to the next start.
+            self.world.saw("stop with a run open");
+            return;
+        }
+        self.ledger.check_at_rest(Baseline { open_runs, backlog });
+    }
+
+    /// From here on nothing fails, and the clock is right.
+    pub(super) fn heal(&mut self) {
+        let yields = self.world.weather().yields;
+        self.world.set_weather(Weather { yields, ..Weather::default() });
+        self.broker.block(false);
+        [&self.receipts, &self.quarantine, &self.runs].iter().for_each(|log| log.fill(0));
+        self.sources.iter().for_each(|source| source.remember());
+        // A receipt may be stamped one millisecond after the time that was sealed.
+        self.set_clock(self.latest + 2);
+    }
+
+    fn what_is_missing(&self, tree: &Tree) -> Option<String> {
+        let unsettled: usize = self.sources.iter().map(|source| source.unsettled()).sum();
+        let (open, missing) = self.world.audit(|audit| Ok((audit.open_runs(), audit.missing_outputs())));
+        let (status, backlog) = (tree.board.read(), tree.flow.backlog());
+        // That publishing moves again is noticed with the next tick.
+        let blocked = status.conditions.contains_key(&Condition::PublishBlocked) && backlog == 0;
+        if (status.ready || blocked) && (unsettled, open, missing, backlog) == (0, 0, 0, 0) {
+            return None;
+        }
+        Some(format!(
+            "{unsettled} items not settled, {open} runs open, {missing} outputs not published, backlog {backlog}, {status:?}"
+        ))
+    }
+
+    /// Waits, with the wall clock standing still, until nothing is left to be done; at least for so many milliseconds.
+    async fn drained(&mut self, tree: &mut Option<Tree>, least: u32) -> Option<Ended> {
+        let since = tokio::time::Instant::now();
+        let mut wait = least;
+        loop {
+            let running = tree.as_mut().expect("stopped last");
+            let failed = tokio::select! {
+                biased;
+                failed = running.failed() => Some(failed),
+                () = sleep(MS * wait) => None,
+            };
+            if let Some((kind, what)) = failed {
+                *tree = None;
+                return Some(self.failed(kind, &what));
+            }
+            self.check_exits();
+            let missing = self.what_is_missing(tree.as_ref().expect("it runs"))?;
+            if REST_MAX < since.elapsed() {
+                self.world.violated(format!("not at rest after {REST_MAX:?} without faults: {missing}"));
+                return Some(Ended::Stopped);
+            }
+            wait = (wait * 4).min(1000);
+        }
+    }
+
+    /// Liveness: everything heals, everything is worked off, every symbol runs again; then the oracle.
+    pub(super) async fn come_to_rest(&mut self, tree: &mut Option<Tree>) -> Ended {
+        self.heal();
+        self.world.note(format_args!("from here on nothing fails"));
+        if !self.ledger.counts().halted.is_empty() {
+            self.world.saw("symbol halted");
+            return self.stop(tree).await;
+        }
+        // What hung when the weather changed still takes its time.
+        if let Some(ended) = self.drained(tree, 5000).await {
+            return ended;
+        }
+        for _ in 0..2 {
+            let symbols = self.symbols.clone();
+            let last = |sim: &Self, symbol| sim.world.audit(|audit| Ok(audit.last_run(symbol)));
+            let before: Vec<_> = symbols.iter().map(|symbol| last(self, symbol)).collect();
+            let next = (self.clock.ms().div_euclid(1000) + 1) * 1000;
+            let items: Vec<Bytes> = symbols
+                .iter()
+                .zip(self.items + 1..)
+                .map(|(symbol, n)| plan::snapshot(symbol, n, next))
+                .collect();
+            self.items += items.len() as u64;
+            self.sources[0].push(items);
+            if let Some(ended) = self.drained(tree, 2).await {
+                return ended;
+            }
+            for ms in [1100, 1] {
+                if let Some(ended) = self.pass(tree, ms).await {
+                    return ended;
+                }
+            }
+            if let Some(ended) = self.drained(tree, 2).await {
+                return ended;
+            }
+            for (symbol, before) in symbols.iter().zip(before) {
+                if last(self, symbol) <= before && self.ledger.counts().halted.is_empty() {
+                    let (counts, status) =
+                        (self.ledger.counts(), tree.as_ref().map(|tree| tree.board.read()));
+                    self.world.violated(format!(
+                        "{symbol} is not run any more: last at {before:?}; {counts:?} {status:?}"
+                    ));
+                }
+            }
+        }
+        self.end(tree).await
+    }
+
+    /// A tree that was overtaken has ended by itself: it met its successor's epoch, or what else befell it.
+    async fn zombie_is_gone(&mut self) {
+        let Some(mut zombie) = self.zombie.take() else { return };
+        match tokio::time::timeout(Duration::from_secs(10), zombie.failed()).await {
+            Ok((FatalKind::Fenced, _)) => self.world.saw("overtaken tree ended as fenced"),
+            Ok((FatalKind::Storage | FatalKind::Internal, _)) => {
+                self.world.saw("overtaken tree ended otherwise")
+            }
+            Ok((FatalKind::Corrupt, what)) => {
+                self.world.violated(format!("an overtaken tree found the logs corrupt: {what}"))
+            }
+            Err(_) => self.world.violated("LOG-3: an overtaken tree goes on"),
+        }
+    }
+
+    async fn end(&mut self, tree: &mut Option<Tree>) -> Ended {
+        self.zombie_is_gone().await;
+        let Some(running) = tree.take() else { return Ended::Stopped };
+        match running.stop(Duration::from_secs(60)).await {
+            Stopped::Clean => self.check_ledger(),
+            other => self.world.violated(format!("the last stop was not clean: {other:?}")),
+        }
+        for source in &self.sources {
+            if let Err(objection) = source.check_stored() {
+                self.world.violated(objection);
+            }
+        }
+        self.world.audit(|audit| audit.oracle());
+        let counts = self.world.audit(|audit| Ok(audit.counts()));
+        self.world.note(format_args!("receipts, quarantined, run records, outputs: {counts:?}"));
+        Ended::Done
+    }
+}
