@@ -11,3 +11,10 @@ pub mod telemetry;
 pub mod tls;
 pub mod verify;
 pub mod wiring;
+
+/// The fuzz targets name this crate as the fuzzer does, from outside.
+#[cfg(test)]
+extern crate self as orchestrator;
+#[cfg(test)]
+#[path = "../fuzz/src/suite.rs"]
+mod fuzz;

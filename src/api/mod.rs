@@ -23,6 +23,9 @@ mod receipts;
 mod server;
 mod sse;
 mod status;
+#[cfg(any(test, feature = "testkit"))]
+#[doc(hidden)]
+pub mod testkit;
 mod write_timeout;
 
 #[cfg(test)]

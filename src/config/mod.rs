@@ -168,18 +168,34 @@ impl Config {
             Base::BuiltIn { name, toml } => file::parse(toml, Path::new(name)),
         }
         .map_err(|violations| ConfigError { violations })?;
+        Self::of_tree(&mut tree, layers)
+    }
+
+    fn of_tree(tree: &mut Table, layers: &Layers) -> Result<Loaded, ConfigError> {
         let mut report = Report::default();
-        report.violations.extend(environment::apply(&mut tree, &layers.environment));
+        report.violations.extend(environment::apply(tree, &layers.environment));
         for setting in &layers.flags {
-            report.violations.extend(apply_flag(&mut tree, setting));
+            report.violations.extend(apply_flag(tree, setting));
         }
-        let config = Section::read_tree(&tree, &mut report, Self::read);
+        let config = Section::read_tree(tree, &mut report, Self::read);
         rules::check(&config, &mut report);
         if report.violations.is_empty() {
             Ok(Loaded { config, settings: report.settings })
         } else {
             Err(ConfigError { violations: report.violations })
         }
+    }
+
+    /// A door for the fuzz targets: as [`load`](Self::load), with the text of a file named `name` in place of a base.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    #[cfg(any(test, feature = "testkit"))]
+    #[doc(hidden)]
+    pub fn load_text(text: &str, name: &str, layers: &Layers) -> Result<Loaded, ConfigError> {
+        let mut tree = file::parse(text, Path::new(name)).map_err(|violations| ConfigError { violations })?;
+        Self::of_tree(&mut tree, layers)
     }
 
     fn read(root: &mut Section<'_>) -> Self {

@@ -4,6 +4,7 @@
 //! between any two effects.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test support: a broken test must stop loudly")]
 
+mod checkpoints;
 mod clocks;
 mod crash;
 mod engine;
@@ -16,6 +17,7 @@ mod source;
 mod tree;
 mod verify;
 
+pub use checkpoints::{book_again, run_index_again};
 pub use clocks::{LockstepClock, ManualClock};
 pub use crash::{CrashPoint, Rng};
 pub use engine::{Act, TestEngine};

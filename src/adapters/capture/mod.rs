@@ -19,6 +19,9 @@ mod lines;
 mod pace;
 mod reader;
 mod source;
+#[cfg(any(test, feature = "testkit"))]
+#[doc(hidden)]
+pub mod testkit;
 
 use std::path::PathBuf;
 

@@ -125,6 +125,25 @@ fn decode(content: Bytes) -> Result<Bytes, &'static str> {
     Ok(value)
 }
 
+#[cfg(any(test, feature = "testkit"))]
+#[doc(hidden)]
+pub mod testkit {
+    //! A door to the stored form, for the fuzz targets.
+
+    use bytes::Bytes;
+
+    /// The value of a stored checkpoint, and its stored form again.
+    ///
+    /// # Errors
+    ///
+    /// Why it is refused.
+    pub fn again(content: Bytes) -> Result<(Bytes, Vec<u8>), &'static str> {
+        let value = super::decode(content)?;
+        let stored = super::encode(&value);
+        Ok((value, stored))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::fault_fs::{FaultFs, Rng};

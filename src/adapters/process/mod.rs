@@ -13,6 +13,9 @@ mod lines;
 mod options;
 mod pool;
 mod stderr;
+#[cfg(any(test, feature = "testkit"))]
+#[doc(hidden)]
+pub mod testkit;
 #[cfg(test)]
 mod tests;
 mod worker;

@@ -91,7 +91,7 @@ impl CheckpointStore for RedisCheckpoints {
     }
 }
 
-fn encode(value: &[u8]) -> Vec<u8> {
+pub(super) fn encode(value: &[u8]) -> Vec<u8> {
     let mut stored = Vec::with_capacity(HEADER_BYTES + value.len());
     stored.push(VERSION);
     stored.extend_from_slice(&crc32c::crc32c(value).to_le_bytes());
@@ -99,7 +99,7 @@ fn encode(value: &[u8]) -> Vec<u8> {
     stored
 }
 
-fn decode(stored: &Bytes) -> Result<Bytes, &'static str> {
+pub(super) fn decode(stored: &Bytes) -> Result<Bytes, &'static str> {
     let header = stored.first_chunk::<HEADER_BYTES>().ok_or("it is too short")?;
     let value = stored.slice(HEADER_BYTES..);
     if header[0] != VERSION {

@@ -140,7 +140,7 @@ impl Drop for HighWater {
     }
 }
 
-fn encode(mark: &Mark, writes: u64) -> [u8; SLOT_BYTES] {
+pub(super) fn encode(mark: &Mark, writes: u64) -> [u8; SLOT_BYTES] {
     let mut slot = [0; SLOT_BYTES];
     let mut put = |at: usize, field: &[u8]| {
         slot.iter_mut().skip(at).zip(field).for_each(|(to, from)| *to = *from);
@@ -158,7 +158,7 @@ fn encode(mark: &Mark, writes: u64) -> [u8; SLOT_BYTES] {
 }
 
 /// The slot's count of writes and mark; nothing when it was never written, or is damaged.
-fn decode(slot: &[u8; SLOT_BYTES]) -> Option<(u64, Mark)> {
+pub(super) fn decode(slot: &[u8; SLOT_BYTES]) -> Option<(u64, Mark)> {
     let (covered, crc) = slot.split_at_checked(CRC_AT)?;
     if !slot.starts_with(&MAGIC) || crc != crc32c::crc32c(covered).to_le_bytes() {
         return None;

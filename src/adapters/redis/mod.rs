@@ -32,6 +32,9 @@ mod reader;
 mod scripts;
 mod store;
 pub mod stream_source;
+#[cfg(any(test, feature = "testkit"))]
+#[doc(hidden)]
+pub mod testkit;
 mod writer;
 
 pub use checkpoints::RedisCheckpoints;

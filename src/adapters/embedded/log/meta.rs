@@ -61,7 +61,7 @@ impl Meta {
         bytes
     }
 
-    fn parse(bytes: &[u8]) -> Result<Self, MetaError> {
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, MetaError> {
         let covered = bytes.get(..CRC_AT).ok_or(MetaError::Damaged)?;
         let is_whole = bytes.len() == BYTES && bytes.starts_with(&MAGIC) && u32_at(bytes, CRC_AT + 4) == 0;
         if !is_whole || u32_at(bytes, CRC_AT) != crc32c::crc32c(covered) {

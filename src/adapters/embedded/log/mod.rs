@@ -22,6 +22,9 @@ mod recovery;
 mod scan;
 mod segment;
 mod store;
+#[cfg(any(test, feature = "testkit"))]
+#[doc(hidden)]
+pub mod testkit;
 #[cfg(test)]
 mod tests;
 mod writer;
