@@ -234,11 +234,14 @@ impl CounterBy<1> {
     }
 }
 
-/// The number of `value` among the known ones; [`LABEL_VALUES_MAX`] when there are too many.
+/// Longest value of a label, in bytes: every scrape carries it, and a producer chooses it.
+pub(super) const LABEL_BYTES_MAX: usize = 128;
+
+/// The number of `value` among the known ones; [`LABEL_VALUES_MAX`] when there are too many, or it is too long.
 fn number(known: &mut BTreeMap<Box<str>, usize>, value: &str) -> usize {
     match known.get(value) {
         Some(number) => *number,
-        None if known.len() < LABEL_VALUES_MAX => {
+        None if known.len() < LABEL_VALUES_MAX && value.len() <= LABEL_BYTES_MAX => {
             let number = known.len();
             known.insert(Box::from(value), number);
             number

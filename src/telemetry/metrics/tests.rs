@@ -204,6 +204,23 @@ fn label_values_are_bounded_and_the_rest_is_counted_as_other() {
 }
 
 #[test]
+fn a_long_label_value_is_counted_as_other() {
+    let metrics = metrics_at(0);
+    let source_id = &SourceId::from("s");
+    for bytes in [128, 129, 10_000] {
+        let event_type = &EventType::from("x".repeat(bytes).as_str());
+        metrics.observe(&Observation::ReceiptsAppended { source_id, event_type, count: 1 });
+    }
+
+    let samples = check_scrape(&metrics);
+
+    let series =
+        |event| format!("orch_ingest_receipts_appended_total{{source_id=\"s\",event_type=\"{event}\"}}");
+    assert_eq!(samples[&series("other".to_owned())], 2.0);
+    assert_eq!(samples[&series("x".repeat(128))], 1.0);
+}
+
+#[test]
 fn the_backlog_of_an_earlier_process_is_due_once() {
     let metrics = metrics_at(0);
     metrics.observe(&Observation::PublishBacklog { outputs: 7 });
