@@ -246,7 +246,7 @@ async fn a_consumer_that_stops_reading_slows_nothing() {
 }
 
 /// The laws that hold in every scrape.
-fn check_conservation(metrics: &str) {
+pub(crate) fn check_conservation(metrics: &str) {
     let metric = |series: &str| crate::support::metric_of(metrics, series);
     assert_eq!(
         metric("orch_ingest_items_received_total"),

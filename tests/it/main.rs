@@ -12,6 +12,7 @@ mod clock;
 mod crash;
 mod deployment;
 mod faults;
+mod hostile;
 mod http_floods;
 mod storage_faults;
 mod support;
