@@ -24,6 +24,11 @@ fn check_again(input: &[u8], again: &[u8]) {
     assert!(again.len() <= input.len(), "it grew from {} to {} bytes", input.len(), again.len());
 }
 
+/// Bytes that no record ends with.
+fn longer(input: &[u8]) -> Vec<u8> {
+    [input, &[0]].concat()
+}
+
 pub(super) fn receipt_record(input: &[u8]) {
     match ReceiptRecord::decode(input) {
         Ok(record) => {
@@ -31,6 +36,7 @@ pub(super) fn receipt_record(input: &[u8]) {
             record.encode_to(&mut again);
             check_again(input, &again);
             assert_eq!(ReceiptRecord::decode(&again), Ok(record));
+            assert!(ReceiptRecord::decode(&longer(input)).is_err());
             assert!(record.to_wire().len() <= record.event.len() + 90);
         }
         Err(error) => check_refusal(&error),
@@ -44,6 +50,7 @@ pub(super) fn quarantine_record(input: &[u8]) {
             record.encode_to(&mut again);
             check_again(input, &again);
             assert_eq!(QuarantineRecord::decode(&again), Ok(record));
+            assert!(QuarantineRecord::decode(&longer(input)).is_err());
         }
         Err(error) => check_refusal(&error),
     }
@@ -59,6 +66,7 @@ pub(super) fn run_record(input: &[u8]) {
     record.encode_to(&mut again);
     check_again(input, &again);
     assert_eq!(RunRecord::decode(&again).as_ref(), Ok(&record));
+    assert!(RunRecord::decode(&longer(input)).is_err());
     let wire = record.to_wire();
     assert_eq!(canonical(&wire).as_ref(), Ok(&wire), "the export form is canonical");
     match events(RunSeq(1), &record, None) {
