@@ -29,7 +29,10 @@ impl FromStr for EntryId {
 
     fn from_str(text: &str) -> Result<Self, Malformed> {
         let (ms, number) = text.split_once('-').ok_or(Malformed("an entry id"))?;
-        let number_of = |digits: &str| digits.parse().map_err(|_| Malformed("an entry id"));
+        let number_of = |digits: &str| match digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            true => digits.parse().map_err(|_| Malformed("an entry id")),
+            false => Err(Malformed("an entry id")), // `parse` would take a sign
+        };
         Ok(Self { ms: number_of(ms)?, number: number_of(number)? })
     }
 }
