@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => cli::demo(&args, environment),
         Command::Replay(args) => cli::replay(&args, environment),
         Command::Verify(args) => cli::verify(&args, environment),
+        Command::Backtest(args) => cli::backtest(&args, environment),
         Command::Log(LogCommand::Stat(args)) => cli::log_stat(&args, environment),
     };
     exit.into()

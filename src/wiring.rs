@@ -27,6 +27,7 @@ use crate::config::{ClockMode, Config};
 use crate::manifest::{self, ManifestError};
 use crate::service::wall_now;
 
+pub mod backtest;
 pub mod engine;
 pub mod kill_switch;
 mod rabbit;

@@ -20,7 +20,7 @@ use orchestrator_kernel::ports::source::{
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio_util::sync::CancellationToken;
 
-use self::batch::{OpenItems, Sorted};
+use self::batch::{Decoded, OpenItems, Sorted};
 use self::link::Link;
 use self::sources::Active;
 use crate::address::Address;
@@ -198,7 +198,7 @@ impl IngestState {
         let (id, link, at) = (sorted.id, self.link(), self.args.clock.now().unwrap_or_default());
         // Not in flight beside the next batch: that one must not overtake these receipts on the way to the buffer.
         let stored = match link.set_aside(&sorted, at, &mut open).await {
-            Ok(()) => self.room(size(sorted.receipts.iter().map(|(_, receipt)| receipt))).await,
+            Ok(()) => self.room(size(sorted.receipts.iter().map(|decoded| &decoded.receipt))).await,
             Err(refused) => Err(refused),
         };
         self.in_flight.push_back(match stored {
@@ -242,7 +242,10 @@ impl IngestState {
         for (index, item) in items.into_iter().enumerate() {
             let position = item.position.unwrap_or(0);
             match self.decode(&item) {
-                Ok(receipt) => sorted.receipts.push((position, receipt)),
+                Ok(receipt) => {
+                    let at = self.source.taken_at(position).unwrap_or(receipt.recv_ts_ms);
+                    sorted.receipts.push(Decoded { position, at, receipt });
+                }
                 Err(why) => sorted.refused.push((index, position, why, item)),
             }
         }

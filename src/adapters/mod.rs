@@ -10,5 +10,6 @@ pub mod kill_file;
 pub mod kill_redis;
 pub mod process;
 pub mod rabbitmq;
+pub mod recorded_log;
 pub mod redis;
 pub mod tiered;

@@ -41,10 +41,20 @@ impl FromArgs {
                 return Err(Exit::Config);
             }
         };
+        let place = self.place(&config)?;
+        Ok((config, place))
+    }
+
+    /// The place of the logs. What is wrong was said on standard error.
+    ///
+    /// # Errors
+    ///
+    /// The exit: there are no logs.
+    pub(super) fn place(&self, config: &Config) -> Result<LogsPlace, Exit> {
         let place = match &self.from {
-            None => LogsPlace::of(&config),
+            None => LogsPlace::of(config),
             Some(url) if is_url(url) => {
-                LogsPlace::on_server(url, &self.namespace, self.archive.clone(), &config)
+                LogsPlace::on_server(url, &self.namespace, self.archive.clone(), config)
             }
             Some(dir) => LogsPlace::DataDir(PathBuf::from(dir)),
         };
@@ -56,12 +66,12 @@ impl FromArgs {
                 ));
                 Err(Exit::Unavailable)
             }
-            LogsPlace::DataDir(_) | LogsPlace::Redis { .. } => Ok((config, place)),
+            LogsPlace::DataDir(_) | LogsPlace::Redis { .. } => Ok(place),
         }
     }
 }
 
-fn is_url(text: &str) -> bool {
+pub(super) fn is_url(text: &str) -> bool {
     ["redis://", "rediss://", "redis+unix://", "unix://"].iter().any(|scheme| text.starts_with(scheme))
 }
 

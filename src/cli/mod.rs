@@ -1,5 +1,6 @@
 //! The command line: what can be asked, and the commands that need no running service.
 
+mod backtest;
 mod completions;
 mod config;
 mod demo;
@@ -23,6 +24,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::{Base, FlagSetting, Layers};
 
+pub use backtest::{BacktestArgs, backtest};
 pub use completions::completions;
 pub use config::{check as config_check, show as config_show};
 pub use demo::demo;
@@ -58,6 +60,8 @@ pub enum Command {
     Run(RunArgs),
     /// Run a made-up market through the built-in engine and show what happens.
     Demo(DemoArgs),
+    /// Run a recorded capture through the live tree as fast as it goes, and report what came out.
+    Backtest(BacktestArgs),
     /// Check or show the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -48,7 +48,9 @@ pub struct Due {
 }
 
 impl Cadence {
-    const fn interval_ms(self) -> i64 {
+    /// Distance of two ticks in milliseconds.
+    #[must_use]
+    pub const fn interval_ms(self) -> i64 {
         match self {
             Self::Boundary { interval_ms, .. } | Self::Timer { interval_ms, .. } => interval_ms,
         }

@@ -15,9 +15,17 @@ pub(super) struct Sorted {
     pub(super) id: u64,
     pub(super) origin: Origin,
     pub(super) span: Option<(u64, u64)>,
-    pub(super) receipts: Vec<(u64, Receipt)>,
+    pub(super) receipts: Vec<Decoded>,
     /// Index in the batch, position, reason, item.
     pub(super) refused: Vec<(usize, u64, NotAReceipt, RawItem)>,
+}
+
+/// A receipt on its way.
+pub(super) struct Decoded {
+    pub(super) position: u64,
+    /// When a driven clock takes it.
+    pub(super) at: TsMs,
+    pub(super) receipt: Receipt,
 }
 
 /// Receipts that are appended together.

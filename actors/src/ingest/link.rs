@@ -6,7 +6,7 @@ use orchestrator_kernel::ids::{EventType, SourceId, TsMs};
 use orchestrator_kernel::ports::observer::Observation;
 use orchestrator_kernel::ports::source::{ItemFate, Settlement};
 
-use super::batch::{Fates, OpenItems, Piece, Sorted, quarantined};
+use super::batch::{Decoded, Fates, OpenItems, Piece, Sorted, quarantined};
 use crate::address::{Address, Down};
 use crate::buffer::{AppendRefused, Appended, Arrival, Batch, BufferMsg, Credit, Known};
 
@@ -27,7 +27,8 @@ impl Link {
     ) -> Settlement {
         let mut fates = Fates::new(&sorted);
         let arrivals = sorted.receipts.into_iter();
-        let arrivals = arrivals.map(|(position, receipt)| Arrival { at, position, receipt }).collect();
+        let arrivals = arrivals.map(|Decoded { position, receipt, .. }| Arrival { at, position, receipt });
+        let arrivals = arrivals.collect();
         let piece = Piece { origin: sorted.origin, span: sorted.span, arrivals };
         match self.append(piece, credit, &mut fates, &mut open).await {
             Ok(()) => Settlement::Durable(fates.into_items()),

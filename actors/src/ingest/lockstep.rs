@@ -3,18 +3,17 @@
 use std::iter::Peekable;
 use std::vec::IntoIter;
 
-use orchestrator_kernel::contracts::raw_market_event::Receipt;
 use orchestrator_kernel::ids::{Origin, TsMs};
 use orchestrator_kernel::ports::source::Settlement;
 
-use super::batch::{Fates, OpenItems, Piece, Sorted};
+use super::batch::{Decoded, Fates, OpenItems, Piece, Sorted};
 use super::{IngestState, size, stopping};
 use crate::buffer::Arrival;
 
 /// What is left of a batch, taken piece by piece.
 struct Pieces {
     origin: Origin,
-    receipts: Peekable<IntoIter<(u64, Receipt)>>,
+    receipts: Peekable<IntoIter<Decoded>>,
     /// First and last position that are left, quarantined items included.
     span: Option<(u64, u64)>,
 }
@@ -22,17 +21,17 @@ struct Pieces {
 impl Pieces {
     /// The time of the next receipt. It never goes back: a receipt that came late has the time of the one before it.
     fn next_time(&mut self, latest: Option<TsMs>) -> Option<TsMs> {
-        let (_, receipt) = self.receipts.peek()?;
-        Some(latest.map_or(receipt.recv_ts_ms, |latest| latest.max(receipt.recv_ts_ms)))
+        let next = self.receipts.peek()?;
+        Some(latest.map_or(next.at, |latest| latest.max(next.at)))
     }
 
     /// The receipts up to `barrier`; a piece that holds the last one stands for everything that is left.
     fn up_to(&mut self, barrier: Option<TsMs>, latest: &mut Option<TsMs>) -> Piece {
         let mut arrivals = Vec::new();
-        while let Some((position, receipt)) =
-            self.receipts.next_if(|(_, receipt)| barrier.is_none_or(|end| receipt.recv_ts_ms <= end))
+        while let Some(Decoded { position, at, receipt }) =
+            self.receipts.next_if(|next| barrier.is_none_or(|end| next.at <= end))
         {
-            let at = latest.map_or(receipt.recv_ts_ms, |latest| latest.max(receipt.recv_ts_ms));
+            let at = latest.map_or(at, |latest| latest.max(at));
             *latest = Some(at);
             arrivals.push(Arrival { at, position, receipt });
         }

@@ -58,12 +58,13 @@ pub(super) struct Place {
     bytes_read: Arc<AtomicU64>,
 }
 
-/// Opens `path` and decides by its first bytes how to read it; a name that promises something else is refused.
+/// Opens `path` and decides by its first bytes how to read it; a name that promises something else is refused. The bytes
+/// that are read of it are counted in `bytes_read`.
 ///
 /// # Errors
 ///
 /// [`SourceError::Fatal`]; [`SourceError::Lost`] when a file to follow does not exist yet.
-pub(super) fn open(path: &Path, follow: bool) -> Result<Capture, SourceError> {
+pub(super) fn open(path: &Path, follow: bool, bytes_read: Arc<AtomicU64>) -> Result<Capture, SourceError> {
     let failed = |error: io::Error| {
         let missing = error.kind() == io::ErrorKind::NotFound;
         let detail = format!("cannot open {}: {error}; check the path and its permissions", path.display());
@@ -71,7 +72,7 @@ pub(super) fn open(path: &Path, follow: bool) -> Result<Capture, SourceError> {
     };
     let file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
-    let bytes_read = Arc::new(AtomicU64::new(0));
+    bytes_read.store(0, Ordering::Relaxed);
     let mut raw =
         Counted { inner: BufReader::with_capacity(BUFFER_BYTES, file), bytes_read: Arc::clone(&bytes_read) };
     let found = Compression::of_magic(raw.fill_buf().map_err(failed)?);

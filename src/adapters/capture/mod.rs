@@ -24,6 +24,8 @@ mod source;
 pub mod testkit;
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use async_trait::async_trait;
 use orchestrator_kernel::ports::source::{ResumeAt, Source, SourceError, SourceFactory};
@@ -97,13 +99,20 @@ impl CaptureOptions {
 #[derive(Clone, Debug)]
 pub struct CaptureFactory {
     options: CaptureOptions,
+    bytes_read: Arc<AtomicU64>,
 }
 
 impl CaptureFactory {
     /// A factory for the file of `options`. Nothing is touched before [`open`](SourceFactory::open).
     #[must_use]
-    pub const fn new(options: CaptureOptions) -> Self {
-        Self { options }
+    pub fn new(options: CaptureOptions) -> Self {
+        Self { options, bytes_read: Arc::default() }
+    }
+
+    /// How many bytes of the file were read since it was opened last, compressed ones as they are.
+    #[must_use]
+    pub fn bytes_read(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.bytes_read)
     }
 }
 
@@ -121,7 +130,7 @@ impl SourceFactory for CaptureFactory {
     /// [`SourceError::Lost`] when a file to follow does not exist yet, or the system has no thread left.
     async fn open(&self, resume: ResumeAt) -> Result<Box<dyn Source>, SourceError> {
         self.options.check()?;
-        Ok(Box::new(source::CaptureSource::open(&self.options, resume).await?))
+        Ok(Box::new(source::CaptureSource::open(&self.options, resume, self.bytes_read()).await?))
     }
 }
 

@@ -1,6 +1,8 @@
 //! The reading thread: from the file to batches of items, no further ahead than the channel allows.
 
 use std::io::BufRead;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::Duration;
 
@@ -59,12 +61,16 @@ pub(super) struct Reading {
 /// # Errors
 ///
 /// [`SourceError::Lost`] when the system has no thread.
-pub(super) fn start(options: &CaptureOptions, resume: ResumeAt) -> Result<Reading, SourceError> {
+pub(super) fn start(
+    options: &CaptureOptions,
+    resume: ResumeAt,
+    bytes_read: Arc<AtomicU64>,
+) -> Result<Reading, SourceError> {
     let (opened_sender, opened) = oneshot::channel();
     let (sender, messages) = mpsc::channel(READ_AHEAD);
     let thread_options = options.clone();
     let body = move || {
-        let opened = file::open(&thread_options.path, thread_options.follow);
+        let opened = file::open(&thread_options.path, thread_options.follow, bytes_read);
         let (capture, answer) = match opened {
             Ok(capture) => (Some(capture), Ok(())),
             Err(error) => (None, Err(error)),
@@ -243,8 +249,7 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use std::io::{BufReader, Read};
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::Ordering;
 
     use super::*;
 
@@ -266,7 +271,7 @@ mod tests {
     #[test]
     fn reading_ahead_is_bounded_and_ends_with_the_source() {
         let options = CaptureOptions { batch_items_max: 10, ..CaptureOptions::new("f", "/dev/null") };
-        let place = file::open(&options.path, false).unwrap().place;
+        let place = file::open(&options.path, false, Arc::default()).unwrap().place;
         let (sender, mut chunks) = mpsc::channel(READ_AHEAD);
         let read = Arc::new(AtomicU64::new(0));
         let text = BufReader::with_capacity(1_000, Endless(Arc::clone(&read)));

@@ -1,6 +1,8 @@
 //! The source: hands over what the reading thread found, at the wanted pace, and offers again what was refused.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -42,8 +44,12 @@ impl CaptureSource {
     /// # Errors
     ///
     /// See [`CaptureFactory::open`](super::CaptureFactory).
-    pub(super) async fn open(options: &CaptureOptions, resume: ResumeAt) -> Result<Self, SourceError> {
-        let Reading { opened, messages } = reader::start(options, resume)?;
+    pub(super) async fn open(
+        options: &CaptureOptions,
+        resume: ResumeAt,
+        bytes_read: Arc<AtomicU64>,
+    ) -> Result<Self, SourceError> {
+        let Reading { opened, messages } = reader::start(options, resume, bytes_read)?;
         opened.await.map_err(|_| thread_died())??;
         let pace = match options.speed {
             Speed::Max => None,

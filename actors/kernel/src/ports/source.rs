@@ -101,6 +101,12 @@ pub trait Source: Send {
     ///
     /// [`SourceError`] when the acknowledgement could not be given; the items may then come again.
     async fn settle(&mut self, id: u64, settlement: Settlement) -> Result<(), SourceError>;
+
+    /// The time at which a driven clock takes the unsettled item at `position`. `None`, which is the rule: that of the
+    /// receipt itself, its `recv_ts_ms`. A source that repeats recorded receipts may know when they were recorded.
+    fn taken_at(&self, _position: u64) -> Option<TsMs> {
+        None
+    }
 }
 
 /// Opens a source, again after each restart of its ingest actor.

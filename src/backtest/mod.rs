@@ -1,0 +1,24 @@
+//! A backtest: the live tree on a recorded capture as fast as it goes, and a report on what came out.
+//!
+//! ```text
+//! capture ─▶ the same actors, ports and wiring as `orchestrator run` ─▶ logs ─▶ outputs file
+//!            under the recorded clock                                     └───▶ report.json, report.html
+//! ```
+//!
+//! The report is read from the logs, so two backtests of one capture give the same report; only its `performance` tells
+//! of the machine.
+
+mod charts;
+mod figures;
+mod html;
+mod latency;
+mod over_time;
+mod regimes;
+mod report;
+mod run;
+mod svg;
+
+pub use html::page;
+pub use latency::{Calls, Latency};
+pub use report::{Input, Report};
+pub use run::{End, Plan, PlayError, Played, play};
