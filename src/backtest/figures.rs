@@ -12,7 +12,7 @@ use orchestrator_kernel::ports::engine::EngineIdentity;
 use orchestrator_kernel::ports::log::{Log, ReadError, ReadLimit};
 use serde::Serialize;
 
-use super::over_time::{Counts, OverTime};
+use super::over_time::{OverTime, ReceiptCounts, RunCounts};
 use super::regimes::Regimes;
 
 /// What the receipt log and the quarantine hold.
@@ -105,23 +105,36 @@ pub struct Answerer {
 }
 
 /// Everything that is counted.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Figures {
     pub(super) receipts: Receipts,
     pub(super) runs: Runs,
     pub(super) regimes: Regimes,
-    pub(super) over_time: OverTime,
+    pub(super) receipts_over_time: OverTime<ReceiptCounts>,
+    pub(super) runs_over_time: OverTime<RunCounts>,
     pub(super) engines: Vec<Answerer>,
     open: BTreeSet<String>,
 }
 
-/// Counts what the logs hold.
+/// Width of the first steps of receipts, in milliseconds.
+const RECEIPTS_STEP_MS: i64 = 1_000;
+
+/// Counts what the logs hold; runs come every `interval_ms`.
 pub(super) async fn read(
     receipts: &dyn Log,
     runs: &dyn Log,
     quarantine: &dyn Log,
+    interval_ms: i64,
 ) -> Result<Figures, ReadError> {
-    let mut figures = Figures::default();
+    let mut figures = Figures {
+        receipts: Receipts::default(),
+        runs: Runs::default(),
+        regimes: Regimes::default(),
+        receipts_over_time: OverTime::new(RECEIPTS_STEP_MS),
+        runs_over_time: OverTime::new(interval_ms),
+        engines: Vec::new(),
+        open: BTreeSet::new(),
+    };
     scan(receipts, |seq, payload| {
         let record = ReceiptRecord::decode(payload).map_err(|error| corrupt(seq, &error))?;
         figures.receipt(&record);
@@ -172,7 +185,7 @@ impl Figures {
         receipts.last_ts_ms = Some(record.ingest_ts_ms);
         count(&mut receipts.by_event_type, record.event_type);
         count(&mut receipts.by_symbol, record.symbol);
-        self.over_time.add(record.ingest_ts_ms, Counts { receipts: 1, ..Counts::default() });
+        self.receipts_over_time.add(record.ingest_ts_ms, ReceiptCounts { receipts: 1 });
     }
 
     fn quarantined(&mut self, record: QuarantineRecord) {
@@ -188,7 +201,7 @@ impl Figures {
         let facts = &record.facts;
         let runs = &mut self.runs;
         let outputs = outputs_of(record);
-        let mut counts = Counts { outputs, ..Counts::default() };
+        let mut counts = RunCounts { outputs, ..RunCounts::default() };
         let of_symbol = match &record.status {
             RunStatus::Started { .. } => {
                 // Each attempt that a crash interrupted has its own.
@@ -198,7 +211,7 @@ impl Figures {
             RunStatus::Completed { answered, answer, engine, .. } => {
                 runs.completed += 1;
                 runs.answered += u64::from(*answered);
-                counts.runs_completed = 1;
+                counts.completed = 1;
                 answered_by(&mut self.engines, engine);
                 self.regimes.add(&facts.symbol, facts.engine_timestamp_ms, answer);
                 let of_symbol = runs.by_symbol.entry(facts.symbol.clone()).or_default();
@@ -208,7 +221,7 @@ impl Figures {
             RunStatus::Failed { answered, error_kind, error_detail, .. } => {
                 runs.failed += 1;
                 runs.answered += u64::from(*answered);
-                counts.runs_failed = 1;
+                counts.failed = 1;
                 let failures = runs.failures.entry(*error_kind).or_insert_with(|| Failures {
                     runs: 0,
                     first_run_id: facts.run_id.to_string(),
@@ -225,7 +238,7 @@ impl Figures {
         of_symbol.outputs += outputs;
         runs.outputs += outputs;
         self.open.remove(&facts.run_id.to_string());
-        self.over_time.add(facts.planned_ts_ms, counts);
+        self.runs_over_time.add(facts.planned_ts_ms, counts);
     }
 }
 

@@ -17,6 +17,7 @@ mod regimes;
 mod report;
 mod run;
 mod svg;
+mod words;
 
 pub use html::page;
 pub use latency::{Calls, Latency};

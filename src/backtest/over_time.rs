@@ -13,80 +13,95 @@ const WIDTHS_MS: [i64; 17] = [
     3_600_000, 7_200_000, 21_600_000, 43_200_000, 86_400_000,
 ];
 
-/// What happened in one step.
+/// Something that is counted along time.
+pub(super) trait Counted: Copy + Default {
+    /// Adds what happened besides.
+    fn add(&mut self, other: Self);
+}
+
+/// The receipts of one step, by their time in the receipt log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Counts {
-    /// Receipts, by their time in the receipt log.
+pub struct ReceiptCounts {
+    /// How many.
     pub receipts: u64,
-    /// Runs that completed, by their planned time.
-    pub runs_completed: u64,
-    /// Runs that failed, by their planned time.
-    pub runs_failed: u64,
-    /// Outputs of those runs.
+}
+
+impl Counted for ReceiptCounts {
+    fn add(&mut self, other: Self) {
+        self.receipts += other.receipts;
+    }
+}
+
+/// The runs of one step, by their planned time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct RunCounts {
+    /// Runs that completed.
+    pub completed: u64,
+    /// Runs that failed.
+    pub failed: u64,
+    /// Outputs of both.
     pub outputs: u64,
 }
 
-impl Counts {
-    const fn add(&mut self, other: Self) {
-        self.receipts += other.receipts;
-        self.runs_completed += other.runs_completed;
-        self.runs_failed += other.runs_failed;
+impl Counted for RunCounts {
+    fn add(&mut self, other: Self) {
+        self.completed += other.completed;
+        self.failed += other.failed;
         self.outputs += other.outputs;
     }
 }
 
 /// One step with its counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Step {
+pub struct Step<C> {
     /// Where it begins.
     pub from_ts_ms: TsMs,
     /// What happened in it.
     #[serde(flatten)]
-    pub counts: Counts,
+    pub counts: C,
+}
+
+/// Equal steps along recorded time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Steps<C> {
+    /// Width of a step.
+    pub step_ms: i64,
+    /// The steps from the first to the last one in which something happened, the empty ones between included.
+    pub steps: Vec<Step<C>>,
 }
 
 /// Counts along time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct OverTime {
+pub(super) struct OverTime<C> {
     width_ms: i64,
     /// By the number of the step since the epoch.
-    steps: BTreeMap<i64, Counts>,
+    steps: BTreeMap<i64, C>,
 }
 
-impl Default for OverTime {
-    fn default() -> Self {
-        Self { width_ms: 1_000, steps: BTreeMap::new() }
+impl<C: Counted> OverTime<C> {
+    /// Steps of `width_ms` (at least 1) to begin with; later ones are multiples of it, so what happens once every
+    /// `width_ms` is spread evenly.
+    pub(super) fn new(width_ms: i64) -> Self {
+        Self { width_ms: width_ms.max(1), steps: BTreeMap::new() }
     }
-}
 
-impl OverTime {
     /// Counts something at a moment.
-    pub(super) fn add(&mut self, at: TsMs, counts: Counts) {
+    pub(super) fn add(&mut self, at: TsMs, counts: C) {
         self.steps.entry(at.0.div_euclid(self.width_ms)).or_default().add(counts);
         while self.span() > STEPS_MAX && self.width_ms < i64::MAX / 4 {
             self.widen();
         }
     }
 
-    /// The width of a step in milliseconds.
-    #[must_use]
-    pub(super) const fn width_ms(&self) -> i64 {
-        self.width_ms
-    }
-
-    /// Every step from the first to the last one in which something happened, the empty ones between included.
-    #[must_use]
-    pub(super) fn steps(&self) -> Vec<Step> {
-        let (Some((first, _)), Some((last, _))) = (self.steps.first_key_value(), self.steps.last_key_value())
-        else {
-            return Vec::new();
-        };
-        (*first..=*last)
-            .map(|step| Step {
-                from_ts_ms: TsMs(step.saturating_mul(self.width_ms)),
-                counts: self.steps.get(&step).copied().unwrap_or_default(),
-            })
-            .collect()
+    /// What was counted.
+    pub(super) fn steps(&self) -> Steps<C> {
+        let ends = self.steps.first_key_value().zip(self.steps.last_key_value());
+        let steps = ends.map(|((first, _), (last, _))| *first..=*last).into_iter().flatten();
+        let steps = steps.map(|step| Step {
+            from_ts_ms: TsMs(step.saturating_mul(self.width_ms)),
+            counts: self.steps.get(&step).copied().unwrap_or_default(),
+        });
+        Steps { step_ms: self.width_ms, steps: steps.collect() }
     }
 
     fn span(&self) -> i64 {
@@ -114,43 +129,60 @@ mod tests {
 
     use super::*;
 
-    const ONE: Counts = Counts { receipts: 1, runs_completed: 0, runs_failed: 0, outputs: 0 };
+    const ONE: ReceiptCounts = ReceiptCounts { receipts: 1 };
 
     #[test]
-    fn a_short_span_has_steps_of_a_second_and_none_is_left_out() {
-        let mut over_time = OverTime::default();
+    fn a_short_span_has_steps_of_the_first_width_and_none_is_left_out() {
+        let mut over_time = OverTime::new(1_000);
         over_time.add(TsMs(1_000), ONE);
         over_time.add(TsMs(3_999), ONE);
 
+        let steps = over_time.steps().steps;
         let steps: Vec<(i64, u64)> =
-            over_time.steps().iter().map(|step| (step.from_ts_ms.0, step.counts.receipts)).collect();
+            steps.iter().map(|step| (step.from_ts_ms.0, step.counts.receipts)).collect();
 
         assert_eq!(steps, [(1_000, 1), (2_000, 0), (3_000, 1)]);
+        assert_eq!(OverTime::<RunCounts>::new(1).steps().steps, []);
     }
 
     #[test]
-    fn a_day_has_steps_of_ten_minutes() {
-        let mut over_time = OverTime::default();
+    fn a_day_of_seconds_has_steps_of_ten_minutes() {
+        let mut over_time = OverTime::new(1_000);
         (0..86_400).for_each(|second| over_time.add(TsMs(second * 1_000), ONE));
 
-        assert_eq!(over_time.width_ms(), 600_000);
-        assert_eq!(over_time.steps().len(), 144);
-        assert!(over_time.steps().iter().all(|step| step.counts.receipts == 600));
+        let Steps { step_ms, steps } = over_time.steps();
+
+        assert_eq!((step_ms, steps.len()), (600_000, 144));
+        assert!(steps.iter().all(|step| step.counts.receipts == 600));
+    }
+
+    #[test]
+    fn ticks_are_spread_evenly_however_many_there_are() {
+        for interval_ms in [70, 15_000, 180_000, 7_000_000] {
+            let mut over_time = OverTime::new(interval_ms);
+            (0..10_000).for_each(|tick| over_time.add(TsMs(tick * interval_ms + 50), ONE));
+
+            let Steps { step_ms, steps } = over_time.steps();
+
+            let expected = u64::try_from(step_ms / interval_ms).unwrap();
+            let inner = &steps[1..steps.len() - 1];
+            assert!(inner.iter().all(|step| step.counts.receipts == expected), "{interval_ms}: {steps:?}");
+        }
     }
 
     proptest! {
         /// Method: whatever the moments, each is counted once, in the step that holds it, and the steps are few.
         #[test]
         fn every_moment_is_counted_in_its_step(moments in proptest::collection::vec(any::<i64>(), 1..50)) {
-            let mut over_time = OverTime::default();
+            let mut over_time = OverTime::new(1_000);
             moments.iter().for_each(|at| over_time.add(TsMs(*at / 4), ONE));
 
-            let steps = over_time.steps();
+            let Steps { step_ms, steps } = over_time.steps();
 
             prop_assert!(steps.len() <= usize::try_from(STEPS_MAX).unwrap());
+            let number = |ts: i64| ts.div_euclid(step_ms);
             for step in steps {
-                let (from, width) = (step.from_ts_ms.0, over_time.width_ms());
-                let held = moments.iter().filter(|at| (**at / 4).div_euclid(width) == from.div_euclid(width));
+                let held = moments.iter().filter(|at| number(**at / 4) == number(step.from_ts_ms.0));
                 prop_assert_eq!(step.counts.receipts, held.count() as u64);
             }
         }

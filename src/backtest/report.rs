@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::figures::{self, Answerer, Receipts, Runs};
 use super::latency::Class;
-use super::over_time::Step;
+use super::over_time::{ReceiptCounts, RunCounts, Steps};
 use super::regimes::Regimes;
 use super::run::{End, Played};
 use crate::config::Config;
@@ -33,7 +33,7 @@ pub struct Report {
     /// What was run.
     pub runs: Runs,
     /// Both along recorded time.
-    pub over_time: Steps,
+    pub over_time: OverTime,
     /// What the engine said.
     pub regimes: Regimes,
     /// How fast it was, on this machine this time.
@@ -93,11 +93,11 @@ pub struct Capture {
 
 /// Counts along recorded time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Steps {
-    /// Width of a step.
-    pub step_ms: i64,
-    /// The steps without gap.
-    pub steps: Vec<Step>,
+pub struct OverTime {
+    /// Receipts.
+    pub receipts: Steps<ReceiptCounts>,
+    /// Runs and their outputs, in steps of whole intervals of the schedule.
+    pub runs: Steps<RunCounts>,
 }
 
 /// How fast a backtest was.
@@ -153,8 +153,11 @@ impl Report {
     ///
     /// A log cannot be read.
     pub async fn new(input: Input<'_>, played: &Played) -> Result<Self, ReadError> {
+        let schedule = schedule(input.config.schedule.cadence);
+        let Played { receipts, runs, quarantine, .. } = played;
         let figures =
-            figures::read(played.receipts.as_ref(), played.runs.as_ref(), played.quarantine.as_ref()).await?;
+            figures::read(receipts.as_ref(), runs.as_ref(), quarantine.as_ref(), schedule.interval_ms)
+                .await?;
         let (complete, incomplete_because) = match &played.end {
             End::Complete => (true, None),
             End::Unreadable(detail) => (false, Some(detail.clone())),
@@ -175,12 +178,15 @@ impl Report {
                 replaced: input.replaced,
                 engine_mode: input.config.engine.mode,
                 engines: figures.engines,
-                schedule: schedule(input.config.schedule.cadence),
+                schedule,
             },
             performance: performance(played, &figures.receipts),
             capture: Capture { name: input.capture, time: input.time, receipts: figures.receipts },
             runs: figures.runs,
-            over_time: Steps { step_ms: figures.over_time.width_ms(), steps: figures.over_time.steps() },
+            over_time: OverTime {
+                receipts: figures.receipts_over_time.steps(),
+                runs: figures.runs_over_time.steps(),
+            },
             regimes: figures.regimes,
         })
     }

@@ -129,12 +129,19 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 async fn run(args: &BacktestArgs, config: &Config, config_sha256: String) -> Result<Exit, Refused> {
+    let mut stop = std::pin::pin!(asked_to_stop());
+    // Asked once now, so that a signal counts from here on and does not end the process in the middle of something.
+    tokio::select! {
+        biased;
+        () = &mut stop => return Err(Refused::because(Exit::Different, &"interrupted")),
+        () = std::future::ready(()) => {}
+    }
     let Opened { capture, name, until } = opened(args, config).await?;
     let place = Place::make(args)?;
     let staged = staged(config, place.data.clone(), place.partial.clone());
     let plan = Plan { config: &staged, capture: &capture, line_bytes_max: line_bytes_max(config), until };
     let mut screen = Screen::new();
-    let played = play(&plan, asked_to_stop(), |progress, receipts| screen.show(progress, receipts)).await;
+    let played = play(&plan, stop, |progress, receipts| screen.show(progress, receipts)).await;
     screen.done();
     let played = played.map_err(|error| Refused::because(error.exit(), &explain(&error)))?;
     let input = Input {

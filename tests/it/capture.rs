@@ -126,6 +126,7 @@ async fn check_mode(mode: &str) {
     assert_eq!(outputs(&one), outputs(&http), "REP-2: the outputs differ over HTTP");
     let per_run = if mode == "truth" { 2 } else { 3 };
     assert_eq!(outputs(&one).len(), 44 * per_run + 2 * 2);
+    crate::backtest::check_equals_live(&recording, &one.join("config.toml"), &one).await;
 }
 
 /// 44 runs complete; the first boundary comes 470 ms after the first receipt, before any snapshot, so its two runs are
