@@ -43,7 +43,7 @@ fn bars(label: &str, bars: &[Bar], ticks: &[String]) -> String {
             drawing.bar(area, class, 1.0, &bar.hint);
         }
     }
-    let middle = if top % 2 == 0 { grouped(top / 2) } else { String::new() };
+    let middle = if top.is_multiple_of(2) { grouped(top / 2) } else { String::new() };
     format!(
         r#"<div class="plot"><div class="y"><span>{}</span><span>{middle}</span><span>0</span></div><div class="area">{drawing}{}</div></div>"#,
         grouped(top),
@@ -122,7 +122,7 @@ pub(super) fn latency(histogram: &[Class]) -> String {
         .collect();
     // Labels are spread evenly, so only every edge, or every second, third … up to the last one.
     let every = edges.len().saturating_sub(1).max(1);
-    let every = (1..=every).find(|step| every % step == 0 && every / step <= 8).unwrap_or(every);
+    let every = (1..=every).find(|step| every.is_multiple_of(*step) && every / step <= 8).unwrap_or(every);
     let ticks: Vec<String> =
         edges.iter().step_by(every).map(|edge| format!("{} ms", measure(*edge))).collect();
     bars("Engine calls by how long they took", &made, &ticks)

@@ -248,7 +248,7 @@ async fn recorded(args: &BacktestArgs, config: &Config) -> Result<Opened, Refuse
             (Stamps::Ingest, start, until)
         }
     };
-    Ok(Opened { capture: Capture::Logs { recorded, stamps, start }, name: place.name(), until })
+    Ok(Opened { capture: Capture::Logs { recorded: Box::new(recorded), stamps, start }, name: place.name(), until })
 }
 
 /// Where the schedule of recorded runs begins and ends: a live service's clock runs before its first receipt and after its
@@ -277,7 +277,7 @@ async fn planned(runs: &dyn Log, at: Seq) -> Result<Option<TsMs>, ReadError> {
 /// Where everything goes.
 struct Place {
     out: PathBuf,
-    /// The outputs until they are complete.
+    /// The outputs until they are complete: beside the logs, so that nothing of a failure is taken for a result.
     partial: PathBuf,
     data: PathBuf,
     /// Kept until the end: dropping it removes the logs.
@@ -306,12 +306,7 @@ impl Place {
             let temporary = TempDir::with_prefix_in(".data-", &out).map_err(|error| failed(&out, error))?;
             (temporary.path().to_owned(), Some(temporary))
         };
-        let partial = out.join(format!("{OUTPUTS}.partial"));
-        match std::fs::remove_file(&partial) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(&partial, error)),
-        }
+        let partial = data.join(OUTPUTS);
         Ok(Self { out, partial, data, _temporary: temporary })
     }
 

@@ -32,7 +32,7 @@ pub enum Capture {
     /// The receipt log of a service.
     Logs {
         /// Its logs.
-        recorded: Recorded,
+        recorded: Box<Recorded>,
         /// Whose time counts.
         stamps: Stamps,
         /// Where the clock starts instead of at the first receipt.

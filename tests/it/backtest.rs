@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -147,26 +148,30 @@ fn unpublished(lines: impl IntoIterator<Item = String>) -> BTreeMap<String, Vec<
     by_symbol
 }
 
-/// Method: a service under the wall clock, whose cuts depend on when receipts reached it, and a symbol that never comes;
-/// then its logs by their ingest time. By receive time the same logs are run too, to other cuts.
+/// Method: a service under the wall clock; a producer whose own clock stands in 1970 posts to it all the time, so that only
+/// the times of ingestion can tell which receipts belong to which cut, and a symbol never comes. Then its logs by ingest
+/// time. By receive time, which they can be run by too, they give other runs.
 #[tokio::test]
 async fn the_logs_of_a_live_service_by_ingest_time_give_its_own_outputs() {
     let dir = tempfile::tempdir().unwrap();
     let (live, config) = (dir.path().join("live"), dir.path().join("config.toml"));
     let settings = format!(
-        "[service]\ndata_dir = \"{}\"\n[sources.demo]\nkind = \"demo\"\nsymbols = 2\nsnapshot_interval = \"200ms\"\n\
-         snapshot_lag = \"40ms\"\n[schedule]\ninterval = \"200ms\"\ndelay = \"100ms\"\n\
+        "[service]\ndata_dir = \"{}\"\n[schedule]\ninterval = \"200ms\"\ndelay = \"100ms\"\n\
          [symbols]\nlist = [\"BTCUSDT\", \"ETHUSDT\", \"NEVER\"]\n[engine]\nmode = \"hysteresis\"\n\
          [http]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n",
         live.display()
     );
     fs::write(&config, settings).unwrap();
     let service = Service::start(&config, &[]).await;
-    eventually("thirty outputs", async || {
-        let file = fs::read_to_string(live.join("outputs").join(OUTPUTS)).ok()?;
-        (file.matches("EngineRunCompleted").count() >= 10).then_some(())
-    })
-    .await;
+    let seen = |what: &str| {
+        let file = fs::read_to_string(live.join("outputs").join(OUTPUTS)).unwrap_or_default();
+        file.matches(what).count()
+    };
+    // Ticks before the first receipt and after the last one are the service's too.
+    eventually("runs before receipts", async || (seen("EngineRunFailed") >= 6).then_some(())).await;
+    post_until(&service, || seen("EngineRunCompleted") >= 10).await;
+    let failed = seen("EngineRunFailed");
+    eventually("runs after receipts", async || (seen("EngineRunFailed") >= failed + 9).then_some(())).await;
     service.stop().await;
 
     let [ingest, receive] = ["ingest", "receive"].map(|name| dir.path().join(name));
@@ -174,16 +179,45 @@ async fn the_logs_of_a_live_service_by_ingest_time_give_its_own_outputs() {
         let time = out.file_name().unwrap().to_str().unwrap();
         let args = ["--capture", text(&live), "--config", text(&config), "--out", text(out), "--time", time];
         let said = check_backtest(&args, 0);
-        assert!(said.contains("source demo (demo): the capture"), "{said}");
+        assert!(said.contains("source http (http): the capture"), "{said}");
         assert_eq!(report(out)["capture"]["time"], time);
     }
 
     let lines = |path: &Path| unpublished(fs::read_to_string(path).unwrap().lines().map(str::to_owned));
     let expected = unpublished(outputs(&live));
     assert_eq!(expected.keys().map(String::as_str).collect::<Vec<_>>(), ["BTCUSDT", "ETHUSDT", "NEVER"]);
-    assert_eq!(lines(&ingest.join(OUTPUTS)), expected);
-    assert_ne!(lines(&receive.join(OUTPUTS)), expected);
+    assert!(lines(&ingest.join(OUTPUTS)) == expected, "the outputs differ from the live service's");
+    assert!(
+        lines(&receive.join(OUTPUTS)) != expected,
+        "the times do not matter, so nothing is shown by this test"
+    );
     assert_eq!(report(&ingest)["capture"]["receipts"], records(&live.join("receipts")).await.len());
+}
+
+/// Posts trades and snapshots for the boundaries around now, one batch after the other.
+async fn post_until(service: &Service, enough: impl Fn() -> bool) {
+    let client = reqwest::Client::new();
+    let mut posted = 0;
+    eventually("enough outputs", async || {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+        let boundary = now / 200 * 200;
+        let mut body = String::new();
+        for symbol in ["BTCUSDT", "ETHUSDT"] {
+            posted += 1;
+            body.push_str(&line(symbol, "TradeTick", 1_000 + posted, json!({})));
+            for timestamp in [boundary, boundary + 200] {
+                // Each is another one, so it matters which is the last of its cut.
+                let market = json!({"price": 100 + posted % 7, "vwap": 100, "atr": 2 + posted % 3});
+                let snapshot = json!({"timestamp_ms": u64::try_from(timestamp).unwrap(), "market": market});
+                body.push_str(&line(symbol, "SnapshotInputs", 1_000 + posted, snapshot));
+            }
+        }
+        let request = client.post(format!("{}/api/v1/receipts", service.url));
+        let answer = request.header("content-type", "application/x-ndjson").body(body).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        enough().then_some(())
+    })
+    .await;
 }
 
 /// One receipt as a line.
