@@ -189,12 +189,9 @@ fn receipts(report: &Report) -> String {
 
 fn provenance(report: &Report) -> String {
     let manifest = &report.manifest;
-    let schedule = &manifest.schedule;
     let mut rows = vec![
         ("orchestrator", manifest.orchestrator_version.to_owned()),
-        ("configuration, SHA-256", manifest.config_sha256.clone()),
-        ("engine mode", manifest.engine_mode.as_str().to_owned()),
-        ("schedule", format!("{}, every {}", schedule.mode, span(schedule.interval_ms))),
+        ("hash of the settings below", manifest.config_hash.clone()),
         ("time", format!("{} time of the receipts", report.capture.time)),
         ("bytes of events", grouped(report.capture.receipts.bytes)),
     ];
@@ -206,13 +203,16 @@ fn provenance(report: &Report) -> String {
             format!("{} {}, code {}, {runs} runs", engine.name, engine.version, engine.code_hash),
         ));
     }
+    rows.push(("time zone database", manifest.tz_database.clone()));
     rows.extend(manifest.replaced.iter().map(|replaced| ("replaced", replaced.clone())));
     if let Some(first) = &report.capture.receipts.first_quarantined {
         rows.push(("first kept aside", format!("line {}: {}", first.position, first.detail)));
     }
+    let settings = manifest.settings.iter().map(|(path, value)| (path.as_str(), value.clone()));
+    rows.extend(settings);
     let rows: String = rows
         .iter()
-        .map(|(name, value)| format!("<tr><th>{name}</th><td>{}</td></tr>", Escaped(value)))
+        .map(|(name, value)| format!("<tr><th>{}</th><td>{}</td></tr>", Escaped(name), Escaped(value)))
         .collect();
     section(
         "Provenance",

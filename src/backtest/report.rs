@@ -1,7 +1,10 @@
 //! The report as data: what `report.json` holds and the page shows.
 
+use std::collections::BTreeMap;
+
 use orchestrator_kernel::cadence::Cadence;
 use orchestrator_kernel::ids::EngineMode;
+use orchestrator_kernel::ports::engine::EngineIdentity;
 use orchestrator_kernel::ports::log::ReadError;
 use serde::Serialize;
 
@@ -11,6 +14,7 @@ use super::over_time::{ReceiptCounts, RunCounts, Steps};
 use super::regimes::Regimes;
 use super::run::{End, Played};
 use crate::config::Config;
+use crate::manifest;
 use crate::service::VERSION;
 
 /// The whole report. Two backtests of one capture, configuration and engine differ in `performance` only.
@@ -54,8 +58,12 @@ pub struct Condition {
 pub struct Manifest {
     /// Version of the binary.
     pub orchestrator_version: &'static str,
-    /// SHA-256 of what `orchestrator config show` prints for this configuration, as hexadecimal digits.
-    pub config_sha256: String,
+    /// Hash of the settings that decide what comes out; a service that wrote these logs would record the same.
+    pub config_hash: String,
+    /// Those settings, by path.
+    pub settings: BTreeMap<String, String>,
+    /// Version of the time zone database that decisions used.
+    pub tz_database: String,
     /// What of the configuration the backtest replaced.
     pub replaced: Vec<String>,
     /// Which engine entry point.
@@ -134,10 +142,8 @@ pub struct EngineCalls {
 
 /// What a report is made from, besides the logs.
 pub struct Input<'a> {
-    /// The configuration.
+    /// The configuration as it was staged.
     pub config: &'a Config,
-    /// Its hash.
-    pub config_sha256: String,
     /// What of it was replaced.
     pub replaced: Vec<String>,
     /// What the capture is called.
@@ -153,6 +159,8 @@ impl Report {
     ///
     /// A log cannot be read.
     pub async fn new(input: Input<'_>, played: &Played) -> Result<Self, ReadError> {
+        // Who answered is taken from the runs.
+        let manifest = manifest::of(input.config, EngineIdentity::default());
         let schedule = schedule(input.config.schedule.cadence);
         let Played { receipts, runs, quarantine, .. } = played;
         let figures =
@@ -174,7 +182,9 @@ impl Report {
             conditions: conditions.collect(),
             manifest: Manifest {
                 orchestrator_version: VERSION,
-                config_sha256: input.config_sha256,
+                config_hash: manifest.config_hash(),
+                settings: manifest.settings,
+                tz_database: manifest.tz_database,
                 replaced: input.replaced,
                 engine_mode: input.config.engine.mode,
                 engines: figures.engines,

@@ -1,5 +1,6 @@
 //! Plays a capture through the live tree to its end, and stops the tree in order.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -186,24 +187,16 @@ async fn play_wired(
     }
 }
 
-fn source_detail(conditions: &std::collections::BTreeMap<Condition, String>) -> String {
-    let detail = conditions.iter().find_map(|(condition, detail)| match condition {
-        Condition::SourceDown(_) => Some(detail.clone()),
-        Condition::BufferFailing
-        | Condition::RunLogFailing
-        | Condition::PublishBlocked
-        | Condition::PublishDegraded
-        | Condition::FanOutBlocked
-        | Condition::SymbolHalted(_)
-        | Condition::SymbolLimit
-        | Condition::KillSwitchEngaged
-        | Condition::KillSwitchUnknown => None,
-    });
-    detail.unwrap_or_else(|| "the capture cannot be read".to_owned())
+/// Why the capture was given up.
+fn source_detail(conditions: &BTreeMap<Condition, String>) -> String {
+    let is_source = |condition: &Condition| matches!(condition, Condition::SourceDown(_));
+    let down = conditions.iter().find(|(condition, _)| is_source(condition));
+    down.map_or_else(|| "no reason is known".to_owned(), |(_, detail)| detail.clone())
 }
 
-/// What concerns a backtest: it has no effects, so a kill switch means nothing to it.
-fn shown(conditions: std::collections::BTreeMap<Condition, String>) -> Vec<(String, String)> {
+/// What concerns a backtest, besides its capture, which is told by how it ended: it has no effects, so a kill switch means
+/// nothing to it.
+fn shown(conditions: BTreeMap<Condition, String>) -> Vec<(String, String)> {
     let name = |condition: &Condition| match condition {
         Condition::SourceDown(of) | Condition::SymbolHalted(of) => format!("{} {of}", condition.word()),
         Condition::BufferFailing
@@ -212,9 +205,12 @@ fn shown(conditions: std::collections::BTreeMap<Condition, String>) -> Vec<(Stri
         | Condition::PublishDegraded
         | Condition::FanOutBlocked
         | Condition::SymbolLimit
+        | Condition::ClockBehind
         | Condition::KillSwitchEngaged
         | Condition::KillSwitchUnknown => condition.word().to_owned(),
     };
-    let degrading = conditions.into_iter().filter(|(condition, _)| condition.degrades());
+    let is_source = |condition: &Condition| matches!(condition, Condition::SourceDown(_));
+    let degrading = conditions.into_iter();
+    let degrading = degrading.filter(|(condition, _)| condition.degrades() && !is_source(condition));
     degrading.map(|(condition, detail)| (name(&condition), detail)).collect()
 }

@@ -10,7 +10,6 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use orchestrator_kernel::contracts::engine_run::RunRecord;
 use orchestrator_kernel::ids::{Seq, TsMs};
 use orchestrator_kernel::ports::log::{Log, ReadError, read_one};
-use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
@@ -18,7 +17,7 @@ use super::from::{FromArgs, is_url};
 use super::run::{asked_to_stop, runtime};
 use super::{ConfigArgs, Exit, complain, print};
 use crate::backtest::{End, Input, Plan, Played, Report, page, play};
-use crate::config::{self, Config, LogLevel};
+use crate::config::{Config, LogLevel};
 use crate::service::explain;
 use crate::telemetry::logs;
 use crate::wiring::backtest::{Capture, Progress, Stamps, line_bytes_max, replaced, staged};
@@ -93,10 +92,8 @@ impl Refused {
 #[must_use]
 pub fn backtest(args: &BacktestArgs, environment: Vec<(OsString, OsString)>) -> Exit {
     match prepared(args, environment) {
-        Ok(Prepared { config, config_sha256 }) => match runtime(&config) {
-            Ok(runtime) => {
-                runtime.block_on(run(args, &config, config_sha256)).unwrap_or_else(|refused| refused.0)
-            }
+        Ok(config) => match runtime(&config) {
+            Ok(runtime) => runtime.block_on(run(args, &config)).unwrap_or_else(|refused| refused.0),
             Err(error) => {
                 complain(&format!("cannot start the runtime: {error}"));
                 Exit::Internal
@@ -106,29 +103,19 @@ pub fn backtest(args: &BacktestArgs, environment: Vec<(OsString, OsString)>) -> 
     }
 }
 
-struct Prepared {
-    config: Config,
-    config_sha256: String,
-}
-
-fn prepared(args: &BacktestArgs, environment: Vec<(OsString, OsString)>) -> Result<Prepared, Refused> {
+fn prepared(args: &BacktestArgs, environment: Vec<(OsString, OsString)>) -> Result<Config, Refused> {
     let rust_log = environment.iter().find(|(name, _)| name == "RUST_LOG").map(|(_, value)| value.clone());
     let loaded = Config::load(&args.config.layers(environment))
         .map_err(|error| Refused::because(Exit::Config, &error))?;
-    let config_sha256 = hex(&Sha256::digest(config::render(&loaded.settings, false)));
     let mut config = loaded.config;
     // What a service tells its operator every day would only tear the progress.
     config.log.level = LogLevel::Error;
     logs::start(&config.log, rust_log.as_deref().and_then(|value| value.to_str()))
         .map_err(|error| Refused::because(Exit::Config, &error))?;
-    Ok(Prepared { config, config_sha256 })
+    Ok(config)
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-async fn run(args: &BacktestArgs, config: &Config, config_sha256: String) -> Result<Exit, Refused> {
+async fn run(args: &BacktestArgs, config: &Config) -> Result<Exit, Refused> {
     let mut stop = std::pin::pin!(asked_to_stop());
     // Asked once now, so that a signal counts from here on and does not end the process in the middle of something.
     tokio::select! {
@@ -145,8 +132,7 @@ async fn run(args: &BacktestArgs, config: &Config, config_sha256: String) -> Res
     screen.done();
     let played = played.map_err(|error| Refused::because(error.exit(), &explain(&error)))?;
     let input = Input {
-        config,
-        config_sha256,
+        config: &staged,
         replaced: replaced(config),
         capture: name,
         time: match args.time {
@@ -248,7 +234,11 @@ async fn recorded(args: &BacktestArgs, config: &Config) -> Result<Opened, Refuse
             (Stamps::Ingest, start, until)
         }
     };
-    Ok(Opened { capture: Capture::Logs { recorded: Box::new(recorded), stamps, start }, name: place.name(), until })
+    Ok(Opened {
+        capture: Capture::Logs { recorded: Box::new(recorded), stamps, start },
+        name: place.name(),
+        until,
+    })
 }
 
 /// Where the schedule of recorded runs begins and ends: a live service's clock runs before its first receipt and after its
@@ -281,7 +271,7 @@ struct Place {
     partial: PathBuf,
     data: PathBuf,
     /// Kept until the end: dropping it removes the logs.
-    _temporary: Option<TempDir>,
+    temporary: Option<TempDir>,
 }
 
 impl Place {
@@ -306,14 +296,18 @@ impl Place {
             let temporary = TempDir::with_prefix_in(".data-", &out).map_err(|error| failed(&out, error))?;
             (temporary.path().to_owned(), Some(temporary))
         };
-        let partial = data.join(OUTPUTS);
-        Ok(Self { out, partial, data, _temporary: temporary })
+        let partial = data.join("outputs").join(OUTPUTS);
+        Ok(Self { out, partial, data, temporary })
     }
 
     /// Puts the outputs and the report into their places; returns their paths.
     fn write(&self, report: &Report, formats: &[Format]) -> io::Result<Vec<PathBuf>> {
         let outputs = self.out.join(OUTPUTS);
-        std::fs::rename(&self.partial, &outputs)?;
+        match self.temporary {
+            Some(_) => std::fs::rename(&self.partial, &outputs)?,
+            // Kept logs are whole, so that they can be verified.
+            None => drop(std::fs::copy(&self.partial, &outputs)?),
+        }
         let mut files = vec![outputs];
         for (format, name) in [(Format::Html, "report.html"), (Format::Json, "report.json")] {
             let path = self.out.join(name);

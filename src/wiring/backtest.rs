@@ -10,7 +10,7 @@ use orchestrator_kernel::ports::observer::Observer;
 use orchestrator_kernel::ports::source::SourceFactory;
 
 use super::reading::Recorded;
-use super::{Wired, WiringError};
+use super::{StartOptions, Wired, WiringError};
 use crate::adapters::capture::{CaptureFactory, CaptureOptions};
 use crate::adapters::clock::RecordedClock;
 use crate::adapters::recorded_log::RecordedLogFactory;
@@ -107,7 +107,7 @@ pub async fn wire(
     observer: Arc<dyn Observer>,
 ) -> Result<(Wired, Progress), WiringError> {
     let (source, progress) = source(capture, line_bytes_max)?;
-    let mut wired = super::wire(staged, false, |_| observer).await?;
+    let mut wired = super::wire(staged, StartOptions::default(), |_| observer).await?;
     wired.ports.sources = vec![source];
     if let Capture::Logs { start: Some(start), .. } = capture {
         wired.ports.clock = Arc::new(RecordedClock::resume_at(*start));

@@ -34,7 +34,9 @@ fn empty() -> Report {
         conditions: Vec::new(),
         manifest: Manifest {
             orchestrator_version: "0",
-            config_sha256: "00".to_owned(),
+            config_hash: "00".to_owned(),
+            settings: BTreeMap::new(),
+            tz_database: "unused".to_owned(),
             replaced: Vec::new(),
             engine_mode: EngineMode::Truth,
             engines: Vec::new(),
@@ -74,6 +76,7 @@ fn hostile() -> Report {
     report.incomplete_because = Some(text.clone());
     report.conditions = vec![Condition { condition: text.clone(), detail: text.clone() }];
     report.manifest.replaced = vec![text.clone()];
+    report.manifest.settings = BTreeMap::from([("symbols.list".to_owned(), text.clone())]);
     report.manifest.engines = vec![Answerer {
         engine: EngineIdentity { name: text.clone(), version: text.clone(), code_hash: text.clone() },
         runs: 1,
