@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Replay(args) => cli::replay(&args, environment),
         Command::Verify(args) => cli::verify(&args, environment),
         Command::Backtest(args) => cli::backtest(&args, environment),
+        Command::Export(args) => cli::export(&args, environment),
         Command::Log(LogCommand::Stat(args)) => cli::log_stat(&args, environment),
     };
     exit.into()

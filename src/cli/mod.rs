@@ -5,6 +5,7 @@ mod completions;
 mod config;
 mod demo;
 mod exit;
+mod export;
 mod from;
 pub mod healthcheck;
 mod kill_switch;
@@ -29,6 +30,7 @@ pub use completions::completions;
 pub use config::{check as config_check, show as config_show};
 pub use demo::demo;
 pub use exit::Exit;
+pub use export::{ExportArgs, export};
 pub use from::FromArgs;
 pub use healthcheck::healthcheck;
 pub use kill_switch::{KillSwitchCommand, KillSwitchPlace, kill_switch};
@@ -74,6 +76,8 @@ pub enum Command {
     Replay(ReplayArgs),
     /// Say whether everything that was recorded follows from the logs; where it first does not, if not.
     Verify(VerifyArgs),
+    /// Write recorded logs as files for other tools.
+    Export(ExportArgs),
     /// Stop all effects, allow them again, or see how it stands.
     #[command(subcommand)]
     KillSwitch(KillSwitchCommand),

@@ -12,6 +12,7 @@ mod cli;
 mod clock;
 mod crash;
 mod deployment;
+mod export;
 mod faults;
 mod hostile;
 mod http_floods;

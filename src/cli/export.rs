@@ -1,0 +1,72 @@
+//! `orchestrator export`: recorded logs as files for other tools.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Exit, FromArgs, block_on, complain, print};
+use crate::export::{ExportOptions, Format, export as export_logs};
+use crate::files::Compression;
+use crate::recorded::Selection;
+use crate::service::explain;
+use crate::wiring::reading;
+
+/// Options of `export`.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct ExportArgs {
+    /// Where the logs are.
+    #[command(flatten)]
+    pub from: FromArgs,
+    /// Directory for the files; it is made when it is not there.
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    /// Lines of JSON in the wire forms, or Parquet tables of receipts and ended runs.
+    #[arg(long, value_enum, default_value_t)]
+    pub format: Format,
+    /// Compression of the lines; tables are compressed inside.
+    #[arg(long, value_enum, default_value_t)]
+    pub compress: Compression,
+    /// Which part.
+    #[command(flatten)]
+    pub selection: Selection,
+    /// Replace files of the same names.
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Exports, and prints what as one JSON object.
+#[must_use]
+pub fn export(args: &ExportArgs, environment: Vec<(OsString, OsString)>) -> Exit {
+    let (_, place) = match args.from.load(environment) {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit,
+    };
+    if args.format == Format::Parquet && args.compress != Compression::None {
+        complain(&"--compress is for lines of JSON; Parquet tables are compressed inside");
+        return Exit::Usage;
+    }
+    let options = ExportOptions {
+        to: args.to.clone(),
+        format: args.format,
+        compression: args.compress,
+        selection: args.selection.clone(),
+        force: args.force,
+    };
+    block_on(async {
+        let recorded = match reading::open(&place).await {
+            Ok(recorded) => recorded,
+            Err(error) => {
+                complain(&explain(&error));
+                return error.exit();
+            }
+        };
+        match export_logs(&recorded, &options).await {
+            Ok(exported) => print(&format!("{:#}\n", serde_json::json!(exported))),
+            Err(error) => {
+                complain(&explain(&error));
+                error.exit()
+            }
+        }
+    })
+}
