@@ -4,10 +4,13 @@ mod backtest;
 mod completions;
 mod config;
 mod demo;
+mod diff;
 mod exit;
 mod export;
 mod from;
 pub mod healthcheck;
+mod import;
+mod inspect;
 mod kill_switch;
 mod log_stat;
 mod output;
@@ -29,10 +32,13 @@ pub use backtest::{BacktestArgs, backtest};
 pub use completions::completions;
 pub use config::{check as config_check, show as config_show};
 pub use demo::demo;
+pub use diff::{DiffArgs, diff};
 pub use exit::Exit;
 pub use export::{ExportArgs, export};
 pub use from::FromArgs;
 pub use healthcheck::healthcheck;
+pub use import::{ImportArgs, ImportFormat, import};
+pub use inspect::{InspectCommand, InspectPlace, inspect};
 pub use kill_switch::{KillSwitchCommand, KillSwitchPlace, kill_switch};
 pub use log_stat::log_stat;
 pub use output::{complain, print};
@@ -78,6 +84,13 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Write recorded logs as files for other tools.
     Export(ExportArgs),
+    /// Turn recordings of other systems into receipts that a file source can read.
+    Import(ImportArgs),
+    /// Look back: what was known, what was decided, what came out.
+    #[command(subcommand)]
+    Inspect(InspectCommand),
+    /// Compare two records of the same runs; exit code 0 equal, 1 different, 2 cannot tell.
+    Diff(DiffArgs),
     /// Stop all effects, allow them again, or see how it stands.
     #[command(subcommand)]
     KillSwitch(KillSwitchCommand),

@@ -1,0 +1,116 @@
+//! `orchestrator inspect`: what was known, what was decided, what came out.
+
+use std::ffi::OsString;
+
+use clap::{Args, Subcommand};
+use orchestrator_kernel::ids::Symbol;
+
+use super::{Exit, FromArgs, block_on, complain, print};
+use crate::inspect::{Question, inspect as look, render};
+use crate::recorded::Moment;
+use crate::service::explain;
+use crate::wiring::reading;
+
+/// What is looked at.
+#[derive(Clone, Debug, PartialEq, Subcommand)]
+pub enum InspectCommand {
+    /// A run: its receipts, its answer, its outputs, and the runs before and after it.
+    Run {
+        /// The first digits of its run_id, enough to tell it from others.
+        #[arg(value_name = "RUN_ID", value_parser = parse_run_id)]
+        run_id: String,
+        /// Where the logs are, and how it is shown.
+        #[command(flatten)]
+        place: InspectPlace,
+    },
+    /// A receipt, and which run took it.
+    Seq {
+        /// Its ingest_seq.
+        seq: u64,
+        /// Where the logs are, and how it is shown.
+        #[command(flatten)]
+        place: InspectPlace,
+    },
+    /// A symbol at a time: its last run, and what no run had taken yet.
+    Symbol {
+        /// The symbol, as the receipts write it.
+        #[arg(value_parser = parse_symbol)]
+        symbol: String,
+        /// When: 2026-01-02T09:30:00Z, or milliseconds since 1970.
+        #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+        at: Moment,
+        /// Where the logs are, and how it is shown.
+        #[command(flatten)]
+        place: InspectPlace,
+    },
+}
+
+/// Where the logs are, and how the answer is shown.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct InspectPlace {
+    /// Where the logs are.
+    #[command(flatten)]
+    pub from: FromArgs,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl InspectCommand {
+    fn question(&self) -> (Question, &InspectPlace) {
+        match self {
+            Self::Run { run_id, place } => (Question::Run(run_id.clone()), place),
+            Self::Seq { seq, place } => (Question::Seq(*seq), place),
+            Self::Symbol { symbol, at, place } => {
+                (Question::Symbol { symbol: symbol.clone(), at: at.0 }, place)
+            }
+        }
+    }
+}
+
+/// Looks, and prints what is there.
+#[must_use]
+pub fn inspect(command: &InspectCommand, environment: Vec<(OsString, OsString)>) -> Exit {
+    let (question, place) = command.question();
+    let (_, logs) = match place.from.load(environment) {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit,
+    };
+    block_on(async {
+        let recorded = match reading::open(&logs).await {
+            Ok(recorded) => recorded,
+            Err(error) => {
+                complain(&explain(&error));
+                return error.exit();
+            }
+        };
+        match look(&recorded, &question).await {
+            // By way of a value the bytes of events and answers would change: serialised directly they do not.
+            Ok(answer) if place.json => match serde_json::to_string(&answer) {
+                Ok(json) => print(&format!("{json}\n")),
+                Err(error) => {
+                    complain(&error);
+                    Exit::Internal
+                }
+            },
+            Ok(answer) => print(&render(&answer)),
+            Err(error) => {
+                complain(&explain(&error));
+                error.exit()
+            }
+        }
+    })
+}
+
+fn parse_run_id(text: &str) -> Result<String, &'static str> {
+    let is_id = !text.is_empty() && text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_id { Ok(text.to_owned()) } else { Err("expected up to 64 hexadecimal digits") }
+}
+
+fn parse_symbol(text: &str) -> Result<String, &'static str> {
+    if Symbol::is_valid(text) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected 1 to 128 bytes without control characters")
+    }
+}

@@ -1,0 +1,258 @@
+//! Tables with a line a trade or a bar, their columns named by a mapping.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use csv::{ByteRecord, ReaderBuilder};
+
+use super::event::{Event, Fields};
+use super::number::{Unit, decimal, milliseconds};
+use super::{BadMap, Problem, Take};
+
+/// What a column can be mapped to, for trades. The first three must be there.
+const TRADE_KEYS: [&str; 8] = ["ts", "price", "quantity", "recv", "symbol", "id", "side", "buyer_maker"];
+/// What a column can be mapped to, for bars. The first six must be there.
+const BAR_KEYS: [&str; 8] = ["ts", "open", "high", "low", "close", "volume", "recv", "symbol"];
+
+/// What the time of a bar means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum BarTime {
+    /// Its begin. The event is received at its end: nobody knows a bar before.
+    #[default]
+    Open,
+    /// Its end.
+    Close,
+}
+
+/// What a line is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// A trade.
+    Trades,
+    /// A bar of this length.
+    Bars {
+        /// How long a bar is.
+        interval: Duration,
+        /// What its time means.
+        time: BarTime,
+    },
+}
+
+/// How a table is read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableOptions {
+    /// What a line is.
+    pub rows: Rows,
+    /// Our words to the names of columns; what is not mapped is looked for under its own name.
+    pub map: BTreeMap<String, String>,
+    /// What times count.
+    pub unit: Unit,
+    /// What separates columns.
+    pub delimiter: u8,
+    /// Whether the first line names the columns; otherwise they are named 1, 2, 3 …
+    pub has_header: bool,
+}
+
+/// Turns lines into events.
+pub(super) struct Table<'a> {
+    options: &'a TableOptions,
+    source_id: &'a str,
+    symbol: Option<&'a str>,
+    /// Where each mapped word stands; unknown before the first line.
+    columns: Option<BTreeMap<&'static str, usize>>,
+}
+
+impl<'a> Table<'a> {
+    /// A table whose lines have `symbol`, where no column gives it.
+    pub(super) fn new(
+        options: &'a TableOptions,
+        source_id: &'a str,
+        symbol: Option<&'a str>,
+    ) -> Result<Self, BadMap> {
+        let keys = options.keys();
+        match options.map.keys().find(|key| !keys.contains(&key.as_str())) {
+            Some(unknown) => Err(BadMap(format!("--map knows no {unknown}, only {}", keys.join(", ")))),
+            None => Ok(Self { options, source_id, symbol, columns: None }),
+        }
+    }
+
+    /// Whether `text` is a whole record: a quoted field may have line breaks in it.
+    pub(super) fn is_whole(text: &str) -> bool {
+        text.bytes().filter(|byte| *byte == b'"').count().is_multiple_of(2)
+    }
+
+    /// Takes one record.
+    pub(super) fn line(&mut self, text: &str, take: Take<'_>) -> Result<(), Problem> {
+        let fields = self.fields(text)?;
+        if let Some(columns) = &self.columns {
+            return self.event(&Row { columns, fields: &fields }, text, take);
+        }
+        let names: Vec<String> = match self.options.has_header {
+            true => fields.iter().map(|name| String::from_utf8_lossy(name).trim().to_owned()).collect(),
+            false => (1..=fields.len()).map(|number| number.to_string()).collect(),
+        };
+        let columns = self.columns_of(&names)?;
+        if !self.options.has_header {
+            self.event(&Row { columns: &columns, fields: &fields }, text, take)?;
+        }
+        self.columns = Some(columns);
+        Ok(())
+    }
+
+    fn fields(&self, text: &str) -> Result<ByteRecord, Problem> {
+        let mut reader = ReaderBuilder::new()
+            .has_headers(false)
+            .delimiter(self.options.delimiter)
+            .buffer_capacity(text.len().max(1))
+            .from_reader(text.as_bytes());
+        let mut fields = ByteRecord::new();
+        match reader.read_byte_record(&mut fields) {
+            Ok(_) => Ok(fields),
+            Err(error) => Err(Problem { column: "1".to_owned(), detail: error.to_string() }),
+        }
+    }
+
+    fn columns_of(&self, names: &[String]) -> Result<BTreeMap<&'static str, usize>, Problem> {
+        let mut columns = BTreeMap::new();
+        for key in self.options.keys() {
+            let mapped = self.options.map.get(*key);
+            let wanted = mapped.map_or(*key, String::as_str);
+            let found = names.iter().position(|name| name.trim_start_matches('\u{feff}') == wanted);
+            match found {
+                Some(at) => drop(columns.insert(*key, at)),
+                None if mapped.is_some() || self.options.required().contains(key) => {
+                    let detail = format!(
+                        "no column {wanted} for {key}, only {}; name it with --map {key}=COLUMN",
+                        names.join(", ")
+                    );
+                    return Err(Problem { column: "1".to_owned(), detail });
+                }
+                None => {}
+            }
+        }
+        if self.symbol.is_none() && !columns.contains_key("symbol") {
+            let detail =
+                "no column gives the symbol; name it with --map symbol=COLUMN, or give --symbol".to_owned();
+            return Err(Problem { column: "1".to_owned(), detail });
+        }
+        Ok(columns)
+    }
+
+    fn event(&self, row: &Row<'_>, text: &str, take: Take<'_>) -> Result<(), Problem> {
+        let symbol = match row.text("symbol")? {
+            Some(symbol) => symbol,
+            None => self.symbol.unwrap_or_default(),
+        };
+        let ts = row.time("ts", self.options.unit)?.unwrap_or_default();
+        let (event_type, channel, exchange_ts_ms, normalized) = match self.options.rows {
+            Rows::Trades => ("TradeTick", "trades", ts, row.trade()?),
+            Rows::Bars { interval, time } => {
+                let interval_ms = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX);
+                let end = match time {
+                    BarTime::Open => ts.saturating_add(interval_ms),
+                    BarTime::Close => ts,
+                };
+                ("Candle", "candles", end, row.bar(interval_ms)?)
+            }
+        };
+        let recv_ts_ms = row.time("recv", self.options.unit)?.unwrap_or(exchange_ts_ms);
+        let id = row.text("id")?;
+        let mut event = Event::new(event_type, symbol, recv_ts_ms, text);
+        event.source_id = self.source_id;
+        event.exchange_ts_ms = Some(exchange_ts_ms);
+        event.normalized = normalized.finish();
+        event.source_event_id = id.map(str::to_owned);
+        event.source_seq = id.and_then(|id| id.parse().ok());
+        event.channel = Some(channel);
+        event.payload_content_type = Some("text/csv");
+        take(&event)
+    }
+}
+
+impl TableOptions {
+    const fn keys(&self) -> &'static [&'static str] {
+        match self.rows {
+            Rows::Trades => &TRADE_KEYS,
+            Rows::Bars { .. } => &BAR_KEYS,
+        }
+    }
+
+    fn required(&self) -> &'static [&'static str] {
+        match self.rows {
+            Rows::Trades => &TRADE_KEYS[..3],
+            Rows::Bars { .. } => &BAR_KEYS[..6],
+        }
+    }
+}
+
+/// One record, with the columns that are known.
+struct Row<'r> {
+    columns: &'r BTreeMap<&'static str, usize>,
+    fields: &'r ByteRecord,
+}
+
+impl<'r> Row<'r> {
+    /// The text of a column; nothing when there is no such column, or nothing in it.
+    fn text(&self, key: &str) -> Result<Option<&'r str>, Problem> {
+        let Some(at) = self.columns.get(key) else { return Ok(None) };
+        let field =
+            self.fields.get(*at).ok_or_else(|| self.problem(key, "the line ends before it".to_owned()))?;
+        let text = std::str::from_utf8(field).map_err(|error| self.problem(key, error.to_string()))?.trim();
+        Ok((!text.is_empty()).then_some(text))
+    }
+
+    fn time(&self, key: &str, unit: Unit) -> Result<Option<i64>, Problem> {
+        let read = |text: &str| {
+            let refused = || self.problem(key, format!("{text:?} is no time in the unit {unit:?}"));
+            milliseconds(text, unit).ok_or_else(refused)
+        };
+        match (self.text(key)?, key) {
+            (Some(text), _) => read(text).map(Some),
+            (None, "ts") => Err(self.problem(key, "is empty".to_owned())),
+            (None, _) => Ok(None),
+        }
+    }
+
+    fn number(&self, key: &str) -> Result<String, Problem> {
+        let text = self.text(key)?.unwrap_or_default();
+        decimal(text).ok_or_else(|| self.problem(key, format!("{text:?} is no number")))
+    }
+
+    fn trade(&self) -> Result<Fields, Problem> {
+        let fields = Fields::default()
+            .json("price", &self.number("price")?)
+            .json("quantity", &self.number("quantity")?);
+        Ok(fields.text("side", self.side()?))
+    }
+
+    /// The taker's side, if a column says it.
+    fn side(&self) -> Result<Option<&'static str>, Problem> {
+        let word = |key| Ok(self.text(key)?.map(str::to_ascii_lowercase));
+        match word("side")?.as_deref() {
+            None => {}
+            Some("buy" | "b" | "bid") => return Ok(Some("buy")),
+            Some("sell" | "s" | "ask" | "a") => return Ok(Some("sell")),
+            Some(other) => return Err(self.problem("side", format!("{other:?} is neither buy nor sell"))),
+        }
+        match word("buyer_maker")?.as_deref() {
+            None => Ok(None),
+            Some("true" | "t" | "1") => Ok(Some("sell")),
+            Some("false" | "f" | "0") => Ok(Some("buy")),
+            Some(other) => Err(self.problem("buyer_maker", format!("{other:?} is neither true nor false"))),
+        }
+    }
+
+    fn bar(&self, interval_ms: i64) -> Result<Fields, Problem> {
+        let mut fields = Fields::default();
+        for key in ["open", "high", "low", "close", "volume"] {
+            fields = fields.json(key, &self.number(key)?);
+        }
+        Ok(fields.json("interval_ms", &interval_ms.to_string()).json("is_final", "true"))
+    }
+
+    fn problem(&self, key: &str, detail: String) -> Problem {
+        let at = self.columns.get(key).map_or(0, |at| at + 1);
+        Problem { column: format!("{at} ({key})"), detail }
+    }
+}
