@@ -1,16 +1,24 @@
 //! `orchestrator diff`: two records of the same runs, compared.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
-use orchestrator_kernel::contracts::engine_run::RunRecord;
+use orchestrator_kernel::audit::StateFrom;
+use orchestrator_kernel::ids::Symbol;
 
 use super::{ConfigArgs, Exit, FromArgs, block_on, complain, print};
-use crate::diff::{Align, Differences, Side, Verdict, render};
-use crate::recorded::{LogError, Runs, Selection};
+use crate::config::Config;
+use crate::diff::{Align, Differences, Side, Verdict, against_engine, render};
+use crate::recorded::{LogError, Runs};
+use crate::replay::{Plan, Range};
 use crate::service::explain;
+use crate::wiring::engine::engine;
 use crate::wiring::reading::{self, LogsPlace, Recorded};
+
+/// Engine calls beside each other.
+const CALLS_MAX: usize = 64;
 
 /// Options of `diff`.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
@@ -19,8 +27,15 @@ pub struct DiffArgs {
     #[arg(value_name = "A")]
     pub a: String,
     /// The second.
-    #[arg(value_name = "B")]
-    pub b: String,
+    #[arg(value_name = "B", required_unless_present = "engine", conflicts_with = "engine")]
+    pub b: Option<String>,
+    /// Instead of B: the runs of A, answered again by the engine that the configuration names (--config, --set).
+    #[arg(long)]
+    pub engine: bool,
+    /// With --engine: each call begins with the recorded state, so that one difference does not make the next. Without it
+    /// the engine goes on from its own, as it would have.
+    #[arg(long, requires = "engine")]
+    pub recorded_state: bool,
     /// With a URL: the namespace of the keys of A.
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub namespace: String,
@@ -33,12 +48,16 @@ pub struct DiffArgs {
     /// As --archive, for B.
     #[arg(long, value_name = "DIR")]
     pub archive_b: Option<PathBuf>,
-    /// Where the configuration comes from: time-outs of servers.
+    /// Where the configuration comes from that names the engine.
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Which part.
-    #[command(flatten)]
-    pub selection: Selection,
+    /// Only these symbols, separated by commas.
+    #[arg(long, value_name = "SYMBOL,…", value_delimiter = ',')]
+    pub symbols: Vec<String>,
+    /// Only these runs, FROM..TO with both ends included: engine timestamps like 2026-01-01T00:00:00Z, or positions in
+    /// the run log; an end may be left out.
+    #[arg(long, value_name = "FROM..TO", default_value = "..")]
+    pub range: Range,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
@@ -50,14 +69,30 @@ struct CannotTell;
 impl DiffArgs {
     fn from(&self, side: Side) -> FromArgs {
         let (from, namespace, archive) = match side {
-            Side::A => (&self.a, &self.namespace, &self.archive),
-            Side::B => (&self.b, self.namespace_b.as_ref().unwrap_or(&self.namespace), &self.archive_b),
+            Side::A => (Some(&self.a), &self.namespace, &self.archive),
+            Side::B => {
+                (self.b.as_ref(), self.namespace_b.as_ref().unwrap_or(&self.namespace), &self.archive_b)
+            }
         };
         FromArgs {
-            from: Some(from.clone()),
+            from: from.cloned(),
             namespace: namespace.clone(),
             archive: archive.clone(),
             config: self.config.clone(),
+        }
+    }
+
+    /// Which runs are compared.
+    fn plan(&self) -> Plan {
+        let symbols =
+            self.symbols.iter().map(|symbol| Symbol::from(symbol.as_str())).collect::<BTreeSet<_>>();
+        Plan {
+            symbols: (!symbols.is_empty()).then_some(symbols),
+            range: self.range,
+            state_from: if self.recorded_state { StateFrom::Record } else { StateFrom::Replay },
+            calls_max: CALLS_MAX,
+            to_the_end: false,
+            ..Plan::default()
         }
     }
 }
@@ -65,11 +100,23 @@ impl DiffArgs {
 /// Compares, and prints what was found. The exit code says it too: 0 equal, 1 different, 2 cannot tell.
 #[must_use]
 pub fn diff(args: &DiffArgs, environment: Vec<(OsString, OsString)>) -> u8 {
-    let places = [Side::A, Side::B].map(|side| args.from(side).load(environment.clone()));
-    let [Ok((_, a)), Ok((_, b))] = places else { return Verdict::CannotTell.code() };
+    let Ok((config, a)) = args.from(Side::A).load(environment.clone()) else {
+        return Verdict::CannotTell.code();
+    };
+    let b = match args.engine {
+        true => None,
+        false => match args.from(Side::B).load(environment) {
+            Ok((_, b)) => Some(b),
+            Err(_) => return Verdict::CannotTell.code(),
+        },
+    };
     let mut code = Verdict::CannotTell.code();
     let exit = block_on(async {
-        let Ok(differences) = compare(args, &a, &b).await else { return Exit::Ok };
+        let compared = match &b {
+            Some(b) => compare(args, &a, b).await,
+            None => compare_with_engine(args, &a, &config).await,
+        };
+        let Ok(differences) = compared else { return Exit::Ok };
         let shown = match args.json {
             true => format!("{:#}\n", serde_json::json!(differences)),
             false => render(&differences),
@@ -86,62 +133,54 @@ pub fn diff(args: &DiffArgs, environment: Vec<(OsString, OsString)>) -> u8 {
     }
 }
 
+/// Says what keeps the comparison from being made.
+fn cannot_tell(error: &(dyn std::error::Error + 'static)) -> CannotTell {
+    complain(&explain(error));
+    CannotTell
+}
+
+async fn open(place: &LogsPlace) -> Result<Recorded, CannotTell> {
+    reading::open(place).await.map_err(|error| {
+        complain(&format!("{}: {}", place.name(), explain(&error)));
+        CannotTell
+    })
+}
+
 async fn compare(args: &DiffArgs, a: &LogsPlace, b: &LogsPlace) -> Result<Differences, CannotTell> {
-    let open = async |place: &LogsPlace| {
-        reading::open(place).await.map_err(|error| {
-            complain(&format!("{}: {}", place.name(), explain(&error)));
-            CannotTell
-        })
-    };
     let (opened_a, opened_b) = (open(a).await?, open(b).await?);
     let mut align = Align::new(&a.name(), &b.name());
-    feed(&mut align, &args.selection, &opened_a, &opened_b).await.map_err(|error| {
-        complain(&explain(&error));
-        CannotTell
-    })?;
+    feed(&mut align, &args.plan(), &opened_a, &opened_b).await.map_err(|error| cannot_tell(&error))?;
     Ok(align.finish())
 }
 
+async fn compare_with_engine(
+    args: &DiffArgs,
+    place: &LogsPlace,
+    config: &Config,
+) -> Result<Differences, CannotTell> {
+    let recorded = open(place).await?;
+    let (engine, workers) = engine(&config.engine).await.map_err(|error| cannot_tell(&error))?;
+    let names = (place.name(), format!("{}, answered again", place.name()));
+    let compared = against_engine(&recorded, engine, args.plan(), (&names.0, &names.1)).await;
+    if let Some(workers) = workers {
+        workers.shutdown().await;
+    }
+    compared.map_err(|error| cannot_tell(&error))
+}
+
 /// Feeds both run logs, always the side that is behind.
-async fn feed(align: &mut Align, selection: &Selection, a: &Recorded, b: &Recorded) -> Result<(), LogError> {
-    let mut a = Selected::new(selection, a).await?;
-    let mut b = Selected::new(selection, b).await?;
+async fn feed(align: &mut Align, plan: &Plan, a: &Recorded, b: &Recorded) -> Result<(), LogError> {
+    let (mut a, mut b) = (Runs::all(a.runs.as_ref()), Runs::all(b.runs.as_ref()));
     while let Some(side) = align.behind() {
         let next = match side {
             Side::A => a.next().await?,
             Side::B => b.next().await?,
         };
         match next {
-            Some(record) => align.take(side, record),
+            Some((at, record)) if plan.includes(at, &record) => align.take(side, record),
+            Some(_) => {}
             None => align.end(side),
         }
     }
     Ok(())
-}
-
-/// The run records that are selected.
-struct Selected<'a> {
-    runs: Runs<'a>,
-    symbols: &'a [String],
-    first: u64,
-    last: u64,
-}
-
-impl<'a> Selected<'a> {
-    async fn new(selection: &'a Selection, recorded: &'a Recorded) -> Result<Self, LogError> {
-        let (first, last) = selection.positions(recorded.receipts.as_ref()).await?;
-        let runs = Runs::all(recorded.runs.as_ref());
-        Ok(Self { runs, symbols: &selection.symbols, first: first.0, last: last.0 })
-    }
-
-    async fn next(&mut self) -> Result<Option<RunRecord>, LogError> {
-        while let Some((_, record)) = self.runs.next().await? {
-            let (symbol, end) = (record.facts.symbol.as_str(), record.facts.cut.end.0);
-            let is_symbol = self.symbols.is_empty() || self.symbols.iter().any(|one| one == symbol);
-            if is_symbol && self.first <= end && end <= self.last {
-                return Ok(Some(record));
-            }
-        }
-        Ok(None)
-    }
 }

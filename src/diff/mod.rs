@@ -5,6 +5,7 @@
 
 mod align;
 mod compare;
+mod engine;
 mod text;
 
 use orchestrator_kernel::contracts::engine_run::RunRecord;
@@ -14,6 +15,7 @@ use serde::Serialize;
 
 pub use align::{Align, Side};
 pub use compare::Findings;
+pub use engine::against_engine;
 pub use text::render;
 
 /// What was found.
@@ -39,6 +41,10 @@ pub struct Differences {
     pub drift: Vec<Drift>,
     /// What else differs, by its place.
     pub changed: Vec<Changed>,
+    /// Where the logs contradict themselves, as far as a replay met it. Then nothing can be told.
+    pub doubts_count: u64,
+    /// The first of them.
+    pub doubts: Vec<String>,
 }
 
 /// What a comparison comes to.
@@ -49,7 +55,7 @@ pub enum Verdict {
     Equal,
     /// Something differs.
     Different,
-    /// There is no run that both have.
+    /// There is no run that both have, or the logs contradict themselves.
     #[default]
     CannotTell,
 }

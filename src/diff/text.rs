@@ -19,6 +19,12 @@ pub fn render(differences: &Differences) -> String {
     let verdict = match differences.verdict {
         Verdict::Equal => format!("equal: all {total} runs"),
         Verdict::Different => format!("different: {} of {total} runs that both have", differences.different),
+        Verdict::CannotTell if 0 < differences.doubts_count => {
+            format!(
+                "cannot tell: the logs contradict themselves in {} places; verify them",
+                differences.doubts_count
+            )
+        }
         Verdict::CannotTell => "cannot tell: there is no run that both have".to_owned(),
     };
     line(&mut page, &verdict);
@@ -28,6 +34,7 @@ pub fn render(differences: &Differences) -> String {
     for (letter, missing) in [("A", &differences.only_in_a), ("B", &differences.only_in_b)] {
         only_in(&mut page, letter, missing);
     }
+    differences.doubts.iter().for_each(|doubt| line(&mut page, &format!("  {doubt}")));
     let regimes = differences
         .regime_changes
         .iter()

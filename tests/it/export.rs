@@ -504,7 +504,7 @@ async fn two_days_are_compared_run_by_run() {
         .into_iter()
         .map(|line| {
             match line.contains("SnapshotInputs") && line.contains(&(START_MS + INTERVAL_MS).to_string()) {
-                true => line.replace("\"vwap\":59998.0", "\"vwap\":59998.0,\"sweep_score\":0.9"),
+                true => line.replace("\"vwap\":59998.0", "\"vwap\":60000.0"),
                 false => line,
             }
         })
@@ -530,9 +530,63 @@ async fn two_days_are_compared_run_by_run() {
     assert!(0 < missing["only_in_a"]["count"].as_u64().unwrap(), "{missing}");
     assert_eq!(missing["different"], 0);
     // A part that both have.
-    let range = ["--range", "..2026-01-09T23:51:01.400Z"];
+    let range = ["--range", "..2026-01-09T23:51:00Z"];
     let part = run_json(&[&["diff", text_of(&day), text_of(&moved), "--json"], &range[..]].concat(), 0);
     assert_eq!(part["equal"], 2);
     run(&["diff", text_of(&day), text_of(&dir.path().join("nowhere"))], 2);
-    run(&["diff", text_of(&day), text_of(&moved), "--range", "1..2"], 2);
+    run(&["diff", text_of(&day), text_of(&moved), "--symbols", "NONE"], 2);
+}
+
+/// Method: the engine that recorded the day, another one, one that fails, and a log that lacks a receipt.
+#[tokio::test]
+async fn an_engine_is_compared_with_what_was_recorded() {
+    let (dir, day) = with_day(&["engine.mode=hysteresis"]);
+    let against = |settings: &[&str], code: i32| {
+        let mut args = vec!["diff", text_of(&day), "--engine", "--json"];
+        args.extend(settings.iter().flat_map(|setting| ["--set", setting]));
+        run_json(&args, code)
+    };
+
+    let same = against(&[], 0);
+    assert_eq!((&same["verdict"], &same["equal"]), (&json!("equal"), &json!(12)));
+
+    let standin =
+        ["engine.kind=process", "engine.process.command=[\"python3\", \"engines/standin_engine.py\"]"];
+    let other = against(&[&standin[..], &["engine.hysteresis.update_interval_ms=2000"]].concat(), 1);
+    assert_eq!(
+        (&other["equal"], &other["different"]),
+        (&json!(1), &json!(11)),
+        "the failed run is as recorded"
+    );
+    assert_eq!(other["a"]["engines"][0]["name"], "demo");
+    assert_ne!(other["b"]["engines"][0]["name"], "demo");
+    let drift: Vec<_> =
+        other["drift"].as_array().unwrap().iter().map(|drift| drift["path"].as_str().unwrap()).collect();
+    assert!(drift.contains(&"decision.selected_output.confidence"), "{drift:?}");
+
+    let failing = dir.path().join("failing.py");
+    let script = "from orchestrator_engine import serve\ndef run(snapshot): raise ValueError('odd')\n\
+                  serve(name='failing', version='1', run=run)\n";
+    fs::write(&failing, script).unwrap();
+    let truth = dir.path().join("truth");
+    ingest(&dir.path().join("capture.jsonl"), &truth, &[]);
+    let command = format!("engine.process.command=[\"python3\", \"{}\"]", failing.display());
+    let args =
+        ["diff", text_of(&truth), "--engine", "--json", "--set", "engine.kind=process", "--set", &command];
+    let failed = run_json(&[&args[..], &["--set", "engine.process.env.PYTHONPATH=engines"]].concat(), 1);
+    assert_eq!(failed["different"], 11);
+    assert_eq!(failed["regime_changes"][0]["to"], "(engine_failure)", "{failed}");
+
+    let fewer: Vec<String> = made_up_day().into_iter().skip(1).collect();
+    fs::write(dir.path().join("fewer.jsonl"), fewer.join("\n")).unwrap();
+    let fewer = dir.path().join("fewer");
+    ingest(&dir.path().join("fewer.jsonl"), &fewer, &[]);
+    fs::remove_dir_all(day.join("receipts")).unwrap();
+    fs::rename(fewer.join("receipts"), day.join("receipts")).unwrap();
+    let doubtful = against(&[], 2);
+    assert_eq!(doubtful["verdict"], "cannot_tell");
+    assert!(doubtful["doubts"][0].as_str().unwrap().contains("replay gives"), "{doubtful}");
+    // A second side is needed, and only one.
+    run(&["diff", text_of(&day)], 2);
+    run(&["diff", text_of(&day), text_of(&truth), "--engine"], 2);
 }
