@@ -31,16 +31,13 @@ pub(super) async fn write(
     };
     let mut files = targets.iter().map(create).collect::<Result<Vec<_>, ExportError>>()?;
     let mut exported = Exported::default();
-    match files.as_mut_slice() {
-        [receipts, outputs, runs, rest @ ..] => {
-            write_receipts(recorded, options, range, receipts, &mut exported).await?;
-            write_runs(recorded, options, range, (outputs, runs), &mut exported).await?;
-            if let [quarantine] = rest {
-                write_quarantine(recorded, quarantine, &mut exported).await?;
-            }
+    // `targets` gives three or four.
+    if let [receipts, outputs, runs, rest @ ..] = files.as_mut_slice() {
+        write_receipts(recorded, options, range, receipts, &mut exported).await?;
+        write_runs(recorded, options, range, (outputs, runs), &mut exported).await?;
+        if let [quarantine] = rest {
+            write_quarantine(recorded, quarantine, &mut exported).await?;
         }
-        // `targets` gives three or four.
-        _ => {}
     }
     exported.line_is_ingest_seq =
         options.selection.is_everything() && exported.first_ingest_seq.is_none_or(|first| first == 1);

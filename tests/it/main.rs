@@ -17,6 +17,8 @@ mod faults;
 mod hostile;
 mod http_floods;
 mod storage_faults;
+mod look_back;
+mod made_up;
 mod support;
 mod tidy;
 mod tiered;
