@@ -20,7 +20,7 @@ fn main() -> ExitCode {
         Command::Replay(args) => cli::replay(&args, environment),
         Command::Verify(args) => cli::verify(&args, environment),
         Command::Backtest(args) => cli::backtest(&args, environment),
-        Command::Diff(args) => return cli::diff(&args, environment).into(),
+        Command::Diff(args) => cli::diff(&args, environment),
         Command::Import(args) => cli::import(&args),
         Command::Inspect(command) => cli::inspect(&command, environment),
         Command::Export(args) => cli::export(&args, environment),

@@ -8,17 +8,17 @@ use clap::Args;
 use orchestrator_kernel::audit::StateFrom;
 use orchestrator_kernel::ids::Symbol;
 
-use super::{ConfigArgs, Exit, FromArgs, block_on, complain, print};
+use super::run::runtime;
+use super::verify::{calls_max, rust_log};
+use super::{ConfigArgs, Exit, FromArgs, complain, print};
 use crate::config::Config;
 use crate::diff::{Align, Differences, Side, Verdict, against_engine, render};
 use crate::recorded::{LogError, Runs};
 use crate::replay::{Plan, Range};
 use crate::service::explain;
+use crate::telemetry::logs;
 use crate::wiring::engine::engine;
 use crate::wiring::reading::{self, LogsPlace, Recorded};
-
-/// Engine calls beside each other.
-const CALLS_MAX: usize = 64;
 
 /// Options of `diff`.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
@@ -63,7 +63,10 @@ pub struct DiffArgs {
     pub json: bool,
 }
 
-/// What keeps a comparison from being made: the exit code is that of [`Verdict::CannotTell`].
+/// The exit with code 2.
+const CANNOT_TELL: Exit = Exit::Usage;
+
+/// Something keeps the comparison from being made; it was said.
 struct CannotTell;
 
 impl DiffArgs {
@@ -83,53 +86,66 @@ impl DiffArgs {
     }
 
     /// Which runs are compared.
-    fn plan(&self) -> Plan {
+    fn plan(&self, config: &Config) -> Plan {
         let symbols =
             self.symbols.iter().map(|symbol| Symbol::from(symbol.as_str())).collect::<BTreeSet<_>>();
         Plan {
             symbols: (!symbols.is_empty()).then_some(symbols),
             range: self.range,
             state_from: if self.recorded_state { StateFrom::Record } else { StateFrom::Replay },
-            calls_max: CALLS_MAX,
+            calls_max: calls_max(&config.engine),
             to_the_end: false,
             ..Plan::default()
         }
     }
 }
 
-/// Compares, and prints what was found. The exit code says it too: 0 equal, 1 different, 2 cannot tell.
+/// Compares, and prints what was found. The exit says it too: 0 equal, 1 different, 2 cannot tell.
 #[must_use]
-pub fn diff(args: &DiffArgs, environment: Vec<(OsString, OsString)>) -> u8 {
-    let Ok((config, a)) = args.from(Side::A).load(environment.clone()) else {
-        return Verdict::CannotTell.code();
-    };
-    let b = match args.engine {
-        true => None,
-        false => match args.from(Side::B).load(environment) {
-            Ok((_, b)) => Some(b),
-            Err(_) => return Verdict::CannotTell.code(),
-        },
-    };
-    let mut code = Verdict::CannotTell.code();
-    let exit = block_on(async {
-        let compared = match &b {
-            Some(b) => compare(args, &a, b).await,
-            None => compare_with_engine(args, &a, &config).await,
-        };
-        let Ok(differences) = compared else { return Exit::Ok };
-        let shown = match args.json {
-            true => format!("{:#}\n", serde_json::json!(differences)),
-            false => render(&differences),
-        };
-        let printed = print(&shown);
-        if printed == Exit::Ok {
-            code = differences.verdict.code();
-        }
-        printed
+pub fn diff(args: &DiffArgs, environment: Vec<(OsString, OsString)>) -> Exit {
+    let rust_log = rust_log(&environment);
+    let loaded = args.from(Side::A).load(environment.clone()).and_then(|(config, a)| match args.engine {
+        true => Ok((config, a, None)),
+        false => args.from(Side::B).load(environment).map(|(_, b)| (config, a, Some(b))),
     });
-    match exit {
-        Exit::Ok => code,
-        _ => Verdict::CannotTell.code(),
+    let (config, a, b) = match loaded {
+        Ok(loaded) => loaded,
+        Err(Exit::Unavailable) => return CANNOT_TELL,
+        Err(exit) => return exit,
+    };
+    if let Err(error) = logs::start(&config.log, Some(&rust_log)) {
+        complain(&error);
+        return Exit::Config;
+    }
+    let runtime = match runtime(&config) {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("cannot start the runtime: {error}"));
+            return Exit::Internal;
+        }
+    };
+    let compared = runtime.block_on(async {
+        match &b {
+            Some(b) => compare(args, &config, &a, b).await,
+            None => compare_with_engine(args, &config, &a).await,
+        }
+    });
+    match compared {
+        Ok(differences) => deliver(&differences, args.json),
+        Err(CannotTell) => CANNOT_TELL,
+    }
+}
+
+fn deliver(differences: &Differences, as_json: bool) -> Exit {
+    let shown = match as_json {
+        true => format!("{:#}\n", serde_json::json!(differences)),
+        false => render(differences),
+    };
+    match (print(&shown), differences.verdict) {
+        (Exit::Ok, Verdict::Equal) => Exit::Ok,
+        (Exit::Ok, Verdict::Different) => Exit::Different,
+        (Exit::Ok, Verdict::CannotTell) => CANNOT_TELL,
+        (failed, _) => failed,
     }
 }
 
@@ -146,22 +162,27 @@ async fn open(place: &LogsPlace) -> Result<Recorded, CannotTell> {
     })
 }
 
-async fn compare(args: &DiffArgs, a: &LogsPlace, b: &LogsPlace) -> Result<Differences, CannotTell> {
+async fn compare(
+    args: &DiffArgs,
+    config: &Config,
+    a: &LogsPlace,
+    b: &LogsPlace,
+) -> Result<Differences, CannotTell> {
     let (opened_a, opened_b) = (open(a).await?, open(b).await?);
     let mut align = Align::new(&a.name(), &b.name());
-    feed(&mut align, &args.plan(), &opened_a, &opened_b).await.map_err(|error| cannot_tell(&error))?;
+    feed(&mut align, &args.plan(config), &opened_a, &opened_b).await.map_err(|error| cannot_tell(&error))?;
     Ok(align.finish())
 }
 
 async fn compare_with_engine(
     args: &DiffArgs,
-    place: &LogsPlace,
     config: &Config,
+    place: &LogsPlace,
 ) -> Result<Differences, CannotTell> {
     let recorded = open(place).await?;
     let (engine, workers) = engine(&config.engine).await.map_err(|error| cannot_tell(&error))?;
     let names = (place.name(), format!("{}, answered again", place.name()));
-    let compared = against_engine(&recorded, engine, args.plan(), (&names.0, &names.1)).await;
+    let compared = against_engine(&recorded, engine, args.plan(config), (&names.0, &names.1)).await;
     if let Some(workers) = workers {
         workers.shutdown().await;
     }

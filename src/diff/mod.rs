@@ -60,18 +60,6 @@ pub enum Verdict {
     CannotTell,
 }
 
-impl Verdict {
-    /// The exit code: 0, 1 or 2.
-    #[must_use]
-    pub const fn code(self) -> u8 {
-        match self {
-            Self::Equal => 0,
-            Self::Different => 1,
-            Self::CannotTell => 2,
-        }
-    }
-}
-
 /// One record of the runs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct SideSummary {
