@@ -292,7 +292,9 @@ impl Writer {
             (None, Ok(done)) => {
                 if self.other_engine > 0 {
                     let (asked, otherwise) = (self.other_engine, self.answered_otherwise);
-                    complain(&format!("another engine answered {asked} runs, {otherwise} of them otherwise than recorded"));
+                    complain(&format!(
+                        "another engine answered {asked} runs, {otherwise} of them otherwise than recorded"
+                    ));
                 }
                 let runs = done.replayed;
                 complain(&format!("{runs} runs replayed, {} outputs written", self.written));
@@ -326,7 +328,9 @@ impl Sink for Writer {
             return false;
         }
         let mut found = std::mem::take(&mut run.found);
-        if engine_of(&run.recorded).is_some_and(|recorded| run.engine.as_ref().is_some_and(|now| recorded != now)) {
+        if engine_of(&run.recorded)
+            .is_some_and(|recorded| run.engine.as_ref().is_some_and(|now| recorded != now))
+        {
             // That another engine answers otherwise is what it was allowed for.
             let all = found.len();
             found.retain(|divergence| divergence.check != Check::Answers);

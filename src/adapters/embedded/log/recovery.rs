@@ -120,8 +120,7 @@ impl Recovery<'_> {
             let file = Arc::new(NoFile);
             let active =
                 Active { first: Seq(1), file, end: HEADER_BYTES, size: 0, index: Default::default() };
-            let catalogue =
-                Catalogue { sealed: VecDeque::new(), active, tail: Seq(0), writer: Epoch(0) };
+            let catalogue = Catalogue { sealed: VecDeque::new(), active, tail: Seq(0), writer: Epoch(0) };
             return Ok(Recovered { catalogue, meta, torn_bytes: 0 });
         }
         let size = self.options.segment_bytes();
