@@ -24,7 +24,7 @@ async fn fails_to_publish(campaign: &Campaign, reason: &str) {
     let before = campaign.failures();
     eventually("publishing fails", async || (before < campaign.failures()).then_some(())).await;
     let log = campaign.service.log();
-    let said = log.lines().filter(|line| line.contains("publishing failed")).next_back().unwrap();
+    let said = log.lines().rfind(|line| line.contains("publishing failed")).unwrap();
     assert!(said.contains(reason), "it must say {reason}: {said}");
 }
 
