@@ -120,7 +120,7 @@ async fn decided(rig: &TestTree, tree: &mut Tree, step: i64) -> Came {
 async fn campaign(seed: u64, coverage: &mut Coverage) {
     let mut rng = Rng::new(seed);
     let mut settings = settings(&SYMBOLS);
-    let is_tolerant = seed % 3 != 0;
+    let is_tolerant = !seed.is_multiple_of(3);
     if is_tolerant {
         tolerant(&mut settings);
     }
