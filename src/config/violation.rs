@@ -1,6 +1,6 @@
 //! Everything that is wrong with a configuration, told at once.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use super::tree::Origin;
 
@@ -19,22 +19,29 @@ pub struct Violation {
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A key of the file is text of others: no control character of it reaches a terminal.
-        for c in self.path.chars().chain(": ".chars()).chain(self.what.chars()) {
-            match c.is_control() {
-                true => write!(f, "{}", c.escape_default())?,
-                false => write!(f, "{c}")?,
-            }
-        }
+        let mut line = OneLine(f);
+        write!(line, "{}: {}", self.path, self.what)?;
         if !self.allowed.is_empty() {
-            write!(f, " (allowed: {})", self.allowed)?;
+            write!(line, " (allowed: {})", self.allowed)?;
         }
         match self.origin {
             Origin::Default => Ok(()),
             Origin::File { .. } | Origin::Env { .. } | Origin::EnvFile { .. } | Origin::Flag { .. } => {
-                write!(f, " [{}]", self.origin)
+                write!(line, " [{}]", self.origin)
             }
         }
+    }
+}
+
+/// Keys and names are text of others: no control character of them reaches a terminal.
+struct OneLine<'a, 'b>(&'a mut fmt::Formatter<'b>);
+
+impl fmt::Write for OneLine<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.chars().try_for_each(|c| match c.is_control() {
+            true => write!(self.0, "{}", c.escape_default()),
+            false => self.0.write_char(c),
+        })
     }
 }
 
