@@ -10,6 +10,7 @@ use super::progress::Progress;
 use super::run::runtime;
 use super::{Exit, FromArgs, complain, print};
 use crate::config::{Config, EngineConfig, EngineKind};
+use crate::manifest;
 use crate::telemetry::logs;
 use crate::verify::{Form, Report, Verify, unopened};
 use crate::wiring::reading::{self, LogsPlace};
@@ -82,6 +83,7 @@ async fn compare(config: &Config, place: &LogsPlace, args: &VerifyArgs) -> Repor
     let verify = Verify {
         recorded: &recorded,
         place: place.name(),
+        now: manifest::of(config, engine.identity()),
         engine,
         calls_max: calls_max(&config.engine),
         state_from: if args.recompute_state { StateFrom::Replay } else { StateFrom::Record },

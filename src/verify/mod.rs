@@ -17,20 +17,21 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use orchestrator_actors::saved;
 use orchestrator_kernel::audit::{StateFrom, engine_of};
+use orchestrator_kernel::contracts::manifest::{Change, Manifest, ManifestRecord};
 use orchestrator_kernel::contracts::orchestrator_event::{events, outputs_of};
 use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::divergence::{Check, Divergence, Place};
 use orchestrator_kernel::ids::{IngestSeq, RunSeq, Seq};
 use orchestrator_kernel::ports::engine::Engine;
-use orchestrator_kernel::ports::log::{Log, ReadError};
+use orchestrator_kernel::ports::log::{AcquireError, Log, ReadError};
 
 use self::outputs::OutputsFile;
 pub use self::report::{Form, Report, Verdict};
+use crate::manifest;
 use crate::replay::{Answers, Driver, Pages, Plan, ReplayError, Replayed, Sink};
 use crate::service::explain;
 use crate::wiring::WiringError;
 use crate::wiring::reading::Recorded;
-use orchestrator_kernel::ports::log::AcquireError;
 
 /// What is compared with what.
 pub struct Verify<'a> {
@@ -46,6 +47,8 @@ pub struct Verify<'a> {
     pub state_from: StateFrom,
     /// Whether an engine of another name, version or code may be asked.
     pub allow_other_engine: bool,
+    /// The program and the settings of this comparison.
+    pub now: Manifest,
     /// The outputs file, if there can be one.
     pub outputs: Option<PathBuf>,
 }
@@ -130,9 +133,30 @@ impl Verify<'_> {
         let quarantine =
             |payload: &[u8]| QuarantineRecord::decode(payload).map(drop).map_err(|error| error.to_string());
         report.quarantined = scan("quarantine", &self.recorded.quarantine, quarantine, report).await;
-        // A manifest says which program wrote what follows; its form is checked where it is read.
-        report.manifests = scan("manifests", &self.recorded.manifests, |_| Ok(()), report).await;
+        match manifest::all(self.recorded.manifests.as_ref()).await {
+            Ok(manifests) => self.tell_changes(&manifests, report),
+            Err(source) => stopped(report, &ReplayError::Read { log: "manifests", source }),
+        }
     }
+
+    /// What was recorded under which program and settings, where that changed; and what the engine gets otherwise now.
+    fn tell_changes(&self, manifests: &[ManifestRecord], report: &mut Report) {
+        report.manifests = manifests.len() as u64;
+        for (before, after) in manifests.iter().zip(manifests.iter().skip(1)) {
+            for change in before.manifest.changes(&after.manifest) {
+                report.note(format!("from run record {} on: {change}", after.runs_tail.next()));
+            }
+        }
+        let Some(last) = manifests.last() else { return };
+        for change in last.manifest.changes(&self.now).iter().filter(|change| is_about_answers(change)) {
+            report.note(format!("not as it was recorded: {change}"));
+        }
+    }
+}
+
+/// Whether a change decides what the engine is asked. The engine itself is compared with each run.
+fn is_about_answers(change: &Change) -> bool {
+    change.what.starts_with("engine.hysteresis")
 }
 
 async fn scan(

@@ -165,7 +165,8 @@ fn an_engine_with_other_settings_is_different() {
 
     let said = made.verify(&["--set", "engine.hysteresis.decay_factor=0.5"]);
 
-    check_said(&said, 1, &["first difference (answers)", "hysteresis_decision", "+++ replayed"]);
+    let setting = "not as it was recorded: engine.hysteresis.decay_factor was";
+    check_said(&said, 1, &["first difference (answers)", "hysteresis_decision", "+++ replayed", setting]);
     assert!(!said.stdout.contains("another engine"), "{said:?}");
 }
 

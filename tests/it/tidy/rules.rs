@@ -124,7 +124,7 @@ fn runbook_words() -> BTreeSet<String> {
     let kinds = ErrorKind::ALL.iter().map(|kind| kind.as_str());
     let conditions = conditions.iter().map(Condition::word);
     // The condition of a service that is not up, and the two remaining exits.
-    let others = ["not_running", "unavailable", "config"];
+    let others = ["not_running", "unavailable", "config", "divergence"];
     kinds.chain(conditions).chain(fatal).chain(others).map(str::to_owned).collect()
 }
 
