@@ -251,7 +251,7 @@ impl CutBook {
             return;
         }
         let symbol = Symbol::from(symbol);
-        self.firsts.insert(symbol.clone(), seq);
+        self.firsts.entry(symbol.clone()).or_insert(seq);
         let mut slice = Slice::starting_at(seq, None);
         slice.observe(kind, snapshot, seq, event);
         self.discovered.push(symbol.clone());
@@ -407,6 +407,38 @@ impl CutBook {
         self.slices.insert(symbol, slice);
     }
 
+    /// Forgets what was before `start` of symbols that never ran: their first cut starts with what is still in the log.
+    /// Returns those whose receipts from there up to the tail have to be shown to [`backfill`](Self::backfill).
+    pub fn forget_before(&mut self, start: IngestSeq, ran: impl Fn(&Symbol) -> bool) -> Vec<Symbol> {
+        let is_old = |symbol: &Symbol, at: IngestSeq| at < start && !ran(symbol);
+        let old: Vec<Symbol> = self
+            .slices
+            .iter()
+            .filter(|(symbol, slice)| is_old(symbol, slice.start))
+            .map(|(symbol, _)| symbol.clone())
+            .collect();
+        for symbol in &old {
+            self.slices.remove(symbol);
+            self.firsts.remove(symbol);
+        }
+        old
+    }
+
+    /// Keeps only these symbols, to compare two books.
+    #[cfg(test)]
+    pub(crate) fn forget_all_but(&mut self, keeps: impl Fn(&Symbol) -> bool) {
+        self.slices.retain(|symbol, _| keeps(symbol));
+        self.firsts.retain(|symbol, _| keeps(symbol));
+    }
+
+    /// The form that a base keeps: without slices, which start after it, and without the symbols that never ran.
+    #[must_use]
+    pub fn to_base(&self, ran: impl Fn(&Symbol) -> bool) -> BookCheckpoint {
+        let mut base = BookCheckpoint { slices: BTreeMap::new(), ..self.to_checkpoint() };
+        base.firsts.retain(|symbol, _| ran(symbol));
+        base
+    }
+
     /// The form that a checkpoint keeps.
     #[must_use]
     pub fn to_checkpoint(&self) -> BookCheckpoint {
@@ -431,7 +463,7 @@ impl CutBook {
 type SliceCheckpoint = (IngestSeq, Option<TsMs>, BTreeMap<EventType, u64>, BTreeMap<TsMs, IngestSeq>);
 
 /// A [`CutBook`] as of one position, so that a start need not read the log from its beginning.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BookCheckpoint {
     tail: IngestSeq,
     first_ts: Option<TsMs>,
@@ -442,6 +474,12 @@ pub struct BookCheckpoint {
 }
 
 impl BookCheckpoint {
+    /// The last receipt in it.
+    #[must_use]
+    pub const fn tail(&self) -> IngestSeq {
+        self.tail
+    }
+
     /// The book as it was.
     #[must_use]
     pub fn into_book(self) -> CutBook {

@@ -250,6 +250,23 @@ impl RunIndex {
         self.symbols.get(symbol)
     }
 
+    /// The receipts of `symbol` before `start` were let go without a run: its next cut starts there, unless it starts
+    /// later anyway.
+    pub fn resume_at(&mut self, symbol: &Symbol, start: IngestSeq) {
+        if let Some(known) = self.symbols.get_mut(symbol) {
+            known.last_cut_end = known.last_cut_end.max(Some(IngestSeq(start.0.saturating_sub(1))));
+        }
+    }
+
+    /// Takes over what a base says of receipts that were [let go](Self::resume_at).
+    pub fn resume_after(&mut self, base: &Self) {
+        for (symbol, runs) in base.symbols() {
+            if let Some(start) = runs.next_start() {
+                self.resume_at(symbol, start);
+            }
+        }
+    }
+
     /// Every symbol that ever ran.
     pub fn symbols(&self) -> impl Iterator<Item = (&Symbol, &SymbolRuns)> {
         self.symbols.iter()

@@ -20,6 +20,7 @@ use orchestrator_kernel::cut::{BookCheckpoint, CutBook, CutRequest};
 use orchestrator_kernel::error::ErrorKind;
 use orchestrator_kernel::ids::{CutKind, EngineMode, EventType, IngestSeq, RunSeq, Symbol, TsMs};
 use orchestrator_kernel::ports::engine::{EngineAnswer, EngineError, EngineIdentity};
+use orchestrator_kernel::retention::{Advance, Asked, Base, Held, Holders};
 use orchestrator_kernel::run::{Attempts, RunIndex, missing_snapshot};
 use orchestrator_kernel::run_id::RunId;
 
@@ -242,6 +243,47 @@ fn book_checkpoint() {
     check_bytes("book_checkpoint_v1.hex", &checkpoint, &bytes, |bytes| {
         postcard::from_bytes::<BookCheckpoint>(bytes).unwrap()
     });
+}
+
+/// A base with an open run that is not its symbol's first, positions, and a first receipt.
+#[test]
+fn base() {
+    let asked = Asked {
+        receipts_below: IngestSeq(219),
+        runs_below: RunSeq(4),
+        runs_older_than: None,
+        published: RunSeq(9),
+    };
+    let (nobody, last_runs) = (|_: &Symbol| false, BTreeMap::new());
+    let holders = Holders { is_scheduled: &nobody, last_runs: &last_runs };
+    let mut advance = Advance::new(Base::default(), asked, holders);
+    let first = completed_hysteresis();
+    assert!(advance.run(&Attempts::new(first.facts.clone(), 1).started()).unwrap());
+    assert!(advance.run(&first).unwrap());
+    let mut open = facts(EngineMode::Hysteresis);
+    open.engine_timestamp_ms = TsMs(1_768_002_840_000);
+    open.cut = Cut { kind: CutKind::Boundary, start: IngestSeq(219), end: IngestSeq(300) };
+    assert!(advance.run(&Attempts::first(open).started()).unwrap());
+    for seq in 1..=218 {
+        assert_eq!(
+            advance.receipt(&ReceiptRecord { ingest_seq: IngestSeq(seq), position: seq, ..receipt() }),
+            Held::No
+        );
+    }
+    let aside = QuarantineRecord {
+        at_ms: TsMs(0),
+        origin: "feed/0".to_owned(),
+        position: 220,
+        reason: "not_utf8".to_owned(),
+        detail: String::new(),
+        size: 0,
+        bytes: Vec::new(),
+    };
+    advance.quarantined(&aside);
+    let base = advance.finish();
+
+    assert_eq!((base.receipts_from(), base.runs_from()), (IngestSeq(219), RunSeq(4)));
+    check_bytes("base_v1.hex", &base, &base.encode(), |bytes| Base::decode(bytes).unwrap());
 }
 
 #[test]

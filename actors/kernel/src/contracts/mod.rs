@@ -29,14 +29,14 @@ pub enum DecodeError {
 }
 
 /// The stored form of every record: a version byte, then postcard.
-fn encode_to<T: Serialize>(version: u8, record: &T, out: &mut Vec<u8>) {
+pub(crate) fn encode_to<T: Serialize>(version: u8, record: &T, out: &mut Vec<u8>) {
     out.push(version);
     // Into a growing vector, of types whose lengths are known: the codec has no way to fail.
     #[expect(clippy::expect_used, reason = "no failing path exists for these types")]
     postcard::to_io(record, out).expect("postcard into a vector");
 }
 
-fn decode<'a, T: Deserialize<'a>>(known: u8, bytes: &'a [u8]) -> Result<T, DecodeError> {
+pub(crate) fn decode<'a, T: Deserialize<'a>>(known: u8, bytes: &'a [u8]) -> Result<T, DecodeError> {
     match bytes.split_first() {
         None => Err(DecodeError::Malformed { detail: "empty".to_owned() }),
         Some((version, _)) if *version != known => Err(DecodeError::Version { found: *version, known }),

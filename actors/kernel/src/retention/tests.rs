@@ -1,0 +1,259 @@
+//! Retention against random histories: what is left replays and recovers as if nothing had gone.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::contracts::orchestrator_event::events;
+use crate::cut::CutRequest;
+use crate::model::{Live, Stored, engine, history, records};
+use crate::ports::fan_out::OutputMessage;
+use crate::ports::log::LogStat;
+use crate::replay::{Divergence, Replay, Step};
+
+/// Who is scheduled from now on: a bit for each of these.
+const SYMBOLS: [&str; 4] = ["A", "B", "C", "unlisted"];
+
+fn is_in(mask: u8, symbol: &Symbol) -> bool {
+    SYMBOLS.iter().position(|name| *name == symbol.as_str()).is_some_and(|at| mask & (1 << at) != 0)
+}
+
+fn last_runs(live: &Live) -> BTreeMap<Symbol, TsMs> {
+    live.index.symbols().filter_map(|(symbol, runs)| Some((symbol.clone(), runs.last_engine_ts?))).collect()
+}
+
+/// As the service does it; also what held, if anything did.
+fn advance(live: &Live, base: Base, asked: Asked, scheduled: u8) -> (Base, Held) {
+    let last_runs = last_runs(live);
+    let holders = Holders { is_scheduled: &|symbol| is_in(scheduled, symbol), last_runs: &last_runs };
+    let mut advance = Advance::new(base, asked, holders);
+    let next = |seq: u64| usize::try_from(seq).unwrap() - 1;
+    while let Some(record) = live.runs.get(next(advance.next_run().0)) {
+        if !advance.run(record).unwrap() {
+            break;
+        }
+    }
+    let (limit, mut held) = advance.limit();
+    let from = advance.next_receipt();
+    for record in records(&live.log).filter(|record| from <= record.ingest_seq && record.ingest_seq < limit) {
+        held = match advance.receipt(&record) {
+            Held::No => continue,
+            held => held,
+        };
+        break;
+    }
+    (advance.finish(), held)
+}
+
+/// The outputs of the terminal records after the base, by replay of nothing but what is left.
+fn replayed(base: &Base, live: &Live) -> Result<Vec<OutputMessage>, Divergence> {
+    let mut replay = Replay::after(base);
+    let mut receipts =
+        records(&live.log).filter(|record| base.receipts_from() <= record.ingest_seq).peekable();
+    let mut outputs = Vec::new();
+    for (record, run_seq) in live.runs.iter().zip(1..).filter(|(_, seq)| base.runs_from().0 <= *seq) {
+        while let Some(receipt) = receipts.next_if(|receipt| receipt.ingest_seq <= record.facts.cut.end) {
+            replay.receipt(&receipt);
+        }
+        let again = match replay.run(record)? {
+            Step::Nothing => continue,
+            Step::Settled(settled) => *settled,
+            Step::Call(call) => replay.finish(record, Ok(engine(&call)))?,
+        };
+        outputs.extend(events(RunSeq(run_seq), &again, None).unwrap());
+    }
+    Ok(outputs)
+}
+
+fn published(base: &Base, live: &Live) -> Vec<OutputMessage> {
+    let rest = (1..).map(RunSeq).zip(&live.runs).filter(|(seq, _)| base.runs_from() <= *seq);
+    rest.flat_map(|(seq, record)| events(seq, record, None).unwrap()).collect()
+}
+
+/// As `recovery::run_index` and `recovery::cut_book`, without checkpoints.
+fn recovered(base: &Base, runs: &[RunRecord], log: &[Stored]) -> (RunIndex, CutBook) {
+    let mut index = base.runs().clone();
+    let rest = runs.iter().zip(1..).filter(|(_, seq)| base.runs_from().0 <= *seq);
+    rest.for_each(|(record, _)| index.admit(record).unwrap());
+    let mut book = base.book();
+    for (symbol, runs) in index.symbols() {
+        let (start, from) = (runs.next_start().unwrap(), base.receipts_from());
+        if book.track(symbol, start, runs.last_engine_ts) {
+            let mut needed =
+                records(log).filter(|record| start <= record.ingest_seq && record.ingest_seq < from);
+            let needed =
+                needed.find(|record| record.symbol == symbol.as_str()).map(|record| record.ingest_seq);
+            assert_eq!(needed, None, "{symbol} needs receipts before the base");
+        }
+    }
+    records(log).filter(|record| base.receipts_from() <= record.ingest_seq).for_each(|r| book.observe(&r));
+    (index, book)
+}
+
+fn part(of: usize, part: u8) -> u64 {
+    of as u64 * u64::from(part) / 255
+}
+
+/// Asks for these parts of the logs.
+fn asked(live: &Live, (receipts, runs, age, published): (u8, u8, u8, u8)) -> Asked {
+    let span = live.log.last().map_or(0, |last| last.ingest_ts_ms.0 - 1_000_000);
+    Asked {
+        receipts_below: IngestSeq(1 + part(live.log.len(), receipts)),
+        runs_below: RunSeq(1 + part(live.runs.len(), runs)),
+        runs_older_than: Some(TsMs(1_000_000 + span * i64::from(age) / 255)),
+        published: RunSeq(part(live.runs.len(), published)),
+    }
+}
+
+fn parts() -> impl Strategy<Value = (u8, u8, u8, u8)> {
+    let often_none = prop_oneof![2 => Just(0u8), 1 => any::<u8>()];
+    let often_all = prop_oneof![2 => Just(255u8), 1 => any::<u8>()];
+    (any::<u8>(), often_none.clone(), often_none, often_all)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_left_replays_and_recovers_as_if_nothing_had_gone(
+        history in history(), parts in parts(), first in any::<u8>(), scheduled in 0..16u8,
+    ) {
+        let live = Live::after(history);
+        let asked = asked(&live, parts);
+
+        // In two steps when the first one asks for less; the base between them as it is stored.
+        let less = |seq: u64| 1 + (seq.max(1) - 1) * u64::from(first) / 255;
+        let less = Asked {
+            receipts_below: IngestSeq(less(asked.receipts_below.0)),
+            runs_below: RunSeq(less(asked.runs_below.0)),
+            runs_older_than: None,
+            ..asked
+        };
+        let (step, _) = advance(&live, Base::default(), less, scheduled);
+        let step = Base::decode(&step.encode()).unwrap();
+        let (base, held) = advance(&live, step, asked, scheduled);
+
+        prop_assert!(base.receipts_from() <= asked.receipts_below.max(IngestSeq(1)));
+        prop_assert!(base.runs_from() <= asked.published.next());
+        let is_short = base.receipts_from() < asked.receipts_below;
+        prop_assert_eq!(is_short, held != Held::No, "what holds is named: {:?}", held);
+        prop_assert_eq!(replayed(&base, &live), Ok(published(&base, &live)));
+
+        let last_runs = last_runs(&live);
+        let holders = Holders { is_scheduled: &|symbol| is_in(scheduled, symbol), last_runs: &last_runs };
+        let needs = |symbol: &Symbol| {
+            let known = base.runs().knows(symbol).then(|| base.runs().symbol(symbol));
+            holders.need(symbol, known.as_ref())
+        };
+        let (index, mut book) = recovered(&base, &live.runs, &live.log);
+        let (_, mut whole) = recovered(&Base::default(), &live.runs, &live.log);
+        prop_assert_eq!((index.tail(), index.counts()), (live.index.tail(), live.index.counts()));
+        for (symbol, runs) in live.index.symbols() {
+            let mut again = index.symbol(symbol);
+            if !needs(symbol) {
+                prop_assert!(runs.last_cut_end <= again.last_cut_end);
+                again.last_cut_end = runs.last_cut_end;
+            }
+            prop_assert_eq!(&again, runs);
+        }
+        // Of symbols that nobody runs the book may know less.
+        for book in [&mut book, &mut whole] {
+            book.forget_all_but(needs);
+            book.take_discovered();
+        }
+        prop_assert_eq!(book, whole);
+    }
+
+    #[test]
+    fn the_first_young_record_is_found_with_few_questions(
+        from in 1..50u64, count in 0..5000u64, old in 0..5000u64,
+    ) {
+        let (tail, young) = (from + count - 1, from + old.min(count));
+        let mut search = FirstYoung::new(Seq(from), Seq(tail));
+        let mut questions = 0;
+
+        while let Some(at) = search.asks() {
+            prop_assert!((from..=tail).contains(&at.0));
+            search.tell(at, at.0 < young);
+            questions += 1;
+        }
+
+        prop_assert_eq!(search.found(), Seq(young));
+        prop_assert!(questions <= 2 * (64 - (young - from + 1).leading_zeros()) + 2 + 13, "{}", questions);
+    }
+}
+
+fn receipt(seq: u64, symbol: &str) -> ReceiptRecord<'_> {
+    ReceiptRecord {
+        ingest_seq: IngestSeq(seq),
+        ingest_ts_ms: TsMs(1000),
+        origin: "o",
+        position: seq,
+        symbol,
+        event_type: "TradeTick",
+        snapshot_ts_ms: None,
+        event: b"{}",
+    }
+}
+
+/// A symbol that is scheduled holds its first receipt until it has run; one that nobody runs holds nothing.
+#[test]
+fn a_symbol_that_never_ran_holds_its_first_receipt_only_when_it_is_scheduled() {
+    let asked = Asked { receipts_below: IngestSeq(9), ..Asked::default() };
+    let last_runs = BTreeMap::new();
+    let floor = |is_scheduled: &(dyn Fn(&Symbol) -> bool + Sync)| {
+        let mut advance =
+            Advance::new(Base::default(), asked, Holders { is_scheduled, last_runs: &last_runs });
+        let held = (1..9).map(|seq| advance.receipt(&receipt(seq, if seq < 5 { "X" } else { "Y" })));
+        let held = held.take_while(|held| *held == Held::No).count();
+        (held, advance.finish())
+    };
+
+    assert_eq!(floor(&|_| true).0, 0);
+    assert_eq!(floor(&|symbol| symbol.as_str() == "Y").0, 4);
+    let (taken, base) = floor(&|_| false);
+    assert_eq!((taken, base.receipts_from()), (8, IngestSeq(9)));
+    assert_eq!(base.book().positions().settled("o"), 8, "what its producer has settled is still known");
+
+    let mut book = base.book();
+    book.observe(&receipt(9, "Y"));
+    let request =
+        |symbol| CutRequest { symbol: Symbol::from(symbol), start: None, floor: None, only_if_seen: true };
+    let cuts = book.seal(TsMs(1000), TsMs(1000), vec![request("X"), request("Y")], None).cuts;
+    let starts: Vec<_> = cuts.iter().map(|cut| (cut.symbol.as_str(), cut.start)).collect();
+    assert_eq!(
+        starts,
+        [("Y", IngestSeq(9))],
+        "a first cut starts with the first receipt that is still there"
+    );
+}
+
+/// A checkpoint of the book that is newer than the base still has what was let go.
+#[test]
+fn a_checkpoint_forgets_what_a_base_let_go() {
+    let mut book = CutBook::default();
+    (1..9).for_each(|seq| book.observe(&receipt(seq, if seq % 2 == 0 { "X" } else { "ran" })));
+
+    let again = book.forget_before(IngestSeq(5), |symbol| symbol.as_str() == "ran");
+
+    assert_eq!(again, [Symbol::from("X")]);
+    (5..9).for_each(|seq| book.backfill(&receipt(seq, if seq % 2 == 0 { "X" } else { "-" })));
+    let request = CutRequest { symbol: Symbol::from("X"), start: None, floor: None, only_if_seen: true };
+    let cuts = book.seal(TsMs(1000), TsMs(1000), vec![request], None).cuts;
+    assert_eq!((cuts[0].start, cuts[0].counts.values().sum::<u64>()), (IngestSeq(6), 2));
+    assert_eq!(book.forget_before(IngestSeq(5), |_| false), [Symbol::from("ran")]);
+}
+
+#[test]
+fn limits_of_count_and_bytes_say_what_stays() {
+    let stat = LogStat { start: Seq(101), tail: Seq(200), bytes: 1000 };
+    let below = |records_max, bytes_max| Policy { age_ms_max: None, records_max, bytes_max }.below(stat).0;
+
+    assert_eq!(below(None, None), 101);
+    assert_eq!(below(Some(100), Some(1000)), 101);
+    assert_eq!(below(Some(30), None), 171);
+    assert_eq!(below(None, Some(500)), 151);
+    assert_eq!(below(Some(30), Some(500)), 171, "whichever lets more go");
+    assert_eq!(below(Some(0), Some(0)), 201);
+    let empty = LogStat { start: Seq(201), tail: Seq(200), bytes: 64 };
+    assert_eq!(Policy { records_max: Some(0), bytes_max: Some(0), age_ms_max: None }.below(empty), Seq(201));
+}
