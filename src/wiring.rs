@@ -189,6 +189,7 @@ pub async fn wire(
         quarantine: storage.quarantine,
         runs: storage.runs,
         checkpoints: storage.checkpoints,
+        archives: None,
         kill_switch: kill_switch::for_reading(config)?,
         observer: observer(&clock),
         clock,

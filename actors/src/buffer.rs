@@ -137,6 +137,7 @@ impl Actor for Buffer {
                 state.take_cuts().await?;
             }
             BufferMsg::Extent(reply) => answer(reply, state.extent()),
+            BufferMsg::Epochs(reply) => answer(reply, (state.receipts.epoch(), state.quarantine.epoch())),
             BufferMsg::Flush => {
                 state.flush_queued = false;
                 state.flush(&me);

@@ -19,6 +19,8 @@ pub mod publisher;
 
 pub mod kill_switch;
 
+pub mod retention;
+
 pub mod supervisor;
 pub mod tree;
 

@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use crate::address::answer;
 use crate::fatal::{self, Fatal, FatalKind};
 use crate::flow::OutputFlow;
+use crate::recovery;
 use crate::run_log::Committed;
 use crate::status::{Condition, StatusBoard};
 
@@ -151,9 +152,11 @@ impl Actor for Publisher {
         me: ActorRef<PublisherMsg>,
         args: PublisherArgs,
     ) -> Result<PublisherState, ActorProcessingErr> {
-        let saved = args.checkpoints.load(CURSOR).await?;
-        let saved = saved.and_then(|bytes| Cursor::from_bytes(&bytes)).unwrap_or_default();
-        let cursor = saved.max(*args.reached.cursor());
+        let saved = saved_cursor(args.checkpoints.as_ref()).await?;
+        // Nothing goes before it is published.
+        let base = recovery::base(args.checkpoints.as_ref()).await?;
+        let gone = Cursor { run_seq: base.runs().tail(), outputs: base.runs().outputs() };
+        let cursor = saved.max(gone).max(*args.reached.cursor());
         let tail = args.committed.borrow().tail;
         if tail < cursor.run_seq {
             let what = format!(
@@ -405,6 +408,16 @@ impl PublisherState {
         }
         Ok(())
     }
+}
+
+async fn saved_cursor(store: &dyn CheckpointStore) -> std::io::Result<Cursor> {
+    let saved = store.load(CURSOR).await?;
+    Ok(saved.and_then(|bytes| Cursor::from_bytes(&bytes)).unwrap_or_default())
+}
+
+/// The last run record whose outputs are known to be all published.
+pub(crate) async fn published(store: &dyn CheckpointStore) -> std::io::Result<RunSeq> {
+    Ok(saved_cursor(store).await?.run_seq)
 }
 
 fn ended_at(record: &RunRecord) -> Option<TsMs> {

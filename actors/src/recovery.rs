@@ -1,14 +1,15 @@
 //! Rebuilding derived state from the logs: from a checkpoint if there is one, and the records after it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use orchestrator_kernel::contracts::engine_run::RunRecord;
 use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::cut::{BookCheckpoint, CutBook};
-use orchestrator_kernel::ids::{Epoch, IngestSeq, Seq};
+use orchestrator_kernel::ids::{Epoch, IngestSeq, Seq, Symbol};
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
+use orchestrator_kernel::retention::{BASE, Base};
 use orchestrator_kernel::run::RunIndex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -63,13 +64,48 @@ fn regressed(log: &'static str, tail: Seq, known: Seq) -> Result<(), Fatal> {
     Err(Fatal::new(FatalKind::Corrupt, what))
 }
 
+/// What the logs continue from; the default one when nothing was ever let go.
+pub(crate) async fn base(store: &dyn CheckpointStore) -> Result<Base, Fatal> {
+    let stored = store.load(BASE).await.map_err(|error| Fatal {
+        kind: FatalKind::Storage,
+        what: "cannot read the base of the logs".to_owned(),
+        source: Some(Box::new(error)),
+    })?;
+    match stored.map(|bytes| Base::decode(&bytes)) {
+        None => Ok(Base::default()),
+        Some(Ok(base)) => Ok(base),
+        Some(Err(error)) => Err(Fatal {
+            kind: FatalKind::Corrupt,
+            what: "cannot use the base of the logs".to_owned(),
+            source: Some(Box::new(error)),
+        }),
+    }
+}
+
+/// What was trimmed away must be in the base.
+fn bridged(log: &'static str, start: Seq, needed: Seq) -> Result<(), Fatal> {
+    if start <= needed {
+        return Ok(());
+    }
+    let what = format!(
+        "the log of {log} starts at {start}, but the base, from which a trimmed log goes on, ends before {needed}: \
+         it is lost or too old; restore the checkpoint \"{BASE}\", or the log's beginning from the archive"
+    );
+    Err(Fatal::new(FatalKind::Corrupt, what))
+}
+
 /// The index of the run log.
 pub(crate) async fn run_index(
     log: &PatientLog,
     store: &dyn CheckpointStore,
     tail: Seq,
 ) -> Result<RunIndex, Fatal> {
-    let mut index: RunIndex = load_checkpoint(store, crate::run_log::CHECKPOINT).await.unwrap_or_default();
+    let base = base(store).await?;
+    bridged("runs", log.start(), base.runs_from().into())?;
+    let saved: Option<RunIndex> = load_checkpoint(store, crate::run_log::CHECKPOINT).await;
+    let saved = saved.filter(|saved| base.runs().tail() <= saved.tail());
+    let mut index = saved.unwrap_or_else(|| base.runs().clone());
+    index.resume_after(base.runs());
     regressed("runs", tail, index.tail().into())?;
     log.scan(index.tail().next().into(), tail, |seq, payload| {
         let record = RunRecord::decode(payload).map_err(|error| Fatal::undecodable("runs", seq.0, error))?;
@@ -94,22 +130,31 @@ pub(crate) async fn cut_book(
     (tail, quarantine_tail): (Seq, Seq),
     runs: &Overview,
 ) -> Result<CutBook, Fatal> {
+    let base = base(store).await?;
+    bridged("receipts", log.start(), base.receipts_from().into())?;
+    bridged("quarantine", quarantine.start(), base.quarantine_from())?;
     let saved: Option<BufferCheckpoint> = load_checkpoint(store, crate::buffer::CHECKPOINT).await;
-    let (mut book, quarantine_from) = match saved {
-        Some(saved) => (saved.book.into_book(), saved.quarantine_tail),
-        None => (CutBook::default(), Seq(0)),
-    };
+    let (mut book, quarantine_from) =
+        match saved.filter(|saved| base.receipts_from() <= saved.book.tail().next()) {
+            Some(saved) => (saved.book.into_book(), saved.quarantine_tail),
+            None => (base.book(), Seq(0)),
+        };
+    book.know_positions(base.book().positions());
+    let quarantine_from = quarantine_from.max(Seq(base.quarantine_from().0 - 1));
     regressed("receipts", tail, book.tail().into())?;
     regressed("quarantine", quarantine_tail, quarantine_from)?;
     let last_cut_end = runs.symbols.iter().map(|(_, end, _)| *end).max().unwrap_or_default();
     regressed("receipts", tail, last_cut_end.into())?;
 
-    let missing: BTreeMap<&str, IngestSeq> = runs
-        .symbols
-        .iter()
-        .filter(|(symbol, end, floor)| book.track(symbol, end.next(), Some(*floor)))
-        .map(|(symbol, end, _)| (symbol.as_str(), end.next()))
-        .collect();
+    let ran: BTreeSet<&Symbol> = runs.symbols.iter().map(|(symbol, ..)| symbol).collect();
+    let forgotten = book.forget_before(base.receipts_from(), |symbol| ran.contains(symbol));
+    let mut missing: BTreeMap<Symbol, IngestSeq> =
+        forgotten.into_iter().map(|symbol| (symbol, base.receipts_from())).collect();
+    for (symbol, end, floor) in &runs.symbols {
+        if book.track(symbol, end.next(), Some(*floor)) {
+            missing.insert(symbol.clone(), end.next());
+        }
+    }
     let saved_tail = book.tail();
     let from = missing.values().min().copied().unwrap_or(saved_tail.next());
     log.scan(from.into(), tail, |seq, payload| {

@@ -56,6 +56,8 @@ pub enum Condition {
     SymbolLimit,
     /// The wall clock is behind what stands in the logs: no run happens until it has caught up.
     ClockBehind,
+    /// Retention fails again and again: the logs grow.
+    RetentionFailing,
     /// An operator stopped all effects. The engine plane goes on.
     KillSwitchEngaged,
     /// Nobody knows whether effects are allowed, so none is. The engine plane goes on.
@@ -76,6 +78,7 @@ impl Condition {
             Self::SymbolHalted(_) => "symbol_halted",
             Self::SymbolLimit => "symbol_limit",
             Self::ClockBehind => "clock_behind",
+            Self::RetentionFailing => "retention_failing",
             Self::KillSwitchEngaged => "kill_switch_engaged",
             Self::KillSwitchUnknown => "kill_switch_unknown",
         }
@@ -94,6 +97,7 @@ impl Condition {
             Self::PublishDegraded
             | Self::SymbolHalted(_)
             | Self::SymbolLimit
+            | Self::RetentionFailing
             | Self::KillSwitchEngaged
             | Self::KillSwitchUnknown => false,
         }
@@ -112,7 +116,8 @@ impl Condition {
             | Self::PublishDegraded
             | Self::SymbolHalted(_)
             | Self::SymbolLimit
-            | Self::ClockBehind => true,
+            | Self::ClockBehind
+            | Self::RetentionFailing => true,
             Self::KillSwitchEngaged | Self::KillSwitchUnknown => false,
         }
     }

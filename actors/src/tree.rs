@@ -5,6 +5,7 @@
 //!      ├ run_log      0 restarts: its death is the process's
 //!      ├ buffer       0 restarts: its death is not ready, never a silent gap
 //!      ├ publisher    unlimited: outputs wait in the run log meanwhile
+//!      ├ retention    unlimited, and only where something is to go: the logs grow meanwhile
 //!      ├ runners ──── symbol_runner:* (one bad symbol is halted alone)
 //!      ├ scheduler
 //!      └ ingest ───── source:* (last up, first down)
@@ -41,6 +42,7 @@ use crate::group_commit::BatchLimits;
 use crate::ingest::Sources;
 use crate::kill_switch::{Gate, KillSwitchMsg, KillSwitchSettings};
 use crate::publisher::{FanOuts, PublisherMsg};
+use crate::retention::{Archives, RetentionSettings};
 use crate::run_log::{Committed, RunLogMsg};
 use crate::runners::Runners;
 use crate::scheduler::{SchedulerMsg, Universe};
@@ -62,6 +64,8 @@ pub struct Ports {
     pub runs: Arc<dyn Log>,
     /// Checkpoints and the publish cursor.
     pub checkpoints: Arc<dyn CheckpointStore>,
+    /// Where retention copies records to before it lets them go, if it does.
+    pub archives: Option<Archives>,
     /// The process's clock.
     pub clock: Arc<dyn Clock>,
     /// The engine.
@@ -127,6 +131,8 @@ pub struct Settings {
     pub flow: FlowLimits,
     /// How the kill switch is read.
     pub kill_switch: KillSwitchSettings,
+    /// What the logs keep; `None`: everything.
+    pub retention: Option<RetentionSettings>,
 }
 
 /// A running tree.

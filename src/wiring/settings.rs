@@ -91,5 +91,6 @@ pub(super) fn settings(config: &Config) -> Settings {
             read_timeout: config.kill_switch.read_timeout,
             lease: config.kill_switch.lease,
         },
+        retention: None,
     }
 }

@@ -12,6 +12,7 @@ use crate::error::ErrorKind;
 use crate::ids::{EngineMode, IngestSeq, Origin, RunSeq, Seq, Symbol, TsMs};
 use crate::ports::engine::{EngineAnswer, EngineCall, EngineError, EngineIdentity};
 use crate::replay::{Derived, Outline, Replay, counts_text, seq_text};
+use crate::retention;
 use crate::run::{Attempts, RunIndex};
 use crate::run_id::RunId;
 
@@ -32,6 +33,18 @@ pub struct Base {
     pub receipts: IngestSeq,
     /// What the run records said before the first one that is there.
     pub runs: RunIndex,
+    /// Of each symbol whose run is open in `runs`: its engine time before that run, if there was one.
+    pub before_open: BTreeMap<Symbol, TsMs>,
+}
+
+impl From<&retention::Base> for Base {
+    fn from(base: &retention::Base) -> Self {
+        Self {
+            receipts: IngestSeq(base.receipts_from().0.saturating_sub(1)),
+            runs: base.runs().clone(),
+            before_open: base.before_open().clone(),
+        }
+    }
 }
 
 /// What a record of the run log needs to be replayed.
@@ -74,7 +87,13 @@ impl Audit {
         let mut replay = Replay::new(outline, base.receipts);
         let mut states = BTreeMap::new();
         for (symbol, runs) in base.runs.symbols() {
-            replay.continue_at(symbol, runs.next_start(), runs.last_engine_ts);
+            match &runs.open {
+                // Its cut is taken again, for the run's records that are there.
+                Some((facts, _)) => {
+                    replay.continue_at(symbol, Some(facts.cut.start), base.before_open.get(symbol).copied());
+                }
+                None => replay.continue_at(symbol, runs.next_start(), runs.last_engine_ts),
+            }
             if let Some(state) = &runs.hysteresis_state {
                 states.insert(symbol.clone(), state.clone());
             }
@@ -201,6 +220,12 @@ impl Audit {
     fn begin(&mut self, at: RunSeq, record: &RunRecord, found: &mut Vec<Divergence>) -> Open {
         let facts = &record.facts;
         let derived = self.replay.run(at, facts, found);
+        // Only after a base: otherwise its first record was seen.
+        let carried = self.index.get(&facts.symbol).and_then(|runs| runs.open.clone());
+        if let Some((first, attempts)) = carried.filter(|(first, _)| first.run_id == facts.run_id) {
+            compare_facts(at, facts, &first, found);
+            return Open { facts: first, attempts, derived };
+        }
         let expected = self.index.get(&facts.symbol).map_or(0, |runs| runs.outputs) + 1;
         if facts.symbol_seq != expected {
             let (recorded, replayed) = (facts.symbol_seq.to_string(), expected.to_string());

@@ -198,6 +198,11 @@ impl CutBook {
         &self.positions
     }
 
+    /// What a base knows of the positions is known here too.
+    pub fn know_positions(&mut self, base: &Positions) {
+        self.positions.absorb(base);
+    }
+
     /// A quarantined item is durable.
     pub fn note_quarantined(&mut self, origin: &str, position: u64) {
         self.positions.note_quarantined(origin, position);

@@ -61,6 +61,8 @@ metrics! {
     BUFFER_AGE = Gauge "orch_buffer_age_seconds" [] "Time since the last receipt became durable, NaN before the first";
     BUFFER_FLUSH_DURATION = Histogram "orch_buffer_flush_duration_seconds" [] "Duration of one group commit of the receipt log";
     BUFFER_FLUSH_RECORDS = Histogram "orch_buffer_flush_records" [] "Receipts in one group commit";
+    LOG_TRIMMED = Counter "orch_log_trimmed_records_total" ["log"] "Records that retention let go, by log";
+    RETENTION_FAILURES = Counter "orch_retention_failures_total" [] "Checks of the retention that failed";
     APPEND_FAILURES = Counter "orch_append_failures_total" ["log"] "Appends that failed, by log";
 
     SCHEDULE_TICKS = Counter "orch_schedule_ticks_total" [] "Ticks of the schedule";

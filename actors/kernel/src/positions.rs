@@ -52,6 +52,15 @@ impl Positions {
         self.0.contains_key(origin) || self.0.len() < ORIGINS_MAX
     }
 
+    /// Takes over what `other` says of the same log and quarantine.
+    pub fn absorb(&mut self, other: &Self) {
+        for (origin, progress) in &other.0 {
+            let own = self.0.entry(origin.clone()).or_default();
+            own.quarantined_ahead.extend(&progress.quarantined_ahead);
+            own.settle(progress.settled);
+        }
+    }
+
     /// A receipt of this position is durable. Position 0 is an item without a number.
     pub fn note_receipt(&mut self, origin: &str, position: u64) {
         if position == 0 {

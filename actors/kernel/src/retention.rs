@@ -13,7 +13,7 @@ mod policy;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -77,6 +77,12 @@ impl Base {
         self.quarantine.next()
     }
 
+    /// Of each symbol whose run is open in [`runs`](Self::runs): its engine time before that run.
+    #[must_use]
+    pub const fn before_open(&self) -> &BTreeMap<Symbol, TsMs> {
+        &self.before_open
+    }
+
     /// What the run log said up to there.
     #[must_use]
     pub const fn runs(&self) -> &RunIndex {
@@ -91,8 +97,7 @@ impl Base {
 
     /// Where the first cut after the base starts, and the engine time before it. A run that is open in the base takes
     /// its cut again.
-    #[must_use]
-    pub fn resume(&self, symbol: &Symbol, runs: &SymbolRuns) -> (Option<IngestSeq>, Option<TsMs>) {
+    fn resume(&self, symbol: &Symbol, runs: &SymbolRuns) -> (Option<IngestSeq>, Option<TsMs>) {
         match &runs.open {
             Some((facts, _)) => (Some(facts.cut.start), self.before_open.get(symbol).copied()),
             None => (runs.next_start(), runs.last_engine_ts),
@@ -113,21 +118,85 @@ pub struct Asked {
     pub published: RunSeq,
 }
 
+/// What the run log says after a base: who is still run, and where the first cuts start. Grows with the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Later {
+    seen: RunSeq,
+    symbols: BTreeMap<Symbol, LaterRuns>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct LaterRuns {
+    first_start: IngestSeq,
+    last_engine_ts: TsMs,
+}
+
+impl Later {
+    /// Nothing seen yet of the run log after `base`.
+    #[must_use]
+    pub fn than(base: &Base) -> Self {
+        Self { seen: base.runs.tail(), symbols: BTreeMap::new() }
+    }
+
+    /// The record to be noted next.
+    #[must_use]
+    pub const fn next(&self) -> RunSeq {
+        self.seen.next()
+    }
+
+    /// Takes the next record of the run log.
+    pub fn note(&mut self, record: &RunRecord) {
+        self.seen = self.seen.next();
+        let (start, time) = (record.facts.cut.start, record.facts.engine_timestamp_ms);
+        match self.symbols.get_mut(&record.facts.symbol) {
+            Some(known) => known.last_engine_ts = known.last_engine_ts.max(time),
+            None => {
+                let runs = LaterRuns { first_start: start, last_engine_ts: time };
+                self.symbols.insert(record.facts.symbol.clone(), runs);
+            }
+        }
+    }
+}
+
+/// Which symbols are run from now on, as it is configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scheduled {
+    /// These, with receipts or without.
+    Listed(BTreeSet<Symbol>),
+    /// Each that ever had a receipt, up to a limit.
+    Discovered {
+        /// Symbols at most.
+        limit: usize,
+    },
+}
+
 /// Who still needs what.
 #[derive(Clone, Copy)]
 pub struct Holders<'a> {
-    /// Whether the symbol is to be run from now on, as far as it is configured.
-    pub is_scheduled: &'a (dyn Fn(&Symbol) -> bool + Sync),
-    /// The engine time of each symbol's last run in the whole log.
-    pub last_runs: &'a BTreeMap<Symbol, TsMs>,
+    /// Who is run from now on.
+    pub scheduled: &'a Scheduled,
+    /// What the run log says after the base.
+    pub later: &'a Later,
 }
 
 impl Holders<'_> {
-    /// Whether receipts of the symbol are needed after a base in which it stands like this.
-    fn need(&self, symbol: &Symbol, runs: Option<&SymbolRuns>) -> bool {
-        let last = self.last_runs.get(symbol).copied();
-        let known = runs.and_then(|runs| runs.last_engine_ts);
-        (self.is_scheduled)(symbol) || known < last || runs.is_some_and(|runs| runs.open.is_some())
+    /// Whether receipts of a symbol are needed after a base that says this of it.
+    fn need(&self, symbol: &Symbol, runs: &SymbolRuns) -> bool {
+        let later = self.later.symbols.get(symbol).map(|later| later.last_engine_ts);
+        let is_scheduled = match self.scheduled {
+            Scheduled::Listed(symbols) => symbols.contains(symbol),
+            // Those that ran before come first.
+            Scheduled::Discovered { .. } => true,
+        };
+        is_scheduled || runs.last_engine_ts < later || runs.open.is_some()
+    }
+
+    /// Whether the first receipt of a symbol that never ran is needed. A listed one holds everything, see `limit`.
+    fn need_first(&self, ran: usize) -> bool {
+        match self.scheduled {
+            Scheduled::Listed(_) => false,
+            Scheduled::Discovered { limit } => ran < *limit,
+        }
     }
 }
 
@@ -146,6 +215,7 @@ pub enum Held {
 pub struct Advance<'a> {
     asked: Asked,
     holders: Holders<'a>,
+    need_first: bool,
     book: CutBook,
     base: Base,
 }
@@ -154,7 +224,9 @@ impl<'a> Advance<'a> {
     /// Begins at `base`; the default one for logs that were never trimmed.
     #[must_use]
     pub fn new(base: Base, asked: Asked, holders: Holders<'a>) -> Self {
-        Self { asked, holders, book: base.book(), base }
+        let later = holders.later.symbols.keys().filter(|symbol| base.runs.get(symbol).is_none());
+        let need_first = holders.need_first(base.runs.symbols().count() + later.count());
+        Self { asked, holders, need_first, book: base.book(), base }
     }
 
     /// The run record to be shown next.
@@ -201,9 +273,20 @@ impl<'a> Advance<'a> {
     /// The first receipt that stays whatever the receipts are, and why.
     #[must_use]
     pub fn limit(&self) -> (IngestSeq, Held) {
-        let needed = self.base.runs.symbols().filter(|(symbol, runs)| self.holders.need(symbol, Some(runs)));
-        let starts = needed.filter_map(|(symbol, runs)| Some((self.base.resume(symbol, runs).0?, symbol)));
-        match starts.min() {
+        let (runs, later) = (&self.base.runs, &self.holders.later.symbols);
+        let needed = runs.symbols().filter(|(symbol, runs)| self.holders.need(symbol, runs));
+        let next = needed.filter_map(|(symbol, runs)| Some((self.base.resume(symbol, runs).0?, symbol)));
+        let new = later.iter().filter(|(symbol, _)| runs.get(symbol).is_none());
+        let new = new.map(|(symbol, later)| (later.first_start, symbol));
+        let never_run = match self.holders.scheduled {
+            Scheduled::Listed(symbols) => {
+                symbols.iter().find(|symbol| runs.get(symbol).is_none() && !later.contains_key(*symbol))
+            }
+            Scheduled::Discovered { .. } => None,
+        };
+        // Its first cut may be on its way, and starts where its tick is, with receipts or without.
+        let never_run = never_run.map(|symbol| (self.base.receipts_from(), symbol));
+        match next.chain(new).chain(never_run).min() {
             Some((start, symbol)) if start < self.asked.receipts_below => {
                 (start, Held::BySymbol(symbol.clone(), start))
             }
@@ -214,9 +297,13 @@ impl<'a> Advance<'a> {
     /// Takes the next receipt, before the [`limit`](Self::limit), if it may go. If not: it is the first one of a symbol
     /// that is still to have its first run, which is what holds.
     pub fn receipt(&mut self, record: &ReceiptRecord<'_>) -> Held {
-        let symbol = Symbol::from(record.symbol);
-        if !self.base.runs.knows(&symbol) && self.holders.need(&symbol, None) {
-            return Held::BySymbol(symbol, record.ingest_seq);
+        if self.need_first {
+            let symbol = Symbol::from(record.symbol);
+            let has_run =
+                self.base.runs.get(&symbol).is_some() || self.holders.later.symbols.contains_key(&symbol);
+            if !has_run {
+                return Held::BySymbol(symbol, record.ingest_seq);
+            }
         }
         self.book.observe(record);
         Held::No
@@ -243,7 +330,7 @@ impl<'a> Advance<'a> {
             .runs
             .symbols()
             .filter(|(symbol, runs)| {
-                !self.holders.need(symbol, Some(runs)) && runs.next_start().is_some_and(|start| start < from)
+                !self.holders.need(symbol, runs) && runs.next_start().is_some_and(|start| start < from)
             })
             .map(|(symbol, _)| symbol.clone())
             .collect();
@@ -251,7 +338,7 @@ impl<'a> Advance<'a> {
             // Nobody runs it any more. Should it come back, it goes on with what is still there.
             self.base.runs.resume_at(&symbol, from);
         }
-        self.base.receipts = self.book.to_base(|symbol| self.base.runs.knows(symbol));
+        self.base.receipts = self.book.to_base(|symbol| self.base.runs.get(symbol).is_some());
         self.base
     }
 }

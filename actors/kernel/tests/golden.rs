@@ -7,7 +7,7 @@
 #![expect(clippy::disallowed_methods, reason = "a test reads its golden files")]
 #![expect(clippy::unwrap_used, reason = "helpers of tests are not recognised as tests")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ use orchestrator_kernel::cut::{BookCheckpoint, CutBook, CutRequest};
 use orchestrator_kernel::error::ErrorKind;
 use orchestrator_kernel::ids::{CutKind, EngineMode, EventType, IngestSeq, RunSeq, Symbol, TsMs};
 use orchestrator_kernel::ports::engine::{EngineAnswer, EngineError, EngineIdentity};
-use orchestrator_kernel::retention::{Advance, Asked, Base, Held, Holders};
+use orchestrator_kernel::retention::{Advance, Asked, Base, Held, Holders, Later, Scheduled};
 use orchestrator_kernel::run::{Attempts, RunIndex, missing_snapshot};
 use orchestrator_kernel::run_id::RunId;
 
@@ -254,8 +254,8 @@ fn base() {
         runs_older_than: None,
         published: RunSeq(9),
     };
-    let (nobody, last_runs) = (|_: &Symbol| false, BTreeMap::new());
-    let holders = Holders { is_scheduled: &nobody, last_runs: &last_runs };
+    let (scheduled, later) = (Scheduled::Listed(BTreeSet::new()), Later::default());
+    let holders = Holders { scheduled: &scheduled, later: &later };
     let mut advance = Advance::new(Base::default(), asked, holders);
     let first = completed_hysteresis();
     assert!(advance.run(&Attempts::new(first.facts.clone(), 1).started()).unwrap());

@@ -4,7 +4,7 @@ use orchestrator_kernel::cadence::Tick;
 use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::contracts::raw_market_event::Receipt;
 use orchestrator_kernel::cut::{CutRequest, CutSlice};
-use orchestrator_kernel::ids::{IngestSeq, Origin, Symbol, TsMs};
+use orchestrator_kernel::ids::{Epoch, IngestSeq, Origin, Symbol, TsMs};
 use orchestrator_kernel::ports::source::ResumeAt;
 use ractor::RpcReplyPort;
 use tokio::sync::OwnedSemaphorePermit;
@@ -111,6 +111,8 @@ pub enum BufferMsg {
     },
     /// Report the first and last `ingest_ts_ms` and all known symbols. Asked by the scheduler when it starts.
     Extent(RpcReplyPort<Extent>),
+    /// Report the epochs of the receipt log and of the quarantine. Asked by the retention, which trims them.
+    Epochs(RpcReplyPort<(Epoch, Epoch)>),
     /// Append what has been collected. Sent by the actor to itself, behind everything that is in the mailbox already.
     Flush,
     /// A batch of receipts has landed.

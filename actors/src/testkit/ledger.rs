@@ -15,6 +15,10 @@ pub struct Counts {
     pub duplicate: u64,
     pub quarantined: u64,
     pub append_failed: u64,
+    /// Records that retention let go.
+    pub trimmed: u64,
+    /// Checks of the retention that failed.
+    pub retention_failed: u64,
     pub ticks: u64,
     pub runs_planned: u64,
     pub skipped: BTreeMap<SkipReason, u64>,
@@ -116,6 +120,8 @@ impl Observer for Ledger {
             Observation::ReceiptsAppended { count, .. } => counts.appended += count,
             Observation::ItemsDuplicate { count } => counts.duplicate += count,
             Observation::ItemQuarantined { .. } => counts.quarantined += 1,
+            Observation::LogTrimmed { records, .. } => counts.trimmed += records,
+            Observation::RetentionFailed => counts.retention_failed += 1,
             Observation::AppendFailed { .. } => counts.append_failed += 1,
             Observation::Tick { runs, .. } => {
                 counts.ticks += 1;

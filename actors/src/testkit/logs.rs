@@ -41,6 +41,7 @@ struct Script {
     next: VecDeque<OnAppend>,
     corrupt: BTreeSet<u64>,
     away: u32,
+    trims_fail: bool,
     crash: CrashPoint,
     yields: Option<(Rng, u64)>,
     /// First position and length of each append that reached the log, and its answer.
@@ -63,6 +64,7 @@ impl Default for FaultyLog {
             next: VecDeque::new(),
             corrupt: BTreeSet::new(),
             away: 0,
+            trims_fail: false,
             crash: CrashPoint::never(),
             yields: None,
             trace: Vec::new(),
@@ -104,6 +106,11 @@ impl FaultyLog {
     /// From now on the steps of this point count.
     pub fn set_crash(&self, crash: &CrashPoint) {
         self.script().crash = crash.clone();
+    }
+
+    /// Whether trimming fails from now on.
+    pub fn fail_trims(&self, fail: bool) {
+        self.script().trims_fail = fail;
     }
 
     /// Gives way up to `most` times around each append, as the seed says.
@@ -207,7 +214,14 @@ impl Log for FaultyLog {
         let crash = self.script().crash.clone();
         crash.step().await;
         self.give_way().await;
-        let trimmed = self.inner.trim(epoch, below).await;
+        let trimmed = match self.script().trims_fail {
+            true => Err(std::io::Error::other("as told").into()),
+            false => Ok(()),
+        };
+        let trimmed = match trimmed {
+            Ok(()) => self.inner.trim(epoch, below).await,
+            Err(error) => Err(error),
+        };
         self.give_way().await;
         crash.step().await;
         trimmed

@@ -4,10 +4,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use orchestrator_kernel::cadence::Cadence;
+use orchestrator_kernel::contracts::engine_run::RunRecord;
 use orchestrator_kernel::ids::EngineMode;
 use orchestrator_kernel::ports::checkpoint::{CheckpointStore, MemoryCheckpoints};
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::fan_out::FanOut;
+use orchestrator_kernel::ports::log::Log;
 use orchestrator_kernel::ports::source::SourceFactory;
 use orchestrator_kernel::restart::{BeyondIntensity, Restart, RestartPolicy};
 use orchestrator_kernel::retry::RetrySchedule;
@@ -19,13 +21,14 @@ use super::engine::TestEngine;
 use super::fan_out::{Outputs, RecordingFanOut};
 use super::kill_switch::TestKillSwitch;
 use super::ledger::{Baseline, Ledger};
-use super::logs::{FaultyLog, runs_of};
+use super::logs::FaultyLog;
 use super::source::TestSource;
 use super::verify::{check_logs, message_bodies, replayed_bodies};
 use crate::fatal::Fatal;
 use crate::flow::FlowLimits;
 use crate::group_commit::BatchLimits;
 use crate::kill_switch::KillSwitchSettings;
+use crate::retention::Archives;
 use crate::scheduler::Universe;
 use crate::tree::{Ports, SYMBOL_RUNNER, Settings, Tree};
 
@@ -47,6 +50,8 @@ pub struct TestTree {
     pub quarantine: Arc<FaultyLog>,
     /// The run log.
     pub runs: Arc<FaultyLog>,
+    /// Where retention copies receipts, runs and quarantined items to before they go.
+    pub archives: [Arc<FaultyLog>; 3],
     /// Checkpoints and cursor.
     pub checkpoints: Arc<MemoryCheckpoints>,
     /// The engine.
@@ -107,6 +112,7 @@ pub fn settings(symbols: &[&str]) -> Settings {
         publish_attempt_max: ms(1000),
         flow: FlowLimits { backlog_max: 8, backlog_resume: 2, blocked_max: Duration::from_secs(30) },
         kill_switch: KillSwitchSettings { poll: ms(100), read_timeout: ms(100), lease: ms(500) },
+        retention: None,
     }
 }
 
@@ -118,6 +124,7 @@ impl TestTree {
             receipts: Arc::default(),
             quarantine: Arc::default(),
             runs: Arc::default(),
+            archives: Default::default(),
             checkpoints: Arc::default(),
             engine: Arc::default(),
             outputs: Outputs::default(),
@@ -150,7 +157,7 @@ impl TestTree {
         let ledger = Arc::new(Ledger::default());
         let before = self.baseline().await;
         *self.ledger.lock().expect("tests do not panic with it") = (Arc::clone(&ledger), before);
-        for log in [&self.receipts, &self.quarantine, &self.runs] {
+        for log in [&self.receipts, &self.quarantine, &self.runs].into_iter().chain(&self.archives) {
             log.set_crash(crash);
         }
         self.engine.set_crash(crash);
@@ -168,6 +175,7 @@ impl TestTree {
                 inner: Arc::clone(&self.checkpoints),
                 crash: crash.clone(),
             }),
+            archives: Some(self.archives_port()),
             clock,
             engine: Arc::clone(&self.engine) as _,
             fan_outs: Arc::new(tokio::sync::Mutex::new(vec![Box::new(fan_out) as Box<dyn FanOut>])),
@@ -185,9 +193,32 @@ impl TestTree {
         tree
     }
 
+    fn archives_port(&self) -> Archives {
+        let [receipts, runs, quarantine] =
+            self.archives.each_ref().map(|log| Arc::clone(log) as Arc<dyn Log>);
+        Archives { receipts, runs, quarantine }
+    }
+
+    /// Every receipt and every run record ever, from the archives and the logs.
+    ///
+    /// # Panics
+    ///
+    /// Records are missing between an archive and its log.
+    pub async fn whole_logs(&self) -> (Vec<Vec<u8>>, Vec<RunRecord>) {
+        let [receipts, runs, _] = &self.archives;
+        let runs = whole(runs, &self.runs).await;
+        let runs = runs.iter().map(|bytes| RunRecord::decode(bytes).expect("a run record"));
+        (whole(receipts, &self.receipts).await, runs.collect())
+    }
+
+    /// Every quarantined item ever.
+    pub async fn whole_quarantine(&self) -> Vec<Vec<u8>> {
+        whole(&self.archives[2], &self.quarantine).await
+    }
+
     async fn baseline(&self) -> Baseline {
         let mut index = RunIndex::default();
-        for record in runs_of(&self.runs).await {
+        for record in self.whole_logs().await.1 {
             index.admit(&record).expect("a log that a tree wrote");
         }
         let (started, completed, failed) = index.counts();
@@ -199,7 +230,7 @@ impl TestTree {
 
     /// Checks everything that must hold at rest: the logs, their replay against what was published, the telemetry.
     pub async fn check(&self) {
-        let (receipts, runs) = (self.receipts.records().await, runs_of(&self.runs).await);
+        let (receipts, runs) = self.whole_logs().await;
         check_logs(&receipts, &runs);
         assert_eq!(
             message_bodies(&self.outputs.deduplicated()),
@@ -212,6 +243,16 @@ impl TestTree {
         };
         ledger.check_at_rest(before);
     }
+}
+
+/// The records of an archive, then those of its log that are not in it.
+async fn whole(archive: &FaultyLog, log: &FaultyLog) -> Vec<Vec<u8>> {
+    let mut records = archive.records().await;
+    let start = usize::try_from(log.stat().start.0).expect("few records");
+    assert!(start <= records.len() + 1, "the archive ends at {}, the log starts at {start}", records.len());
+    let archived = records.len() + 1 - start;
+    records.extend(log.records().await.into_iter().skip(archived));
+    records
 }
 
 /// Waits until `holds`, at most two minutes of the runtime's time.

@@ -18,6 +18,7 @@ use crate::flow::OutputFlow;
 use crate::ingest::{Credits, Ingest, IngestArgs, Sources};
 use crate::kill_switch::{Gate, KillSwitch, KillSwitchArgs};
 use crate::publisher::{Publisher, PublisherArgs, Reached};
+use crate::retention::{Retention, RetentionArgs, RetentionSettings};
 use crate::run_log::{Committed, RunLog, RunLogArgs};
 use crate::runners::Runners;
 use crate::scheduler::{Scheduler, SchedulerArgs};
@@ -53,6 +54,14 @@ const KILL_SWITCH: RestartPolicy = RestartPolicy {
     restarts_max: u32::MAX,
     backoff_min: Duration::from_millis(100),
     backoff_max: Duration::from_secs(5),
+    ..CORE
+};
+
+/// Without it the logs grow, which is no reason to end anything; the condition tells of it.
+const RETENTION: RestartPolicy = RestartPolicy {
+    restarts_max: u32::MAX,
+    backoff_min: Duration::from_secs(1),
+    backoff_max: Duration::from_secs(60),
     ..CORE
 };
 
@@ -134,7 +143,7 @@ impl Plan {
             on_halt: None,
         };
         let kill_switch = KillSwitchArgs { gate: self.gate.clone(), poll: settings.kill_switch.poll };
-        vec![
+        let mut table = vec![
             line("kill_switch", KILL_SWITCH, starts(&actors.kill_switch, || KillSwitch, kill_switch)),
             line("run_log", NEVER, starts(&actors.run_log, || RunLog, self.run_log(settings))),
             line("buffer", NEVER, starts(&actors.buffer, || Buffer, self.buffer(settings))),
@@ -142,7 +151,14 @@ impl Plan {
             line("runners", NEVER, self.group("runners", &actors.runners)),
             line("scheduler", CORE, starts(&actors.scheduler, || Scheduler, self.scheduler(settings))),
             line("ingest", NEVER, self.group("ingest", &actors.ingest)),
-        ]
+        ];
+        if let Some(retention) = settings.retention {
+            let args = self.retention(settings, retention);
+            let child = line("retention", RETENTION, starts(&Address::new("retention"), || Retention, args));
+            // After whom it asks, before whoever brings more.
+            table.insert(4, child);
+        }
+        table
     }
 
     /// A supervisor whose children come and go.
@@ -206,6 +222,23 @@ impl Plan {
             attempt_max: settings.publish_attempt_max,
             clock: Arc::clone(&self.ports.clock),
             flow: self.flow.clone(),
+            observer: Arc::clone(&self.ports.observer),
+            board: self.board.clone(),
+        }
+    }
+
+    fn retention(&self, settings: &Settings, retention: RetentionSettings) -> RetentionArgs {
+        RetentionArgs {
+            receipts: Arc::clone(&self.ports.receipts),
+            runs: Arc::clone(&self.ports.runs),
+            quarantine: Arc::clone(&self.ports.quarantine),
+            archives: self.ports.archives.clone(),
+            checkpoints: Arc::clone(&self.ports.checkpoints),
+            settings: retention,
+            universe: settings.universe.clone(),
+            clock: Arc::clone(&self.ports.clock),
+            buffer: self.actors.buffer.clone(),
+            committed: self.committed.subscribe(),
             observer: Arc::clone(&self.ports.observer),
             board: self.board.clone(),
         }

@@ -45,7 +45,7 @@ fn recording() -> Vec<Bytes> {
 }
 
 /// A tree whose limits are so small that every step of the test meets them.
-fn rig(mode: EngineMode, seed: u64) -> TestTree {
+pub(crate) fn rig(mode: EngineMode, seed: u64) -> TestTree {
     let mut rng = Rng::new(seed);
     let mut settings = settings(&[]);
     settings.engine_mode = mode;
@@ -74,12 +74,12 @@ fn rig(mode: EngineMode, seed: u64) -> TestTree {
     rig
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
 }
 
 /// Runs until the recording is worked off (`true`) or the crash (`false`).
-async fn run_until(rig: &TestTree, crash: &CrashPoint) -> bool {
+pub(crate) async fn run_until(rig: &TestTree, crash: &CrashPoint) -> bool {
     let work = async {
         let tree = rig.try_start(crash).await.expect("it starts on whatever a crash left");
         let done = tokio::time::timeout(Duration::from_secs(5), tree.sources_ended());
@@ -113,9 +113,9 @@ async fn run_until(rig: &TestTree, crash: &CrashPoint) -> bool {
 }
 
 /// What must be the same in the end, however often the process crashed: receipts, quarantined items, outputs.
-async fn ends(rig: &TestTree) -> Vec<String> {
+pub(crate) async fn ends(rig: &TestTree) -> Vec<String> {
     rig.check().await;
-    let receipts = rig.receipts.records().await;
+    let (receipts, _) = rig.whole_logs().await;
     let receipts = receipts.iter().map(|bytes| {
         let record = ReceiptRecord::decode(bytes).unwrap();
         let event = String::from_utf8_lossy(record.event);
@@ -124,13 +124,13 @@ async fn ends(rig: &TestTree) -> Vec<String> {
             record.ingest_seq, record.ingest_ts_ms, record.position
         )
     });
-    let quarantined = rig.quarantine.records().await.len();
+    let quarantined = rig.whole_quarantine().await.len();
     let outputs = message_bodies(&rig.outputs.deduplicated());
     let outputs = outputs.into_values().flatten();
     receipts.chain([format!("quarantined {quarantined}")]).chain(outputs).collect()
 }
 
-fn check_equal(found: &[String], expected: &[String], seed: u64) {
+pub(crate) fn check_equal(found: &[String], expected: &[String], seed: u64) {
     let differs = (0..found.len().max(expected.len())).find(|at| found.get(*at) != expected.get(*at));
     if let Some(at) = differs {
         panic!("SEED={seed}\nfound    {:?}\nexpected {:?}", found.get(at), expected.get(at));

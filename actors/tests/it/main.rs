@@ -9,6 +9,7 @@ mod crash;
 mod happy;
 mod kill_switch;
 mod kills;
+mod retention;
 mod rules;
 mod shutdown;
 mod supervision;

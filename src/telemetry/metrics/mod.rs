@@ -126,6 +126,8 @@ impl State {
                 registers.buffer_bytes.set(gauge(bytes));
                 self.last_ingest_ts = Some(last_ingest_ts);
             }
+            Observation::LogTrimmed { log, records } => registers.trimmed.add([log], records),
+            Observation::RetentionFailed => drop(registers.retention_failures.inc()),
             Observation::AppendFailed { log } => registers.append_failures.add([log], 1),
             Observation::Tick { lag_seconds, runs } => {
                 registers.ticks.inc();

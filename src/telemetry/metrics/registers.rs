@@ -38,6 +38,8 @@ pub(super) struct Registers {
     pub(super) buffer_age: Gauge<f64, AtomicU64>,
     pub(super) flush_duration: Histogram,
     pub(super) flush_records: Histogram,
+    pub(super) trimmed: CounterBy<1>,
+    pub(super) retention_failures: Counter,
     pub(super) append_failures: CounterBy<1>,
     pub(super) ticks: Counter,
     pub(super) lag: Histogram,
@@ -89,6 +91,12 @@ impl Registers {
             buffer_age: register(registry_mut, &names::BUFFER_AGE, Gauge::default()),
             flush_duration: register(registry_mut, &names::BUFFER_FLUSH_DURATION, Histogram::new(SECONDS)),
             flush_records: register(registry_mut, &names::BUFFER_FLUSH_RECORDS, Histogram::new(RECORDS)),
+            trimmed: CounterBy::register(registry_mut, &names::LOG_TRIMMED).with([
+                "receipts",
+                "runs",
+                "quarantine",
+            ]),
+            retention_failures: register(registry_mut, &names::RETENTION_FAILURES, Counter::default()),
             append_failures: CounterBy::register(registry_mut, &names::APPEND_FAILURES).with([
                 "receipts",
                 "runs",

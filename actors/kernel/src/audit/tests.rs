@@ -462,7 +462,7 @@ proptest! {
         let rest = records(&live.log).filter(|record| receipts < record.ingest_seq);
         let whole = audit(&live.log, &live.runs);
 
-        let audited = audit_from(rest, &live.runs[trimmed..], StateFrom::Replay, Base { receipts, runs });
+        let audited = audit_from(rest, &live.runs[trimmed..], StateFrom::Replay, Base { receipts, runs, ..Base::default() });
 
         prop_assert_eq!(&audited.found, &[]);
         let expected: Vec<_> = whole.replayed.into_iter().filter(|(seq, _)| trimmed < seq.0 as usize).collect();

@@ -83,6 +83,15 @@ pub enum Observation<'a> {
         /// Which log: `receipts`, `runs` or `quarantine`.
         log: &'static str,
     },
+    /// Retention let the oldest records of a log go.
+    LogTrimmed {
+        /// Which log: `receipts`, `runs` or `quarantine`.
+        log: &'static str,
+        /// How many.
+        records: u64,
+    },
+    /// A check of the retention failed.
+    RetentionFailed,
     /// The schedule fired.
     Tick {
         /// How long after its planned time, in seconds.

@@ -3,29 +3,40 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::audit::{self, Audit, StateFrom, Step};
 use crate::contracts::orchestrator_event::events;
 use crate::cut::CutRequest;
+use crate::divergence::Divergence;
 use crate::model::{Live, Stored, engine, history, records};
 use crate::ports::fan_out::OutputMessage;
 use crate::ports::log::LogStat;
-use crate::replay::{Divergence, Replay, Step};
+use crate::replay::Outline;
 
-/// Who is scheduled from now on: a bit for each of these.
+/// Who can be scheduled from now on.
 const SYMBOLS: [&str; 4] = ["A", "B", "C", "unlisted"];
 
-fn is_in(mask: u8, symbol: &Symbol) -> bool {
-    SYMBOLS.iter().position(|name| *name == symbol.as_str()).is_some_and(|at| mask & (1 << at) != 0)
+/// These of them, or all that are discovered.
+fn scheduled() -> impl Strategy<Value = Scheduled> {
+    let listed = |mask: u8| {
+        let names = SYMBOLS.iter().enumerate().filter(move |(at, _)| mask & (1 << at) != 0);
+        Scheduled::Listed(names.map(|(_, name)| Symbol::from(*name)).collect())
+    };
+    prop_oneof![
+        3 => (0..16u8).prop_map(listed),
+        2 => (0..5usize).prop_map(|limit| Scheduled::Discovered { limit }),
+    ]
 }
 
-fn last_runs(live: &Live) -> BTreeMap<Symbol, TsMs> {
-    live.index.symbols().filter_map(|(symbol, runs)| Some((symbol.clone(), runs.last_engine_ts?))).collect()
+fn later(base: &Base, runs: &[RunRecord]) -> Later {
+    let mut later = Later::than(base);
+    runs.iter().zip(1..).filter(|(_, seq)| base.runs_from().0 <= *seq).for_each(|(r, _)| later.note(r));
+    later
 }
 
 /// As the service does it; also what held, if anything did.
-fn advance(live: &Live, base: Base, asked: Asked, scheduled: u8) -> (Base, Held) {
-    let last_runs = last_runs(live);
-    let holders = Holders { is_scheduled: &|symbol| is_in(scheduled, symbol), last_runs: &last_runs };
-    let mut advance = Advance::new(base, asked, holders);
+fn advance(live: &Live, base: Base, asked: Asked, scheduled: &Scheduled) -> (Base, Held) {
+    let later = later(&base, &live.runs);
+    let mut advance = Advance::new(base, asked, Holders { scheduled, later: &later });
     let next = |seq: u64| usize::try_from(seq).unwrap() - 1;
     while let Some(record) = live.runs.get(next(advance.next_run().0)) {
         if !advance.run(record).unwrap() {
@@ -44,24 +55,27 @@ fn advance(live: &Live, base: Base, asked: Asked, scheduled: u8) -> (Base, Held)
     (advance.finish(), held)
 }
 
-/// The outputs of the terminal records after the base, by replay of nothing but what is left.
-fn replayed(base: &Base, live: &Live) -> Result<Vec<OutputMessage>, Divergence> {
-    let mut replay = Replay::after(base);
-    let mut receipts =
-        records(&live.log).filter(|record| base.receipts_from() <= record.ingest_seq).peekable();
-    let mut outputs = Vec::new();
-    for (record, run_seq) in live.runs.iter().zip(1..).filter(|(_, seq)| base.runs_from().0 <= *seq) {
-        while let Some(receipt) = receipts.next_if(|receipt| receipt.ingest_seq <= record.facts.cut.end) {
-            replay.receipt(&receipt);
-        }
-        let again = match replay.run(record)? {
+/// The outputs of the terminal records after the base, by an audit of nothing but what is left; and what it found.
+fn replayed(base: &Base, live: &Live) -> (Vec<OutputMessage>, Vec<Divergence>) {
+    let rest: Vec<(RunSeq, &RunRecord)> =
+        (1..).map(RunSeq).zip(&live.runs).filter(|(seq, _)| base.runs_from() <= *seq).collect();
+    let mut outline = Outline::default();
+    rest.iter().for_each(|(_, record)| outline.note(record));
+    let mut audit = Audit::new(outline, StateFrom::Replay, audit::Base::from(base));
+    let (mut outputs, mut found) = (Vec::new(), Vec::new());
+    for record in records(&live.log).filter(|record| base.receipts_from() <= record.ingest_seq) {
+        audit.receipt(record.ingest_seq.into(), &record, &mut found);
+    }
+    audit.receipts_ended();
+    for (at, record) in rest {
+        let again = match audit.run(at, record, &mut found) {
             Step::Nothing => continue,
             Step::Settled(settled) => *settled,
-            Step::Call(call) => replay.finish(record, Ok(engine(&call)))?,
+            Step::Call(call) => audit.finish(at, record, Ok(engine(&call)), &mut found),
         };
-        outputs.extend(events(RunSeq(run_seq), &again, None).unwrap());
+        outputs.extend(events(at, &again, None).unwrap());
     }
-    Ok(outputs)
+    (outputs, found)
 }
 
 fn published(base: &Base, live: &Live) -> Vec<OutputMessage> {
@@ -76,14 +90,8 @@ fn recovered(base: &Base, runs: &[RunRecord], log: &[Stored]) -> (RunIndex, CutB
     rest.for_each(|(record, _)| index.admit(record).unwrap());
     let mut book = base.book();
     for (symbol, runs) in index.symbols() {
-        let (start, from) = (runs.next_start().unwrap(), base.receipts_from());
-        if book.track(symbol, start, runs.last_engine_ts) {
-            let mut needed =
-                records(log).filter(|record| start <= record.ingest_seq && record.ingest_seq < from);
-            let needed =
-                needed.find(|record| record.symbol == symbol.as_str()).map(|record| record.ingest_seq);
-            assert_eq!(needed, None, "{symbol} needs receipts before the base");
-        }
+        let missing = book.track(symbol, runs.next_start().unwrap(), runs.last_engine_ts);
+        assert!(!missing, "{symbol} needs receipts before the base");
     }
     records(log).filter(|record| base.receipts_from() <= record.ingest_seq).for_each(|r| book.observe(&r));
     (index, book)
@@ -115,7 +123,7 @@ proptest! {
 
     #[test]
     fn what_is_left_replays_and_recovers_as_if_nothing_had_gone(
-        history in history(), parts in parts(), first in any::<u8>(), scheduled in 0..16u8,
+        history in history(), parts in parts(), first in any::<u8>(), scheduled in scheduled(),
     ) {
         let live = Live::after(history);
         let asked = asked(&live, parts);
@@ -128,21 +136,22 @@ proptest! {
             runs_older_than: None,
             ..asked
         };
-        let (step, _) = advance(&live, Base::default(), less, scheduled);
+        let (step, _) = advance(&live, Base::default(), less, &scheduled);
         let step = Base::decode(&step.encode()).unwrap();
-        let (base, held) = advance(&live, step, asked, scheduled);
+        let (base, held) = advance(&live, step, asked, &scheduled);
 
         prop_assert!(base.receipts_from() <= asked.receipts_below.max(IngestSeq(1)));
         prop_assert!(base.runs_from() <= asked.published.next());
         let is_short = base.receipts_from() < asked.receipts_below;
         prop_assert_eq!(is_short, held != Held::No, "what holds is named: {:?}", held);
-        prop_assert_eq!(replayed(&base, &live), Ok(published(&base, &live)));
+        prop_assert_eq!(replayed(&base, &live), (published(&base, &live), Vec::new()));
 
-        let last_runs = last_runs(&live);
-        let holders = Holders { is_scheduled: &|symbol| is_in(scheduled, symbol), last_runs: &last_runs };
-        let needs = |symbol: &Symbol| {
-            let known = base.runs().knows(symbol).then(|| base.runs().symbol(symbol));
-            holders.need(symbol, known.as_ref())
+        let later = later(&base, &live.runs);
+        let holders = Holders { scheduled: &scheduled, later: &later };
+        let ran = live.index.symbols().count();
+        let needs = |symbol: &Symbol| match base.runs().get(symbol) {
+            Some(known) => holders.need(symbol, known),
+            None => later.symbols.contains_key(symbol) || holders.need_first(ran),
         };
         let (index, mut book) = recovered(&base, &live.runs, &live.log);
         let (_, mut whole) = recovered(&Base::default(), &live.runs, &live.log);
@@ -195,22 +204,27 @@ fn receipt(seq: u64, symbol: &str) -> ReceiptRecord<'_> {
     }
 }
 
-/// A symbol that is scheduled holds its first receipt until it has run; one that nobody runs holds nothing.
+/// A discovered symbol holds its first receipt until it has run, as long as there is room for it; a listed one holds
+/// everything until its first run, which every tick makes; one that nobody runs holds nothing.
 #[test]
-fn a_symbol_that_never_ran_holds_its_first_receipt_only_when_it_is_scheduled() {
+fn a_symbol_that_never_ran_holds_only_when_it_is_to_be_run() {
     let asked = Asked { receipts_below: IngestSeq(9), ..Asked::default() };
-    let last_runs = BTreeMap::new();
-    let floor = |is_scheduled: &(dyn Fn(&Symbol) -> bool + Sync)| {
+    let later = Later::default();
+    let floor = |scheduled: Scheduled| {
         let mut advance =
-            Advance::new(Base::default(), asked, Holders { is_scheduled, last_runs: &last_runs });
-        let held = (1..9).map(|seq| advance.receipt(&receipt(seq, if seq < 5 { "X" } else { "Y" })));
-        let held = held.take_while(|held| *held == Held::No).count();
-        (held, advance.finish())
+            Advance::new(Base::default(), asked, Holders { scheduled: &scheduled, later: &later });
+        let (limit, held) = advance.limit();
+        let taken = (1..limit.0).map(|seq| advance.receipt(&receipt(seq, if seq < 5 { "X" } else { "Y" })));
+        let taken = taken.take_while(|held| *held == Held::No).count();
+        (taken, held, advance.finish())
     };
+    let listed = |names: &[&str]| Scheduled::Listed(names.iter().map(|name| Symbol::from(*name)).collect());
 
-    assert_eq!(floor(&|_| true).0, 0);
-    assert_eq!(floor(&|symbol| symbol.as_str() == "Y").0, 4);
-    let (taken, base) = floor(&|_| false);
+    assert_eq!(floor(Scheduled::Discovered { limit: 1 }).0, 0);
+    let (taken, held, _) = floor(listed(&["Z"]));
+    assert_eq!((taken, held), (0, Held::BySymbol(Symbol::from("Z"), IngestSeq(1))));
+    assert_eq!(floor(Scheduled::Discovered { limit: 0 }).0, 8);
+    let (taken, _, base) = floor(listed(&[]));
     assert_eq!((taken, base.receipts_from()), (8, IngestSeq(9)));
     assert_eq!(base.book().positions().settled("o"), 8, "what its producer has settled is still known");
 
