@@ -25,6 +25,8 @@ fn main() -> ExitCode {
         Command::Inspect(command) => cli::inspect(&command, environment),
         Command::Export(args) => cli::export(&args, environment),
         Command::Log(LogCommand::Stat(args)) => cli::log_stat(&args, environment),
+        Command::Log(LogCommand::Archive(args)) => cli::log_archive(&args, environment),
+        Command::Log(LogCommand::Trim(args)) => cli::log_trim(&args, environment),
     };
     exit.into()
 }

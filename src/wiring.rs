@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use orchestrator_actors::fatal::Fatal;
 use orchestrator_actors::tree::{Ports, Settings};
 use orchestrator_kernel::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::TsMs;
@@ -25,13 +26,14 @@ use crate::adapters::redis::{ClaimError, RedisOpenError, RedisStore, UrlError};
 use crate::cli::Exit;
 use crate::config::{ClockMode, Config};
 use crate::manifest::{self, ManifestError};
-use crate::service::wall_now;
+use crate::service::{exit_of, wall_now};
 
 pub mod backtest;
 pub mod engine;
 pub mod kill_switch;
 mod rabbit;
 pub mod reading;
+pub mod retention;
 mod settings;
 mod sources;
 mod storage;
@@ -91,6 +93,9 @@ pub enum WiringError {
     /// What wrote the logs so far.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
+    /// What trimmed logs go on from.
+    #[error(transparent)]
+    Base(#[from] Fatal),
     /// The kill switch.
     #[error("kill_switch.url is refused")]
     KillSwitch(#[from] BadUrl),
@@ -117,6 +122,7 @@ impl WiringError {
                 ManifestError::Acquire(AcquireError::Held { .. })
                 | ManifestError::Append(AppendError::Fenced { .. }),
             ) => Exit::Held,
+            Self::Base(fatal) => exit_of(fatal.kind),
             Self::Manifest(ManifestError::Mixed { .. }) => Exit::Config,
             Self::Manifest(
                 ManifestError::Acquire(AcquireError::Corrupt { .. } | AcquireError::UnknownVersion { .. })
@@ -189,7 +195,7 @@ pub async fn wire(
         quarantine: storage.quarantine,
         runs: storage.runs,
         checkpoints: storage.checkpoints,
-        archives: None,
+        archives: storage.archives,
         kill_switch: kill_switch::for_reading(config)?,
         observer: observer(&clock),
         clock,

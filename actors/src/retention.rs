@@ -29,7 +29,7 @@ use crate::run_log::Committed;
 use crate::scheduler::Universe;
 use crate::status::{Condition, StatusBoard};
 
-pub use round::{Gone, Kept, Limits, Plan, RetentionError, Writable, carry_out, note_later, plan};
+pub use round::{Done, Gone, Kept, Limits, Plan, RetentionError, Writable, carry_out, note_later, plan};
 
 /// What the retention can be told.
 pub enum RetentionMsg {

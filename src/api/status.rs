@@ -52,6 +52,7 @@ fn subject(condition: &Condition) -> Option<String> {
         | Condition::FanOutBlocked
         | Condition::SymbolLimit
         | Condition::ClockBehind
+        | Condition::RetentionFailing
         | Condition::KillSwitchEngaged
         | Condition::KillSwitchUnknown => None,
     }

@@ -19,7 +19,8 @@ pub struct FromArgs {
     /// With a URL: the namespace of the keys.
     #[arg(long, value_name = "NAME", requires = "from", default_value = "default")]
     pub namespace: String,
-    /// With a URL: the data directory whose archive holds what moved out of the server. Its service must be stopped.
+    /// With a URL: the data directory whose archive holds what moved out of the server; its service must be stopped. With
+    /// a directory: where its archive is, when it is not in there.
     #[arg(long, value_name = "DIR", requires = "from")]
     pub archive: Option<PathBuf>,
     /// Where the configuration comes from that names the engine, and without --from the logs.
@@ -56,17 +57,20 @@ impl FromArgs {
             Some(url) if is_url(url) => {
                 LogsPlace::on_server(url, &self.namespace, self.archive.clone(), config)
             }
-            Some(dir) => LogsPlace::DataDir(PathBuf::from(dir)),
+            Some(dir) => match &self.archive {
+                None => LogsPlace::DataDir(PathBuf::from(dir)),
+                Some(archive) => LogsPlace::Archived { dir: PathBuf::from(dir), archive: archive.clone() },
+            },
         };
         match &place {
-            LogsPlace::DataDir(dir) if !holds_logs(dir) => {
+            LogsPlace::DataDir(dir) | LogsPlace::Archived { dir, .. } if !holds_logs(dir) => {
                 complain(&format!(
                     "{} holds no logs; name the data directory with --from DIR",
                     dir.display()
                 ));
                 Err(Exit::Unavailable)
             }
-            LogsPlace::DataDir(_) | LogsPlace::Redis { .. } => Ok(place),
+            LogsPlace::DataDir(_) | LogsPlace::Archived { .. } | LogsPlace::Redis { .. } => Ok(place),
         }
     }
 }

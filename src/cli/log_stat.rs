@@ -2,26 +2,29 @@
 
 use std::ffi::OsString;
 
+use orchestrator_actors::retention::saved_base;
 use orchestrator_kernel::contracts::engine_run::{RunRecord, RunStatus};
 use orchestrator_kernel::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::Seq;
-use orchestrator_kernel::ports::log::{Log, ReadLimit, RecordBatch};
+use orchestrator_kernel::ports::log::{Log, LogStat, ReadLimit, RecordBatch};
 use serde_json::{Value, json};
 
-use super::{Exit, FromArgs, block_on, complain, print};
+use super::{Exit, FromArgs, block_on, complain, log_keep, print};
+use crate::config::Config;
 use crate::service::explain;
 use crate::wiring::WiringError;
 use crate::wiring::reading::{self, LogsPlace, Recorded};
+use crate::wiring::retention::{self, OfflineError};
 
 /// Reads every record of every log, checks it, and prints one JSON object.
 #[must_use]
 pub fn log_stat(args: &FromArgs, environment: Vec<(OsString, OsString)>) -> Exit {
-    let (_, place) = match args.load(environment) {
+    let (config, place) = match args.load(environment) {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
     block_on(async {
-        match read_all(&place).await {
+        match read_all(&place, &config).await {
             Ok(report) => print(&format!("{report:#}\n")),
             Err(error) => {
                 complain(&explain(&error));
@@ -31,8 +34,9 @@ pub fn log_stat(args: &FromArgs, environment: Vec<(OsString, OsString)>) -> Exit
     })
 }
 
-async fn read_all(place: &LogsPlace) -> Result<Value, WiringError> {
-    let Recorded { receipts, runs, quarantine, .. } = &reading::open(place).await?;
+async fn read_all(place: &LogsPlace, config: &Config) -> Result<Value, OfflineError> {
+    let logs = reading::open(place).await?;
+    let Recorded { receipts, runs, quarantine, archived, .. } = &logs;
     let mut span = (None, None);
     let mut symbols = std::collections::BTreeSet::new();
     scan(receipts.as_ref(), |seq, payload| {
@@ -56,20 +60,39 @@ async fn read_all(place: &LogsPlace) -> Result<Value, WiringError> {
     })
     .await?;
     scan(quarantine.as_ref(), |_, _| Ok(())).await?;
-    let extent = |log: &dyn Log| {
-        let stat = log.stat();
-        json!({"first": stat.start, "last": stat.tail, "bytes": stat.bytes})
-    };
+    let extent = |log: &dyn Log| extent_of(log.stat());
+    let archive =
+        |name: &str| archived.iter().find(|(log, _)| *log == name).map(|(_, stat)| extent_of(*stat));
+    let base = saved_base(logs.checkpoints.as_ref()).await.map_err(WiringError::from)?;
+    let (floor, held) = retention::floor(&logs, config).await?;
     Ok(json!({
         "receipts": {
             "log": extent(receipts.as_ref()),
             "first_ingest_ts_ms": span.0,
             "last_ingest_ts_ms": span.1,
             "symbols": symbols.len(),
+            "archive": archive("receipts"),
+            "floor": floor,
+            "floor_held_by": log_keep::held(&held),
         },
-        "runs": {"log": extent(runs.as_ref()), "started": started, "completed": completed, "failed": failed},
-        "quarantine": {"log": extent(quarantine.as_ref())},
+        "runs": {
+            "log": extent(runs.as_ref()),
+            "started": started,
+            "completed": completed,
+            "failed": failed,
+            "archive": archive("runs"),
+        },
+        "quarantine": {"log": extent(quarantine.as_ref()), "archive": archive("quarantine")},
+        "base": {
+            "receipts_from": base.receipts_from(),
+            "runs_from": base.runs_from(),
+            "quarantine_from": base.quarantine_from(),
+        },
     }))
+}
+
+fn extent_of(stat: LogStat) -> Value {
+    json!({"first": stat.start, "last": stat.tail, "bytes": stat.bytes})
 }
 
 async fn scan(

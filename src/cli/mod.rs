@@ -12,6 +12,7 @@ pub mod healthcheck;
 mod import;
 mod inspect;
 mod kill_switch;
+mod log_keep;
 mod log_stat;
 mod output;
 mod progress;
@@ -40,6 +41,7 @@ pub use healthcheck::healthcheck;
 pub use import::{ImportArgs, ImportFormat, import};
 pub use inspect::{InspectCommand, InspectPlace, inspect};
 pub use kill_switch::{KillSwitchCommand, KillSwitchPlace, kill_switch};
+pub use log_keep::{ArchiveArgs, TrimArgs, log_archive, log_trim};
 pub use log_stat::log_stat;
 pub use output::{complain, print};
 pub use replay::{EngineChoice, ReplayArgs, Speed, replay};
@@ -122,6 +124,10 @@ pub enum ConfigCommand {
 pub enum LogCommand {
     /// Check the logs and print their extent.
     Stat(FromArgs),
+    /// Copy the logs, or their old part, into an archive. Nothing is removed.
+    Archive(ArchiveArgs),
+    /// Remove the oldest records of a stopped service's logs, as far as they are not needed. There is no way back.
+    Trim(TrimArgs),
 }
 
 /// Where the configuration comes from.

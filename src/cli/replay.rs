@@ -148,6 +148,13 @@ async fn run(mut config: Config, place: &LogsPlace, args: &ReplayArgs) -> Exit {
             return Exit::Io;
         }
     };
+    let base = match recorded.base().await {
+        Ok(base) => base,
+        Err(error) => {
+            complain(&explain(&error));
+            return error.exit();
+        }
+    };
     let symbols: BTreeSet<Symbol> = args.symbols.iter().map(|name| Symbol::from(name.as_str())).collect();
     let plan = Plan {
         symbols: Some(symbols).filter(|symbols| !symbols.is_empty()),
@@ -155,7 +162,7 @@ async fn run(mut config: Config, place: &LogsPlace, args: &ReplayArgs) -> Exit {
         state_from: if args.recompute_state { StateFrom::Replay } else { StateFrom::Record },
         calls_max: calls_max(&config.engine),
         to_the_end: false,
-        ..Plan::default()
+        base,
     };
     let progress = Progress::of(recorded.receipts.stat().tail);
     let mut writer = Writer::new(out, args, progress);

@@ -111,7 +111,7 @@ pub(super) fn calls_max(engine: &EngineConfig) -> usize {
 fn outputs_file(config: &Config, place: &LogsPlace, is_named: bool) -> Option<PathBuf> {
     match place {
         _ if !is_named => config.outputs_file(),
-        LogsPlace::DataDir(dir) => Some(dir.join(OUTPUTS_FILE)),
+        LogsPlace::DataDir(dir) | LogsPlace::Archived { dir, .. } => Some(dir.join(OUTPUTS_FILE)),
         LogsPlace::Redis { data_dir, .. } => data_dir.as_deref().map(|dir: &Path| dir.join(OUTPUTS_FILE)),
     }
 }

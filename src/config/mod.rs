@@ -12,6 +12,7 @@ mod kill_switch;
 mod publish;
 mod rabbitmq;
 mod redis_stream;
+mod retention;
 mod retry;
 mod rules;
 mod schedule;
@@ -37,6 +38,7 @@ pub use kill_switch::{KillSwitchConfig, KillSwitchKind};
 pub use publish::{HttpConfig, PublishConfig};
 pub use rabbitmq::{RabbitConnection, RabbitFanOutConfig, RabbitSourceConfig, RabbitTopology};
 pub use redis_stream::RedisStreamConfig;
+pub use retention::RetentionConfig;
 pub use retry::ReconnectConfig;
 pub use schedule::{ScheduleConfig, SymbolsConfig};
 pub use secret::{Secret, SecretUrl};
@@ -68,6 +70,8 @@ pub struct Config {
     pub ingest: IngestConfig,
     /// The receipt log.
     pub buffer: BufferConfig,
+    /// How much of the logs is kept.
+    pub retention: RetentionConfig,
     /// When runs happen.
     pub schedule: ScheduleConfig,
     /// For which symbols.
@@ -94,6 +98,7 @@ impl Default for Config {
             sources: sources::default_sources(),
             ingest: IngestConfig::default(),
             buffer: BufferConfig::default(),
+            retention: RetentionConfig::default(),
             schedule: ScheduleConfig::default(),
             symbols: SymbolsConfig::default(),
             engine: EngineConfig::default(),
@@ -207,6 +212,7 @@ impl Config {
             sources: root.section("sources", sources::read),
             ingest: root.section("ingest", IngestConfig::read),
             buffer: root.section("buffer", BufferConfig::read),
+            retention: root.section("retention", RetentionConfig::read),
             schedule: root.section("schedule", ScheduleConfig::read),
             symbols: root.section("symbols", SymbolsConfig::read),
             engine: root.section("engine", EngineConfig::read),

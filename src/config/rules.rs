@@ -6,7 +6,9 @@ use orchestrator_kernel::cadence::Cadence;
 use orchestrator_kernel::retry::RetrySchedule;
 
 use super::section::Report;
-use super::{ClockMode, Config, DemoSourceConfig, EngineKind, KillSwitchKind, SourceConfig, Speed};
+use super::{
+    ClockMode, Config, DemoSourceConfig, EngineKind, KillSwitchKind, SourceConfig, Speed, StorageKind,
+};
 
 /// Reports every rule that `config` breaks.
 pub(super) fn check(config: &Config, report: &mut Report) {
@@ -147,6 +149,12 @@ fn check_redis(config: &Config, report: &mut Report) {
         config.redis.archive_keep < config.redis.archive_above,
         "is not less than redis.archive_above, so nothing could be archived".to_owned(),
         "less than redis.archive_above",
+    );
+    report.rule(
+        &["retention.archive", "storage.kind"],
+        !(config.retention.archive && config.storage.kind == StorageKind::Redis),
+        "is true, but what is old is in an archive already: retention deletes from there".to_owned(),
+        "false, or storage.kind = \"embedded\"",
     );
 }
 

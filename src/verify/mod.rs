@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use orchestrator_actors::saved;
-use orchestrator_kernel::audit::{StateFrom, engine_of};
+use orchestrator_kernel::audit::{Base, StateFrom, engine_of};
 use orchestrator_kernel::contracts::manifest::{Change, Manifest, ManifestRecord};
 use orchestrator_kernel::contracts::orchestrator_event::{events, outputs_of};
 use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
@@ -88,10 +88,20 @@ impl Verify<'_> {
             }
         };
         let (receipts, runs) = (Arc::clone(&self.recorded.receipts), Arc::clone(&self.recorded.runs));
-        let plan = Plan { state_from: self.state_from, calls_max: self.calls_max, ..Plan::default() };
+        let base = match self.recorded.base().await {
+            Ok(base) => base,
+            Err(error) => {
+                report.cannot_tell(explain(&error));
+                return;
+            }
+        };
+        let outputs_so_far = base.runs.outputs();
+        // The file still has the outputs of runs that were let go; which of its lines those are, nothing tells.
+        let outputs = outputs.filter(|_| base == Base::default());
+        let plan = Plan { state_from: self.state_from, calls_max: self.calls_max, base, ..Plan::default() };
         let answers = Answers::Engine(Arc::clone(&self.engine));
         let mut comparison =
-            Comparison { report, outputs, published, outputs_so_far: 0, at_cursor: None, progress };
+            Comparison { report, outputs, published, outputs_so_far, at_cursor: None, progress };
         let replayed = match Driver::new(receipts, runs, answers, plan).await {
             Ok(driver) => driver.run(&mut comparison).await,
             Err(error) => Err(error),

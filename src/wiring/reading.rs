@@ -4,8 +4,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use orchestrator_actors::retention::saved_base;
+use orchestrator_kernel::audit::Base;
+use orchestrator_kernel::ids::Seq;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
-use orchestrator_kernel::ports::log::Log;
+use orchestrator_kernel::ports::log::{Log, LogStat};
 
 use super::WiringError;
 use super::storage::redis_options;
@@ -22,6 +25,13 @@ use crate::config::{Config, StorageKind};
 pub enum LogsPlace {
     /// In the data directory of a stopped service.
     DataDir(PathBuf),
+    /// As above, its old part in an archive that lies elsewhere.
+    Archived {
+        /// The data directory.
+        dir: PathBuf,
+        /// The archive.
+        archive: PathBuf,
+    },
     /// On a Redis server, their old part in the archive of a data directory, if there is one.
     Redis {
         /// How the server is reached.
@@ -60,7 +70,7 @@ impl LogsPlace {
     #[must_use]
     pub fn name(&self) -> String {
         match self {
-            Self::DataDir(dir) => dir.display().to_string(),
+            Self::DataDir(dir) | Self::Archived { dir, .. } => dir.display().to_string(),
             Self::Redis { options, .. } => format!("redis, namespace {}", options.namespace),
         }
     }
@@ -80,8 +90,33 @@ pub struct Recorded {
     pub checkpoints: Arc<dyn CheckpointStore>,
     /// Per log on disk, bytes of a write that a crash cut short. Nobody was told of them; the next start removes them.
     pub torn: Vec<(&'static str, u64)>,
+    /// Per log with an archive, what that holds.
+    pub archived: Vec<(&'static str, LogStat)>,
     _data_dir: Option<DataDir>,
     _server: Option<RedisStore>,
+}
+
+/// What was met while logs were opened.
+#[derive(Default)]
+struct Met {
+    torn: Vec<(&'static str, u64)>,
+    archived: Vec<(&'static str, LogStat)>,
+}
+
+impl Recorded {
+    /// What stood before these logs, where their beginning was let go and no archive has it.
+    ///
+    /// # Errors
+    ///
+    /// [`WiringError`]: the base of trimmed logs cannot be read.
+    pub async fn base(&self) -> Result<Base, WiringError> {
+        let is_whole = [&self.receipts, &self.runs].iter().all(|log| log.stat().start <= Seq(1));
+        if is_whole {
+            return Ok(Base::default());
+        }
+        let base = saved_base(self.checkpoints.as_ref()).await?;
+        Ok(Base::from(&base))
+    }
 }
 
 /// Opens the logs at `place`.
@@ -91,37 +126,64 @@ pub struct Recorded {
 /// [`WiringError`]; [`Exit::Held`](crate::cli::Exit::Held) among them while a service uses the data directory.
 pub async fn open(place: &LogsPlace) -> Result<Recorded, WiringError> {
     match place {
-        LogsPlace::DataDir(dir) => embedded(dir),
+        LogsPlace::DataDir(dir) => embedded(dir, None),
+        LogsPlace::Archived { dir, archive } => embedded(dir, Some(archive)),
         LogsPlace::Redis { options, data_dir } => on_redis((**options).clone(), data_dir.as_deref()).await,
     }
 }
 
-fn embedded(dir: &Path) -> Result<Recorded, WiringError> {
+fn embedded(dir: &Path, archive: Option<&Path>) -> Result<Recorded, WiringError> {
     let data_dir = DataDir::open_read_only(dir)?;
-    let mut torn = Vec::new();
+    let archive = archive.map_or_else(|| data_dir.archive(), Path::to_owned);
+    let mut met = Met::default();
+    let mut open = |name, dir: &Path| {
+        let hot = log(name, dir, &mut met)?;
+        joined(name, hot, Some(&archive), &mut met)
+    };
     Ok(Recorded {
-        receipts: log("receipts", &data_dir.receipts(), &mut torn)?,
-        runs: log("runs", &data_dir.runs(), &mut torn)?,
-        quarantine: log("quarantine", &data_dir.quarantine(), &mut torn)?,
-        manifests: log("manifests", &data_dir.manifests(), &mut torn)?,
+        receipts: open("receipts", &data_dir.receipts())?,
+        runs: open("runs", &data_dir.runs())?,
+        quarantine: open("quarantine", &data_dir.quarantine())?,
+        manifests: open("manifests", &data_dir.manifests())?,
         checkpoints: Arc::new(FileCheckpoints::open_read_only(&data_dir.checkpoints(), Arc::new(RealFs))),
-        torn,
+        torn: met.torn,
+        archived: met.archived,
         _data_dir: Some(data_dir),
         _server: None,
     })
 }
 
 /// Opens a log on disk so that nothing of it is changed.
-fn log(
-    name: &'static str,
-    dir: &Path,
-    torn: &mut Vec<(&'static str, u64)>,
-) -> Result<Arc<dyn Log>, WiringError> {
+fn log(name: &'static str, dir: &Path, met: &mut Met) -> Result<Arc<dyn Log>, WiringError> {
     let log = EmbeddedLog::open_read_only(dir, LogOptions::new(name))?;
     if log.torn_bytes() > 0 {
-        torn.push((name, log.torn_bytes()));
+        met.torn.push((name, log.torn_bytes()));
     }
     Ok(Arc::new(log))
+}
+
+/// A log and the archive of it, if there is one, as one log.
+fn joined(
+    name: &'static str,
+    hot: Arc<dyn Log>,
+    archive: Option<&Path>,
+    met: &mut Met,
+) -> Result<Arc<dyn Log>, WiringError> {
+    let Some(dir) = archive.map(|archive| archive.join(name)).filter(|dir| dir.is_dir()) else {
+        return Ok(hot);
+    };
+    let cold = log(name, &dir, met)?;
+    let (archived, start) = (cold.stat(), hot.stat().start);
+    met.archived.push((name, archived));
+    if archived.tail.next() < start {
+        tracing::warn!(
+            log = name, archive_ends = %archived.tail, log_starts = %start,
+            "the archive does not reach up to the log, so it is left aside"
+        );
+        return Ok(hot);
+    }
+    // It is never acquired, so it archives nothing.
+    Ok(Arc::new(TieredLog::new(hot, cold, TieredOptions::new(name, u64::MAX, 0))))
 }
 
 async fn on_redis(options: RedisOptions, data_dir: Option<&Path>) -> Result<Recorded, WiringError> {
@@ -129,17 +191,18 @@ async fn on_redis(options: RedisOptions, data_dir: Option<&Path>) -> Result<Reco
     let data_dir =
         data_dir.filter(|dir| dir.join("archive").is_dir()).map(DataDir::open_read_only).transpose()?;
     let archive = data_dir.as_ref().map(DataDir::archive);
-    let mut torn = Vec::new();
+    let mut met = Met::default();
     let archive = archive.as_deref();
     // Runs first: every receipt that a run needs was there before it.
-    let runs = tiered(&server, archive, "runs", &mut torn).await?;
+    let runs = tiered(&server, archive, "runs", &mut met).await?;
     Ok(Recorded {
-        receipts: tiered(&server, archive, "receipts", &mut torn).await?,
+        receipts: tiered(&server, archive, "receipts", &mut met).await?,
         runs,
-        quarantine: tiered(&server, archive, "quarantine", &mut torn).await?,
-        manifests: tiered(&server, archive, "manifests", &mut torn).await?,
+        quarantine: tiered(&server, archive, "quarantine", &mut met).await?,
+        manifests: tiered(&server, archive, "manifests", &mut met).await?,
         checkpoints: Arc::new(server.checkpoints()),
-        torn,
+        torn: met.torn,
+        archived: met.archived,
         _data_dir: data_dir,
         _server: Some(server),
     })
@@ -149,14 +212,8 @@ async fn tiered(
     server: &RedisStore,
     archive: Option<&Path>,
     name: &'static str,
-    torn: &mut Vec<(&'static str, u64)>,
+    met: &mut Met,
 ) -> Result<Arc<dyn Log>, WiringError> {
-    let hot = Arc::new(server.log(name, RedisLogOptions::default()).await?);
-    Ok(match archive.map(|archive| archive.join(name)).filter(|dir| dir.is_dir()) {
-        // It is never acquired, so it archives nothing.
-        Some(dir) => {
-            Arc::new(TieredLog::new(hot, log(name, &dir, torn)?, TieredOptions::new(name, u64::MAX, 0)))
-        }
-        None => hot,
-    })
+    let hot: Arc<dyn Log> = Arc::new(server.log(name, RedisLogOptions::default()).await?);
+    joined(name, hot, archive, met)
 }

@@ -5,12 +5,14 @@ use std::time::Duration;
 use orchestrator_actors::flow::FlowLimits;
 use orchestrator_actors::group_commit::BatchLimits;
 use orchestrator_actors::kill_switch::KillSwitchSettings;
+use orchestrator_actors::retention::{Limits, RetentionSettings};
 use orchestrator_actors::scheduler::Universe;
 use orchestrator_actors::tree::{SYMBOL_RUNNER, Settings};
 use orchestrator_kernel::restart::{BeyondIntensity, Restart, RestartPolicy};
+use orchestrator_kernel::retention::Policy;
 
 use crate::api::HttpLimits;
-use crate::config::{Config, EngineKind, SymbolsConfig};
+use crate::config::{Config, EngineKind, RetentionConfig, SymbolsConfig};
 
 /// Bounds of the HTTP interface.
 #[must_use]
@@ -41,10 +43,7 @@ pub(super) fn settings(config: &Config) -> Settings {
         cadence: config.schedule.cadence,
         catch_up_max: config.schedule.catch_up_max,
         runs_queued_max: config.schedule.runs_queued_max,
-        universe: match &config.symbols {
-            SymbolsConfig::List(symbols) => Universe::Listed(symbols.clone()),
-            SymbolsConfig::Discover { limit } => Universe::Discover { limit: *limit },
-        },
+        universe: universe(config),
         engine_mode: config.engine.mode,
         engine_retry: config.engine.retry,
         engine_deadline: match config.engine.kind {
@@ -91,6 +90,47 @@ pub(super) fn settings(config: &Config) -> Settings {
             read_timeout: config.kill_switch.read_timeout,
             lease: config.kill_switch.lease,
         },
-        retention: None,
+        retention: retention(&config.retention),
     }
+}
+
+/// Which symbols are run.
+pub(super) fn universe(config: &Config) -> Universe {
+    match &config.symbols {
+        SymbolsConfig::List(symbols) => Universe::Listed(symbols.clone()),
+        SymbolsConfig::Discover { limit } => Universe::Discover { limit: *limit },
+    }
+}
+
+/// Receipts, and run records, that retention works off at a time: less than a second of reading.
+const RETENTION_STEP: u64 = 1 << 20;
+
+/// What the logs keep; nothing to do where they keep everything.
+fn retention(config: &RetentionConfig) -> Option<RetentionSettings> {
+    let above_zero = |limit: u64| Some(limit).filter(|limit| *limit > 0);
+    let age = |age: Duration| above_zero(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+    let limits = Limits {
+        receipts: Policy {
+            age_ms_max: age(config.receipts_age_max),
+            records_max: above_zero(config.receipts_records_max),
+            bytes_max: above_zero(config.receipts_bytes_max),
+        },
+        runs: Policy {
+            age_ms_max: age(config.runs_age_max),
+            records_max: above_zero(config.runs_records_max),
+            bytes_max: above_zero(config.runs_bytes_max),
+        },
+        quarantine: Policy {
+            age_ms_max: age(config.quarantine_age_max),
+            records_max: None,
+            bytes_max: above_zero(config.quarantine_bytes_max),
+        },
+        receipts_below: None,
+    };
+    let keeps_all = [limits.receipts, limits.runs, limits.quarantine].iter().all(Policy::keeps_all);
+    (!keeps_all).then_some(RetentionSettings {
+        limits,
+        check_every: config.check_every,
+        step: RETENTION_STEP,
+    })
 }

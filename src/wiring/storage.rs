@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use orchestrator_actors::retention::Archives;
+use orchestrator_kernel::ids::Seq;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::log::Log;
 
@@ -26,6 +28,8 @@ pub(super) struct Storage {
     /// Which programs and configurations wrote the other logs.
     pub(super) manifests: Arc<dyn Log>,
     pub(super) checkpoints: Arc<dyn CheckpointStore>,
+    /// Where retention copies records to before they leave embedded logs.
+    pub(super) archives: Option<Archives>,
     /// What makes a receipt count as durable, for people.
     pub(super) durability: &'static str,
     /// How often idle logs are asked whether they are still there; `None` for files, which cannot go away.
@@ -57,22 +61,64 @@ fn capacity(config: &Config) -> Option<u64> {
     Some(config.buffer.capacity_bytes).filter(|bytes| *bytes > 0)
 }
 
-fn embedded(config: &Config, data_dir: &DataDir) -> Result<Storage, WiringError> {
+/// What retention works on in a data directory.
+pub(super) struct EmbeddedParts {
+    pub(super) receipts: Arc<dyn Log>,
+    pub(super) quarantine: Arc<dyn Log>,
+    pub(super) runs: Arc<dyn Log>,
+    pub(super) checkpoints: Arc<dyn CheckpointStore>,
+}
+
+/// Opens it for writing.
+pub(super) fn embedded_parts(config: &Config, data_dir: &DataDir) -> Result<EmbeddedParts, WiringError> {
     let checkpoints = FileCheckpoints::open(&data_dir.checkpoints(), Arc::new(RealFs))
         .map_err(|source| WiringError::File { what: "the checkpoints".to_owned(), source })?;
-    Ok(Storage {
+    Ok(EmbeddedParts {
         receipts: embedded_log(config, "receipts", &data_dir.receipts(), capacity(config))?,
         quarantine: embedded_log(config, "quarantine", &data_dir.quarantine(), None)?,
         runs: embedded_log(config, "runs", &data_dir.runs(), None)?,
+        checkpoints: Arc::new(checkpoints),
+    })
+}
+
+fn embedded(config: &Config, data_dir: &DataDir) -> Result<Storage, WiringError> {
+    let EmbeddedParts { receipts, quarantine, runs, checkpoints } = embedded_parts(config, data_dir)?;
+    let archive = |name: &str, log: &Arc<dyn Log>| {
+        archive_log(config, name, &data_dir.archive().join(name), log.stat().start)
+    };
+    let archives = match config.retention.archive {
+        false => None,
+        true => Some(Archives {
+            receipts: archive("receipts", &receipts)?,
+            runs: archive("runs", &runs)?,
+            quarantine: archive("quarantine", &quarantine)?,
+        }),
+    };
+    Ok(Storage {
+        receipts,
+        quarantine,
+        runs,
+        archives,
         manifests: Arc::new(EmbeddedLog::open(
             &data_dir.manifests(),
             LogOptions { segment_bytes: MANIFEST_SEGMENT_BYTES, ..LogOptions::new("manifests") },
         )?),
-        checkpoints: Arc::new(checkpoints),
+        checkpoints,
         durability: "fdatasync",
         probe_every: None,
         server: None,
     })
+}
+
+/// Opens the archive of a log, or begins one with record `first`.
+pub(super) fn archive_log(
+    config: &Config,
+    name: &str,
+    dir: &Path,
+    first: Seq,
+) -> Result<Arc<dyn Log>, WiringError> {
+    let options = LogOptions { segment_bytes: config.buffer.segment_bytes, first, ..LogOptions::new(name) };
+    Ok(Arc::new(EmbeddedLog::open(dir, options)?))
 }
 
 fn embedded_log(
@@ -109,6 +155,7 @@ async fn on_redis(config: &Config, data_dir: &DataDir, takeover: bool) -> Result
         runs: tiered(config, &server, "runs", &archive, None).await?,
         manifests: Arc::new(server.log("manifests", RedisLogOptions::default()).await?),
         checkpoints: Arc::new(server.checkpoints()),
+        archives: None,
         durability,
         probe_every: Some(PROBE_EVERY),
         server: Some(server),

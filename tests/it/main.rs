@@ -18,6 +18,7 @@ mod hostile;
 mod http_floods;
 mod look_back;
 mod made_up;
+mod retention;
 mod storage_faults;
 mod support;
 mod tidy;

@@ -95,6 +95,7 @@ fn runbook_words() -> BTreeSet<String> {
         Condition::SymbolHalted(String::new()),
         Condition::SymbolLimit,
         Condition::ClockBehind,
+        Condition::RetentionFailing,
         Condition::KillSwitchEngaged,
         Condition::KillSwitchUnknown,
     ];
@@ -110,6 +111,7 @@ fn runbook_words() -> BTreeSet<String> {
             | Condition::SymbolHalted(_)
             | Condition::SymbolLimit
             | Condition::ClockBehind
+            | Condition::RetentionFailing
             | Condition::KillSwitchEngaged
             | Condition::KillSwitchUnknown => {}
         }

@@ -64,6 +64,8 @@ pub struct LogOptions {
     pub segment_bytes: u64,
     /// Most bytes that all segments may take, with the one preallocated ahead. `None`: as much as the disk has.
     pub capacity_bytes: Option<u64>,
+    /// The first record of a log that is begun here: 1, but for an archive of a log whose beginning is gone.
+    pub first: Seq,
     /// Where the files are.
     pub fs: Arc<dyn Fs>,
 }
@@ -72,7 +74,13 @@ impl LogOptions {
     /// Segments of 64 MiB on the operating system's files, without a limit.
     #[must_use]
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), segment_bytes: 64 << 20, capacity_bytes: None, fs: Arc::new(RealFs) }
+        Self {
+            name: name.to_owned(),
+            segment_bytes: 64 << 20,
+            capacity_bytes: None,
+            first: Seq(1),
+            fs: Arc::new(RealFs),
+        }
     }
 
     /// The size that a new segment gets.

@@ -124,12 +124,14 @@ impl Recovery<'_> {
             return Ok(Recovered { catalogue, meta, torn_bytes: 0 });
         }
         let size = self.options.segment_bytes();
-        let header = Header { log_id: meta.log_id, first: Seq(1), previous_first: Seq(0), previous_end: 0 };
+        let first = self.options.first.max(Seq(1));
+        let header = Header { log_id: meta.log_id, first, previous_first: Seq(0), previous_end: 0 };
         let file = Spare::prepare(self.fs, self.dir, "spare-0", size)
             .and_then(|spare| spare.into_segment(self.fs, self.dir, &header, size))
             .map_err(|error| self.io(error))?;
-        let active = Active { first: Seq(1), file, end: HEADER_BYTES, size, index: Default::default() };
-        let catalogue = Catalogue { sealed: VecDeque::new(), active, tail: Seq(0), writer: Epoch(0) };
+        let active = Active { first, file, end: HEADER_BYTES, size, index: Default::default() };
+        let catalogue =
+            Catalogue { sealed: VecDeque::new(), active, tail: Seq(first.0 - 1), writer: Epoch(0) };
         Ok(Recovered { catalogue, meta, torn_bytes: 0 })
     }
 

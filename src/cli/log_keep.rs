@@ -1,0 +1,138 @@
+//! `orchestrator log archive` and `orchestrator log trim`: the old part of recorded logs, copied or removed.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgGroup, Args};
+use orchestrator_actors::retention::Limits;
+use orchestrator_kernel::ids::{Seq, TsMs};
+use orchestrator_kernel::retention::{Held, Policy};
+use serde_json::{Value, json};
+
+use super::{Exit, FromArgs, block_on, complain, print};
+use crate::service::{explain, wall_now};
+use crate::wiring::reading::LogsPlace;
+use crate::wiring::retention::{self, OfflineError, Trimmed};
+
+/// Options of `log archive`.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct ArchiveArgs {
+    /// Where the logs are.
+    #[command(flatten)]
+    pub from: FromArgs,
+    /// Directory of the archive. What it holds already is not copied again.
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    /// Only records older than this, for example 7d.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub older_than: Option<Duration>,
+}
+
+/// Options of `log trim`.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+#[command(group = ArgGroup::new("limit").required(true).args(["below", "older_than", "keep_bytes"]))]
+pub struct TrimArgs {
+    /// Where the logs are.
+    #[command(flatten)]
+    pub from: FromArgs,
+    /// Remove receipts before this one; refused with code 1 when they are still needed.
+    #[arg(long, value_name = "N")]
+    pub below: Option<u64>,
+    /// Remove what is older than this, for example 7d, as far as it is not needed.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub older_than: Option<Duration>,
+    /// Keep about so many bytes of receipts, and what is needed.
+    #[arg(long, value_name = "BYTES")]
+    pub keep_bytes: Option<u64>,
+    /// Say what would be removed, and remove nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+impl TrimArgs {
+    fn limits(&self) -> Limits {
+        let age_ms_max = self.older_than.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        let by_age = Policy { age_ms_max, ..Policy::default() };
+        Limits {
+            receipts: Policy { bytes_max: self.keep_bytes, ..by_age },
+            runs: by_age,
+            quarantine: by_age,
+            receipts_below: self.below.map(Seq),
+        }
+    }
+}
+
+/// Copies the logs and prints one JSON object.
+#[must_use]
+pub fn log_archive(args: &ArchiveArgs, environment: Vec<(OsString, OsString)>) -> Exit {
+    let (config, place) = match args.from.load(environment) {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit,
+    };
+    let before = args
+        .older_than
+        .map(|age| TsMs(wall_now().0.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX))));
+    block_on(async {
+        let archived = retention::archive(&place, &config, &args.to, before).await;
+        finish(archived.map(|logs| {
+            let logs = logs.into_iter().map(|log| {
+                let value = json!({"first": log.first, "last": log.last, "copied": log.copied});
+                (log.log.to_owned(), value)
+            });
+            Value::Object(logs.collect())
+        }))
+    })
+}
+
+/// Trims the logs and prints one JSON object.
+#[must_use]
+pub fn log_trim(args: &TrimArgs, environment: Vec<(OsString, OsString)>) -> Exit {
+    let (config, place) = match args.from.load(environment) {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit,
+    };
+    let LogsPlace::DataDir(dir) = &place else {
+        complain(&format!(
+            "{} is trimmed by its service alone, which holds the writer's claim; configure [retention] there",
+            place.name()
+        ));
+        return Exit::Usage;
+    };
+    block_on(async {
+        let trimmed = retention::trim(dir, &config, args.limits(), args.dry_run).await;
+        finish(trimmed.map(|trimmed| report(&trimmed, args.dry_run)))
+    })
+}
+
+fn report(Trimmed { plan, starts }: &Trimmed, dry_run: bool) -> Value {
+    let log = |at: usize| {
+        let (before, after) = starts[at];
+        json!({"start": after, "removed": after.0 - before.0, "removable_below": plan.below[at].max(before)})
+    };
+    json!({
+        "dry_run": dry_run,
+        "receipts": log(0),
+        "runs": log(1),
+        "quarantine": log(2),
+        "held_by": held(&plan.held),
+    })
+}
+
+/// Who holds receipts that were to go; null when nobody does.
+pub(super) fn held(held: &Held) -> Value {
+    match held {
+        Held::No => Value::Null,
+        Held::BySymbol(symbol, at) => json!({"symbol": symbol.as_str(), "ingest_seq": at.0}),
+    }
+}
+
+fn finish(done: Result<Value, OfflineError>) -> Exit {
+    match done {
+        Ok(report) => print(&format!("{report:#}\n")),
+        Err(error) => {
+            complain(&explain(&error));
+            error.exit()
+        }
+    }
+}
