@@ -30,6 +30,7 @@ mod redis_faults;
 mod redis_log;
 mod redis_model;
 mod redis_refusals;
+mod redis_retention;
 mod redis_source;
 mod redis_takeover;
 mod servers;
