@@ -10,19 +10,19 @@ use super::section::Section;
 /// Whatever the limits say, what is still needed stays: receipts of cuts to come, runs that are not published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetentionConfig {
-    /// Age of receipts, 0s to 3650days. Runs leave with the receipts of their cuts.
+    /// Age of receipts, 0s to 10years. Runs leave with the receipts of their cuts.
     pub receipts_age_max: Duration,
     /// Receipts, 0 to 10^15.
     pub receipts_records_max: u64,
     /// Bytes of the receipt log, 0B to 1048576GiB.
     pub receipts_bytes_max: u64,
-    /// Age of run records, 0s to 3650days. Runs may leave before their receipts.
+    /// Age of run records, 0s to 10years. Runs may leave before their receipts.
     pub runs_age_max: Duration,
     /// Run records, 0 to 10^15.
     pub runs_records_max: u64,
     /// Bytes of the run log, 0B to 1048576GiB.
     pub runs_bytes_max: u64,
-    /// Age of quarantined items, 0s to 3650days.
+    /// Age of quarantined items, 0s to 10years.
     pub quarantine_age_max: Duration,
     /// Bytes of the quarantine, 0B to 1048576GiB.
     pub quarantine_bytes_max: u64,
@@ -50,11 +50,13 @@ impl Default for RetentionConfig {
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
+/// Ten years as durations are written: 365.25 days each.
+const YEARS_10: Duration = Duration::from_secs(315_576_000);
 
 impl RetentionConfig {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let mut config = Self::default();
-        let age = Time(Duration::ZERO..=DAY * 3650);
+        let age = Time(Duration::ZERO..=YEARS_10);
         let records = Count(0..=1_000_000_000_000_000);
         let bytes = Bytes(0..=1 << 50);
         section.value("receipts_age_max", &mut config.receipts_age_max, &age);
