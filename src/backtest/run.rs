@@ -206,6 +206,7 @@ fn shown(conditions: BTreeMap<Condition, String>) -> Vec<(String, String)> {
         | Condition::FanOutBlocked
         | Condition::SymbolLimit
         | Condition::ClockBehind
+        | Condition::RetentionFailing
         | Condition::KillSwitchEngaged
         | Condition::KillSwitchUnknown => condition.word().to_owned(),
     };

@@ -15,7 +15,8 @@ use crate::adapters::capture::{CaptureFactory, CaptureOptions};
 use crate::adapters::clock::RecordedClock;
 use crate::adapters::recorded_log::RecordedLogFactory;
 use crate::config::{
-    ClockMode, Config, KillSwitchConfig, RabbitFanOutConfig, SourceConfig, Sources, StorageKind,
+    ClockMode, Config, KillSwitchConfig, RabbitFanOutConfig, RetentionConfig, SourceConfig, Sources,
+    StorageKind,
 };
 
 pub use crate::adapters::recorded_log::Stamps;
@@ -71,6 +72,9 @@ pub fn replaced(config: &Config) -> Vec<String> {
     if config.storage.kind == StorageKind::Redis {
         replaced.push("logs on redis: files of the backtest".to_owned());
     }
+    if config.retention != RetentionConfig::default() {
+        replaced.push("retention: everything is kept".to_owned());
+    }
     replaced.push("HTTP interface: none".to_owned());
     replaced
 }
@@ -84,6 +88,7 @@ pub fn staged(config: &Config, data_dir: PathBuf, outputs: PathBuf) -> Config {
     staged.storage.kind = StorageKind::Embedded;
     staged.sources = Sources::new();
     staged.buffer.capacity_bytes = 0;
+    staged.retention = RetentionConfig::default();
     staged.publish.file = Some(outputs);
     // A crash of the machine loses a backtest as a whole; it is made again.
     staged.publish.file_sync = false;

@@ -207,6 +207,7 @@ impl Sim {
             quarantine: Arc::clone(&self.quarantine) as _,
             runs: Arc::clone(&self.runs) as _,
             checkpoints: Arc::clone(&self.checkpoints) as _,
+            archives: None,
             clock: Arc::new(SimClock { world: Arc::clone(&self.world), clock: Arc::clone(&self.clock) }),
             engine: Arc::new(SimEngine {
                 life: self.lives,
