@@ -182,11 +182,18 @@ async fn compare_with_engine(
     let recorded = open(place).await?;
     let (engine, workers) = engine(&config.engine).await.map_err(|error| cannot_tell(&error))?;
     let names = (place.name(), format!("{}, answered again", place.name()));
-    let compared = against_engine(&recorded, engine, args.plan(config), (&names.0, &names.1)).await;
+    let compared = match recorded.base().await {
+        Ok(base) => {
+            let plan = Plan { base, ..args.plan(config) };
+            let compared = against_engine(&recorded, engine, plan, (&names.0, &names.1)).await;
+            compared.map_err(|error| cannot_tell(&error))
+        }
+        Err(error) => Err(cannot_tell(&error)),
+    };
     if let Some(workers) = workers {
         workers.shutdown().await;
     }
-    compared.map_err(|error| cannot_tell(&error))
+    compared
 }
 
 /// Feeds both run logs, always the side that is behind.
