@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use bytes::Bytes;
 use orchestrator::adapters::{capture, process};
 use orchestrator::api::testkit as api;
-use orchestrator::config::{Config, FlagSetting, Layers, render};
+use orchestrator::config::{Config, FlagSetting, Layers, Origin, render};
 use orchestrator_kernel::contracts::quarantine::KEPT_BYTES_MAX;
 
 use super::{check_error, check_line, choice, lines_of};
@@ -134,7 +134,9 @@ pub(super) fn config(input: &[u8]) {
             for violation in &refused.violations {
                 let line = violation.to_string();
                 check_line(&line);
-                assert!(!violation.path.is_empty() && !violation.what.is_empty(), "no place: {line}");
+                // A key may be "": the line of the file is its place.
+                let has_place = !violation.path.is_empty() || matches!(violation.origin, Origin::File { .. });
+                assert!(has_place && !violation.what.is_empty(), "no place: {line}");
                 assert!(line.len() <= 6 * text.len() + 1000, "{} bytes", line.len());
             }
         }
