@@ -125,7 +125,10 @@ pub(super) fn config(input: &[u8]) {
             if !shown.contains("***") {
                 let again = Config::load_text(&shown, "shown.toml", &Layers::default());
                 let again = again.unwrap_or_else(|error| panic!("{error}\n{shown}"));
-                assert_eq!(again.config, loaded.config);
+                // Of a URL, what may be a secret is left out: then another one is loaded, which is shown alike.
+                if !(text.contains("://") && text.contains(['?', '#', '@'])) {
+                    assert_eq!(again.config, loaded.config);
+                }
                 assert_eq!(render(&again.settings, false), shown);
             }
         }
