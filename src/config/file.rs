@@ -119,9 +119,23 @@ impl Place<'_> {
 /// Parses the items of a TOML array that an environment variable or flag holds.
 pub(super) fn parse_list(text: &str) -> Option<Vec<Value>> {
     let document = format!("list = {text}\n");
-    let table = parse(&document, Path::new("")).ok()?;
-    match table.into_iter().next()? {
-        (_, Node { value: Value::List(items), .. }) => Some(items),
+    let mut entries = parse(&document, Path::new("")).ok()?.into_iter();
+    match (entries.next()?, entries.next()) {
+        ((_, Node { value: Value::List(items), .. }), None) => Some(items),
+        // A line end in the text has begun another key.
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_one_array_and_nothing_else() {
+        assert_eq!(parse_list("[\"A\",\n \"B\"]").map(|items| items.len()), Some(2));
+        for text in ["", "1", "[", "[1]\nother = 2", "[1]\n[section]", "1\nlist = [1]"] {
+            assert!(parse_list(text).is_none(), "{text:?}");
+        }
     }
 }
