@@ -5,7 +5,7 @@
 //! tick is done: that is what makes two runs of one recording equal.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use orchestrator_kernel::cadence::{Cadence, Tick};
@@ -94,6 +94,9 @@ pub struct SchedulerArgs {
     pub flow: OutputFlow,
     /// Whether the wall clock is behind the logs.
     pub(crate) watch: ClockWatch,
+    /// The tick that the schedule began with, as long as no run of it is in the log: it outlives this actor, so that
+    /// one that is started again meanwhile does not begin anew.
+    pub(crate) began: Arc<OnceLock<Tick>>,
     /// Telemetry.
     pub observer: Arc<dyn Observer>,
     /// Readiness.
@@ -219,6 +222,13 @@ impl Actor for Scheduler {
     }
 }
 
+impl SchedulerArgs {
+    /// The schedule's first tick; `time` decides it unless it has begun already.
+    fn begin_at(&self, time: TsMs) -> Tick {
+        *self.began.get_or_init(|| self.cadence.first(time))
+    }
+}
+
 /// The next tick and those that are due for symbols which a crash interrupted in the middle of one.
 fn first_ticks(args: &SchedulerArgs, overview: &Overview, extent: &Extent) -> (Option<Tick>, VecDeque<Tick>) {
     match (overview.last_planned_ts, extent.first_ts) {
@@ -236,8 +246,8 @@ fn first_ticks(args: &SchedulerArgs, overview: &Overview, extent: &Extent) -> (O
             (Some(args.cadence.after(last)), owed.into_iter().flatten().collect())
         }
         // Nothing was run yet: the schedule begins with the log, so that a crash before the first run moves no tick.
-        (None, Some(first)) => (Some(args.cadence.first(first)), VecDeque::new()),
-        (None, None) => (args.clock.now().map(|now| args.cadence.first(now)), VecDeque::new()),
+        (None, Some(first)) => (Some(args.begin_at(first)), VecDeque::new()),
+        (None, None) => (args.clock.now().map(|now| args.begin_at(now)), VecDeque::new()),
     }
 }
 
@@ -294,7 +304,7 @@ impl SchedulerState {
         self.timer = None;
         let Some(now) = self.args.clock.now() else { return self.arm(me) };
         let Some(next) = self.next else {
-            self.next = Some(self.args.cadence.first(now));
+            self.next = Some(self.args.begin_at(now));
             return self.arm(me);
         };
         let due = self.args.cadence.due(next, now, self.args.catch_up_max);

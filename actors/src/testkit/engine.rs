@@ -110,17 +110,25 @@ impl Engine for TestEngine {
     }
 
     async fn call(&self, call: &EngineCall) -> Result<EngineAnswer, EngineError> {
+        self.call_as(call, None).await
+    }
+}
+
+impl TestEngine {
+    /// One call that does `act`; without it, what the script says.
+    ///
+    /// # Errors
+    ///
+    /// As told.
+    ///
+    /// # Panics
+    ///
+    /// As told.
+    pub async fn call_as(&self, call: &EngineCall, act: Option<Act>) -> Result<EngineAnswer, EngineError> {
         let crash = self.crash.lock().unwrap_or_else(PoisonError::into_inner).clone();
         crash.step().await;
         let symbol = call.symbol.as_str();
-        let act = {
-            let mut script = self.script();
-            script.calls.push((tokio::time::Instant::now(), call.clone()));
-            let next = script.next.get_mut(symbol).and_then(VecDeque::pop_front);
-            let fails = script.fails.is_some_and(|fails| fails(call));
-            let fails = fails.then_some(Act::Fail(ErrorKind::EngineFailure));
-            next.or(fails).or_else(|| script.always.get(symbol).cloned()).unwrap_or(Act::Answer)
-        };
+        let act = self.act(call, act);
         if let Act::Fail(kind) = act {
             crash.step().await;
             return Err(EngineError { kind, detail: "as told".to_owned() });
@@ -133,5 +141,18 @@ impl Engine for TestEngine {
         }
         crash.step().await;
         Ok(Self::answer(call))
+    }
+
+    fn act(&self, call: &EngineCall, told: Option<Act>) -> Act {
+        let mut script = self.script();
+        script.calls.push((tokio::time::Instant::now(), call.clone()));
+        if let Some(act) = told {
+            return act;
+        }
+        let symbol = call.symbol.as_str();
+        let next = script.next.get_mut(symbol).and_then(VecDeque::pop_front);
+        let fails = script.fails.is_some_and(|fails| fails(call));
+        let fails = fails.then_some(Act::Fail(ErrorKind::EngineFailure));
+        next.or(fails).or_else(|| script.always.get(symbol).cloned()).unwrap_or(Act::Answer)
     }
 }

@@ -256,6 +256,7 @@ impl Plan {
             runners: self.runners.clone(),
             flow: self.flow.clone(),
             watch: self.watch.clone(),
+            began: Arc::default(),
             observer: Arc::clone(&self.ports.observer),
             board: self.board.clone(),
         }

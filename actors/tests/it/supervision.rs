@@ -1,16 +1,19 @@
 //! Each decision of the tree, made by letting a real actor panic or fail.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use orchestrator_actors::fatal::FatalKind;
 use orchestrator_actors::status::{Condition, Lifecycle};
 use orchestrator_actors::testkit::{
-    Act, CrashPoint, OnAppend, Publish, SourceAct, eventually, fence, runs_of, trade,
+    Act, CrashPoint, OnAppend, Publish, SourceAct, eventually, fence, runs_of, settings, trade,
 };
+use orchestrator_actors::tree::Settings;
+use orchestrator_kernel::cadence::Cadence;
 use orchestrator_kernel::contracts::engine_run::RunStatus;
 use orchestrator_kernel::ports::source::Settlement;
 
-use crate::common::{boundary, outputs, second, second_and_tick, stop_and_check, two_symbols};
+use crate::common::{START, boundary, manual, outputs, second, second_and_tick, stop_and_check, two_symbols};
 
 #[tokio::test(start_paused = true)]
 async fn a_panicking_engine_call_restarts_its_runner_which_finishes_the_same_run() {
@@ -181,6 +184,38 @@ async fn a_scheduler_that_panics_at_its_first_tick_leaves_no_hole_in_the_cuts() 
     let starts: Vec<_> =
         runs.iter().filter(|run| run.is_terminal()).map(|run| run.facts.cut.start.0).collect();
     assert_eq!(starts, [1, 3, 5, 5]);
+    stop_and_check(&rig, tree).await;
+}
+
+/// Method: a timer schedule begins with the process, before the first receipt; its scheduler dies while no run of the first
+/// tick is durable yet, so the log cannot tell where the schedule began.
+#[tokio::test(start_paused = true)]
+async fn a_timer_goes_on_in_step_though_its_scheduler_dies_before_the_first_run_is_durable() {
+    let cadence = Cadence::Timer { interval_ms: 1000, align_ms: 1000 };
+    let (rig, clock) = manual(Settings { cadence, ..settings(&["A", "B"]) });
+    let tree = rig.start().await;
+    clock.set(START + 700);
+    second(&rig, 1, &["A", "B"]).await;
+    rig.runs.always(OnAppend::Full);
+    clock.set(START + 1300);
+    eventually("the runs of the first tick wait for room", || {
+        tree.board.read().conditions.contains_key(&Condition::RunLogFailing)
+    })
+    .await;
+
+    tree.actors().scheduler.get().unwrap().kill();
+    eventually("it ends", || rig.ledger().counts().exits_of("scheduler", "restarted") == 1).await;
+    // Its back-off, and its look at the logs.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    rig.runs.always(OnAppend::Work);
+    outputs(&rig, 4).await;
+    second(&rig, 2, &["A", "B"]).await;
+    clock.set(START + 2300);
+    outputs(&rig, 8).await;
+
+    let planned: BTreeSet<i64> =
+        runs_of(&rig.runs).await.iter().map(|run| run.facts.planned_ts_ms.0 - START).collect();
+    assert_eq!(planned, BTreeSet::from([1200, 2200]), "first tick + k × interval, never re-based");
     stop_and_check(&rig, tree).await;
 }
 

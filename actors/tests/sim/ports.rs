@@ -106,8 +106,7 @@ impl Engine for SimEngine {
             Act::Answer
         };
         world.note(format_args!("call {} at {}: {act:?}", call.symbol, call.engine_timestamp_ms));
-        self.engine.next(call.symbol.as_str(), [act]);
-        self.engine.call(call).await
+        self.engine.call_as(call, Some(act)).await
     }
 }
 

@@ -33,6 +33,14 @@ struct Inner {
     connection: u64,
 }
 
+impl Inner {
+    fn settle(&mut self) {
+        while self.acknowledged.remove(&self.settled) {
+            self.settled += 1;
+        }
+    }
+}
+
 /// A producer.
 pub(crate) struct SimSource {
     name: &'static str,
@@ -94,10 +102,10 @@ impl SimSource {
         inner.items.len() - inner.settled
     }
 
-    /// A producer that forgot items remembers them.
+    /// A producer that forgot items remembers them: it goes back to the first one that was never acknowledged.
     pub(crate) fn remember(&self) {
         let mut inner = lock(&self.inner);
-        inner.at = inner.offered.front().map_or(inner.settled, |(_, first, _)| *first).min(inner.at);
+        inner.at = inner.at.min(inner.settled);
         drop(inner);
         self.more.notify_one();
     }
@@ -242,14 +250,14 @@ impl Open {
                 let items = inner.items[first..first + count].iter().map(Bytes::as_ref);
                 self.world.audit(|audit| audit.settled(items, fates));
                 inner.acknowledged.extend(first..first + count);
-                while inner.acknowledged.contains(&inner.settled) {
-                    inner.settled += 1;
-                }
+                inner.settle();
                 Duration::ZERO
             }
             Settlement::Gap { expected } => {
                 self.world.saw("gap refused");
-                inner.at = inner.at.min(*expected as usize - 1);
+                // No acknowledgement of what is before it: that may be on its way still, or half of a batch that was
+                // refused. So the producer goes back to the first item that it has no answer for.
+                inner.at = inner.at.min(*expected as usize - 1).min(inner.settled);
                 Duration::ZERO
             }
             Settlement::Refused { retry_after_ms, .. } => {
