@@ -95,6 +95,10 @@ mod planted {
         DeadActorStaysDead,
         /// KILL-1: a permit needs no reading that is fresh.
         PermitForEver,
+        /// OUT-1: retention lets runs go whose outputs are not published.
+        TrimsBeforePublished,
+        /// REP-1: retention lets records go before the base that continues them is saved.
+        TrimsBeforeBase,
     }
 
     thread_local! {

@@ -23,6 +23,7 @@ use crate::contracts::receipt::ReceiptRecord;
 use crate::contracts::{self, DecodeError};
 use crate::cut::{BookCheckpoint, CutBook};
 use crate::ids::{IngestSeq, RunSeq, Seq, Symbol, TsMs};
+use crate::mutant;
 use crate::run::{RunIndex, RunViolation, SymbolRuns};
 
 pub use policy::{FirstYoung, Policy};
@@ -245,7 +246,8 @@ impl<'a> Advance<'a> {
         let asked = seq < self.asked.runs_below
             || self.asked.runs_older_than.is_some_and(|time| facts.planned_ts_ms < time)
             || facts.cut.start < self.asked.receipts_below;
-        if !asked || self.asked.published < seq {
+        let is_published = seq <= self.asked.published || mutant!(TrimsBeforePublished);
+        if !asked || !is_published {
             return Ok(false);
         }
         let before = self.base.runs.symbol(&facts.symbol);

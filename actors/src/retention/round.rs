@@ -8,6 +8,7 @@ use orchestrator_kernel::contracts::engine_run::RunRecord;
 use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::{Epoch, IngestSeq, RunSeq, Seq, TsMs};
+use orchestrator_kernel::mutant;
 use orchestrator_kernel::ports::checkpoint::{CheckpointStore, SaveError};
 use orchestrator_kernel::ports::log::{
     AcquireError, AppendError, Log, ReadError, ReadLimit, TrimError, read_one,
@@ -227,9 +228,8 @@ pub async fn note_later(runs: &Writable, later: &mut Later) -> Result<(), Retent
 pub async fn carry_out(kept: &Kept, base: &Base, plan: &Plan) -> Done {
     let mut done = Done { is_base_saved: false, trimmed: Vec::new(), result: Ok(()) };
     done.result = async {
-        if plan.base != *base {
-            let value = Bytes::from(plan.base.encode());
-            kept.checkpoints.save(BASE, kept.runs.epoch, value).await.map_err(RetentionError::Base)?;
+        if plan.base != *base && !mutant!(TrimsBeforeBase) {
+            save_base(kept, &plan.base).await?;
         }
         done.is_base_saved = true;
         for (log, below) in [&kept.receipts, &kept.runs, &kept.quarantine].into_iter().zip(plan.below) {
@@ -242,10 +242,18 @@ pub async fn carry_out(kept: &Kept, base: &Base, plan: &Plan) -> Done {
                 done.trimmed.push(Gone { log: log.name, records: start.0 - before.0, start });
             }
         }
+        if mutant!(TrimsBeforeBase) {
+            save_base(kept, &plan.base).await?;
+        }
         Ok(())
     }
     .await;
     done
+}
+
+async fn save_base(kept: &Kept, base: &Base) -> Result<(), RetentionError> {
+    let value = Bytes::from(base.encode());
+    kept.checkpoints.save(BASE, kept.runs.epoch, value).await.map_err(RetentionError::Base)
 }
 
 /// Takes an archive over.

@@ -228,8 +228,29 @@ async fn records_go_every_minute_by_their_age_and_runs_with_their_receipts() {
 }
 
 /// The publisher is down for long: no run that is not published goes, and no receipt of such a run.
-#[tokio::test(start_paused = true)]
-async fn what_is_not_published_stays() {
+#[test]
+fn what_is_not_published_stays() {
+    runtime().block_on(unpublished_runs_stay());
+}
+
+/// The tests see what they have to see: each fails when its defect is planted.
+#[cfg(feature = "mutants")]
+#[test]
+fn planted_defects_of_the_retention_are_caught() {
+    use orchestrator_kernel::mutants::Mutant;
+
+    let checks: [(Mutant, fn()); 2] = [
+        (Mutant::TrimsBeforePublished, what_is_not_published_stays),
+        (Mutant::TrimsBeforeBase, a_crash_at_any_step_between_base_and_trims_loses_nothing),
+    ];
+    for (mutant, check) in checks {
+        let _planted = mutant.plant();
+        let caught = std::panic::catch_unwind(check);
+        assert!(caught.is_err(), "{mutant:?} was not caught");
+    }
+}
+
+async fn unpublished_runs_stay() {
     let (mut rig, clock) = trimming();
     rig.settings.flow.backlog_max = 1000;
     let tree = rig.start().await;
