@@ -13,7 +13,9 @@ use orchestrator_kernel::contracts::engine_run::{RunRecord, RunStatus};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{PATIENCE, Service, checked_receipts, eventually, outputs, records, root, run_records};
+use crate::support::{
+    PATIENCE, Service, checked_receipts, eventually, outputs, records, root, run_records, verify,
+};
 
 /// Name of the outputs file.
 const OUTPUTS: &str = "orchestrator_events.jsonl";
@@ -173,6 +175,7 @@ async fn the_logs_of_a_live_service_by_ingest_time_give_its_own_outputs() {
     let (live, config) = (dir.path().join("live"), dir.path().join("config.toml"));
     let settings = format!(
         "[service]\ndata_dir = \"{}\"\n[schedule]\ninterval = \"200ms\"\ndelay = \"100ms\"\n\
+         catch_up_max = 1000\nruns_queued_max = 1000\n\
          [symbols]\nlist = [\"BTCUSDT\", \"ETHUSDT\", \"NEVER\"]\n[engine]\nmode = \"hysteresis\"\n\
          [http]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n",
         live.display()
@@ -189,6 +192,7 @@ async fn the_logs_of_a_live_service_by_ingest_time_give_its_own_outputs() {
     let failed = seen("EngineRunFailed");
     eventually("runs after receipts", async || (seen("EngineRunFailed") >= failed + 9).then_some(())).await;
     service.stop().await;
+    verify(&config);
 
     let [ingest, receive] = ["ingest", "receive"].map(|name| dir.path().join(name));
     for out in [&ingest, &receive] {

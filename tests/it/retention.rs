@@ -82,6 +82,18 @@ fn logs_are_archived_and_trimmed_by_hand_never_beyond_what_is_needed() {
     assert_eq!(number(&joined, "/receipts/log/first"), 1, "with its archive the log is whole");
     assert_eq!(joined.pointer("/receipts/symbols"), whole.pointer("/receipts/symbols"));
 
+    // What is left is verified from the base, and the whole with its archive; so are the answers of the engine.
+    for args in [
+        &["verify", "--from", data][..],
+        &["verify", "--from", data, "--archive", archive],
+        &["replay", "--from", data, "--out", "-"],
+        &["diff", data, "--engine"],
+    ] {
+        let output = orchestrator(args, &[]);
+        let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", said.concat());
+    }
+
     // Checkpoints are gone, but for the base and the cursor: the service goes on all the same.
     for name in ["receipts.ckpt", "runs.ckpt"] {
         std::fs::remove_file(Path::new(data).join("checkpoints").join(name)).unwrap();
