@@ -224,7 +224,7 @@ impl PublisherState {
         if tail <= self.cursor.run_seq {
             return self.idle().await;
         }
-        let batch = self.next_batch().await?;
+        let batch = self.next_batch(tail).await?;
         let (messages, ended) = self.messages(&batch)?;
         let published = self.publish(&messages).await;
         let published = if mutant!(CursorOverAHole) { Ok(()) } else { published };
@@ -251,14 +251,16 @@ impl PublisherState {
         Ok(())
     }
 
-    /// The records after the cursor: the last commit if it follows directly, otherwise read from the log.
-    async fn next_batch(&self) -> Result<Arc<RecordBatch>, ActorProcessingErr> {
+    /// The records after the cursor: the last commit if it follows directly, otherwise read from the log. Never beyond
+    /// the committed `tail`: a record can be in the log before its append was answered.
+    async fn next_batch(&self, tail: RunSeq) -> Result<Arc<RecordBatch>, ActorProcessingErr> {
         let next = self.cursor.run_seq.next().into();
         let newest = Arc::clone(&self.args.committed.borrow().batch);
         if newest.first() == next && newest.len() <= self.args.batch_max {
             return Ok(newest);
         }
-        let limit = ReadLimit { records: self.args.batch_max, ..ReadLimit::default() };
+        let committed = usize::try_from(tail.0.saturating_sub(self.cursor.run_seq.0)).unwrap_or(usize::MAX);
+        let limit = ReadLimit { records: self.args.batch_max.min(committed), ..ReadLimit::default() };
         let batch =
             self.args.runs.read(next, limit).await.map_err(|error| fatal::unless_passing("runs", error))?;
         Ok(Arc::new(batch))

@@ -13,7 +13,7 @@ use orchestrator_kernel::cut::CutRequest;
 use orchestrator_kernel::ids::{IngestSeq, Symbol, TsMs};
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::observer::{Observation, Observer, SkipReason};
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::task::JoinHandle;
 
 use crate::address::{Address, answer};
@@ -33,6 +33,8 @@ pub enum SchedulerMsg {
     RunnerUp {
         /// Its symbol.
         symbol: Symbol,
+        /// Which one it is among the symbol's runners of this process.
+        runner: ActorId,
         /// Where its next cut starts; `None` before its first.
         next_start: Option<IngestSeq>,
         /// Its last engine timestamp.
@@ -106,12 +108,18 @@ pub struct SchedulerArgs {
 /// One symbol's way through the schedule.
 #[derive(Debug, Default)]
 struct Lane {
-    /// Whether its runner has reported since its last start.
-    up: bool,
+    /// The runner that has reported last; none yet when there is none.
+    runner: Option<ActorId>,
     next_start: Option<IngestSeq>,
     floor: Option<TsMs>,
     /// Ticks handed to the runner that have not ended, oldest first.
     outstanding: VecDeque<Tick>,
+}
+
+impl Lane {
+    const fn is_up(&self) -> bool {
+        self.runner.is_some()
+    }
 }
 
 /// What the scheduler remembers between messages. Rebuilt from the run log by `pre_start`.
@@ -199,8 +207,8 @@ impl Actor for Scheduler {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             SchedulerMsg::Wake => state.wake(&me).await?,
-            SchedulerMsg::RunnerUp { symbol, next_start, floor } => {
-                state.runner_up(symbol, next_start, floor).await?
+            SchedulerMsg::RunnerUp { symbol, runner, next_start, floor } => {
+                state.runner_up(symbol, runner, next_start, floor).await?
             }
             SchedulerMsg::RunEnded { symbol, planned } => state.run_ended(&symbol, planned),
             SchedulerMsg::RunnerHalted(symbol) => state.halted(&symbol),
@@ -321,9 +329,9 @@ impl SchedulerState {
     /// Fires what can be fired, then waits for the next tick.
     async fn go_on(&mut self, me: &ActorRef<SchedulerMsg>) -> Result<(), ActorProcessingErr> {
         let driven = self.args.clock.is_driven();
-        self.gathering = self.gathering && !self.lanes.values().all(|lane| lane.up);
+        self.gathering = self.gathering && !self.lanes.values().all(Lane::is_up);
         while !self.waiting.is_empty() && !self.draining {
-            let settled = self.lanes.values().all(|lane| lane.up && lane.outstanding.is_empty());
+            let settled = self.lanes.values().all(|lane| lane.is_up() && lane.outstanding.is_empty());
             if self.gathering && !driven {
                 break;
             }
@@ -341,7 +349,7 @@ impl SchedulerState {
                 self.fire(tick, None).await?;
             }
         }
-        let settled = self.lanes.values().all(|lane| lane.up && lane.outstanding.is_empty());
+        let settled = self.lanes.values().all(|lane| lane.is_up() && lane.outstanding.is_empty());
         if !driven || (settled && self.waiting.is_empty()) { self.arm(me) } else { Ok(()) }
     }
 
@@ -388,8 +396,11 @@ impl SchedulerState {
             lane.next_start = Some(cut.end.next());
             lane.floor = Some(tick.engine_timestamp_ms);
             lane.outstanding.push_back(tick);
-            // A runner that is down reports when it is up again, and gets what is outstanding then.
-            self.args.runners.cast(&symbol, RunnerMsg::Run(Box::new(Run { tick, cut })));
+            // A runner that is down reports when it is up again, and gets what is outstanding then. One that has started
+            // and not reported yet leaves this alone: it was meant for the one before.
+            if let Some(runner) = lane.runner {
+                self.args.runners.cast(&symbol, RunnerMsg::Run(Box::new(Run { runner, tick, cut })));
+            }
         }
         Ok(())
     }
@@ -410,7 +421,7 @@ impl SchedulerState {
                 busy += 1;
                 continue;
             }
-            if !lane.up {
+            if !lane.is_up() {
                 lane.outstanding.push_back(tick);
                 continue;
             }
@@ -431,6 +442,7 @@ impl SchedulerState {
     async fn runner_up(
         &mut self,
         symbol: Symbol,
+        runner: ActorId,
         next_start: Option<IngestSeq>,
         floor: Option<TsMs>,
     ) -> Result<(), ActorProcessingErr> {
@@ -439,7 +451,7 @@ impl SchedulerState {
             .into_iter()
             .filter(|tick| floor.is_none_or(|floor| floor < tick.engine_timestamp_ms))
             .collect();
-        *lane = Lane { up: true, next_start, floor, outstanding: VecDeque::new() };
+        *lane = Lane { runner: Some(runner), next_start, floor, outstanding: VecDeque::new() };
         for tick in lost {
             tracing::info!(%symbol, planned_ts_ms = tick.planned_ts_ms.0, "handing a run to its restarted runner again");
             self.fire(tick, Some(&symbol)).await?;

@@ -22,7 +22,7 @@ use orchestrator_kernel::ports::log::{Log, read_one};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
 use orchestrator_kernel::retry::RetrySchedule;
 use orchestrator_kernel::run::{self, Attempts, SymbolRuns};
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -35,6 +35,8 @@ use crate::scheduler::SchedulerMsg;
 /// One run to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Run {
+    /// The runner that it is for. A runner that was started meanwhile gets it anew, in its turn, once it has reported.
+    pub runner: ActorId,
     /// Its tick.
     pub tick: Tick,
     /// Its receipts.
@@ -84,6 +86,7 @@ pub struct RunnerArgs {
 
 /// What a runner remembers between messages. Rebuilt from the run log by `pre_start`.
 pub struct RunnerState {
+    id: ActorId,
     args: RunnerArgs,
     runs: SymbolRuns,
 }
@@ -98,13 +101,13 @@ impl Actor for SymbolRunner {
 
     async fn pre_start(
         &self,
-        _me: ActorRef<RunnerMsg>,
+        me: ActorRef<RunnerMsg>,
         args: RunnerArgs,
     ) -> Result<RunnerState, ActorProcessingErr> {
         let symbol = args.symbol.clone();
         let mut runs = args.run_log.call(|reply| RunLogMsg::Symbol(symbol, reply)).await?;
         runs.hysteresis_state = runs.hysteresis_state.filter(|_| !mutant!(StateNotRestored));
-        Ok(RunnerState { args, runs })
+        Ok(RunnerState { id: me.get_id(), args, runs })
     }
 
     /// Finishes what a crash interrupted, before the first message, which may be a run.
@@ -140,7 +143,8 @@ impl RunnerState {
 
     fn announce(&self) {
         let (next_start, floor) = (self.runs.next_start(), self.runs.last_engine_ts);
-        self.tell(SchedulerMsg::RunnerUp { symbol: self.args.symbol.clone(), next_start, floor });
+        let (symbol, runner) = (self.args.symbol.clone(), self.id);
+        self.tell(SchedulerMsg::RunnerUp { symbol, runner, next_start, floor });
     }
 
     fn tell(&self, message: SchedulerMsg) {
@@ -168,6 +172,9 @@ impl RunnerState {
 
     async fn run(&mut self, run: Run) -> Result<(), ActorProcessingErr> {
         let planned = run.tick.planned_ts_ms;
+        if run.runner != self.id {
+            return Ok(());
+        }
         if self.args.stop.is_cancelled() {
             // Not begun, so the next start takes the same cut again. Nobody has to wait for our records.
             self.args.run_log.cast(RunLogMsg::Withdraw(self.args.symbol.clone()))?;

@@ -323,8 +323,10 @@ impl Audit {
             check_cut(&self.stamps, &record.facts)?;
         }
         let replayed = std::panic::catch_unwind(|| replayed_bodies(&self.receipts, &self.records));
-        let replayed =
-            replayed.map_err(|_| "REP-1: the logs contradict each other in a replay".to_owned())?;
+        let replayed = replayed.map_err(|panic| {
+            let what = panic.downcast_ref::<String>().map_or("", String::as_str);
+            format!("REP-1: the logs contradict each other in a replay: {what:.2000}")
+        })?;
         for (symbol, runs) in &self.runs {
             let expected = replayed.get(symbol).map_or(&[][..], Vec::as_slice);
             let differs = expected.iter().zip(&runs.bodies).position(|(expected, found)| expected != found);

@@ -244,6 +244,13 @@ impl Sim {
         };
         let tree = match started {
             None => return self.was_crashed(),
+            // The storage broke under one that had started; one that was starting met it gone, and was the first to tell.
+            Some(Err(Fatal { kind: FatalKind::Internal, what, .. }))
+                if self.world.may_end(FatalKind::Storage) && what.ends_with("is down") =>
+            {
+                self.world.note(format_args!("the start failed: {what}"));
+                return Ended::Stopped;
+            }
             Some(Err(Fatal { kind, what, .. })) => return self.failed(kind, &what),
             Some(Ok(tree)) => tree,
         };
