@@ -113,12 +113,22 @@ pub struct Start {
 /// # Errors
 ///
 /// [`ManifestError`]; nothing was recorded then.
-pub async fn record(log: &dyn Log, start: Start) -> Result<Vec<Change>, ManifestError> {
+pub async fn record(log: &dyn Log, mut start: Start) -> Result<Vec<Change>, ManifestError> {
     let acquired = log.acquire().await?;
     let before = last(log).await?;
+    if let Some(before) = &before
+        && start.manifest.engine == EngineIdentity::default()
+    {
+        // One that has not said who it is may be the same: what is known stays known.
+        start.manifest.engine = before.manifest.engine.clone();
+    }
     let changes = before.as_ref().map(|before| before.manifest.changes(&start.manifest)).unwrap_or_default();
     let decided = changes.iter().any(|change| change.kind == ChangeKind::Decision);
-    if start.strict && decided {
+    let (receipts, runs) = start.tails;
+    // A start after which nothing was written has decided nothing.
+    let binds =
+        |before: &ManifestRecord| (before.receipts_tail, before.runs_tail) != (receipts.into(), runs.into());
+    if start.strict && decided && before.as_ref().is_some_and(binds) {
         return Err(ManifestError::Mixed { changes });
     }
     if before.is_none_or(|before| before.manifest != start.manifest) {
@@ -219,6 +229,22 @@ mod tests {
         assert!(refused.to_string().contains(r#"engine.mode was "truth", is "hysteresis""#), "{refused}");
         assert_eq!(all(&log).await.unwrap().len(), 1, "nothing was recorded");
         record(&log, start(&[], 7, true)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_start_that_wrote_nothing_binds_nobody_and_a_silent_engine_hides_no_change() {
+        let log = MemoryLog::default();
+        record(&log, start(&[], 3, true)).await.unwrap();
+
+        record(&log, start(&[("schedule.interval", "2s")], 3, true)).await.unwrap();
+        let mut silent = start(&[("schedule.interval", "2s")], 4, true);
+        silent.manifest.engine = EngineIdentity::default();
+        record(&log, silent).await.unwrap();
+        let mut other = start(&[("schedule.interval", "2s")], 5, true);
+        other.manifest.engine.name = "other".to_owned();
+        let refused = record(&log, other).await.unwrap_err();
+
+        assert!(refused.to_string().contains(r#"engine.name was "demo", is "other""#), "{refused}");
     }
 
     /// A log without a manifest is one that an older version wrote.

@@ -188,19 +188,21 @@ pub async fn wire(
     let storage = storage::open(config, &data_dir, options.takeover).await?;
     let clock = clock(config, storage.receipts.as_ref()).await?;
     let (engine, workers) = engine::engine(&config.engine).await?;
-    note_manifest(config, &storage, engine.as_ref(), options).await?;
     let (sources, intake) = sources::sources(config, &clock)?;
+    let (kill_switch, fan_outs) = (kill_switch::for_reading(config)?, fan_outs(config)?);
+    // Last, when nothing else can refuse the start.
+    note_manifest(config, &storage, engine.as_ref(), options).await?;
     let ports = Ports {
         receipts: storage.receipts,
         quarantine: storage.quarantine,
         runs: storage.runs,
         checkpoints: storage.checkpoints,
         archives: storage.archives,
-        kill_switch: kill_switch::for_reading(config)?,
+        kill_switch,
         observer: observer(&clock),
         clock,
         engine,
-        fan_outs: Arc::new(Mutex::new(fan_outs(config)?)),
+        fan_outs: Arc::new(Mutex::new(fan_outs)),
         sources,
     };
     let settings = Settings { probe_every: storage.probe_every, ..settings::settings(config) };

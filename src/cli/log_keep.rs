@@ -92,12 +92,19 @@ pub fn log_trim(args: &TrimArgs, environment: Vec<(OsString, OsString)>) -> Exit
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
-    let LogsPlace::DataDir(dir) = &place else {
-        complain(&format!(
-            "{} is trimmed by its service alone, which holds the writer's claim; configure [retention] there",
-            place.name()
-        ));
-        return Exit::Usage;
+    let dir = match &place {
+        LogsPlace::DataDir(dir) => dir,
+        LogsPlace::Archived { .. } => {
+            complain(&"log trim takes no --archive: it never touches an archive");
+            return Exit::Usage;
+        }
+        LogsPlace::Redis { .. } => {
+            complain(&format!(
+                "{} is trimmed by its service alone, which holds the writer's claim; configure [retention] there",
+                place.name()
+            ));
+            return Exit::Usage;
+        }
     };
     block_on(async {
         let trimmed = retention::trim(dir, &config, args.limits(), args.dry_run).await;

@@ -182,7 +182,8 @@ fn output(path: &Path) -> io::Result<Box<dyn Write + Send>> {
     if path == Path::new("-") {
         return Ok(Box::new(BufWriter::new(io::stdout())));
     }
-    Ok(Box::new(BufWriter::new(File::create(path)?)))
+    // Never over what is there: it may be the very file that the logs are compared with.
+    Ok(Box::new(BufWriter::new(File::create_new(path)?)))
 }
 
 /// Writes outputs as they come.

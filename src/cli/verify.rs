@@ -12,9 +12,9 @@ use super::{Exit, FromArgs, complain, print};
 use crate::config::{Config, EngineConfig, EngineKind};
 use crate::manifest;
 use crate::telemetry::logs;
-use crate::verify::{Form, Report, Verify, unopened};
-use crate::wiring::reading::{self, LogsPlace};
-use crate::wiring::{cores_if_zero, engine};
+use crate::verify::{Form, Report, Saved, Verify, unopened};
+use crate::wiring::reading::{self, LogsPlace, Recorded};
+use crate::wiring::{WiringError, cores_if_zero, engine};
 
 /// Where outputs are in a data directory, unless configured otherwise.
 const OUTPUTS_FILE: &str = "outputs/orchestrator_events.jsonl";
@@ -70,9 +70,22 @@ pub(super) fn rust_log(environment: &[(OsString, OsString)]) -> String {
     found.and_then(|(_, value)| value.to_str()).unwrap_or("warn").to_owned()
 }
 
+/// The logs, and what was saved beside them before they were opened: on a server a service may go on meanwhile.
+async fn open(place: &LogsPlace) -> Result<(Recorded, Saved), WiringError> {
+    let recorded = reading::open(place).await?;
+    let saved = Saved::beside(&recorded).await;
+    match place {
+        LogsPlace::DataDir(_) | LogsPlace::Archived { .. } => Ok((recorded, saved)),
+        LogsPlace::Redis { .. } => {
+            drop(recorded);
+            Ok((reading::open(place).await?, saved))
+        }
+    }
+}
+
 async fn compare(config: &Config, place: &LogsPlace, args: &VerifyArgs) -> Report {
-    let recorded = match reading::open(place).await {
-        Ok(recorded) => recorded,
+    let (recorded, saved) = match open(place).await {
+        Ok(opened) => opened,
         Err(error) => return unopened(place.name(), &error),
     };
     let (engine, workers) = match engine::engine(&config.engine).await {
@@ -89,6 +102,8 @@ async fn compare(config: &Config, place: &LogsPlace, args: &VerifyArgs) -> Repor
         state_from: if args.recompute_state { StateFrom::Replay } else { StateFrom::Record },
         allow_other_engine: args.allow_other_engine,
         outputs: outputs_file(config, place, args.from.from.is_some()),
+        is_outputs_configured: args.from.from.is_none(),
+        saved,
     };
     let report = verify.run(&mut |receipts, runs| progress.set(receipts, runs)).await;
     progress.done();

@@ -103,9 +103,9 @@ pub enum ReplayError {
 /// What a replay came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Done {
-    /// Receipts read.
+    /// The last receipt that was read.
     pub receipts: IngestSeq,
-    /// Run records read.
+    /// The last run record that was read, or that the base continues from.
     pub runs: RunSeq,
     /// Terminal records handed out that the plan includes.
     pub replayed: u64,
@@ -161,6 +161,7 @@ impl Driver {
         let receipts_first = begins_at("receipts", receipts.as_ref(), plan.base.receipts.into())?;
         let outline = outline(&runs, runs_first, runs_last).await?;
         let audit = Audit::new(outline, plan.state_from, plan.base.clone());
+        let before = plan.base.runs.tail();
         let pages = Pages::of(receipts, receipts_first, None);
         let receipts = Receipts { pages, page: RecordBatch::default(), shown: 0 };
         Ok(Self {
@@ -173,7 +174,7 @@ impl Driver {
             waiting: VecDeque::new(),
             calls: BTreeMap::new(),
             found: Vec::new(),
-            done: Done::default(),
+            done: Done { runs: before, ..Done::default() },
         })
     }
 

@@ -11,7 +11,8 @@ mod outputs;
 mod report;
 mod text;
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -51,6 +52,26 @@ pub struct Verify<'a> {
     pub now: Manifest,
     /// The outputs file, if there can be one.
     pub outputs: Option<PathBuf>,
+    /// Whether the configuration names that file; otherwise it is where it usually is, and may be elsewhere.
+    pub is_outputs_configured: bool,
+    /// What was saved beside the logs, as it was before they were opened: a running service saves more meanwhile.
+    pub saved: Saved,
+}
+
+/// What was saved beside the logs.
+pub struct Saved {
+    /// The publish cursor.
+    pub published: io::Result<Option<saved::Published>>,
+    /// What the checkpoints know.
+    pub known: io::Result<saved::Known>,
+}
+
+impl Saved {
+    /// Reads it.
+    pub async fn beside(recorded: &Recorded) -> Self {
+        let checkpoints = recorded.checkpoints.as_ref();
+        Self { published: saved::published(checkpoints).await, known: saved::known(checkpoints).await }
+    }
 }
 
 impl Verify<'_> {
@@ -59,7 +80,8 @@ impl Verify<'_> {
         let mut report = Report::new(self.place.clone(), self.allow_other_engine);
         for (log, bytes) in &self.recorded.torn {
             report.note(format!(
-                "log {log} ends with {bytes} bytes of a write that a crash cut short; nobody was told of them"
+                "log {log} ends with {bytes} bytes that are no whole write: cut short by a crash, or damaged since; what they \
+                 held is not known"
             ));
         }
         if self.recorded.receipts.stat().tail == Seq(0) && self.recorded.runs.stat().tail == Seq(0) {
@@ -80,8 +102,8 @@ impl Verify<'_> {
                 None
             }
         };
-        let published = match saved::published(self.recorded.checkpoints.as_ref()).await {
-            Ok(published) => published,
+        let published = match &self.saved.published {
+            Ok(published) => *published,
             Err(error) => {
                 report.cannot_tell(format!("the publish cursor cannot be read: {error}"));
                 None
@@ -96,6 +118,15 @@ impl Verify<'_> {
             }
         };
         let outputs_so_far = base.runs.outputs();
+        if base != Base::default() {
+            let (receipts, runs) = (base.receipts.next(), base.runs.tail().next());
+            report.note(format!(
+                "begins at receipt {receipts} and run record {runs}: what was before was let go"
+            ));
+        }
+        if let (None, Some(path)) = (&outputs, &self.outputs) {
+            self.outputs_are_gone(path, published, report);
+        }
         // The file still has the outputs of runs that were let go; which of its lines those are, nothing tells.
         if outputs.is_some() && base != Base::default() {
             report.note("the outputs file is not compared: the logs were trimmed, it was not".to_owned());
@@ -104,7 +135,7 @@ impl Verify<'_> {
         let plan = Plan { state_from: self.state_from, calls_max: self.calls_max, base, ..Plan::default() };
         let answers = Answers::Engine(Arc::clone(&self.engine));
         let mut comparison =
-            Comparison { report, outputs, published, outputs_so_far, at_cursor: None, progress };
+            Comparison { report, outputs, published, outputs_so_far, at_cursor: outputs_so_far, progress };
         let replayed = match Driver::new(receipts, runs, answers, plan).await {
             Ok(driver) => driver.run(&mut comparison).await,
             Err(error) => Err(error),
@@ -116,13 +147,29 @@ impl Verify<'_> {
         }
     }
 
+    /// There is no outputs file where there should be one, or where one usually is.
+    fn outputs_are_gone(&self, path: &Path, published: Option<saved::Published>, report: &mut Report) {
+        let confirmed = published.map_or(0, |cursor| cursor.outputs);
+        if self.is_outputs_configured && 0 < confirmed {
+            report.diverged(Divergence {
+                check: Check::Outputs,
+                place: Place::Other(path.display().to_string()),
+                field: "file",
+                recorded: "no file".to_owned(),
+                replayed: format!("{confirmed} outputs, which were confirmed"),
+            });
+        } else {
+            report.note(format!("outputs are not compared: there is no {}", path.display()));
+        }
+    }
+
     /// LOG_REGRESSED: what was derived from a log may not know more than it holds.
     async fn check_saved(&self, report: &mut Report) {
-        let known = match saved::known(self.recorded.checkpoints.as_ref()).await {
+        let known = match &self.saved.known {
             Ok(known) => known,
             Err(error) => return report.cannot_tell(format!("the checkpoints cannot be read: {error}")),
         };
-        let runs = known.runs.map(|index| Seq::from(index.tail()));
+        let runs = known.runs.as_ref().map(|index| Seq::from(index.tail()));
         for (log, of, known) in [
             ("receipts", &self.recorded.receipts, known.receipts),
             ("quarantine", &self.recorded.quarantine, known.quarantine),
@@ -240,7 +287,7 @@ struct Comparison<'a> {
     /// Outputs of the records so far.
     outputs_so_far: u64,
     /// The same, up to the publish cursor.
-    at_cursor: Option<u64>,
+    at_cursor: u64,
     progress: &'a mut (dyn FnMut(IngestSeq, RunSeq) + Send),
 }
 
@@ -250,7 +297,7 @@ impl Comparison<'_> {
         let published = self.published.is_some_and(|cursor| run.at <= cursor.run_seq);
         self.outputs_so_far += outputs_of(&run.recorded);
         if published {
-            self.at_cursor = Some(self.outputs_so_far);
+            self.at_cursor = self.outputs_so_far;
         }
         let mut found = Vec::new();
         match events(run.at, &run.recorded, None) {
@@ -298,8 +345,8 @@ impl Comparison<'_> {
         if done.runs < cursor.run_seq {
             let replayed = format!("{}: LOG_REGRESSED, the log of runs has lost records", done.runs);
             differs("run record", cursor.run_seq.0, replayed);
-        } else if cursor.outputs != self.at_cursor.unwrap_or_default() {
-            differs("outputs", cursor.outputs, self.at_cursor.unwrap_or_default().to_string());
+        } else if cursor.outputs != self.at_cursor {
+            differs("outputs", cursor.outputs, self.at_cursor.to_string());
         }
     }
 }

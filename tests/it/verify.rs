@@ -213,6 +213,23 @@ fn an_outputs_file_with_a_line_too_few_or_too_many_is_different_and_a_repetition
     // Without the end of its last line, which the cursor says is there.
     fs::write(made.outputs(), honest.trim_end()).unwrap();
     check_said(&made.verify(&[]), 1, &["without its end"]);
+
+    // None at all: different where the configuration names it, told where it was only looked for.
+    fs::remove_file(made.outputs()).unwrap();
+    check_said(&made.verify(&[]), 1, &["file was recorded as no file", "which were confirmed"]);
+    let looked_for = made.verify(&["--from", made.data.to_str().unwrap()]);
+    check_said(&looked_for, 0, &["outputs are not compared: there is no"]);
+}
+
+#[test]
+fn a_damaged_cursor_is_not_passed_over() {
+    let made = MadeUp::with_demo_engine();
+    let cursor = made.data.join("checkpoints/published.ckpt");
+    let mut bytes = fs::read(&cursor).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&cursor, bytes).unwrap();
+
+    check_said(&made.verify(&[]), 2, &["the publish cursor cannot be read", "fails its checksum"]);
 }
 
 #[tokio::test]

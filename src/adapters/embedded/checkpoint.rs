@@ -33,6 +33,8 @@ const HEADER_BYTES: usize = 24;
 pub struct FileCheckpoints {
     dir: PathBuf,
     fs: Arc<dyn Fs>,
+    /// Who only looks wants to know of a damaged value; who goes on can do without it.
+    damage_is_an_error: bool,
 }
 
 impl FileCheckpoints {
@@ -43,13 +45,13 @@ impl FileCheckpoints {
     /// The directory cannot be created.
     pub fn open(dir: &Path, fs: Arc<dyn Fs>) -> io::Result<Self> {
         fs.create_dir(dir)?;
-        Ok(Self { dir: dir.to_owned(), fs })
+        Ok(Self { dir: dir.to_owned(), fs, damage_is_an_error: false })
     }
 
-    /// Reads checkpoints in `dir`, if it is there. Nothing is created, and nothing can be saved.
+    /// Reads checkpoints in `dir`, if it is there. Nothing is created, and nothing can be saved. A damaged one is an error.
     #[must_use]
     pub fn open_read_only(dir: &Path, fs: Arc<dyn Fs>) -> Self {
-        Self { dir: dir.to_owned(), fs: Arc::new(ReadOnlyFs(fs)) }
+        Self { dir: dir.to_owned(), fs: Arc::new(ReadOnlyFs(fs)), damage_is_an_error: true }
     }
 }
 
@@ -66,6 +68,10 @@ impl CheckpointStore for FileCheckpoints {
             };
             let value = content.map(|content| decode(Bytes::from(content)));
             if let Some(Err(reason)) = &value {
+                if this.damage_is_an_error {
+                    let text = format!("{}: {reason}", path.display());
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+                }
                 warn!(file = %path.display(), reason, "checkpoint cannot be trusted, going on without it");
             }
             Ok(value.and_then(Result::ok))
