@@ -52,7 +52,7 @@ pub enum Format {
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct BacktestArgs {
     /// What to run: a file of raw market events (.jsonl, .gz, .zst), a directory made by `export`, the data directory of a
-    /// stopped service, or redis://[user:password@]host[:port][/database].
+    /// stopped service, or `redis://[user:password@]host[:port][/database]`.
     #[arg(long, value_name = "FILE|DIR|URL")]
     pub capture: String,
     /// With a URL: the namespace of the keys.

@@ -23,7 +23,7 @@ use crate::wiring::reading::{self, LogsPlace, Recorded};
 /// Options of `diff`.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct DiffArgs {
-    /// The first: data directory of a stopped service, or redis://[user:password@]host[:port][/database].
+    /// The first: data directory of a stopped service, or `redis://[user:password@]host[:port][/database]`.
     #[arg(value_name = "A")]
     pub a: String,
     /// The second.

@@ -12,7 +12,7 @@ use crate::wiring::reading::LogsPlace;
 /// Options that name recorded logs.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct FromArgs {
-    /// Data directory of a stopped service, or redis://[user:password@]host[:port][/database]; without it: what the
+    /// Data directory of a stopped service, or `redis://[user:password@]host[:port][/database]`; without it: what the
     /// configuration names.
     #[arg(long, visible_alias = "data", value_name = "DIR|URL")]
     pub from: Option<String>,

@@ -14,7 +14,7 @@ use crate::service::explain;
 /// What a recording is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ImportFormat {
-    /// Frames of Binance, <recv_ns> <json> a line.
+    /// Frames of Binance, `<recv_ns> <json>` a line.
     Binance,
     /// A table with a line a trade.
     TradesCsv,
