@@ -312,8 +312,10 @@ impl CutBook {
     /// missing in the slice and have to be shown to [`backfill`](Self::backfill).
     #[must_use]
     pub fn track(&mut self, symbol: &Symbol, start: IngestSeq, floor: Option<TsMs>) -> bool {
+        // One with a higher floor was sealed for a tick that no run followed: snapshots for it are gone.
         if let Some(slice) = self.slices.get_mut(symbol.as_str())
             && slice.start == start
+            && slice.floor <= floor
         {
             slice.floor = floor;
             if let Some(floor) = floor {
@@ -392,7 +394,10 @@ impl CutBook {
                 fresh.candidates = slice.map(|slice| slice.candidates.clone()).unwrap_or_default();
             }
             let slice = match self.slices.get_mut(request.symbol.as_str()) {
-                Some(slice) if slice.start == start => std::mem::replace(slice, fresh),
+                // As in `track`: with a higher floor it lacks snapshots.
+                Some(slice) if slice.start == start && slice.floor <= request.floor => {
+                    std::mem::replace(slice, fresh)
+                }
                 None if start == end.next() => {
                     self.slices.insert(request.symbol.clone(), fresh);
                     Slice::starting_at(start, request.floor)
