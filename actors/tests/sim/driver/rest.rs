@@ -62,9 +62,7 @@ impl Sim {
         let (status, backlog) = (tree.board.read(), tree.flow.backlog());
         // That publishing moves again is noticed with the next tick.
         let blocked = status.conditions.contains_key(&Condition::PublishBlocked) && backlog == 0;
-        // A receipt may be stamped a millisecond ahead of the clock, which stands still here: then it stays behind.
-        let behind = status.conditions.keys().eq([&Condition::ClockBehind]);
-        if (status.ready || blocked || behind) && (unsettled, open, missing, backlog) == (0, 0, 0, 0) {
+        if (status.ready || blocked) && (unsettled, open, missing, backlog) == (0, 0, 0, 0) {
             return None;
         }
         Some(format!(
