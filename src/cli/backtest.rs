@@ -1,8 +1,10 @@
 //! `orchestrator backtest`: a capture through the live tree as fast as it goes, and what came out of it.
 
+mod place;
+
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -16,15 +18,14 @@ use tokio::time::Instant;
 use super::from::{FromArgs, is_url};
 use super::run::{asked_to_stop, runtime};
 use super::{ConfigArgs, Exit, complain, print};
-use crate::backtest::{End, Input, Plan, Played, Report, page, play};
+use crate::backtest::{End, Input, Plan, Played, Report, play};
 use crate::config::{Config, LogLevel};
 use crate::service::explain;
 use crate::telemetry::logs;
 use crate::wiring::backtest::{Capture, Progress, Stamps, line_bytes_max, replaced, staged};
 use crate::wiring::reading::{self, Recorded};
+use place::{Place, removed};
 
-/// Name of the outputs file, as the service calls it.
-const OUTPUTS: &str = "orchestrator_events.jsonl";
 /// Names of the file of receipts in an exported directory.
 const EXPORTED: [&str; 3] =
     ["raw_market_events.jsonl", "raw_market_events.jsonl.gz", "raw_market_events.jsonl.zst"];
@@ -93,7 +94,14 @@ impl Refused {
 pub fn backtest(args: &BacktestArgs, environment: Vec<(OsString, OsString)>) -> Exit {
     match prepared(args, environment) {
         Ok(config) => match runtime(&config) {
-            Ok(runtime) => runtime.block_on(run(args, &config)).unwrap_or_else(|refused| refused.0),
+            Ok(runtime) => {
+                let mut logs = None;
+                let exit =
+                    runtime.block_on(run(args, &config, &mut logs)).unwrap_or_else(|refused| refused.0);
+                // Whoever still writes into the logs goes with the runtime; only then can they be removed.
+                drop(runtime);
+                removed(logs).unwrap_or(exit)
+            }
             Err(error) => {
                 complain(&format!("cannot start the runtime: {error}"));
                 Exit::Internal
@@ -115,7 +123,7 @@ fn prepared(args: &BacktestArgs, environment: Vec<(OsString, OsString)>) -> Resu
     Ok(config)
 }
 
-async fn run(args: &BacktestArgs, config: &Config) -> Result<Exit, Refused> {
+async fn run(args: &BacktestArgs, config: &Config, logs: &mut Option<TempDir>) -> Result<Exit, Refused> {
     let mut stop = std::pin::pin!(asked_to_stop());
     // Asked once now, so that a signal counts from here on and does not end the process in the middle of something.
     tokio::select! {
@@ -124,7 +132,7 @@ async fn run(args: &BacktestArgs, config: &Config) -> Result<Exit, Refused> {
         () = std::future::ready(()) => {}
     }
     let Opened { capture, name, until } = opened(args, config).await?;
-    let place = Place::make(args)?;
+    let place = Place::make(args, logs)?;
     let staged = staged(config, place.data.clone(), place.partial.clone());
     let plan = Plan { config: &staged, capture: &capture, line_bytes_max: line_bytes_max(config), until };
     let mut screen = Screen::new();
@@ -262,72 +270,6 @@ async fn planned(runs: &dyn Log, at: Seq) -> Result<Option<TsMs>, ReadError> {
     let record =
         RunRecord::decode(&stored).map_err(|error| ReadError::Corrupt { at, detail: error.to_string() })?;
     Ok(Some(record.facts.planned_ts_ms))
-}
-
-/// Where everything goes.
-struct Place {
-    out: PathBuf,
-    /// The outputs until they are complete: beside the logs, so that nothing of a failure is taken for a result.
-    partial: PathBuf,
-    data: PathBuf,
-    /// Kept until the end: dropping it removes the logs.
-    temporary: Option<TempDir>,
-}
-
-impl Place {
-    fn make(args: &BacktestArgs) -> Result<Self, Refused> {
-        let failed = |what: &Path, error: io::Error| {
-            Refused::because(Exit::Io, &format!("cannot make {}: {error}", what.display()))
-        };
-        std::fs::create_dir_all(&args.out).map_err(|error| failed(&args.out, error))?;
-        // The service's own paths start at the data directory.
-        let out = std::path::absolute(&args.out).map_err(|error| failed(&args.out, error))?;
-        let (data, temporary) = if args.keep_logs {
-            let data = out.join("data");
-            if data.exists() {
-                let data = args.out.join("data");
-                return Err(Refused::because(
-                    Exit::Usage,
-                    &format!("{} exists; remove it or name another directory with --out", data.display()),
-                ));
-            }
-            (data, None)
-        } else {
-            let temporary = TempDir::with_prefix_in(".data-", &out).map_err(|error| failed(&out, error))?;
-            (temporary.path().to_owned(), Some(temporary))
-        };
-        let partial = data.join("outputs").join(OUTPUTS);
-        Ok(Self { out, partial, data, temporary })
-    }
-
-    /// Puts the outputs and the report into their places; returns their paths.
-    fn write(&self, report: &Report, formats: &[Format]) -> io::Result<Vec<PathBuf>> {
-        let outputs = self.out.join(OUTPUTS);
-        match self.temporary {
-            Some(_) => std::fs::rename(&self.partial, &outputs)?,
-            // Kept logs are whole, so that they can be verified.
-            None => drop(std::fs::copy(&self.partial, &outputs)?),
-        }
-        let mut files = vec![outputs];
-        for (format, name) in [(Format::Html, "report.html"), (Format::Json, "report.json")] {
-            let path = self.out.join(name);
-            if formats.contains(&format) {
-                let text = match format {
-                    Format::Html => page(report),
-                    Format::Json => format!("{}\n", serde_json::to_string_pretty(report)?),
-                };
-                std::fs::write(&path, text)?;
-                files.push(path);
-            } else {
-                // One of an earlier backtest would be taken for this one's.
-                match std::fs::remove_file(&path) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                    Ok(()) | Err(_) => {}
-                }
-            }
-        }
-        Ok(files)
-    }
 }
 
 /// What is printed at the end.

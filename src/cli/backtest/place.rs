@@ -1,0 +1,88 @@
+//! The directory of a backtest: what is written there, and what is removed again.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::{BacktestArgs, Format, Refused};
+use crate::backtest::{Report, page};
+use crate::cli::{Exit, complain};
+
+/// Name of the outputs file, as the service calls it.
+const OUTPUTS: &str = "orchestrator_events.jsonl";
+
+/// Where everything goes.
+pub(super) struct Place {
+    out: PathBuf,
+    /// The outputs until they are complete: beside the logs, so that nothing of a failure is taken for a result.
+    pub(super) partial: PathBuf,
+    pub(super) data: PathBuf,
+    keeps_logs: bool,
+}
+
+impl Place {
+    /// Makes it; `logs` gets the directory of logs that are not kept.
+    pub(super) fn make(args: &BacktestArgs, logs: &mut Option<TempDir>) -> Result<Self, Refused> {
+        let failed = |what: &Path, error: io::Error| {
+            Refused::because(Exit::Io, &format!("cannot make {}: {error}", what.display()))
+        };
+        std::fs::create_dir_all(&args.out).map_err(|error| failed(&args.out, error))?;
+        // The service's own paths start at the data directory.
+        let out = std::path::absolute(&args.out).map_err(|error| failed(&args.out, error))?;
+        let data = if args.keep_logs {
+            let data = out.join("data");
+            if data.exists() {
+                let data = args.out.join("data");
+                return Err(Refused::because(
+                    Exit::Usage,
+                    &format!("{} exists; remove it or name another directory with --out", data.display()),
+                ));
+            }
+            data
+        } else {
+            let dir = TempDir::with_prefix_in(".data-", &out).map_err(|error| failed(&out, error))?;
+            logs.insert(dir).path().to_owned()
+        };
+        let partial = data.join("outputs").join(OUTPUTS);
+        Ok(Self { out, partial, data, keeps_logs: args.keep_logs })
+    }
+
+    /// Puts the outputs and the report into their places; returns their paths.
+    pub(super) fn write(&self, report: &Report, formats: &[Format]) -> io::Result<Vec<PathBuf>> {
+        let outputs = self.out.join(OUTPUTS);
+        if self.keeps_logs {
+            // Kept logs are whole, so that they can be verified.
+            std::fs::copy(&self.partial, &outputs)?;
+        } else {
+            std::fs::rename(&self.partial, &outputs)?;
+        }
+        let mut files = vec![outputs];
+        for (format, name) in [(Format::Html, "report.html"), (Format::Json, "report.json")] {
+            let path = self.out.join(name);
+            if formats.contains(&format) {
+                let text = match format {
+                    Format::Html => page(report),
+                    Format::Json => format!("{}\n", serde_json::to_string_pretty(report)?),
+                };
+                std::fs::write(&path, text)?;
+                files.push(path);
+            } else {
+                // One of an earlier backtest would be taken for this one's.
+                match std::fs::remove_file(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    Ok(()) | Err(_) => {}
+                }
+            }
+        }
+        Ok(files)
+    }
+}
+
+/// Removes the logs that were not to be kept; the exit code when that fails.
+pub(super) fn removed(logs: Option<TempDir>) -> Option<Exit> {
+    let path = logs.as_ref().map(|logs| logs.path().to_owned())?;
+    let error = logs?.close().err()?;
+    complain(&format!("cannot remove {}: {error}; nothing needs it any more", path.display()));
+    Some(Exit::Io)
+}
