@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use orchestrator_actors::testkit::check_logs;
 use tokio::task::JoinHandle;
 
-use crate::support::{Service, checked_receipts, eventually, records, run_records, verify};
+use crate::support::{Service, checked_receipts, eventually, records, run_records};
 
 const SYMBOLS: [&str; 2] = ["BTCUSDT", "ETHUSDT"];
 const CATCH_UP_MAX: u32 = 5;
@@ -207,7 +207,6 @@ impl Rig {
         ticks.sort();
         ticks.dedup();
         assert_eq!(ticks.len(), all, "no tick twice");
-        verify(&self.dir.path().join("config.toml"));
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::faults::check_conservation;
-use crate::support::{PATIENCE, Service, checked_receipts, eventually, metric_of, records, verify};
+use crate::support::{PATIENCE, Service, checked_receipts, eventually, metric_of, records};
 
 const ITEM_BYTES_MAX: usize = 128 << 10;
 const BODY_BYTES_MAX: usize = 256 << 10;
@@ -239,7 +239,6 @@ impl Bed {
             "LOG-4: stored bytes equal received bytes"
         );
         check_quarantine(&self.data, &self.quarantined).await;
-        verify(&self.data.with_file_name("config.toml"));
     }
 }
 
@@ -416,7 +415,6 @@ async fn a_hostile_file_is_read_to_its_end() {
     let data = dir.path().join("data");
     assert!(checked_receipts(&data).await == stored, "LOG-4: stored bytes equal received bytes");
     check_quarantine(&data, &quarantined).await;
-    verify(&dir.path().join("config.toml"));
     let words: BTreeSet<&str> = quarantined.iter().map(|(word, _)| *word).collect();
     assert_eq!(words.len(), 5, "every reason occurs: {words:?}");
 }

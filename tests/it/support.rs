@@ -14,4 +14,4 @@ pub(crate) use logs::{
     checked_receipts, message_id, outputs, recorded_lines, recording, records, run_records,
 };
 pub(crate) use process::{PATIENCE, Service, eventually, metric_of, root};
-pub(crate) use verify::verify;
+pub(crate) use verify::{verify, verify_by};

@@ -27,7 +27,7 @@ async fn receipts_go_in_by_a_queue_and_outputs_come_out_by_an_exchange() {
     .await;
     service.stop().await;
 
-    let logs = check(deployment.redis_url(), &deployment.data(), &confirmed, &subscriber).await;
+    let logs = check(deployment.redis_url(), &confirmed, &subscriber).await;
     assert!(logs.receipts.len() >= confirmed.len() && !confirmed.is_empty());
     assert!(logs.outputs().values().all(|outputs| outputs.len() >= 4), "every symbol runs");
 }

@@ -135,8 +135,7 @@ impl Site {
         let took = freed.elapsed();
         service.stop().await;
         assert!(took <= HEALED_MAX, "it took {took:?} after the last fault");
-        let logs =
-            check(self.deployment.redis_url(), &self.deployment.data(), &confirmed, &self.subscriber).await;
+        let logs = check(self.deployment.redis_url(), &confirmed, &self.subscriber).await;
         (confirmed.len(), logs, took)
     }
 

@@ -60,7 +60,7 @@ async fn a_frozen_service_answers_nothing_until_it_goes_on() {
     service.resume();
 
     assert_eq!(service.get("/livez").await.0, 200);
-    service.stop().await;
+    service.stop_unverified().await;
 }
 
 /// Method: a message that the broker confirmed is there after kill −9; what happens to a frozen broker is in the tests

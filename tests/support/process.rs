@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::verify::verify;
+
 /// How long a test waits for anything before it fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -35,6 +37,8 @@ pub(crate) async fn eventually<T>(what: &str, mut done: impl AsyncFnMut() -> Opt
 /// A running `orchestrator run`.
 pub(crate) struct Service {
     child: Child,
+    config: PathBuf,
+    args: Vec<String>,
     stderr: PathBuf,
     /// Where its HTTP interface is.
     pub(crate) url: String,
@@ -45,7 +49,9 @@ impl Service {
     pub(crate) async fn start(config: &Path, args: &[&str]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_orchestrator"));
         command.arg("run").arg("--config").arg(config).args(args);
-        Self::spawn(command, config).await
+        let mut service = Self::spawn(command, config).await;
+        service.args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        service
     }
 
     /// Starts `command`, which must end up as an `orchestrator run` with `config`.
@@ -64,7 +70,8 @@ impl Service {
             .stderr(Stdio::from(file))
             .spawn()
             .unwrap();
-        let mut service = Self { child, stderr, url: String::new() };
+        let (config, args, url) = (config.to_owned(), Vec::new(), String::new());
+        let mut service = Self { child, config, args, stderr, url };
         service.url = service.running_line(from).await;
         service
     }
@@ -147,8 +154,15 @@ impl Service {
         }
     }
 
-    /// Asks it to stop and expects a clean end.
-    pub(crate) async fn stop(mut self) {
+    /// Asks it to stop and expects a clean end; then everything that it recorded follows from its logs (REP-1).
+    pub(crate) async fn stop(self) {
+        let (config, args) = (self.config.clone(), self.args.clone());
+        self.stop_unverified().await;
+        verify(&config, &args);
+    }
+
+    /// As [`stop`](Self::stop), where nothing was recorded, or where the logs are out of reach afterwards.
+    pub(crate) async fn stop_unverified(mut self) {
         self.terminate();
         let status = self.ended().await;
         assert!(status.success(), "{status:?}:\n{}", self.log());

@@ -8,20 +8,20 @@ use std::process::{Command, Stdio};
 
 use super::process::root;
 
-/// The logs and the engine that the configuration of the service names, which must be stopped.
-pub(crate) fn verify(config: &Path) {
-    check(&["--config".as_ref(), config.as_os_str()]);
+/// The logs and the engine that the configuration of a service names, which was started with these arguments and must be
+/// stopped.
+pub(crate) fn verify(config: &Path, args: &[String]) {
+    verify_by(Command::new(env!("CARGO_BIN_EXE_orchestrator")), config, args);
 }
 
-/// The logs on this server with the archive in the data directory of their service, and the built-in engine.
-pub(crate) fn verify_on_server(redis_url: &str, data: &Path) {
-    check(&["--from".as_ref(), redis_url.as_ref(), "--archive".as_ref(), data.as_os_str()]);
-}
-
-fn check(arguments: &[&std::ffi::OsStr]) {
-    let output = Command::new(env!("CARGO_BIN_EXE_orchestrator"))
+/// As [`verify`], by this command for the binary.
+pub(crate) fn verify_by(mut binary: Command, config: &Path, args: &[String]) {
+    let settings = args.windows(2).filter(|pair| pair[0] == "--set").flatten();
+    let output = binary
         .arg("verify")
-        .args(arguments)
+        .arg("--config")
+        .arg(config)
+        .args(settings)
         .current_dir(root())
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())

@@ -161,13 +161,13 @@ impl Campaign {
     /// Ends everything in order and asks the oracle, which counts the receipts of `further` producers too.
     pub(crate) async fn finish(mut self, further: Vec<Vec<u8>>) -> Figures {
         self.heals("the end").await;
-        let Self { redis, deployment, service, load, subscriber, heals, .. } = self;
+        let Self { redis, deployment: _its_directory, service, load, subscriber, heals, .. } = self;
         let mut confirmed = load.stop().await;
         confirmed.extend(further);
         all_stored(&redis, &confirmed).await;
         healed(&service).await;
         service.stop().await;
-        let logs = check(&redis.url(), &deployment.data(), &confirmed, &subscriber).await;
+        let logs = check(&redis.url(), &confirmed, &subscriber).await;
         let distinct = logs.events().into_iter().collect::<BTreeSet<_>>().len();
         let outputs = logs.outputs().values().map(Vec::len).sum();
         Figures {

@@ -107,7 +107,7 @@ impl Scene {
 
     /// Ends the load, lets everything drain, stops the service in order, and asks the oracle.
     pub(crate) async fn finish(self) -> Figures {
-        let Self { redis, deployment, service, load, subscriber } = self;
+        let Self { redis, service, load, subscriber, .. } = self;
         let since = Instant::now();
         let confirmed = load.stop().await;
         all_stored(&redis, &service, &confirmed).await;
@@ -115,7 +115,7 @@ impl Scene {
         let drained = since.elapsed();
         assert!(drained <= HEALED_MAX, "drained only after {drained:?}");
         service.stop().await;
-        let logs = check(&redis.url(), &deployment.data(), &confirmed, &subscriber).await;
+        let logs = check(&redis.url(), &confirmed, &subscriber).await;
         figures(confirmed.len(), &logs, drained)
     }
 }
