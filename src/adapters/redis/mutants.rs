@@ -1,15 +1,16 @@
 //! Planted faults, with the feature `mutants`: a live test names one in the environment, and other tests must see it.
 //! Nothing of it is in a binary without the feature.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 static PLANTED: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("ORCHESTRATOR_MUTANT").ok());
 
 /// The script that appends; with `append_without_epoch` any writer may.
-pub(super) fn append_script(script: &str) -> String {
+pub(super) fn append_script(script: &'static str) -> Cow<'static, str> {
     match PLANTED.as_deref() {
-        Some("append_without_epoch") => without_epoch_check(script),
-        Some(_) | None => script.to_owned(),
+        Some("append_without_epoch") => without_epoch_check(script).into(),
+        Some(_) | None => script.into(),
     }
 }
 

@@ -27,6 +27,6 @@ pub(super) static DROP_CLAIM: LazyLock<Script> =
 pub(super) static SAVE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/save.lua")));
 
 #[cfg(not(feature = "mutants"))]
-fn append_script(script: &str) -> &str {
-    script
+fn append_script(script: &'static str) -> std::borrow::Cow<'static, str> {
+    script.into()
 }
