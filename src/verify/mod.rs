@@ -155,7 +155,7 @@ impl Verify<'_> {
                 check: Check::Outputs,
                 place: Place::Other(path.display().to_string()),
                 field: "file",
-                recorded: "no file".to_owned(),
+                recorded: "missing".to_owned(),
                 replayed: format!("{confirmed} outputs, which were confirmed"),
             });
         } else {
@@ -315,7 +315,7 @@ impl Comparison<'_> {
                 place: Place::run(run.at, &run.recorded.facts),
                 field: "answer",
                 recorded: error.to_string(),
-                replayed: "JSON".to_owned(),
+                replayed: "an answer in JSON".to_owned(),
             }),
         }
         found.into_iter().for_each(|divergence| self.report.diverged(divergence));

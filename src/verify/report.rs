@@ -307,10 +307,7 @@ fn identity(name: &str, version: &str, code_hash: &str) -> String {
 fn line(divergence: &Divergence) -> String {
     let (recorded, replayed) =
         (shortened(divergence.recorded.as_bytes()), shortened(divergence.replayed.as_bytes()));
-    format!(
-        "{}: {} was recorded as {recorded}, but it follows {replayed}",
-        divergence.place, divergence.field
-    )
+    Divergence { recorded, replayed, ..divergence.clone() }.to_string()
 }
 
 fn divergence_json(divergence: &Divergence) -> Value {

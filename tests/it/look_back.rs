@@ -226,7 +226,7 @@ async fn an_engine_is_compared_with_what_was_recorded() {
     fs::rename(fewer.join("receipts"), day.join("receipts")).unwrap();
     let doubtful = against(&[], 2);
     assert_eq!(doubtful["verdict"], "cannot_tell");
-    assert!(doubtful["doubts"][0].as_str().unwrap().contains("replay gives"), "{doubtful}");
+    assert!(doubtful["doubts"][0].as_str().unwrap().contains(", but must be "), "{doubtful}");
     // A second side is needed, and only one.
     run(&["diff", text_of(&day)], 2);
     run(&["diff", text_of(&day), text_of(&truth), "--engine"], 2);

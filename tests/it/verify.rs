@@ -101,7 +101,7 @@ async fn a_dropped_receipt_is_named() {
         1,
         &[
             "first difference (cuts): run record",
-            "cut_end_ingest_seq was recorded as 511, but it follows 510",
+            "cut_end_ingest_seq was recorded as 511, but must be 510",
             "the receipt after the cut",
         ],
     );
@@ -203,10 +203,10 @@ fn an_outputs_file_with_a_line_too_few_or_too_many_is_different_and_a_repetition
     let with = |index: usize, line| [&lines[..index], &[line], &lines[index..]].concat();
 
     check(&without(40), 1, &["line 41: message_id", "different in 1 places"]);
-    check(&without(lines.len() - 1), 1, &["the end of the file"]);
+    check(&without(lines.len() - 1), 1, &["line is the end of the file, expected"]);
     check(&with(40, lines[40]), 0, &["1 repetitions"]);
     check(&with(40, lines[10]), 0, &["1 repetitions"]);
-    check(&with(40, "{}"), 1, &["line 41: line was recorded as {}", "different in 1 places"]);
+    check(&with(40, "{}"), 1, &["line 41: line is {}, expected", "different in 1 places"]);
     check(&with(lines.len(), "{}"), 1, &["the run log ends before", "different in 1 places"]);
     let forged = lines[10].replace("\"attempt\":1", "\"attempt\":2");
     check(&with(40, &forged), 1, &["line 41"]);
@@ -216,7 +216,7 @@ fn an_outputs_file_with_a_line_too_few_or_too_many_is_different_and_a_repetition
 
     // None at all: different where the configuration names it, told where it was only looked for.
     fs::remove_file(made.outputs()).unwrap();
-    check_said(&made.verify(&[]), 1, &["file was recorded as no file", "which were confirmed"]);
+    check_said(&made.verify(&[]), 1, &["file is missing, expected", "which were confirmed"]);
     let looked_for = made.verify(&["--from", made.data.to_str().unwrap()]);
     check_said(&looked_for, 0, &["outputs are not compared: there is no"]);
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::contracts::engine_run::{RunFacts, RunRecord, RunStatus};
 use crate::contracts::receipt::ReceiptRecord;
-use crate::divergence::{Check, Divergence, Place};
+use crate::divergence::{Check, Divergence, ORDER, Place};
 use crate::error::ErrorKind;
 use crate::ids::{EngineMode, IngestSeq, Origin, RunSeq, Seq, Symbol, TsMs};
 use crate::ports::engine::{EngineAnswer, EngineCall, EngineError, EngineIdentity};
@@ -167,7 +167,7 @@ impl Audit {
         let facts = &record.facts;
         if let Err(violation) = self.index.check(record) {
             let order = "another record".to_owned();
-            found.push(differs(Check::Runs, at, facts, "order", violation.to_string(), order));
+            found.push(differs(Check::Runs, at, facts, ORDER, violation.to_string(), order));
         }
         let open = match self.open.remove(&facts.symbol) {
             Some(open) if open.facts.run_id == facts.run_id => {
@@ -175,7 +175,7 @@ impl Audit {
                 // Without a snapshot no attempt is made, so none is made again.
                 if !record.is_terminal() && facts.snapshot_seq.is_none() {
                     let (recorded, ended) = ("started once more".to_owned(), "its end".to_owned());
-                    found.push(differs(Check::Runs, at, facts, "order", recorded, ended));
+                    found.push(differs(Check::Runs, at, facts, ORDER, recorded, ended));
                 }
                 open
             }
@@ -207,7 +207,8 @@ impl Audit {
                 // How an engine fails (a deadline, a dead process) is not in the logs: the record is the authority.
                 Ok(_) => {
                     if *error_kind == ErrorKind::MissingSnapshotInputs {
-                        let (recorded, replayed) = (error_kind.to_string(), "a usable snapshot".to_owned());
+                        let (recorded, replayed) =
+                            (error_kind.to_string(), "another: its cut holds a usable snapshot".to_owned());
                         found.push(differs(Check::Failures, at, facts, "error_kind", recorded, replayed));
                     }
                     Step::Settled(Box::new(record.clone()))

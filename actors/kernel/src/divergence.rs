@@ -110,9 +110,11 @@ impl fmt::Display for Place {
     }
 }
 
+/// The field of a run record that stands out of its order.
+pub const ORDER: &str = "order";
+
 /// One fact that was recorded otherwise than it follows.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{place}: {field} was recorded as {recorded}, replay gives {replayed}")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Divergence {
     /// What was checked.
     pub check: Check,
@@ -124,4 +126,106 @@ pub struct Divergence {
     pub recorded: String,
     /// As replayed.
     pub replayed: String,
+}
+
+impl fmt::Display for Divergence {
+    /// One sentence, which names the authority that the check rests on.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { check, place, field, recorded, replayed } = self;
+        write!(f, "{place}: ")?;
+        match (check, *field) {
+            (Check::Storage, _) => write!(f, "not {replayed}: {recorded}"),
+            (Check::Runs, ORDER) => write!(f, "stands where {replayed} must: {recorded}"),
+            (
+                Check::Receipts
+                | Check::Order
+                | Check::Positions
+                | Check::Runs
+                | Check::Identity
+                | Check::Cuts
+                | Check::Numbering
+                | Check::Attempts
+                | Check::Failures,
+                _,
+            ) => write!(f, "{field} was recorded as {recorded}, but must be {replayed}"),
+            (Check::Answers, _) => {
+                write!(f, "{field} was recorded as {recorded}, but the engine now gives {replayed}")
+            }
+            (Check::Cursor | Check::Checkpoints, _) => {
+                write!(f, "{field} was recorded as {recorded}, but the log holds {replayed}")
+            }
+            (Check::Outputs, _) => write!(f, "{field} is {recorded}, expected {replayed}"),
+        }
+    }
+}
+
+impl std::error::Error for Divergence {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_check_reads_as_a_sentence() {
+        let cases = [
+            (
+                Check::Storage,
+                "bytes",
+                "it fails its checksum",
+                "a whole record",
+                "not a whole record: it fails its checksum",
+            ),
+            (Check::Receipts, "ingest_seq", "8", "7", "ingest_seq was recorded as 8, but must be 7"),
+            (
+                Check::Order,
+                "ingest_ts_ms",
+                "8",
+                "9 or later",
+                "ingest_ts_ms was recorded as 8, but must be 9 or later",
+            ),
+            (
+                Check::Positions,
+                "position",
+                "8",
+                "more than 8",
+                "position was recorded as 8, but must be more than 8",
+            ),
+            (Check::Runs, ORDER, "RUN-2", "another record", "stands where another record must: RUN-2"),
+            (
+                Check::Runs,
+                "cut_kind",
+                "boundary",
+                "timer",
+                "cut_kind was recorded as boundary, but must be timer",
+            ),
+            (Check::Identity, "run_id", "ab", "cd", "run_id was recorded as ab, but must be cd"),
+            (Check::Cuts, "snapshot_seq", "none", "5", "snapshot_seq was recorded as none, but must be 5"),
+            (Check::Numbering, "symbol_seq", "3", "5", "symbol_seq was recorded as 3, but must be 5"),
+            (Check::Attempts, "attempts", "3", "1 or 2", "attempts was recorded as 3, but must be 1 or 2"),
+            (Check::Failures, "error_kind", "a", "b", "error_kind was recorded as a, but must be b"),
+            (
+                Check::Answers,
+                "regime_output",
+                "{}",
+                "{\"a\":1}",
+                "regime_output was recorded as {}, but the engine now gives {\"a\":1}",
+            ),
+            (Check::Cursor, "outputs", "9", "8", "outputs was recorded as 9, but the log holds 8"),
+            (
+                Check::Checkpoints,
+                "last record",
+                "9",
+                "8",
+                "last record was recorded as 9, but the log holds 8",
+            ),
+            (Check::Outputs, "line", "the end of the file", "x", "line is the end of the file, expected x"),
+        ];
+        let seen: std::collections::BTreeSet<Check> = cases.iter().map(|case| case.0).collect();
+        assert_eq!(seen.len(), Check::ALL.len());
+        for (check, field, recorded, replayed, sentence) in cases {
+            let (recorded, replayed) = (recorded.to_owned(), replayed.to_owned());
+            let found = Divergence { check, place: Place::Receipt(IngestSeq(7)), field, recorded, replayed };
+            assert_eq!(found.to_string(), format!("receipt 7: {sentence}"));
+        }
+    }
 }
