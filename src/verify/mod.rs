@@ -8,6 +8,7 @@
 
 mod context;
 mod outputs;
+mod published;
 mod report;
 mod text;
 

@@ -1,6 +1,6 @@
 //! The outputs file, compared line by line with what the run log says was published.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
@@ -9,13 +9,11 @@ use orchestrator_kernel::divergence::{Check, Divergence, Place};
 use orchestrator_kernel::ports::fan_out::OutputMessage;
 use serde_json::Value;
 
+use super::published::{Recent, is_equal};
 use super::text::shortened;
 
 /// Lines that are remembered to recognise a repetition. The publisher repeats what a second of publishing may hold.
 const RECENT_LINES: usize = 1 << 18;
-/// How the time of publication stands in an event that was made without one.
-const TIME: &[u8] = b"\"published_ts_ms\":null,\"run_id\":\"";
-const TIME_KEY: usize = b"\"published_ts_ms\":".len();
 
 /// A line without its end.
 #[derive(Clone, Debug)]
@@ -34,8 +32,7 @@ pub(super) struct OutputsFile {
     ahead: VecDeque<Line>,
     /// The end of the file lacks its line end: a crash cut it short.
     torn: Option<u64>,
-    recent: BTreeMap<String, Vec<u8>>,
-    order: VecDeque<String>,
+    recent: Recent,
     /// Whether it was reported that the file ends too early.
     ended: bool,
     /// Lines that were as expected.
@@ -57,8 +54,7 @@ impl OutputsFile {
             number: 0,
             ahead: VecDeque::new(),
             torn: None,
-            recent: BTreeMap::new(),
-            order: VecDeque::new(),
+            recent: Recent::new(RECENT_LINES),
             ended: false,
             equal: 0,
             repeated: 0,
@@ -88,7 +84,7 @@ impl OutputsFile {
                 return Ok(());
             };
             if is_equal(&line.bytes, &message.body) {
-                self.remember(id, message.body.to_vec());
+                self.recent.remember(&message.body);
                 self.ahead.pop_front();
                 self.equal += 1;
                 return Ok(());
@@ -125,7 +121,7 @@ impl OutputsFile {
             None => {
                 let (field, recorded, replayed) = first_difference(&line.bytes, &message.body);
                 self.ahead.pop_front();
-                self.remember(id.to_owned(), message.body.to_vec());
+                self.recent.remember(&message.body);
                 found.push(self.differs(number, field, recorded, replayed));
             }
         }
@@ -154,20 +150,7 @@ impl OutputsFile {
     }
 
     fn is_repetition(&self) -> bool {
-        let Some(line) = self.ahead.front() else { return false };
-        let known = message_id(&line.bytes).and_then(|id| self.recent.get(&id));
-        known.is_some_and(|body| is_equal(&line.bytes, body))
-    }
-
-    fn remember(&mut self, id: String, body: Vec<u8>) {
-        if self.recent.insert(id.clone(), body).is_none() {
-            self.order.push_back(id);
-        }
-        if RECENT_LINES < self.order.len()
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.recent.remove(&oldest);
-        }
+        self.ahead.front().is_some_and(|line| self.recent.holds(&line.bytes))
     }
 
     /// Reads ahead up to `count` lines.
@@ -199,18 +182,6 @@ impl OutputsFile {
         let place = Place::Other(format!("{} line {number}", self.name));
         Divergence { check: Check::Outputs, place, field, recorded, replayed }
     }
-}
-
-/// Whether a line is this event, but for the time of its publication.
-fn is_equal(line: &[u8], body: &[u8]) -> bool {
-    let Some(at) = body.windows(TIME.len()).rposition(|window| window == TIME) else { return line == body };
-    let (before, rest) = body.split_at(at + TIME_KEY);
-    let after = rest.get(b"null".len()..).unwrap_or_default();
-    let time = line.strip_prefix(before).and_then(|line| line.strip_suffix(after));
-    time.is_some_and(|time| {
-        let digits = time.strip_prefix(b"-").unwrap_or(time);
-        time == b"null" || (!digits.is_empty() && digits.iter().all(u8::is_ascii_digit))
-    })
 }
 
 /// `{run_id}:{event_type}` of a line, if it has them.
