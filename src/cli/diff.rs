@@ -54,9 +54,9 @@ pub struct DiffArgs {
     /// Only these symbols, separated by commas.
     #[arg(long, value_name = "SYMBOL,…", value_delimiter = ',')]
     pub symbols: Vec<String>,
-    /// Only these runs, FROM..TO with both ends included: engine timestamps like 2026-01-01T00:00:00Z, or positions in
-    /// the run log; an end may be left out.
-    #[arg(long, value_name = "FROM..TO", default_value = "..")]
+    /// Only these runs, both ends included: by the position of their run record (10..20), or by engine time
+    /// (2026-01-01T00:00:00Z..2026-01-02T00:00:00Z). An end may be left out.
+    #[arg(long, value_name = "FIRST..LAST RUN RECORD", default_value = "..")]
     pub range: Range,
     /// Print one JSON object.
     #[arg(long)]

@@ -328,6 +328,21 @@ mod tests {
         }
     }
 
+    /// A range is of receipts here and of run records there: the placeholder itself says which.
+    #[test]
+    fn a_range_says_what_it_counts() {
+        for (command, counted) in [
+            ("export", "<FIRST..LAST RECEIPT>"),
+            ("replay", "<FIRST..LAST RUN RECORD>"),
+            ("diff", "<FIRST..LAST RUN RECORD>"),
+        ] {
+            let mut definition = definition();
+            let help = definition.find_subcommand_mut(command).unwrap().render_help().to_string();
+
+            assert!(help.contains(&format!("--range {counted}")), "{command}:\n{help}");
+        }
+    }
+
     #[test]
     fn help_lists_every_exit_code() {
         let help = definition().render_long_help().to_string();

@@ -42,9 +42,9 @@ pub struct ReplayArgs {
     /// Only these symbols.
     #[arg(long, value_name = "SYMBOL,…", value_delimiter = ',')]
     pub symbols: Vec<String>,
-    /// Only runs FROM..TO, both included: positions in the run log (10..20), or engine times
-    /// (2026-01-01T00:00:00Z..2026-01-02T00:00:00Z). Either end may be left out.
-    #[arg(long, value_name = "FROM..TO", default_value = "..")]
+    /// Only these runs, both ends included: by the position of their run record (10..20), or by engine time
+    /// (2026-01-01T00:00:00Z..2026-01-02T00:00:00Z). An end may be left out.
+    #[arg(long, value_name = "FIRST..LAST RUN RECORD", default_value = "..")]
     pub range: Range,
     /// Who answers.
     #[arg(long, value_name = "ENGINE", default_value = "configured")]

@@ -1,5 +1,6 @@
 //! Going through recorded logs from front to back, one batch in memory at a time.
 
+mod range;
 mod select;
 
 use orchestrator_kernel::contracts::engine_run::RunRecord;
@@ -9,7 +10,8 @@ use orchestrator_kernel::ports::log::{Log, ReadError, ReadLimit, RecordBatch, re
 
 use crate::cli::Exit;
 
-pub use select::{Bound, Moment, Range, Selection};
+pub use range::{BadRange, Bound, Moment, bounds};
+pub use select::{Range, Selection};
 
 /// A log could not be read.
 #[derive(Debug, thiserror::Error)]

@@ -15,4 +15,4 @@ mod plan;
 
 pub use driver::{Answers, Done, Driver, ReplayError, Replayed, Sink};
 pub use pages::Pages;
-pub use plan::{BadRange, Plan, Range};
+pub use plan::{Plan, Range};

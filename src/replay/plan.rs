@@ -7,6 +7,8 @@ use orchestrator_kernel::audit::{Base, StateFrom};
 use orchestrator_kernel::contracts::engine_run::RunRecord;
 use orchestrator_kernel::ids::{RunSeq, Symbol, TsMs};
 
+use crate::recorded::{BadRange, Bound, bounds};
+
 /// Which runs are replayed, and how. Everything before and beside them is read all the same: what it says decides
 /// where their cuts begin.
 #[derive(Clone, Debug)]
@@ -81,60 +83,24 @@ impl Range {
     }
 }
 
-/// Why a range is not one.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadRange {
-    /// It has no two dots.
-    #[error(
-        "expected FROM..TO: positions in the run log (10..20), or times (2026-01-01T00:00:00Z..); either end may be left out"
-    )]
-    Form,
-    /// An end is neither a position nor a time.
-    #[error("{0:?} is neither a position in the run log nor a time like 2026-01-01T00:00:00Z")]
-    End(String),
-    /// One end is a position, the other a time.
-    #[error("both ends must be positions, or both times")]
-    Mixed,
-}
-
-/// One end of a range.
-#[derive(Clone, Copy)]
-enum End {
-    Run(RunSeq),
-    Time(TsMs),
-}
-
 impl FromStr for Range {
     type Err = BadRange;
 
     fn from_str(text: &str) -> Result<Self, BadRange> {
-        let (from, to) = text.split_once("..").ok_or(BadRange::Form)?;
-        Ok(match (end(from)?, end(to)?) {
+        use Bound::{At, Position};
+        Ok(match bounds(text)? {
             (None, None) => Self::All,
-            (Some(End::Run(from)), Some(End::Run(to))) => Self::Runs { from, to },
-            (Some(End::Run(from)), None) => Self::Runs { from, to: RunSeq(u64::MAX) },
-            (None, Some(End::Run(to))) => Self::Runs { from: RunSeq(0), to },
-            (Some(End::Time(from)), Some(End::Time(to))) => Self::Time { from, to },
-            (Some(End::Time(from)), None) => Self::Time { from, to: TsMs(i64::MAX) },
-            (None, Some(End::Time(to))) => Self::Time { from: TsMs(i64::MIN), to },
-            (Some(End::Run(_)), Some(End::Time(_))) | (Some(End::Time(_)), Some(End::Run(_))) => {
+            (Some(Position(from)), Some(Position(to))) => Self::Runs { from: RunSeq(from), to: RunSeq(to) },
+            (Some(Position(from)), None) => Self::Runs { from: RunSeq(from), to: RunSeq(u64::MAX) },
+            (None, Some(Position(to))) => Self::Runs { from: RunSeq(0), to: RunSeq(to) },
+            (Some(At(from)), Some(At(to))) => Self::Time { from, to },
+            (Some(At(from)), None) => Self::Time { from, to: TsMs(i64::MAX) },
+            (None, Some(At(to))) => Self::Time { from: TsMs(i64::MIN), to },
+            (Some(Position(_)), Some(At(_))) | (Some(At(_)), Some(Position(_))) => {
                 return Err(BadRange::Mixed);
             }
         })
     }
-}
-
-fn end(text: &str) -> Result<Option<End>, BadRange> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    if let Ok(position) = text.parse() {
-        return Ok(Some(End::Run(RunSeq(position))));
-    }
-    let time = humantime::parse_rfc3339_weak(text).map_err(|_| BadRange::End(text.to_owned()))?;
-    let since = time.duration_since(std::time::UNIX_EPOCH).map_err(|_| BadRange::End(text.to_owned()))?;
-    let ms = i64::try_from(since.as_millis()).map_err(|_| BadRange::End(text.to_owned()))?;
-    Ok(Some(End::Time(TsMs(ms))))
 }
 
 #[cfg(test)]
@@ -156,6 +122,7 @@ mod tests {
             Ok(Range::Time { from: TsMs(1000), to: TsMs(2000) }),
         );
         check_range("1970-01-01T00:00:01Z..", Ok(Range::Time { from: TsMs(1000), to: TsMs(i64::MAX) }));
+        check_range("..1970-01-01T02:00:02+02:00", Ok(Range::Time { from: TsMs(i64::MIN), to: TsMs(2000) }));
         check_range("7", Err(BadRange::Form));
         check_range("7..x", Err(BadRange::End("x".to_owned())));
         check_range("7..1970-01-01T00:00:01Z", Err(BadRange::Mixed));
