@@ -297,10 +297,10 @@ impl RunnerState {
             biased;
             () = self.args.give_up.cancelled() => Err(stopped()),
             answered = tokio::time::timeout(self.args.deadline, self.args.engine.call(call)) => {
-                answered.unwrap_or_else(|_| Err(EngineError {
-                    kind: ErrorKind::EngineTimeout,
-                    detail: format!("no answer within {:?}", self.args.deadline),
-                }))
+                answered.unwrap_or_else(|_| {
+                    let detail = format!("no answer within {:?}", self.args.deadline);
+                    Err(EngineError::silent(ErrorKind::EngineTimeout, detail))
+                })
             }
         };
         let error = result.as_ref().err().map(|error| error.kind);
@@ -338,10 +338,7 @@ impl RunnerState {
 }
 
 fn stopped() -> EngineError {
-    EngineError {
-        kind: ErrorKind::Shutdown,
-        detail: "the service stopped before the engine answered".to_owned(),
-    }
+    EngineError::silent(ErrorKind::Shutdown, "the service stopped before the engine answered")
 }
 
 fn log_end(record: &RunRecord) {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use orchestrator_kernel::contracts::engine_run::{RunRecord, RunStatus};
 use orchestrator_kernel::divergence::{Check, Divergence};
-use orchestrator_kernel::error::{ErrorKind, bounded_detail};
+use orchestrator_kernel::error::bounded_detail;
 use orchestrator_kernel::ids::{IngestSeq, RunSeq};
-use orchestrator_kernel::ports::engine::Engine;
+use orchestrator_kernel::ports::engine::{Engine, EngineError};
 
 use super::align::{Align, Side};
 use super::{Differences, Verdict};
@@ -57,9 +57,8 @@ struct Comparison {
 #[async_trait]
 impl Sink for Comparison {
     async fn run(&mut self, run: Replayed) -> bool {
-        let Replayed { recorded, replayed, found, included, .. } = run;
-        let failure = found.iter().find(|found| found.check == Check::Answers && found.field == "status");
-        let now = match failure {
+        let Replayed { recorded, replayed, failure, found, included, .. } = run;
+        let now = match &failure {
             Some(failure) => failed(&recorded, failure),
             None => replayed,
         };
@@ -85,16 +84,10 @@ impl Sink for Comparison {
 }
 
 /// The record of a run that the engine failed now.
-fn failed(recorded: &RunRecord, failure: &Divergence) -> RunRecord {
-    let said = failure.replayed.strip_prefix("failed (").and_then(|said| said.strip_suffix(')'));
-    let said = said.unwrap_or(&failure.replayed);
-    let (error_kind, detail) = ErrorKind::ALL
-        .into_iter()
-        .find_map(|kind| Some((kind, said.strip_prefix(kind.as_str())?.strip_prefix(": ")?)))
-        .unwrap_or((ErrorKind::EngineFailure, said));
+fn failed(recorded: &RunRecord, failure: &EngineError) -> RunRecord {
     let mut record = recorded.clone();
     if let RunStatus::Completed { attempts, answered, completed_ts_ms, .. } = recorded.status {
-        let error_detail = bounded_detail(detail);
+        let (error_kind, error_detail) = (failure.kind, bounded_detail(&failure.detail));
         record.status = RunStatus::Failed { attempts, answered, completed_ts_ms, error_kind, error_detail };
     }
     record

@@ -44,6 +44,8 @@ pub struct Replayed {
     pub call: Option<EngineCall>,
     /// Who answered now; known once an engine was asked.
     pub engine: Option<EngineIdentity>,
+    /// The error that it answered now, if it did.
+    pub failure: Option<EngineError>,
     /// Where the two differ.
     pub found: Vec<Divergence>,
     /// Whether the plan includes it. One that it does not include was only indexed: it is as recorded.
@@ -85,7 +87,7 @@ pub enum ReplayError {
         /// The first record that is there.
         start: Seq,
     },
-    /// The engine gives no answer. It says nothing about the logs.
+    /// The engine gives no answer, not even an error of its own. That says nothing about the logs.
     #[error("the engine gives no answer to run record {at}, run {run_id} of {symbol}")]
     Engine {
         /// The run's terminal record.
@@ -94,7 +96,7 @@ pub enum ReplayError {
         run_id: RunId,
         /// Its symbol.
         symbol: Symbol,
-        /// What it said last.
+        /// What came instead, last.
         #[source]
         source: EngineError,
     },
@@ -188,6 +190,7 @@ impl Driver {
         self.tell(sink);
         // What was asked before a log became unreadable still counts.
         let delivered = self.deliver_all(sink).await;
+        self.tell(sink);
         self.done.receipts = self.audit.seen();
         self.done.unfinished =
             self.audit.unfinished().map(|(symbol, run_id)| (symbol.clone(), run_id)).collect();
@@ -275,6 +278,7 @@ impl Driver {
                 recorded: record,
                 call: None,
                 engine: None,
+                failure: None,
                 found,
                 included,
             },
@@ -326,19 +330,23 @@ impl Driver {
         let Some(Waiting { mut run, answer }) = self.waiting.pop_front() else { return Ok(true) };
         if let Some(answer) = answer {
             let answer = answer.await.unwrap_or_else(|error| {
-                Err(EngineError { kind: ErrorKind::EngineFailure, detail: error.to_string() })
+                Err(EngineError::silent(ErrorKind::EngineFailure, error.to_string()))
             });
             self.answered(&run.recorded.facts.symbol);
             if let Err(source) = &answer
-                && says_nothing(source.kind)
+                && !source.said
             {
                 let facts = &run.recorded.facts;
                 let (run_id, symbol) = (facts.run_id, facts.symbol.clone());
+                // No later run is handed out, since this one would be missing; what was found without the engine stands.
+                self.found.append(&mut run.found);
+                self.found.extend(self.waiting.drain(..).flat_map(|waiting| waiting.run.found));
                 return Err(ReplayError::Engine { at: run.at, run_id, symbol, source: source.clone() });
             }
             if let Answers::Engine(engine) = &self.answers {
                 run.engine = Some(engine.identity());
             }
+            run.failure = answer.as_ref().err().cloned();
             run.replayed = self.audit.finish(run.at, &run.recorded, answer, &mut run.found);
             // A replayed record says who answered now.
             if let (RunStatus::Completed { engine, .. }, Some(now)) = (&mut run.replayed.status, &run.engine)
@@ -403,17 +411,6 @@ async fn ask(engine: &dyn Engine, call: &EngineCall) -> Result<EngineAnswer, Eng
             Err(error) if error.kind.is_retryable() && calls < CALLS_PER_RUN_MAX => calls += 1,
             answer => return answer,
         }
-    }
-}
-
-/// Whether a failure says nothing about the engine's answer, so that nothing can be compared.
-const fn says_nothing(kind: ErrorKind) -> bool {
-    match kind {
-        ErrorKind::EngineTimeout | ErrorKind::EngineUnavailable | ErrorKind::Shutdown => true,
-        ErrorKind::MissingSnapshotInputs
-        | ErrorKind::SnapshotBuildFailure
-        | ErrorKind::EngineFailure
-        | ErrorKind::HysteresisMonotonicityViolation => false,
     }
 }
 

@@ -68,17 +68,19 @@ async fn run_once(
 }
 
 /// The stand-in engine behind HTTP; ended with its handle.
-struct HttpEngine {
+pub(crate) struct HttpEngine {
     process: Child,
-    url: String,
+    pub(crate) url: String,
 }
 
 impl HttpEngine {
-    fn start() -> Self {
+    /// With a token, nobody else is answered.
+    pub(crate) fn start(token: Option<&str>) -> Self {
         let mut process = Command::new("python3")
             .args(["engines/examples/http_engine.py", "--port", "0"])
             .current_dir(root())
             .env("PYTHONPATH", "engines")
+            .envs(token.map(|token| ("ENGINE_TOKEN", token)))
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -103,7 +105,7 @@ async fn check_mode(mode: &str) {
     let Some(recording) = recording() else { return };
     let dir = tempfile::tempdir().unwrap();
     let [one, many, http] = ["one", "many", "http"].map(|name| dir.path().join(name));
-    let engine = HttpEngine::start();
+    let engine = HttpEngine::start(None);
     let url = format!("engine.http.url={}", engine.url);
 
     // This process's own hash maps are seeded anew at every start; the workers' are told theirs.

@@ -18,6 +18,7 @@ use crate::support::{Dice, seed};
 
 mod capture;
 mod made_up;
+mod silence;
 
 /// Bytes that are flipped.
 const FLIPS: usize = 24;

@@ -144,7 +144,7 @@ pub fn read_answer(
     if !answer.ok {
         let kind = error_kind(answer.error_kind.as_deref());
         let detail = bounded_detail(answer.error_detail.as_deref().unwrap_or("the engine gave no detail"));
-        return Ok(Err(EngineError { kind, detail }));
+        return Ok(Err(EngineError::said(kind, detail)));
     }
     Ok(match mode {
         EngineMode::Truth => object("regime_output", answer.regime_output)
@@ -167,9 +167,9 @@ fn error_kind(word: Option<&str>) -> ErrorKind {
 }
 
 fn object(field: &str, value: Option<&RawValue>) -> Result<String, EngineError> {
-    let failure = |problem: &str| EngineError {
-        kind: ErrorKind::EngineFailure,
-        detail: bounded_detail(&format!("the engine's answer has {problem} in {field}")),
+    let failure = |problem: &str| {
+        let detail = bounded_detail(&format!("the engine's answer has {problem} in {field}"));
+        EngineError::said(ErrorKind::EngineFailure, detail)
     };
     let value = value.ok_or_else(|| failure("nothing"))?;
     if !value.get().starts_with('{') {
@@ -245,10 +245,10 @@ mod tests {
 
             let error = check_answer(EngineMode::Truth, &line).unwrap_err();
 
-            assert_eq!((error.kind, error.detail.as_str()), (kind, "two lines"));
+            assert_eq!(error, EngineError::said(kind, "two lines"));
         }
         let bare = check_answer(EngineMode::Truth, r#"{"id":7,"ok":false}"#).unwrap_err();
-        assert_eq!(bare.kind, ErrorKind::EngineFailure);
+        assert_eq!((bare.kind, bare.said), (ErrorKind::EngineFailure, true));
     }
 
     #[test]
@@ -261,7 +261,8 @@ mod tests {
             (EngineMode::Hysteresis, r#"{"id":7,"ok":true,"hysteresis_decision":{},"state":null}"#),
         ];
         for (mode, line) in cases {
-            assert_eq!(check_answer(mode, line).unwrap_err().kind, ErrorKind::EngineFailure, "{line}");
+            let error = check_answer(mode, line).unwrap_err();
+            assert_eq!((error.kind, error.said), (ErrorKind::EngineFailure, true), "{line}");
         }
     }
 

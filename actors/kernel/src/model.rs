@@ -281,11 +281,11 @@ impl Live {
         for error in 1..=errors.min(ATTEMPTS_MAX) {
             attempts.note_error();
             if error == ATTEMPTS_MAX {
-                let error = EngineError { kind: ErrorKind::EngineTimeout, detail: "no answer".to_owned() };
+                let error = EngineError::silent(ErrorKind::EngineTimeout, "no answer");
                 return self.record(attempts.failed(&error, self.now));
             }
             if gives_up {
-                let error = EngineError { kind: ErrorKind::Shutdown, detail: "stopped".to_owned() };
+                let error = EngineError::silent(ErrorKind::Shutdown, "stopped");
                 return self.record(attempts.failed(&error, self.now));
             }
             attempts.note_retry();

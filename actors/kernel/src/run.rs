@@ -122,19 +122,15 @@ impl Attempts {
 /// replay could not say.
 #[must_use]
 pub fn missing_snapshot(facts: &RunFacts) -> EngineError {
-    EngineError {
-        kind: ErrorKind::MissingSnapshotInputs,
-        detail: format!("no SnapshotInputs with timestamp_ms {} in the cut", facts.engine_timestamp_ms),
-    }
+    let detail = format!("no SnapshotInputs with timestamp_ms {} in the cut", facts.engine_timestamp_ms);
+    EngineError::silent(ErrorKind::MissingSnapshotInputs, detail)
 }
 
 /// The error of a run whose snapshot the engine cannot be given. It follows from the receipt, as the one above.
 #[must_use]
 pub fn unusable_snapshot(seq: IngestSeq) -> EngineError {
-    EngineError {
-        kind: ErrorKind::SnapshotBuildFailure,
-        detail: format!("receipt {seq} has no usable normalized object"),
-    }
+    let detail = format!("receipt {seq} has no usable normalized object");
+    EngineError::silent(ErrorKind::SnapshotBuildFailure, detail)
 }
 
 /// What the run log says about one symbol.

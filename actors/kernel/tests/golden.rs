@@ -114,7 +114,7 @@ fn completed_hysteresis() -> RunRecord {
 fn failed() -> RunRecord {
     let mut attempts = Attempts::first(facts(EngineMode::Truth));
     attempts.note_error();
-    let error = EngineError { kind: ErrorKind::EngineTimeout, detail: "no answer within 2s".to_owned() };
+    let error = EngineError::silent(ErrorKind::EngineTimeout, "no answer within 2s");
     attempts.failed(&error, TsMs(1_768_002_664_003))
 }
 
@@ -162,7 +162,7 @@ fn run_records() {
 fn run_record_error_kinds() {
     let attempts = Attempts::first(facts(EngineMode::Truth));
     let numbers = ErrorKind::ALL.map(|kind| {
-        let record = attempts.clone().failed(&EngineError { kind, detail: String::new() }, TsMs(0));
+        let record = attempts.clone().failed(&EngineError::silent(kind, ""), TsMs(0));
         let mut bytes = Vec::new();
         record.encode_to(&mut bytes);
         format!("{} {kind}\n", bytes[bytes.len() - 2])

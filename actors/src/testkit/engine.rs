@@ -131,7 +131,7 @@ impl TestEngine {
         let act = self.act(call, act);
         if let Act::Fail(kind) = act {
             crash.step().await;
-            return Err(EngineError { kind, detail: "as told".to_owned() });
+            return Err(EngineError::said(kind, "as told"));
         }
         match act {
             Act::Answer | Act::Fail(_) => {}

@@ -85,7 +85,7 @@ fn text<T: Serialize>(value: &T) -> Result<String, EngineError> {
 }
 
 fn failure(kind: ErrorKind, error: &dyn std::error::Error) -> EngineError {
-    EngineError { kind, detail: bounded_detail(&error.to_string()) }
+    EngineError::said(kind, bounded_detail(&error.to_string()))
 }
 
 #[cfg(test)]

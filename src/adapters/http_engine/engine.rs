@@ -85,7 +85,7 @@ impl HttpEngine {
     async fn whole(&self, mut response: Response) -> Result<Vec<u8>, EngineError> {
         let max = self.options.output_bytes_max;
         let too_long =
-            || self.failure(ErrorKind::EngineFailure, &format!("the engine answered more than {max} bytes"));
+            || self.silent(ErrorKind::EngineFailure, &format!("the engine answered more than {max} bytes"));
         if response.content_length().is_some_and(|bytes| (max as u64) < bytes) {
             return Err(too_long());
         }
@@ -115,24 +115,24 @@ impl HttpEngine {
             said.extend_from_slice(&chunk);
         }
         let said = String::from_utf8_lossy(&said);
-        self.failure(kind, &format!("the engine answered with status {status}: {}", said.trim()))
+        self.silent(kind, &format!("the engine answered with status {status}: {}", said.trim()))
     }
 
     /// A request without an answer. The address stays out of it: details are published.
     fn broken(&self, error: &reqwest::Error) -> EngineError {
         if causes(error).filter_map(|cause| cause.downcast_ref::<hyper::Error>()).any(hyper::Error::is_parse)
         {
-            return self.failure(ErrorKind::EngineFailure, "the engine's answer is no HTTP");
+            return self.silent(ErrorKind::EngineFailure, "the engine's answer is no HTTP");
         }
         // The outer ones name the address, the innermost one says what happened.
         let cause = causes(error).skip(1).last().map_or_else(String::new, |cause| format!(" ({cause})"));
         let what = if error.is_connect() { "cannot be reached" } else { "closed the connection" };
-        self.failure(ErrorKind::EngineUnavailable, &format!("the engine {what}{cause}"))
+        self.silent(ErrorKind::EngineUnavailable, &format!("the engine {what}{cause}"))
     }
 
     /// Reads an answer and who gave it.
     fn read(&self, body: &[u8], id: u64, mode: EngineMode) -> Result<EngineAnswer, EngineError> {
-        let failure = |detail: String| self.failure(ErrorKind::EngineFailure, &detail);
+        let failure = |detail: String| self.silent(ErrorKind::EngineFailure, &detail);
         let answer =
             read_answer(body, id, mode).map_err(|error| failure(format!("the engine wrote {error}")))?;
         let hello: Hello = serde_json::from_slice(body)
@@ -150,16 +150,20 @@ impl HttpEngine {
             );
             return Err(failure(detail));
         }
-        answer.map_err(|error| self.failure(error.kind, &error.detail))
+        answer.map_err(|error| EngineError { detail: self.detail(&error.detail), ..error })
+    }
+
+    /// Something else than an answer came, or nothing.
+    fn silent(&self, kind: ErrorKind, detail: &str) -> EngineError {
+        EngineError::silent(kind, self.detail(detail))
     }
 
     /// The token must not be published, whoever repeats it to us.
-    fn failure(&self, kind: ErrorKind, detail: &str) -> EngineError {
-        let detail = match &self.options.token {
-            Some(token) if !token.is_empty() => detail.replace(token, "<hidden>"),
-            Some(_) | None => detail.to_owned(),
-        };
-        EngineError { kind, detail: bounded_detail(&detail) }
+    fn detail(&self, detail: &str) -> String {
+        match &self.options.token {
+            Some(token) if !token.is_empty() => bounded_detail(&detail.replace(token, "<hidden>")),
+            Some(_) | None => bounded_detail(detail),
+        }
     }
 }
 
@@ -175,14 +179,14 @@ impl Engine for HttpEngine {
         let mut request = Vec::new();
         RequestBody::new(call, &self.checked.hysteresis_config).write_line(id, &mut request);
         let Ok(_connection) = self.connections.acquire().await else {
-            return Err(self.failure(ErrorKind::Shutdown, "the engine's client is closed"));
+            return Err(self.silent(ErrorKind::Shutdown, "the engine's client is closed"));
         };
         let deadline = self.options.deadline;
         match timeout(deadline, self.exchange(request)).await {
             Ok(body) => self.read(&body?, id, call.mode),
             Err(_) => {
                 let detail = format!("the engine gave no answer within {deadline:?}");
-                Err(self.failure(ErrorKind::EngineTimeout, &detail))
+                Err(self.silent(ErrorKind::EngineTimeout, &detail))
             }
         }
     }

@@ -132,6 +132,7 @@ async fn serve(
             });
             return Body::from_stream(pieces).into_response();
         }
+        "empty" => drop(answer.as_object_mut().unwrap().remove("regime_output")),
         "wrong_id" => answer["id"] = json!(0),
         "anonymous" => drop(answer.as_object_mut().unwrap().remove("engine")),
         "html" => return "<html>hello</html>".into_response(),
@@ -181,13 +182,16 @@ async fn both_entry_points_make_the_round_trip() {
 }
 
 #[tokio::test]
-async fn errors_of_the_engine_keep_their_kind() {
+async fn errors_of_the_engine_keep_their_kind_and_are_its_own_words() {
     let (url, _) = start().await;
     let engine = engine(options(&url));
 
     let error = check_call(&engine, r#"{"do":"fail","kind":"snapshot_build_failure"}"#).await.unwrap_err();
+    let lacking = check_call(&engine, r#"{"do":"empty"}"#).await.unwrap_err();
 
-    assert_eq!(error, EngineError { kind: ErrorKind::SnapshotBuildFailure, detail: "why".to_owned() });
+    assert_eq!(error, EngineError::said(ErrorKind::SnapshotBuildFailure, "why"));
+    let detail = "the engine's answer has nothing in regime_output";
+    assert_eq!(lacking, EngineError::said(ErrorKind::EngineFailure, detail));
 }
 
 /// Method: whatever a call ended with, the next one is answered.
@@ -206,7 +210,7 @@ async fn what_is_no_answer_is_an_engine_failure_that_says_why() {
     for (inputs, detail) in cases {
         let error = check_call(&engine, inputs).await.unwrap_err();
 
-        assert_eq!(error.kind, ErrorKind::EngineFailure, "{inputs}");
+        assert_eq!((error.kind, error.said), (ErrorKind::EngineFailure, false), "{inputs}");
         assert!(error.detail.starts_with(detail), "{inputs}: {}", error.detail);
         check_call(&engine, "{}").await.unwrap();
     }
@@ -225,7 +229,7 @@ async fn statuses_tell_whether_the_engine_failed_or_is_not_there() {
 
         let error = check_call(&engine, &inputs).await.unwrap_err();
 
-        assert_eq!(error.kind, kind, "{status}: {}", error.detail);
+        assert_eq!((error.kind, error.said), (kind, false), "{status}: {}", error.detail);
         assert!(error.detail.starts_with(&format!("the engine answered with status {status}")), "{error}");
         if status != 204 {
             assert!(error.detail.contains(": why xxx") && error.detail.len() <= 500, "{error}");
@@ -243,7 +247,7 @@ async fn an_answer_of_another_engine_is_refused() {
 
     let error = check_call(&engine, r#"{"version":"2"}"#).await.unwrap_err();
 
-    assert_eq!(error.kind, ErrorKind::EngineFailure);
+    assert_eq!((error.kind, error.said), (ErrorKind::EngineFailure, false));
     let detail = "test 2 (code 0123456789ab) answered instead of test 1 (code 0123456789ab)";
     assert!(error.detail.contains(detail), "{error}");
     assert_eq!(engine.identity().version, "1");
@@ -259,7 +263,7 @@ async fn the_token_is_sent_and_never_told() {
     let error = check_call(&engine, r#"{"do":"echo_token"}"#).await.unwrap_err();
 
     assert_eq!(output["authorization"], "Bearer canary");
-    assert!(error.detail.ends_with("Bearer <hidden> is no good"), "{error}");
+    assert!(error.detail.ends_with("Bearer <hidden> is no good") && !error.said, "{error}");
 }
 
 #[tokio::test]
@@ -292,10 +296,7 @@ async fn a_call_has_its_whole_deadline_from_its_turn_on() {
         check_call(&engine, r#"{"sleep_ms":100}"#),
     );
 
-    let timeout = EngineError {
-        kind: ErrorKind::EngineTimeout,
-        detail: "the engine gave no answer within 500ms".to_owned(),
-    };
+    let timeout = EngineError::silent(ErrorKind::EngineTimeout, "the engine gave no answer within 500ms");
     assert_eq!((hung.unwrap_err(), trickled.unwrap_err()), (timeout.clone(), timeout));
     assert!(waited.is_ok(), "{waited:?}");
     assert!(started.elapsed() >= 2 * deadline);
@@ -361,7 +362,7 @@ async fn a_connection_that_ends_early_is_unavailable_and_garbage_is_a_failure_an
         let error = check_call(&engine(options(&url)), "{}").await.unwrap_err();
 
         let shown = String::from_utf8_lossy(bytes);
-        assert_eq!(error.kind, kind, "{shown}: {error}");
+        assert_eq!((error.kind, error.said), (kind, false), "{shown}: {error}");
         assert!(error.detail.starts_with(detail), "{shown}: {error}");
         assert!(!error.detail.contains("127.0.0.1"), "the address is published: {error}");
         assert_eq!(*asked.lock().unwrap(), 1, "{shown}");
@@ -378,7 +379,7 @@ async fn an_engine_that_is_not_there_is_unavailable_until_it_is() {
 
     let error = check_call(&engine, "{}").await.unwrap_err();
 
-    assert_eq!(error.kind, ErrorKind::EngineUnavailable);
+    assert_eq!((error.kind, error.said), (ErrorKind::EngineUnavailable, false));
     assert!(error.detail.starts_with("the engine cannot be reached ("), "{error}");
     assert!(!error.detail.contains(&address.port().to_string()), "the address is published: {error}");
 

@@ -114,10 +114,7 @@ impl Engine for ProcessEngine {
     }
 
     async fn call(&self, call: &EngineCall) -> Result<EngineAnswer, EngineError> {
-        let closed = || EngineError {
-            kind: ErrorKind::Shutdown,
-            detail: "the engine workers are shutting down".to_owned(),
-        };
+        let closed = || EngineError::silent(ErrorKind::Shutdown, "the engine workers are shutting down");
         let seated = self.seat_for(&call.symbol).ok_or_else(closed)?;
         let (reply, answer) = oneshot::channel();
         let body = RequestBody::new(call, &self.hysteresis_config);

@@ -38,6 +38,7 @@ for line in sys.stdin:
     if do == "stderr": print(("noise " * 50 + "\n") * 20_000, file=sys.stderr, flush=True)
     if do == "child": output["child"] = subprocess.Popen(["sleep", "1000"]).pid
     if do == "fail": say({"id": request["id"], "ok": False, "error_kind": inputs["kind"], "error_detail": "why"}); continue
+    if do == "empty": say({"id": request["id"], "ok": True}); continue
     if request["op"] == "run":
         say({"id": request["id"], "ok": True, "regime_output": output})
     else:
@@ -187,15 +188,18 @@ cat > /dev/null"#,
 }
 
 #[tokio::test]
-async fn an_error_of_the_engine_leaves_its_worker_alone() {
+async fn what_the_engine_says_itself_leaves_its_worker_alone() {
     let script = Script::new(WORKER);
     let engine = start(script.options()).await;
     let pid = pid_of_worker(&engine, "A").await;
 
     let error =
         check_call(&engine, "A", r#"{"do":"fail","kind":"snapshot_build_failure"}"#).await.unwrap_err();
+    let lacking = check_call(&engine, "A", r#"{"do":"empty"}"#).await.unwrap_err();
 
-    assert_eq!(error, EngineError { kind: ErrorKind::SnapshotBuildFailure, detail: "why".to_owned() });
+    assert_eq!(error, EngineError::said(ErrorKind::SnapshotBuildFailure, "why"));
+    let detail = "the engine's answer has nothing in regime_output";
+    assert_eq!(lacking, EngineError::said(ErrorKind::EngineFailure, detail));
     assert_eq!(pid_of_worker(&engine, "A").await, pid);
 }
 
@@ -220,7 +224,7 @@ async fn a_hanging_call_times_out_and_the_other_workers_answer_meanwhile() {
     };
     let ((error, hung), answered) = tokio::join!(hang, others);
 
-    assert_eq!(error.kind, ErrorKind::EngineTimeout);
+    assert_eq!((error.kind, error.said), (ErrorKind::EngineTimeout, false));
     assert!(hung >= deadline && answered < deadline, "{hung:?} {answered:?}");
     assert_ne!(pid_of_worker(&engine, &hanging).await, before);
     assert!(!is_running(before));
@@ -262,7 +266,7 @@ async fn a_broken_worker_fails_its_call_with_the_reason_and_is_replaced() {
 
         let error = check_call(&engine, "A", &format!(r#"{{"do":"{misdeed}"}}"#)).await.unwrap_err();
 
-        assert_eq!(error.kind, ErrorKind::EngineFailure, "{misdeed}");
+        assert_eq!((error.kind, error.said), (ErrorKind::EngineFailure, false), "{misdeed}");
         assert!(error.detail.starts_with(detail), "{misdeed}: {}", error.detail);
         assert_ne!(pid_of_worker(&engine, "A").await, before, "{misdeed}");
         assert!(!Path::new(&format!("/proc/{before}")).exists(), "{misdeed}");
@@ -384,7 +388,7 @@ async fn shutdown_leaves_no_process_and_refuses_calls() {
     }
     wait_until("the worker's own child is killed", || !is_running(child)).await;
     let error = check_call(&engine, &first, "{}").await.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Shutdown);
+    assert_eq!((error.kind, error.said), (ErrorKind::Shutdown, false));
 }
 
 #[tokio::test]

@@ -29,8 +29,9 @@ impl Job {
         drop(self.reply.send(answer));
     }
 
+    /// No answer came, so nobody knows what it would have been.
     fn fail(self, kind: ErrorKind, detail: &str) {
-        self.answer(Err(EngineError { kind, detail: bounded_detail(detail) }));
+        self.answer(Err(EngineError::silent(kind, bounded_detail(detail))));
     }
 }
 

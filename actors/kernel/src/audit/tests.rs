@@ -515,7 +515,7 @@ fn a_completed_run_without_a_snapshot_and_an_engine_that_fails_now_diverge() {
     assert_eq!(audit.run(RunSeq(1), &with[0], &mut found), Step::Nothing);
     assert!(matches!(audit.run(RunSeq(2), &with[1], &mut found), Step::Call(_)));
     assert_eq!(found, []);
-    let error = EngineError { kind: ErrorKind::EngineFailure, detail: "boom".to_owned() };
+    let error = EngineError::said(ErrorKind::EngineFailure, "boom");
     audit.finish(RunSeq(2), &with[1], Err(error), &mut found);
     assert_eq!((found[0].field, found[0].replayed.as_str()), ("status", "failed (engine_failure: boom)"));
 }

@@ -57,6 +57,23 @@ pub struct EngineError {
     pub kind: ErrorKind,
     /// One line without secrets, see [`bounded_detail`](crate::error::bounded_detail).
     pub detail: String,
+    /// Whether the engine itself said so, in an answer of its protocol. Otherwise nobody knows what it would have
+    /// answered: it was not reached, it died, or what came was no answer to this call. Neither recorded nor published.
+    pub said: bool,
+}
+
+impl EngineError {
+    /// The engine's own words, or an answer that lacks what it must hold.
+    #[must_use]
+    pub fn said(kind: ErrorKind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into(), said: true }
+    }
+
+    /// The engine did not answer; `detail` says what happened instead.
+    #[must_use]
+    pub fn silent(kind: ErrorKind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into(), said: false }
+    }
 }
 
 /// A pure function of its call, somewhere: in process, in a worker process, behind HTTP.

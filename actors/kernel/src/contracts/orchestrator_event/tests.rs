@@ -90,7 +90,7 @@ fn an_answered_run_makes_its_events_in_order() {
 
 #[test]
 fn a_failed_run_says_after_how_many_answers() {
-    let error = EngineError { kind: ErrorKind::EngineTimeout, detail: "no answer within 2s".to_owned() };
+    let error = EngineError::silent(ErrorKind::EngineTimeout, "no answer within 2s");
     let mut attempts = with_errors(EngineMode::Truth, 1);
     attempts.note_error();
 
@@ -186,7 +186,7 @@ proptest! {
             counts_by_event_type: counts,
             ..facts(EngineMode::Truth)
         };
-        let error = EngineError { kind: ErrorKind::EngineFailure, detail };
+        let error = EngineError::said(ErrorKind::EngineFailure, detail);
         let record = Attempts::new(facts, 1).failed(&error, TsMs(9));
 
         for output in check_events(&record) {
