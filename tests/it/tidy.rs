@@ -11,7 +11,7 @@ use rules::Problems;
 /// A rule, and the repository with a fault that it must see.
 type Case = (&'static str, fn(&Repo) -> Problems, fn(&Repo) -> Vec<Repo>);
 
-const CASES: [Case; 14] = [
+const CASES: [Case; 15] = [
     ("packages depend downwards", rules::packages_depend_downwards, |repo| {
         let kernel = "actors/kernel/Cargo.toml";
         vec![
@@ -74,7 +74,16 @@ const CASES: [Case; 14] = [
             repo.with("docs/extra.md", "see /home/somebody/notes"),
             repo.with("docs/extra.md", "curl https://mirror.example/simple"),
             repo.with("Cargo.lock", "source = \"registry+https://mirror.example/index\"\n"),
+            repo.with("fuzz/Cargo.lock", "source = \"registry+https://mirror.example/index\"\n"),
         ]
+    }),
+    ("the fuzzer locks the service's packages", rules::fuzzer_locks_the_services_packages, |repo| {
+        let lock = "fuzz/Cargo.lock";
+        let package =
+            repo.text(lock).split("\n\n").find(|part| part.contains("\"bytes\"")).unwrap_or_default();
+        let version = package.lines().find(|line| line.starts_with("version = ")).unwrap_or_default();
+        let other = package.replace(version, "version = \"0.0.1\"");
+        vec![repo.without(lock), repo.replaced(lock, package, &other)]
     }),
     ("nothing is left undone", rules::nothing_is_left_undone, |repo| {
         vec![

@@ -1,6 +1,6 @@
 //! The rules: each looks at the repository and names what breaks it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use orchestrator_actors::fatal::FatalKind;
 use orchestrator_actors::status::Condition;
@@ -286,17 +286,51 @@ pub(super) fn files_name_no_machine(repo: &Repo) -> Problems {
             }
         }
     }
-    let sources = repo.text("Cargo.lock").lines().filter(|line| line.starts_with("source = "));
-    let official = "source = \"registry+https://github.com/rust-lang/crates.io-index\"";
-    let strange = sources.filter(|line| *line != official);
-    problems.extend(strange.map(|line| format!("Cargo.lock has {line}")));
+    for lock in LOCK_FILES {
+        let sources = repo.text(lock).lines().filter(|line| line.starts_with("source = "));
+        let official = "source = \"registry+https://github.com/rust-lang/crates.io-index\"";
+        let strange = sources.filter(|line| *line != official);
+        problems.extend(strange.map(|line| format!("{lock} has {line}")));
+    }
     problems
+}
+
+/// The lock files: the service's, and that of the fuzzer, which is a package of its own.
+const LOCK_FILES: [&str; 2] = ["Cargo.lock", "fuzz/Cargo.lock"];
+
+/// The fuzzer is built with the packages of the service: the same versions, the same bytes.
+pub(super) fn fuzzer_locks_the_services_packages(repo: &Repo) -> Problems {
+    let [service, fuzzer] = LOCK_FILES.map(|lock| locked(repo.text(lock)));
+    let mut problems = Problems::new();
+    if !fuzzer.contains_key("orchestrator") {
+        problems.push("fuzz/Cargo.lock does not lock the service".to_owned());
+    }
+    for (name, entries) in &fuzzer {
+        let Some(known) = service.get(name) else { continue };
+        let strange = entries.difference(known);
+        problems
+            .extend(strange.map(|entry| format!("fuzz/Cargo.lock has {name} {entry}, Cargo.lock has not")));
+    }
+    problems
+}
+
+/// The versions of a lock file's packages, each with its checksum, by name.
+fn locked(text: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let table: toml::Table = text.parse().unwrap_or_default();
+    let packages = table.get("package").and_then(toml::Value::as_array).cloned().unwrap_or_default();
+    let mut locked: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for package in &packages {
+        let word = |key| package.get(key).and_then(toml::Value::as_str).unwrap_or_default();
+        let entry = format!("{} {}", word("version"), word("checksum"));
+        locked.entry(word("name").to_owned()).or_default().insert(entry);
+    }
+    locked
 }
 
 /// Nothing is left for later.
 pub(super) fn nothing_is_left_undone(repo: &Repo) -> Problems {
     const MARKS: [&str; 5] = ["todo!(", "unimplemented!(", "TODO", "FIXME", "XXX"];
-    let written = repo.files().filter(|(path, _)| !is_this(path) && *path != "Cargo.lock");
+    let written = repo.files().filter(|(path, _)| !is_this(path) && !LOCK_FILES.contains(path));
     let marked = written.flat_map(|(path, text)| {
         let marks = MARKS.iter().filter(move |mark| text.contains(**mark));
         marks.map(move |mark| format!("{path} holds {mark}"))
