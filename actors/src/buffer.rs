@@ -172,7 +172,7 @@ impl BufferState {
         let mut book = recovery::cut_book(
             &readable,
             &PatientLog::new(Arc::clone(&args.quarantine), QUARANTINE, args.probe_every),
-            args.checkpoints.as_ref(),
+            recovery::Saved { store: args.checkpoints.as_ref(), observer: args.observer.as_ref() },
             tails,
             &runs,
         )

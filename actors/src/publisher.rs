@@ -11,7 +11,7 @@ use orchestrator_kernel::contracts::engine_run::{RunRecord, RunStatus};
 use orchestrator_kernel::contracts::orchestrator_event::{event_type, events};
 use orchestrator_kernel::ids::{RunSeq, TsMs};
 use orchestrator_kernel::mutant;
-use orchestrator_kernel::ports::checkpoint::{CheckpointStore, SaveError};
+use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError, SaveError};
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::fan_out::{FanOut, OutputMessage, PublishError};
 use orchestrator_kernel::ports::log::{Log, ReadLimit, RecordBatch};
@@ -111,7 +111,8 @@ impl Cursor {
 pub struct PublisherState {
     args: PublisherArgs,
     cursor: Cursor,
-    saved: Cursor,
+    /// Nothing when what is saved cannot be used.
+    saved: Option<Cursor>,
     saved_at: Instant,
     attempts: u32,
     /// Per fan-out, how many messages after the cursor it has confirmed while another one has not.
@@ -152,11 +153,25 @@ impl Actor for Publisher {
         me: ActorRef<PublisherMsg>,
         args: PublisherArgs,
     ) -> Result<PublisherState, ActorProcessingErr> {
-        let saved = saved_cursor(args.checkpoints.as_ref()).await?;
         // Nothing goes before it is published.
         let base = recovery::base(args.checkpoints.as_ref()).await?;
         let gone = Cursor { run_seq: base.runs().tail(), outputs: base.runs().outputs() };
-        let cursor = saved.max(gone).max(*args.reached.cursor());
+        let known = gone.max(*args.reached.cursor());
+        let saved = match saved_cursor(args.checkpoints.as_ref()).await {
+            Ok(saved) => Some(saved),
+            // Published again is better than not published (OUT-1), and better than not started.
+            Err(error @ LoadError::Damaged { .. }) => {
+                let from = known.run_seq.next();
+                tracing::warn!(
+                    domain = "publish", %error, %from,
+                    "the publish cursor is damaged: all outputs from this run record on are published again"
+                );
+                args.observer.observe(&Observation::CheckpointDamaged { name: CURSOR });
+                None
+            }
+            Err(LoadError::Io(error)) => return Err(error.into()),
+        };
+        let cursor = saved.unwrap_or_default().max(known);
         let tail = args.committed.borrow().tail;
         if tail < cursor.run_seq {
             let what = format!(
@@ -392,12 +407,12 @@ impl PublisherState {
 
     async fn save(&mut self) -> Result<(), Fatal> {
         self.saved_at = Instant::now();
-        if self.saved == self.cursor {
+        if self.saved == Some(self.cursor) {
             return Ok(());
         }
         let epoch = self.args.committed.borrow().epoch;
         match self.args.checkpoints.save(CURSOR, epoch, self.cursor.to_bytes()).await {
-            Ok(()) => self.saved = self.cursor,
+            Ok(()) => self.saved = Some(self.cursor),
             Err(fenced @ SaveError::Fenced { .. }) => {
                 return Err(Fatal::new(
                     FatalKind::Fenced,
@@ -412,13 +427,12 @@ impl PublisherState {
     }
 }
 
-async fn saved_cursor(store: &dyn CheckpointStore) -> std::io::Result<Cursor> {
-    let saved = store.load(CURSOR).await?;
-    Ok(saved.and_then(|bytes| Cursor::from_bytes(&bytes)).unwrap_or_default())
+async fn saved_cursor(store: &dyn CheckpointStore) -> Result<Cursor, LoadError> {
+    Ok(recovery::load(store, CURSOR, Cursor::from_bytes).await?.unwrap_or_default())
 }
 
 /// The last run record whose outputs are known to be all published.
-pub(crate) async fn published(store: &dyn CheckpointStore) -> std::io::Result<RunSeq> {
+pub(crate) async fn published(store: &dyn CheckpointStore) -> Result<RunSeq, LoadError> {
     Ok(saved_cursor(store).await?.run_seq)
 }
 

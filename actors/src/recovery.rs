@@ -8,7 +8,8 @@ use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::cut::{BookCheckpoint, CutBook};
 use orchestrator_kernel::ids::{Epoch, IngestSeq, Seq, Symbol};
-use orchestrator_kernel::ports::checkpoint::CheckpointStore;
+use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError};
+use orchestrator_kernel::ports::observer::{Observation, Observer};
 use orchestrator_kernel::retention::{BASE, Base};
 use orchestrator_kernel::run::RunIndex;
 use serde::Serialize;
@@ -36,19 +37,49 @@ pub(crate) fn decode_checkpoint<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> 
     }
 }
 
+/// The value saved under `name`, if one was; one that `decode` does not know is as good as damaged.
+pub(crate) async fn load<T>(
+    store: &dyn CheckpointStore,
+    name: &str,
+    decode: impl FnOnce(&[u8]) -> Option<T>,
+) -> Result<Option<T>, LoadError> {
+    let Some(bytes) = store.load(name).await? else { return Ok(None) };
+    match decode(&bytes) {
+        Some(value) => Ok(Some(value)),
+        None => Err(LoadError::Damaged {
+            place: format!("checkpoint {name}"),
+            detail: "its content is none of this version".to_owned(),
+        }),
+    }
+}
+
 pub(crate) async fn save_checkpoint(store: &dyn CheckpointStore, name: &str, epoch: Epoch, value: Bytes) {
     if let Err(error) = store.save(name, epoch, value).await {
         tracing::warn!(name, %error, "checkpoint not saved, the next start will take longer");
     }
 }
 
-async fn load_checkpoint<T: DeserializeOwned>(store: &dyn CheckpointStore, name: &str) -> Option<T> {
-    match store.load(name).await {
-        Ok(Some(bytes)) => decode_checkpoint(&bytes),
-        Ok(None) => None,
-        Err(error) => {
-            tracing::warn!(name, %error, "checkpoint not readable, reading the whole log instead");
-            None
+/// What an actor starts from: saved values, and who is told when one of them is damaged.
+#[derive(Clone, Copy)]
+pub(crate) struct Saved<'a> {
+    pub(crate) store: &'a dyn CheckpointStore,
+    pub(crate) observer: &'a dyn Observer,
+}
+
+impl Saved<'_> {
+    /// A checkpoint of what the log says anyway: without it the start takes longer.
+    async fn checkpoint<T: DeserializeOwned>(self, name: &'static str) -> Option<T> {
+        match load(self.store, name, decode_checkpoint).await {
+            Ok(saved) => saved,
+            Err(error @ LoadError::Damaged { .. }) => {
+                tracing::warn!(name, %error, "checkpoint is damaged, reading the whole log instead");
+                self.observer.observe(&Observation::CheckpointDamaged { name });
+                None
+            }
+            Err(LoadError::Io(error)) => {
+                tracing::warn!(name, %error, "checkpoint not readable, reading the whole log instead");
+                None
+            }
         }
     }
 }
@@ -66,20 +97,23 @@ fn regressed(log: &'static str, tail: Seq, known: Seq) -> Result<(), Fatal> {
 
 /// What the logs continue from; the default one when nothing was ever let go.
 pub(crate) async fn base(store: &dyn CheckpointStore) -> Result<Base, Fatal> {
-    let stored = store.load(BASE).await.map_err(|error| Fatal {
-        kind: FatalKind::Storage,
-        what: "cannot read the base of the logs".to_owned(),
-        source: Some(Box::new(error)),
-    })?;
-    match stored.map(|bytes| Base::decode(&bytes)) {
-        None => Ok(Base::default()),
-        Some(Ok(base)) => Ok(base),
-        Some(Err(error)) => Err(Fatal {
-            kind: FatalKind::Corrupt,
-            what: "cannot use the base of the logs".to_owned(),
-            source: Some(Box::new(error)),
-        }),
-    }
+    let (kind, what, source): (_, _, Box<dyn std::error::Error + Send + Sync>) = match store.load(BASE).await
+    {
+        Ok(None) => return Ok(Base::default()),
+        Ok(Some(bytes)) => match Base::decode(&bytes) {
+            Ok(base) => return Ok(base),
+            Err(error) => (FatalKind::Corrupt, "cannot use the base of the logs", Box::new(error)),
+        },
+        // Nobody can tell what it let go, so it is not taken for "nothing was let go".
+        Err(error @ LoadError::Damaged { .. }) => {
+            let what = "the base, from which trimmed logs go on, is damaged; restore the checkpoint \"base\"";
+            (FatalKind::Corrupt, what, Box::new(error))
+        }
+        Err(LoadError::Io(error)) => {
+            (FatalKind::Storage, "cannot read the base of the logs", Box::new(error))
+        }
+    };
+    Err(Fatal { kind, what: what.to_owned(), source: Some(source) })
 }
 
 /// What was trimmed away must be in the base.
@@ -95,14 +129,10 @@ fn bridged(log: &'static str, start: Seq, needed: Seq) -> Result<(), Fatal> {
 }
 
 /// The index of the run log.
-pub(crate) async fn run_index(
-    log: &PatientLog,
-    store: &dyn CheckpointStore,
-    tail: Seq,
-) -> Result<RunIndex, Fatal> {
-    let base = base(store).await?;
+pub(crate) async fn run_index(log: &PatientLog, saved: Saved<'_>, tail: Seq) -> Result<RunIndex, Fatal> {
+    let base = base(saved.store).await?;
     bridged("runs", log.start(), base.runs_from().into())?;
-    let saved: Option<RunIndex> = load_checkpoint(store, crate::run_log::CHECKPOINT).await;
+    let saved: Option<RunIndex> = saved.checkpoint(crate::run_log::CHECKPOINT).await;
     let saved = saved.filter(|saved| base.runs().tail() <= saved.tail());
     let mut index = saved.unwrap_or_else(|| base.runs().clone());
     index.resume_after(base.runs());
@@ -126,14 +156,14 @@ pub(crate) struct BufferCheckpoint {
 pub(crate) async fn cut_book(
     log: &PatientLog,
     quarantine: &PatientLog,
-    store: &dyn CheckpointStore,
+    saved: Saved<'_>,
     (tail, quarantine_tail): (Seq, Seq),
     runs: &Overview,
 ) -> Result<CutBook, Fatal> {
-    let base = base(store).await?;
+    let base = base(saved.store).await?;
     bridged("receipts", log.start(), base.receipts_from().into())?;
     bridged("quarantine", quarantine.start(), base.quarantine_from())?;
-    let saved: Option<BufferCheckpoint> = load_checkpoint(store, crate::buffer::CHECKPOINT).await;
+    let saved: Option<BufferCheckpoint> = saved.checkpoint(crate::buffer::CHECKPOINT).await;
     let (mut book, quarantine_from) =
         match saved.filter(|saved| base.receipts_from() <= saved.book.tail().next()) {
             Some(saved) => (saved.book.into_book(), saved.quarantine_tail),

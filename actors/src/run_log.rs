@@ -155,7 +155,8 @@ impl Actor for RunLog {
     ) -> Result<RunLogState, ActorProcessingErr> {
         let acquired = args.log.acquire().await.map_err(|error| Fatal::acquire(LOG, error))?;
         let readable = PatientLog::new(Arc::clone(&args.log), LOG, args.probe_every);
-        let index = recovery::run_index(&readable, args.checkpoints.as_ref(), acquired.tail).await?;
+        let saved = recovery::Saved { store: args.checkpoints.as_ref(), observer: args.observer.as_ref() };
+        let index = recovery::run_index(&readable, saved, acquired.tail).await?;
         let health = LogHealth::new(Condition::RunLogFailing, args.board.clone(), Arc::clone(&args.observer));
         let told = health.clone();
         let unanswered: Unanswered =

@@ -1,12 +1,12 @@
 //! What the tree saves beside the logs, for tools that look at it while no tree runs.
 
-use std::io;
-
 use orchestrator_kernel::ids::{RunSeq, Seq};
-use orchestrator_kernel::ports::checkpoint::CheckpointStore;
+use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError};
+use orchestrator_kernel::retention::{BASE, Base};
 use orchestrator_kernel::run::RunIndex;
 
-use crate::recovery::{self, BufferCheckpoint};
+use crate::recovery::{self, BufferCheckpoint, decode_checkpoint};
+use crate::{buffer, publisher, run_log};
 
 /// How far publishing had come when it was saved: it may lag.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,42 +17,53 @@ pub struct Published {
     pub outputs: u64,
 }
 
-/// How far the checkpoints of derived state know the logs: a log that ends before has lost records.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// How far the checkpoint of the buffer knows its logs: one that ends before has lost records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Known {
-    /// Of the receipt log.
-    pub receipts: Option<Seq>,
-    /// Of the quarantine.
-    pub quarantine: Option<Seq>,
-    /// Of the run log: all that the checkpoint says about it.
-    pub runs: Option<RunIndex>,
+    /// The last record of the receipt log.
+    pub receipts: Seq,
+    /// The last record of the quarantine.
+    pub quarantine: Seq,
 }
 
-/// The publish cursor; nothing when none was saved, or none that can be trusted.
+/// The publish cursor; nothing when none was saved.
 ///
 /// # Errors
 ///
-/// The storage failed.
-pub async fn published(store: &dyn CheckpointStore) -> io::Result<Option<Published>> {
-    let saved = store.load(crate::publisher::CURSOR).await?;
-    Ok(saved
-        .and_then(|bytes| crate::publisher::Cursor::from_bytes(&bytes))
-        .map(|cursor| Published { run_seq: cursor.run_seq, outputs: cursor.outputs }))
+/// [`LoadError`].
+pub async fn published(store: &dyn CheckpointStore) -> Result<Option<Published>, LoadError> {
+    let cursor = recovery::load(store, publisher::CURSOR, publisher::Cursor::from_bytes).await?;
+    Ok(cursor.map(|cursor| Published { run_seq: cursor.run_seq, outputs: cursor.outputs }))
 }
 
-/// What the checkpoints know.
+/// What the checkpoint of the buffer knows.
 ///
 /// # Errors
 ///
-/// The storage failed.
-pub async fn known(store: &dyn CheckpointStore) -> io::Result<Known> {
-    let buffer = store.load(crate::buffer::CHECKPOINT).await?;
-    let buffer: Option<BufferCheckpoint> = buffer.and_then(|bytes| recovery::decode_checkpoint(&bytes));
-    let runs = store.load(crate::run_log::CHECKPOINT).await?;
-    let quarantine = buffer.as_ref().map(|buffer| buffer.quarantine_tail);
-    Ok(Known {
-        quarantine,
-        receipts: buffer.map(|buffer| buffer.book.into_book().tail().into()),
-        runs: runs.and_then(|bytes| recovery::decode_checkpoint(&bytes)),
-    })
+/// [`LoadError`].
+pub async fn known(store: &dyn CheckpointStore) -> Result<Option<Known>, LoadError> {
+    let saved = recovery::load(store, buffer::CHECKPOINT, decode_checkpoint::<BufferCheckpoint>).await?;
+    Ok(saved.map(|saved| Known {
+        receipts: saved.book.into_book().tail().into(),
+        quarantine: saved.quarantine_tail,
+    }))
+}
+
+/// The last record that the checkpoint of the run log knows.
+///
+/// # Errors
+///
+/// [`LoadError`].
+pub async fn known_runs(store: &dyn CheckpointStore) -> Result<Option<Seq>, LoadError> {
+    let saved = recovery::load(store, run_log::CHECKPOINT, decode_checkpoint::<RunIndex>).await?;
+    Ok(saved.map(|index| index.tail().into()))
+}
+
+/// Whether the base, if one was saved, can be used.
+///
+/// # Errors
+///
+/// [`LoadError`].
+pub async fn base_is_sound(store: &dyn CheckpointStore) -> Result<(), LoadError> {
+    recovery::load(store, BASE, |bytes| Base::decode(bytes).ok()).await.map(drop)
 }

@@ -12,7 +12,6 @@ mod published;
 mod report;
 mod text;
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,6 +23,7 @@ use orchestrator_kernel::contracts::orchestrator_event::{events, outputs_of};
 use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::divergence::{Check, Divergence, Place};
 use orchestrator_kernel::ids::{IngestSeq, RunSeq, Seq};
+use orchestrator_kernel::ports::checkpoint::LoadError;
 use orchestrator_kernel::ports::engine::Engine;
 use orchestrator_kernel::ports::log::{AcquireError, Log, ReadError};
 
@@ -62,16 +62,25 @@ pub struct Verify<'a> {
 /// What was saved beside the logs.
 pub struct Saved {
     /// The publish cursor.
-    pub published: io::Result<Option<saved::Published>>,
-    /// What the checkpoints know.
-    pub known: io::Result<saved::Known>,
+    pub published: Result<Option<saved::Published>, LoadError>,
+    /// What the checkpoint of the buffer knows.
+    pub known: Result<Option<saved::Known>, LoadError>,
+    /// The last record that the checkpoint of the run log knows.
+    pub known_runs: Result<Option<Seq>, LoadError>,
+    /// Whether the base can be used.
+    pub base: Result<(), LoadError>,
 }
 
 impl Saved {
     /// Reads it.
     pub async fn beside(recorded: &Recorded) -> Self {
         let checkpoints = recorded.checkpoints.as_ref();
-        Self { published: saved::published(checkpoints).await, known: saved::known(checkpoints).await }
+        Self {
+            published: saved::published(checkpoints).await,
+            known: saved::known(checkpoints).await,
+            known_runs: saved::known_runs(checkpoints).await,
+            base: saved::base_is_sound(checkpoints).await,
+        }
     }
 }
 
@@ -88,7 +97,7 @@ impl Verify<'_> {
         if self.recorded.receipts.stat().tail == Seq(0) && self.recorded.runs.stat().tail == Seq(0) {
             report.cannot_tell("there are no records".to_owned());
         }
-        self.check_saved(&mut report).await;
+        self.check_saved(&mut report);
         self.check_others(&mut report).await;
         self.replay(&mut report, progress).await;
         context::explain_first(self.recorded, &mut report).await;
@@ -103,13 +112,7 @@ impl Verify<'_> {
                 None
             }
         };
-        let published = match &self.saved.published {
-            Ok(published) => *published,
-            Err(error) => {
-                report.cannot_tell(format!("the publish cursor cannot be read: {error}"));
-                None
-            }
-        };
+        let published = self.saved.published.as_ref().copied().ok().flatten();
         let (receipts, runs) = (Arc::clone(&self.recorded.receipts), Arc::clone(&self.recorded.runs));
         let base = match self.recorded.base().await {
             Ok(base) => base,
@@ -164,17 +167,35 @@ impl Verify<'_> {
         }
     }
 
-    /// LOG_REGRESSED: what was derived from a log may not know more than it holds.
-    async fn check_saved(&self, report: &mut Report) {
-        let known = match &self.saved.known {
-            Ok(known) => known,
-            Err(error) => return report.cannot_tell(format!("the checkpoints cannot be read: {error}")),
-        };
-        let runs = known.runs.as_ref().map(|index| Seq::from(index.tail()));
+    /// Every saved value is whole; and LOG_REGRESSED: what was derived from a log may not know more than it holds.
+    fn check_saved(&self, report: &mut Report) {
+        let Saved { published, known, known_runs, base } = &self.saved;
+        let unusable = [
+            ("the publish cursor", published.as_ref().err()),
+            ("the checkpoint of the receipts", known.as_ref().err()),
+            ("the checkpoint of the runs", known_runs.as_ref().err()),
+            ("the base of the logs", base.as_ref().err()),
+        ];
+        for (what, error) in unusable {
+            match error {
+                None => {}
+                Some(LoadError::Damaged { place, detail }) => report.diverged(Divergence {
+                    check: Check::Storage,
+                    place: Place::Other(format!("{what}, {place}")),
+                    field: "bytes",
+                    recorded: detail.clone(),
+                    replayed: "a whole value".to_owned(),
+                }),
+                Some(LoadError::Io(error)) => {
+                    report.cannot_tell(format!("{what} cannot be read: {error}"));
+                }
+            }
+        }
+        let known = known.as_ref().copied().ok().flatten();
         for (log, of, known) in [
-            ("receipts", &self.recorded.receipts, known.receipts),
-            ("quarantine", &self.recorded.quarantine, known.quarantine),
-            ("runs", &self.recorded.runs, runs),
+            ("receipts", &self.recorded.receipts, known.map(|known| known.receipts)),
+            ("quarantine", &self.recorded.quarantine, known.map(|known| known.quarantine)),
+            ("runs", &self.recorded.runs, known_runs.as_ref().copied().ok().flatten()),
         ] {
             let tail = of.stat().tail;
             if let Some(known) = known.filter(|known| tail < *known) {

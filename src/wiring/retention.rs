@@ -11,6 +11,7 @@ use orchestrator_kernel::contracts::engine_run::RunRecord;
 use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::{Epoch, Seq, TsMs};
+use orchestrator_kernel::ports::checkpoint::LoadError;
 use orchestrator_kernel::ports::log::{AcquireError, AppendError, Log, ReadError, ReadLimit, read_one};
 use orchestrator_kernel::retention::{FirstYoung, Held, Holders, Later};
 
@@ -76,6 +77,7 @@ impl OfflineError {
                     source: ReadError::Corrupt { .. } | ReadError::Trimmed { .. }, ..
                 }
                 | RetentionError::Record { .. }
+                | RetentionError::Cursor(LoadError::Damaged { .. })
                 | RetentionError::Runs(_)
                 | RetentionError::Hole { .. },
             )

@@ -17,10 +17,11 @@ mod faults;
 mod hostile;
 mod http_floods;
 mod look_back;
-mod made_up;
 mod retention;
 mod storage_faults;
 mod support;
 mod tidy;
 mod tiered;
 mod verify;
+
+use support::made_up;

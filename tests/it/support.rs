@@ -4,6 +4,8 @@
 mod dice;
 #[path = "../support/logs.rs"]
 mod logs;
+#[path = "../support/made_up.rs"]
+pub(crate) mod made_up;
 #[path = "../support/process.rs"]
 mod process;
 #[path = "../support/verify.rs"]

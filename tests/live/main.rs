@@ -11,6 +11,7 @@ mod support;
 
 mod capture;
 mod credentials;
+mod damaged_checkpoints;
 mod healthy;
 mod kill_switch;
 mod kill_switch_store;

@@ -1,13 +1,16 @@
 //! What Redis must promise, who may write, and what is kept beside the logs.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use orchestrator::adapters::redis::{
     ClaimError, Durability, LogOptions, RedisOpenError, RedisOptions, RedisStore, WriterClaim,
 };
 use orchestrator_kernel::ids::{Epoch, Seq};
-use orchestrator_kernel::ports::checkpoint::{CheckpointStore as _, SaveError};
+use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError, SaveError};
+use orchestrator_kernel::ports::checkpoint_conformance::{self, CheckpointProvider};
 use orchestrator_kernel::ports::log::{AppendError, Log, RecordBatch};
 use orchestrator_kernel::ports::log_conformance::sample_batch;
 
@@ -316,9 +319,51 @@ async fn checkpoint_is_replaced_as_a_whole_and_never_by_a_superseded_writer() {
     let is_fenced = matches!(&fenced, Err(SaveError::Fenced { mine: Epoch(2), current: Epoch(3) }));
     assert!(is_fenced, "{fenced:?}");
     assert_eq!(rig.store().await.checkpoints().load("cursor").await.unwrap(), Some(new));
-    rig.command(&["HSET", "orch:{test}:checkpoint:cursor", "value", "something else"]);
-    assert_eq!(checkpoints.load("cursor").await.unwrap(), None, "damaged counts as none");
     for name in ["", "a b", "a}b"] {
         assert!(checkpoints.load(name).await.is_err(), "{name:?}");
+    }
+}
+
+struct OnServer(Rig);
+
+#[async_trait]
+impl CheckpointProvider for OnServer {
+    async fn store(&self) -> Arc<dyn CheckpointStore> {
+        Arc::new(self.0.store().await.checkpoints())
+    }
+
+    async fn damage(&self, name: &str, at: usize) {
+        let client = redis::Client::open(self.0.redis.url()).unwrap();
+        let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+        let key = format!("orch:{{test}}:checkpoint:{name}");
+        let read = redis::cmd("HGET").arg(&key).arg("value").clone();
+        let mut value: Vec<u8> = read.query_async(&mut connection).await.unwrap();
+        let at = at % value.len();
+        value[at] ^= 0x10;
+        let write = redis::cmd("HSET").arg(&key).arg("value").arg(value).clone();
+        let _fields: u64 = write.query_async(&mut connection).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn checkpoints_keep_every_promise_of_their_port() {
+    checkpoint_conformance::run(&OnServer(Rig::start())).await;
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_is_no_hash_or_has_no_header_is_damaged() {
+    let rig = Rig::start();
+    let checkpoints = rig.store().await.checkpoints();
+    rig.command(&["SET", "orch:{test}:checkpoint:a", "something else"]);
+    rig.command(&["HSET", "orch:{test}:checkpoint:b", "value", "abc"]);
+
+    for (name, why) in [("a", "no hash"), ("b", "too short")] {
+        match checkpoints.load(name).await {
+            Err(LoadError::Damaged { place, detail }) => {
+                assert_eq!(place, format!("orch:{{test}}:checkpoint:{name}"));
+                assert!(detail.contains(why), "{detail}");
+            }
+            other => panic!("{name}: {other:?}"),
+        }
     }
 }

@@ -63,6 +63,7 @@ metrics! {
     BUFFER_FLUSH_RECORDS = Histogram "orch_buffer_flush_records" [] "Receipts in one group commit";
     LOG_TRIMMED = Counter "orch_log_trimmed_records_total" ["log"] "Records that retention let go, by log";
     RETENTION_FAILURES = Counter "orch_retention_failures_total" [] "Checks of the retention that failed";
+    CHECKPOINTS_DAMAGED = Counter "orch_checkpoints_damaged_total" ["checkpoint"] "Saved values that were damaged and that the service went on without, by checkpoint";
     APPEND_FAILURES = Counter "orch_append_failures_total" ["log"] "Appends that failed, by log";
 
     SCHEDULE_TICKS = Counter "orch_schedule_ticks_total" [] "Ticks of the schedule";

@@ -9,7 +9,7 @@ use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::{Epoch, IngestSeq, RunSeq, Seq, TsMs};
 use orchestrator_kernel::mutant;
-use orchestrator_kernel::ports::checkpoint::{CheckpointStore, SaveError};
+use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError, SaveError};
 use orchestrator_kernel::ports::log::{
     AcquireError, AppendError, Log, ReadError, ReadLimit, TrimError, read_one,
 };
@@ -51,7 +51,7 @@ pub enum RetentionError {
     Runs(#[from] RunViolation),
     /// The publish cursor is not known, so no run may go.
     #[error("cannot read the publish cursor")]
-    Cursor(#[source] std::io::Error),
+    Cursor(#[source] LoadError),
     /// The base is not saved, so nothing may go.
     #[error("cannot save the base")]
     Base(#[source] SaveError),

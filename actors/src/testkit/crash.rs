@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use orchestrator_kernel::ids::Epoch;
-use orchestrator_kernel::ports::checkpoint::{CheckpointStore, MemoryCheckpoints, SaveError};
+use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError, MemoryCheckpoints, SaveError};
 use tokio::sync::Notify;
 
 /// Checkpoints that are saved, or not, before the process ends.
@@ -18,7 +18,7 @@ pub(super) struct CrashingCheckpoints {
 
 #[async_trait]
 impl CheckpointStore for CrashingCheckpoints {
-    async fn load(&self, name: &str) -> std::io::Result<Option<Bytes>> {
+    async fn load(&self, name: &str) -> Result<Option<Bytes>, LoadError> {
         self.inner.load(name).await
     }
 

@@ -31,6 +31,8 @@ pub struct Counts {
     pub exits: BTreeMap<(String, &'static str), u64>,
     pub halted: Vec<String>,
     pub kill_switch_entered: Vec<&'static str>,
+    /// Saved values that were damaged.
+    pub checkpoints_damaged: Vec<&'static str>,
     pub effects_refused: BTreeMap<&'static str, u64>,
 }
 
@@ -122,6 +124,7 @@ impl Observer for Ledger {
             Observation::ItemQuarantined { .. } => counts.quarantined += 1,
             Observation::LogTrimmed { records, .. } => counts.trimmed += records,
             Observation::RetentionFailed => counts.retention_failed += 1,
+            Observation::CheckpointDamaged { name } => counts.checkpoints_damaged.push(name),
             Observation::AppendFailed { .. } => counts.append_failed += 1,
             Observation::Tick { runs, .. } => {
                 counts.ticks += 1;

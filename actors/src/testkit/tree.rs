@@ -6,7 +6,7 @@ use std::time::Duration;
 use orchestrator_kernel::cadence::Cadence;
 use orchestrator_kernel::contracts::engine_run::RunRecord;
 use orchestrator_kernel::ids::EngineMode;
-use orchestrator_kernel::ports::checkpoint::{CheckpointStore, MemoryCheckpoints};
+use orchestrator_kernel::ports::checkpoint::MemoryCheckpoints;
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::fan_out::FanOut;
 use orchestrator_kernel::ports::log::Log;
@@ -29,6 +29,7 @@ use crate::flow::FlowLimits;
 use crate::group_commit::BatchLimits;
 use crate::kill_switch::KillSwitchSettings;
 use crate::retention::Archives;
+use crate::saved;
 use crate::scheduler::Universe;
 use crate::tree::{Ports, SYMBOL_RUNNER, Settings, Tree};
 
@@ -222,9 +223,9 @@ impl TestTree {
             index.admit(&record).expect("a log that a tree wrote");
         }
         let (started, completed, failed) = index.counts();
-        let cursor = self.checkpoints.load("published").await.expect("in memory");
-        let published =
-            cursor.map_or(0, |bytes| u64::from_le_bytes(bytes[8..16].try_into().expect("sixteen bytes")));
+        // One that is damaged counts as none.
+        let cursor = saved::published(self.checkpoints.as_ref()).await.ok().flatten();
+        let published = cursor.map_or(0, |cursor| cursor.outputs);
         Baseline { open_runs: started - completed - failed, backlog: index.outputs() - published }
     }
 

@@ -4,6 +4,7 @@
 mod common;
 
 mod backpressure;
+mod checkpoints;
 mod clock;
 mod crash;
 mod happy;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use orchestrator_actors::testkit::{Act, CrashPoint, ManualClock, TestEngine};
 use orchestrator_kernel::error::ErrorKind;
 use orchestrator_kernel::ids::{Epoch, TsMs};
-use orchestrator_kernel::ports::checkpoint::{CheckpointStore, MemoryCheckpoints, SaveError};
+use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError, MemoryCheckpoints, SaveError};
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::engine::{Engine, EngineAnswer, EngineCall, EngineError, EngineIdentity};
 use orchestrator_kernel::ports::fan_out::{FanOut, OutputMessage, PublishError};
@@ -281,7 +281,7 @@ const CURSOR: &str = "published";
 
 #[async_trait]
 impl CheckpointStore for SimCheckpoints {
-    async fn load(&self, name: &str) -> std::io::Result<Option<Bytes>> {
+    async fn load(&self, name: &str) -> Result<Option<Bytes>, LoadError> {
         self.world.called().await;
         self.process.now().step().await;
         let instead = self.inner().instead.get(name).cloned();

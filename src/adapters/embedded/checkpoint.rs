@@ -11,8 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use orchestrator_kernel::ids::Epoch;
-use orchestrator_kernel::ports::checkpoint::{CheckpointStore, SaveError};
-use tracing::warn;
+use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError, SaveError};
 
 use super::fs::{Fs, read_small, replace_file};
 use super::off_runtime;
@@ -27,14 +26,11 @@ const HEADER_BYTES: usize = 24;
 
 /// Checkpoints in a directory of their own.
 ///
-/// After a crash the old or the new value is there. A file that is damaged, or of another format version, counts as
-/// none: a checkpoint only saves time.
+/// After a crash the old or the new value is there. A file of another format version counts as damaged.
 #[derive(Clone)]
 pub struct FileCheckpoints {
     dir: PathBuf,
     fs: Arc<dyn Fs>,
-    /// Who only looks wants to know of a damaged value; who goes on can do without it.
-    damage_is_an_error: bool,
 }
 
 impl FileCheckpoints {
@@ -45,36 +41,32 @@ impl FileCheckpoints {
     /// The directory cannot be created.
     pub fn open(dir: &Path, fs: Arc<dyn Fs>) -> io::Result<Self> {
         fs.create_dir(dir)?;
-        Ok(Self { dir: dir.to_owned(), fs, damage_is_an_error: false })
+        Ok(Self { dir: dir.to_owned(), fs })
     }
 
-    /// Reads checkpoints in `dir`, if it is there. Nothing is created, and nothing can be saved. A damaged one is an error.
+    /// Reads checkpoints in `dir`, if it is there. Nothing is created, and nothing can be saved.
     #[must_use]
     pub fn open_read_only(dir: &Path, fs: Arc<dyn Fs>) -> Self {
-        Self { dir: dir.to_owned(), fs: Arc::new(ReadOnlyFs(fs)), damage_is_an_error: true }
+        Self { dir: dir.to_owned(), fs: Arc::new(ReadOnlyFs(fs)) }
     }
 }
 
 #[async_trait]
 impl CheckpointStore for FileCheckpoints {
-    async fn load(&self, name: &str) -> io::Result<Option<Bytes>> {
-        let file_name = file_name(name)?;
-        let this = self.clone();
+    async fn load(&self, name: &str) -> Result<Option<Bytes>, LoadError> {
+        let path = self.dir.join(file_name(name)?);
+        let fs = Arc::clone(&self.fs);
         off_runtime(move || {
-            let path = this.dir.join(file_name);
-            let content = match read_small(&*this.fs, &path, VALUE_BYTES_MAX + HEADER_BYTES as u64) {
-                Err(error) if error.kind() == io::ErrorKind::InvalidData => Some(Vec::new()),
-                content => content?,
+            let damaged = |detail: &str| {
+                let place = path.display().to_string();
+                LoadError::Damaged { place, detail: detail.to_owned() }
             };
-            let value = content.map(|content| decode(Bytes::from(content)));
-            if let Some(Err(reason)) = &value {
-                if this.damage_is_an_error {
-                    let text = format!("{}: {reason}", path.display());
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-                }
-                warn!(file = %path.display(), reason, "checkpoint cannot be trusted, going on without it");
+            match read_small(&*fs, &path, VALUE_BYTES_MAX + HEADER_BYTES as u64) {
+                Ok(None) => Ok(None),
+                Ok(Some(content)) => decode(Bytes::from(content)).map(Some).map_err(damaged),
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(damaged("it is too long")),
+                Err(error) => Err(error.into()),
             }
-            Ok(value.and_then(Result::ok))
         })
         .await?
     }
@@ -114,7 +106,7 @@ fn encode(value: &[u8]) -> Vec<u8> {
 }
 
 fn decode(content: Bytes) -> Result<Bytes, &'static str> {
-    let header = content.first_chunk::<HEADER_BYTES>().ok_or("it is too short or too long")?;
+    let header = content.first_chunk::<HEADER_BYTES>().ok_or("it is too short")?;
     let value = content.slice(HEADER_BYTES..);
     if !header.starts_with(&MAGIC) {
         return Err("it is no checkpoint");
@@ -152,6 +144,8 @@ pub mod testkit {
 
 #[cfg(test)]
 mod tests {
+    use orchestrator_kernel::ports::checkpoint_conformance::{self, CheckpointProvider};
+
     use super::super::fault_fs::{FaultFs, Rng};
     use super::super::fs::RealFs;
     use super::super::golden;
@@ -167,33 +161,45 @@ mod tests {
         Path::new(DIR).join("cursor.ckpt")
     }
 
-    #[tokio::test]
-    async fn saved_value_is_loaded_by_the_next_process() {
-        let dir = tempfile::tempdir().unwrap();
-        let open = || FileCheckpoints::open(&dir.path().join("new"), Arc::new(RealFs)).unwrap();
+    /// In a directory that the first one makes.
+    struct OnDisk(PathBuf);
 
-        assert_eq!(open().load("cursor").await.unwrap(), None);
-        open().save("cursor", Epoch(1), Bytes::from_static(b"one")).await.unwrap();
-        open().save("cursor", Epoch(1), Bytes::from_static(b"")).await.unwrap();
-        open().save("other", Epoch(1), Bytes::from_static(b"two")).await.unwrap();
+    #[async_trait]
+    impl CheckpointProvider for OnDisk {
+        async fn store(&self) -> Arc<dyn CheckpointStore> {
+            Arc::new(FileCheckpoints::open(&self.0, Arc::new(RealFs)).unwrap())
+        }
 
-        assert_eq!(open().load("cursor").await.unwrap().as_deref(), Some(b"" as &[u8]));
-        assert_eq!(open().load("other").await.unwrap().as_deref(), Some(b"two" as &[u8]));
+        async fn damage(&self, name: &str, at: usize) {
+            let path = self.0.join(format!("{name}.ckpt"));
+            let mut content = std::fs::read(&path).unwrap();
+            let at = at % content.len();
+            content[at] ^= 0x10;
+            std::fs::write(path, content).unwrap();
+        }
     }
 
     #[tokio::test]
-    async fn damaged_value_counts_as_none() {
+    async fn files_pass_the_suite() {
+        let dir = tempfile::tempdir().unwrap();
+        checkpoint_conformance::run(&OnDisk(dir.path().join("new"))).await;
+    }
+
+    /// Method: also by the handle of who only looks.
+    #[tokio::test]
+    async fn file_that_was_cut_short_is_damaged_and_named() {
         let fs = FaultFs::default();
         store(&fs).save("cursor", Epoch(1), Bytes::from_static(b"value")).await.unwrap();
         let content = fs.content(&path());
+        let looking = FileCheckpoints::open_read_only(Path::new(DIR), Arc::new(fs.clone()));
 
         for at in 0..content.len() {
-            let mut flipped = content.clone();
-            flipped[at] ^= 0x10;
-            fs.overwrite(&path(), &flipped);
-            assert_eq!(store(&fs).load("cursor").await.unwrap(), None, "byte {at}");
             fs.overwrite(&path(), &content[..at]);
-            assert_eq!(store(&fs).load("cursor").await.unwrap(), None, "cut at {at}");
+            for store in [&store(&fs), &looking] {
+                let found = store.load("cursor").await;
+                let Err(LoadError::Damaged { place, .. }) = &found else { panic!("cut at {at}: {found:?}") };
+                assert_eq!(place, "/checkpoints/cursor.ckpt");
+            }
         }
     }
 

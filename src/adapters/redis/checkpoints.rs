@@ -10,8 +10,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use orchestrator_kernel::ids::Epoch;
-use orchestrator_kernel::ports::checkpoint::{CheckpointStore, SaveError};
-use tracing::warn;
+use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError, SaveError};
+use redis::RedisResult;
 
 use super::connect::Link;
 use super::fault::Fault;
@@ -25,7 +25,7 @@ const HEADER_BYTES: usize = 5;
 
 /// Checkpoints beside the logs, as durable as they are.
 ///
-/// A value that is damaged, or of another format version, counts as none: a checkpoint only saves time.
+/// A value of another format version, and a key that is no hash, count as damaged.
 #[derive(Clone)]
 pub struct RedisCheckpoints {
     link: Arc<Link>,
@@ -47,27 +47,41 @@ impl RedisCheckpoints {
     }
 }
 
+/// What stands under a key.
+enum Stored {
+    Nothing,
+    Value(Vec<u8>),
+    /// Not what checkpoints are kept in.
+    Else,
+}
+
 #[async_trait]
 impl CheckpointStore for RedisCheckpoints {
-    async fn load(&self, name: &str) -> io::Result<Option<Bytes>> {
+    async fn load(&self, name: &str) -> Result<Option<Bytes>, LoadError> {
         let key = self.key(name)?;
         let mut command = redis::cmd("HGET");
         command.arg(&key).arg("value");
-        let stored: Option<Vec<u8>> = self
+        let stored: Stored = self
             .link
             .run_again(VALUE_BYTES_MAX, |mut connection| {
                 let command = &command;
-                async move { command.query_async(&mut connection).await }
+                async move {
+                    let answer: RedisResult<Option<Vec<u8>>> = command.query_async(&mut connection).await;
+                    match answer {
+                        Ok(None) => Ok(Stored::Nothing),
+                        Ok(Some(value)) => Ok(Stored::Value(value)),
+                        Err(error) if error.code() == Some("WRONGTYPE") => Ok(Stored::Else),
+                        Err(error) => Err(error),
+                    }
+                }
             })
             .await?;
-        let Some(stored) = stored else { return Ok(None) };
-        match decode(&Bytes::from(stored)) {
-            Ok(value) => Ok(Some(value)),
-            Err(reason) => {
-                warn!(key, reason, "checkpoint cannot be trusted, going on without it");
-                Ok(None)
-            }
-        }
+        let value = match stored {
+            Stored::Nothing => return Ok(None),
+            Stored::Value(stored) => decode(&Bytes::from(stored)),
+            Stored::Else => Err("it is no hash"),
+        };
+        value.map(Some).map_err(|detail| LoadError::Damaged { place: key, detail: detail.to_owned() })
     }
 
     async fn save(&self, name: &str, epoch: Epoch, value: Bytes) -> Result<(), SaveError> {
@@ -116,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn damaged_value_counts_as_none() {
+    fn every_flipped_byte_and_every_cut_is_seen() {
         let stored = encode(b"value");
         assert_eq!(decode(&Bytes::from(stored.clone())).as_deref(), Ok(b"value" as &[u8]));
 

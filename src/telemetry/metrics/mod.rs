@@ -128,6 +128,7 @@ impl State {
             }
             Observation::LogTrimmed { log, records } => registers.trimmed.add([log], records),
             Observation::RetentionFailed => drop(registers.retention_failures.inc()),
+            Observation::CheckpointDamaged { name } => registers.checkpoints_damaged.add([name], 1),
             Observation::AppendFailed { log } => registers.append_failures.add([log], 1),
             Observation::Tick { lag_seconds, runs } => {
                 registers.ticks.inc();

@@ -40,6 +40,7 @@ pub(super) struct Registers {
     pub(super) flush_records: Histogram,
     pub(super) trimmed: CounterBy<1>,
     pub(super) retention_failures: Counter,
+    pub(super) checkpoints_damaged: CounterBy<1>,
     pub(super) append_failures: CounterBy<1>,
     pub(super) ticks: Counter,
     pub(super) lag: Histogram,
@@ -97,6 +98,11 @@ impl Registers {
                 "quarantine",
             ]),
             retention_failures: register(registry_mut, &names::RETENTION_FAILURES, Counter::default()),
+            checkpoints_damaged: CounterBy::register(registry_mut, &names::CHECKPOINTS_DAMAGED).with([
+                "receipts",
+                "runs",
+                "published",
+            ]),
             append_failures: CounterBy::register(registry_mut, &names::APPEND_FAILURES).with([
                 "receipts",
                 "runs",

@@ -76,6 +76,7 @@ fn everything<'a>(
         Observation::AppendFailed { log: "runs" },
         Observation::LogTrimmed { log: "runs", records: 7 },
         Observation::RetentionFailed,
+        Observation::CheckpointDamaged { name: "published" },
         Observation::Tick { lag_seconds: 0.001, runs: 2 },
         Observation::TickSkipped { reason: SkipReason::Missed, count: 3 },
         Observation::RunStarted,

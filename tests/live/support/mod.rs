@@ -2,6 +2,7 @@
 
 pub(crate) mod amqp;
 pub(crate) mod campaign;
+pub(crate) mod day;
 pub(crate) mod deployment;
 #[path = "../../support/dice.rs"]
 pub(crate) mod dice;
@@ -9,6 +10,8 @@ pub(crate) mod http_load;
 pub(crate) mod load;
 #[path = "../../support/logs.rs"]
 pub(crate) mod logs;
+#[path = "../../support/made_up.rs"]
+pub(crate) mod made_up;
 pub(crate) mod oracle;
 pub(crate) mod ports;
 #[path = "../../support/process.rs"]

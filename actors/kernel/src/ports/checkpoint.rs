@@ -1,7 +1,7 @@
 //! The port of small named values that can be rebuilt: checkpoints of derived state, and the publisher's cursor.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -24,18 +24,36 @@ pub enum SaveError {
     Io(#[from] std::io::Error),
 }
 
+/// Why a value was not loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Something stands there that is not what was saved. It is never taken for nothing: whether it can be done without
+    /// is for the caller to decide, and to say.
+    #[error("{place} cannot be trusted: {detail}")]
+    Damaged {
+        /// File or key.
+        place: String,
+        /// What is wrong there.
+        detail: String,
+    },
+    /// The storage failed.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
 /// Small values under a name, replaced as a whole.
 ///
-/// A checkpoint only saves time: losing it costs a longer start, a wrong one is refused by its checksum and costs the
-/// same. The cursor saved here may lag: then outputs are published again, which consumers recognise.
+/// What a lost value costs depends on what it is: the checkpoint of an index a longer start, the publish cursor outputs
+/// that are published again, which consumers recognise; without the base a trimmed log cannot be gone on with. The
+/// cursor may lag.
 #[async_trait]
 pub trait CheckpointStore: Send + Sync {
-    /// The last saved value, or nothing when there is none that can be trusted.
+    /// The last saved value, or nothing when none was saved.
     ///
     /// # Errors
     ///
-    /// The storage failed.
-    async fn load(&self, name: &str) -> std::io::Result<Option<Bytes>>;
+    /// [`LoadError`].
+    async fn load(&self, name: &str) -> Result<Option<Bytes>, LoadError>;
 
     /// Replaces the value; after a crash the old or the new one is there. `epoch` is that of the log which the value is
     /// derived from: a superseded process cannot set back what its successor has saved.
@@ -48,26 +66,94 @@ pub trait CheckpointStore: Send + Sync {
 
 /// The reference: values in memory.
 #[derive(Debug, Default)]
-pub struct MemoryCheckpoints(Mutex<BTreeMap<String, (Epoch, Bytes)>>);
+pub struct MemoryCheckpoints(Mutex<BTreeMap<String, Kept>>);
+
+#[derive(Debug)]
+struct Kept {
+    epoch: Epoch,
+    value: Bytes,
+    is_damaged: bool,
+}
+
+impl MemoryCheckpoints {
+    /// Damages a saved value, as a flipped bit does on a medium; one that is not there stays so.
+    pub fn damage(&self, name: &str) {
+        let mut values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = values.get_mut(name) {
+            kept.is_damaged = true;
+        }
+    }
+}
 
 #[async_trait]
 impl CheckpointStore for MemoryCheckpoints {
-    async fn load(&self, name: &str) -> std::io::Result<Option<Bytes>> {
-        Ok(self.0.lock().map_err(poisoned)?.get(name).map(|(_, value)| value.clone()))
+    async fn load(&self, name: &str) -> Result<Option<Bytes>, LoadError> {
+        match self.0.lock().map_err(poisoned)?.get(name) {
+            None => Ok(None),
+            Some(kept) if kept.is_damaged => Err(LoadError::Damaged {
+                place: format!("checkpoint {name} in memory"),
+                detail: "it was damaged".to_owned(),
+            }),
+            Some(kept) => Ok(Some(kept.value.clone())),
+        }
     }
 
     async fn save(&self, name: &str, epoch: Epoch, value: Bytes) -> Result<(), SaveError> {
         let mut values = self.0.lock().map_err(poisoned)?;
         match values.get(name) {
-            Some(&(current, _)) if epoch < current => Err(SaveError::Fenced { mine: epoch, current }),
+            Some(&Kept { epoch: current, .. }) if epoch < current => {
+                Err(SaveError::Fenced { mine: epoch, current })
+            }
             Some(_) | None => {
-                values.insert(name.to_owned(), (epoch, value));
+                values.insert(name.to_owned(), Kept { epoch, value, is_damaged: false });
                 Ok(())
             }
         }
     }
 }
 
-fn poisoned<T>(_: std::sync::PoisonError<T>) -> std::io::Error {
+fn poisoned<T>(_: PoisonError<T>) -> std::io::Error {
     std::io::Error::other("an earlier caller panicked")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::checkpoint_conformance::{self, CheckpointProvider};
+    use super::*;
+
+    #[derive(Default)]
+    struct InMemory(Arc<MemoryCheckpoints>);
+
+    #[async_trait]
+    impl CheckpointProvider for InMemory {
+        async fn store(&self) -> Arc<dyn CheckpointStore> {
+            Arc::clone(&self.0) as _
+        }
+
+        async fn damage(&self, name: &str, _: usize) {
+            self.0.damage(name);
+        }
+    }
+
+    #[test]
+    fn memory_passes_the_suite() {
+        pollster::block_on(checkpoint_conformance::run(&InMemory::default()));
+    }
+
+    #[test]
+    fn superseded_writer_changes_nothing() {
+        let store = MemoryCheckpoints::default();
+        pollster::block_on(store.save("cursor", Epoch(3), Bytes::from_static(b"theirs"))).unwrap();
+
+        let mine = pollster::block_on(store.save("cursor", Epoch(2), Bytes::from_static(b"mine")));
+
+        assert!(
+            matches!(mine, Err(SaveError::Fenced { mine: Epoch(2), current: Epoch(3) })),
+            "LOG-3: {mine:?}"
+        );
+        let kept = pollster::block_on(store.load("cursor")).unwrap();
+        assert_eq!(kept.as_deref(), Some(b"theirs" as &[u8]));
+    }
 }

@@ -1,6 +1,8 @@
 //! The ports: what the system needs from the outside. A trait, its in-memory reference and its conformance suite each.
 
 pub mod checkpoint;
+#[cfg(any(test, feature = "testkit"))]
+pub mod checkpoint_conformance;
 pub mod clock;
 pub mod engine;
 pub mod fan_out;

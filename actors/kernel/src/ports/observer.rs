@@ -92,6 +92,11 @@ pub enum Observation<'a> {
     },
     /// A check of the retention failed.
     RetentionFailed,
+    /// A saved value was damaged; the service went on without it.
+    CheckpointDamaged {
+        /// Which: `receipts`, `runs` or `published`.
+        name: &'static str,
+    },
     /// The schedule fired.
     Tick {
         /// How long after its planned time, in seconds.

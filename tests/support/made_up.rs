@@ -1,12 +1,14 @@
 //! A made-up day: small, the same every time, with one run that fails. And the binary that is asked about it.
 
+#![allow(dead_code, reason = "two test binaries share this file, and each uses a part of it")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-use crate::support::root;
+use super::process::root;
 
 /// The first boundary of the made-up days.
 pub(crate) const START_MS: i64 = 1_768_002_660_000;
