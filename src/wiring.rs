@@ -68,6 +68,12 @@ pub enum WiringError {
     /// The Redis server of the logs.
     #[error(transparent)]
     Redis(#[from] RedisOpenError),
+    /// Nobody has ever written logs there.
+    #[error("{place}: there are no logs; name their namespace with --namespace, or with redis.namespace")]
+    NoLogs {
+        /// Server and namespace.
+        place: String,
+    },
     /// Another instance writes these logs.
     #[error(transparent)]
     Claim(#[from] ClaimError),
@@ -116,6 +122,7 @@ impl WiringError {
             Self::Engine(_)
             | Self::HttpEngine(_)
             | Self::Redis(RedisOpenError::Unreachable(_))
+            | Self::NoLogs { .. }
             | Self::Claim(ClaimError::Io(_)) => Exit::Unavailable,
             Self::Claim(ClaimError::Held { .. })
             | Self::Manifest(

@@ -75,10 +75,39 @@ impl FromArgs {
     }
 }
 
+/// Whether `text` is meant as a URL, be it a right one or not: one with a slip in it may hold a password, and must not be
+/// taken for the name of a directory, which is shown.
 pub(super) fn is_url(text: &str) -> bool {
-    ["redis://", "rediss://", "redis+unix://", "unix://"].iter().any(|scheme| text.starts_with(scheme))
+    let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme).trim();
+    let is_known =
+        ["redis", "rediss", "redis+unix", "unix"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    is_known || text.contains("://")
 }
 
 fn holds_logs(dir: &Path) -> bool {
     dir.join("receipts").is_dir()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_meant_as_a_url_is_never_taken_for_a_directory() {
+        for url in [
+            "redis://u:p@h",
+            "rediss://h:1/2",
+            "unix:///run/redis",
+            "REDIS://u:p@h",
+            " redis://u:p@h",
+            "redis:/u:p@h",
+            "redis:u:p@h",
+            "http://u:p@h",
+        ] {
+            assert!(is_url(url), "{url}");
+        }
+        for dir in ["day", "./redis", "/var/lib/redis", "a:b", "redis"] {
+            assert!(!is_url(dir), "{dir}");
+        }
+    }
 }

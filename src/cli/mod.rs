@@ -193,7 +193,19 @@ pub struct HealthcheckArgs {
 /// Reads the command line. Prints help, version or what is not understood, and ends the process then (code 0 or 2).
 #[must_use]
 pub fn parse() -> Command {
-    Cli::parse().into_command()
+    match Cli::try_parse() {
+        Ok(cli) => cli.into_command(),
+        Err(error) => {
+            // It quotes what was typed, which may be a URL with its login in the wrong place.
+            let quoted = error.render().to_string();
+            let said = output::without_logins(&quoted);
+            if said == quoted {
+                error.exit();
+            }
+            eprint!("{said}");
+            std::process::exit(error.exit_code())
+        }
+    }
 }
 
 impl Cli {

@@ -19,8 +19,43 @@ pub fn print(answer: &str) -> Exit {
     }
 }
 
-/// Prints what went wrong.
+/// Prints what went wrong, without the login of any URL in it.
 pub fn complain(what: &dyn Display) {
+    let said = without_logins(&what.to_string());
     // When standard error cannot be written, nobody can be told; the exit code still says it.
-    writeln!(io::stderr(), "orchestrator: {what}").unwrap_or_default();
+    writeln!(io::stderr(), "orchestrator: {said}").unwrap_or_default();
+}
+
+/// `text` without what stands between the scheme of a URL and its host. A password may hold any character, so up to the
+/// last `@` of the word.
+pub(super) fn without_logins(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("://") {
+        shown.push_str(before);
+        shown.push_str("://");
+        let word = after.split(|c: char| c.is_whitespace() || "\"'`".contains(c)).next().unwrap_or_default();
+        let login = word.rfind('@').map_or(0, |at| at + 1);
+        rest = after.get(login..).unwrap_or_default();
+    }
+    shown.push_str(rest);
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logins_of_urls_are_left_out_and_nothing_else() {
+        for (text, shown) in [
+            ("redis://u:p@h:1/0 is down", "redis://h:1/0 is down"),
+            ("'redis://u:p@/ss@h' and rediss://:q@i", "'redis://h' and rediss://i"),
+            ("see http://h/a, me@h", "see http://h/a, me@h"),
+            ("nothing", "nothing"),
+            ("ends with ://", "ends with ://"),
+        ] {
+            assert_eq!(without_logins(text), shown);
+        }
+    }
 }

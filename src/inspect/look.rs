@@ -260,9 +260,10 @@ async fn stored(receipts: &dyn Log, seq: IngestSeq) -> Result<Option<bytes::Byte
 }
 
 async fn look_at_receipt(receipts: &dyn Log, runs: &dyn Log, seq: u64) -> Result<ReceiptView, InspectError> {
-    let payload = match seq {
-        0 => None,
-        _ => stored(receipts, IngestSeq(seq)).await?,
+    // One that was let go is none, as one that never was.
+    let payload = match receipts.stat().start.0.max(1) <= seq {
+        false => None,
+        true => stored(receipts, IngestSeq(seq)).await?,
     };
     let Some(payload) = payload else {
         let stat = receipts.stat();

@@ -8,7 +8,7 @@ use orchestrator_actors::retention::saved_base;
 use orchestrator_kernel::audit::Base;
 use orchestrator_kernel::ids::Seq;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
-use orchestrator_kernel::ports::log::{Log, LogStat};
+use orchestrator_kernel::ports::log::{AcquireError, Log, LogStat};
 
 use super::WiringError;
 use super::storage::redis_options;
@@ -16,7 +16,9 @@ use crate::adapters::embedded::checkpoint::FileCheckpoints;
 use crate::adapters::embedded::data_dir::DataDir;
 use crate::adapters::embedded::fs::RealFs;
 use crate::adapters::embedded::log::{EmbeddedLog, LogOptions};
-use crate::adapters::redis::{LogOptions as RedisLogOptions, RedisOptions, RedisStore};
+use crate::adapters::redis::{
+    Endpoint, LogOptions as RedisLogOptions, RedisLog, RedisOpenError, RedisOptions, RedisStore,
+};
 use crate::adapters::tiered::{TieredLog, TieredOptions};
 use crate::config::{Config, StorageKind};
 
@@ -71,7 +73,11 @@ impl LogsPlace {
     pub fn name(&self) -> String {
         match self {
             Self::DataDir(dir) | Self::Archived { dir, .. } => dir.display().to_string(),
-            Self::Redis { options, .. } => format!("redis, namespace {}", options.namespace),
+            Self::Redis { options, .. } => {
+                let endpoint = Endpoint::parse(&options.url, options.connect_timeout);
+                let place = endpoint.as_ref().map_or("redis", Endpoint::place);
+                format!("{place}, namespace {}", options.namespace)
+            }
         }
     }
 }
@@ -187,19 +193,25 @@ fn joined(
 }
 
 async fn on_redis(options: RedisOptions, data_dir: Option<&Path>) -> Result<Recorded, WiringError> {
+    let namespace = options.namespace.clone();
     let server = RedisStore::connect_to_read(options).await?;
     let data_dir =
         data_dir.filter(|dir| dir.join("archive").is_dir()).map(DataDir::open_read_only).transpose()?;
     let archive = data_dir.as_ref().map(DataDir::archive);
     let mut met = Met::default();
-    let archive = archive.as_deref();
     // Runs first: every receipt that a run needs was there before it.
-    let runs = tiered(&server, archive, "runs", &mut met).await?;
+    let runs = hot(&server, "runs").await?;
+    let receipts = hot(&server, "receipts").await?;
+    let quarantine = hot(&server, "quarantine").await?;
+    let manifests = hot(&server, "manifests").await?;
+    are_there([("receipts", &receipts), ("runs", &runs), ("quarantine", &quarantine)], &server, &namespace)?;
+    let mut tiered =
+        |name, hot: RedisLog| joined(name, Arc::new(hot) as Arc<dyn Log>, archive.as_deref(), &mut met);
     Ok(Recorded {
-        receipts: tiered(&server, archive, "receipts", &mut met).await?,
-        runs,
-        quarantine: tiered(&server, archive, "quarantine", &mut met).await?,
-        manifests: tiered(&server, archive, "manifests", &mut met).await?,
+        receipts: tiered("receipts", receipts)?,
+        runs: tiered("runs", runs)?,
+        quarantine: tiered("quarantine", quarantine)?,
+        manifests: tiered("manifests", manifests)?,
         checkpoints: Arc::new(server.checkpoints()),
         torn: met.torn,
         archived: met.archived,
@@ -208,12 +220,32 @@ async fn on_redis(options: RedisOptions, data_dir: Option<&Path>) -> Result<Reco
     })
 }
 
-async fn tiered(
+/// Opens a log on the server. Until here nothing but a login was asked of it, so it says only now what it refuses.
+async fn hot(server: &RedisStore, name: &str) -> Result<RedisLog, WiringError> {
+    server.log(name, RedisLogOptions::default()).await.map_err(|error| match error {
+        AcquireError::Io { source, .. } => RedisOpenError::Unreachable(source).into(),
+        error @ (AcquireError::Held { .. }
+        | AcquireError::Corrupt { .. }
+        | AcquireError::UnknownVersion { .. }) => error.into(),
+    })
+}
+
+/// A service makes all of these logs at its first start: without any there was none, and where one has records, no other
+/// may be missing. An empty log in the place of a lost one would be a made-up answer.
+fn are_there(
+    logs: [(&'static str, &RedisLog); 3],
     server: &RedisStore,
-    archive: Option<&Path>,
-    name: &'static str,
-    met: &mut Met,
-) -> Result<Arc<dyn Log>, WiringError> {
-    let hot: Arc<dyn Log> = Arc::new(server.log(name, RedisLogOptions::default()).await?);
-    joined(name, hot, archive, met)
+    namespace: &str,
+) -> Result<(), WiringError> {
+    let place = format!("{}, namespace {namespace}", server.place());
+    let missing = logs.iter().find(|(_, log)| !log.is_there());
+    match (missing, logs.iter().any(|(_, log)| log.stat().tail > Seq(0))) {
+        (None, _) => Ok(()),
+        (Some(_), false) => Err(WiringError::NoLogs { place }),
+        (Some((name, _)), true) => Err(WiringError::Log(AcquireError::Corrupt {
+            log: (*name).to_owned(),
+            place,
+            detail: "it is gone, and other logs beside it are not".to_owned(),
+        })),
+    }
 }

@@ -16,6 +16,7 @@ mod healthy;
 mod kill_switch;
 mod kill_switch_store;
 mod kills;
+mod look_back;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod proxy;

@@ -65,26 +65,57 @@ impl Shared {
         *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known;
     }
 
-    /// Reads the meta key as it is now; nothing when there is no log.
-    pub(super) async fn look(&self, mut connection: MultiplexedConnection) -> RedisResult<Option<Meta>> {
+    /// Reads the meta key as it is now.
+    pub(super) async fn look(&self, mut connection: MultiplexedConnection) -> RedisResult<Look> {
         let mut command = redis::cmd("HMGET");
         command.arg(&self.meta).arg(&["format", "log_id", "start", "tail", "bytes"]);
-        type Fields = (Option<u32>, Option<String>, Option<u64>, Option<u64>, Option<u64>);
-        let (format, log, start, tail, bytes): Fields = command.query_async(&mut connection).await?;
-        let Some(log) = log else { return Ok(None) };
-        let stat = LogStat {
-            start: Seq(start.unwrap_or(1)),
-            tail: Seq(tail.unwrap_or(0)),
-            bytes: bytes.unwrap_or(0),
-        };
-        Ok(Some(Meta { format: format.unwrap_or(FORMAT), known: Known { log: LogId::from_hex(&log), stat } }))
+        let answer: RedisResult<[Option<Vec<u8>>; 5]> = command.query_async(&mut connection).await;
+        match answer {
+            Ok(fields) => Ok(Meta::of(
+                fields.map(|field| field.map(|text| String::from_utf8_lossy(&text).into_owned())),
+            )),
+            Err(error) if error.code() == Some("WRONGTYPE") => Ok(Look::Else("it is no hash".to_owned())),
+            Err(error) => Err(error),
+        }
     }
+}
+
+/// What stands under the meta key.
+pub(super) enum Look {
+    /// Nothing: there is no log.
+    Nothing,
+    /// A log.
+    Meta(Meta),
+    /// Not what a log has there, and why.
+    Else(String),
 }
 
 /// The meta key.
 pub(super) struct Meta {
     pub(super) format: u32,
     pub(super) known: Known,
+}
+
+impl Meta {
+    /// Reads the fields format, log_id, start, tail and bytes.
+    fn of([format, log, start, tail, bytes]: [Option<String>; 5]) -> Look {
+        let Some(log) = log else { return Look::Nothing };
+        let number = |name: &str, field: Option<String>, missing: u64| {
+            let Some(text) = field else { return Ok(missing) };
+            text.parse::<u64>().map_err(|_| format!("its field {name} is {text:?}, which is no number"))
+        };
+        let read = || {
+            let format = number("format", format, u64::from(FORMAT))?;
+            let stat = LogStat {
+                start: Seq(number("start", start, 1)?),
+                tail: Seq(number("tail", tail, 0)?),
+                bytes: number("bytes", bytes, 0)?,
+            };
+            let format = u32::try_from(format).unwrap_or(u32::MAX);
+            Ok(Self { format, known: Known { log: LogId::from_hex(&log), stat } })
+        };
+        read().map_or_else(Look::Else, Look::Meta)
+    }
 }
 
 /// A log in Redis.
@@ -95,7 +126,7 @@ pub struct RedisLog {
     shared: Arc<Shared>,
     appender: tokio::sync::Mutex<Appender>,
     reader: Reader,
-    _watch: Arc<AbortOnDropHandle<()>>,
+    _watch: Option<Arc<AbortOnDropHandle<()>>>,
 }
 
 impl RedisLog {
@@ -107,20 +138,24 @@ impl RedisLog {
         mark: PathBuf,
         link: Link,
         promise: &Arc<Promise>,
-        watch: &Arc<AbortOnDropHandle<()>>,
+        watch: &Option<Arc<AbortOnDropHandle<()>>>,
     ) -> Result<Self, AcquireError> {
         let stream = format!("orch:{{{namespace}}}:{name}");
         let meta = format!("{stream}:meta");
         let empty = Known { log: None, stat: LogStat { start: Seq(1), ..LogStat::default() } };
         let shared = Shared { name: name.to_owned(), stream, meta, known: Mutex::new(empty) };
         let found = link.run_again(0, |connection| shared.look(connection)).await;
-        let found = found.map_err(|source| AcquireError::Io { log: name.to_owned(), source })?;
-        if let Some(found) = found {
-            if found.format != FORMAT {
+        match found.map_err(|source| AcquireError::Io { log: name.to_owned(), source })? {
+            Look::Nothing => {}
+            Look::Meta(found) if found.format != FORMAT => {
                 let log = name.to_owned();
                 return Err(AcquireError::UnknownVersion { log, found: found.format, known: FORMAT });
             }
-            shared.replace(found.known);
+            Look::Meta(found) => shared.replace(found.known),
+            Look::Else(detail) => {
+                let place = format!("{} {}", link.endpoint.place(), shared.meta);
+                return Err(AcquireError::Corrupt { log: name.to_owned(), place, detail });
+            }
         }
         let shared = Arc::new(shared);
         let endpoint = link.endpoint.clone();
@@ -130,8 +165,14 @@ impl RedisLog {
             reader: Reader::new(Arc::clone(&shared), link),
             appender: tokio::sync::Mutex::new(appender),
             shared,
-            _watch: Arc::clone(watch),
+            _watch: watch.clone(),
         })
+    }
+
+    /// Whether a writer has made it, as far as the last look told.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.shared.known().log.is_some()
     }
 }
 

@@ -10,7 +10,7 @@ use redis::Value;
 
 use super::connect::Link;
 use super::entry::{self, LogId};
-use super::log::Shared;
+use super::log::{Look, Shared};
 
 /// Entries in one answer at most: more do not make a scan faster (measured), and hold up other clients.
 const PAGE_ENTRIES_MAX: usize = 1000;
@@ -128,21 +128,25 @@ impl Reader {
     /// Why the record at `from` is not there although it should be.
     async fn missing(&self, from: Seq, detail: &str) -> ReadError {
         match self.link.run_again(0, |connection| self.shared.look(connection)).await {
-            Ok(Some(meta)) if from < meta.known.stat.start => {
+            Ok(Look::Meta(meta)) if from < meta.known.stat.start => {
                 self.shared.learn(meta.known.stat);
                 ReadError::Trimmed { wanted: from, start: meta.known.stat.start }
             }
-            Ok(Some(_)) => corrupt(from, format!("it is missing: {detail}")),
-            Ok(None) => corrupt(from, "the log is gone".to_owned()),
+            Ok(Look::Meta(_)) => corrupt(from, format!("it is missing: {detail}")),
+            Ok(Look::Nothing) => corrupt(from, "the log is gone".to_owned()),
+            Ok(Look::Else(detail)) => corrupt(from, format!("the log's meta key cannot be used: {detail}")),
             Err(error) => error.into(),
         }
     }
 
     /// The log's id, when another process created it after this one had opened it.
     async fn log_id(&self, at: Seq) -> Result<LogId, ReadError> {
-        let found = self.link.run_again(0, |connection| self.shared.look(connection)).await?;
-        let Some(known) = found.map(|meta| meta.known) else {
-            return Err(corrupt(at, "the log's meta key is gone".to_owned()));
+        let known = match self.link.run_again(0, |connection| self.shared.look(connection)).await? {
+            Look::Meta(meta) => meta.known,
+            Look::Nothing => return Err(corrupt(at, "the log's meta key is gone".to_owned())),
+            Look::Else(detail) => {
+                return Err(corrupt(at, format!("the log's meta key cannot be used: {detail}")));
+            }
         };
         self.shared.replace(known);
         known.log.ok_or_else(|| corrupt(at, "the log's id is damaged".to_owned()))

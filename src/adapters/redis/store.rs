@@ -115,7 +115,8 @@ pub struct RedisStore {
     options: RedisOptions,
     endpoint: Endpoint,
     promise: Arc<Promise>,
-    watch: Arc<AbortOnDropHandle<()>>,
+    /// Nobody watches for a process that only reads: what the server promises does not matter to it.
+    watch: Option<Arc<AbortOnDropHandle<()>>>,
     writer: Mutex<Option<Writer>>,
 }
 
@@ -161,8 +162,10 @@ impl RedisStore {
             let durability = options.durability.word();
             info!(redis = endpoint.place(), namespace = options.namespace, durability, "redis is in use");
         }
-        let watch = tokio::spawn(watch(Arc::clone(&promise), options.check_interval));
-        let watch = Arc::new(AbortOnDropHandle::new(watch));
+        let watch = for_writing.then(|| {
+            let watch = tokio::spawn(watch(Arc::clone(&promise), options.check_interval));
+            Arc::new(AbortOnDropHandle::new(watch))
+        });
         Ok(Self { options, endpoint, promise, watch, writer: Mutex::new(None) })
     }
 
