@@ -110,15 +110,15 @@ pub enum WiringError {
 impl WiringError {
     /// How the process ends because of it.
     #[must_use]
-    pub const fn exit(&self) -> Exit {
+    pub fn exit(&self) -> Exit {
         match self {
             Self::DataDir(DataDirError::Held { .. }) | Self::Log(AcquireError::Held { .. }) => Exit::Held,
             Self::Log(AcquireError::Corrupt { .. } | AcquireError::UnknownVersion { .. })
             | Self::LogEnd(ReadError::Corrupt { .. } | ReadError::Trimmed { .. }) => Exit::Data,
-            Self::DataDir(_)
-            | Self::Log(AcquireError::Io { .. })
-            | Self::LogEnd(ReadError::Io(_))
-            | Self::File { .. } => Exit::Io,
+            Self::Log(AcquireError::Io { source, .. }) | Self::LogEnd(ReadError::Io(source)) => {
+                Exit::of_storage(source)
+            }
+            Self::DataDir(_) | Self::File { .. } => Exit::Io,
             Self::Engine(_)
             | Self::HttpEngine(_)
             | Self::Redis(RedisOpenError::Unreachable(_))

@@ -89,7 +89,7 @@ pub enum PlayError {
 impl PlayError {
     /// How the process ends because of it.
     #[must_use]
-    pub const fn exit(&self) -> Exit {
+    pub fn exit(&self) -> Exit {
         match self {
             Self::Wiring(error) => error.exit(),
             Self::Tree(Fatal { kind, .. }) | Self::Failed { kind, .. } => exit_of(*kind),

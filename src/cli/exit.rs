@@ -1,5 +1,6 @@
 //! The exit codes: one meaning each, so that scripts and supervisors can tell what to do.
 
+use std::io;
 use std::process::ExitCode;
 
 /// How the process ends. Codes from 64 on are those of `sysexits.h`.
@@ -68,6 +69,23 @@ impl Exit {
             Self::Io => "storage failed; nothing was acknowledged that is not durable",
             Self::Held => "another process holds the logs or took them over; starting again later may help",
             Self::Config => "the configuration was refused; nothing was touched",
+        }
+    }
+}
+
+impl Exit {
+    /// What it means that stored data could not be read or written: a server that does not answer may do so later, a
+    /// medium that fails does not mend itself.
+    #[must_use]
+    pub fn of_storage(error: &io::Error) -> Self {
+        use io::ErrorKind::{
+            BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkDown,
+            NetworkUnreachable, NotConnected, TimedOut, WouldBlock,
+        };
+        match error.kind() {
+            BrokenPipe | ConnectionAborted | ConnectionRefused | ConnectionReset | HostUnreachable
+            | NetworkDown | NetworkUnreachable | NotConnected | TimedOut | WouldBlock => Self::Unavailable,
+            _else => Self::Io,
         }
     }
 }

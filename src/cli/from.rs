@@ -95,14 +95,14 @@ mod tests {
     #[test]
     fn what_is_meant_as_a_url_is_never_taken_for_a_directory() {
         for url in [
-            "redis://u:p@h",
-            "rediss://h:1/2",
+            "redis://u:p@host",
+            "rediss://host:1/2",
             "unix:///run/redis",
-            "REDIS://u:p@h",
-            " redis://u:p@h",
-            "redis:/u:p@h",
-            "redis:u:p@h",
-            "http://u:p@h",
+            "REDIS://u:p@host",
+            " redis://u:p@host",
+            "redis:/u:p@host",
+            "redis:u:p@host",
+            "http://u:p@host",
         ] {
             assert!(is_url(url), "{url}");
         }

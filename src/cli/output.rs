@@ -49,9 +49,9 @@ mod tests {
     #[test]
     fn logins_of_urls_are_left_out_and_nothing_else() {
         for (text, shown) in [
-            ("redis://u:p@h:1/0 is down", "redis://h:1/0 is down"),
-            ("'redis://u:p@/ss@h' and rediss://:q@i", "'redis://h' and rediss://i"),
-            ("see http://h/a, me@h", "see http://h/a, me@h"),
+            ("redis://u:p@host:1/0 is down", "redis://host:1/0 is down"),
+            ("'redis://u:p@/ss@host' and rediss://:q@a", "'redis://host' and rediss://a"),
+            ("see http://host/a, me@host", "see http://host/a, me@host"),
             ("nothing", "nothing"),
             ("ends with ://", "ends with ://"),
         ] {

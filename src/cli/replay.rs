@@ -318,11 +318,11 @@ fn wait(planned_ms: i64, times: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).map_or(WAIT_MAX, |wait| wait.min(WAIT_MAX))
 }
 
-const fn exit_of(error: &ReplayError) -> Exit {
+fn exit_of(error: &ReplayError) -> Exit {
     use orchestrator_kernel::ports::log::ReadError;
     match error {
         ReplayError::Read { source: ReadError::Corrupt { .. } | ReadError::Trimmed { .. }, .. } => Exit::Data,
-        ReplayError::Read { source: ReadError::Io(_), .. } => Exit::Io,
+        ReplayError::Read { source: ReadError::Io(error), .. } => Exit::of_storage(error),
         ReplayError::Trimmed { .. } => Exit::Usage,
         ReplayError::Engine { .. } => Exit::Unavailable,
     }

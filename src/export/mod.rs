@@ -109,7 +109,7 @@ pub enum ExportError {
 impl ExportError {
     /// How the process ends because of it.
     #[must_use]
-    pub const fn exit(&self) -> Exit {
+    pub fn exit(&self) -> Exit {
         match self {
             Self::Log(error) => error.exit(),
             Self::Exists(_) => Exit::Different,

@@ -229,7 +229,7 @@ pub enum InspectError {
 impl InspectError {
     /// How the process ends because of it.
     #[must_use]
-    pub const fn exit(&self) -> Exit {
+    pub fn exit(&self) -> Exit {
         match self {
             Self::Log(error) => error.exit(),
             Self::Answer(_) | Self::Json { .. } => Exit::Data,

@@ -27,10 +27,10 @@ pub struct LogError {
 impl LogError {
     /// How the process ends because of it.
     #[must_use]
-    pub const fn exit(&self) -> Exit {
-        match self.source {
+    pub fn exit(&self) -> Exit {
+        match &self.source {
             ReadError::Corrupt { .. } | ReadError::Trimmed { .. } => Exit::Data,
-            ReadError::Io(_) => Exit::Io,
+            ReadError::Io(error) => Exit::of_storage(error),
         }
     }
 

@@ -82,6 +82,10 @@ impl OfflineError {
                 | RetentionError::Hole { .. },
             )
             | Self::Hole { .. } => Exit::Data,
+            Self::Retention(
+                RetentionError::Read { source: ReadError::Io(error), .. }
+                | RetentionError::Cursor(LoadError::Io(error)),
+            ) => Exit::of_storage(error),
             Self::Retention(_) | Self::Archive { .. } => Exit::Io,
         }
     }

@@ -13,6 +13,7 @@ use crate::support::day::{Day, PASSWORD, USER, files};
 use crate::support::logs::{outputs, run_records};
 use crate::support::made_up::{START_MS, text_of};
 use crate::support::process::root;
+use crate::support::proxy::{Direction, Fault, FaultProxy, Reach};
 
 /// Exit codes: nothing answers, stored data cannot be used, a comparison found a difference or cannot tell, the
 /// configuration is refused.
@@ -291,6 +292,37 @@ fn a_server_that_cannot_be_used_is_unavailable_and_no_login_is_shown() {
     day.redis.resume();
     day.redis.kill();
     check_refused(&day, (&url, "default"), UNAVAILABLE, "refused");
+}
+
+/// Method: every connection is reset after so many bytes of answers: at the login, at the first look at a log, and in
+/// the middle of its records. Each log is read on a connection of its own, and asked twice.
+#[test]
+fn a_server_that_goes_away_while_it_is_read_is_unavailable() {
+    let day = Day::record();
+    let proxy = FaultProxy::to(day.redis.port());
+    let url = day.url().replace(&day.redis.port().to_string(), &proxy.port().to_string());
+    let here = day.embedded.parent().unwrap();
+    let to = text_of(&day.path("cut")).to_owned();
+    let from = ["--from", &url];
+    for bytes in [0, 60, 4_000] {
+        proxy.put(Fault::CutAfter(Direction::ToClient, bytes), Reach::New);
+        for (args, code) in [
+            (&["replay"][..], UNAVAILABLE),
+            (&["inspect", "symbol", "BTCUSDT", "--at", "2027-01-01T00:00:00Z"], UNAVAILABLE),
+            (&["export", "--to", &to], UNAVAILABLE),
+            (&["export", "--format", "parquet", "--to", &to], UNAVAILABLE),
+            (&["log", "stat"], UNAVAILABLE),
+            (&["verify"], CANNOT_TELL),
+        ] {
+            let (out, err) = run(here, &[args, &from].concat(), code);
+            assert!(code == CANNOT_TELL || err.contains("redis at "), "{args:?}: {out}{err}");
+        }
+        run(here, &["diff", &url, "--engine"], CANNOT_TELL);
+        run(here, &["backtest", "--capture", &url, "--out", text_of(&day.path("out"))], UNAVAILABLE);
+        assert!(!Path::new(&to).exists() || files(Path::new(&to)).is_empty(), "no file looks whole");
+    }
+    proxy.heal();
+    run(here, &[&["verify"], &from[..]].concat(), 0);
 }
 
 /// Method: a login in a URL with a slip, and one where no URL belongs.
