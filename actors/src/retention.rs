@@ -7,6 +7,9 @@
 //! Each arrow is behind the one before it: a crash between any two leaves a base that fits the logs, and the next check
 //! goes on from there. A failure stops nothing but the retention itself. What may go is the kernel's decision.
 
+mod copy;
+mod error;
+mod reading;
 mod round;
 
 use std::sync::Arc;
@@ -29,7 +32,10 @@ use crate::run_log::Committed;
 use crate::scheduler::Universe;
 use crate::status::{Condition, StatusBoard};
 
-pub use round::{Done, Gone, Kept, Limits, Plan, RetentionError, Writable, carry_out, note_later, plan};
+pub use copy::copy;
+pub use error::RetentionError;
+pub use reading::Readable;
+pub use round::{Done, Gone, Kept, Limits, Plan, Writable, carry_out, note_later, plan};
 
 /// What the retention can be told.
 pub enum RetentionMsg {
@@ -177,9 +183,9 @@ impl RetentionState {
                 let epochs = match self.archive_epochs {
                     Some(epochs) => epochs,
                     None => [
-                        round::acquire_archive(logs[0]).await?,
-                        round::acquire_archive(logs[1]).await?,
-                        round::acquire_archive(logs[2]).await?,
+                        copy::acquire_archive(logs[0]).await?,
+                        copy::acquire_archive(logs[1]).await?,
+                        copy::acquire_archive(logs[2]).await?,
                     ],
                 };
                 self.archive_epochs = Some(epochs);

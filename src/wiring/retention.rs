@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use orchestrator_actors::retention::{
-    Done, Kept, Limits, Plan, RetentionError, Writable, carry_out, note_later, plan, saved_base, scheduled,
+    Done, Kept, Limits, Plan, Readable, RetentionError, Writable, carry_out, copy, note_later, plan,
+    saved_base, scheduled,
 };
 use orchestrator_kernel::contracts::DecodeError;
 use orchestrator_kernel::contracts::engine_run::RunRecord;
@@ -12,8 +13,8 @@ use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::{Epoch, Seq, TsMs};
 use orchestrator_kernel::ports::checkpoint::LoadError;
-use orchestrator_kernel::ports::log::{AcquireError, AppendError, Log, ReadError, ReadLimit, read_one};
-use orchestrator_kernel::retention::{FirstYoung, Held, Holders, Later};
+use orchestrator_kernel::ports::log::{AcquireError, Log, ReadError};
+use orchestrator_kernel::retention::{Held, Holders, Later};
 
 use super::WiringError;
 use super::reading::{LogsPlace, Recorded, open};
@@ -41,27 +42,6 @@ pub enum OfflineError {
         /// By whom.
         why: String,
     },
-    /// An archive cannot be written.
-    #[error("cannot write the archive of {log}")]
-    Archive {
-        /// Which log.
-        log: &'static str,
-        /// Why.
-        #[source]
-        source: AppendError,
-    },
-    /// The archive has something else than what comes next.
-    #[error(
-        "the archive of {log} ends at {archived}, the log starts at {start}: records between them are missing"
-    )]
-    Hole {
-        /// Which log.
-        log: &'static str,
-        /// The last archived record.
-        archived: Seq,
-        /// The first record in the log.
-        start: Seq,
-    },
 }
 
 impl OfflineError {
@@ -80,13 +60,12 @@ impl OfflineError {
                 | RetentionError::Cursor(LoadError::Damaged { .. })
                 | RetentionError::Runs(_)
                 | RetentionError::Hole { .. },
-            )
-            | Self::Hole { .. } => Exit::Data,
+            ) => Exit::Data,
             Self::Retention(
                 RetentionError::Read { source: ReadError::Io(error), .. }
                 | RetentionError::Cursor(LoadError::Io(error)),
             ) => Exit::of_storage(error),
-            Self::Retention(_) | Self::Archive { .. } => Exit::Io,
+            Self::Retention(_) => Exit::Io,
         }
     }
 }
@@ -242,43 +221,12 @@ async fn copy_log(
     let stat = from.stat();
     let archive = archive_log(config, name, &to.join(name), stat.start)?;
     let epoch = acquire(&archive).await?;
-    let mut next = archive.stat().tail.next();
-    if next < stat.start {
-        return Err(OfflineError::Hole { log: name, archived: archive.stat().tail, start: stat.start });
-    }
+    let from = Readable { name, log: from.as_ref() };
     let below = match before {
         None => stat.tail.next(),
-        Some(time) => first_young(name, from.as_ref(), time, time_of).await?,
+        Some(time) => from.first_young(stat.start, stat.tail, time, time_of).await?,
     };
-    let first = next;
-    let read = |source| RetentionError::Read { log: name, source };
-    while next < below {
-        let records = usize::try_from(below.0 - next.0).unwrap_or(usize::MAX);
-        let limit = ReadLimit { records: records.min(ReadLimit::default().records), ..ReadLimit::default() };
-        let page = from.read(next, limit).await.map_err(read)?;
-        if page.is_empty() {
-            break;
-        }
-        archive.append(epoch, &page).await.map_err(|source| OfflineError::Archive { log: name, source })?;
-        next = page.last().next();
-    }
+    let copied = copy(from, archive.as_ref(), epoch, below).await?;
     let now = archive.stat();
-    Ok(Archived { log: name, first: now.start, last: now.tail, copied: next.0 - first.0 })
-}
-
-async fn first_young(
-    name: &'static str,
-    log: &dyn Log,
-    time: TsMs,
-    time_of: impl Fn(&[u8]) -> Result<TsMs, DecodeError>,
-) -> Result<Seq, OfflineError> {
-    let stat = log.stat();
-    let mut search = FirstYoung::new(stat.start, stat.tail);
-    while let Some(at) = search.asks() {
-        let stored = read_one(log, at).await.map_err(|source| RetentionError::Read { log: name, source })?;
-        let found = time_of(&stored.unwrap_or_default());
-        let found = found.map_err(|source| RetentionError::Record { log: name, seq: at.0, source })?;
-        search.tell(at, found < time);
-    }
-    Ok(search.found())
+    Ok(Archived { log: name, first: now.start, last: now.tail, copied })
 }

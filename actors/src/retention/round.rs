@@ -3,95 +3,19 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use orchestrator_kernel::contracts::DecodeError;
 use orchestrator_kernel::contracts::engine_run::RunRecord;
 use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::{Epoch, IngestSeq, RunSeq, Seq, TsMs};
 use orchestrator_kernel::mutant;
-use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError, SaveError};
-use orchestrator_kernel::ports::log::{
-    AcquireError, AppendError, Log, ReadError, ReadLimit, TrimError, read_one,
-};
-use orchestrator_kernel::retention::{Advance, Asked, BASE, Base, FirstYoung, Held, Holders, Later, Policy};
-use orchestrator_kernel::run::RunViolation;
+use orchestrator_kernel::ports::checkpoint::CheckpointStore;
+use orchestrator_kernel::ports::log::Log;
+use orchestrator_kernel::retention::{Advance, Asked, BASE, Base, Held, Holders, Later, Policy};
 
-use crate::address::Down;
-use crate::fatal::Fatal;
+use super::copy::copy;
+use super::error::RetentionError;
+use super::reading::Readable;
 use crate::publisher;
-
-/// Why a round was not done, or not to its end. Whatever it was: the base that is saved fits the logs.
-#[derive(Debug, thiserror::Error)]
-pub enum RetentionError {
-    /// An actor that has to be asked is down.
-    #[error(transparent)]
-    Down(#[from] Down),
-    /// A log cannot be read.
-    #[error("cannot read the log of {log}")]
-    Read {
-        /// Which log.
-        log: &'static str,
-        /// Why.
-        #[source]
-        source: ReadError,
-    },
-    /// A stored record is none.
-    #[error("record {seq} of the log of {log} cannot be used")]
-    Record {
-        /// Which log.
-        log: &'static str,
-        /// Which record.
-        seq: u64,
-        /// Why.
-        #[source]
-        source: DecodeError,
-    },
-    /// The run log contradicts itself.
-    #[error(transparent)]
-    Runs(#[from] RunViolation),
-    /// The publish cursor is not known, so no run may go.
-    #[error("cannot read the publish cursor")]
-    Cursor(#[source] LoadError),
-    /// The base is not saved, so nothing may go.
-    #[error("cannot save the base")]
-    Base(#[source] SaveError),
-    /// The archive cannot be opened.
-    #[error("cannot take over an archive")]
-    Archive(#[source] AcquireError),
-    /// The archive does not take the records, so they may not go.
-    #[error("cannot write the archive of {log}")]
-    Copy {
-        /// Which log.
-        log: &'static str,
-        /// Why.
-        #[source]
-        source: AppendError,
-    },
-    /// Between the archive and the log records are missing: they were let go while nothing was archived.
-    #[error(
-        "the archive of {log} ends at {archived}, the log starts at {start}; move that archive away to begin a new one"
-    )]
-    Hole {
-        /// Which log.
-        log: &'static str,
-        /// The last archived record.
-        archived: Seq,
-        /// The first record in the log.
-        start: Seq,
-    },
-    /// The log is not trimmed.
-    #[error("cannot trim the log of {log}")]
-    Trim {
-        /// Which log.
-        log: &'static str,
-        /// Why.
-        #[source]
-        source: TrimError,
-    },
-    /// What the logs are continued from.
-    #[error(transparent)]
-    Standing(#[from] Fatal),
-}
 
 /// A log as its writer has it.
 #[derive(Clone)]
@@ -104,6 +28,14 @@ pub struct Writable {
     pub epoch: Epoch,
     /// Where its records are copied to before they go, and this writer's epoch there.
     pub archive: Option<(Arc<dyn Log>, Epoch)>,
+}
+
+impl Writable {
+    /// The log, to be read.
+    #[must_use]
+    pub fn readable(&self) -> Readable<'_> {
+        Readable { name: self.name, log: self.log.as_ref() }
+    }
 }
 
 /// What a retention works on.
@@ -180,21 +112,22 @@ pub async fn plan(
     step: u64,
     holders: Holders<'_>,
 ) -> Result<Plan, RetentionError> {
-    let wanted = receipts_wanted(&kept.receipts, base, limits, now).await?;
+    let [receipts, runs, quarantine] = [&kept.receipts, &kept.runs, &kept.quarantine].map(Writable::readable);
+    let wanted = receipts_wanted(receipts, base, limits, now).await?;
     let receipts_below = wanted.min(Seq(base.receipts_from().0.saturating_add(step)));
     let runs_from = Seq::from(base.runs_from());
     let published = publisher::published(kept.checkpoints.as_ref()).await.map_err(RetentionError::Cursor)?;
     let asked = Asked {
         receipts_below: receipts_below.into(),
-        runs_below: limits.runs.below(kept.runs.log.stat()).into(),
+        runs_below: limits.runs.below(runs.log.stat()).into(),
         runs_older_than: now.and_then(|now| limits.runs.older_than(now)),
         published: published.min(RunSeq(runs_from.0.saturating_add(step).saturating_sub(1))),
     };
-    let quarantine_below = quarantine_wanted(&kept.quarantine, base, limits.quarantine, now).await?;
+    let quarantine_below = quarantine_wanted(quarantine, base, limits.quarantine, now).await?;
     let mut advance = Advance::new(base.clone(), asked, holders);
-    advance_runs(&kept.runs, &mut advance).await?;
-    let held = advance_receipts(&kept.receipts, &mut advance).await?;
-    count_quarantined(&kept.quarantine, &mut advance, quarantine_below).await?;
+    advance_runs(runs, &mut advance).await?;
+    let held = advance_receipts(receipts, &mut advance).await?;
+    count_quarantined(quarantine, &mut advance, quarantine_below).await?;
     let next = advance.finish();
     // Where a policy does not want a log trimmed, its part of the base stays where it is, and so do the records.
     let receipts = if wanted == Seq(0) { Seq(0) } else { next.receipts_from().into() };
@@ -208,17 +141,14 @@ pub async fn plan(
 ///
 /// [`RetentionError`].
 pub async fn note_later(runs: &Writable, later: &mut Later) -> Result<(), RetentionError> {
+    let runs = runs.readable();
     loop {
-        let batch = read(runs, later.next().into()).await?;
+        let batch = runs.page(later.next().into()).await?;
         if batch.is_empty() {
             return Ok(());
         }
         for (seq, payload) in batch.iter() {
-            let record = RunRecord::decode(payload).map_err(|source| RetentionError::Record {
-                log: runs.name,
-                seq: seq.0,
-                source,
-            })?;
+            let record = runs.decoded(seq, RunRecord::decode(payload))?;
             later.note(&record);
         }
     }
@@ -235,7 +165,9 @@ pub async fn carry_out(kept: &Kept, base: &Base, plan: &Plan) -> Done {
         for (log, below) in [&kept.receipts, &kept.runs, &kept.quarantine].into_iter().zip(plan.below) {
             let before = log.log.stat().start;
             if before < below {
-                copy(log, below).await?;
+                if let Some((archive, epoch)) = &log.archive {
+                    copy(log.readable(), archive.as_ref(), *epoch, below).await?;
+                }
                 let trimmed = log.log.trim(log.epoch, below).await;
                 let start =
                     trimmed.map_err(|source| RetentionError::Trim { log: log.name, source })?.max(before);
@@ -256,15 +188,10 @@ async fn save_base(kept: &Kept, base: &Base) -> Result<(), RetentionError> {
     kept.checkpoints.save(BASE, kept.runs.epoch, value).await.map_err(RetentionError::Base)
 }
 
-/// Takes an archive over.
-pub(super) async fn acquire_archive(log: &Arc<dyn Log>) -> Result<Epoch, RetentionError> {
-    Ok(log.acquire().await.map_err(RetentionError::Archive)?.epoch)
-}
-
 /// The first receipt that the limits want to keep; 0 when they want all. The last receipt always stays: its time is
 /// what the next one continues (LOG-5).
 async fn receipts_wanted(
-    receipts: &Writable,
+    receipts: Readable<'_>,
     base: &Base,
     limits: Limits,
     now: Option<TsMs>,
@@ -277,13 +204,13 @@ async fn receipts_wanted(
     if let Some(time) = now.and_then(|now| limits.receipts.older_than(now)) {
         let from = stat.start.max(base.receipts_from().into());
         let time_of = |payload: &[u8]| Ok(ReceiptRecord::decode(payload)?.ingest_ts_ms);
-        below = below.max(first_young(receipts, from, stat.tail, time, time_of).await?);
+        below = below.max(receipts.first_young(from, stat.tail, time, time_of).await?);
     }
     Ok(below.min(stat.tail))
 }
 
 async fn quarantine_wanted(
-    quarantine: &Writable,
+    quarantine: Readable<'_>,
     base: &Base,
     policy: Policy,
     now: Option<TsMs>,
@@ -297,39 +224,16 @@ async fn quarantine_wanted(
         // Counted in the base and still there is possible: only whole units go.
         let from = stat.start.max(base.quarantine_from()).min(stat.tail.next());
         let time_of = |payload: &[u8]| Ok(QuarantineRecord::decode(payload)?.at_ms);
-        below = below.max(first_young(quarantine, from, stat.tail, time, time_of).await?);
+        below = below.max(quarantine.first_young(from, stat.tail, time, time_of).await?);
     }
     Ok(below)
 }
 
-async fn first_young(
-    from_log: &Writable,
-    from: Seq,
-    tail: Seq,
-    time: TsMs,
-    time_of: impl Fn(&[u8]) -> Result<TsMs, DecodeError>,
-) -> Result<Seq, RetentionError> {
-    let mut search = FirstYoung::new(from, tail);
-    while let Some(at) = search.asks() {
-        let stored = read_one(from_log.log.as_ref(), at).await;
-        let stored = stored.map_err(|source| RetentionError::Read { log: from_log.name, source })?;
-        let found = time_of(&stored.unwrap_or_default());
-        let found =
-            found.map_err(|source| RetentionError::Record { log: from_log.name, seq: at.0, source })?;
-        search.tell(at, found < time);
-    }
-    Ok(search.found())
-}
-
-async fn advance_runs(runs: &Writable, advance: &mut Advance<'_>) -> Result<(), RetentionError> {
+async fn advance_runs(runs: Readable<'_>, advance: &mut Advance<'_>) -> Result<(), RetentionError> {
     loop {
-        let batch = read(runs, advance.next_run().into()).await?;
+        let batch = runs.page(advance.next_run().into()).await?;
         for (seq, payload) in batch.iter() {
-            let record = RunRecord::decode(payload).map_err(|source| RetentionError::Record {
-                log: runs.name,
-                seq: seq.0,
-                source,
-            })?;
+            let record = runs.decoded(seq, RunRecord::decode(payload))?;
             if !advance.run(&record)? {
                 return Ok(());
             }
@@ -340,16 +244,12 @@ async fn advance_runs(runs: &Writable, advance: &mut Advance<'_>) -> Result<(), 
     }
 }
 
-async fn advance_receipts(receipts: &Writable, advance: &mut Advance<'_>) -> Result<Held, RetentionError> {
+async fn advance_receipts(receipts: Readable<'_>, advance: &mut Advance<'_>) -> Result<Held, RetentionError> {
     let (limit, held) = advance.limit();
     while advance.next_receipt() < limit {
-        let batch = read(receipts, advance.next_receipt().into()).await?;
+        let batch = receipts.page(advance.next_receipt().into()).await?;
         for (seq, payload) in batch.iter().take_while(|(seq, _)| IngestSeq::from(*seq) < limit) {
-            let record = ReceiptRecord::decode(payload).map_err(|source| RetentionError::Record {
-                log: receipts.name,
-                seq: seq.0,
-                source,
-            })?;
+            let record = receipts.decoded(seq, ReceiptRecord::decode(payload))?;
             match advance.receipt(&record) {
                 Held::No => {}
                 held => return Ok(held),
@@ -363,18 +263,14 @@ async fn advance_receipts(receipts: &Writable, advance: &mut Advance<'_>) -> Res
 }
 
 async fn count_quarantined(
-    quarantine: &Writable,
+    quarantine: Readable<'_>,
     advance: &mut Advance<'_>,
     below: Seq,
 ) -> Result<(), RetentionError> {
     while advance.next_quarantined() < below {
-        let batch = read(quarantine, advance.next_quarantined()).await?;
+        let batch = quarantine.page(advance.next_quarantined()).await?;
         for (seq, payload) in batch.iter().take_while(|(seq, _)| *seq < below) {
-            let record = QuarantineRecord::decode(payload).map_err(|source| RetentionError::Record {
-                log: quarantine.name,
-                seq: seq.0,
-                source,
-            })?;
+            let record = quarantine.decoded(seq, QuarantineRecord::decode(payload))?;
             advance.quarantined(&record);
         }
         if batch.is_empty() {
@@ -382,31 +278,4 @@ async fn count_quarantined(
         }
     }
     Ok(())
-}
-
-/// Makes what is below `below` durable in the archive; at least that.
-async fn copy(from: &Writable, below: Seq) -> Result<(), RetentionError> {
-    let Some((archive, epoch)) = &from.archive else { return Ok(()) };
-    loop {
-        let (archived, start) = (archive.stat().tail, from.log.stat().start);
-        if below <= archived.next() {
-            return Ok(());
-        }
-        if archived.next() < start {
-            return Err(RetentionError::Hole { log: from.name, archived, start });
-        }
-        let page = read(from, archived.next()).await?;
-        archive
-            .append(*epoch, &page)
-            .await
-            .map_err(|source| RetentionError::Copy { log: from.name, source })?;
-    }
-}
-
-async fn read(
-    log: &Writable,
-    from: Seq,
-) -> Result<orchestrator_kernel::ports::log::RecordBatch, RetentionError> {
-    let read = log.log.read(from, ReadLimit::default()).await;
-    read.map_err(|source| RetentionError::Read { log: log.name, source })
 }

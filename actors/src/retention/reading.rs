@@ -1,0 +1,60 @@
+//! Reading a log for retention: pages, records, and where a limit of age lies.
+
+use orchestrator_kernel::contracts::DecodeError;
+use orchestrator_kernel::ids::{Seq, TsMs};
+use orchestrator_kernel::ports::log::{Log, ReadLimit, RecordBatch, read_one};
+use orchestrator_kernel::retention::FirstYoung;
+
+use super::error::RetentionError;
+
+/// A log to be read.
+#[derive(Clone, Copy)]
+pub struct Readable<'a> {
+    /// What errors call it.
+    pub name: &'static str,
+    /// The log.
+    pub log: &'a dyn Log,
+}
+
+impl Readable<'_> {
+    /// Some records from `from` on; none at the tail.
+    pub(super) async fn page(self, from: Seq) -> Result<RecordBatch, RetentionError> {
+        self.page_below(from, Seq(u64::MAX)).await
+    }
+
+    /// As [`page`](Self::page), only records before `below`.
+    pub(super) async fn page_below(self, from: Seq, below: Seq) -> Result<RecordBatch, RetentionError> {
+        let limit = ReadLimit::default();
+        let records = usize::try_from(below.0.saturating_sub(from.0)).unwrap_or(usize::MAX);
+        let limit = ReadLimit { records: limit.records.min(records), ..limit };
+        let read = self.log.read(from, limit).await;
+        read.map_err(|source| RetentionError::Read { log: self.name, source })
+    }
+
+    /// The record at `seq`, if it could be decoded.
+    pub(super) fn decoded<T>(self, seq: Seq, record: Result<T, DecodeError>) -> Result<T, RetentionError> {
+        record.map_err(|source| RetentionError::Record { log: self.name, seq: seq.0, source })
+    }
+
+    /// The first of the records `from` … `tail` that is not older than `time`; the one after them when all are.
+    ///
+    /// # Errors
+    ///
+    /// [`RetentionError::Read`], [`RetentionError::Record`].
+    pub async fn first_young(
+        self,
+        from: Seq,
+        tail: Seq,
+        time: TsMs,
+        time_of: impl Fn(&[u8]) -> Result<TsMs, DecodeError>,
+    ) -> Result<Seq, RetentionError> {
+        let mut search = FirstYoung::new(from, tail);
+        while let Some(at) = search.asks() {
+            let stored = read_one(self.log, at).await;
+            let stored = stored.map_err(|source| RetentionError::Read { log: self.name, source })?;
+            let found = self.decoded(at, time_of(&stored.unwrap_or_default()))?;
+            search.tell(at, found < time);
+        }
+        Ok(search.found())
+    }
+}
