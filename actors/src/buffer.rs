@@ -86,6 +86,8 @@ pub struct BufferState {
     assigned: BTreeMap<Origin, u64>,
     /// The log is sealed up to here: later receipts get a larger timestamp.
     sealed: Option<TsMs>,
+    /// `ingest_ts_ms` of the last receipt that was gone at the start.
+    gone_ts: Option<TsMs>,
     health: LogHealth,
     last_stamp: Option<TsMs>,
     seals: VecDeque<WaitingSeal>,
@@ -169,7 +171,7 @@ impl BufferState {
             .map_err(|error| Fatal::new(FatalKind::Internal, error.to_string()))?;
         let tails = (acquired.tail, aside.tail);
         let readable = PatientLog::new(Arc::clone(&args.receipts), RECEIPTS, args.probe_every);
-        let mut book = recovery::cut_book(
+        let (mut book, gone_ts) = recovery::cut_book(
             &readable,
             &PatientLog::new(Arc::clone(&args.quarantine), QUARANTINE, args.probe_every),
             recovery::Saved { store: args.checkpoints.as_ref(), observer: args.observer.as_ref() },
@@ -199,6 +201,7 @@ impl BufferState {
             quarantine_tail: aside.tail,
             assigned: BTreeMap::new(),
             sealed: runs.last_planned_ts,
+            gone_ts,
             last_stamp: book.last_ts(),
             seals: VecDeque::new(),
             flush_queued: false,
@@ -218,7 +221,8 @@ impl BufferState {
 
     fn extent(&self) -> Extent {
         let symbols = self.book.symbols().cloned().collect();
-        Extent { first_ts: self.book.first_ts(), last_ts: self.book.last_ts(), symbols }
+        let (first_ts, last_ts) = (self.book.first_ts(), self.book.last_ts());
+        Extent { first_ts, last_ts, gone_ts: self.gone_ts, symbols }
     }
 
     /// The last position of `origin` that is durable or on its way.

@@ -7,7 +7,7 @@ use orchestrator_kernel::contracts::engine_run::RunRecord;
 use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::cut::{BookCheckpoint, CutBook};
-use orchestrator_kernel::ids::{Epoch, IngestSeq, Seq, Symbol};
+use orchestrator_kernel::ids::{Epoch, IngestSeq, Seq, Symbol, TsMs};
 use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
 use orchestrator_kernel::retention::{BASE, Base};
@@ -152,14 +152,15 @@ pub(crate) struct BufferCheckpoint {
     pub(crate) quarantine_tail: Seq,
 }
 
-/// The buffer's book, continued where the run log says that the symbols' last cuts ended.
+/// The buffer's book, continued where the run log says that the symbols' last cuts ended; and when the last receipt came
+/// that was let go.
 pub(crate) async fn cut_book(
     log: &PatientLog,
     quarantine: &PatientLog,
     saved: Saved<'_>,
     (tail, quarantine_tail): (Seq, Seq),
     runs: &Overview,
-) -> Result<CutBook, Fatal> {
+) -> Result<(CutBook, Option<TsMs>), Fatal> {
     let base = base(saved.store).await?;
     bridged("receipts", log.start(), base.receipts_from().into())?;
     bridged("quarantine", quarantine.start(), base.quarantine_from())?;
@@ -169,7 +170,8 @@ pub(crate) async fn cut_book(
             Some(saved) => (saved.book.into_book(), saved.quarantine_tail),
             None => (base.book(), Seq(0)),
         };
-    book.know_positions(base.book().positions());
+    let gone = base.book();
+    book.know_positions(gone.positions());
     let quarantine_from = quarantine_from.max(Seq(base.quarantine_from().0 - 1));
     regressed("receipts", tail, book.tail().into())?;
     regressed("quarantine", quarantine_tail, quarantine_from)?;
@@ -206,5 +208,5 @@ pub(crate) async fn cut_book(
             Ok(())
         })
         .await?;
-    Ok(book)
+    Ok((book, gone.last_ts()))
 }

@@ -251,7 +251,9 @@ fn first_ticks(args: &SchedulerArgs, overview: &Overview, extent: &Extent) -> (O
             let floors = overview.symbols.iter().filter(|(symbol, ..)| is_run(symbol));
             let slowest = floors.map(|(_, _, floor)| *floor).min();
             let owed = args.cadence.has(last).then(|| args.cadence.owed(slowest, last, args.catch_up_max));
-            (Some(args.cadence.after(last)), owed.into_iter().flatten().collect())
+            // A symbol that is listed again is behind by ticks whose receipts are gone: it begins with what is there.
+            let can_be_cut = |tick: &Tick| extent.gone_ts <= Some(tick.planned_ts_ms);
+            (Some(args.cadence.after(last)), owed.into_iter().flatten().filter(can_be_cut).collect())
         }
         // Nothing was run yet: the schedule begins with the log, so that a crash before the first run moves no tick.
         (None, Some(first)) => (Some(args.begin_at(first)), VecDeque::new()),

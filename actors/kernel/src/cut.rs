@@ -420,13 +420,12 @@ impl CutBook {
     /// Forgets what was before `start` of symbols that never ran: their first cut starts with what is still in the log.
     /// Returns those whose receipts from there up to the tail have to be shown to [`backfill`](Self::backfill).
     pub fn forget_before(&mut self, start: IngestSeq, ran: impl Fn(&Symbol) -> bool) -> Vec<Symbol> {
-        let is_old = |symbol: &Symbol, at: IngestSeq| at < start && !ran(symbol);
-        let old: Vec<Symbol> = self
-            .slices
-            .iter()
-            .filter(|(symbol, slice)| is_old(symbol, slice.start))
-            .map(|(symbol, _)| symbol.clone())
-            .collect();
+        // A slice that was sealed for a tick without a run may start later than the first cut.
+        let first = |symbol: &Symbol, slice: &Slice| self.firsts.get(symbol).map_or(slice.start, |at| *at);
+        let is_old = |(symbol, slice): &(&Symbol, &Slice)| {
+            slice.start.min(first(symbol, slice)) < start && !ran(symbol)
+        };
+        let old: Vec<Symbol> = self.slices.iter().filter(is_old).map(|(symbol, _)| symbol.clone()).collect();
         for symbol in &old {
             self.slices.remove(symbol);
             self.firsts.remove(symbol);

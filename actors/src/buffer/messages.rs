@@ -134,6 +134,8 @@ pub struct Extent {
     pub first_ts: Option<TsMs>,
     /// `ingest_ts_ms` of the last receipt.
     pub last_ts: Option<TsMs>,
+    /// `ingest_ts_ms` of the last receipt that retention had let go at this start: no cut may end before it.
+    pub gone_ts: Option<TsMs>,
     /// Every symbol seen.
     pub symbols: Vec<Symbol>,
 }
