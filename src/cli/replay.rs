@@ -304,6 +304,11 @@ impl Writer {
                         "another engine answered {asked} runs, {otherwise} of them otherwise than recorded"
                     ));
                 }
+                (0..PRINTED_MAX).zip(&done.anew).for_each(|(_, anew)| complain(anew));
+                let anew = done.anew.len() as u64;
+                if PRINTED_MAX < anew {
+                    complain(&format!("{anew} cuts began anew in all; orchestrator verify names them"));
+                }
                 let runs = done.replayed;
                 complain(&format!("{runs} runs replayed, {} outputs written", self.written));
                 if self.differences == 0 { Exit::Ok } else { Exit::Different }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use orchestrator_kernel::audit::{Audit, StateFrom, Step};
+use orchestrator_kernel::audit::{Anew, Audit, StateFrom, Step};
 use orchestrator_kernel::contracts::engine_run::{RunRecord, RunStatus};
 use orchestrator_kernel::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::divergence::Divergence;
@@ -113,6 +113,8 @@ pub struct Done {
     pub replayed: u64,
     /// Runs that were started and have no terminal record.
     pub unfinished: Vec<(Symbol, RunId)>,
+    /// Cuts that began anew behind receipts that retention let go.
+    pub anew: Vec<Anew>,
 }
 
 /// A terminal record on its way to the sink.
@@ -194,6 +196,7 @@ impl Driver {
         self.done.receipts = self.audit.seen();
         self.done.unfinished =
             self.audit.unfinished().map(|(symbol, run_id)| (symbol.clone(), run_id)).collect();
+        self.done.anew = self.audit.anew().to_vec();
         replayed.and(delivered).map(|()| self.done)
     }
 

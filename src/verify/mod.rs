@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use orchestrator_actors::saved;
-use orchestrator_kernel::audit::{Base, StateFrom, engine_of};
+use orchestrator_kernel::audit::{StateFrom, engine_of};
 use orchestrator_kernel::contracts::manifest::{Change, Manifest, ManifestRecord};
 use orchestrator_kernel::contracts::orchestrator_event::{events, outputs_of};
 use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
@@ -122,7 +122,7 @@ impl Verify<'_> {
             }
         };
         let outputs_so_far = base.runs.outputs();
-        if base != Base::default() {
+        if !base.is_beginning() {
             let (receipts, runs) = (base.receipts.next(), base.runs.tail().next());
             report.note(format!(
                 "begins at receipt {receipts} and run record {runs}: what was before was let go"
@@ -132,10 +132,10 @@ impl Verify<'_> {
             self.outputs_are_gone(path, published, report);
         }
         // The file still has the outputs of runs that were let go; which of its lines those are, nothing tells.
-        if outputs.is_some() && base != Base::default() {
+        if outputs.is_some() && !base.is_beginning() {
             report.note("the outputs file is not compared: the logs were trimmed, it was not".to_owned());
         }
-        let outputs = outputs.filter(|_| base == Base::default());
+        let outputs = outputs.filter(|_| base.is_beginning());
         let plan = Plan { state_from: self.state_from, calls_max: self.calls_max, base, ..Plan::default() };
         let answers = Answers::Engine(Arc::clone(&self.engine));
         let mut comparison =

@@ -12,7 +12,7 @@ use super::text::shortened;
 use crate::cli::Exit;
 use crate::replay::{Done, Replayed};
 
-/// Divergences that a report lists; further ones are counted.
+/// Divergences that a report lists; further ones are counted. So are cuts that began anew.
 const LISTED_MAX: usize = 100;
 
 /// How a report is written.
@@ -128,6 +128,10 @@ impl Report {
 
     /// Notes that the replay came to its end.
     pub(super) fn done(&mut self, done: Done) {
+        self.notes.extend(done.anew.iter().take(LISTED_MAX).map(ToString::to_string));
+        if let Some(more) = done.anew.len().checked_sub(LISTED_MAX).filter(|more| 0 < *more) {
+            self.note(format!("{more} more cuts began anew"));
+        }
         self.done = Some(done);
     }
 

@@ -110,18 +110,16 @@ struct Met {
 }
 
 impl Recorded {
-    /// What stood before these logs, where their beginning was let go and no archive has it.
+    /// What stood before these logs, where their beginning was let go and no archive has it; and what the service let go
+    /// without a run, where they still have it.
     ///
     /// # Errors
     ///
-    /// [`WiringError`]: the base of trimmed logs cannot be read.
+    /// [`WiringError`]: the base cannot be read.
     pub async fn base(&self) -> Result<Base, WiringError> {
         let is_whole = [&self.receipts, &self.runs].iter().all(|log| log.stat().start <= Seq(1));
-        if is_whole {
-            return Ok(Base::default());
-        }
         let base = saved_base(self.checkpoints.as_ref()).await?;
-        Ok(Base::from(&base))
+        Ok(if is_whole { Base::of_whole_logs(&base) } else { Base::from(&base) })
     }
 }
 

@@ -138,3 +138,68 @@ fn a_service_with_retention_keeps_little_and_archives_the_rest() {
     let first = number(&rest, "/receipts/log/first");
     assert!(1 < first && first <= from && number(&rest, "/receipts/log/last") == last, "{rest:#}");
 }
+
+/// Symbols that are listed; `None`: all of the made-up market.
+fn demo_of(data: &str, listed: Option<&str>) {
+    let retention = [
+        ("ORCHESTRATOR__RETENTION__RECEIPTS_AGE_MAX", "1s"),
+        ("ORCHESTRATOR__RETENTION__CHECK_EVERY", "1s"),
+        ("ORCHESTRATOR__RETENTION__ARCHIVE", "true"),
+    ];
+    let symbols = listed.map(|list| ("ORCHESTRATOR__SYMBOLS__LIST", list));
+    demo(data, &retention.into_iter().chain(symbols).collect::<Vec<_>>());
+}
+
+/// What a command says, and its code.
+fn said(args: &[&str]) -> (Option<i32>, String) {
+    let output = orchestrator(args, &[]);
+    let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
+    (output.status.code(), said.concat())
+}
+
+/// Method: a service that archives what it lets go; one of its symbols is taken out until its receipts are let go, and
+/// comes back. The archive still has them, so the logs are read from their first records.
+#[test]
+fn a_symbol_that_came_back_after_it_was_let_go_is_a_note_and_no_difference() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().to_str().unwrap();
+    demo_of(data, None);
+    demo_of(data, Some(r#"["BTCUSDT","ETHUSDT","SOLUSDT","XRPUSDT"]"#));
+    demo_of(data, None);
+    assert_eq!(number(&json(&["log", "stat", "--from", data]), "/receipts/log/first"), 1, "with its archive");
+    let note = "symbol ADAUSDT was let go by retention and began anew at run record ";
+
+    let (code, text) = said(&["verify", "--from", data]);
+    assert_eq!((code, text.matches("began anew").count()), (Some(0), 1), "{text}");
+    assert!(text.contains(": equal (") && text.contains(note), "{text}");
+    let report = json(&["verify", "--from", data, "--report", "json"]);
+    let notes = report["notes"].as_array().unwrap();
+    assert!(notes.iter().any(|told| told.as_str().unwrap().starts_with(note)), "{report:#}");
+    assert_eq!(said(&["verify", "--from", data, "--recompute-state"]).0, Some(0));
+    let (code, text) = said(&["replay", "--from", data, "--out", "-"]);
+    assert!(code == Some(0) && text.contains(note), "{text}");
+    assert_eq!(said(&["diff", data, "--engine"]).0, Some(0));
+
+    // Nothing else excuses it: without the base the very run is named.
+    let (base, away) = (dir.path().join("checkpoints/base.ckpt"), dir.path().join("base.ckpt"));
+    std::fs::rename(&base, &away).unwrap();
+    let lost = orchestrator(&["verify", "--from", data, "--report", "json"], &[]);
+    assert_eq!(lost.status.code(), Some(1));
+    let lost: Value = serde_json::from_slice(&lost.stdout).unwrap();
+    let differences = lost["first"].as_array().unwrap();
+    let start = differences.iter().find(|found| found["field"] == "cut_start_ingest_seq").unwrap();
+    assert_eq!(start["symbol"], "ADAUSDT", "{lost:#}");
+    assert_eq!(said(&["replay", "--from", data, "--out", "-"]).0, Some(1));
+    std::fs::rename(&away, &base).unwrap();
+
+    let record = format!("{note}{}: ", start["run_record"]);
+    assert!(said(&["verify", "--from", data]).1.contains(&record), "{record}");
+    let run_id = start["run_id"].as_str().unwrap();
+    let (code, text) = said(&["inspect", "run", run_id, "--from", data]);
+    assert!(code == Some(0) && text.contains(start["recorded"].as_str().unwrap()), "{text}");
+
+    // What is left without the archive goes on from the base.
+    std::fs::rename(dir.path().join("archive"), dir.path().join("away")).unwrap();
+    let (code, text) = said(&["verify", "--from", data]);
+    assert!(code == Some(0) && text.contains("begins at receipt"), "{text}");
+}

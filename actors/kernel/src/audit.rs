@@ -3,18 +3,24 @@
 //! A divergence changes nothing: the audit goes on from what is recorded, so that one wrong fact is one divergence and
 //! what comes after it is still checked.
 
+mod compare;
+mod gone;
+
 use std::collections::BTreeMap;
 
 use crate::contracts::engine_run::{RunFacts, RunRecord, RunStatus};
 use crate::contracts::receipt::ReceiptRecord;
-use crate::divergence::{Check, Divergence, ORDER, Place};
+use crate::divergence::{Check, Divergence, ORDER};
 use crate::error::ErrorKind;
 use crate::ids::{EngineMode, IngestSeq, Origin, RunSeq, Seq, Symbol, TsMs};
 use crate::ports::engine::{EngineAnswer, EngineCall, EngineError, EngineIdentity};
-use crate::replay::{Derived, Outline, Replay, counts_text, seq_text};
+use crate::replay::{Derived, Gap, Outline, Replay};
 use crate::retention;
 use crate::run::{Attempts, RunIndex};
 use crate::run_id::RunId;
+
+use compare::{check_attempts, compare_answers, compare_facts, compare_failure, differs, receipt};
+pub use gone::{Anew, Gone};
 
 /// Where the hysteresis state of a call comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,7 +32,7 @@ pub enum StateFrom {
     Replay,
 }
 
-/// Where logs begin that were trimmed: what stood before. The default is the beginning of everything.
+/// Where logs begin: what stood before them, if they were trimmed. The default is the beginning of everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Base {
     /// The last receipt before the first one that is there.
@@ -35,6 +41,22 @@ pub struct Base {
     pub runs: RunIndex,
     /// Of each symbol whose run is open in `runs`: its engine time before that run, if there was one.
     pub before_open: BTreeMap<Symbol, TsMs>,
+    /// What was let go without a run, though these logs still have it.
+    pub gone: Gone,
+}
+
+impl Base {
+    /// For logs that still have their first records, whose service goes on from `base`.
+    #[must_use]
+    pub fn of_whole_logs(base: &retention::Base) -> Self {
+        Self { gone: Gone::from(base), ..Self::default() }
+    }
+
+    /// Whether nothing stood before.
+    #[must_use]
+    pub const fn is_beginning(&self) -> bool {
+        self.receipts.0 == 0 && self.runs.tail().0 == 0
+    }
 }
 
 impl From<&retention::Base> for Base {
@@ -43,6 +65,7 @@ impl From<&retention::Base> for Base {
             receipts: IngestSeq(base.receipts_from().0.saturating_sub(1)),
             runs: base.runs().clone(),
             before_open: base.before_open().clone(),
+            gone: Gone::default(),
         }
     }
 }
@@ -78,13 +101,19 @@ pub struct Audit {
     open: BTreeMap<Symbol, Open>,
     /// With [`StateFrom::Replay`]: each symbol's state so far.
     states: BTreeMap<Symbol, String>,
+    anew: Vec<Anew>,
 }
 
 impl Audit {
     /// An audit of logs that begin at `base`, whose run log has this outline.
     #[must_use]
     pub fn new(outline: Outline, state_from: StateFrom, base: Base) -> Self {
+        let gaps: Vec<_> = outline
+            .first_starts()
+            .map(|(symbol, start)| (symbol.clone(), base.gone.gaps(symbol, start)))
+            .collect();
         let mut replay = Replay::new(outline, base.receipts);
+        gaps.into_iter().for_each(|(symbol, gaps)| replay.leave_out(&symbol, gaps));
         let mut states = BTreeMap::new();
         for (symbol, runs) in base.runs.symbols() {
             match &runs.open {
@@ -118,6 +147,12 @@ impl Audit {
     #[must_use]
     pub const fn index(&self) -> &RunIndex {
         &self.index
+    }
+
+    /// The cuts that began anew so far: no differences, but receipts without a run.
+    #[must_use]
+    pub fn anew(&self) -> &[Anew] {
+        &self.anew
     }
 
     /// Whether more receipts have to be shown before `record`.
@@ -165,12 +200,16 @@ impl Audit {
     /// Takes the next record of the run log, once no receipts are wanted for it.
     pub fn run(&mut self, at: RunSeq, record: &RunRecord, found: &mut Vec<Divergence>) -> Step {
         let facts = &record.facts;
+        let open = self.open.remove(&facts.symbol).filter(|open| open.facts.run_id == facts.run_id);
+        if open.is_none() {
+            self.begin_anew(at, &facts.symbol);
+        }
         if let Err(violation) = self.index.check(record) {
             let order = "another record".to_owned();
             found.push(differs(Check::Runs, at, facts, ORDER, violation.to_string(), order));
         }
-        let open = match self.open.remove(&facts.symbol) {
-            Some(open) if open.facts.run_id == facts.run_id => {
+        let open = match open {
+            Some(open) => {
                 compare_facts(at, facts, &open.facts, found);
                 // Without a snapshot no attempt is made, so none is made again.
                 if !record.is_terminal() && facts.snapshot_seq.is_none() {
@@ -179,7 +218,7 @@ impl Audit {
                 }
                 open
             }
-            Some(_) | None => self.begin(at, record, found),
+            None => self.begin(at, record, found),
         };
         let recorded_state = self.index.get(&facts.symbol).and_then(|runs| runs.hysteresis_state.clone());
         self.index.take(record);
@@ -214,6 +253,16 @@ impl Audit {
                     Step::Settled(Box::new(record.clone()))
                 }
             },
+        }
+    }
+
+    /// Continues behind what was let go without a run, where the run that begins with `at` is the first one after it.
+    fn begin_anew(&mut self, at: RunSeq, symbol: &Symbol) {
+        let Some(gap) = self.replay.begin_anew(at, symbol) else { return };
+        self.index.resume_at(symbol, gap.to);
+        if gap.from.is_some() || 0 < gap.receipts {
+            let Gap { to, receipts, .. } = gap;
+            self.anew.push(Anew { symbol: symbol.clone(), at, before: to, receipts });
         }
     }
 
@@ -309,132 +358,6 @@ pub const fn engine_of(record: &RunRecord) -> Option<&EngineIdentity> {
     match &record.status {
         RunStatus::Completed { engine, .. } => Some(engine),
         RunStatus::Started { .. } | RunStatus::Failed { .. } => None,
-    }
-}
-
-fn receipt(
-    check: Check,
-    at: IngestSeq,
-    field: &'static str,
-    recorded: impl ToString,
-    replayed: impl ToString,
-) -> Divergence {
-    let place = Place::Receipt(at);
-    Divergence { check, place, field, recorded: recorded.to_string(), replayed: replayed.to_string() }
-}
-
-fn differs(
-    check: Check,
-    at: RunSeq,
-    facts: &RunFacts,
-    field: &'static str,
-    recorded: String,
-    replayed: String,
-) -> Divergence {
-    Divergence { check, place: Place::run(at, facts), field, recorded, replayed }
-}
-
-/// A later record of a run must repeat the facts of its first one.
-fn compare_facts(at: RunSeq, facts: &RunFacts, first: &RunFacts, found: &mut Vec<Divergence>) {
-    if facts == first {
-        return;
-    }
-    let fields = |facts: &RunFacts| {
-        [
-            ("engine_timestamp_ms", facts.engine_timestamp_ms.to_string()),
-            ("engine_mode", facts.engine_mode.as_str().to_owned()),
-            ("cut_kind", facts.cut.kind.as_str().to_owned()),
-            ("cut_start_ingest_seq", facts.cut.start.to_string()),
-            ("cut_end_ingest_seq", facts.cut.end.to_string()),
-            ("planned_ts_ms", facts.planned_ts_ms.to_string()),
-            ("started_ts_ms", facts.started_ts_ms.to_string()),
-            ("snapshot_seq", seq_text(facts.snapshot_seq)),
-            ("counts_by_event_type", counts_text(&facts.counts_by_event_type)),
-            ("symbol_seq", facts.symbol_seq.to_string()),
-        ]
-    };
-    for ((field, recorded), (_, expected)) in fields(facts).into_iter().zip(fields(first)) {
-        if recorded != expected {
-            found.push(differs(Check::Runs, at, facts, field, recorded, expected));
-        }
-    }
-}
-
-/// Attempts go up by one with each started record and each error that was answered (RUN-4).
-fn check_attempts(at: RunSeq, record: &RunRecord, open: &Open, found: &mut Vec<Divergence>) {
-    let facts = &record.facts;
-    let called = u32::from(facts.snapshot_seq.is_some());
-    let (attempts, expected) = match &record.status {
-        RunStatus::Started { attempts } => (*attempts, open.attempts + called..=open.attempts + called),
-        RunStatus::Completed { attempts, answered, .. } => {
-            if *answered == 0 {
-                found.push(differs(
-                    Check::Attempts,
-                    at,
-                    facts,
-                    "answered",
-                    "0".to_owned(),
-                    "1 or more".to_owned(),
-                ));
-            }
-            let expected = (open.attempts + answered).saturating_sub(1);
-            (*attempts, expected..=expected)
-        }
-        // A service that stops can give up before or after the next attempt was counted.
-        RunStatus::Failed { attempts, answered, .. } => {
-            (*attempts, (open.attempts + answered).saturating_sub(1)..=open.attempts + answered)
-        }
-    };
-    if !expected.contains(&attempts) {
-        let expected = match expected.start() == expected.end() {
-            true => expected.start().to_string(),
-            false => format!("{} or {}", expected.start(), expected.end()),
-        };
-        found.push(differs(Check::Attempts, at, facts, "attempts", attempts.to_string(), expected));
-    }
-}
-
-fn compare_failure(at: RunSeq, record: &RunRecord, derived: &RunRecord, found: &mut Vec<Divergence>) {
-    let fields = |record: &RunRecord| match &record.status {
-        RunStatus::Failed { error_kind, error_detail, attempts, answered, .. } => [
-            ("error_kind", error_kind.to_string()),
-            ("error_detail", error_detail.clone()),
-            ("attempts", attempts.to_string()),
-            ("answered", answered.to_string()),
-        ],
-        RunStatus::Started { .. } | RunStatus::Completed { .. } => Default::default(),
-    };
-    for ((field, recorded), (_, replayed)) in fields(record).into_iter().zip(fields(derived)) {
-        if recorded != replayed {
-            found.push(differs(Check::Failures, at, &record.facts, field, recorded, replayed));
-        }
-    }
-}
-
-fn compare_answers(
-    at: RunSeq,
-    facts: &RunFacts,
-    recorded: &EngineAnswer,
-    replayed: &EngineAnswer,
-    found: &mut Vec<Divergence>,
-) {
-    use EngineAnswer::{Hysteresis, Truth};
-    let mut compare = |field, recorded: &str, replayed: &str| {
-        if recorded != replayed {
-            let (recorded, replayed) = (recorded.to_owned(), replayed.to_owned());
-            found.push(differs(Check::Answers, at, facts, field, recorded, replayed));
-        }
-    };
-    match (recorded, replayed) {
-        (Truth { regime_output: recorded }, Truth { regime_output: replayed }) => {
-            compare("regime_output", recorded, replayed);
-        }
-        (Hysteresis { decision, state }, Hysteresis { decision: decision_now, state: state_now }) => {
-            compare("hysteresis_decision", decision, decision_now);
-            compare("hysteresis_state", state, state_now);
-        }
-        (Truth { .. }, Hysteresis { .. }) => compare("answer", "a regime output", "a hysteresis decision"),
-        (Hysteresis { .. }, Truth { .. }) => compare("answer", "a hysteresis decision", "a regime output"),
     }
 }
 

@@ -3,6 +3,8 @@
 //! It follows the actors step by step, so that a random history goes through the kernel as it does in the service;
 //! what the service does concurrently is an order of operations here.
 
+mod let_go;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proptest::prelude::*;
@@ -11,11 +13,14 @@ use crate::cadence::{Cadence, Tick};
 use crate::contracts::engine_run::RunRecord;
 use crate::contracts::raw_market_event::normalized;
 use crate::contracts::receipt::ReceiptRecord;
-use crate::cut::{BookCheckpoint, CutBook, CutRequest, CutSlice, Rebuild};
+use crate::cut::{CutBook, CutRequest, CutSlice, Rebuild};
 use crate::error::ErrorKind;
 use crate::ids::{EngineMode, IngestSeq, Symbol, TsMs};
 use crate::ports::engine::{EngineAnswer, EngineCall, EngineError, EngineIdentity};
+use crate::retention::{Base, Scheduled};
 use crate::run::{self, Attempts, RunIndex};
+
+pub(crate) use let_go::{advance, later};
 
 /// The symbols that receipts come for; the last one is not listed.
 const SYMBOLS: [&str; 4] = ["A", "B", "C", "unlisted"];
@@ -41,10 +46,32 @@ pub(crate) enum Op {
     Checkpoint,
     /// The process dies with runs begun for the symbols of `begun`, and starts again in another mode perhaps.
     Crash { begun: u8, uses_checkpoint: bool, mode: EngineMode },
+    /// The process stops and starts again with these symbols, or all that are discovered.
+    Relist { listed: Option<u8>, uses_checkpoint: bool },
+    /// Retention lets these parts of the receipts and of the run records go, as far as they are not needed.
+    LetGo { receipts: u8, runs: u8 },
 }
 
 /// A random history.
 pub(crate) fn history() -> impl Strategy<Value = (bool, Vec<Op>)> {
+    (any::<bool>(), prop::collection::vec(op(), 1..160))
+}
+
+/// A random history of a service with retention, whose symbols are listed and taken out.
+pub(crate) fn trimmed_history() -> impl Strategy<Value = (bool, Vec<Op>)> {
+    // Not only the one that never gets to run alone, nor none.
+    let listed = prop_oneof![4 => (1..16u8).prop_map(Some), 1 => Just(None)];
+    let parts = prop_oneof![1 => Just(255u8), 1 => any::<u8>()];
+    let op = prop_oneof![
+        24 => op(),
+        1 => (listed, any::<bool>()).prop_map(|(listed, uses_checkpoint)| Op::Relist { listed, uses_checkpoint }),
+        2 => (parts, prop_oneof![Just(0u8), any::<u8>()])
+            .prop_map(|(receipts, runs)| Op::LetGo { receipts, runs }),
+    ];
+    (any::<bool>(), prop::collection::vec(op, 1..240))
+}
+
+fn op() -> impl Strategy<Value = Op> {
     let snapshot = prop_oneof![
         3 => Just(None),
         4 => Just(Some(0)),
@@ -52,7 +79,7 @@ pub(crate) fn history() -> impl Strategy<Value = (bool, Vec<Op>)> {
     ];
     let mode = prop_oneof![Just(EngineMode::Truth), Just(EngineMode::Hysteresis)];
     let arm = prop_oneof![4 => Just(Some(0i64)), 1 => Just(None), 1 => (-60..60i64).prop_map(Some)];
-    let op = prop_oneof![
+    prop_oneof![
         12 => (0..40i64, 0..SYMBOLS.len(), 0..TYPES.len(), snapshot)
             .prop_map(|(wait_ms, symbol, kind, snapshot)| Op::Receipt { wait_ms, symbol, kind, snapshot }),
         3 => (prop_oneof![5 => Just(0u8), 1 => 1..3u8], prop_oneof![Just(0u8), any::<u8>()], arm)
@@ -63,8 +90,7 @@ pub(crate) fn history() -> impl Strategy<Value = (bool, Vec<Op>)> {
         1 => Just(Op::Checkpoint),
         1 => (any::<u8>(), prop::bool::weighted(0.8), mode)
             .prop_map(|(begun, uses_checkpoint, mode)| Op::Crash { begun, uses_checkpoint, mode }),
-    ];
-    (any::<bool>(), prop::collection::vec(op, 1..160))
+    ]
 }
 
 /// A receipt in the log.
@@ -122,9 +148,11 @@ pub(crate) struct Live {
     pub(crate) index: RunIndex,
     /// Every seal.
     pub(crate) taken: Vec<Taken>,
+    /// Each base that was saved, the last one at the end.
+    pub(crate) bases: Vec<Base>,
     book: CutBook,
     lanes: BTreeMap<Symbol, Lane>,
-    discover: bool,
+    scheduled: Scheduled,
     mode: EngineMode,
     now: TsMs,
     sealed: Option<TsMs>,
@@ -141,9 +169,10 @@ impl Live {
             runs: Vec::new(),
             index: RunIndex::default(),
             taken: Vec::new(),
+            bases: Vec::new(),
             book: CutBook::default(),
             lanes: BTreeMap::new(),
-            discover,
+            scheduled: scheduled(Some((1 << LISTED) - 1).filter(|_| !discover)),
             mode: EngineMode::Hysteresis,
             now,
             sealed: None,
@@ -179,6 +208,11 @@ impl Live {
                 self.mode = mode;
                 self.recover(uses_checkpoint);
             }
+            Op::Relist { listed, uses_checkpoint } => {
+                self.scheduled = scheduled(listed);
+                self.recover(uses_checkpoint);
+            }
+            Op::LetGo { receipts, runs } => self.let_go(receipts, runs),
         }
     }
 
@@ -203,7 +237,7 @@ impl Live {
             event,
         });
         self.book.observe(&records(&self.log).last().unwrap());
-        if self.discover {
+        if self.discovers() {
             for symbol in self.book.take_discovered() {
                 self.lanes.entry(symbol).or_default();
             }
@@ -223,7 +257,7 @@ impl Live {
                 symbol: symbol.clone(),
                 start: lane.next_start,
                 floor: lane.floor,
-                only_if_seen: self.discover && lane.next_start.is_none(),
+                only_if_seen: self.discovers() && lane.next_start.is_none(),
             })
             .collect();
         self.sealed = self.sealed.max(Some(planned));
@@ -231,6 +265,9 @@ impl Live {
         let end = sealed.end.unwrap_or_else(|| last_at_or_before(&self.log, planned));
         let (mut cuts, quick) = (sealed.cuts.clone(), sealed.cuts.len());
         if !sealed.missing.is_empty() {
+            let kept = self.base().receipts_from();
+            let from = Rebuild::new(end, engine_ts, sealed.missing.clone()).from();
+            assert!(kept <= from, "receipts from {from} are wanted, those before {kept} are gone");
             let (rebuilt, slices) = rebuild(&self.log, end, engine_ts, sealed.missing);
             slices.into_iter().for_each(|(symbol, slice)| self.book.restore(symbol, slice));
             cuts.extend(rebuilt);
@@ -334,10 +371,9 @@ impl Live {
     }
 
     fn admit_lanes(&mut self) {
-        let known: BTreeSet<Symbol> = if self.discover {
-            self.book.symbols().cloned().collect()
-        } else {
-            SYMBOLS[..LISTED].iter().map(|name| Symbol::from(*name)).collect()
+        let known: BTreeSet<Symbol> = match &self.scheduled {
+            Scheduled::Listed(symbols) => symbols.clone(),
+            Scheduled::Discovered { .. } => self.book.symbols().cloned().collect(),
         };
         self.lanes = known.into_iter().map(|symbol| (symbol, Lane::default())).collect();
     }
@@ -346,12 +382,16 @@ impl Live {
     fn recover(&mut self, uses_checkpoint: bool) {
         let stored = postcard::to_stdvec(&self.index).unwrap();
         self.index = postcard::from_bytes(&stored).unwrap();
+        self.index.resume_after(self.base().runs());
         self.book = self.recovered_book(uses_checkpoint);
         self.book.take_discovered();
         self.sealed = self.index.last_planned_ts();
         self.admit_lanes();
-        for symbol in self.lanes.keys().cloned().collect::<Vec<_>>() {
+        // Also of a symbol that is run no longer.
+        for symbol in self.index.symbols().map(|(symbol, _)| symbol.clone()).collect::<Vec<_>>() {
             self.finish_interrupted(&symbol);
+        }
+        for symbol in self.lanes.keys().cloned().collect::<Vec<_>>() {
             self.reset_lane(&symbol);
         }
         match self.index.last_planned_ts() {
@@ -362,29 +402,13 @@ impl Live {
             }
         }
     }
+}
 
-    fn recovered_book(&self, uses_checkpoint: bool) -> CutBook {
-        let saved = self.checkpoint.as_ref().filter(|_| uses_checkpoint);
-        let saved: Option<BookCheckpoint> = saved.map(|bytes| postcard::from_bytes(bytes).unwrap());
-        let mut book = saved.map(BookCheckpoint::into_book).unwrap_or_default();
-        let mut missing: BTreeMap<&str, IngestSeq> = BTreeMap::new();
-        for (symbol, runs) in self.index.symbols() {
-            let start = runs.next_start().unwrap();
-            if book.track(symbol, start, runs.last_engine_ts) {
-                missing.insert(symbol.as_str(), start);
-            }
-        }
-        let saved_tail = book.tail();
-        let from = missing.values().min().copied().unwrap_or(saved_tail.next());
-        for record in records(&self.log).filter(|record| from <= record.ingest_seq) {
-            if saved_tail < record.ingest_seq {
-                book.observe(&record);
-            } else if missing.contains_key(record.symbol) {
-                book.backfill(&record);
-            }
-        }
-        book
-    }
+/// The symbols of a mask, or all that are discovered.
+fn scheduled(listed: Option<u8>) -> Scheduled {
+    let Some(mask) = listed else { return Scheduled::Discovered { limit: usize::MAX } };
+    let names = SYMBOLS.iter().enumerate().filter(|(at, _)| mask & (1 << at) != 0);
+    Scheduled::Listed(names.map(|(_, name)| Symbol::from(*name)).collect())
 }
 
 /// The cut end of a planned time, by looking at every receipt.

@@ -11,6 +11,7 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::RangeInclusive;
 
 use crate::contracts::engine_run::{RunFacts, RunRecord};
 use crate::contracts::raw_market_event::normalized;
@@ -32,7 +33,8 @@ const SHARED_TYPES_MAX: usize = 1024;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outline {
     planned: BTreeSet<TsMs>,
-    last_ends: BTreeMap<Symbol, IngestSeq>,
+    /// Where the first cut of each symbol starts, and where the last one ends.
+    cuts: BTreeMap<Symbol, (IngestSeq, IngestSeq)>,
 }
 
 impl Outline {
@@ -40,16 +42,21 @@ impl Outline {
     pub fn note(&mut self, record: &RunRecord) {
         let facts = &record.facts;
         self.planned.insert(facts.planned_ts_ms);
-        match self.last_ends.get_mut(&facts.symbol) {
-            Some(last) => *last = (*last).max(facts.cut.end),
-            None => drop(self.last_ends.insert(facts.symbol.clone(), facts.cut.end)),
+        match self.cuts.get_mut(&facts.symbol) {
+            Some((_, last)) => *last = (*last).max(facts.cut.end),
+            None => drop(self.cuts.insert(facts.symbol.clone(), (facts.cut.start, facts.cut.end))),
         }
     }
 
     /// The last receipt that any run needs; 0 when there is no run.
     #[must_use]
     pub fn last_end(&self) -> IngestSeq {
-        self.last_ends.values().copied().max().unwrap_or_default()
+        self.cuts.values().map(|(_, end)| *end).max().unwrap_or_default()
+    }
+
+    /// Every symbol that has a run, and where its first cut is recorded to start.
+    pub fn first_starts(&self) -> impl Iterator<Item = (&Symbol, IngestSeq)> {
+        self.cuts.iter().map(|(symbol, (start, _))| (symbol, *start))
     }
 }
 
@@ -75,6 +82,21 @@ struct Lane {
     pending: VecDeque<Pending>,
     next_start: Option<IngestSeq>,
     floor: Option<TsMs>,
+    /// What was let go without a cut of it, oldest first.
+    gaps: VecDeque<Gap>,
+}
+
+/// Receipts that are in no cut, since they were let go before the symbol was run again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// Where the symbol's next cut would have started; `None` for its first one.
+    pub from: Option<IngestSeq>,
+    /// The first receipt behind it.
+    pub to: IngestSeq,
+    /// Where the first record of the run is whose cut begins anew.
+    pub run: RangeInclusive<RunSeq>,
+    /// Receipts of the symbol in it, as far as they were shown.
+    pub receipts: u64,
 }
 
 /// A replay of the cuts. Show it receipts as long as it [`wants`](Self::wants_receipts_for) them, then the run.
@@ -93,9 +115,11 @@ impl Replay {
     /// A replay of a run log with this outline, of receipts that begin after `base` (0: the beginning).
     #[must_use]
     pub fn new(outline: Outline, base: IngestSeq) -> Self {
-        let lanes = outline.last_ends.into_iter();
+        let lanes = outline.cuts.into_iter();
         Self {
-            lanes: lanes.map(|(symbol, last_end)| (symbol, Lane { last_end, ..Lane::default() })).collect(),
+            lanes: lanes
+                .map(|(symbol, (_, end))| (symbol, Lane { last_end: end, ..Lane::default() }))
+                .collect(),
             planned: outline.planned.into_iter().collect(),
             seen: base,
             ..Self::default()
@@ -107,6 +131,23 @@ impl Replay {
         let lane = self.lanes.entry(symbol.clone()).or_default();
         lane.next_start = next_start;
         lane.floor = floor;
+    }
+
+    /// Tells which receipts of `symbol` are in no cut, oldest first.
+    pub fn leave_out(&mut self, symbol: &Symbol, gaps: VecDeque<Gap>) {
+        if let Some(lane) = self.lanes.get_mut(symbol) {
+            lane.gaps = gaps;
+        }
+    }
+
+    /// Before [`run`](Self::run), for the record at `at`: continues `symbol` behind a gap if it begins anew there.
+    pub fn begin_anew(&mut self, at: RunSeq, symbol: &Symbol) -> Option<Gap> {
+        let lane = self.lanes.get_mut(symbol)?;
+        let next_start = lane.next_start;
+        let gap = lane.gaps.pop_front_if(|gap| gap.from == next_start && gap.run.contains(&at))?;
+        // A first cut starts at the first receipt behind it.
+        lane.next_start = next_start.and(Some(gap.to));
+        Some(gap)
     }
 
     /// The last receipt shown.
@@ -131,6 +172,10 @@ impl Replay {
         let Some(lane) = self.lanes.get_mut(record.symbol) else { return };
         let is_cut = lane.next_start.is_some_and(|start| record.ingest_seq < start);
         if is_cut || lane.last_end < record.ingest_seq {
+            return;
+        }
+        if let Some(gap) = lane.gaps.iter_mut().find(|gap| gap.has(record.ingest_seq)) {
+            gap.receipts += 1;
             return;
         }
         let event_type = match lane.pending.back() {
@@ -211,6 +256,12 @@ fn shared(types: &mut BTreeSet<EventType>, name: &str) -> EventType {
         types.insert(new.clone());
     }
     new
+}
+
+impl Gap {
+    fn has(&self, seq: IngestSeq) -> bool {
+        self.from <= Some(seq) && seq < self.to
+    }
 }
 
 impl Lane {

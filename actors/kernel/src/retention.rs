@@ -9,6 +9,7 @@
 //! The **base** is what recovery and replay start from instead of the first record. It is durable before anything is
 //! trimmed. See the decision record `0014-retention-and-the-base`.
 
+mod let_go;
 mod policy;
 #[cfg(test)]
 mod tests;
@@ -26,11 +27,12 @@ use crate::ids::{IngestSeq, RunSeq, Seq, Symbol, TsMs};
 use crate::mutant;
 use crate::run::{RunIndex, RunViolation, SymbolRuns};
 
+pub use let_go::{LetGo, Stretch};
 pub use policy::{FirstYoung, Policy};
 
 /// The name under which the base is kept among the checkpoints.
 pub const BASE: &str = "base";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// What is known of the records that were let go: the state that the rest continues from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,10 +42,20 @@ pub struct Base {
     /// Of each symbol whose run is open in `runs`: its engine time before that run, if there was one.
     before_open: BTreeMap<Symbol, TsMs>,
     quarantine: Seq,
+    let_go: LetGo,
+}
+
+/// Version 1 did not remember what was let go without a run.
+#[derive(Deserialize)]
+struct BaseV1 {
+    receipts: BookCheckpoint,
+    runs: RunIndex,
+    before_open: BTreeMap<Symbol, TsMs>,
+    quarantine: Seq,
 }
 
 impl Base {
-    /// The stored form: a version byte, then postcard.
+    /// The stored form: a version byte, then postcard. Versions up to this one are read.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -57,7 +69,11 @@ impl Base {
     ///
     /// [`DecodeError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        contracts::decode(VERSION, bytes)
+        if bytes.first() != Some(&1) {
+            return contracts::decode(VERSION, bytes);
+        }
+        let BaseV1 { receipts, runs, before_open, quarantine } = contracts::decode(1, bytes)?;
+        Ok(Self { receipts, runs, before_open, quarantine, let_go: LetGo::default() })
     }
 
     /// The first receipt that is still needed.
@@ -82,6 +98,12 @@ impl Base {
     #[must_use]
     pub const fn before_open(&self) -> &BTreeMap<Symbol, TsMs> {
         &self.before_open
+    }
+
+    /// What went without a run of its symbol, of the symbols that have runs up to there.
+    #[must_use]
+    pub const fn let_go(&self) -> &LetGo {
+        &self.let_go
     }
 
     /// What the run log said up to there.
@@ -253,11 +275,16 @@ impl<'a> Advance<'a> {
         let before = self.base.runs.symbol(&facts.symbol);
         self.base.runs.admit(record)?;
         match record.status {
-            RunStatus::Started { .. } if before.open.is_none() => {
-                if let Some(last) = before.last_engine_ts {
+            RunStatus::Started { .. } if before.open.is_none() => match before.last_engine_ts {
+                Some(last) => {
                     self.base.before_open.insert(facts.symbol.clone(), last);
+                    self.base.let_go.begin(&facts.symbol, seq);
                 }
-            }
+                None => {
+                    let gone = self.base.receipts_from();
+                    self.base.let_go.begin_first(&facts.symbol, seq, gone);
+                }
+            },
             RunStatus::Started { .. } => {}
             RunStatus::Completed { .. } | RunStatus::Failed { .. } => {
                 self.base.before_open.remove(&facts.symbol);
@@ -327,17 +354,14 @@ impl<'a> Advance<'a> {
     #[must_use]
     pub fn finish(mut self) -> Base {
         let from = self.next_receipt();
-        let gone: Vec<Symbol> = self
-            .base
-            .runs
-            .symbols()
-            .filter(|(symbol, runs)| {
-                !self.holders.need(symbol, runs) && runs.next_start().is_some_and(|start| start < from)
-            })
-            .map(|(symbol, _)| symbol.clone())
+        let unneeded = self.base.runs.symbols().filter(|(symbol, runs)| !self.holders.need(symbol, runs));
+        let gone: Vec<(Symbol, IngestSeq)> = unneeded
+            .filter_map(|(symbol, runs)| Some((symbol.clone(), runs.next_start()?)))
+            .filter(|(_, start)| *start < from)
             .collect();
-        for symbol in gone {
-            // Nobody runs it any more. Should it come back, it goes on with what is still there.
+        for (symbol, start) in gone {
+            // Nobody runs it any more. Should it come back, it begins anew with what is still there.
+            self.base.let_go.extend(&symbol, start, from);
             self.base.runs.resume_at(&symbol, from);
         }
         self.base.receipts = self.book.to_base(|symbol| self.base.runs.get(symbol).is_some());

@@ -28,4 +28,4 @@ pub use logs::{FaultyLog, OnAppend, fence, runs_of};
 pub use receipts::{item, snapshot, trade};
 pub use source::{SourceAct, TestSource};
 pub use tree::{TestClock, TestTree, eventually, settings};
-pub use verify::{check_logs, message_bodies, replayed_bodies, without_publish_time};
+pub use verify::{check_logs, message_bodies, replayed_bodies, replayed_bodies_after, without_publish_time};

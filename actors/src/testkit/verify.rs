@@ -11,6 +11,7 @@ use orchestrator_kernel::ids::{RunSeq, Seq, Symbol};
 use orchestrator_kernel::ports::engine::{EngineAnswer, EngineCall};
 use orchestrator_kernel::ports::fan_out::OutputMessage;
 use orchestrator_kernel::replay::Outline;
+use orchestrator_kernel::retention;
 
 use super::engine::TestEngine;
 
@@ -21,7 +22,7 @@ use super::engine::TestEngine;
 ///
 /// One of them does not hold.
 pub fn check_logs(receipts: &[Vec<u8>], runs: &[RunRecord]) {
-    audited(receipts, runs, None);
+    audited(receipts, runs, Base::default(), None);
 }
 
 /// The body of an event without the time at which it was published, the one thing that a replay may change.
@@ -51,8 +52,22 @@ pub fn message_bodies(messages: &[OutputMessage]) -> BTreeMap<Symbol, Vec<String
 /// The logs contradict each other.
 #[must_use]
 pub fn replayed_bodies(receipts: &[Vec<u8>], runs: &[RunRecord]) -> BTreeMap<Symbol, Vec<String>> {
+    replayed_bodies_after(&retention::Base::default(), receipts, runs)
+}
+
+/// As [`replayed_bodies`], of whole logs whose service had let go of what this base says.
+///
+/// # Panics
+///
+/// The logs contradict each other.
+#[must_use]
+pub fn replayed_bodies_after(
+    base: &retention::Base,
+    receipts: &[Vec<u8>],
+    runs: &[RunRecord],
+) -> BTreeMap<Symbol, Vec<String>> {
     let mut messages = Vec::new();
-    for (seq, replayed) in audited(receipts, runs, Some(TestEngine::answer)) {
+    for (seq, replayed) in audited(receipts, runs, Base::of_whole_logs(base), Some(TestEngine::answer)) {
         messages.extend(events(seq, &replayed, None).expect("our answers"));
     }
     message_bodies(&messages)
@@ -62,11 +77,12 @@ pub fn replayed_bodies(receipts: &[Vec<u8>], runs: &[RunRecord]) -> BTreeMap<Sym
 fn audited(
     receipts: &[Vec<u8>],
     runs: &[RunRecord],
+    base: Base,
     engine: Option<fn(&EngineCall) -> EngineAnswer>,
 ) -> Vec<(RunSeq, RunRecord)> {
     let mut outline = Outline::default();
     runs.iter().for_each(|record| outline.note(record));
-    let mut audit = Audit::new(outline, StateFrom::Replay, Base::default());
+    let mut audit = Audit::new(outline, StateFrom::Replay, base);
     let (mut found, mut replayed) = (Vec::new(), Vec::new());
     for (bytes, at) in receipts.iter().zip(1..) {
         audit.receipt(Seq(at), &ReceiptRecord::decode(bytes).expect("a receipt record"), &mut found);

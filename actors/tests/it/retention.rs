@@ -3,12 +3,14 @@
 //!
 //! The archives hold what was let go, so that the whole logs can be compared in the end.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use orchestrator_actors::fatal::FatalKind;
 use orchestrator_actors::retention::{Limits, RetentionSettings};
+use orchestrator_actors::scheduler::Universe;
 use orchestrator_actors::status::Condition;
 use orchestrator_actors::testkit::{
     Act, CrashPoint, ManualClock, Publish, Rng, TestEngine, TestTree, eventually, message_bodies, runs_of,
@@ -24,7 +26,7 @@ use orchestrator_kernel::ports::log::Log;
 use orchestrator_kernel::replay::Outline;
 use orchestrator_kernel::retention::{BASE, Base, Policy};
 
-use crate::common::{outputs, second_and_tick, stop_and_check, two_symbols};
+use crate::common::{START, outputs, second_and_tick, stop_and_check, two_symbols};
 use crate::crash::{check_equal, ends, rig, run_until, runtime};
 
 const KEEP: Policy = Policy { age_ms_max: None, records_max: None, bytes_max: None };
@@ -295,6 +297,46 @@ async fn a_lost_base_refuses_the_start_and_says_what_to_do() {
     assert_eq!(rig.outputs.len(), 20, "a lost cursor publishes again what is still there, and nothing else");
     seconds(&rig, &clock, 6..7).await;
     assert_eq!(tree.stop(Duration::from_secs(10)).await, Stopped::Clean);
+}
+
+/// Method: B is taken out for longer than its receipts are kept, and listed again. Ticks are made up from where it ran
+/// last, but not those before which everything is gone.
+#[tokio::test(start_paused = true)]
+async fn a_symbol_that_is_listed_again_goes_on_with_what_is_still_there() {
+    let (mut rig, clock) = trimming();
+    let both = rig.settings.universe.clone();
+    let tree = rig.start().await;
+    seconds(&rig, &clock, 1..3).await;
+    stop_and_check(&rig, tree).await;
+
+    rig.settings.universe = Universe::Listed(vec!["A".into()]);
+    let tree = rig.start().await;
+    for n in 3..9 {
+        second_and_tick(&rig, &clock, n, &["A", "B"]).await;
+        outputs(&rig, usize::try_from(8 + (n - 2) * 2).unwrap()).await;
+    }
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    // At 8.1 s what came before 6.6 s goes, and what came with the tick at 6.1 s: the receipts of seven seconds.
+    assert_eq!(gone(&rig)[0], 28);
+    stop_and_check(&rig, tree).await;
+
+    rig.settings.universe = both;
+    let tree = rig.start().await;
+    second_and_tick(&rig, &clock, 9, &["A", "B"]).await;
+    eventually("the last tick is run by both", || rig.outputs.len() >= 26).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+
+    assert_eq!(tree.board.read().conditions, BTreeMap::new());
+    let runs = rig.whole_logs().await.1;
+    let again: Vec<_> =
+        runs.iter().skip_while(|run| run.facts.engine_timestamp_ms.0 < START + 8000).collect();
+    let cuts: Vec<_> = again
+        .iter()
+        .filter(|run| run.is_terminal() && run.facts.symbol.as_str() == "B")
+        .map(|run| (run.facts.engine_timestamp_ms.0 - START, run.facts.cut.start.0, run.facts.cut.end.0))
+        .collect();
+    assert_eq!(cuts, [(7000, 29, 28), (8000, 29, 32), (9000, 33, 36)]);
+    stop_and_check(&rig, tree).await;
 }
 
 #[tokio::test(start_paused = true)]

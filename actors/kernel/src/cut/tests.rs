@@ -77,7 +77,7 @@ proptest! {
                 Some(Op::Receipt { wait_ms: wait_ms % 20, symbol, kind, snapshot }),
             Op::Tick { busy, .. } => Some(tick(busy)),
             Op::Run { .. } | Op::Checkpoint => Some(op),
-            Op::RunnerRestart { .. } | Op::Crash { .. } => None,
+            Op::RunnerRestart { .. } | Op::Crash { .. } | Op::Relist { .. } | Op::LetGo { .. } => None,
         }).collect();
         ops = ops.chunks(5).flat_map(|chunk| chunk.iter().cloned().chain([tick(0)])).collect();
 

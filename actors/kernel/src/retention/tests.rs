@@ -7,7 +7,7 @@ use crate::audit::{self, Audit, StateFrom, Step};
 use crate::contracts::orchestrator_event::events;
 use crate::cut::CutRequest;
 use crate::divergence::Divergence;
-use crate::model::{Live, Stored, engine, history, records};
+use crate::model::{Live, Stored, advance, engine, history, later, records, trimmed_history};
 use crate::ports::fan_out::OutputMessage;
 use crate::ports::log::LogStat;
 use crate::replay::Outline;
@@ -25,34 +25,6 @@ fn scheduled() -> impl Strategy<Value = Scheduled> {
         3 => (0..16u8).prop_map(listed),
         2 => (0..5usize).prop_map(|limit| Scheduled::Discovered { limit }),
     ]
-}
-
-fn later(base: &Base, runs: &[RunRecord]) -> Later {
-    let mut later = Later::than(base);
-    runs.iter().zip(1..).filter(|(_, seq)| base.runs_from().0 <= *seq).for_each(|(r, _)| later.note(r));
-    later
-}
-
-/// As the service does it; also what held, if anything did.
-fn advance(live: &Live, base: Base, asked: Asked, scheduled: &Scheduled) -> (Base, Held) {
-    let later = later(&base, &live.runs);
-    let mut advance = Advance::new(base, asked, Holders { scheduled, later: &later });
-    let next = |seq: u64| usize::try_from(seq).unwrap() - 1;
-    while let Some(record) = live.runs.get(next(advance.next_run().0)) {
-        if !advance.run(record).unwrap() {
-            break;
-        }
-    }
-    let (limit, mut held) = advance.limit();
-    let from = advance.next_receipt();
-    for record in records(&live.log).filter(|record| from <= record.ingest_seq && record.ingest_seq < limit) {
-        held = match advance.receipt(&record) {
-            Held::No => continue,
-            held => held,
-        };
-        break;
-    }
-    (advance.finish(), held)
 }
 
 /// The outputs of the terminal records after the base, by an audit of nothing but what is left; and what it found.
@@ -136,9 +108,9 @@ proptest! {
             runs_older_than: None,
             ..asked
         };
-        let (step, _) = advance(&live, Base::default(), less, &scheduled);
+        let (step, _) = advance(&live.log, &live.runs, Base::default(), less, &scheduled);
         let step = Base::decode(&step.encode()).unwrap();
-        let (base, held) = advance(&live, step, asked, &scheduled);
+        let (base, held) = advance(&live.log, &live.runs, step, asked, &scheduled);
 
         prop_assert!(base.receipts_from() <= asked.receipts_below.max(IngestSeq(1)));
         prop_assert!(base.runs_from() <= asked.published.next());
@@ -170,6 +142,15 @@ proptest! {
             book.take_discovered();
         }
         prop_assert_eq!(book, whole);
+    }
+
+    /// Method: a history in which the service itself lets go, and symbols are taken out and listed again.
+    #[test]
+    fn what_is_left_of_a_trimmed_service_replays_from_its_base(history in trimmed_history()) {
+        let live = Live::after(history);
+        let base = live.base();
+
+        prop_assert_eq!(replayed(&base, &live), (published(&base, &live), Vec::new()));
     }
 
     #[test]
@@ -255,6 +236,49 @@ fn a_checkpoint_forgets_what_a_base_let_go() {
     let cuts = book.seal(TsMs(1000), TsMs(1000), vec![request], None).cuts;
     assert_eq!((cuts[0].start, cuts[0].counts.values().sum::<u64>()), (IngestSeq(6), 2));
     assert_eq!(book.forget_before(IngestSeq(5), |_| false), [Symbol::from("ran")]);
+}
+
+/// A seal whose run was never recorded leaves a slice behind the base; the first cut would still start before it.
+#[test]
+fn a_checkpoint_forgets_where_a_first_cut_without_a_run_started() {
+    let mut book = CutBook::default();
+    (1..5).for_each(|seq| book.observe(&receipt(seq, "X")));
+    let request = CutRequest { symbol: Symbol::from("X"), start: None, floor: None, only_if_seen: true };
+    assert_eq!(book.seal(TsMs(1000), TsMs(1000), vec![request.clone()], None).cuts.len(), 1);
+
+    let again = book.forget_before(IngestSeq(3), |_| false);
+
+    assert_eq!(again, [Symbol::from("X")]);
+    (3..5).for_each(|seq| book.backfill(&receipt(seq, "X")));
+    let cuts = book.seal(TsMs(1000), TsMs(1000), vec![request], None).cuts;
+    assert_eq!((cuts[0].start, cuts[0].counts.values().sum::<u64>()), (IngestSeq(3), 2));
+}
+
+/// What a base remembers of a symbol that was taken out, came back, and was taken out again; through every later base.
+#[test]
+fn a_base_remembers_each_stretch_that_went_without_a_run() {
+    let mut let_go = LetGo::default();
+    let a = Symbol::from("A");
+
+    let_go.begin(&a, RunSeq(1));
+    let_go.extend(&a, IngestSeq(7), IngestSeq(12));
+    let_go.extend(&a, IngestSeq(12), IngestSeq(20));
+    let_go.begin(&a, RunSeq(30));
+    let_go.begin(&a, RunSeq(32));
+    let_go.extend(&a, IngestSeq(20), IngestSeq(40));
+
+    let stretch = |from: u64, to: u64, begun: Option<u64>| Stretch {
+        from: Some(IngestSeq(from)),
+        to: IngestSeq(to),
+        begun: begun.map(RunSeq),
+    };
+    assert_eq!(let_go.of(&a), [stretch(7, 20, Some(30)), stretch(20, 40, None)]);
+
+    let b = Symbol::from("B");
+    let_go.begin_first(&b, RunSeq(33), IngestSeq(1));
+    assert!(let_go.of(&b).is_empty(), "nothing was let go before its first run");
+    let_go.begin_first(&b, RunSeq(33), IngestSeq(40));
+    assert_eq!(let_go.of(&b), [Stretch { from: None, ..stretch(0, 40, Some(33)) }]);
 }
 
 #[test]
