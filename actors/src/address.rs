@@ -5,6 +5,8 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, Message, RpcReplyPort, SupervisionEvent};
 
+use crate::supervisor::Parent;
+
 /// The actor is not up, or ended before it answered. What it keeps in a log is not lost; the message may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("actor {0} is down")]
@@ -47,9 +49,10 @@ impl<M: Message> Address<M> {
         &self,
         actor: A,
         args: A::Arguments,
-        supervisor: ActorCell,
+        parent: Parent,
     ) -> Result<ActorCell, ActorProcessingErr> {
-        let addressed = Addressed { actor, address: self.clone() };
+        let supervisor = parent.cell.clone();
+        let addressed = Addressed { actor, address: self.clone(), parent };
         let (started, _) = Addressed::spawn_linked(None, addressed, args, supervisor).await?;
         Ok(started.get_cell())
     }
@@ -92,10 +95,18 @@ impl<M: Message> Address<M> {
     }
 }
 
-/// An actor that sets its address as the first thing of each start.
+/// An actor that sets its address as the first thing of each start, and says why it cannot go on as the last thing
+/// before it goes down.
 struct Addressed<A: Actor> {
     actor: A,
     address: Address<A::Msg>,
+    parent: Parent,
+}
+
+impl<A: Actor> Addressed<A> {
+    fn noted<T>(&self, done: Result<T, ActorProcessingErr>) -> Result<T, ActorProcessingErr> {
+        done.inspect_err(|error| self.parent.note_fatal(error))
+    }
 }
 
 impl<A: Actor> Actor for Addressed<A> {
@@ -109,15 +120,15 @@ impl<A: Actor> Actor for Addressed<A> {
         args: A::Arguments,
     ) -> Result<A::State, ActorProcessingErr> {
         self.address.set(me.clone());
-        self.actor.pre_start(me, args).await
+        self.noted(self.actor.pre_start(me, args).await)
     }
 
     async fn post_start(&self, me: ActorRef<A::Msg>, state: &mut A::State) -> Result<(), ActorProcessingErr> {
-        self.actor.post_start(me, state).await
+        self.noted(self.actor.post_start(me, state).await)
     }
 
     async fn post_stop(&self, me: ActorRef<A::Msg>, state: &mut A::State) -> Result<(), ActorProcessingErr> {
-        self.actor.post_stop(me, state).await
+        self.noted(self.actor.post_stop(me, state).await)
     }
 
     async fn handle(
@@ -126,7 +137,7 @@ impl<A: Actor> Actor for Addressed<A> {
         message: A::Msg,
         state: &mut A::State,
     ) -> Result<(), ActorProcessingErr> {
-        self.actor.handle(me, message, state).await
+        self.noted(self.actor.handle(me, message, state).await)
     }
 
     async fn handle_supervisor_evt(
@@ -135,7 +146,7 @@ impl<A: Actor> Actor for Addressed<A> {
         event: SupervisionEvent,
         state: &mut A::State,
     ) -> Result<(), ActorProcessingErr> {
-        self.actor.handle_supervisor_evt(me, event, state).await
+        self.noted(self.actor.handle_supervisor_evt(me, event, state).await)
     }
 }
 

@@ -33,7 +33,9 @@ mod cuts;
 mod messages;
 mod quarantine;
 
-pub use self::messages::{AppendRefused, Appended, Arrival, Batch, BufferMsg, Credit, CutsTaken, Extent};
+pub use self::messages::{
+    AppendRefused, Appended, Arrival, Batch, BufferMsg, Credit, CutsTaken, Durable, Extent,
+};
 pub use self::quarantine::{AsideReply, Known, PendingAside};
 
 /// Somebody who waits for receipts to be durable.
@@ -139,7 +141,7 @@ impl Actor for Buffer {
                 state.take_cuts().await?;
             }
             BufferMsg::Extent(reply) => answer(reply, state.extent()),
-            BufferMsg::Epochs(reply) => answer(reply, (state.receipts.epoch(), state.quarantine.epoch())),
+            BufferMsg::Durable(reply) => answer(reply, state.durable()),
             BufferMsg::Flush => {
                 state.flush_queued = false;
                 state.flush(&me);
@@ -216,6 +218,13 @@ impl BufferState {
         ResumeAt {
             position: self.book.positions().settled(origin.as_str()),
             ingest_ts_ms: self.book.last_ts(),
+        }
+    }
+
+    fn durable(&self) -> Durable {
+        Durable {
+            receipts: (self.receipts.epoch(), self.book.tail().into()),
+            quarantine: (self.quarantine.epoch(), self.quarantine_tail),
         }
     }
 

@@ -1,5 +1,7 @@
 //! Failures that end the process, and what they mean to whoever starts it again.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use orchestrator_kernel::ports::log::{AcquireError, AppendError, ReadError};
 
 /// What the process tells by its exit code.
@@ -84,10 +86,55 @@ impl Fatal {
     }
 }
 
+/// The first failure that ends the process, for its exit code.
+///
+/// An actor that cannot go on puts its reason here before it goes down. Others fail because of it, at times before its
+/// supervisor has heard of it; what ended the tree is the first reason.
+#[derive(Clone, Debug, Default)]
+pub struct FatalSlot(Arc<Mutex<Option<(FatalKind, String)>>>);
+
+impl FatalSlot {
+    pub(crate) fn put(&self, kind: FatalKind, what: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((kind, what));
+    }
+
+    /// What happened first.
+    #[must_use]
+    pub fn get(&self) -> Option<(FatalKind, String)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why a tree did not start: what happened first, or else `error`, which nobody is started again after.
+    pub(crate) fn first_or(&self, error: &(dyn std::error::Error + 'static)) -> Fatal {
+        match (self.get(), cause_in::<NoAnswer>(error)) {
+            (Some((kind, what)), _) => Fatal::new(kind, what),
+            (None, Some(away)) => Fatal::new(FatalKind::Storage, Chain(away).to_string()),
+            (None, None) => Fatal::new(FatalKind::Internal, Chain(error).to_string()),
+        }
+    }
+}
+
+/// The failure of this kind in the error's chain of causes: what fails at its start comes wrapped.
+pub(crate) fn cause_in<'a, E: std::error::Error + 'static>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a E> {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.find_map(|error| error.downcast_ref::<E>())
+}
+
 /// A failure that its supervisor answers by halting the actor at once: trying again cannot help.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Hopeless(pub String);
+
+/// A storage did not answer. An actor that meets it is started again; only at the start of the tree nobody is.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub(crate) struct NoAnswer {
+    pub(crate) what: &'static str,
+    #[source]
+    pub(crate) source: std::io::Error,
+}
 
 /// A failed read, for an actor that may simply start again: a storage that did not answer is no reason to end the
 /// process, a log that cannot be trusted is.

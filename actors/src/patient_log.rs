@@ -30,6 +30,11 @@ impl PatientLog {
 
     /// As [`Log::read`].
     pub(crate) async fn read(&self, from: Seq, limit: ReadLimit) -> Result<RecordBatch, Fatal> {
+        self.try_read(from, limit).await.map_err(|error| Fatal::read(self.name, error))
+    }
+
+    /// As [`read`](Self::read), for a reader that retention may overtake.
+    pub(crate) async fn try_read(&self, from: Seq, limit: ReadLimit) -> Result<RecordBatch, ReadError> {
         let since = Instant::now();
         loop {
             match self.log.read(from, limit).await {
@@ -37,7 +42,7 @@ impl PatientLog {
                     tracing::warn!(log = self.name, %from, %error, "log not readable, trying again");
                     tokio::time::sleep(AGAIN_AFTER).await;
                 }
-                read => return read.map_err(|error| Fatal::read(self.name, error)),
+                read => return read,
             }
         }
     }

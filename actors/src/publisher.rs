@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::address::answer;
-use crate::fatal::{self, Fatal, FatalKind};
+use crate::fatal::{self, Fatal, FatalKind, NoAnswer};
 use crate::flow::OutputFlow;
 use crate::recovery;
 use crate::run_log::Committed;
@@ -44,11 +44,17 @@ pub enum PublisherMsg {
 /// The fan-outs, shared with the next incarnation of the publisher.
 pub type FanOuts = Arc<Mutex<Vec<Box<dyn FanOut>>>>;
 
-/// How far publishing has come in this process, for the next incarnation of the publisher: the saved cursor lags.
+/// How far publishing has come in this process, for the next incarnation of the publisher: the saved cursor lags. Also
+/// for the retention: what the publisher has not published yet, it has to read.
 #[derive(Clone, Debug, Default)]
 pub struct Reached(Arc<std::sync::Mutex<Cursor>>);
 
 impl Reached {
+    /// The last run record whose outputs are all published; none before the publisher's first start.
+    pub(crate) fn run_seq(&self) -> RunSeq {
+        self.cursor().run_seq
+    }
+
     fn cursor(&self) -> std::sync::MutexGuard<'_, Cursor> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -154,7 +160,7 @@ impl Actor for Publisher {
         args: PublisherArgs,
     ) -> Result<PublisherState, ActorProcessingErr> {
         // Nothing goes before it is published.
-        let base = recovery::base(args.checkpoints.as_ref()).await?;
+        let base = recovery::base_or_again(args.checkpoints.as_ref()).await?;
         let gone = Cursor { run_seq: base.runs().tail(), outputs: base.runs().outputs() };
         let known = gone.max(*args.reached.cursor());
         let saved = match saved_cursor(args.checkpoints.as_ref()).await {
@@ -169,7 +175,9 @@ impl Actor for Publisher {
                 args.observer.observe(&Observation::CheckpointDamaged { name: CURSOR });
                 None
             }
-            Err(LoadError::Io(error)) => return Err(error.into()),
+            Err(LoadError::Io(source)) => {
+                return Err(NoAnswer { what: "cannot read the publish cursor", source }.into());
+            }
         };
         let cursor = saved.unwrap_or_default().max(known);
         let tail = args.committed.borrow().tail;
@@ -180,6 +188,7 @@ impl Actor for Publisher {
             );
             return Err(Fatal::new(FatalKind::Corrupt, what).into());
         }
+        *args.reached.cursor() = cursor;
         args.flow.set_published(cursor.outputs);
         args.observer.observe(&Observation::PublishBacklog { outputs: args.flow.backlog() });
         me.send_after(LOOK_EVERY, || PublisherMsg::Look);

@@ -12,10 +12,11 @@ use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
 use orchestrator_kernel::retention::{BASE, Base};
 use orchestrator_kernel::run::RunIndex;
+use ractor::ActorProcessingErr;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::fatal::{Fatal, FatalKind};
+use crate::fatal::{Fatal, FatalKind, NoAnswer};
 use crate::patient_log::PatientLog;
 use crate::run_log::Overview;
 
@@ -97,23 +98,36 @@ fn regressed(log: &'static str, tail: Seq, known: Seq) -> Result<(), Fatal> {
 
 /// What the logs continue from; the default one when nothing was ever let go.
 pub(crate) async fn base(store: &dyn CheckpointStore) -> Result<Base, Fatal> {
-    let (kind, what, source): (_, _, Box<dyn std::error::Error + Send + Sync>) = match store.load(BASE).await
-    {
-        Ok(None) => return Ok(Base::default()),
+    let base = stored_base(store).await?;
+    base.map_err(|away| Fatal {
+        kind: FatalKind::Storage,
+        what: away.what.to_owned(),
+        source: Some(Box::new(away.source)),
+    })
+}
+
+/// As [`base`], for an actor that is started again: a storage that does not answer is no reason to end the process.
+pub(crate) async fn base_or_again(store: &dyn CheckpointStore) -> Result<Base, ActorProcessingErr> {
+    Ok(stored_base(store).await??)
+}
+
+async fn stored_base(store: &dyn CheckpointStore) -> Result<Result<Base, NoAnswer>, Fatal> {
+    let (what, source): (_, Box<dyn std::error::Error + Send + Sync>) = match store.load(BASE).await {
+        Ok(None) => return Ok(Ok(Base::default())),
         Ok(Some(bytes)) => match Base::decode(&bytes) {
-            Ok(base) => return Ok(base),
-            Err(error) => (FatalKind::Corrupt, "cannot use the base of the logs", Box::new(error)),
+            Ok(base) => return Ok(Ok(base)),
+            Err(error) => ("cannot use the base of the logs", Box::new(error)),
         },
         // Nobody can tell what it let go, so it is not taken for "nothing was let go".
         Err(error @ LoadError::Damaged { .. }) => {
             let what = "the base, from which trimmed logs go on, is damaged; restore the checkpoint \"base\"";
-            (FatalKind::Corrupt, what, Box::new(error))
+            (what, Box::new(error))
         }
-        Err(LoadError::Io(error)) => {
-            (FatalKind::Storage, "cannot read the base of the logs", Box::new(error))
+        Err(LoadError::Io(source)) => {
+            return Ok(Err(NoAnswer { what: "cannot read the base of the logs", source }));
         }
     };
-    Err(Fatal { kind, what: what.to_owned(), source: Some(source) })
+    Err(Fatal { kind: FatalKind::Corrupt, what: what.to_owned(), source: Some(source) })
 }
 
 /// What was trimmed away must be in the base.

@@ -15,7 +15,8 @@ mod round;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_kernel::ids::Epoch;
+use orchestrator_kernel::ids::{Epoch, RunSeq};
+use orchestrator_kernel::mutant;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::log::Log;
@@ -25,8 +26,9 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
 use crate::address::Address;
-use crate::buffer::BufferMsg;
+use crate::buffer::{BufferMsg, Durable};
 use crate::fatal::{Chain, Fatal};
+use crate::publisher::Reached;
 use crate::recovery;
 use crate::run_log::Committed;
 use crate::scheduler::Universe;
@@ -36,6 +38,7 @@ pub use copy::copy;
 pub use error::RetentionError;
 pub use reading::Readable;
 pub use round::{Done, Gone, Kept, Limits, Plan, Writable, carry_out, note_later, plan};
+use round::{Known, Save};
 
 /// What the retention can be told.
 pub enum RetentionMsg {
@@ -84,10 +87,12 @@ pub struct RetentionArgs {
     pub universe: Universe,
     /// Says how old records are.
     pub clock: Arc<dyn Clock>,
-    /// Asked for the epochs of its logs.
+    /// Asked for what is durable in its logs.
     pub buffer: Address<BufferMsg>,
     /// Knows the epoch of the run log.
     pub committed: watch::Receiver<Committed>,
+    /// How far the publisher has come in this process.
+    pub reached: Reached,
     /// Telemetry.
     pub observer: Arc<dyn Observer>,
     /// Readiness.
@@ -98,6 +103,8 @@ pub struct RetentionArgs {
 pub struct RetentionState {
     args: RetentionArgs,
     base: Base,
+    /// The base was saved by this process: from then on one that was overtaken cannot set it back.
+    is_ours: bool,
     later: Later,
     scheduled: Scheduled,
     archive_epochs: Option<[Epoch; 3]>,
@@ -120,13 +127,14 @@ impl Actor for Retention {
         me: ActorRef<RetentionMsg>,
         args: RetentionArgs,
     ) -> Result<RetentionState, ActorProcessingErr> {
-        let base = recovery::base(args.checkpoints.as_ref()).await?;
+        let base = recovery::base_or_again(args.checkpoints.as_ref()).await?;
         me.send_after(args.settings.check_every, || RetentionMsg::Check);
         Ok(RetentionState {
             later: Later::than(&base),
             scheduled: scheduled(&args.universe),
             args,
             base,
+            is_ours: false,
             archive_epochs: None,
             failures: 0,
         })
@@ -152,17 +160,33 @@ impl Actor for Retention {
 impl RetentionState {
     /// Lets go, step by step, until no more may go.
     async fn check(&mut self) -> Result<(), RetentionError> {
-        let kept = self.kept().await?;
+        let (kept, durable) = self.kept().await?;
         note_later(&kept.runs, &mut self.later).await?;
         loop {
             let RetentionSettings { limits, step, .. } = self.args.settings;
             let holders = Holders { scheduled: &self.scheduled, later: &self.later };
-            let plan = plan(&kept, &self.base, limits, self.args.clock.now(), step, holders).await?;
-            let done = carry_out(&kept, &self.base, &plan).await;
+            let known = Known {
+                published: self.published(&kept).await?,
+                receipts: durable.receipts.1,
+                quarantine: durable.quarantine.1,
+            };
+            let now = self.args.clock.now();
+            let plan = round::plan_known(&kept, &self.base, limits, now, step, holders, known).await?;
+            let save = match (plan.base == self.base, self.is_ours) {
+                (false, _) => Save::Always,
+                (true, false) => Save::BeforeTrims,
+                (true, true) => Save::Never,
+            };
+            let done = round::carry_out_saving(&kept, &plan, save).await;
             self.observe(&done.trimmed, &plan.held);
             let advanced = plan.base != self.base;
             if done.is_base_saved {
+                // What went, went after the base was saved.
+                self.is_ours |= save == Save::Always || !done.trimmed.is_empty();
                 self.base = plan.base;
+                if !mutant!(RetentionLosesItsPlace) {
+                    self.later.skip_to(&self.base);
+                }
             }
             done.result?;
             if !advanced {
@@ -171,10 +195,18 @@ impl RetentionState {
         }
     }
 
+    /// The last run record that is published, as far as this process knows and every later one will know. The saved
+    /// cursor alone may be that of a process which was overtaken: our publisher still reads what that one published.
+    async fn published(&self, kept: &Kept) -> Result<RunSeq, RetentionError> {
+        let saved = round::published(kept).await?;
+        let ours = if mutant!(TrimsBeforeItPublished) { saved } else { self.args.reached.run_seq() };
+        Ok(saved.min(ours))
+    }
+
     /// The logs, as their writers have them.
-    async fn kept(&mut self) -> Result<Kept, RetentionError> {
+    async fn kept(&mut self) -> Result<(Kept, Durable), RetentionError> {
         let args = &self.args;
-        let (receipts, quarantine) = args.buffer.call(BufferMsg::Epochs).await?;
+        let durable = args.buffer.call(BufferMsg::Durable).await?;
         let runs = args.committed.borrow().epoch;
         let archives = match &args.archives {
             None => [None, None, None],
@@ -204,12 +236,13 @@ impl RetentionState {
             epoch,
             archive,
         };
-        Ok(Kept {
-            receipts: writable("receipts", &args.receipts, receipts, to_receipts),
+        let kept = Kept {
+            receipts: writable("receipts", &args.receipts, durable.receipts.0, to_receipts),
             runs: writable("runs", &args.runs, runs, to_runs),
-            quarantine: writable("quarantine", &args.quarantine, quarantine, to_quarantine),
+            quarantine: writable("quarantine", &args.quarantine, durable.quarantine.0, to_quarantine),
             checkpoints: Arc::clone(&args.checkpoints),
-        })
+        };
+        Ok((kept, durable))
     }
 
     fn observe(&self, gone: &[Gone], held: &Held) {

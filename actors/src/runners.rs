@@ -77,9 +77,9 @@ impl Runners {
             name: format!("symbol_runner:{symbol}"),
             kind: "symbol_runner",
             policy: self.0.policy,
-            start: Arc::new(move |supervisor| {
+            start: Arc::new(move |parent| {
                 let (args, address) = (make(&for_start), address.clone());
-                Box::pin(async move { address.start(SymbolRunner, args, supervisor).await })
+                Box::pin(async move { address.start(SymbolRunner, args, parent).await })
             }),
             on_halt: Some(Arc::new(move |why| runners.halt(&for_halt, why))),
         }

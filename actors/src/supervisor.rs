@@ -4,7 +4,7 @@
 //! back as a message, so that the exits of its siblings are handled meanwhile.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use orchestrator_kernel::mutant;
@@ -13,11 +13,11 @@ use orchestrator_kernel::restart::{Exit, RestartBudget, RestartPolicy, Verdict};
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, Signal, SupervisionEvent};
 use tokio::time::Instant;
 
-use crate::fatal::{Chain, Fatal, FatalKind, Hopeless};
+use crate::fatal::{Chain, Fatal, FatalKind, FatalSlot, Hopeless, cause_in};
 
-/// Starts one incarnation of a child, linked to the given supervisor.
+/// Starts one incarnation of a child, linked to its parent.
 pub type Start =
-    Arc<dyn Fn(ActorCell) -> BoxFuture<'static, Result<ActorCell, ActorProcessingErr>> + Send + Sync>;
+    Arc<dyn Fn(Parent) -> BoxFuture<'static, Result<ActorCell, ActorProcessingErr>> + Send + Sync>;
 
 /// One line of the tree's table.
 #[derive(Clone)]
@@ -49,19 +49,24 @@ pub enum SupervisorMsg {
     StopRestarting,
 }
 
-/// The first failure that ends the process, for its exit code.
-#[derive(Clone, Debug, Default)]
-pub struct FatalSlot(Arc<Mutex<Option<(FatalKind, String)>>>);
+/// Whom a child is started under, and where it says why it cannot go on.
+#[derive(Clone)]
+pub struct Parent {
+    /// The supervisor.
+    pub cell: ActorCell,
+    /// The child's name in the tree.
+    pub child: String,
+    /// Where the first fatal failure is kept.
+    pub fatal: FatalSlot,
+}
 
-impl FatalSlot {
-    fn put(&self, kind: FatalKind, what: String) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((kind, what));
-    }
-
-    /// What happened first.
-    #[must_use]
-    pub fn get(&self) -> Option<(FatalKind, String)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+impl Parent {
+    /// Keeps a [`Fatal`] among the causes of `error`. The child calls it while it is still up: whoever finds it down
+    /// can then be sure that its reason is known.
+    pub(crate) fn note_fatal(&self, error: &ActorProcessingErr) {
+        if let Some(fatal) = cause_in::<Fatal>(error.as_ref()) {
+            self.fatal.put(fatal.kind, format!("{}: {}", self.child, Chain(fatal)));
+        }
     }
 }
 
@@ -123,8 +128,7 @@ impl Actor for Supervisor {
             stopping: false,
         };
         for spec in children {
-            let cell =
-                (spec.start)(me.get_cell()).await.inspect_err(|error| state.note_fatal(&spec.name, error))?;
+            let cell = (spec.start)(state.parent(&me, &spec.name)).await?;
             state.running.insert(cell.get_id(), spec.name.clone());
             state.take_in(spec);
         }
@@ -191,7 +195,7 @@ impl SupervisorState {
 
     fn spawn(&self, me: &ActorRef<SupervisorMsg>, name: String) {
         let Some(child) = self.children.get(&name) else { return };
-        let start = (child.spec.start)(me.get_cell());
+        let start = (child.spec.start)(self.parent(me, &name));
         let me = me.clone();
         tokio::spawn(async move {
             if me.cast(SupervisorMsg::Started(name, start.await)).is_err() {
@@ -200,10 +204,8 @@ impl SupervisorState {
         });
     }
 
-    fn note_fatal(&self, child: &str, error: &ActorProcessingErr) {
-        if let Some(fatal) = cause_in::<Fatal>(error.as_ref()) {
-            self.fatal.put(fatal.kind, format!("{child}: {}", Chain(fatal)));
-        }
+    fn parent(&self, me: &ActorRef<SupervisorMsg>, child: &str) -> Parent {
+        Parent { cell: me.get_cell(), child: child.to_owned(), fatal: self.fatal.clone() }
     }
 
     fn ended(
@@ -227,7 +229,6 @@ impl SupervisorState {
     ) -> Result<(), ActorProcessingErr> {
         let why = Chain(error.as_ref()).to_string();
         if cause_in::<Fatal>(error.as_ref()).is_some() {
-            self.note_fatal(name, error);
             tracing::error!(actor = name, supervisor = self.name, reason = why, "actor failed for good");
             return if self.stopping { Ok(()) } else { Err(why.into()) };
         }
@@ -288,12 +289,4 @@ impl SupervisorState {
 fn ended_by(reason: String) -> Ended {
     let is_killed = reason == Signal::Kill.to_string();
     if is_killed { Err(reason.into()) } else { Ok(reason) }
-}
-
-/// The failure of this kind in the error's chain of causes: what fails at its start comes wrapped.
-fn cause_in<'a, E: std::error::Error + 'static>(
-    error: &'a (dyn std::error::Error + 'static),
-) -> Option<&'a E> {
-    let mut causes = std::iter::successors(Some(error), |error| error.source());
-    causes.find_map(|error| error.downcast_ref::<E>())
 }

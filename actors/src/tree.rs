@@ -36,18 +36,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::address::Address;
 use crate::buffer::BufferMsg;
-use crate::fatal::{Chain, Fatal, FatalKind};
+use crate::fatal::{Fatal, FatalKind, FatalSlot};
 use crate::flow::{FlowLimits, OutputFlow};
 use crate::group_commit::BatchLimits;
 use crate::ingest::Sources;
 use crate::kill_switch::{Gate, KillSwitchMsg, KillSwitchSettings};
 use crate::publisher::{FanOuts, PublisherMsg};
-use crate::retention::{Archives, RetentionSettings};
+use crate::retention::{Archives, RetentionMsg, RetentionSettings};
 use crate::run_log::{Committed, RunLogMsg};
 use crate::runners::Runners;
 use crate::scheduler::{SchedulerMsg, Universe};
 use crate::status::{Lifecycle, StatusBoard};
-use crate::supervisor::{FatalSlot, Supervisor, SupervisorArgs, SupervisorMsg};
+use crate::supervisor::{Supervisor, SupervisorArgs, SupervisorMsg};
 use crate::symbol_runner::RunnerMsg;
 use plan::Plan;
 
@@ -166,6 +166,8 @@ pub struct Addresses {
     pub buffer: Address<BufferMsg>,
     /// The publisher.
     pub publisher: Address<PublisherMsg>,
+    /// The retention. Never up where everything is kept.
+    pub retention: Address<RetentionMsg>,
     /// The scheduler.
     pub scheduler: Address<SchedulerMsg>,
     /// The supervisor of the runners.
@@ -191,7 +193,8 @@ impl Tree {
     ///
     /// # Errors
     ///
-    /// The first actor that could not start, with the reason.
+    /// The first actor that could not start, with the reason. If it could not because another one had gone down: that
+    /// one's reason.
     pub async fn start(ports: Ports, settings: &Settings) -> Result<Self, Fatal> {
         let plan = Plan::new(ports, settings);
         let Plan { board, flow, fatal, stop, give_up, sources, actors, runners, committed, gate, .. } = &plan;
@@ -201,12 +204,9 @@ impl Tree {
             fatal: fatal.clone(),
             observer: Arc::clone(&plan.ports.observer),
         };
-        let (root, joined) =
-            Supervisor::spawn(None, Supervisor, args).await.map_err(|error| match fatal.get() {
-                Some((kind, what)) => Fatal::new(kind, what),
-                None => Fatal::new(FatalKind::Internal, Chain(&error).to_string()),
-            })?;
-        plan.open_sources(settings)?;
+        let spawned = Supervisor::spawn(None, Supervisor, args).await;
+        let (root, joined) = spawned.map_err(|error| fatal.first_or(&error))?;
+        plan.open_sources(settings).map_err(|down| fatal.first_or(&down))?;
         board.enter(Lifecycle::Running);
         Ok(Self {
             root,

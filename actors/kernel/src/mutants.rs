@@ -99,6 +99,22 @@ mod planted {
         TrimsBeforePublished,
         /// REP-1: retention lets records go before the base that continues them is saved.
         TrimsBeforeBase,
+        /// REP-1: retention lets records go before they are in the archive.
+        TrimsBeforeArchived,
+        /// CUT-1: retention lets receipts go that the next cut of a symbol needs.
+        TrimsWhatACutNeeds,
+        /// LOG-1: the base forgets how far the producers of its receipts had come.
+        BaseWithoutPositions,
+        /// OUT-1: retention goes by the saved cursor alone, which a process that was overtaken may have saved.
+        TrimsBeforeItPublished,
+        /// The step by which the base is advanced holds runs too: behind one of them retention never goes on.
+        StepHoldsRuns,
+        /// A base that holds runs which came during the check: the retention looks for them where they are gone.
+        RetentionLosesItsPlace,
+        /// A seal that reads where its cut ends takes receipts that are let go meanwhile for a broken log.
+        SealMeetsATrim,
+        /// LOG-1: retention lets quarantined items go whose append was not answered: sent again, they leave a gap.
+        TrimsWhatIsInDoubt,
     }
 
     thread_local! {

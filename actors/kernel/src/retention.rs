@@ -133,6 +133,9 @@ impl Base {
 pub struct Asked {
     /// Receipts before this one; runs leave with the receipts of their cut.
     pub receipts_below: IngestSeq,
+    /// No receipt from this one on goes this time. Runs are not held by it: one whose cut starts later can stand before
+    /// one of a symbol that lags, which would then never leave, and its receipts would not either.
+    pub receipts_stop: Option<IngestSeq>,
     /// Run records before this one.
     pub runs_below: RunSeq,
     /// Run records planned before this time.
@@ -165,6 +168,11 @@ impl Later {
     #[must_use]
     pub const fn next(&self) -> RunSeq {
         self.seen.next()
+    }
+
+    /// Goes on behind `base`, which may hold records that came after the last one noted: those may be gone.
+    pub fn skip_to(&mut self, base: &Base) {
+        self.seen = self.seen.max(base.runs.tail());
     }
 
     /// Takes the next record of the run log.
@@ -315,11 +323,13 @@ impl<'a> Advance<'a> {
         };
         // Its first cut may be on its way, and starts where its tick is, with receipts or without.
         let never_run = never_run.map(|symbol| (self.base.receipts_from(), symbol));
+        let below = self.asked.receipts_below;
+        let below = self.asked.receipts_stop.map_or(below, |stop| below.min(stop));
         match next.chain(new).chain(never_run).min() {
-            Some((start, symbol)) if start < self.asked.receipts_below => {
+            Some((start, symbol)) if start < below && !mutant!(TrimsWhatACutNeeds) => {
                 (start, Held::BySymbol(symbol.clone(), start))
             }
-            Some(_) | None => (self.asked.receipts_below, Held::No),
+            Some(_) | None => (below, Held::No),
         }
     }
 
@@ -334,7 +344,8 @@ impl<'a> Advance<'a> {
                 return Held::BySymbol(symbol, record.ingest_seq);
             }
         }
-        self.book.observe(record);
+        let position = if mutant!(BaseWithoutPositions) { 0 } else { record.position };
+        self.book.observe(&ReceiptRecord { position, ..*record });
         Held::No
     }
 

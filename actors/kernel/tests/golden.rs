@@ -260,6 +260,7 @@ fn book_checkpoint() {
 fn base() {
     let asked = Asked {
         receipts_below: IngestSeq(219),
+        receipts_stop: None,
         runs_below: RunSeq(4),
         runs_older_than: None,
         published: RunSeq(9),

@@ -5,7 +5,7 @@ use orchestrator_kernel::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::cut::{CutRequest, CutSlice, Rebuild};
 use orchestrator_kernel::ids::{IngestSeq, Seq, TsMs};
 use orchestrator_kernel::mutant;
-use orchestrator_kernel::ports::log::ReadLimit;
+use orchestrator_kernel::ports::log::{ReadError, ReadLimit};
 use ractor::RpcReplyPort;
 
 use super::messages::CutsTaken;
@@ -82,13 +82,21 @@ impl BufferState {
         Ok(cuts)
     }
 
-    /// The highest sequence with `ingest_ts_ms ≤ planned` (CUT-2), by bisection: timestamps never decrease (LOG-5).
+    /// The highest sequence with `ingest_ts_ms ≤ planned` (CUT-2), by bisection: timestamps never decrease (LOG-5). What
+    /// retention let go, also meanwhile, is before every cut that is still to be taken.
     async fn last_at_or_before(&self, planned: TsMs) -> Result<IngestSeq, Fatal> {
         let start = self.readable.start().0;
         let (mut low, mut high) = (start - 1, self.book.tail().0);
         while low < high {
             let middle = low + (high - low).div_ceil(2);
-            let found = self.readable.read(Seq(middle), ReadLimit { records: 1, bytes: 0 }).await?;
+            let read = self.readable.try_read(Seq(middle), ReadLimit { records: 1, bytes: 0 }).await;
+            let found = match read {
+                Err(ReadError::Trimmed { start, .. }) if !mutant!(SealMeetsATrim) => {
+                    low = (start.0 - 1).min(high);
+                    continue;
+                }
+                read => read.map_err(|error| Fatal::read(RECEIPTS, error))?,
+            };
             let record = ReceiptRecord::decode(found.get(0).unwrap_or_default())
                 .map_err(|error| Fatal::undecodable(RECEIPTS, middle, error))?;
             if record.ingest_ts_ms <= planned { low = middle } else { high = middle - 1 }

@@ -4,7 +4,7 @@ use orchestrator_kernel::cadence::Tick;
 use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::contracts::raw_market_event::Receipt;
 use orchestrator_kernel::cut::{CutRequest, CutSlice};
-use orchestrator_kernel::ids::{Epoch, IngestSeq, Origin, Symbol, TsMs};
+use orchestrator_kernel::ids::{Epoch, IngestSeq, Origin, Seq, Symbol, TsMs};
 use orchestrator_kernel::ports::source::ResumeAt;
 use ractor::RpcReplyPort;
 use tokio::sync::OwnedSemaphorePermit;
@@ -111,8 +111,8 @@ pub enum BufferMsg {
     },
     /// Report the first and last `ingest_ts_ms` and all known symbols. Asked by the scheduler when it starts.
     Extent(RpcReplyPort<Extent>),
-    /// Report the epochs of the receipt log and of the quarantine. Asked by the retention, which trims them.
-    Epochs(RpcReplyPort<(Epoch, Epoch)>),
+    /// Report what is durable. Asked by the retention, which lets nothing go that is not known to be.
+    Durable(RpcReplyPort<Durable>),
     /// Append what has been collected. Sent by the actor to itself, behind everything that is in the mailbox already.
     Flush,
     /// A batch of receipts has landed.
@@ -125,6 +125,16 @@ pub enum BufferMsg {
     Probe,
     /// Finish what is in flight, save a checkpoint, report.
     Drain(RpcReplyPort<()>),
+}
+
+/// What is known to be durable: each log's epoch, and its last record of which that is known. Behind it can be records
+/// whose append was not answered; they are sent again, so they have to be there.
+#[derive(Clone, Copy, Debug)]
+pub struct Durable {
+    /// Of the receipt log.
+    pub receipts: (Epoch, Seq),
+    /// Of the quarantine.
+    pub quarantine: (Epoch, Seq),
 }
 
 /// What the receipt log spans.

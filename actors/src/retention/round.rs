@@ -112,18 +112,54 @@ pub async fn plan(
     step: u64,
     holders: Holders<'_>,
 ) -> Result<Plan, RetentionError> {
+    let [receipts, quarantine] = [&kept.receipts, &kept.quarantine].map(|log| log.log.stat().tail);
+    let known = Known { published: published(kept).await?, receipts, quarantine };
+    plan_known(kept, base, limits, now, step, holders, known).await
+}
+
+/// How far the logs are known to be what they are. Nothing behind that goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    /// The last run record whose outputs are all published.
+    pub(super) published: RunSeq,
+    /// The last receipt that is durable.
+    pub(super) receipts: Seq,
+    /// The last quarantined item that is durable.
+    pub(super) quarantine: Seq,
+}
+
+/// The last run record whose outputs are all published, as it was saved.
+pub(super) async fn published(kept: &Kept) -> Result<RunSeq, RetentionError> {
+    publisher::published(kept.checkpoints.as_ref()).await.map_err(RetentionError::Cursor)
+}
+
+/// As [`plan`], of logs that grow: their writers say how far they know them.
+pub(super) async fn plan_known(
+    kept: &Kept,
+    base: &Base,
+    limits: Limits,
+    now: Option<TsMs>,
+    step: u64,
+    holders: Holders<'_>,
+    known: Known,
+) -> Result<Plan, RetentionError> {
     let [receipts, runs, quarantine] = [&kept.receipts, &kept.runs, &kept.quarantine].map(Writable::readable);
-    let wanted = receipts_wanted(receipts, base, limits, now).await?;
-    let receipts_below = wanted.min(Seq(base.receipts_from().0.saturating_add(step)));
+    let wanted = receipts_wanted(receipts, base, limits, now).await?.min(known.receipts);
     let runs_from = Seq::from(base.runs_from());
-    let published = publisher::published(kept.checkpoints.as_ref()).await.map_err(RetentionError::Cursor)?;
+    let stop = IngestSeq(base.receipts_from().0.saturating_add(step));
+    let receipts_below = IngestSeq::from(wanted);
     let asked = Asked {
-        receipts_below: receipts_below.into(),
+        receipts_below: if mutant!(StepHoldsRuns) { receipts_below.min(stop) } else { receipts_below },
+        receipts_stop: Some(stop),
         runs_below: limits.runs.below(runs.log.stat()).into(),
         runs_older_than: now.and_then(|now| limits.runs.older_than(now)),
-        published: published.min(RunSeq(runs_from.0.saturating_add(step).saturating_sub(1))),
+        published: known.published.min(RunSeq(runs_from.0.saturating_add(step).saturating_sub(1))),
     };
     let quarantine_below = quarantine_wanted(quarantine, base, limits.quarantine, now).await?;
+    let quarantine_below = match mutant!(TrimsWhatIsInDoubt) {
+        true => quarantine_below,
+        false => quarantine_below.min(known.quarantine.next()),
+    };
     let mut advance = Advance::new(base.clone(), asked, holders);
     advance_runs(runs, &mut advance).await?;
     let held = advance_receipts(receipts, &mut advance).await?;
@@ -156,16 +192,35 @@ pub async fn note_later(runs: &Writable, later: &mut Later) -> Result<(), Retent
 
 /// Saves the plan's base, copies what goes to the archives, and trims.
 pub async fn carry_out(kept: &Kept, base: &Base, plan: &Plan) -> Done {
+    let save = if plan.base == *base { Save::Never } else { Save::Always };
+    carry_out_saving(kept, plan, save).await
+}
+
+/// When the base is saved although it may be the saved one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Save {
+    Never,
+    /// When anything goes.
+    BeforeTrims,
+    Always,
+}
+
+/// As [`carry_out`], for a plan whose base may have to be saved again.
+pub(super) async fn carry_out_saving(kept: &Kept, plan: &Plan, save: Save) -> Done {
+    let logs = || [&kept.receipts, &kept.runs, &kept.quarantine].into_iter().zip(plan.below);
+    let trims = logs().any(|(log, below)| log.log.stat().start < below);
+    let save = save == Save::Always || (save == Save::BeforeTrims && trims);
     let mut done = Done { is_base_saved: false, trimmed: Vec::new(), result: Ok(()) };
     done.result = async {
-        if plan.base != *base && !mutant!(TrimsBeforeBase) {
+        if save && !mutant!(TrimsBeforeBase) {
             save_base(kept, &plan.base).await?;
         }
         done.is_base_saved = true;
-        for (log, below) in [&kept.receipts, &kept.runs, &kept.quarantine].into_iter().zip(plan.below) {
+        for (log, below) in logs() {
             let before = log.log.stat().start;
             if before < below {
-                if let Some((archive, epoch)) = &log.archive {
+                if let Some((archive, epoch)) = log.archive.as_ref().filter(|_| !mutant!(TrimsBeforeArchived))
+                {
                     copy(log.readable(), archive.as_ref(), *epoch, below).await?;
                 }
                 let trimmed = log.log.trim(log.epoch, below).await;

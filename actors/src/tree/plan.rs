@@ -10,10 +10,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Addresses, Ports, Settings};
-use crate::address::Address;
+use crate::address::{Address, Down};
 use crate::buffer::{Buffer, BufferArgs};
 use crate::clock_watch::ClockWatch;
-use crate::fatal::{Fatal, FatalKind};
+use crate::fatal::FatalSlot;
 use crate::flow::OutputFlow;
 use crate::ingest::{Credits, Ingest, IngestArgs, Sources};
 use crate::kill_switch::{Gate, KillSwitch, KillSwitchArgs};
@@ -23,7 +23,7 @@ use crate::run_log::{Committed, RunLog, RunLogArgs};
 use crate::runners::Runners;
 use crate::scheduler::{Scheduler, SchedulerArgs};
 use crate::status::{Condition, StatusBoard};
-use crate::supervisor::{ChildSpec, FatalSlot, OnHalt, Start, Supervisor, SupervisorArgs, SupervisorMsg};
+use crate::supervisor::{ChildSpec, OnHalt, Start, Supervisor, SupervisorArgs, SupervisorMsg};
 use crate::symbol_runner::RunnerArgs;
 
 /// The intensity of the actors that are neither a symbol's nor a source's: enough for a passing fault, little enough
@@ -89,6 +89,7 @@ pub(super) struct Plan {
     pub(super) runners: Runners,
     pub(super) committed: Arc<watch::Sender<Committed>>,
     pub(super) gate: Gate,
+    pub(super) reached: Reached,
     pub(super) watch: ClockWatch,
 }
 
@@ -99,6 +100,7 @@ impl Plan {
             run_log: Address::new("run_log"),
             buffer: Address::new("buffer"),
             publisher: Address::new("publisher"),
+            retention: Address::new("retention"),
             scheduler: Address::new("scheduler"),
             runners: Address::new("runners"),
             ingest: Address::new("ingest"),
@@ -122,6 +124,7 @@ impl Plan {
             sources: Sources::new(ports.sources.len()),
             committed: Arc::new(watch::Sender::new(Committed::default())),
             gate,
+            reached: Reached::default(),
             ports,
             watch: ClockWatch::new(board.clone()),
             board,
@@ -154,7 +157,7 @@ impl Plan {
         ];
         if let Some(retention) = settings.retention {
             let args = self.retention(settings, retention);
-            let child = line("retention", RETENTION, starts(&Address::new("retention"), || Retention, args));
+            let child = line("retention", RETENTION, starts(&actors.retention, || Retention, args));
             // After whom it asks, before whoever brings more.
             table.insert(4, child);
         }
@@ -216,7 +219,7 @@ impl Plan {
             committed: self.committed.subscribe(),
             fan_outs: Arc::clone(&self.ports.fan_outs),
             checkpoints: Arc::clone(&self.ports.checkpoints),
-            reached: Reached::default(),
+            reached: self.reached.clone(),
             batch_max: settings.publish_batch_max,
             retry: settings.publish_retry,
             attempt_max: settings.publish_attempt_max,
@@ -239,6 +242,7 @@ impl Plan {
             clock: Arc::clone(&self.ports.clock),
             buffer: self.actors.buffer.clone(),
             committed: self.committed.subscribe(),
+            reached: self.reached.clone(),
             observer: Arc::clone(&self.ports.observer),
             board: self.board.clone(),
         }
@@ -263,12 +267,9 @@ impl Plan {
     }
 
     /// Sources come last. One that cannot be opened yet makes the service not ready; it is tried again.
-    pub(super) fn open_sources(&self, settings: &Settings) -> Result<(), Fatal> {
+    pub(super) fn open_sources(&self, settings: &Settings) -> Result<(), Down> {
         for child in self.ingest(settings) {
-            self.actors
-                .ingest
-                .cast(SupervisorMsg::Add(child))
-                .map_err(|down| Fatal::new(FatalKind::Internal, down.to_string()))?;
+            self.actors.ingest.cast(SupervisorMsg::Add(child))?;
         }
         Ok(())
     }
@@ -335,8 +336,8 @@ where
     A::Arguments: Clone + Sync,
 {
     let address = address.clone();
-    Arc::new(move |supervisor| {
+    Arc::new(move |parent| {
         let (address, args) = (address.clone(), args.clone());
-        Box::pin(async move { address.start(actor(), args, supervisor).await })
+        Box::pin(async move { address.start(actor(), args, parent).await })
     })
 }

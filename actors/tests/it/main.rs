@@ -13,4 +13,5 @@ mod kills;
 mod retention;
 mod rules;
 mod shutdown;
+mod start;
 mod supervision;

@@ -339,6 +339,30 @@ async fn a_symbol_that_is_listed_again_goes_on_with_what_is_still_there() {
     stop_and_check(&rig, tree).await;
 }
 
+/// Method: the first process saves a base and cannot trim. The second one finds that base; then the first, whose save was
+/// not answered, saves the one that it knows. Only a base that the second has saved itself is safe from that.
+#[tokio::test(start_paused = true)]
+async fn an_overtaken_process_cannot_set_the_base_back_behind_trimmed_logs() {
+    let (rig, clock) = trimming();
+    let logs = [&rig.receipts, &rig.runs, &rig.quarantine];
+    logs.iter().for_each(|log| log.fail_trims(true));
+    let tree = rig.start().await;
+    seconds(&rig, &clock, 1..6).await;
+    tokio::time::sleep(Duration::from_secs(70)).await;
+    assert_eq!((gone(&rig), base_of(&rig).await.receipts_from().0), ([0, 0, 0], 17));
+    tree.kill().await;
+    logs.iter().for_each(|log| log.fail_trims(false));
+
+    let tree = rig.start().await;
+    rig.checkpoints.save(BASE, Epoch(1), Bytes::from(Base::default().encode())).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(61)).await;
+
+    assert_eq!(gone(&rig), [16, 16, 0]);
+    assert_eq!(base_of(&rig).await.receipts_from().0, 17);
+    stop_and_check(&rig, tree).await;
+    stop_and_check(&rig, rig.start().await).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn failing_trims_stop_nothing_and_are_told_when_they_go_on() {
     let (rig, clock) = trimming();

@@ -27,6 +27,7 @@ impl Live {
         let asked = Asked {
             // The last receipt always stays.
             receipts_below: IngestSeq(part(self.log.len(), receipts)),
+            receipts_stop: None,
             runs_below: RunSeq(1 + part(self.runs.len(), runs)),
             runs_older_than: None,
             published: RunSeq(self.runs.len() as u64),

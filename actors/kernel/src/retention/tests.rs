@@ -78,6 +78,7 @@ fn asked(live: &Live, (receipts, runs, age, published): (u8, u8, u8, u8)) -> Ask
     let span = live.log.last().map_or(0, |last| last.ingest_ts_ms.0 - 1_000_000);
     Asked {
         receipts_below: IngestSeq(1 + part(live.log.len(), receipts)),
+        receipts_stop: None,
         runs_below: RunSeq(1 + part(live.runs.len(), runs)),
         runs_older_than: Some(TsMs(1_000_000 + span * i64::from(age) / 255)),
         published: RunSeq(part(live.runs.len(), published)),
@@ -100,10 +101,10 @@ proptest! {
         let live = Live::after(history);
         let asked = asked(&live, parts);
 
-        // In two steps when the first one asks for less; the base between them as it is stored.
+        // In two steps when the first one stops earlier; the base between them as it is stored.
         let less = |seq: u64| 1 + (seq.max(1) - 1) * u64::from(first) / 255;
         let less = Asked {
-            receipts_below: IngestSeq(less(asked.receipts_below.0)),
+            receipts_stop: Some(IngestSeq(less(asked.receipts_below.0))),
             runs_below: RunSeq(less(asked.runs_below.0)),
             runs_older_than: None,
             ..asked
