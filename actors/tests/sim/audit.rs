@@ -8,7 +8,7 @@ use orchestrator_kernel::contracts::orchestrator_event::{events, outputs_of};
 use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::contracts::raw_market_event::normalized;
 use orchestrator_kernel::contracts::receipt::ReceiptRecord;
-use orchestrator_kernel::ids::{EngineMode, RunSeq, Symbol, TsMs};
+use orchestrator_kernel::ids::{EngineMode, IngestSeq, RunSeq, Symbol, TsMs};
 use orchestrator_kernel::ports::engine::{EngineAnswer, EngineCall};
 use orchestrator_kernel::ports::fan_out::OutputMessage;
 use orchestrator_kernel::ports::source::ItemFate;
@@ -24,6 +24,10 @@ macro_rules! must {
         }
     };
 }
+
+mod retention;
+
+pub(crate) use self::retention::Stage;
 
 /// Runs a check with the kernel as it is meant to be, also while a mutant lives in the product.
 pub(crate) fn as_it_should_be<T>(check: impl FnOnce() -> T) -> T {
@@ -55,7 +59,9 @@ pub(crate) struct Audit {
     positions: BTreeMap<String, u64>,
     /// How often the bytes of an item stand in the receipt log or in the quarantine.
     stored: BTreeMap<Vec<u8>, u64>,
-    quarantined: usize,
+    quarantine: Vec<Vec<u8>>,
+    /// The first receipt of each symbol.
+    firsts: BTreeMap<Symbol, IngestSeq>,
     records: Vec<RunRecord>,
     runs: BTreeMap<Symbol, Runs>,
     sealed: Option<TsMs>,
@@ -67,6 +73,7 @@ pub(crate) struct Audit {
     loaded: Option<u64>,
     open_at_start: u64,
     outputs_at_start: u64,
+    kept: retention::Kept,
 }
 
 /// Which log a record landed in.
@@ -80,6 +87,8 @@ pub(crate) enum Role {
 impl Audit {
     pub(crate) fn begin_life(&mut self) {
         self.loaded = None;
+        self.kept.base_outputs = 0;
+        self.kept.stage = Stage::Idle;
     }
 
     /// The run log has a new writer: what it finds is what an earlier one left.
@@ -92,7 +101,7 @@ impl Audit {
     pub(crate) fn seen(&self, role: Role) -> usize {
         match role {
             Role::Receipts => self.receipts.len(),
-            Role::Quarantine => self.quarantined,
+            Role::Quarantine => self.quarantine.len(),
             Role::Runs => self.records.len(),
         }
     }
@@ -103,7 +112,7 @@ impl Audit {
             Role::Receipts => self.receipt(payload),
             Role::Quarantine => {
                 let record = QuarantineRecord::decode(payload).map_err(|error| error.to_string())?;
-                self.quarantined += 1;
+                self.quarantine.push(payload.to_vec());
                 *self.stored.entry(record.bytes).or_default() += 1;
                 Ok(())
             }
@@ -136,6 +145,9 @@ impl Audit {
             *last = record.position;
         }
         *self.stored.entry(record.event.to_vec()).or_default() += 1;
+        if !self.firsts.contains_key(record.symbol) {
+            self.firsts.insert(Symbol::from(record.symbol), record.ingest_seq);
+        }
         self.stamps.push(stamp);
         self.receipts.push(payload.to_vec());
         Ok(())
@@ -159,6 +171,7 @@ impl Audit {
                 None => {
                     check_start(runs, facts)?;
                     check_cut(&self.stamps, facts)?;
+                    self.kept.check_start(facts)?;
                     runs.open = Some((facts.clone(), *attempts));
                     runs.last = Some(facts.clone());
                     self.sealed = self.sealed.max(Some(facts.planned_ts_ms));
@@ -294,7 +307,7 @@ impl Audit {
     /// The publisher's first load of this life.
     pub(crate) fn cursor_loaded(&mut self, value: Option<&[u8]>) {
         let outputs = value.map_or(0, |value| parse_cursor(value).1);
-        self.loaded.get_or_insert(outputs);
+        self.loaded.get_or_insert(outputs.max(self.kept.base_outputs));
     }
 
     pub(crate) fn open_runs(&self) -> u64 {
@@ -327,6 +340,9 @@ impl Audit {
             let what = panic.downcast_ref::<String>().map_or("", String::as_str);
             format!("REP-1: the logs contradict each other in a replay: {what:.2000}")
         })?;
+        if self.is_trimmed() {
+            self.oracle_from_the_base()?;
+        }
         for (symbol, runs) in &self.runs {
             let expected = replayed.get(symbol).map_or(&[][..], Vec::as_slice);
             let differs = expected.iter().zip(&runs.bodies).position(|(expected, found)| expected != found);
@@ -341,7 +357,7 @@ impl Audit {
     }
 
     pub(crate) fn counts(&self) -> (usize, usize, usize, u64) {
-        (self.receipts.len(), self.quarantined, self.records.len(), self.outputs)
+        (self.receipts.len(), self.quarantine.len(), self.records.len(), self.outputs)
     }
 }
 

@@ -19,7 +19,7 @@ const RECORDED: &str = include_str!("../../../tests/seeds.txt");
 const COVERING: u64 = 2_000;
 
 /// What a campaign must have met, each at least once: a simulation in which nothing happens proves nothing.
-const MUST_BE_SEEN: [&str; 51] = [
+const MUST_BE_SEEN: [&str; 79] = [
     "acknowledgement lost",
     "actor killed",
     "actor killed that must not die",
@@ -30,6 +30,13 @@ const MUST_BE_SEEN: [&str; 51] = [
     "append unknown, done",
     "append unknown, not done",
     "append without room",
+    "archive breaks",
+    "archive slow",
+    "archive without room",
+    "base lost",
+    "base or cursor not readable",
+    "base saved, answer lost",
+    "base stale",
     "batch refused",
     "broker blocked",
     "checkpoint lost",
@@ -41,9 +48,12 @@ const MUST_BE_SEEN: [&str; 51] = [
     "clock jumps ahead, small",
     "clock jumps back, large",
     "clock jumps back, small",
+    "copy unknown, done",
+    "copy unknown, not done",
     "crash",
+    "crash between base and trim",
+    "crash between copy and trim",
     "crash during recovery",
-    "stop that ran out of time",
     "engine answers after its deadline",
     "engine fails",
     "engine never answers",
@@ -62,14 +72,32 @@ const MUST_BE_SEEN: [&str; 51] = [
     "publish slow",
     "publish taken, confirmation lost",
     "publisher finds the broker blocked",
+    "quarantine trimmed",
     "read fails",
+    "receipts trimmed",
+    "retention ends after a trim",
+    "retention ends after the base is saved",
+    "retention ends before a trim",
+    "retention ends before the base is saved",
+    "retention killed",
+    "runs trimmed",
     "source cannot be opened",
     "source lost with a batch offered",
+    "start from a base",
+    "start refused: the base is not there",
+    "stop that ran out of time",
     "superseded by a second writer",
     "tree ended: fenced",
     "tree ended: internal",
     "tree ended: storage",
     "tree killed in its process",
+    "trim answered late",
+    "trim breaks the storage",
+    "trim done in part",
+    "trim fenced",
+    "trim slow",
+    "trim unknown, done",
+    "trim unknown, not done",
     "two crashes in a row",
 ];
 
@@ -79,6 +107,12 @@ pub(crate) fn env_u64(name: &str) -> Option<u64> {
     std::env::var(name)
         .ok()
         .map(|value| value.parse().unwrap_or_else(|_| panic!("{name} is no number: {value}")))
+}
+
+/// The seeds that found a bug.
+pub(crate) fn recorded() -> Vec<u64> {
+    let seeds = RECORDED.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    seeds.filter(|seed| !seed.is_empty()).map(|seed| seed.parse().expect("tests/seeds.txt")).collect()
 }
 
 /// The seeds to be simulated.
@@ -98,10 +132,7 @@ pub(crate) struct Report {
 impl Campaign {
     /// The recorded seeds, then these.
     pub(crate) fn recorded_then(range: Range<u64>) -> Self {
-        let seeds = RECORDED.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
-        let recorded =
-            seeds.filter(|seed| !seed.is_empty()).map(|seed| seed.parse().expect("tests/seeds.txt"));
-        Self { recorded: recorded.collect(), range, time: None }
+        Self { recorded: recorded(), range, time: None }
     }
 
     /// Seeds behind those of the default suite, for so long.

@@ -8,17 +8,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_actors::fatal::{Fatal, FatalKind};
+use orchestrator_actors::retention::Archives;
 use orchestrator_actors::testkit::{CrashPoint, Ledger, ManualClock, Rng, TestEngine, TestKillSwitch};
 use orchestrator_actors::tree::{Ports, Settings, Tree};
+use orchestrator_kernel::ids::Symbol;
 use orchestrator_kernel::ports::fan_out::FanOut;
 use orchestrator_kernel::ports::source::SourceFactory;
 use tokio::runtime::Runtime;
 use tokio::time::sleep;
 
-use crate::audit::Role;
+use crate::audit::{Role, Stage};
 use crate::logs::SimLog;
 use crate::plan::{self, START};
 use crate::ports::{Broker, SimCheckpoints, SimClock, SimEngine, SimFanOut};
+use crate::retention::{self, Keeping, SimArchive};
 use crate::source::{OfProcess, SimSource};
 use crate::untold;
 use crate::world::{Coverage, World};
@@ -41,6 +44,7 @@ pub(crate) struct Outcome {
 /// Virtual time that everything may take to come to rest once nothing fails any more.
 const REST_MAX: Duration = Duration::from_secs(60);
 const MS: Duration = Duration::from_millis(1);
+const ROLES: [Role; 3] = [Role::Receipts, Role::Quarantine, Role::Runs];
 
 /// How one life of the process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +70,9 @@ pub(crate) struct Sim {
     receipts: Arc<SimLog>,
     quarantine: Arc<SimLog>,
     runs: Arc<SimLog>,
+    /// Where records go before they go from their logs.
+    archives: Option<[Arc<SimArchive>; 3]>,
+    keeping: Option<Keeping>,
     checkpoints: Arc<SimCheckpoints>,
     engine: Arc<TestEngine>,
     broker: Arc<Broker>,
@@ -131,15 +138,26 @@ impl Sim {
     fn new(world: &Arc<World>, seed: u64) -> Self {
         let mut dice = Rng::new(seed);
         let symbols = plan::symbols(&mut dice);
-        let settings = plan::settings(&mut dice, &symbols);
+        let mut settings = plan::settings(&mut dice, &symbols);
+        let keeping = retention::keeping(seed, settings.probe_every.is_some());
+        settings.retention = keeping.map(|keeping| keeping.settings);
+        let archived = keeping.is_some_and(|keeping| keeping.archived);
+        let scheduled = symbols.iter().map(|symbol| Symbol::from(*symbol)).collect();
+        world.audit(|audit| {
+            audit.expect(scheduled, archived);
+            Ok(())
+        });
+        let unit = keeping.map_or(1, |keeping| keeping.unit);
         let in_flight = settings.in_flight_receipts_max as usize;
-        let log = |role, max| SimLog::new(role, world, max);
+        let log = |role, max| SimLog::new(role, world, max, unit);
         let source = |name, numbered| SimSource::new(name, numbered, plan::ITEMS_MAX, world);
         world.set_weather(plan::weather(&mut dice));
         Self {
             receipts: log(Role::Receipts, in_flight),
             quarantine: log(Role::Quarantine, usize::MAX),
             runs: log(Role::Runs, usize::MAX),
+            archives: archived.then(|| ROLES.map(|role| SimArchive::new(role, world))),
+            keeping,
             checkpoints: SimCheckpoints::new(world),
             engine: Arc::default(),
             broker: Arc::default(),
@@ -191,6 +209,7 @@ impl Sim {
         for log in [&self.receipts, &self.quarantine, &self.runs] {
             log.set_process(crash);
         }
+        self.archives.iter().flatten().for_each(|archive| archive.set_process(crash));
         self.engine.set_crash(crash);
         self.broker.set_process(crash);
         self.checkpoints.set_process(crash);
@@ -207,7 +226,11 @@ impl Sim {
             quarantine: Arc::clone(&self.quarantine) as _,
             runs: Arc::clone(&self.runs) as _,
             checkpoints: Arc::clone(&self.checkpoints) as _,
-            archives: None,
+            archives: self.archives.as_ref().map(|[receipts, quarantine, runs]| Archives {
+                receipts: Arc::clone(receipts) as _,
+                quarantine: Arc::clone(quarantine) as _,
+                runs: Arc::clone(runs) as _,
+            }),
             clock: Arc::new(SimClock { world: Arc::clone(&self.world), clock: Arc::clone(&self.clock) }),
             engine: Arc::new(SimEngine {
                 life: self.lives,
@@ -225,6 +248,9 @@ impl Sim {
         self.lives += 1;
         for log in [&self.receipts, &self.quarantine, &self.runs] {
             log.look().await;
+        }
+        for archive in self.archives.iter().flatten() {
+            archive.look().await;
         }
         self.world.begin_life();
         if self.lives > 12 {
@@ -244,16 +270,18 @@ impl Sim {
         };
         let tree = match started {
             None => return self.was_crashed(),
-            // The storage broke under one that had started; one that was starting met it gone, and was the first to tell.
-            Some(Err(Fatal { kind: FatalKind::Internal, what, .. }))
-                if self.world.may_end(FatalKind::Storage) && what.ends_with("is down") =>
-            {
-                self.world.note(format_args!("the start failed: {what}"));
-                return Ended::Stopped;
-            }
             Some(Err(Fatal { kind, what, .. })) => return self.failed(kind, &what),
             Some(Ok(tree)) => tree,
         };
+        self.world.note_started();
+        let (is_trimmed, must_refuse) =
+            self.world.audit(|audit| Ok((audit.is_trimmed(), audit.must_refuse())));
+        if is_trimmed {
+            self.world.saw("start from a base");
+        }
+        if must_refuse {
+            self.world.violated("REP-1: a start without the base that the logs need");
+        }
         let mut tree = Some(tree);
         let ended = tokio::select! {
             biased;
@@ -278,6 +306,11 @@ impl Sim {
             self.world.saw("two crashes in a row");
         }
         self.world.saw("crash");
+        match self.world.audit(|audit| Ok(audit.stage())) {
+            Stage::Idle => {}
+            Stage::BaseSaved => self.world.saw("crash between base and trim"),
+            Stage::Copied => self.world.saw("crash between copy and trim"),
+        }
         self.crashed = true;
         Ended::Crashed
     }
@@ -287,11 +320,13 @@ impl Sim {
         self.world.saw(match kind {
             FatalKind::Storage => "tree ended: storage",
             FatalKind::Fenced => "tree ended: fenced",
-            FatalKind::Corrupt => "tree ended: corrupt",
+            FatalKind::Corrupt => "start refused: the base is not there",
             FatalKind::Internal => "tree ended: internal",
         });
         if !self.world.may_end(kind) {
             self.world.violated(format!("the tree ended for no reason: {kind:?} {what}"));
+        } else if kind == FatalKind::Corrupt && !what.contains("the base, from which") {
+            self.world.violated(format!("a start without a base is refused for another reason: {what}"));
         }
         Ended::Stopped
     }

@@ -1,7 +1,7 @@
 //! The logs of a simulated process, and what they see of the invariants.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -14,6 +14,7 @@ use orchestrator_kernel::ports::log::{
 
 use crate::audit::Role;
 use crate::ports::Process;
+use crate::retention::OnTrim;
 use crate::world::World;
 
 /// One of the three logs.
@@ -30,10 +31,14 @@ pub(crate) struct SimLog {
     drops_after: AtomicI64,
     /// Most records that one append may bring: all that may be in flight (MEM-1).
     records_max: usize,
+    /// Records that are trimmed together.
+    unit: u64,
+    /// The storage broke at a trim.
+    broken: AtomicBool,
 }
 
 impl SimLog {
-    pub(crate) fn new(role: Role, world: &Arc<World>, records_max: usize) -> Arc<Self> {
+    pub(crate) fn new(role: Role, world: &Arc<World>, records_max: usize, unit: u64) -> Arc<Self> {
         Arc::new(Self {
             role,
             world: Arc::clone(world),
@@ -43,12 +48,15 @@ impl SimLog {
             full: AtomicI64::new(0),
             drops_after: AtomicI64::new(-1),
             records_max,
+            unit,
+            broken: AtomicBool::new(false),
         })
     }
 
     pub(crate) fn set_process(&self, crash: &CrashPoint) {
         self.process.set(crash);
         self.log.set_crash(crash);
+        self.broken.store(false, Ordering::Relaxed);
     }
 
     /// Has no room for so many appends.
@@ -75,11 +83,30 @@ impl SimLog {
             self.world.note(format_args!("{:?} {seq} is durable, {} bytes", self.role, payload.len()));
             self.world.audit(|audit| audit.landed(self.role, payload));
         }
+        let start = self.log.stat().start;
+        if self.world.audit(|audit| audit.trimmed(self.role, start)) > 0 {
+            self.world.note(format_args!("{:?} begin at {start}", self.role));
+            self.world.saw(match self.role {
+                Role::Receipts => "receipts trimmed",
+                Role::Quarantine => "quarantine trimmed",
+                Role::Runs => "runs trimmed",
+            });
+        }
+    }
+
+    /// Everything in the log, and where it begins.
+    pub(crate) async fn records(&self) -> (u64, Vec<Vec<u8>>) {
+        (self.log.stat().start.0, self.log.records().await)
     }
 
     fn draw(&self) -> (OnAppend, Option<Duration>) {
         let world = &self.world;
         let ms = |bound| Duration::from_millis(1 + world.below(bound));
+        if self.broken.swap(false, Ordering::Relaxed) {
+            world.may_end_as(FatalKind::Storage);
+            world.saw("append breaks the storage");
+            return (OnAppend::Poisoned, None);
+        }
         if self.full.fetch_sub(1, Ordering::Relaxed) > 0 {
             world.saw("append without room");
             return (OnAppend::Full, None);
@@ -174,7 +201,46 @@ impl Log for SimLog {
     }
 
     async fn trim(&self, epoch: Epoch, below: Seq) -> Result<Seq, TrimError> {
-        self.log.trim(epoch, below).await
+        self.world.called().await;
+        self.look().await;
+        let act = OnTrim::draw(&self.world);
+        if let OnTrim::WorkAfter(time) = act {
+            tokio::time::sleep(time).await;
+        }
+        let (start, lost) = (self.log.stat().start.0, || std::io::Error::other("as told"));
+        let below = match act {
+            OnTrim::Part => (start + below.0) / 2,
+            _ => below.0,
+        };
+        let whole = Seq((below - 1) / self.unit * self.unit + 1);
+        let result = match act {
+            OnTrim::Unknown { done: false } | OnTrim::Panic { done: false } | OnTrim::Break => {
+                Err(lost().into())
+            }
+            _ => self.log.trim(epoch, whole).await,
+        };
+        if result.is_ok() && epoch.0 < self.epoch.load(Ordering::Relaxed) {
+            self.world
+                .violated(format!("LOG-3: {:?} are trimmed by a writer that was superseded", self.role));
+        }
+        if let Err(TrimError::Fenced { .. }) = result {
+            self.world.saw("trim fenced");
+        }
+        self.world.note(format_args!("trim {:?} below {whole}: {act:?} gives {result:?}", self.role));
+        self.look().await;
+        match act {
+            OnTrim::Work | OnTrim::WorkAfter(_) => result,
+            OnTrim::AnswerAfter(time) => {
+                tokio::time::sleep(time).await;
+                result
+            }
+            OnTrim::Unknown { .. } | OnTrim::Part => Err(lost().into()),
+            OnTrim::Break => {
+                self.broken.store(true, Ordering::Relaxed);
+                Err(lost().into())
+            }
+            OnTrim::Panic { .. } => panic!("the log panics, as told"),
+        }
     }
 
     fn stat(&self) -> LogStat {

@@ -19,6 +19,7 @@ mod logs;
 mod mutants;
 mod plan;
 mod ports;
+mod retention;
 mod source;
 mod untold;
 mod world;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use orchestrator_actors::fatal::FatalKind;
 use orchestrator_actors::testkit::{Act, CrashPoint, ManualClock, TestEngine};
 use orchestrator_kernel::error::ErrorKind;
 use orchestrator_kernel::ids::{Epoch, TsMs};
@@ -13,7 +14,9 @@ use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError, MemoryC
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::engine::{Engine, EngineAnswer, EngineCall, EngineError, EngineIdentity};
 use orchestrator_kernel::ports::fan_out::{FanOut, OutputMessage, PublishError};
+use orchestrator_kernel::retention::BASE;
 
+use crate::retention::OnSave;
 use crate::world::World;
 
 /// The crash point of the process that uses a port now.
@@ -264,15 +267,40 @@ impl SimCheckpoints {
         let mut saved = self.inner();
         let Saved { history, instead } = &mut *saved;
         instead.clear();
-        for (name, values) in history {
-            if !self.world.happens(self.world.weather().checkpoint) {
+        for (name, values) in history.iter() {
+            // A base is lost by nothing less than a backup that is too old.
+            let rarer = if name == BASE { 8 } else { 1 };
+            if !self.world.happens(self.world.weather().checkpoint / rarer) {
                 continue;
             }
             let older = self.world.below(2 * values.len() as u64) as usize;
             let found = values.get(older).cloned();
-            self.world.saw(if found.is_some() { "checkpoint stale" } else { "checkpoint lost" });
+            self.world.saw(match (name == BASE, found.is_some()) {
+                (true, true) => "base stale",
+                (true, false) => "base lost",
+                (false, true) => "checkpoint stale",
+                (false, false) => "checkpoint lost",
+            });
             instead.insert(name.clone(), found);
         }
+        let newest = history.get(BASE).and_then(|values| values.last());
+        let base = instead.get(BASE).map_or(newest, Option::as_ref);
+        self.world.audit(|audit| audit.base_found(base.map(|value| &value[..])));
+        if self.world.audit(|audit| Ok(audit.must_refuse())) {
+            self.world.may_end_as(FatalKind::Corrupt);
+        }
+    }
+}
+
+impl SimCheckpoints {
+    /// The storage does not answer: a start fails for it, an actor that is started again tries once more.
+    fn not_readable(&self) -> std::io::Error {
+        self.world.saw("base or cursor not readable");
+        if !self.world.has_started() {
+            self.world.may_end_as(FatalKind::Storage);
+        }
+        ["publisher", "retention"].into_iter().for_each(|kind| self.world.caused(kind));
+        std::io::Error::other("as told")
     }
 }
 
@@ -284,6 +312,11 @@ impl CheckpointStore for SimCheckpoints {
     async fn load(&self, name: &str) -> Result<Option<Bytes>, LoadError> {
         self.world.called().await;
         self.process.now().step().await;
+        // Only where there is a base: other seeds are what they were.
+        let may_fail = [BASE, CURSOR].contains(&name) && self.inner().history.contains_key(BASE);
+        if may_fail && self.world.happens(self.world.weather().checkpoint / 16) {
+            return Err(self.not_readable().into());
+        }
         let instead = self.inner().instead.get(name).cloned();
         let value = match instead {
             Some(instead) => instead,
@@ -295,6 +328,9 @@ impl CheckpointStore for SimCheckpoints {
                 audit.cursor_loaded(value.as_deref());
                 Ok(())
             });
+        }
+        if name == BASE {
+            self.world.audit(|audit| audit.base_loaded(value.as_deref()));
         }
         Ok(value)
     }
@@ -310,11 +346,24 @@ impl CheckpointStore for SimCheckpoints {
             self.world.audit(|audit| audit.cursor_saved(&value));
         }
         self.world.note(format_args!("save {name}: {} bytes", value.len()));
-        let kept = value.clone();
-        self.store.save(name, epoch, value).await?;
-        let mut saved = self.inner();
-        saved.instead.remove(name);
-        saved.history.entry(name.to_owned()).or_default().push(kept);
-        Ok(())
+        let act = if name == BASE { OnSave::draw(&self.world) } else { OnSave::Work };
+        if act == (OnSave::Panic { done: false }) {
+            panic!("the base is not saved, as told");
+        }
+        self.store.save(name, epoch, value.clone()).await?;
+        {
+            let mut saved = self.inner();
+            saved.instead.remove(name);
+            saved.history.entry(name.to_owned()).or_default().push(value.clone());
+        }
+        if name == BASE {
+            self.world.audit(|audit| audit.base_saved(&value));
+            self.process.now().step().await;
+        }
+        match act {
+            OnSave::Work => Ok(()),
+            OnSave::AnswerLost => Err(std::io::Error::other("as told").into()),
+            OnSave::Panic { .. } => panic!("the base is saved, as told"),
+        }
     }
 }

@@ -70,6 +70,8 @@ struct Inner {
     digest: Digest,
     calls: u64,
     life: u64,
+    /// The tree of this life was up.
+    started: bool,
     violation: Option<String>,
     /// Exits of actors that were provoked in this life, by kind.
     causes: BTreeMap<&'static str, u64>,
@@ -95,6 +97,7 @@ impl World {
             digest: Digest(0xcbf2_9ce4_8422_2325),
             calls: 0,
             life: 0,
+            started: false,
             violation: None,
             causes: BTreeMap::new(),
             may_end: Vec::new(),
@@ -213,7 +216,18 @@ impl World {
         inner.may_end.clear();
         inner.calls = 0;
         inner.life += 1;
+        inner.started = false;
         inner.audit.begin_life();
+    }
+
+    /// The tree of this life is up.
+    pub(crate) fn note_started(&self) {
+        self.inner().started = true;
+    }
+
+    /// Whether the tree of this life was up.
+    pub(crate) fn has_started(&self) -> bool {
+        self.inner().started
     }
 
     /// Processes begun so far.

@@ -7,17 +7,20 @@ use orchestrator_actors::fatal::FatalKind;
 use orchestrator_actors::status::Condition;
 use orchestrator_actors::testkit::Baseline;
 use orchestrator_actors::tree::{Stopped, Tree};
+use orchestrator_kernel::ports::log::{Log, LogStat};
+use orchestrator_kernel::retention::Policy;
 use tokio::time::sleep;
 
-use super::{Ended, MS, REST_MAX, Sim};
+use super::{Ended, MS, REST_MAX, ROLES, Sim};
 use crate::plan;
+use crate::retention::Keeping;
 use crate::world::Weather;
 
 impl Sim {
     /// Nothing ends without a cause (ISO-1): an actor that fails by itself has found the logs or its own state broken.
     pub(super) fn check_exits(&self) {
         let counts = self.ledger.counts();
-        for kind in ["kill_switch", "publisher", "scheduler", "ingest", "symbol_runner"] {
+        for kind in ["kill_switch", "publisher", "scheduler", "ingest", "symbol_runner", "retention"] {
             let ended = counts.exits_of(kind, "restarted") + counts.exits_of(kind, "halted");
             let causes = self.world.causes_of(kind);
             if causes < ended {
@@ -159,6 +162,9 @@ impl Sim {
     }
 
     async fn end(&mut self, tree: &mut Option<Tree>) -> Ended {
+        if let Some(ended) = self.let_go(tree).await {
+            return ended;
+        }
         self.zombie_is_gone().await;
         let Some(running) = tree.take() else { return Ended::Stopped };
         match running.stop(Duration::from_secs(60)).await {
@@ -171,8 +177,59 @@ impl Sim {
             }
         }
         self.world.audit(|audit| audit.oracle());
+        self.check_whole().await;
         let counts = self.world.audit(|audit| Ok(audit.counts()));
         self.world.note(format_args!("receipts, quarantined, run records, outputs: {counts:?}"));
         Ended::Done
+    }
+
+    /// Waits until no more is kept than what the limits say and what is needed.
+    async fn let_go(&mut self, tree: &mut Option<Tree>) -> Option<Ended> {
+        let keeping = self.keeping?;
+        let since = tokio::time::Instant::now();
+        loop {
+            // The wall clock stands still: nothing comes meanwhile.
+            if let Some(ended) = self.drained(tree, 500).await {
+                return Some(ended);
+            }
+            let too_much = self.kept_too_much(keeping)?;
+            // Its supervisor waits up to a minute before it starts it again.
+            if REST_MAX * 3 < since.elapsed() {
+                self.world.violated(format!("retention does not let go what may go: {too_much}"));
+                return Some(Ended::Stopped);
+            }
+        }
+    }
+
+    fn kept_too_much(&self, keeping: Keeping) -> Option<String> {
+        let limits = keeping.settings.limits;
+        let (receipts, runs) = (self.receipts.stat(), self.runs.stat());
+        let below = |policy: Policy, stat: LogStat| {
+            policy.records_max.map_or(1, |max| (stat.tail.0 + 1).saturating_sub(max).max(1))
+        };
+        let [wanted, runs_below] = [below(limits.receipts, receipts), below(limits.runs, runs)];
+        let wanted = wanted.min(receipts.tail.0.max(1));
+        let to_stay = self.world.audit(|audit| Ok(audit.first_to_stay(wanted, runs_below)));
+        let items = self.quarantine.stat();
+        let left = [
+            ("receipts", receipts, wanted.min(to_stay)),
+            ("runs", runs, runs_below),
+            ("quarantine", items, below(limits.quarantine, items)),
+        ];
+        let too_much = left.into_iter().find(|(_, stat, from)| stat.start.0 + keeping.unit <= *from);
+        too_much.map(|(log, stat, from)| format!("{log} before {from} of {stat:?}, {keeping:?}"))
+    }
+
+    /// LOG-4: archive and log together are what there ever was; without an archive the log is the end of it.
+    async fn check_whole(&self) {
+        for (at, log) in [&self.receipts, &self.quarantine, &self.runs].into_iter().enumerate() {
+            let (mut start, mut records) = log.records().await;
+            if let Some(archives) = &self.archives {
+                let mut whole = archives[at].records().await;
+                whole.extend(records.drain(..).skip((whole.len() + 1).saturating_sub(start as usize)));
+                (start, records) = (1, whole);
+            }
+            self.world.audit(|audit| audit.is_whole(ROLES[at], start, &records));
+        }
     }
 }

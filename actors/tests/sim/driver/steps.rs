@@ -72,7 +72,8 @@ impl Sim {
         let mut items = Vec::new();
         for _ in 0..count {
             let symbol = self.below(self.symbols.len() as u64) as usize;
-            let symbol = self.symbols[symbol];
+            let strange = self.keeping.is_some_and(|keeping| keeping.strangers) && self.one_in(6);
+            let symbol = if strange { "stranger" } else { self.symbols[symbol] };
             items.push(self.next_item(symbol));
         }
         self.world.note(format_args!("{count} new items for source {source}"));
@@ -125,6 +126,7 @@ impl Sim {
         let Some(tree) = tree else { return };
         let actors = tree.actors();
         let (kind, ends) = match self.below(16) {
+            _ if self.keeping.is_some() && self.one_in(4) => ("retention", false),
             0..=3 => ("scheduler", false),
             4..=6 => ("publisher", false),
             7..=11 => ("symbol_runner", false),
@@ -136,6 +138,7 @@ impl Sim {
         let cell = match kind {
             "scheduler" => actors.scheduler.get().map(|actor| actor.get_cell()),
             "publisher" => actors.publisher.get().map(|actor| actor.get_cell()),
+            "retention" => actors.retention.get().map(|actor| actor.get_cell()),
             "kill_switch" => actors.kill_switch.get().map(|actor| actor.get_cell()),
             "run_log" => actors.run_log.get().map(|actor| actor.get_cell()),
             "buffer" => actors.buffer.get().map(|actor| actor.get_cell()),
@@ -149,6 +152,9 @@ impl Sim {
             }
         };
         let Ok(cell) = cell else { return };
+        if kind == "retention" {
+            self.world.saw("retention killed");
+        }
         self.world.saw(if ends { "actor killed that must not die" } else { "actor killed" });
         self.world.note(format_args!("kill {kind}"));
         self.world.caused(kind);
