@@ -11,6 +11,7 @@
 //!      └ ingest ───── source:* (last up, first down)
 //! ```
 
+mod ending;
 mod plan;
 
 use std::sync::Arc;
@@ -49,6 +50,7 @@ use crate::scheduler::{SchedulerMsg, Universe};
 use crate::status::{Lifecycle, StatusBoard};
 use crate::supervisor::{Supervisor, SupervisorArgs, SupervisorMsg};
 use crate::symbol_runner::RunnerMsg;
+use ending::{ASK_MAX, told_apart};
 use plan::Plan;
 
 pub use plan::SYMBOL_RUNNER;
@@ -145,6 +147,7 @@ pub struct Tree {
     give_up: CancellationToken,
     fatal: FatalSlot,
     sources: Sources,
+    runs: Arc<dyn Log>,
     /// Readiness and conditions.
     pub board: StatusBoard,
     /// Output counts.
@@ -204,8 +207,14 @@ impl Tree {
             fatal: fatal.clone(),
             observer: Arc::clone(&plan.ports.observer),
         };
-        let spawned = Supervisor::spawn(None, Supervisor, args).await;
-        let (root, joined) = spawned.map_err(|error| fatal.first_or(&error))?;
+        let (root, joined) = match Supervisor::spawn(None, Supervisor, args).await {
+            Ok(started) => started,
+            Err(error) => {
+                let known = committed.borrow().clone();
+                let until = Instant::now() + ASK_MAX;
+                return Err(told_apart(fatal.first_or(&error), plan.ports.runs.as_ref(), &known, until).await);
+            }
+        };
         plan.open_sources(settings).map_err(|down| fatal.first_or(&down))?;
         board.enter(Lifecycle::Running);
         Ok(Self {
@@ -217,6 +226,7 @@ impl Tree {
             give_up: give_up.clone(),
             fatal: fatal.clone(),
             sources: sources.clone(),
+            runs: Arc::clone(&plan.ports.runs),
             board: board.clone(),
             flow: flow.clone(),
             committed: committed.subscribe(),
@@ -254,12 +264,23 @@ impl Tree {
             tracing::debug!(%error, "root was aborted");
         }
         self.board.enter(Lifecycle::Stopped);
-        self.fatal.get().unwrap_or((FatalKind::Internal, "the root supervisor ended".to_owned()))
+        self.reason(Instant::now() + ASK_MAX)
+            .await
+            .unwrap_or((FatalKind::Internal, "the root supervisor ended".to_owned()))
+    }
+
+    /// What failed for good, if anything did; whose work it was is found out before `until`.
+    async fn reason(&self, until: Instant) -> Option<(FatalKind, String)> {
+        let (kind, what) = self.fatal.get()?;
+        let known = self.committed.borrow().clone();
+        let Fatal { kind, what, .. } =
+            told_apart(Fatal::new(kind, what), self.runs.as_ref(), &known, until).await;
+        Some((kind, what))
     }
 
     /// Stops in order, leaves first: no new receipts, no new runs, runs finished or explicitly failed, outputs
     /// published, logs flushed. Takes at most `grace`.
-    pub async fn stop(self, grace: Duration) -> Stopped {
+    pub async fn stop(mut self, grace: Duration) -> Stopped {
         self.board.enter(Lifecycle::Drained);
         let begin = Instant::now();
         let share = |percent: u32| begin + grace * percent / 100;
@@ -282,11 +303,11 @@ impl Tree {
         note("run_log", ask(&self.actors.run_log, share(85), RunLogMsg::Drain).await == Asked::Done);
         note("buffer", ask(&self.actors.buffer, share(90), BufferMsg::Drain).await == Asked::Done);
         self.root.stop(Some("the service stops".to_owned()));
-        if timeout_at(share(100), self.joined).await.is_err() {
+        if timeout_at(share(100), &mut self.joined).await.is_err() {
             self.root.kill();
         }
         self.board.enter(Lifecycle::Stopped);
-        match (self.fatal.get(), unfinished) {
+        match (self.reason(share(100)).await, unfinished) {
             (Some((kind, what)), _) => Stopped::Failed(kind, what),
             (None, Some(step)) => Stopped::Unfinished(step),
             (None, None) => Stopped::Clean,

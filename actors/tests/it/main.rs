@@ -15,3 +15,4 @@ mod rules;
 mod shutdown;
 mod start;
 mod supervision;
+mod takeover;

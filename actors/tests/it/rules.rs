@@ -349,20 +349,6 @@ async fn a_fan_out_that_is_too_slow_for_a_whole_batch_gets_it_in_parts() {
     stop_and_check(&rig, tree).await;
 }
 
-/// The process that is superseded must not set back the cursor of its successor (LOG-3).
-#[tokio::test(start_paused = true)]
-async fn a_superseded_publisher_ends_its_tree() {
-    let (rig, clock) = two_symbols();
-    let mut tree = rig.start().await;
-    let theirs = rig.checkpoints.load("published").await.unwrap().unwrap_or_default();
-    rig.checkpoints.save("published", Epoch(u64::MAX), theirs).await.unwrap();
-
-    second_and_tick(&rig, &clock, 1, &["A", "B"]).await;
-    let (kind, what) = tree.failed().await;
-
-    assert_eq!(kind, FatalKind::Fenced, "{what}");
-}
-
 /// The cursor stays before what is not confirmed (OUT-2).
 #[tokio::test(start_paused = true)]
 async fn an_unconfirmed_publication_is_repeated_after_its_time() {
