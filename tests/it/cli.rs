@@ -1,18 +1,6 @@
 //! The command line as a person meets it.
 
-use std::process::{Command, Output};
-
-use crate::support::root;
-
-fn orchestrator(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_orchestrator"))
-        .args(args)
-        .current_dir(root())
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .output()
-        .unwrap()
-}
+use crate::support::orchestrator;
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()

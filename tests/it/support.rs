@@ -15,5 +15,5 @@ pub(crate) use dice::{Dice, seed};
 pub(crate) use logs::{
     checked_receipts, message_id, outputs, recorded_lines, recording, records, run_records,
 };
-pub(crate) use process::{PATIENCE, Service, eventually, metric_of, root};
+pub(crate) use process::{PATIENCE, Service, eventually, metric_of, orchestrator, root};
 pub(crate) use verify::{verify, verify_by};

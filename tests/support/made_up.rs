@@ -4,26 +4,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-use super::process::root;
+use super::process::orchestrator;
 
 /// The first boundary of the made-up days.
 pub(crate) const START_MS: i64 = 1_768_002_660_000;
 /// Time between two runs.
 pub(crate) const INTERVAL_MS: i64 = 2_000;
-
-fn orchestrator(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_orchestrator"))
-        .args(args)
-        .current_dir(root())
-        .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .output()
-        .unwrap()
-}
 
 /// Runs a command that must end with `code`; what it said on standard output and standard error.
 pub(crate) fn run(args: &[&str], code: i32) -> (String, String) {
