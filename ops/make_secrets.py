@@ -22,7 +22,11 @@ OPS = Path(__file__).resolve().parent
 # User: rights in RabbitMQ to configure, write and read. What the broker itself does (dead-lettering, alternate exchange)
 # needs none. `producer` is for whoever feeds receipts in, `subscriber` for whoever reads outputs: copy and narrow it.
 RABBITMQ_USERS = {
-    "orchestrator": ("^$", r"^orchestrator\.(events|receipts\.dead)$", r"^orchestrator\.receipts$"),
+    "orchestrator": (
+        "^$",
+        r"^orchestrator\.(events|receipts\.dead|marks)$",
+        r"^orchestrator\.(receipts|marks)$",
+    ),
     "producer": ("^$", r"^market\.raw$", "^$"),
     "subscriber": (r"^subscriber\.", r"^subscriber\.", r"^(orchestrator\.events|subscriber\..*)$"),
 }

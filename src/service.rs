@@ -12,11 +12,13 @@ use orchestrator_kernel::ports::log::Log;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::{self, ApiState, HttpLimits, Intake};
 use crate::cli::Exit;
 use crate::config::Config;
 use crate::telemetry::metrics::{CONTENT_TYPE, Metrics};
+use crate::wiring::marks::show_trouble;
 use crate::wiring::{self, StartOptions, Wired, WiringError};
 
 /// The version of the binary.
@@ -80,6 +82,8 @@ pub struct Service {
     wired: Wired,
     http: Http,
     grace: Duration,
+    /// Shows whether the second mark of the logs lags behind, where one is kept.
+    _mark_shown: Option<AbortOnDropHandle<()>>,
 }
 
 /// The HTTP interface while it is served.
@@ -123,7 +127,10 @@ impl Service {
         let state = api_state(&tree, &wired, metrics, limits, &shutdown);
         let serving = tokio::spawn(api::serve(listener, api::router(state), limits, shutdown.clone()));
         let http = Http { address, shutdown, serving };
-        Ok(Self { tree, wired, http, grace: config.service.grace })
+        let trouble = wired.server.as_ref().and_then(|server| server.second_mark_trouble());
+        let shown = trouble.map(|trouble| tokio::spawn(show_trouble(trouble, tree.board.clone())));
+        let _mark_shown = shown.map(AbortOnDropHandle::new);
+        Ok(Self { tree, wired, http, grace: config.service.grace, _mark_shown })
     }
 
     /// The tree.
@@ -173,7 +180,7 @@ impl Service {
             reason = stop => reason,
         };
         tracing::info!(?reason, "stopping");
-        let Self { tree, wired, http, grace } = self;
+        let Self { tree, wired, http, grace, _mark_shown } = self;
         if let Some(intake) = &wired.intake {
             intake.close();
         }

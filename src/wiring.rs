@@ -10,6 +10,7 @@ use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::engine::Engine;
 use orchestrator_kernel::ports::fan_out::FanOut;
 use orchestrator_kernel::ports::log::{AcquireError, AppendError, Log, ReadError, read_one};
+use orchestrator_kernel::ports::marks::MarkError;
 use orchestrator_kernel::ports::observer::Observer;
 use tokio::sync::Mutex;
 
@@ -31,6 +32,7 @@ use crate::service::{exit_of, wall_now};
 pub mod backtest;
 pub mod engine;
 pub mod kill_switch;
+pub mod marks;
 mod rabbit;
 pub mod reading;
 pub mod retention;
@@ -114,14 +116,15 @@ impl WiringError {
         match self {
             Self::DataDir(DataDirError::Held { .. }) | Self::Log(AcquireError::Held { .. }) => Exit::Held,
             Self::Log(AcquireError::Corrupt { .. } | AcquireError::UnknownVersion { .. })
-            | Self::LogEnd(ReadError::Corrupt { .. } | ReadError::Trimmed { .. }) => Exit::Data,
+            | Self::LogEnd(ReadError::Corrupt { .. } | ReadError::Trimmed { .. })
+            | Self::Redis(RedisOpenError::SecondMark(MarkError::Damaged { .. })) => Exit::Data,
             Self::Log(AcquireError::Io { source, .. }) | Self::LogEnd(ReadError::Io(source)) => {
                 Exit::of_storage(source)
             }
             Self::DataDir(_) | Self::File { .. } => Exit::Io,
             Self::Engine(_)
             | Self::HttpEngine(_)
-            | Self::Redis(RedisOpenError::Unreachable(_))
+            | Self::Redis(RedisOpenError::Unreachable(_) | RedisOpenError::SecondMark(MarkError::Away(_)))
             | Self::NoLogs { .. }
             | Self::Claim(ClaimError::Io(_)) => Exit::Unavailable,
             Self::Claim(ClaimError::Held { .. })
@@ -137,10 +140,10 @@ impl WiringError {
                 | ManifestError::Append(AppendError::Conflict { .. } | AppendError::Gap { .. }),
             ) => Exit::Data,
             Self::Manifest(
-                ManifestError::Acquire(AcquireError::Io { .. })
-                | ManifestError::Read(ReadError::Io(_))
-                | ManifestError::Append(AppendError::Poisoned { .. }),
-            ) => Exit::Io,
+                ManifestError::Acquire(AcquireError::Io { source, .. })
+                | ManifestError::Read(ReadError::Io(source)),
+            ) => Exit::of_storage(source),
+            Self::Manifest(ManifestError::Append(AppendError::Poisoned { .. })) => Exit::Io,
             Self::Manifest(ManifestError::Append(AppendError::Full { .. } | AppendError::Unknown { .. })) => {
                 Exit::Unavailable
             }
@@ -179,6 +182,8 @@ pub struct StartOptions {
     pub takeover: bool,
     /// Go on in a recording with other settings or another engine than it was begun with.
     pub accept_changes: bool,
+    /// Take logs on a server as they are there, whatever is known of them.
+    pub trust_server: bool,
 }
 
 /// Opens everything that `config` names. `observer` is made once the clock is known.
@@ -192,7 +197,7 @@ pub async fn wire(
     observer: impl FnOnce(&Arc<dyn Clock>) -> Arc<dyn Observer>,
 ) -> Result<Wired, WiringError> {
     let data_dir = DataDir::open(&config.service.data_dir)?;
-    let storage = storage::open(config, &data_dir, options.takeover).await?;
+    let storage = storage::open(config, &data_dir, options).await?;
     let clock = clock(config, storage.receipts.as_ref()).await?;
     let (engine, workers) = engine::engine(&config.engine).await?;
     let (sources, intake) = sources::sources(config, &clock)?;

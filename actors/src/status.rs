@@ -58,6 +58,8 @@ pub enum Condition {
     ClockBehind,
     /// Retention fails again and again: the logs grow.
     RetentionFailing,
+    /// The second mark of logs on a server lags behind what is acknowledged.
+    MarkStale,
     /// An operator stopped all effects. The engine plane goes on.
     KillSwitchEngaged,
     /// Nobody knows whether effects are allowed, so none is. The engine plane goes on.
@@ -79,6 +81,7 @@ impl Condition {
             Self::SymbolLimit => "symbol_limit",
             Self::ClockBehind => "clock_behind",
             Self::RetentionFailing => "retention_failing",
+            Self::MarkStale => "mark_stale",
             Self::KillSwitchEngaged => "kill_switch_engaged",
             Self::KillSwitchUnknown => "kill_switch_unknown",
         }
@@ -98,6 +101,7 @@ impl Condition {
             | Self::SymbolHalted(_)
             | Self::SymbolLimit
             | Self::RetentionFailing
+            | Self::MarkStale
             | Self::KillSwitchEngaged
             | Self::KillSwitchUnknown => false,
         }
@@ -117,7 +121,8 @@ impl Condition {
             | Self::SymbolHalted(_)
             | Self::SymbolLimit
             | Self::ClockBehind
-            | Self::RetentionFailing => true,
+            | Self::RetentionFailing
+            | Self::MarkStale => true,
             Self::KillSwitchEngaged | Self::KillSwitchUnknown => false,
         }
     }

@@ -8,6 +8,7 @@ pub mod http_engine;
 pub mod http_source;
 pub mod kill_file;
 pub mod kill_redis;
+pub mod mark_file;
 pub mod process;
 pub mod rabbitmq;
 pub mod recorded_log;

@@ -53,6 +53,7 @@ fn subject(condition: &Condition) -> Option<String> {
         | Condition::SymbolLimit
         | Condition::ClockBehind
         | Condition::RetentionFailing
+        | Condition::MarkStale
         | Condition::KillSwitchEngaged
         | Condition::KillSwitchUnknown => None,
     }

@@ -207,6 +207,7 @@ fn shown(conditions: BTreeMap<Condition, String>) -> Vec<(String, String)> {
         | Condition::SymbolLimit
         | Condition::ClockBehind
         | Condition::RetentionFailing
+        | Condition::MarkStale
         | Condition::KillSwitchEngaged
         | Condition::KillSwitchUnknown => condition.word().to_owned(),
     };

@@ -6,15 +6,16 @@ use orchestrator_actors::retention::saved_base;
 use orchestrator_kernel::contracts::engine_run::{RunRecord, RunStatus};
 use orchestrator_kernel::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::Seq;
-use orchestrator_kernel::ports::log::{Log, LogStat, ReadLimit, RecordBatch};
+use orchestrator_kernel::ports::log::{AcquireError, Log, LogStat, ReadLimit, RecordBatch};
+use orchestrator_kernel::ports::marks::{MarkError, Marks};
 use serde_json::{Value, json};
 
 use super::{Exit, FromArgs, block_on, complain, log_keep, print};
 use crate::config::Config;
 use crate::service::explain;
-use crate::wiring::WiringError;
 use crate::wiring::reading::{self, LogsPlace, Recorded};
 use crate::wiring::retention::{self, OfflineError};
+use crate::wiring::{WiringError, marks};
 
 /// Reads every record of every log, checks it, and prints one JSON object.
 #[must_use]
@@ -24,7 +25,7 @@ pub fn log_stat(args: &FromArgs, environment: Vec<(OsString, OsString)>) -> Exit
         Err(exit) => return exit,
     };
     block_on(async {
-        match read_all(&place, &config).await {
+        match read_all(&place, &config, args.from.is_none()).await {
             Ok(report) => print(&format!("{report:#}\n")),
             Err(error) => {
                 complain(&explain(&error));
@@ -34,8 +35,10 @@ pub fn log_stat(args: &FromArgs, environment: Vec<(OsString, OsString)>) -> Exit
     })
 }
 
-async fn read_all(place: &LogsPlace, config: &Config) -> Result<Value, OfflineError> {
+async fn read_all(place: &LogsPlace, config: &Config, is_configured: bool) -> Result<Value, OfflineError> {
+    let noted = if is_configured { marks::noted(config).await? } else { None };
     let logs = reading::open(place).await?;
+    let second_mark = noted.map(|noted| compared(noted, &logs)).transpose()?;
     let Recorded { receipts, runs, quarantine, archived, .. } = &logs;
     let mut span = (None, None);
     let mut symbols = std::collections::BTreeSet::new();
@@ -65,7 +68,7 @@ async fn read_all(place: &LogsPlace, config: &Config) -> Result<Value, OfflineEr
         |name: &str| archived.iter().find(|(log, _)| *log == name).map(|(_, stat)| extent_of(*stat));
     let base = saved_base(logs.checkpoints.as_ref()).await.map_err(WiringError::from)?;
     let (floor, held) = retention::floor(&logs, config).await?;
-    Ok(json!({
+    let mut report = json!({
         "receipts": {
             "log": extent(receipts.as_ref()),
             "first_ingest_ts_ms": span.0,
@@ -88,7 +91,42 @@ async fn read_all(place: &LogsPlace, config: &Config) -> Result<Value, OfflineEr
             "runs_from": base.runs_from(),
             "quarantine_from": base.quarantine_from(),
         },
-    }))
+    });
+    if let (Some(second_mark), Value::Object(fields)) = (second_mark, &mut report) {
+        fields.insert("second_mark".to_owned(), second_mark);
+    }
+    Ok(report)
+}
+
+/// How far the second mark says that each log reaches, or why it says nothing.
+fn compared(
+    (place, marks): (String, Result<Marks, MarkError>),
+    logs: &Recorded,
+) -> Result<Value, WiringError> {
+    let marks = match marks {
+        Ok(marks) => marks,
+        Err(error) => return Ok(json!({"place": place, "not_compared": error.to_string()})),
+    };
+    let mut tails = serde_json::Map::from_iter([("place".to_owned(), json!(place))]);
+    for (name, log) in [("receipts", &logs.receipts), ("runs", &logs.runs), ("quarantine", &logs.quarantine)]
+    {
+        let Some(mark) = marks.get(name) else { continue };
+        let tail = log.stat().tail;
+        if tail < mark.tail {
+            let detail = format!(
+                "LOG_REGRESSED: it ends at {tail}, the second mark ({place}) knows it as acknowledged up to {}",
+                mark.tail
+            );
+            return Err(AcquireError::Corrupt {
+                log: name.to_owned(),
+                place: "the server".to_owned(),
+                detail,
+            }
+            .into());
+        }
+        tails.insert(name.to_owned(), json!(mark.tail));
+    }
+    Ok(Value::Object(tails))
 }
 
 fn extent_of(stat: LogStat) -> Value {

@@ -157,6 +157,10 @@ pub struct RunArgs {
     /// with. The change is recorded with the logs.
     #[arg(long)]
     pub accept_changes: bool,
+    /// Take logs on a server as they are there, although less of them is there than was known, or nobody knows how much
+    /// there was. Positions beyond them are given out again. For one start; it is logged for each log.
+    #[arg(long)]
+    pub trust_server: bool,
 }
 
 /// Options of `demo`.

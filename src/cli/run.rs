@@ -49,7 +49,11 @@ pub(super) fn runtime(config: &Config) -> std::io::Result<Runtime> {
 }
 
 async fn serve(config: &Config, args: &RunArgs) -> Exit {
-    let options = StartOptions { takeover: args.takeover, accept_changes: args.accept_changes };
+    let options = StartOptions {
+        takeover: args.takeover,
+        accept_changes: args.accept_changes,
+        trust_server: args.trust_server,
+    };
     let service = match Service::start(config, options).await {
         Ok(service) => service,
         Err(error) => {

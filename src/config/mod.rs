@@ -46,7 +46,7 @@ pub use section::Setting;
 pub use service::{ClockConfig, ClockMode, LogConfig, LogFormat, LogLevel, ServiceConfig};
 pub use show::render;
 pub use sources::{DemoSourceConfig, FileSourceConfig, HttpSourceConfig, SourceConfig, Sources, Speed};
-pub use storage::{RedisConfig, RedisDurability, StorageConfig, StorageKind};
+pub use storage::{MarkConfig, MarkKind, RedisConfig, RedisDurability, StorageConfig, StorageKind};
 pub use tree::Origin;
 pub use violation::{ConfigError, Violation};
 

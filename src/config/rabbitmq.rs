@@ -1,4 +1,4 @@
-//! `[publish.rabbitmq]` and sources of kind `rabbitmq`.
+//! `[publish.rabbitmq]`, sources of kind `rabbitmq`, and the broker of `[redis.mark]`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -105,7 +105,7 @@ impl Default for RabbitSourceConfig {
 const SCHEMES: &[&str] = &["amqp", "amqps"];
 
 /// A name on the broker.
-const NAME: Text = Text {
+pub(super) const NAME: Text = Text {
     accepts: |text| (1..=200).contains(&text.len()) && is_line(text),
     allowed: "1 to 200 bytes without control characters",
 };
@@ -115,6 +115,12 @@ fn timeout() -> Time {
 }
 
 impl RabbitConnection {
+    /// Reads all of it where the broker may be left out.
+    pub(super) fn read_optional(&mut self, section: &mut Section<'_>) {
+        section.value("url", &mut self.url, &Url { schemes: SCHEMES, may_be_empty: true });
+        self.read(section);
+    }
+
     /// Reads what source and fan-out have in common, but for the URL.
     fn read(&mut self, section: &mut Section<'_>) {
         let minute = Time(Duration::from_millis(100)..=Duration::from_secs(60));
@@ -128,8 +134,7 @@ impl RabbitConnection {
 impl RabbitFanOutConfig {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let mut config = Self::default();
-        section.value("url", &mut config.connection.url, &Url { schemes: SCHEMES, may_be_empty: true });
-        config.connection.read(section);
+        config.connection.read_optional(section);
         section.value("exchange", &mut config.exchange, &NAME);
         section.value("confirms_max", &mut config.confirms_max, &Count(1..=65_536));
         section.value("confirm_timeout", &mut config.confirm_timeout, &timeout());

@@ -7,7 +7,8 @@ use orchestrator_kernel::retry::RetrySchedule;
 
 use super::section::Report;
 use super::{
-    ClockMode, Config, DemoSourceConfig, EngineKind, KillSwitchKind, SourceConfig, Speed, StorageKind,
+    ClockMode, Config, DemoSourceConfig, EngineKind, KillSwitchKind, MarkKind, SourceConfig, Speed,
+    StorageKind,
 };
 
 /// Reports every rule that `config` breaks.
@@ -155,6 +156,55 @@ fn check_redis(config: &Config, report: &mut Report) {
         !(config.retention.archive && config.storage.kind == StorageKind::Redis),
         "is true, but what is old is in an archive already: retention deletes from there".to_owned(),
         "false, or storage.kind = \"embedded\"",
+    );
+    check_mark(config, report);
+}
+
+/// A second mark that fails with the first, or that nobody would write, is none.
+fn check_mark(config: &Config, report: &mut Report) {
+    let mark = &config.redis.mark;
+    report.rule(
+        &["redis.mark.kind", "storage.kind"],
+        mark.kind == MarkKind::None || config.storage.kind == StorageKind::Redis,
+        "is set, and the logs are not on Redis".to_owned(),
+        "\"none\", or storage.kind = \"redis\"",
+    );
+    report.rule(
+        &["redis.mark.path", "redis.mark.kind"],
+        mark.kind != MarkKind::File || mark.path.is_some(),
+        "is missing, and redis.mark.kind is \"file\"".to_owned(),
+        "a file on storage that fails neither with Redis nor with this host",
+    );
+    report.rule(
+        &["redis.mark.path", "redis.mark.kind"],
+        mark.kind == MarkKind::File || mark.path.is_none(),
+        "is set, and redis.mark.kind is not \"file\"".to_owned(),
+        "no path, or redis.mark.kind = \"file\"",
+    );
+    let is_inside = mark.path.as_ref().is_some_and(|path| path.starts_with(&config.service.data_dir));
+    report.rule(
+        &["redis.mark.path", "service.data_dir"],
+        !is_inside,
+        "is in service.data_dir, and is lost with it".to_owned(),
+        "a file on other storage",
+    );
+    report.rule(
+        &["redis.mark.url", "redis.mark.kind"],
+        mark.kind != MarkKind::Rabbit || !mark.connection.url.is_empty(),
+        "is missing, and redis.mark.kind is \"rabbitmq\"".to_owned(),
+        "for example \"amqp://rabbitmq:5672/%2f\"",
+    );
+    report.rule(
+        &["redis.mark.url", "redis.mark.kind"],
+        mark.kind == MarkKind::Rabbit || mark.connection.url.is_empty(),
+        "is set, and redis.mark.kind is not \"rabbitmq\"".to_owned(),
+        "no url, or redis.mark.kind = \"rabbitmq\"",
+    );
+    report.rule(
+        &["redis.mark.max_age", "redis.mark.kind"],
+        mark.kind != MarkKind::None || mark.max_age.is_zero(),
+        "is set, and no second mark is kept".to_owned(),
+        "0s, or another redis.mark.kind",
     );
 }
 

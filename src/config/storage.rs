@@ -1,8 +1,10 @@
 //! `[storage]` and `[redis]`: where the logs are.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::forms::{Bytes, OneOf, Text, Time};
+use super::forms::{Bytes, OneOf, OptionalPath, Text, Time};
+use super::rabbitmq::{NAME, RabbitConnection};
 use super::secret::{SecretUrl, Url};
 use super::section::Section;
 
@@ -45,6 +47,59 @@ pub enum RedisDurability {
     AssertedByOperator,
 }
 
+/// Where the second mark of logs on Redis is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MarkKind {
+    /// Nowhere: another host takes these logs over on the operator's word only.
+    #[default]
+    None,
+    /// A file on storage that does not fail with Redis, nor with this host.
+    File,
+    /// A queue of RabbitMQ.
+    Rabbit,
+}
+
+/// `[redis.mark]`: how far the logs were acknowledged, for a host that has no mark of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MarkConfig {
+    /// Where it is.
+    pub kind: MarkKind,
+    /// For `File`: the file. Its folder must be there. Not in `service.data_dir`.
+    pub path: Option<PathBuf>,
+    /// For `Rabbit`: the broker.
+    pub connection: RabbitConnection,
+    /// For `Rabbit`: the queue, and the fanout exchange of the same name.
+    pub queue: String,
+    /// How long what was acknowledged may wait to be noted before appends pause, up to 1h; 0s: they never do.
+    pub max_age: Duration,
+}
+
+impl Default for MarkConfig {
+    fn default() -> Self {
+        Self {
+            kind: MarkKind::None,
+            path: None,
+            connection: RabbitConnection::default(),
+            queue: "orchestrator.marks".to_owned(),
+            max_age: Duration::ZERO,
+        }
+    }
+}
+
+impl MarkConfig {
+    fn read(section: &mut Section<'_>) -> Self {
+        let mut config = Self::default();
+        let kinds =
+            OneOf(&[("none", MarkKind::None), ("file", MarkKind::File), ("rabbitmq", MarkKind::Rabbit)]);
+        section.value("kind", &mut config.kind, &kinds);
+        section.value("path", &mut config.path, &OptionalPath);
+        config.connection.read_optional(section);
+        section.value("queue", &mut config.queue, &NAME);
+        section.value("max_age", &mut config.max_age, &Time(Duration::ZERO..=Duration::from_secs(3600)));
+        config
+    }
+}
+
 /// `[redis]`: the server of `storage.kind = "redis"`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisConfig {
@@ -66,6 +121,8 @@ pub struct RedisConfig {
     pub archive_above: u64,
     /// Bytes that stay in Redis then. Less than `archive_above`.
     pub archive_keep: u64,
+    /// The second mark.
+    pub mark: MarkConfig,
 }
 
 impl Default for RedisConfig {
@@ -80,6 +137,7 @@ impl Default for RedisConfig {
             writer_ttl: Duration::from_secs(10),
             archive_above: 1 << 30,
             archive_keep: 512 << 20,
+            mark: MarkConfig::default(),
         }
     }
 }
@@ -114,6 +172,7 @@ impl RedisConfig {
         section.value("writer_ttl", &mut config.writer_ttl, &Time(ms(1000)..=minute * 10));
         section.value("archive_above", &mut config.archive_above, &Bytes(1 << 20..=1 << 40));
         section.value("archive_keep", &mut config.archive_keep, &Bytes(0..=1 << 40));
+        config.mark = section.section("mark", MarkConfig::read);
         config
     }
 }

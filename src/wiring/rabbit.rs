@@ -1,4 +1,4 @@
-//! RabbitMQ as configured: the fan-out and the sources.
+//! RabbitMQ as configured: the fan-out, the sources, and what every connection has.
 
 use orchestrator_kernel::ports::source::SourceFactory;
 
@@ -48,14 +48,14 @@ pub(super) fn source(
     Ok(RabbitSourceFactory::new(endpoint, options))
 }
 
-const fn topology(connection: &RabbitConnection) -> TopologyMode {
+pub(super) const fn topology(connection: &RabbitConnection) -> TopologyMode {
     match connection.topology {
         RabbitTopology::Declare => TopologyMode::Declare,
         RabbitTopology::Passive => TopologyMode::Passive,
     }
 }
 
-fn endpoint(section: &str, connection: &RabbitConnection) -> Result<RabbitEndpoint, WiringError> {
+pub(super) fn endpoint(section: &str, connection: &RabbitConnection) -> Result<RabbitEndpoint, WiringError> {
     let read = |path: &std::path::PathBuf| {
         std::fs::read_to_string(path).map_err(|source| WiringError::File {
             what: format!("{section}.ca_file {}", path.display()),

@@ -7,9 +7,10 @@ use std::time::Duration;
 use orchestrator_actors::retention::Archives;
 use orchestrator_kernel::ids::Seq;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
-use orchestrator_kernel::ports::log::Log;
+use orchestrator_kernel::ports::log::{AcquireError, Log};
 
-use super::WiringError;
+use super::marks::second_mark;
+use super::{StartOptions, WiringError};
 use crate::adapters::embedded::checkpoint::FileCheckpoints;
 use crate::adapters::embedded::data_dir::DataDir;
 use crate::adapters::embedded::fs::RealFs;
@@ -44,15 +45,15 @@ const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// Manifests are small and few.
 pub(super) const MANIFEST_SEGMENT_BYTES: u64 = 64 << 10;
 
-/// Opens what the configuration names. `takeover`: from another writer that still holds it.
+/// Opens what the configuration names.
 pub(super) async fn open(
     config: &Config,
     data_dir: &DataDir,
-    takeover: bool,
+    options: StartOptions,
 ) -> Result<Storage, WiringError> {
     match config.storage.kind {
         StorageKind::Embedded => embedded(config, data_dir),
-        StorageKind::Redis => on_redis(config, data_dir, takeover).await,
+        StorageKind::Redis => on_redis(config, data_dir, options).await,
     }
 }
 
@@ -140,9 +141,21 @@ fn embedded_log(
     Ok(Arc::new(log))
 }
 
-async fn on_redis(config: &Config, data_dir: &DataDir, takeover: bool) -> Result<Storage, WiringError> {
-    let server = connect(config, data_dir).await?;
-    server.claim(&WriterClaim { instance: data_dir.instance().to_owned(), takeover }).await?;
+async fn on_redis(
+    config: &Config,
+    data_dir: &DataDir,
+    options: StartOptions,
+) -> Result<Storage, WiringError> {
+    let server = connect(config, data_dir, options.trust_server).await?;
+    let claim = WriterClaim { instance: data_dir.instance().to_owned(), takeover: options.takeover };
+    server.claim(&claim).await?;
+    if let Err(doubt) = check_doubts(&server).await {
+        // Whoever may start must not wait for a claim that was of no use.
+        if let Err(error) = server.release().await {
+            tracing::warn!(%error, "the writer's claim was not released; it ends by itself");
+        }
+        return Err(doubt);
+    }
     let durability = match server.durability() {
         Durability::Always => "redis-always",
         Durability::Everysec => "redis-everysec",
@@ -176,8 +189,34 @@ async fn tiered(
     Ok(Arc::new(TieredLog::new(hot, cold, options)))
 }
 
-async fn connect(config: &Config, data_dir: &DataDir) -> Result<RedisStore, WiringError> {
-    Ok(RedisStore::connect(redis_options(config, data_dir.high_water())).await?)
+async fn connect(config: &Config, data_dir: &DataDir, trust_server: bool) -> Result<RedisStore, WiringError> {
+    let options = RedisOptions {
+        instance: data_dir.instance().to_owned(),
+        marks: second_mark(config)?,
+        trust_server,
+        ..redis_options(config, data_dir.high_water())
+    };
+    Ok(RedisStore::connect(options).await?)
+}
+
+/// Refuses a server that has less than is known, or of which nobody can tell, with all that is wrong at once: before a
+/// log is taken over, and so before an epoch is spent.
+async fn check_doubts(server: &RedisStore) -> Result<(), WiringError> {
+    let mut doubts = Vec::new();
+    for name in ["receipts", "runs", "quarantine", "manifests"] {
+        let log = server.log(name, RedisLogOptions::default()).await?;
+        doubts.extend(log.doubt().await?);
+    }
+    let is_corrupt = |doubt: &AcquireError| matches!(doubt, AcquireError::Corrupt { .. });
+    for doubt in doubts.iter().filter(|doubt| is_corrupt(doubt)) {
+        tracing::error!(error_detail = %doubt, "a log on the server is not what is known of it");
+    }
+    // What is certain before what may be known later.
+    let first = doubts.iter().position(is_corrupt).unwrap_or(0);
+    match doubts.is_empty() {
+        true => Ok(()),
+        false => Err(doubts.swap_remove(first).into()),
+    }
 }
 
 /// How the configured server is used, with the high-water marks in `state_dir`.
@@ -196,5 +235,8 @@ pub(super) fn redis_options(config: &Config, state_dir: PathBuf) -> RedisOptions
         connect_timeout: redis.connect_timeout,
         check_interval: redis.check_interval,
         writer_ttl: redis.writer_ttl,
+        instance: String::new(),
+        marks: None,
+        trust_server: false,
     }
 }

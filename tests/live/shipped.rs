@@ -96,6 +96,7 @@ async fn start(dir: &Path, secrets: &Secrets, redis: &RedisServer, rabbit: &Rabb
         format!("kill_switch.url={redis}"),
         format!("sources.market.url={rabbit}"),
         format!("publish.rabbitmq.url={rabbit}"),
+        format!("redis.mark.url={rabbit}"),
     ];
     let arguments: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
     // The file itself: a copy would keep the log beside it out of the repository.
@@ -159,6 +160,8 @@ async fn the_shipped_deployment_does_its_work_with_the_rights_it_has() {
     settled("orch_kill_switch_state{state=\"halted\"}", 1.0).await;
     let (status, ready) = service.get("/readyz").await;
     assert_eq!(status, 200, "{ready}");
+    let (_, health) = service.get("/health").await;
+    assert!(!health.contains("mark_stale"), "the second mark is noted: {health}");
     service.stop().await;
     let service = start(dir.path(), &secrets, &redis, &rabbit).await;
     producer.send("market.raw", "TradeTick.BTCUSDT", &bodies[..10]).await;

@@ -20,6 +20,7 @@ use orchestrator_kernel::cut::{BookCheckpoint, CutBook, CutRequest};
 use orchestrator_kernel::error::ErrorKind;
 use orchestrator_kernel::ids::{CutKind, EngineMode, EventType, IngestSeq, RunSeq, Symbol, TsMs};
 use orchestrator_kernel::ports::engine::{EngineAnswer, EngineError, EngineIdentity};
+use orchestrator_kernel::ports::marks::{LogMark, Marks};
 use orchestrator_kernel::retention::{Advance, Asked, Base, Held, Holders, Later, Scheduled, Stretch};
 use orchestrator_kernel::run::{Attempts, RunIndex, missing_snapshot};
 use orchestrator_kernel::run_id::RunId;
@@ -347,4 +348,17 @@ fn manifest_record() {
     record.encode_to(&mut bytes);
 
     check_bytes("manifest_record_v1.hex", &record, &bytes, |bytes| ManifestRecord::decode(bytes).unwrap());
+}
+
+#[test]
+fn stored_second_marks_match_their_golden_file() {
+    let mut marks = Marks::default();
+    let fingerprint = Some([1, 2, 3, 4, 0xff]);
+    marks.raise("receipts", LogMark { log_id: 7, epoch: Epoch(3), tail: Seq(5500), fingerprint });
+    marks.raise("runs", LogMark { log_id: u64::MAX, epoch: Epoch(4), tail: Seq(0), fingerprint: None });
+
+    let stored = golden("marks_v1.txt", &marks.encode("production"));
+
+    assert_eq!(marks.encode("production"), stored);
+    assert_eq!(Marks::decode(stored.as_bytes()), Ok(("production".to_owned(), marks)));
 }

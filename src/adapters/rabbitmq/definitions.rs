@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::fan_out::RabbitFanOutOptions;
+use super::marks::RabbitMarksOptions;
 use super::source::RabbitSourceOptions;
 use super::topology::{Argument, Binding, Exchange, Kind, Queue, Topology};
 
@@ -12,7 +13,11 @@ const VHOST: &str = "/";
 
 #[test]
 fn the_definitions_for_operators_are_what_the_code_declares() {
-    let needs = [RabbitSourceOptions::default().needs(), RabbitFanOutOptions::default().needs()];
+    let needs = [
+        RabbitSourceOptions::default().needs(),
+        RabbitFanOutOptions::default().needs(),
+        RabbitMarksOptions::default().needs(),
+    ];
 
     let shown = format!("{:#}\n", definitions(&needs));
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/ops/rabbitmq/definitions.json");

@@ -10,15 +10,17 @@ use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::ports::log::{AcquireError, Acquired, AppendError, LogStat, RecordBatch, TrimError};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, RedisResult, ServerErrorKind};
-use tracing::error;
+use tracing::{error, warn};
 
 use super::connect::{Endpoint, timeout_for};
 use super::entry::{self, HEADER_BYTES, Header, LogId};
 use super::fault::Fault;
 use super::high_water::{HighWater, Mark};
-use super::log::{FORMAT, Known, LogOptions, Shared};
+use super::log::{FORMAT, Known, LogOptions, Look, Shared};
 use super::promise::Promise;
 use super::scripts::{ACQUIRE, APPEND, TRIM};
+use super::second_mark::SecondMark;
+use super::witnesses::{Claimed, Doubt, SecondSays, Witnesses, token_of};
 
 /// Redis takes at most 512 MiB in one argument, and keeps all of a batch in memory more than once.
 const BATCH_BYTES_MAX: usize = 256 << 20;
@@ -36,16 +38,28 @@ pub(super) struct Appender {
     promise: Arc<Promise>,
     timeout: Duration,
     options: LogOptions,
-    mark_path: PathBuf,
+    host: Host,
     connection: Option<MultiplexedConnection>,
     tenure: Option<Tenure>,
     /// Room for one entry, used again for each.
     entry: Vec<u8>,
 }
 
+/// Who wants to write a log, and what is known of it besides what its server says.
+pub(super) struct Host {
+    /// Identity of the installation.
+    pub(super) instance: String,
+    /// The file with this host's high-water mark of the log.
+    pub(super) mark_path: PathBuf,
+    pub(super) second: Option<Arc<SecondMark>>,
+    /// The operator takes the server at its word.
+    pub(super) trust_server: bool,
+}
+
 /// What this writer got when it acquired the log.
 struct Tenure {
     log: LogId,
+    epoch: Epoch,
     /// Told apart from a writer that was given the same epoch by a server that had forgotten this one.
     token: String,
     mark: HighWater,
@@ -65,54 +79,130 @@ impl Appender {
         promise: Arc<Promise>,
         timeout: Duration,
         options: LogOptions,
-        mark_path: PathBuf,
+        host: Host,
     ) -> Self {
         let (connection, tenure, entry) = (None, None, Vec::new());
-        Self { shared, endpoint, promise, timeout, options, mark_path, connection, tenure, entry }
+        Self { shared, endpoint, promise, timeout, options, host, connection, tenure, entry }
     }
 
     pub(super) async fn acquire(&mut self) -> Result<Acquired, AcquireError> {
         let log = self.shared.name.clone();
         let failed = |source| AcquireError::Io { log: log.clone(), source };
-        let path = self.mark_path.clone();
-        let mark = match off_runtime(move || HighWater::open(&path)).await {
-            Ok(mark) => mark,
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                return Err(self.corrupt(self.mark_path.display().to_string(), error.to_string()));
-            }
-            Err(error) => return Err(failed(error)),
-        };
-        let token = format!("{:016x}", random());
         // The old connection may have died with its server meanwhile, which only a command would find out.
         self.connection = None;
-        let answer = self.take_over(&token, mark.mark()).await.map_err(|fault| failed(fault.into_io()))?;
+        let (local, witnesses) = self.witnesses().await?;
+        let server = self.ask_server().await?;
+        let is_trusted = self.host.trust_server;
+        let binding = match witnesses.judge(&server) {
+            Ok(binding) => binding.filter(|_| !is_trusted),
+            Err(doubt) if is_trusted => {
+                let (redis, doubt) = (self.endpoint.place(), doubt.text());
+                warn!(log, redis, doubt, "the operator has taken the server at its word (--trust-server)");
+                None
+            }
+            Err(doubt) => return Err(self.refused(doubt)),
+        };
+        let token = token_of(&self.host.instance, random());
+        let floor = witnesses.epoch();
+        let answer = self.take_over(&token, binding, floor).await.map_err(|fault| failed(fault.into_io()))?;
         let (word, tail, start, bytes, log_id, epoch, header) = answer;
-        let place = || format!("{} {}", self.endpoint.place(), self.shared.stream);
-        match word.as_str() {
-            "OK" => {}
-            "VERSION" => {
+        let found = LogId::from_hex(&log_id);
+        let claimed = Claimed { log: found, tail: Seq(tail), ..server };
+        match (word.as_str(), binding) {
+            ("OK", _) => {}
+            ("VERSION", _) => {
                 let found = u32::try_from(epoch).unwrap_or(u32::MAX);
                 return Err(AcquireError::UnknownVersion { log, found, known: FORMAT });
             }
-            "DAMAGED" => {
+            ("DAMAGED", _) => {
                 let entries = String::from_utf8_lossy(&header).into_owned();
                 let detail = format!("it has {entries} entries, its meta key says {start} to {tail}");
-                return Err(self.corrupt(place(), detail));
+                return Err(self.corrupt(self.place(), detail));
             }
-            _ => return Err(self.corrupt(place(), regressed(&mark, &log_id, tail, &word))),
+            ("DIFFERS", Some(mark)) => {
+                return Err(self.corrupt(self.place(), witnesses.differs(&mark, &claimed)));
+            }
+            // It changed since it was judged.
+            (word, _) => {
+                let doubt = witnesses.judge(&claimed).err();
+                let detail =
+                    doubt.map_or_else(|| format!("LOG_REGRESSED: {word}"), |doubt| doubt.text().to_owned());
+                return Err(self.corrupt(self.place(), detail));
+            }
         }
-        let Some(id) = LogId::from_hex(&log_id) else {
-            return Err(self.corrupt(place(), format!("its log id is {log_id:?}")));
+        let Some(id) = found else {
+            return Err(self.corrupt(self.place(), format!("its log id is {log_id:?}")));
         };
         let stat = LogStat { start: Seq(start), tail: Seq(tail), bytes };
-        let header = Header::try_from(header.as_slice()).ok();
-        let mark = note_durably(mark, Mark { log: id, seq: stat.tail, header }).await.map_err(failed)?;
+        let mark = Mark { log: id, seq: stat.tail, header: Header::try_from(header.as_slice()).ok() };
+        let local = note_durably(local, mark, is_trusted).await.map_err(failed)?;
+        if let Some(second) = &self.host.second {
+            second.announce(&log, Epoch(epoch), mark).await;
+        }
         self.shared.replace(Known { log: Some(id), stat });
-        self.tenure = Some(Tenure { log: id, token, mark });
+        self.tenure = Some(Tenure { log: id, epoch: Epoch(epoch), token, mark: local });
         Ok(Acquired { epoch: Epoch(epoch), tail: stat.tail })
     }
 
-    async fn take_over(&mut self, token: &str, mark: Option<Mark>) -> Result<AcquireAnswer, Fault> {
+    /// Why the log would not be acquired as it is now. Nothing is changed.
+    pub(super) async fn look_for_doubt(&mut self) -> Result<Option<AcquireError>, AcquireError> {
+        if self.host.trust_server {
+            return Ok(None);
+        }
+        let (_, witnesses) = self.witnesses().await?;
+        let server = self.ask_server().await?;
+        Ok(witnesses.judge(&server).err().map(|doubt| self.refused(doubt)))
+    }
+
+    /// This host's file, and what is known of the log without the server.
+    async fn witnesses(&self) -> Result<(HighWater, Witnesses), AcquireError> {
+        let path = self.host.mark_path.clone();
+        let local = match off_runtime(move || HighWater::open(&path)).await {
+            Ok(local) => local,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(self.corrupt(self.host.mark_path.display().to_string(), error.to_string()));
+            }
+            Err(source) => return Err(AcquireError::Io { log: self.shared.name.clone(), source }),
+        };
+        let second = self.host.second.as_ref();
+        let witnesses = Witnesses {
+            instance: self.host.instance.clone(),
+            local: local.mark(),
+            local_path: local.path().to_owned(),
+            second: second.map_or(SecondSays::NotKept, |second| second.says(&self.shared.name)),
+            second_place: second.map(|second| second.place()).unwrap_or_default(),
+        };
+        Ok((local, witnesses))
+    }
+
+    /// What the server says of the log now.
+    async fn ask_server(&mut self) -> Result<Claimed, AcquireError> {
+        let log = self.shared.name.clone();
+        let failed = |source| AcquireError::Io { log: log.clone(), source };
+        let connection = self.connected().await.map_err(failed)?.clone();
+        let (endpoint, timeout) = (self.endpoint.clone(), self.timeout);
+        let looked = endpoint.within(timeout, self.shared.look(connection)).await;
+        match self.settle(looked).map_err(|fault| failed(fault.into_io()))? {
+            Look::Nothing => Ok(Claimed::default()),
+            Look::Meta(found) if found.format != FORMAT => {
+                Err(AcquireError::UnknownVersion { log, found: found.format, known: FORMAT })
+            }
+            Look::Meta(found) => Ok(Claimed {
+                log: found.known.log,
+                tail: found.known.stat.tail,
+                epoch: found.epoch,
+                writer: found.writer,
+            }),
+            Look::Else(detail) => Err(self.corrupt(self.place(), detail)),
+        }
+    }
+
+    async fn take_over(
+        &mut self,
+        token: &str,
+        mark: Option<Mark>,
+        floor: Epoch,
+    ) -> Result<AcquireAnswer, Fault> {
         let (log, seq, header) = match mark {
             Some(mark) => {
                 (mark.log.to_string(), mark.seq.0, mark.header.map_or(Vec::new(), |header| header.to_vec()))
@@ -122,10 +212,25 @@ impl Appender {
         let mut invocation = ACQUIRE.key(&self.shared.stream);
         invocation.key(&self.shared.meta);
         invocation.arg(FORMAT).arg(LogId(random()).to_string()).arg(token).arg(log).arg(seq).arg(header);
+        invocation.arg(floor.0);
         let connection = self.connected().await.map_err(Fault::Unknown)?;
         let mut connection = connection.clone();
         let answer = self.endpoint.within(self.timeout, invocation.invoke_async(&mut connection)).await;
         self.settle(answer)
+    }
+
+    fn place(&self) -> String {
+        format!("{} {}", self.endpoint.place(), self.shared.stream)
+    }
+
+    fn refused(&self, doubt: Doubt) -> AcquireError {
+        match doubt {
+            Doubt::Regressed(detail) | Doubt::Unknown(detail) => self.corrupt(self.place(), detail),
+            Doubt::Away(detail) => AcquireError::Io {
+                log: self.shared.name.clone(),
+                source: io::Error::new(io::ErrorKind::NotConnected, detail),
+            },
+        }
     }
 
     fn corrupt(&self, place: String, detail: String) -> AcquireError {
@@ -134,6 +239,7 @@ impl Appender {
 
     pub(super) async fn append(&mut self, epoch: Epoch, batch: &RecordBatch) -> Result<(), AppendError> {
         let unknown = |source| AppendError::Unknown { source };
+        self.check_second_mark(epoch)?;
         self.connected().await.map_err(unknown)?;
         if !batch.is_empty() {
             self.check_promise().await?;
@@ -154,6 +260,9 @@ impl Appender {
                 if let (Some(tenure), Some(header)) = (&mut self.tenure, header) {
                     let mark = Mark { log: tenure.log, seq: batch.last(), header: Some(header) };
                     tenure.mark.note(mark).map_err(|error| mark_failed(&tenure.mark, &error))?;
+                    if let Some(second) = &self.host.second {
+                        second.learn(&self.shared.name, tenure.epoch, mark);
+                    }
                 }
                 self.shared.learn(LogStat { start: Seq(start), tail, bytes });
                 // A probe says whether records would be taken, and is fenced or finds a loss even while they are not.
@@ -200,6 +309,16 @@ impl Appender {
                 Err(io::Error::other(text).into())
             }
         }
+    }
+
+    /// Whether another host has taken over, which a server that was cut off from it cannot know, and whether what was
+    /// acknowledged is noted soon enough.
+    fn check_second_mark(&self, epoch: Epoch) -> Result<(), AppendError> {
+        let Some(second) = &self.host.second else { return Ok(()) };
+        if let Some(current) = second.successor(&self.shared.name, epoch) {
+            return Err(AppendError::Fenced { mine: epoch, current });
+        }
+        second.refusal().map_or(Ok(()), |detail| Err(AppendError::Full { detail }))
     }
 
     /// Whether the server keeps what an acknowledgement promises. A broken promise is asked for again at every try, so
@@ -294,27 +413,21 @@ async fn send(mut connection: MultiplexedConnection, command: &Cmd) -> RedisResu
     }
 }
 
-fn regressed(known: &HighWater, found: &str, tail: u64, word: &str) -> String {
-    let Some(mark) = known.mark() else { return format!("LOG_REGRESSED: {word}") };
-    let found = if found.is_empty() { "no log" } else { found };
-    let differs = if word == "DIFFERS" { ", with another record there" } else { "" };
-    format!(
-        "LOG_REGRESSED: it holds {found} up to {tail}, this host knows {} as acknowledged up to {}{differs}; \
-         bring its data back, or accept the loss by moving {} away",
-        mark.log,
-        mark.seq,
-        known.path().display(),
-    )
-}
-
 /// The batch is in Redis, but must not be acknowledged before this host has noted it: sent again, it is noted then.
 fn mark_failed(mark: &HighWater, error: &io::Error) -> AppendError {
     let text = format!("cannot write {}: {error}", mark.path().display());
     AppendError::Unknown { source: io::Error::new(error.kind(), text) }
 }
 
-async fn note_durably(mut high_water: HighWater, mark: Mark) -> io::Result<HighWater> {
-    off_runtime(move || high_water.note_durably(mark).map(|()| high_water)).await
+async fn note_durably(mut high_water: HighWater, mark: Mark, is_trusted: bool) -> io::Result<HighWater> {
+    off_runtime(move || {
+        match is_trusted {
+            true => high_water.replace_durably(mark)?,
+            false => high_water.note_durably(mark)?,
+        }
+        Ok(high_water)
+    })
+    .await
 }
 
 async fn off_runtime<T: Send + 'static>(

@@ -95,6 +95,10 @@ impl HighWater {
         if self.mark.is_some_and(|known| known.log == mark.log && mark.seq <= known.seq) {
             return Ok(());
         }
+        self.write(mark)
+    }
+
+    fn write(&mut self, mark: Mark) -> io::Result<()> {
         let writes = self.writes + 1;
         let at = SLOTS_AT[usize::from(writes.is_multiple_of(2))];
         self.file.write_all_at(&encode(&mark, writes), at)?;
@@ -111,6 +115,16 @@ impl HighWater {
     /// The disk failed.
     pub(super) fn note_durably(&mut self, mark: Mark) -> io::Result<()> {
         self.note(mark)?;
+        self.file.sync_data()
+    }
+
+    /// As [`note_durably`](Self::note_durably), also where a later one is there: the operator accepted a loss.
+    ///
+    /// # Errors
+    ///
+    /// The disk failed.
+    pub(super) fn replace_durably(&mut self, mark: Mark) -> io::Result<()> {
+        self.write(mark)?;
         self.file.sync_data()
     }
 
@@ -206,6 +220,9 @@ mod tests {
 
         open().note(mark(5)).unwrap();
         assert_eq!(open().mark(), Some(mark(19)), "a mark of the same log never goes back");
+        open().replace_durably(mark(5)).unwrap();
+        assert_eq!(open().mark(), Some(mark(5)), "unless the operator accepted the loss");
+        open().note(mark(19)).unwrap();
         let other = Mark { log: LogId(8), seq: Seq(1), header: None };
         open().note(other).unwrap();
         assert_eq!(open().mark(), Some(other));

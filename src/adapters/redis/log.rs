@@ -1,6 +1,5 @@
 //! The log port on a stream: what all its parts share, and which part does what.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -12,7 +11,7 @@ use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::appender::Appender;
+use super::appender::{Appender, Host};
 use super::connect::Link;
 use super::entry::LogId;
 use super::promise::Promise;
@@ -68,8 +67,8 @@ impl Shared {
     /// Reads the meta key as it is now.
     pub(super) async fn look(&self, mut connection: MultiplexedConnection) -> RedisResult<Look> {
         let mut command = redis::cmd("HMGET");
-        command.arg(&self.meta).arg(&["format", "log_id", "start", "tail", "bytes"]);
-        let answer: RedisResult<[Option<Vec<u8>>; 5]> = command.query_async(&mut connection).await;
+        command.arg(&self.meta).arg(&["format", "log_id", "start", "tail", "bytes", "epoch", "writer"]);
+        let answer: RedisResult<[Option<Vec<u8>>; 7]> = command.query_async(&mut connection).await;
         match answer {
             Ok(fields) => Ok(Meta::of(
                 fields.map(|field| field.map(|text| String::from_utf8_lossy(&text).into_owned())),
@@ -94,11 +93,14 @@ pub(super) enum Look {
 pub(super) struct Meta {
     pub(super) format: u32,
     pub(super) known: Known,
+    /// Of the last acquisition.
+    pub(super) epoch: Epoch,
+    pub(super) writer: String,
 }
 
 impl Meta {
-    /// Reads the fields format, log_id, start, tail and bytes.
-    fn of([format, log, start, tail, bytes]: [Option<String>; 5]) -> Look {
+    /// Reads the fields format, log_id, start, tail, bytes, epoch and writer.
+    fn of([format, log, start, tail, bytes, epoch, writer]: [Option<String>; 7]) -> Look {
         let Some(log) = log else { return Look::Nothing };
         let number = |name: &str, field: Option<String>, missing: u64| {
             let Some(text) = field else { return Ok(missing) };
@@ -112,7 +114,9 @@ impl Meta {
                 bytes: number("bytes", bytes, 0)?,
             };
             let format = u32::try_from(format).unwrap_or(u32::MAX);
-            Ok(Self { format, known: Known { log: LogId::from_hex(&log), stat } })
+            let known = Known { log: LogId::from_hex(&log), stat };
+            let epoch = Epoch(number("epoch", epoch, 0)?);
+            Ok(Self { format, known, epoch, writer: writer.unwrap_or_default() })
         };
         read().map_or_else(Look::Else, Look::Meta)
     }
@@ -126,19 +130,25 @@ pub struct RedisLog {
     shared: Arc<Shared>,
     appender: tokio::sync::Mutex<Appender>,
     reader: Reader,
-    _watch: Option<Arc<AbortOnDropHandle<()>>>,
+    _watch: Option<Arc<Watch>>,
+}
+
+/// What goes on for as long as somebody writes. Nobody needs it who only reads.
+pub(super) struct Watch {
+    pub(super) _promise: AbortOnDropHandle<()>,
+    pub(super) _second_mark: Option<AbortOnDropHandle<()>>,
 }
 
 impl RedisLog {
-    /// Reads what there is. `mark` is the file with this host's high-water mark.
+    /// Reads what there is.
     pub(super) async fn open(
         name: &str,
         namespace: &str,
         options: LogOptions,
-        mark: PathBuf,
+        host: Host,
         link: Link,
         promise: &Arc<Promise>,
-        watch: &Option<Arc<AbortOnDropHandle<()>>>,
+        watch: &Option<Arc<Watch>>,
     ) -> Result<Self, AcquireError> {
         let stream = format!("orch:{{{namespace}}}:{name}");
         let meta = format!("{stream}:meta");
@@ -160,7 +170,7 @@ impl RedisLog {
         let shared = Arc::new(shared);
         let endpoint = link.endpoint.clone();
         let appender =
-            Appender::new(Arc::clone(&shared), endpoint, Arc::clone(promise), link.timeout(), options, mark);
+            Appender::new(Arc::clone(&shared), endpoint, Arc::clone(promise), link.timeout(), options, host);
         Ok(Self {
             reader: Reader::new(Arc::clone(&shared), link),
             appender: tokio::sync::Mutex::new(appender),
@@ -173,6 +183,16 @@ impl RedisLog {
     #[must_use]
     pub fn is_there(&self) -> bool {
         self.shared.known().log.is_some()
+    }
+
+    /// Why acquiring it would be refused: the server has less than is known of it, or nobody can tell. Nothing is
+    /// changed.
+    ///
+    /// # Errors
+    ///
+    /// [`AcquireError`]: it cannot be looked at.
+    pub async fn doubt(&self) -> Result<Option<AcquireError>, AcquireError> {
+        self.appender.lock().await.look_for_doubt().await
     }
 }
 

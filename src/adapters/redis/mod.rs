@@ -13,9 +13,9 @@
 //!
 //! **A server that lost something is found out.** Its scripts compare log id, epoch, length of the stream and end with
 //! what the writer knows, so that a replica with less, an emptied or an exchanged data set is never appended to; and
-//! at the next start the mark on this host says how far the log must reach.
-//!
-//! **What cannot be told.** A host that starts for the first time has no mark, and trusts what it finds.
+//! at the next start the mark on this host says how far the log must reach, and a second mark elsewhere does for a host
+//! that starts for the first time (second_mark.rs). With neither a log that has records is not taken over
+//! (witnesses.rs): the operator's word is needed.
 
 mod appender;
 mod checkpoints;
@@ -30,18 +30,20 @@ mod preflight;
 mod promise;
 mod reader;
 mod scripts;
+mod second_mark;
 mod store;
 pub mod stream_source;
 #[cfg(any(test, feature = "testkit"))]
 #[doc(hidden)]
 pub mod testkit;
+mod witnesses;
 mod writer;
 
 pub use checkpoints::RedisCheckpoints;
 pub use connect::{Endpoint, UrlError};
 pub use log::{LogOptions, RedisLog};
 pub use preflight::Durability;
-pub use store::{RedisOpenError, RedisOptions, RedisStore};
+pub use store::{RedisOpenError, RedisOptions, RedisStore, SecondMarkOptions};
 pub use writer::{ClaimError, WriterClaim};
 
 /// Names become parts of keys and files: letters, digits, `_`, `-`, at most 128 of them.

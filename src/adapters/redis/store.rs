@@ -7,16 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_kernel::ports::log::AcquireError;
-use tokio::sync::Mutex;
+use orchestrator_kernel::ports::marks::{MarkError, MarkStore};
+use tokio::sync::{Mutex, watch};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
+use super::appender::Host;
 use super::checkpoints::RedisCheckpoints;
 use super::connect::{Endpoint, Link, UrlError};
 use super::is_plain_name;
-use super::log::{LogOptions, RedisLog};
+use super::log::{LogOptions, RedisLog, Watch};
 use super::preflight::Durability;
-use super::promise::{Promise, watch};
+use super::promise::{Promise, watch as watch_promise};
+use super::second_mark::SecondMark;
 use super::writer::{ClaimError, Writer, WriterClaim};
 
 /// How Redis is used.
@@ -40,10 +43,25 @@ pub struct RedisOptions {
     pub check_interval: Duration,
     /// How long a writer's claim outlives it. Renewed three times in that time.
     pub writer_ttl: Duration,
+    /// Identity of the installation, the same after a restart; in every acquisition, so that a host knows its own.
+    pub instance: String,
+    /// Where the second mark is; without one a host takes over no log that another one wrote last.
+    pub marks: Option<SecondMarkOptions>,
+    /// Take logs as the server has them, whatever is known of them: the operator's word, for one start.
+    pub trust_server: bool,
+}
+
+/// The second mark of the logs.
+#[derive(Clone)]
+pub struct SecondMarkOptions {
+    /// Its place.
+    pub store: Arc<dyn MarkStore>,
+    /// How long what was acknowledged may wait to be noted before appends are refused; `None`: as long as it takes.
+    pub max_age: Option<Duration>,
 }
 
 impl RedisOptions {
-    /// `always` durable, answers within a second, a look every 30 seconds, claims of 10 seconds.
+    /// `always` durable, answers within a second, a look every 30 seconds, claims of 10 seconds, no second mark.
     #[must_use]
     pub fn new(url: &str, namespace: &str, state_dir: PathBuf) -> Self {
         Self {
@@ -55,6 +73,9 @@ impl RedisOptions {
             connect_timeout: Duration::from_secs(1),
             check_interval: Duration::from_secs(30),
             writer_ttl: Duration::from_secs(10),
+            instance: String::new(),
+            marks: None,
+            trust_server: false,
         }
     }
 }
@@ -90,6 +111,12 @@ pub enum RedisOpenError {
         /// Everything that is wrong; each says what to set.
         findings: Vec<String>,
     },
+    /// What stands in the place of the second mark is none. It is never taken for no mark.
+    #[error(
+        "the second mark cannot be read; move what is there away, which then needs a start by `run --trust-server` \
+         unless this host wrote last"
+    )]
+    SecondMark(#[source] MarkError),
 }
 
 fn lines(findings: &[String]) -> String {
@@ -108,6 +135,13 @@ fn check_options(options: &RedisOptions) -> Result<(), RedisOpenError> {
     Ok(())
 }
 
+/// The second mark, asked for what it knows.
+async fn second_mark(options: SecondMarkOptions) -> Result<Arc<SecondMark>, RedisOpenError> {
+    let mark = SecondMark::new(options.store, options.max_age);
+    mark.load().await.map_err(RedisOpenError::SecondMark)?;
+    Ok(Arc::new(mark))
+}
+
 /// One Redis server, and one namespace on it.
 ///
 /// Logs and checkpoints go on when this handle is dropped; only the writer's claim ends then.
@@ -115,8 +149,9 @@ pub struct RedisStore {
     options: RedisOptions,
     endpoint: Endpoint,
     promise: Arc<Promise>,
+    second_mark: Option<Arc<SecondMark>>,
     /// Nobody watches for a process that only reads: what the server promises does not matter to it.
-    watch: Option<Arc<AbortOnDropHandle<()>>>,
+    watch: Option<Arc<Watch>>,
     writer: Mutex<Option<Writer>>,
 }
 
@@ -162,11 +197,17 @@ impl RedisStore {
             let durability = options.durability.word();
             info!(redis = endpoint.place(), namespace = options.namespace, durability, "redis is in use");
         }
+        let second_mark = match options.marks.clone().filter(|_| for_writing) {
+            Some(marks) => Some(second_mark(marks).await?),
+            None => None,
+        };
         let watch = for_writing.then(|| {
-            let watch = tokio::spawn(watch(Arc::clone(&promise), options.check_interval));
-            Arc::new(AbortOnDropHandle::new(watch))
+            let spawned = |work| AbortOnDropHandle::new(work);
+            let watch = tokio::spawn(watch_promise(Arc::clone(&promise), options.check_interval));
+            let keep = second_mark.clone().map(|mark| spawned(tokio::spawn(mark.keep())));
+            Arc::new(Watch { _promise: spawned(watch), _second_mark: keep })
         });
-        Ok(Self { options, endpoint, promise, watch, writer: Mutex::new(None) })
+        Ok(Self { options, endpoint, promise, second_mark, watch, writer: Mutex::new(None) })
     }
 
     /// Opens the log `name` without taking it over; nothing is created before [`acquire`].
@@ -183,9 +224,14 @@ impl RedisStore {
             let source = io::Error::new(io::ErrorKind::InvalidInput, text);
             return Err(AcquireError::Io { log: name.to_owned(), source });
         }
-        let mark = state_dir.join(format!("{namespace}.{name}.mark"));
+        let host = Host {
+            instance: self.options.instance.clone(),
+            mark_path: state_dir.join(format!("{namespace}.{name}.mark")),
+            second: self.second_mark.clone(),
+            trust_server: self.options.trust_server,
+        };
         let link = Link::new(self.endpoint.clone(), *response_timeout);
-        RedisLog::open(name, namespace, options, mark, link, &self.promise, &self.watch).await
+        RedisLog::open(name, namespace, options, host, link, &self.promise, &self.watch).await
     }
 
     /// The checkpoints of this namespace.
@@ -210,12 +256,22 @@ impl RedisStore {
         Ok(())
     }
 
-    /// Gives the writer's place up, so that another instance can start at once. Without a claim it does nothing.
+    /// Why the second mark lags behind what is acknowledged, while it does; nothing where none is kept.
+    #[must_use]
+    pub fn second_mark_trouble(&self) -> Option<watch::Receiver<Option<String>>> {
+        self.second_mark.as_ref().map(|mark| mark.trouble())
+    }
+
+    /// Gives the writer's place up, so that another instance can start at once. Without a claim it does nothing. What
+    /// was acknowledged last is noted before.
     ///
     /// # Errors
     ///
     /// Redis did not answer; then the claim ends by itself.
     pub async fn release(&self) -> io::Result<()> {
+        if let Some(mark) = &self.second_mark {
+            mark.flush().await;
+        }
         match self.writer.lock().await.take() {
             Some(writer) => writer.release().await,
             None => Ok(()),

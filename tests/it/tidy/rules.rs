@@ -96,6 +96,7 @@ fn runbook_words() -> BTreeSet<String> {
         Condition::SymbolLimit,
         Condition::ClockBehind,
         Condition::RetentionFailing,
+        Condition::MarkStale,
         Condition::KillSwitchEngaged,
         Condition::KillSwitchUnknown,
     ];
@@ -112,6 +113,7 @@ fn runbook_words() -> BTreeSet<String> {
             | Condition::SymbolLimit
             | Condition::ClockBehind
             | Condition::RetentionFailing
+            | Condition::MarkStale
             | Condition::KillSwitchEngaged
             | Condition::KillSwitchUnknown => {}
         }

@@ -1,6 +1,7 @@
 //! The engine plane as it is deployed: logs on Redis, receipts from RabbitMQ, outputs to it, the real binary between.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::process::Service;
 
@@ -10,6 +11,8 @@ pub(crate) const SYMBOLS: [&str; 4] = ["BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT
 /// Where the servers are, and what the service is configured with. One directory, so a restart is the same instance.
 pub(crate) struct Deployment {
     dir: tempfile::TempDir,
+    /// Holds the second mark: storage that every host reaches.
+    shared: Arc<tempfile::TempDir>,
     redis_url: String,
     amqp_url: String,
     extra: String,
@@ -19,7 +22,9 @@ impl Deployment {
     /// Short times, so that faults are noticed and healed within a test; everything else is the default.
     pub(crate) fn new(redis_url: &str, amqp_url: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("orch-live-").tempdir().unwrap();
-        Self { dir, redis_url: redis_url.to_owned(), amqp_url: amqp_url.to_owned(), extra: String::new() }
+        let shared = Arc::new(tempfile::Builder::new().prefix("orch-shared-").tempdir().unwrap());
+        let (redis_url, amqp_url) = (redis_url.to_owned(), amqp_url.to_owned());
+        Self { dir, shared, redis_url, amqp_url, extra: String::new() }
     }
 
     /// Further sections of the configuration file; none of those below.
@@ -30,7 +35,13 @@ impl Deployment {
 
     /// The same servers as another host with a directory of its own would use them.
     pub(crate) fn on_another_host(&self) -> Self {
-        Self::new(&self.redis_url, &self.amqp_url).with(&self.extra)
+        let shared = Arc::clone(&self.shared);
+        Self { shared, ..Self::new(&self.redis_url, &self.amqp_url).with(&self.extra) }
+    }
+
+    /// The file with the second mark.
+    pub(crate) fn mark(&self) -> PathBuf {
+        self.shared.path().join("marks")
     }
 
     /// Its data directory.
@@ -57,6 +68,9 @@ impl Deployment {
             url = "{redis}"
             response_timeout = "500ms"
             check_interval = "500ms"
+            [redis.mark]
+            kind = "file"
+            path = {mark:?}
             [sources.market]
             kind = "rabbitmq"
             url = "{amqp}"
@@ -83,6 +97,7 @@ impl Deployment {
             {extra}
             "#,
             data = self.data(),
+            mark = self.mark(),
         );
         let path = self.dir.path().join("service.toml");
         std::fs::write(&path, text).unwrap();

@@ -13,6 +13,9 @@ pub mod log;
 #[cfg(any(test, feature = "testkit"))]
 pub mod log_conformance;
 pub mod log_memory;
+pub mod marks;
+#[cfg(any(test, feature = "testkit"))]
+pub mod marks_conformance;
 pub mod observer;
 pub mod source;
 pub mod unsettled;

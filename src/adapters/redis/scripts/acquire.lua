@@ -1,6 +1,6 @@
 -- Takes a log over: checks that it is whole and not shorter than the caller knows it, then starts a new epoch.
 -- KEYS: stream, meta. ARGV: format, candidate log id, writer token, mark's log id or '', mark's position,
--- mark's entry header or ''.
+-- mark's entry header or '', epoch that the new one must be above.
 -- Answer: word, tail, start, bytes, log id, epoch, header of the last entry or ''.
 local meta = redis.call('HMGET', KEYS[2], 'format', 'log_id', 'epoch', 'start', 'tail', 'bytes')
 local log_id = meta[2] or ''
@@ -37,7 +37,8 @@ if log_id == '' then
   log_id = ARGV[2]
   redis.call('HSET', KEYS[2], 'format', ARGV[1], 'log_id', log_id, 'start', '1', 'tail', '0', 'bytes', '0')
 end
-epoch = redis.call('HINCRBY', KEYS[2], 'epoch', 1)
-redis.call('HSET', KEYS[2], 'writer', ARGV[3])
+-- A server that was put back to an earlier moment must not give an epoch out twice.
+epoch = math.max(epoch, tonumber(ARGV[7])) + 1
+redis.call('HSET', KEYS[2], 'epoch', string.format('%d', epoch), 'writer', ARGV[3])
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
 return answer('OK', last[1] and string.sub(last[1][2][2], 1, 5))
