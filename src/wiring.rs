@@ -5,7 +5,7 @@ use std::sync::Arc;
 use orchestrator_actors::fatal::Fatal;
 use orchestrator_actors::tree::{Ports, Settings};
 use orchestrator_kernel::contracts::receipt::ReceiptRecord;
-use orchestrator_kernel::ids::TsMs;
+use orchestrator_kernel::ids::{Seq, TsMs};
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::engine::Engine;
 use orchestrator_kernel::ports::fan_out::FanOut;
@@ -39,6 +39,9 @@ pub mod retention;
 mod settings;
 mod sources;
 mod storage;
+pub mod watch;
+
+use watch::PlaceWatch;
 
 pub use engine::cores_if_zero;
 pub use settings::http_limits;
@@ -171,8 +174,10 @@ pub struct Wired {
     pub durability: &'static str,
     /// The server that the logs are on, with the writer's claim, if there is one: it is released after the tree.
     pub server: Option<RedisStore>,
+    /// Tells when the data directory is taken away.
+    pub place: PlaceWatch,
     /// Holds the data directory against a second process.
-    pub data_dir: DataDir,
+    pub data_dir: Arc<DataDir>,
 }
 
 /// What a start may do that it otherwise refuses.
@@ -196,7 +201,7 @@ pub async fn wire(
     options: StartOptions,
     observer: impl FnOnce(&Arc<dyn Clock>) -> Arc<dyn Observer>,
 ) -> Result<Wired, WiringError> {
-    let data_dir = DataDir::open(&config.service.data_dir)?;
+    let data_dir = Arc::new(DataDir::open(&config.service.data_dir)?);
     let storage = storage::open(config, &data_dir, options).await?;
     let clock = clock(config, storage.receipts.as_ref()).await?;
     let (engine, workers) = engine::engine(&config.engine).await?;
@@ -225,6 +230,7 @@ pub async fn wire(
         workers,
         durability: storage.durability,
         server: storage.server,
+        place: PlaceWatch::new(Arc::clone(&data_dir), storage.written),
         data_dir,
     })
 }
@@ -242,6 +248,13 @@ async fn note_manifest(
         tails: (storage.receipts.stat().tail, storage.runs.stat().tail),
         strict: config.clock.mode == ClockMode::Recorded && !options.accept_changes,
     };
+    let tails = start.tails;
+    if storage.manifests.stat().tail == Seq(0) && tails != (Seq(0), Seq(0)) {
+        tracing::warn!(
+            receipts = %tails.0, runs = %tails.1,
+            "nothing tells what wrote these logs: the log of manifests is empty, as an older version left it, or it was deleted"
+        );
+    }
     let changes = manifest::record(storage.manifests.as_ref(), start).await?;
     for change in &changes {
         tracing::warn!(%change, "the logs were written with something else until now");

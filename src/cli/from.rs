@@ -84,8 +84,9 @@ pub(super) fn is_url(text: &str) -> bool {
     is_known || text.contains("://")
 }
 
+/// One of the logs is enough: that another one is missing is said when they are opened.
 fn holds_logs(dir: &Path) -> bool {
-    dir.join("receipts").is_dir()
+    ["receipts", "runs"].iter().any(|log| dir.join(log).is_dir())
 }
 
 #[cfg(test)]

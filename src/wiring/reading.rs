@@ -11,10 +11,11 @@ use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::log::{AcquireError, Log, LogStat};
 
 use super::WiringError;
-use super::storage::redis_options;
+use super::storage::{archive_mark, redis_options};
 use crate::adapters::embedded::checkpoint::FileCheckpoints;
 use crate::adapters::embedded::data_dir::DataDir;
 use crate::adapters::embedded::fs::RealFs;
+use crate::adapters::embedded::high_water::{LogMark, MarkedLog};
 use crate::adapters::embedded::log::{EmbeddedLog, LogOptions};
 use crate::adapters::redis::{
     Endpoint, LogOptions as RedisLogOptions, RedisLog, RedisOpenError, RedisOptions, RedisStore,
@@ -138,17 +139,18 @@ pub async fn open(place: &LogsPlace) -> Result<Recorded, WiringError> {
 
 fn embedded(dir: &Path, archive: Option<&Path>) -> Result<Recorded, WiringError> {
     let data_dir = DataDir::open_read_only(dir)?;
-    let archive = archive.map_or_else(|| data_dir.archive(), Path::to_owned);
+    data_dir.check_logs()?;
+    let archive = Archive { data_dir: Some(&data_dir), elsewhere: archive };
     let mut met = Met::default();
-    let mut open = |name, dir: &Path| {
-        let hot = log(name, dir, &mut met)?;
-        joined(name, hot, Some(&archive), &mut met)
+    let mut open = |name, dir: &Path, log| {
+        let hot = self::log(name, dir, data_dir.mark_of(log), &mut met)?;
+        joined(name, hot, &archive, &mut met)
     };
     Ok(Recorded {
-        receipts: open("receipts", &data_dir.receipts())?,
-        runs: open("runs", &data_dir.runs())?,
-        quarantine: open("quarantine", &data_dir.quarantine())?,
-        manifests: open("manifests", &data_dir.manifests())?,
+        receipts: open("receipts", &data_dir.receipts(), MarkedLog::Receipts)?,
+        runs: open("runs", &data_dir.runs(), MarkedLog::Runs)?,
+        quarantine: open("quarantine", &data_dir.quarantine(), MarkedLog::Quarantine)?,
+        manifests: open("manifests", &data_dir.manifests(), MarkedLog::Manifests)?,
         checkpoints: Arc::new(FileCheckpoints::open_read_only(&data_dir.checkpoints(), Arc::new(RealFs))),
         torn: met.torn,
         archived: met.archived,
@@ -158,25 +160,46 @@ fn embedded(dir: &Path, archive: Option<&Path>) -> Result<Recorded, WiringError>
 }
 
 /// Opens a log on disk so that nothing of it is changed.
-fn log(name: &'static str, dir: &Path, met: &mut Met) -> Result<Arc<dyn Log>, WiringError> {
-    let log = EmbeddedLog::open_read_only(dir, LogOptions::new(name))?;
+fn log(
+    name: &'static str,
+    dir: &Path,
+    mark: Option<LogMark>,
+    met: &mut Met,
+) -> Result<Arc<dyn Log>, WiringError> {
+    let log = EmbeddedLog::open_read_only(dir, LogOptions { mark, ..LogOptions::new(name) })?;
     if log.torn_bytes() > 0 {
         met.torn.push((name, log.torn_bytes()));
     }
     Ok(Arc::new(log))
 }
 
+/// Where the archives of logs are: in the data directory, where marks tell how long they are, or elsewhere.
+struct Archive<'a> {
+    data_dir: Option<&'a DataDir>,
+    elsewhere: Option<&'a Path>,
+}
+
+impl Archive<'_> {
+    /// The archive of one log, if there is one.
+    fn of(&self, name: &str) -> Option<(PathBuf, Option<LogMark>)> {
+        let (dir, mark) = match (self.elsewhere, self.data_dir) {
+            (Some(dir), _) => (dir.join(name), None),
+            (None, Some(data_dir)) => (data_dir.archive().join(name), archive_mark(data_dir, name)),
+            (None, None) => return None,
+        };
+        dir.is_dir().then_some((dir, mark))
+    }
+}
+
 /// A log and the archive of it, if there is one, as one log.
 fn joined(
     name: &'static str,
     hot: Arc<dyn Log>,
-    archive: Option<&Path>,
+    archive: &Archive<'_>,
     met: &mut Met,
 ) -> Result<Arc<dyn Log>, WiringError> {
-    let Some(dir) = archive.map(|archive| archive.join(name)).filter(|dir| dir.is_dir()) else {
-        return Ok(hot);
-    };
-    let cold = log(name, &dir, met)?;
+    let Some((dir, mark)) = archive.of(name) else { return Ok(hot) };
+    let cold = log(name, &dir, mark, met)?;
     let (archived, start) = (cold.stat(), hot.stat().start);
     met.archived.push((name, archived));
     if archived.tail.next() < start {
@@ -193,9 +216,8 @@ fn joined(
 async fn on_redis(options: RedisOptions, data_dir: Option<&Path>) -> Result<Recorded, WiringError> {
     let namespace = options.namespace.clone();
     let server = RedisStore::connect_to_read(options).await?;
-    let data_dir =
-        data_dir.filter(|dir| dir.join("archive").is_dir()).map(DataDir::open_read_only).transpose()?;
-    let archive = data_dir.as_ref().map(DataDir::archive);
+    let data_dir = data_dir.filter(|dir| dir.is_dir()).map(DataDir::open_read_only).transpose()?;
+    let archive = Archive { data_dir: data_dir.as_ref(), elsewhere: None };
     let mut met = Met::default();
     // Runs first: every receipt that a run needs was there before it.
     let runs = hot(&server, "runs").await?;
@@ -203,8 +225,7 @@ async fn on_redis(options: RedisOptions, data_dir: Option<&Path>) -> Result<Reco
     let quarantine = hot(&server, "quarantine").await?;
     let manifests = hot(&server, "manifests").await?;
     are_there([("receipts", &receipts), ("runs", &runs), ("quarantine", &quarantine)], &server, &namespace)?;
-    let mut tiered =
-        |name, hot: RedisLog| joined(name, Arc::new(hot) as Arc<dyn Log>, archive.as_deref(), &mut met);
+    let mut tiered = |name, hot: RedisLog| joined(name, Arc::new(hot) as Arc<dyn Log>, &archive, &mut met);
     Ok(Recorded {
         receipts: tiered("receipts", receipts)?,
         runs: tiered("runs", runs)?,

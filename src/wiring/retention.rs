@@ -19,7 +19,7 @@ use orchestrator_kernel::retention::{Held, Holders, Later};
 use super::WiringError;
 use super::reading::{LogsPlace, Recorded, open};
 use super::settings::universe;
-use super::storage::{archive_log, embedded_parts};
+use super::storage::{archive_elsewhere, archive_log, embedded_parts};
 use crate::adapters::embedded::data_dir::DataDir;
 use crate::cli::Exit;
 use crate::config::Config;
@@ -131,7 +131,7 @@ async fn writable(config: &Config, data_dir: &DataDir, dry_run: bool) -> Result<
             false => None,
             // What went to an archive so far goes there from now on, or that archive would have a hole.
             true => {
-                let archive = archive_log(config, name, &dir, log.stat().start)?;
+                let archive: Arc<dyn Log> = archive_log(config, name, data_dir, log.stat().start)?;
                 let epoch = acquire(&archive).await?;
                 Some((archive, epoch))
             }
@@ -219,7 +219,7 @@ async fn copy_log(
     time_of: impl Fn(&[u8]) -> Result<TsMs, DecodeError>,
 ) -> Result<Archived, OfflineError> {
     let stat = from.stat();
-    let archive = archive_log(config, name, &to.join(name), stat.start)?;
+    let archive: Arc<dyn Log> = archive_elsewhere(config, name, &to.join(name), stat.start)?;
     let epoch = acquire(&archive).await?;
     let from = Readable { name, log: from.as_ref() };
     let below = match before {

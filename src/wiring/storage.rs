@@ -14,6 +14,7 @@ use super::{StartOptions, WiringError};
 use crate::adapters::embedded::checkpoint::FileCheckpoints;
 use crate::adapters::embedded::data_dir::DataDir;
 use crate::adapters::embedded::fs::RealFs;
+use crate::adapters::embedded::high_water::{LogMark, MarkedLog};
 use crate::adapters::embedded::log::{EmbeddedLog, LogOptions};
 use crate::adapters::redis::{
     Durability, LogOptions as RedisLogOptions, RedisOptions, RedisStore, WriterClaim,
@@ -37,6 +38,8 @@ pub(super) struct Storage {
     pub(super) probe_every: Option<Duration>,
     /// The server with the writer's claim, to be released at the end.
     pub(super) server: Option<RedisStore>,
+    /// The logs in the data directory that are written: files that could be taken away.
+    pub(super) written: Vec<Arc<EmbeddedLog>>,
 }
 
 /// Twice within the two seconds in which readiness has to tell that a server is gone.
@@ -64,9 +67,9 @@ fn capacity(config: &Config) -> Option<u64> {
 
 /// What retention works on in a data directory.
 pub(super) struct EmbeddedParts {
-    pub(super) receipts: Arc<dyn Log>,
-    pub(super) quarantine: Arc<dyn Log>,
-    pub(super) runs: Arc<dyn Log>,
+    pub(super) receipts: Arc<EmbeddedLog>,
+    pub(super) quarantine: Arc<EmbeddedLog>,
+    pub(super) runs: Arc<EmbeddedLog>,
     pub(super) checkpoints: Arc<dyn CheckpointStore>,
 }
 
@@ -74,18 +77,35 @@ pub(super) struct EmbeddedParts {
 pub(super) fn embedded_parts(config: &Config, data_dir: &DataDir) -> Result<EmbeddedParts, WiringError> {
     let checkpoints = FileCheckpoints::open(&data_dir.checkpoints(), Arc::new(RealFs))
         .map_err(|source| WiringError::File { what: "the checkpoints".to_owned(), source })?;
+    data_dir.check_logs()?;
+    let open = |name, dir: PathBuf, log, capacity_bytes| {
+        let (segment_bytes, mark) = (config.buffer.segment_bytes, data_dir.mark_of(log));
+        embedded_log(&dir, LogOptions { segment_bytes, capacity_bytes, mark, ..LogOptions::new(name) })
+    };
     Ok(EmbeddedParts {
-        receipts: embedded_log(config, "receipts", &data_dir.receipts(), capacity(config))?,
-        quarantine: embedded_log(config, "quarantine", &data_dir.quarantine(), None)?,
-        runs: embedded_log(config, "runs", &data_dir.runs(), None)?,
+        receipts: open("receipts", data_dir.receipts(), MarkedLog::Receipts, capacity(config))?,
+        quarantine: open("quarantine", data_dir.quarantine(), MarkedLog::Quarantine, None)?,
+        runs: open("runs", data_dir.runs(), MarkedLog::Runs, None)?,
         checkpoints: Arc::new(checkpoints),
     })
 }
 
 fn embedded(config: &Config, data_dir: &DataDir) -> Result<Storage, WiringError> {
     let EmbeddedParts { receipts, quarantine, runs, checkpoints } = embedded_parts(config, data_dir)?;
-    let archive = |name: &str, log: &Arc<dyn Log>| {
-        archive_log(config, name, &data_dir.archive().join(name), log.stat().start)
+    let manifests = embedded_log(
+        &data_dir.manifests(),
+        LogOptions {
+            segment_bytes: MANIFEST_SEGMENT_BYTES,
+            mark: data_dir.mark_of(MarkedLog::Manifests),
+            ..LogOptions::new("manifests")
+        },
+    )?;
+    let mut written = vec![Arc::clone(&receipts), Arc::clone(&quarantine), Arc::clone(&runs)];
+    written.push(Arc::clone(&manifests));
+    let mut archive = |name: &str, log: &EmbeddedLog| {
+        let archive = archive_log(config, name, data_dir, log.stat().start)?;
+        written.push(Arc::clone(&archive));
+        Ok::<_, WiringError>(archive as Arc<dyn Log>)
     };
     let archives = match config.retention.archive {
         false => None,
@@ -100,42 +120,62 @@ fn embedded(config: &Config, data_dir: &DataDir) -> Result<Storage, WiringError>
         quarantine,
         runs,
         archives,
-        manifests: Arc::new(EmbeddedLog::open(
-            &data_dir.manifests(),
-            LogOptions { segment_bytes: MANIFEST_SEGMENT_BYTES, ..LogOptions::new("manifests") },
-        )?),
+        manifests,
         checkpoints,
         durability: "fdatasync",
         probe_every: None,
         server: None,
+        written,
     })
 }
 
-/// Opens the archive of a log, or begins one with record `first`.
+/// The mark of the archive of the log `name`. An archive that was moved away as a whole is begun anew.
+pub(super) fn archive_mark(data_dir: &DataDir, name: &str) -> Option<LogMark> {
+    let log = match name {
+        "receipts" => MarkedLog::ReceiptsArchive,
+        "runs" => MarkedLog::RunsArchive,
+        "quarantine" => MarkedLog::QuarantineArchive,
+        _ => return None,
+    };
+    let mark = data_dir.mark_of(log)?;
+    Some(if data_dir.archive().join(name).is_dir() { mark } else { mark.forgetting() })
+}
+
+/// Opens the archive of a log in the data directory, or begins one with record `first`.
 pub(super) fn archive_log(
+    config: &Config,
+    name: &str,
+    data_dir: &DataDir,
+    first: Seq,
+) -> Result<Arc<EmbeddedLog>, WiringError> {
+    let (segment_bytes, mark) = (config.buffer.segment_bytes, archive_mark(data_dir, name));
+    let options = LogOptions { segment_bytes, first, mark, ..LogOptions::new(name) };
+    embedded_log(&data_dir.archive().join(name), options)
+}
+
+/// Opens an archive elsewhere, or begins one with record `first`.
+pub(super) fn archive_elsewhere(
     config: &Config,
     name: &str,
     dir: &Path,
     first: Seq,
-) -> Result<Arc<dyn Log>, WiringError> {
-    let options = LogOptions { segment_bytes: config.buffer.segment_bytes, first, ..LogOptions::new(name) };
-    Ok(Arc::new(EmbeddedLog::open(dir, options)?))
+) -> Result<Arc<EmbeddedLog>, WiringError> {
+    let segment_bytes = config.buffer.segment_bytes;
+    embedded_log(dir, LogOptions { segment_bytes, first, ..LogOptions::new(name) })
 }
 
-fn embedded_log(
-    config: &Config,
-    name: &str,
-    dir: &Path,
-    capacity_bytes: Option<u64>,
-) -> Result<Arc<dyn Log>, WiringError> {
-    let options =
-        LogOptions { segment_bytes: config.buffer.segment_bytes, capacity_bytes, ..LogOptions::new(name) };
+fn embedded_log(dir: &Path, options: LogOptions) -> Result<Arc<EmbeddedLog>, WiringError> {
+    let name = options.name.clone();
     let log = EmbeddedLog::open(dir, options)?;
     if log.torn_bytes() > 0 {
         tracing::warn!(
             log = name,
             bytes = log.torn_bytes(),
-            "removed a write that a crash cut short; it was not acknowledged"
+            tail = %log.last(),
+            high_water = ?log.high_water(),
+            "removed what followed the last whole write: a write that a crash cut short, or damage of what was written \
+             within a second before this host failed; whether that was acknowledged is not known. Nothing up to the \
+             high-water mark is missing"
         );
     }
     Ok(Arc::new(log))
@@ -161,17 +201,18 @@ async fn on_redis(
         Durability::Everysec => "redis-everysec",
         Durability::AssertedByOperator => "redis-asserted-by-operator",
     };
-    let archive = data_dir.archive();
+    let mut written = Vec::new();
     Ok(Storage {
-        receipts: tiered(config, &server, "receipts", &archive, capacity(config)).await?,
-        quarantine: tiered(config, &server, "quarantine", &archive, None).await?,
-        runs: tiered(config, &server, "runs", &archive, None).await?,
+        receipts: tiered(config, &server, "receipts", data_dir, capacity(config), &mut written).await?,
+        quarantine: tiered(config, &server, "quarantine", data_dir, None, &mut written).await?,
+        runs: tiered(config, &server, "runs", data_dir, None, &mut written).await?,
         manifests: Arc::new(server.log("manifests", RedisLogOptions::default()).await?),
         checkpoints: Arc::new(server.checkpoints()),
         archives: None,
         durability,
         probe_every: Some(PROBE_EVERY),
         server: Some(server),
+        written,
     })
 }
 
@@ -180,11 +221,13 @@ async fn tiered(
     config: &Config,
     server: &RedisStore,
     name: &str,
-    archive: &Path,
+    data_dir: &DataDir,
     capacity_bytes: Option<u64>,
+    written: &mut Vec<Arc<EmbeddedLog>>,
 ) -> Result<Arc<dyn Log>, WiringError> {
     let hot = Arc::new(server.log(name, RedisLogOptions { capacity_bytes }).await?);
-    let cold = embedded_log(config, name, &archive.join(name), None)?;
+    let cold = archive_log(config, name, data_dir, Seq(1))?;
+    written.push(Arc::clone(&cold));
     let options = TieredOptions::new(name, config.redis.archive_above, config.redis.archive_keep);
     Ok(Arc::new(TieredLog::new(hot, cold, options)))
 }

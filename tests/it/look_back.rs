@@ -8,7 +8,7 @@ use orchestrator_kernel::ports::engine::EngineAnswer;
 use serde_json::{Value, json};
 
 use crate::made_up::{INTERVAL_MS, START_MS, ingest, made_up_day, run, run_json, text_of, with_day};
-use crate::support::{checked_receipts, outputs, run_records};
+use crate::support::{checked_receipts, forget_high_water, outputs, run_records};
 
 #[tokio::test]
 async fn a_run_is_looked_at_by_the_first_digits_of_its_id() {
@@ -224,6 +224,7 @@ async fn an_engine_is_compared_with_what_was_recorded() {
     ingest(&dir.path().join("fewer.jsonl"), &fewer, &[]);
     fs::remove_dir_all(day.join("receipts")).unwrap();
     fs::rename(fewer.join("receipts"), day.join("receipts")).unwrap();
+    forget_high_water(&day);
     let doubtful = against(&[], 2);
     assert_eq!(doubtful["verdict"], "cannot_tell");
     assert!(doubtful["doubts"][0].as_str().unwrap().contains(", but must be "), "{doubtful}");

@@ -13,7 +13,7 @@ mod verify;
 
 pub(crate) use dice::{Dice, seed};
 pub(crate) use logs::{
-    checked_receipts, message_id, outputs, recorded_lines, recording, records, run_records,
+    checked_receipts, forget_high_water, message_id, outputs, recorded_lines, recording, records, run_records,
 };
 pub(crate) use process::{PATIENCE, Service, eventually, metric_of, orchestrator, root};
 pub(crate) use verify::{verify, verify_by};

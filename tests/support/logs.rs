@@ -47,6 +47,15 @@ pub(crate) async fn records(dir: &Path) -> Vec<Vec<u8>> {
     }
 }
 
+/// Removes what tells how far the logs were durable, so that a forged log is compared and not refused before.
+pub(crate) fn forget_high_water(data: &Path) {
+    let marks = ["high_water.marks", "runs/high_water.marks"];
+    let metas = ["receipts/meta", "runs/meta", "quarantine/meta", "manifests/meta"];
+    for path in marks.iter().chain(&metas).map(|name| data.join(name)).filter(|path| path.is_file()) {
+        std::fs::remove_file(path).unwrap();
+    }
+}
+
 /// What a receipt log must be after anything that happens: numbered without gap, time never going back. Returns the
 /// events.
 pub(crate) async fn checked_receipts(data: &Path) -> Vec<Vec<u8>> {

@@ -2,8 +2,15 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::fs::{Fs as _, LockError, LockGuard, RealFs, replace_file};
+use orchestrator_kernel::ids::Seq;
+use orchestrator_kernel::ports::log::AcquireError;
+use tracing::warn;
+
+use super::fs::{FileId, Fs as _, LockError, LockGuard, RealFs, check_name, is_full, replace_file};
+use super::high_water::{FoundMarks, HighWaterMarks, LogMark, MarkKeeper, MarkedLog};
+use super::log::{EmbeddedLog, LogOptions, has_segments};
 
 /// Why the data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -34,14 +41,27 @@ pub enum DataDirError {
 /// DIR/receipts/      log        DIR/checkpoints/   derived state, publisher's cursor
 /// DIR/runs/          log        DIR/outputs/       published outputs as files
 /// DIR/quarantine/    log        DIR/instance       names this directory towards other processes
-/// DIR/manifests/     log
+/// DIR/manifests/     log        DIR/high_water.marks, DIR/runs/high_water.marks   how far the logs are durable
 /// ```
 ///
 /// Where the logs are on a server, `archive/` holds what moved out of it and `high_water/` how far it was acknowledged.
 pub struct DataDir {
     path: PathBuf,
     instance: String,
+    marks: Marks,
+    lock_id: Option<FileId>,
     _lock: Option<LockGuard>,
+}
+
+/// The high-water marks of the logs.
+enum Marks {
+    Kept {
+        marks: Arc<HighWaterMarks>,
+        _keeper: MarkKeeper,
+    },
+    Found(Box<FoundMarks>),
+    /// There was no room for the files.
+    None,
 }
 
 impl DataDir {
@@ -62,7 +82,9 @@ impl DataDir {
         })?;
         let instance_file = path.join("instance");
         let instance = instance(&instance_file).map_err(failed(&instance_file))?;
-        let this = Self { path: path.to_owned(), instance, _lock: Some(lock) };
+        let lock_id = Some(RealFs.id_at(&path.join("lock")).map_err(failed(path))?);
+        let mut this =
+            Self { path: path.to_owned(), instance, marks: Marks::None, lock_id, _lock: Some(lock) };
         for dir in [
             this.receipts(),
             this.runs(),
@@ -73,6 +95,7 @@ impl DataDir {
         ] {
             RealFs.create_dir(&dir).map_err(failed(&dir))?;
         }
+        this.marks = keep_marks(path).map_err(failed(path))?;
         Ok(this)
     }
 
@@ -87,7 +110,58 @@ impl DataDir {
             LockError::Held { holder } => DataDirError::Held { path: path.to_owned(), holder },
             LockError::Io(source) => DataDirError::Io { path: path.join("lock"), source },
         })?;
-        Ok(Self { path: path.to_owned(), instance: String::new(), _lock: lock })
+        let found = FoundMarks::read(&RealFs, path);
+        let failed = |source| DataDirError::Io { path: path.to_owned(), source };
+        let marks = Marks::Found(Box::new(found.map_err(failed)?));
+        Ok(Self { path: path.to_owned(), instance: String::new(), marks, lock_id: None, _lock: lock })
+    }
+
+    /// The high-water mark of one of the logs; nothing when none can be kept.
+    #[must_use]
+    pub fn mark_of(&self, log: MarkedLog) -> Option<LogMark> {
+        match &self.marks {
+            Marks::Kept { marks, .. } => Some(marks.of(log)),
+            Marks::Found(found) => Some(found.of(log)),
+            Marks::None => None,
+        }
+    }
+
+    /// Checks that no log is missing beside others that have records, also where no mark tells. A start makes all of
+    /// them before it takes anything, so none is left out by a crash; an empty one in the place of a lost one would be
+    /// a made-up answer. The log of manifests came later than the others: only its mark tells.
+    ///
+    /// # Errors
+    ///
+    /// [`AcquireError::Corrupt`] for the missing one; as for opening when another one cannot be looked at.
+    pub fn check_logs(&self) -> Result<(), AcquireError> {
+        let logs = [("receipts", self.receipts()), ("runs", self.runs()), ("quarantine", self.quarantine())];
+        let (mut missing, mut present) = (None, Vec::new());
+        for (name, dir) in logs {
+            match has_segments(&dir) {
+                Ok(true) => present.push((name, dir)),
+                Ok(false) => missing = missing.or(Some((name, dir))),
+                Err(source) => return Err(AcquireError::Io { log: name.to_owned(), source }),
+            }
+        }
+        let Some((log, dir)) = missing else { return Ok(()) };
+        for (name, beside) in present {
+            let tail = EmbeddedLog::open_read_only(&beside, LogOptions::new(name))?.last();
+            if tail > Seq(0) {
+                let (log, place) = (log.to_owned(), format!("{} byte 0", dir.display()));
+                let detail = format!("it is gone, and the log of {name} beside it has records up to {tail}");
+                return Err(AcquireError::Corrupt { log, place, detail });
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that the directory is still found by its name, and that its lock keeps a second service out.
+    ///
+    /// # Errors
+    ///
+    /// It was removed, renamed or replaced, or the storage failed.
+    pub fn check_place(&self) -> io::Result<()> {
+        self.lock_id.map_or(Ok(()), |lock| check_name(&RealFs, &self.path.join("lock"), lock))
     }
 
     /// Names this directory towards other processes: made up once, the same after every restart. Whoever holds the
@@ -143,6 +217,25 @@ impl DataDir {
     #[must_use]
     pub fn outputs(&self) -> PathBuf {
         self.path.join("outputs")
+    }
+}
+
+/// Opens the marks. A full disk is no reason not to start: without the files the logs go on as before there were any.
+fn keep_marks(path: &Path) -> io::Result<Marks> {
+    match HighWaterMarks::open(&RealFs, path) {
+        Ok(marks) => {
+            let marks = Arc::new(marks);
+            Ok(Marks::Kept { _keeper: MarkKeeper::start(Arc::clone(&marks))?, marks })
+        }
+        Err(error) if is_full(&error) => {
+            warn!(
+                data_dir = %path.display(), %error,
+                "there is no room for the high-water marks of the logs: until the next start nobody would notice that \
+                 the end of a log is missing"
+            );
+            Ok(Marks::None)
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
-use super::fs::{Fs, FsFile, LockError, LockGuard};
+use super::fs::{FileId, Fs, FsFile, LockError, LockGuard};
 
 /// Repeatable randomness (splitmix64).
 #[derive(Clone, Debug)]
@@ -320,6 +320,10 @@ impl FsFile for FaultFile {
         disk.change(self.inode, Change::Cut(size as usize));
         Ok(())
     }
+
+    fn id(&self) -> io::Result<FileId> {
+        Ok(FileId { device: 0, inode: self.inode as u64 })
+    }
 }
 
 struct Unlock(FaultFs, PathBuf, u64);
@@ -348,6 +352,19 @@ impl Fs for FaultFs {
         let disk = self.disk();
         let inode = *disk.names.get(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(Arc::new(FaultFile { fs: self.clone(), inode, generation: disk.generation }))
+    }
+
+    fn id_at(&self, path: &Path) -> io::Result<FileId> {
+        let disk = self.disk();
+        match (disk.names.get(path), disk.locked.contains(path)) {
+            (Some(inode), _) => Ok(FileId { device: 0, inode: *inode as u64 }),
+            // Locks are no files here, and every directory is there.
+            (None, true) => Ok(FileId { device: 1, inode: 0 }),
+            (None, false) if path.extension().is_none() && !path.ends_with("lock") => {
+                Ok(FileId { device: 2, inode: 0 })
+            }
+            (None, false) => Err(io::ErrorKind::NotFound.into()),
+        }
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {

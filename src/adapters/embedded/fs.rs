@@ -1,14 +1,23 @@
 //! The few file operations that durability rests on, behind a trait so that tests can crash and fail them.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io;
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use rustix::fs::{FallocateFlags, fallocate};
+
+/// The identity of a file or directory on this host: a path that leads to another one was replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileId {
+    /// The device it is on.
+    pub device: u64,
+    /// Its number there.
+    pub inode: u64,
+}
 
 /// One open file. Reads and writes name their position, so that one handle serves a writer and many readers.
 pub trait FsFile: Send + Sync {
@@ -54,6 +63,13 @@ pub trait FsFile: Send + Sync {
     ///
     /// The storage failed.
     fn truncate(&self, size: u64) -> io::Result<()>;
+
+    /// Identifies the file, whatever its name is by now.
+    ///
+    /// # Errors
+    ///
+    /// The storage failed.
+    fn id(&self) -> io::Result<FileId>;
 }
 
 /// Why a lock was not taken.
@@ -102,6 +118,13 @@ pub trait Fs: Send + Sync {
     fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
         self.open(path)
     }
+
+    /// Identifies what `path` leads to now.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound`, or the storage failed.
+    fn id_at(&self, path: &Path) -> io::Result<FileId>;
 
     /// Creates an empty file, in place of one that is there. Its name is durable after [`sync_dir`](Self::sync_dir).
     ///
@@ -206,6 +229,24 @@ pub fn is_full(error: &io::Error) -> bool {
     )
 }
 
+/// Checks that `path` still leads to the file `id`.
+///
+/// # Errors
+///
+/// It leads to another one or nowhere, or the storage failed.
+pub fn check_name(fs: &dyn Fs, path: &Path, id: FileId) -> io::Result<()> {
+    let said = match fs.id_at(path) {
+        Ok(found) if found == id => return Ok(()),
+        Ok(_) => "another file has that name".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    Err(io::Error::other(format!(
+        "{} is not the file any more that this service uses ({said}): it or its directory was removed, renamed, replaced \
+         or unmounted under the running service",
+        path.display()
+    )))
+}
+
 /// The operating system's file system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealFs;
@@ -249,6 +290,14 @@ impl FsFile for RealFile {
     fn truncate(&self, size: u64) -> io::Result<()> {
         self.0.set_len(size)
     }
+
+    fn id(&self) -> io::Result<FileId> {
+        Ok(id_of(&self.0.metadata()?))
+    }
+}
+
+fn id_of(metadata: &Metadata) -> FileId {
+    FileId { device: metadata.dev(), inode: metadata.ino() }
 }
 
 /// Reserves room where the file system cannot: a hole would be cheaper, but then a later write could find it full.
@@ -287,6 +336,10 @@ impl Fs for RealFs {
         Ok(Arc::new(RealFile(File::open(path)?)))
     }
 
+    fn id_at(&self, path: &Path) -> io::Result<FileId> {
+        Ok(id_of(&std::fs::metadata(path)?))
+    }
+
     fn create(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
         Ok(Arc::new(RealFile(file)))
@@ -311,6 +364,12 @@ impl Fs for RealFs {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(LockError::Held { holder: holder(&file) }),
             Err(TryLockError::Error(error)) => return Err(LockError::Io(error)),
+        }
+        // A lock on a file that nobody finds by its name any more keeps nobody out.
+        let locked = file.metadata().map_err(LockError::Io)?;
+        if id_of(&locked) != self.id_at(path).map_err(LockError::Io)? {
+            let text = format!("{} was replaced while it was being locked", path.display());
+            return Err(LockError::Io(io::Error::other(text)));
         }
         file.set_len(0).map_err(LockError::Io)?;
         writeln!(file, "pid {}", std::process::id()).map_err(LockError::Io)?;

@@ -7,6 +7,7 @@ mod fault_fs;
 pub mod fs;
 #[cfg(test)]
 mod golden;
+pub mod high_water;
 pub mod log;
 pub mod ndjson;
 mod read_only;
@@ -15,6 +16,7 @@ use std::io;
 
 pub use checkpoint::FileCheckpoints;
 pub use data_dir::{DataDir, DataDirError};
+pub use high_water::{FoundMarks, HighWaterMarks, LogMark, MarkedLog};
 pub use log::{EmbeddedLog, LogOptions};
 pub use ndjson::{NdjsonFile, NdjsonOptions};
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use super::fs::{Fs, FsFile, LockError, LockGuard};
+use super::fs::{FileId, Fs, FsFile, LockError, LockGuard};
 
 /// Reads through to another file system; refuses everything else.
 pub(super) struct ReadOnlyFs(pub(super) Arc<dyn Fs>);
@@ -41,6 +41,10 @@ impl FsFile for NoFile {
     fn truncate(&self, _: u64) -> io::Result<()> {
         Err(refused())
     }
+
+    fn id(&self) -> io::Result<FileId> {
+        Err(io::ErrorKind::NotFound.into())
+    }
 }
 
 impl Fs for ReadOnlyFs {
@@ -54,6 +58,10 @@ impl Fs for ReadOnlyFs {
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
         self.0.open_to_read(path)
+    }
+
+    fn id_at(&self, path: &Path) -> io::Result<FileId> {
+        self.0.id_at(path)
     }
 
     fn create(&self, _: &Path) -> io::Result<Arc<dyn FsFile>> {

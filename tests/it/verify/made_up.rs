@@ -11,7 +11,7 @@ use orchestrator_kernel::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::{IngestSeq, Seq};
 use orchestrator_kernel::ports::log::{Log, RecordBatch};
 
-use crate::support::{records, root};
+use crate::support::{forget_high_water, records, root};
 
 const TICKS: i64 = 20;
 const SYMBOLS: [&str; 3] = ["AAA", "BBB", "CCC"];
@@ -137,6 +137,7 @@ impl MadeUp {
         let mut payloads = records(&dir).await;
         payloads.remove(gone - 1);
         fs::remove_dir_all(&dir).unwrap();
+        forget_high_water(&self.data);
         let log =
             EmbeddedLog::open(&dir, LogOptions { segment_bytes: 1 << 20, ..LogOptions::new("receipts") })
                 .unwrap();

@@ -10,7 +10,7 @@ use orchestrator_kernel::ports::log::{Log, RecordBatch};
 use super::check_said;
 use super::made_up::{MadeUp, Said};
 use crate::capture::HttpEngine;
-use crate::support::records;
+use crate::support::{forget_high_water, records};
 
 /// The made-up market through the fault engine, which had no fault then. Its faults are no part of its identity.
 fn recorded() -> MadeUp {
@@ -107,6 +107,7 @@ async fn forge_attempts(made: &MadeUp) {
     let dir = made.data.join("runs");
     let payloads = records(&dir).await;
     fs::remove_dir_all(&dir).unwrap();
+    forget_high_water(&made.data);
     let log = EmbeddedLog::open(&dir, LogOptions::new("runs")).unwrap();
     let epoch = log.acquire().await.unwrap().epoch;
     let mut batch = RecordBatch::starting_at(Seq(1));

@@ -1,9 +1,11 @@
 //! The log's small memory beside its segments: who wrote last, and how far the log is known to have been durable.
 //!
 //! ```text
-//!   0  "orchmeta"         8  format version u32, zeros u32     16  log id u64     24  epoch u64
+//!   0  "orchmeta"         8  format version u32     12  flags u32     16  log id u64     24  epoch u64
 //!  32  high water u64    40  active segment's first record u64  48  crc u32 of bytes 0 … 48, zeros u32
 //! ```
+//!
+//! Flag 1: a high-water mark of this log is kept beside it. An older binary writes zeros there, and keeps no mark.
 //!
 //! It is replaced as a whole (write, sync, rename, sync), so that no crash can damage it: a damaged one is refused.
 
@@ -23,6 +25,7 @@ const MAGIC: [u8; 8] = *b"orchmeta";
 const VERSION: u32 = 1;
 const BYTES: usize = 56;
 const CRC_AT: usize = 48;
+const MARKED: u32 = 1;
 
 /// What is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +38,8 @@ pub(super) struct Meta {
     pub(super) high_water: Seq,
     /// The segment that starts with this record is durable, or was trimmed. May lag.
     pub(super) active_first: Seq,
+    /// The log's last writer kept a high-water mark outside the log.
+    pub(super) is_marked: bool,
 }
 
 /// Why the file is not usable.
@@ -52,6 +57,7 @@ impl Meta {
         };
         put(0, &MAGIC);
         put(8, &VERSION.to_le_bytes());
+        put(12, &if self.is_marked { MARKED } else { 0 }.to_le_bytes());
         put(16, &self.log_id.to_le_bytes());
         put(24, &self.epoch.0.to_le_bytes());
         put(32, &self.high_water.0.to_le_bytes());
@@ -73,6 +79,7 @@ impl Meta {
                 epoch: Epoch(u64_at(bytes, 24)),
                 high_water: Seq(u64_at(bytes, 32)),
                 active_first: Seq(u64_at(bytes, 40)),
+                is_marked: u32_at(bytes, 12) & MARKED == MARKED,
             }),
             newer => Err(MetaError::UnknownVersion(newer)),
         }
@@ -98,9 +105,12 @@ impl MetaFile {
         Self { fs, dir, saved: Mutex::new(saved) }
     }
 
-    /// Starts the next epoch, durably.
-    pub(super) fn next_epoch(&self) -> io::Result<Epoch> {
-        let saved = self.change(|meta| meta.epoch = meta.epoch.next())?;
+    /// Starts the next epoch, durably. `is_marked`: its writer keeps a high-water mark, which is there already.
+    pub(super) fn next_epoch(&self, is_marked: bool) -> io::Result<Epoch> {
+        let saved = self.change(|meta| {
+            meta.epoch = meta.epoch.next();
+            meta.is_marked = is_marked;
+        })?;
         Ok(saved.epoch)
     }
 

@@ -10,11 +10,13 @@
 //!
 //! **What a crash can do.** Frames of the group that was being written may be there, in part, or not; nothing of it was
 //! acknowledged. On opening, the bytes behind the last valid frame are removed as *torn*, unless something proves that
-//! they were durable: a later frame's `synced`, a later segment, or the high water in `meta`. Then the log is refused.
+//! they were durable: a later frame's `synced`, a later segment, the high water in `meta`, or the high-water mark outside
+//! the log ([`high_water`](super::high_water)). Then the log is refused. The mark also tells what was trimmed: segments
+//! that are missing at the beginning are refused too.
 //!
-//! **What cannot be told.** A bit that flips in the last group after a crash looks like a torn write, as long as the high
-//! water is below it: it is raised at each clean end, each new segment, and every 16 MiB. Losing the oldest segments
-//! looks like trimming; whoever reads from the start notices.
+//! **What cannot be told.** Damage in what is younger than the mark looks like a torn write. The mark is written before an
+//! append is answered, and lags by up to a second only where the host lost power. A log that is opened without marks (an
+//! archive elsewhere) has the high water in `meta` alone: raised at each clean end, each new segment, and every 16 MiB.
 
 mod frame;
 mod meta;
@@ -43,17 +45,21 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
 use super::fs::{Fs, LockError, LockGuard, RealFs};
+use super::high_water::LogMark;
 use super::off_runtime;
 use super::read_only::ReadOnlyFs;
 use frame::Frame;
+pub(super) use frame::{u32_at, u64_at};
 use meta::MetaFile;
-use store::{Place, Store};
+use store::{HeldPlace, Place, Store};
 use writer::{Request, Room, Writer};
 
 /// Appends that may wait for the writer; more wait in their callers.
 const QUEUE_REQUESTS: usize = 64;
 /// The smallest segment: a header and some records.
 const SEGMENT_BYTES_MIN: u64 = 4096;
+/// The lock file's name.
+const LOCK_NAME: &str = "lock";
 
 /// How a log is kept.
 #[derive(Clone)]
@@ -68,6 +74,8 @@ pub struct LogOptions {
     pub first: Seq,
     /// Where the files are.
     pub fs: Arc<dyn Fs>,
+    /// How far the log is known to be durable, kept outside of it. `None`: nothing is kept.
+    pub mark: Option<LogMark>,
 }
 
 impl LogOptions {
@@ -80,6 +88,7 @@ impl LogOptions {
             capacity_bytes: None,
             first: Seq(1),
             fs: Arc::new(RealFs),
+            mark: None,
         }
     }
 
@@ -96,6 +105,7 @@ impl LogOptions {
 pub struct EmbeddedLog {
     store: Arc<Store>,
     torn_bytes: u64,
+    found_mark: Option<Seq>,
     requests: Option<mpsc::Sender<Request>>,
     writer: Option<JoinHandle<()>>,
     _lock: Option<LockGuard>,
@@ -110,10 +120,12 @@ impl EmbeddedLog {
     pub fn open(dir: &Path, options: LogOptions) -> Result<Self, AcquireError> {
         let failed = |source| AcquireError::Io { log: options.name.clone(), source };
         options.fs.create_dir(dir).map_err(failed)?;
-        let lock = options.fs.lock(&dir.join("lock")).map_err(|error| match error {
+        let lock = options.fs.lock(&dir.join(LOCK_NAME)).map_err(|error| match error {
             LockError::Held { holder } => AcquireError::Held { log: options.name.clone(), holder },
             LockError::Io(error) => failed(error),
         })?;
+        let lock_id = options.fs.id_at(&dir.join(LOCK_NAME)).map_err(failed)?;
+        let found_mark = options.mark.as_ref().and_then(LogMark::found).map(|mark| mark.tail);
         let recovered = recovery::recover(dir, &options)?;
         let meta = MetaFile::new(Arc::clone(&options.fs), dir.to_owned(), recovered.meta);
         let room = Room { segment_bytes: options.segment_bytes(), capacity_bytes: options.capacity_bytes };
@@ -123,8 +135,12 @@ impl EmbeddedLog {
             Arc::clone(&options.fs),
             recovered.meta.log_id,
             recovered.catalogue,
+            Some(HeldPlace { lock: lock_id, mark: options.mark.clone() }),
         ));
-        let writer = Writer::new(Arc::clone(&store), meta, room, recovered.meta.epoch);
+        // Before the first epoch says in `meta` that there is a mark.
+        store.note_whole_mark().map_err(failed)?;
+        let last_at = recovered.last_at;
+        let writer = Writer::new(Arc::clone(&store), meta, room, recovered.meta.epoch, last_at);
         let (requests, queue) = mpsc::channel(QUEUE_REQUESTS);
         let writer = std::thread::Builder::new()
             .name(format!("log-{}", options.name))
@@ -133,6 +149,7 @@ impl EmbeddedLog {
         Ok(Self {
             store,
             torn_bytes: recovered.torn_bytes,
+            found_mark,
             requests: Some(requests),
             writer: Some(writer),
             _lock: Some(lock),
@@ -148,27 +165,53 @@ impl EmbeddedLog {
     /// [`AcquireError`]: held by a writer, damaged, too new, or the storage failed.
     pub fn open_read_only(dir: &Path, options: LogOptions) -> Result<Self, AcquireError> {
         let name = options.name.clone();
-        let lock = options.fs.lock_to_read(&dir.join("lock")).map_err(|error| match error {
+        let lock = options.fs.lock_to_read(&dir.join(LOCK_NAME)).map_err(|error| match error {
             LockError::Held { holder } => AcquireError::Held { log: name.clone(), holder },
             LockError::Io(source) => AcquireError::Io { log: name.clone(), source },
         })?;
         let options = LogOptions { fs: Arc::new(ReadOnlyFs(Arc::clone(&options.fs))), ..options };
+        let found_mark = options.mark.as_ref().and_then(LogMark::found).map(|mark| mark.tail);
         let recovered = recovery::look(dir, &options)?;
-        let store = Store::new(name, dir.to_owned(), options.fs, recovered.meta.log_id, recovered.catalogue);
+        let store =
+            Store::new(name, dir.to_owned(), options.fs, recovered.meta.log_id, recovered.catalogue, None);
         Ok(Self {
             store: Arc::new(store),
             torn_bytes: recovered.torn_bytes,
+            found_mark,
             requests: None,
             writer: None,
             _lock: lock,
         })
     }
 
-    /// Bytes of a write cut short by a crash, that opening removed or, for reading only, left; zero after a clean end.
-    /// None of them was acknowledged.
+    /// How far the log was known to be durable when it was opened; nothing when no mark was kept.
+    #[must_use]
+    pub fn high_water(&self) -> Option<Seq> {
+        self.found_mark
+    }
+
+    /// Bytes behind the last whole write, that opening removed or, for reading only, left; zero after a clean end. A crash
+    /// that cut a write short leaves them, and so does damage of what is younger than the high-water mark: then whether
+    /// they were acknowledged is not known.
     #[must_use]
     pub const fn torn_bytes(&self) -> u64 {
         self.torn_bytes
+    }
+
+    /// The last durable record.
+    #[must_use]
+    pub fn last(&self) -> Seq {
+        self.store.stat().tail
+    }
+
+    /// Checks that the files which are written are still found by their names.
+    ///
+    /// # Errors
+    ///
+    /// The directory or a file in it was removed, renamed or replaced, or the storage failed. Nothing that is appended
+    /// is acknowledged then.
+    pub fn check_place(&self) -> io::Result<()> {
+        self.store.check_place()
     }
 
     async fn request<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Request) -> io::Result<T> {
@@ -179,6 +222,18 @@ impl EmbeddedLog {
         })?;
         requests.send(make(reply)).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())
+    }
+}
+
+/// Whether a log was ever made in `dir`, and its segments are not all gone.
+///
+/// # Errors
+///
+/// The storage failed.
+pub(super) fn has_segments(dir: &Path) -> io::Result<bool> {
+    match RealFs.list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        names => Ok(names?.iter().any(|name| segment::parse_name(name).is_some())),
     }
 }
 

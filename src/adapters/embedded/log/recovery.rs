@@ -11,10 +11,11 @@ use orchestrator_kernel::ports::log::AcquireError;
 use tracing::warn;
 
 use super::super::fs::{Fs, FsFile, TEMPORARY, is_full};
+use super::super::high_water::{LogMark, TailMark};
 use super::super::read_only::NoFile;
 use super::LogOptions;
 use super::meta::{self, Meta, MetaError};
-use super::scan::{Scan, check_last};
+use super::scan::{Scan, check_last, ends_with_frame};
 use super::segment::{self, HEADER_BYTES, Header, HeaderError, Spare, file_name, parse_name};
 use super::store::{Active, Catalogue, Sealed};
 
@@ -22,8 +23,10 @@ use super::store::{Active, Catalogue, Sealed};
 pub(super) struct Recovered {
     pub(super) catalogue: Catalogue,
     pub(super) meta: Meta,
-    /// Bytes of a write that a crash cut short; they were removed unless the log was only looked at.
+    /// Bytes behind the last whole write; they were removed unless the log was only looked at.
     pub(super) torn_bytes: u64,
+    /// Where the last frame of the active segment starts; 0 when there is none.
+    pub(super) last_at: u64,
 }
 
 /// Opens the log in `dir`, which is locked; creates it when there is nothing.
@@ -52,6 +55,7 @@ struct Listed {
 impl Recovery<'_> {
     fn run(&self) -> Result<Recovered, AcquireError> {
         let meta = self.load_meta()?;
+        self.check_mark_is_there(meta)?;
         let firsts = self.list().map_err(|error| self.io(error))?;
         let Some((last_first, sealed_firsts)) = firsts.split_last() else {
             return self.create(meta);
@@ -64,6 +68,8 @@ impl Recovery<'_> {
             previous = Some(listed);
         }
         let last = self.open_after(previous.as_ref(), *last_first, &mut sealed)?;
+        let oldest = firsts.first().copied().unwrap_or(last.first);
+        self.check_start(oldest, meta, &last)?;
         let meta = self.check_meta(meta, &last)?;
         let scan = self.check_active(&last)?;
         self.finish(sealed, last, scan, meta)
@@ -101,8 +107,67 @@ impl Recovery<'_> {
         }
     }
 
+    /// The mark outside the log, if it promises any record.
+    fn mark(&self) -> Option<TailMark> {
+        self.options.mark.as_ref().and_then(LogMark::found).filter(|mark| mark.tail > Seq(0))
+    }
+
+    /// A log whose last writer kept a mark must have one: without it nobody would notice that records are missing.
+    fn check_mark_is_there(&self, meta: Option<Meta>) -> Result<(), AcquireError> {
+        match &self.options.mark {
+            Some(mark) if mark.found().is_none() && meta.is_some_and(|meta| meta.is_marked) => {
+                let detail =
+                    format!("the high-water mark of this log is gone: {} must have it", mark.places());
+                Err(self.corrupt(meta::FILE_NAME, 12, detail))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The log must be the one that the mark is about, and begin no later than it was trimmed.
+    fn check_start(&self, oldest: Seq, meta: Option<Meta>, last: &Listed) -> Result<(), AcquireError> {
+        let Some(mark) = self.mark() else { return Ok(()) };
+        let found = last.header.log_id;
+        if found != mark.log_id {
+            let detail = format!(
+                "it belongs to log {found:016x}, the high-water mark to {:016x}, with record {}",
+                mark.log_id, mark.tail
+            );
+            return Err(self.corrupt(&file_name(last.first), 16, detail));
+        }
+        // A writer that kept no mark, of an older binary, may have trimmed since.
+        let is_known = meta.is_none_or(|meta| meta.is_marked);
+        if is_known && mark.start < oldest {
+            let detail = format!("it is missing, and was not trimmed: records begin with {oldest}");
+            return Err(self.corrupt(&file_name(mark.start), 0, detail));
+        }
+        Ok(())
+    }
+
+    /// Every record up to the mark was durable: no crash takes one of them away.
+    fn check_tail(&self, last: &Listed, scan: &Scan) -> Result<(), AcquireError> {
+        let Some(mark) = self.mark().filter(|mark| scan.last < mark.tail) else { return Ok(()) };
+        let TailMark { tail, segment, end, .. } = mark;
+        if last.first < segment {
+            let detail = format!("it is missing, and held records up to {tail}");
+            return Err(self.corrupt(&file_name(segment), 0, detail));
+        }
+        let detail = match last.first == segment {
+            true => format!("records end with {}, but {tail}, up to byte {end}, was durable", scan.last),
+            false => format!("records end with {}, but {tail} was durable", scan.last),
+        };
+        Err(self.corrupt(&file_name(last.first), scan.end, detail))
+    }
+
     /// A new log with its first, empty segment.
     fn create(&self, meta: Option<Meta>) -> Result<Recovered, AcquireError> {
+        if let Some(mark) = self.mark() {
+            let detail = format!(
+                "all segments are gone, but record {} was durable, up to byte {} of this one",
+                mark.tail, mark.end
+            );
+            return Err(self.corrupt(&file_name(mark.segment), 0, detail));
+        }
         if let Some(meta) = meta.filter(|meta| meta.high_water > Seq(0)) {
             let detail = format!(
                 "all segments are gone, but record {} is known to have been durable",
@@ -115,24 +180,33 @@ impl Recovery<'_> {
             epoch: Epoch(0),
             high_water: Seq(0),
             active_first: Seq(0),
+            is_marked: false,
         });
         if !self.may_write {
             let file = Arc::new(NoFile);
-            let active =
-                Active { first: Seq(1), file, end: HEADER_BYTES, size: 0, index: Default::default() };
+            let active = Active {
+                first: Seq(1),
+                file,
+                id: None,
+                end: HEADER_BYTES,
+                size: 0,
+                index: Default::default(),
+            };
             let catalogue = Catalogue { sealed: VecDeque::new(), active, tail: Seq(0), writer: Epoch(0) };
-            return Ok(Recovered { catalogue, meta, torn_bytes: 0 });
+            return Ok(Recovered { catalogue, meta, torn_bytes: 0, last_at: 0 });
         }
         let size = self.options.segment_bytes();
         let first = self.options.first.max(Seq(1));
-        let header = Header { log_id: meta.log_id, first, previous_first: Seq(0), previous_end: 0 };
+        let header =
+            Header { log_id: meta.log_id, first, previous_first: Seq(0), previous_end: 0, previous_last: 0 };
         let file = Spare::prepare(self.fs, self.dir, "spare-0", size)
             .and_then(|spare| spare.into_segment(self.fs, self.dir, &header, size))
             .map_err(|error| self.io(error))?;
-        let active = Active { first, file, end: HEADER_BYTES, size, index: Default::default() };
+        let id = Some(file.id().map_err(|error| self.io(error))?);
+        let active = Active { first, file, id, end: HEADER_BYTES, size, index: Default::default() };
         let catalogue =
             Catalogue { sealed: VecDeque::new(), active, tail: Seq(first.0 - 1), writer: Epoch(0) };
-        Ok(Recovered { catalogue, meta, torn_bytes: 0 })
+        Ok(Recovered { catalogue, meta, torn_bytes: 0, last_at: 0 })
     }
 
     /// Opens the segment after `previous`, and notes where that one ends: only this header tells it.
@@ -182,7 +256,22 @@ impl Recovery<'_> {
             let detail = format!("the file ends there, its records end at byte {}", next.header.previous_end);
             return Err(self.corrupt(&file_name(previous.first), size, detail));
         }
-        Ok(())
+        self.check_sealed_end(previous, next)
+    }
+
+    /// The last frame of a sealed segment must be where the next segment says: an earlier state of the file, or one whose
+    /// end is zeros or noise, has another one there or none.
+    fn check_sealed_end(&self, previous: &Listed, next: &Listed) -> Result<(), AcquireError> {
+        let Header { log_id, first, previous_end, previous_last, .. } = next.header;
+        let last = Seq(first.0 - 1);
+        let is_there = previous_last == 0
+            || ends_with_frame(&*previous.file, log_id, previous_last, last, previous_end)
+                .map_err(|error| self.io(error))?;
+        if is_there {
+            return Ok(());
+        }
+        let detail = format!("record {last} must be in the batch there, with which the segment ends");
+        Err(self.corrupt(&file_name(previous.first), previous_last, detail))
     }
 
     fn check_meta(&self, meta: Option<Meta>, last: &Listed) -> Result<Meta, AcquireError> {
@@ -196,7 +285,13 @@ impl Recovery<'_> {
             }
             None => {
                 warn!(log = %self.options.name, "log has no record of how far it was durable, accepting what is there");
-                Ok(Meta { log_id, epoch: Epoch(0), high_water: Seq(0), active_first: Seq(0) })
+                Ok(Meta {
+                    log_id,
+                    epoch: Epoch(0),
+                    high_water: Seq(0),
+                    active_first: Seq(0),
+                    is_marked: false,
+                })
             }
         }
     }
@@ -215,6 +310,7 @@ impl Recovery<'_> {
         scan: Scan,
         mut meta: Meta,
     ) -> Result<Recovered, AcquireError> {
+        self.check_tail(&last, &scan)?;
         if scan.last < meta.high_water {
             let detail = format!(
                 "records end with {}, but {} is known to have been durable",
@@ -229,7 +325,7 @@ impl Recovery<'_> {
         if scan.torn_bytes > 0 && self.may_write {
             warn!(
                 log = %self.options.name, at = scan.end, bytes = scan.torn_bytes, tail = %scan.last,
-                "removing a write that a crash cut short"
+                "removing what follows the last whole write"
             );
         }
         let size = match self.may_write {
@@ -237,9 +333,14 @@ impl Recovery<'_> {
             false => scan.end,
         };
         meta.epoch = meta.epoch.max(scan.epoch);
-        let active = Active { first: last.first, file: last.file, end: scan.end, size, index: scan.index };
+        let id = match self.may_write {
+            true => Some(last.file.id().map_err(|error| self.io(error))?),
+            false => None,
+        };
+        let active =
+            Active { first: last.first, file: last.file, id, end: scan.end, size, index: scan.index };
         let catalogue = Catalogue { sealed, active, tail: scan.last, writer: Epoch(0) };
-        Ok(Recovered { catalogue, meta, torn_bytes: scan.torn_bytes })
+        Ok(Recovered { catalogue, meta, torn_bytes: scan.torn_bytes, last_at: scan.last_at })
     }
 
     /// Makes sure that what was found is durable and what is torn is gone, and reserves the segment's room again;

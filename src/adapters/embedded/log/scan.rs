@@ -45,6 +45,8 @@ pub(super) struct Scan {
     pub(super) last: Seq,
     /// The largest epoch.
     pub(super) epoch: Epoch,
+    /// Where the last frame starts; 0 when there is none.
+    pub(super) last_at: u64,
     /// Where the last group of frames starts: all before it is known durable, this group may be only in memory.
     pub(super) group_at: u64,
     pub(super) index: Index,
@@ -77,6 +79,7 @@ pub(super) fn check_last(file: &dyn FsFile, first: Seq, log_id: u64) -> io::Resu
     let mut synced = None;
     let mut scan = Scan {
         end: HEADER_BYTES,
+        last_at: 0,
         group_at: HEADER_BYTES,
         last: Seq(first.0 - 1),
         epoch: Epoch(0),
@@ -96,6 +99,7 @@ pub(super) fn check_last(file: &dyn FsFile, first: Seq, log_id: u64) -> io::Resu
                     synced = Some(head.synced);
                     scan.group_at = scan.end;
                 }
+                scan.last_at = scan.end;
                 scan.end += head.frame_bytes();
                 scan.last = head.last();
                 scan.epoch = head.epoch;
@@ -183,6 +187,22 @@ fn check_rest(
         at += length as u64;
     }
     Ok(Ok(torn_end - scan.end))
+}
+
+/// Whether the head at byte `at` is that of a segment's last frame: it holds record `last` and ends at byte `end`.
+pub(super) fn ends_with_frame(
+    file: &dyn FsFile,
+    log_id: u64,
+    at: u64,
+    last: Seq,
+    end: u64,
+) -> io::Result<bool> {
+    let mut bytes = [0; HEAD_BYTES];
+    let read = file.read_at(&mut bytes, at)?;
+    let head = Head::parse(&bytes).filter(|_| read == HEAD_BYTES);
+    Ok(head.is_some_and(|head| {
+        head.log_id == log_id && head.last() == last && at.saturating_add(head.frame_bytes()) == end
+    }))
 }
 
 /// Indexes a segment by its heads; its records `first` … `last` must end at byte `end`.

@@ -3,14 +3,15 @@
 //! ```text
 //! 00000000000000000001.seg          the name is the first record's position, 20 digits
 //!
-//!   0  "orchlog\0"                  16  log id u64            48  zeros
-//!   8  format version u32           24  first record u64      60  crc u32 of bytes 0 … 60
+//!   0  "orchlog\0"                  16  log id u64            48  previous segment's last frame u64
+//!   8  format version u32           24  first record u64      56  zeros, 60  crc u32 of bytes 0 … 60
 //!  12  zeros                        32  previous segment's first record u64, 0 when there was none
 //!                                   40  previous segment's end in bytes u64
 //!  64  frames, one after the other; then zeros up to the preallocated size
 //! ```
 //!
-//! Naming the previous segment and its end makes a missing or shortened file visible without reading it. The position
+//! Naming the previous segment, its end and the byte where its last frame starts makes a missing or shortened file, and
+//! an earlier state of it, visible without reading it. Older binaries left the last frame at 0: not known. The position
 //! of the checksum stays in all versions, so that damage is never mistaken for a newer format.
 
 use std::io;
@@ -36,6 +37,8 @@ pub(super) struct Header {
     pub(super) first: Seq,
     pub(super) previous_first: Seq,
     pub(super) previous_end: u64,
+    /// Where the last frame of the previous segment starts; 0 when that is not known.
+    pub(super) previous_last: u64,
 }
 
 /// Why a header is not one.
@@ -58,6 +61,7 @@ impl Header {
         put(24, &self.first.0.to_le_bytes());
         put(32, &self.previous_first.0.to_le_bytes());
         put(40, &self.previous_end.to_le_bytes());
+        put(48, &self.previous_last.to_le_bytes());
         let crc = crc32c::crc32c(bytes.get(..CRC_AT).unwrap_or_default());
         bytes.iter_mut().skip(CRC_AT).zip(crc.to_le_bytes()).for_each(|(to, from)| *to = from);
         bytes
@@ -85,6 +89,7 @@ impl Header {
             first: Seq(u64_at(&bytes, 24)),
             previous_first: Seq(u64_at(&bytes, 32)),
             previous_end: u64_at(&bytes, 40),
+            previous_last: u64_at(&bytes, 48),
         }))
     }
 }

@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::ports::log::{LogStat, ReadError, ReadLimit, RecordBatch, TrimError};
 
-use super::super::fs::{Fs, FsFile};
+use super::super::fs::{FileId, Fs, FsFile, check_name};
+use super::super::high_water::LogMark;
+use super::LOCK_NAME;
 use super::scan::{Extent, Index, index_segment};
 use super::segment::{HEADER_BYTES, file_name};
 
@@ -30,6 +32,8 @@ pub(super) struct Sealed {
 pub(super) struct Active {
     pub(super) first: Seq,
     pub(super) file: Arc<dyn FsFile>,
+    /// Which file it is; none where nothing is written.
+    pub(super) id: Option<FileId>,
     /// The byte after the last durable frame.
     pub(super) end: u64,
     /// The preallocated size.
@@ -51,6 +55,12 @@ impl Catalogue {
     /// The first record still there.
     pub(super) fn start(&self) -> Seq {
         self.sealed.front().map_or(self.active.first, |oldest| oldest.first)
+    }
+
+    /// The first record that is left when everything below `below` is trimmed.
+    fn start_after_trim(&self, below: Seq) -> Seq {
+        let firsts = self.sealed.iter().map(|segment| segment.first).chain([self.active.first]);
+        firsts.skip(1).take_while(|first| *first <= below).last().unwrap_or(self.start())
     }
 
     /// Bytes of all sealed segments.
@@ -85,12 +95,22 @@ pub(super) enum Place {
     Closed { segment: Sealed, last: Seq },
 }
 
+/// What keeps a log that is written in its place.
+pub(super) struct HeldPlace {
+    /// The lock file that is held.
+    pub(super) lock: FileId,
+    /// Where it is noted how far the log is durable.
+    pub(super) mark: Option<LogMark>,
+}
+
 /// The shared part of a log.
 pub(super) struct Store {
     pub(super) name: String,
     pub(super) dir: PathBuf,
     pub(super) fs: Arc<dyn Fs>,
     pub(super) log_id: u64,
+    /// Where the log is written to while it is open for writing.
+    pub(super) held: Option<HeldPlace>,
     catalogue: RwLock<Catalogue>,
     open: Mutex<VecDeque<Arc<OpenSegment>>>,
     trimming: Mutex<()>,
@@ -103,9 +123,10 @@ impl Store {
         fs: Arc<dyn Fs>,
         log_id: u64,
         catalogue: Catalogue,
+        held: Option<HeldPlace>,
     ) -> Self {
         let catalogue = RwLock::new(catalogue);
-        Self { name, dir, fs, log_id, catalogue, open: Mutex::default(), trimming: Mutex::default() }
+        Self { name, dir, fs, log_id, held, catalogue, open: Mutex::default(), trimming: Mutex::default() }
     }
 
     // Each change of these values is a single step on valid data: they stay true after a panic.
@@ -129,6 +150,57 @@ impl Store {
             tail: catalogue.tail,
             bytes: catalogue.sealed_bytes() + catalogue.active.end,
         }
+    }
+
+    /// Checks that the segment that is written is still found by its name: in a directory that was removed, renamed or
+    /// replaced a sync succeeds, and nobody finds the records any more. One system call, for each group.
+    ///
+    /// # Errors
+    ///
+    /// It is not, or the storage failed.
+    pub(super) fn check_segment(&self) -> io::Result<()> {
+        let (name, id) = {
+            let catalogue = self.catalogue();
+            (file_name(catalogue.active.first), catalogue.active.id)
+        };
+        id.map_or(Ok(()), |id| check_name(&*self.fs, &self.dir.join(name), id))
+    }
+
+    /// As [`check_segment`](Self::check_segment), and that the lock keeps a second writer out.
+    ///
+    /// # Errors
+    ///
+    /// As above.
+    pub(super) fn check_place(&self) -> io::Result<()> {
+        let Some(held) = &self.held else { return Ok(()) };
+        self.check_segment()?;
+        check_name(&*self.fs, &self.dir.join(LOCK_NAME), held.lock)
+    }
+
+    /// Notes outside the log that it is durable as it is; called behind its sync, before anybody is told.
+    pub(super) fn note_mark(&self) -> io::Result<()> {
+        let Some(mark) = self.mark() else { return Ok(()) };
+        let (tail, segment, end) = {
+            let catalogue = self.catalogue();
+            (catalogue.tail, catalogue.active.first, catalogue.active.end)
+        };
+        mark.note(self.log_id, |noted| {
+            noted.tail = tail;
+            noted.segment = segment;
+            noted.end = end;
+        })
+    }
+
+    /// As [`note_mark`](Self::note_mark), with the first record; on the disk when it returns.
+    pub(super) fn note_whole_mark(&self) -> io::Result<()> {
+        let Some(mark) = self.mark() else { return Ok(()) };
+        self.note_mark()?;
+        let start = self.catalogue().start();
+        mark.note_durably(self.log_id, |noted| noted.start = start)
+    }
+
+    pub(super) fn mark(&self) -> Option<&LogMark> {
+        self.held.as_ref()?.mark.as_ref()
     }
 
     /// Finds record `from`.
@@ -225,13 +297,17 @@ impl Store {
     /// Each removal is durable before the next: a crash leaves no hole.
     pub(super) fn trim(&self, epoch: Epoch, below: Seq) -> Result<Seq, TrimError> {
         let _one_at_a_time = self.trimming.lock().unwrap_or_else(PoisonError::into_inner);
+        self.check_writer(&self.catalogue(), epoch)?;
+        self.check_segment()?;
+        if let Some(mark) = self.mark() {
+            // Before anything is removed: after a crash segments that are not there any more are not missed.
+            let start = self.catalogue().start_after_trim(below);
+            mark.note_durably(self.log_id, |noted| noted.start = noted.start.max(start))?;
+        }
         loop {
             let mut catalogue = self.catalogue_mut();
             // Under the same lock as the removal from the catalogue: a later writer sees all of it or nothing.
-            let current = catalogue.writer;
-            if epoch != current || current == Epoch(0) {
-                return Err(TrimError::Fenced { mine: epoch, current });
-            }
+            self.check_writer(&catalogue, epoch)?;
             let next_first = catalogue.sealed.get(1).map_or(catalogue.active.first, |next| next.first);
             let Some(oldest) = catalogue.sealed.front().copied().filter(|_| next_first <= below) else {
                 return Ok(catalogue.start());
@@ -244,6 +320,15 @@ impl Store {
                 self.catalogue_mut().sealed.push_front(oldest);
                 return Err(error.into());
             }
+        }
+    }
+
+    fn check_writer(&self, catalogue: &Catalogue, epoch: Epoch) -> Result<(), TrimError> {
+        match catalogue.writer {
+            current if epoch != current || current == Epoch(0) => {
+                Err(TrimError::Fenced { mine: epoch, current })
+            }
+            _ => Ok(()),
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use orchestrator_kernel::ids::Seq;
 use orchestrator_kernel::ports::log::{ReadError, ReadLimit};
 
-use super::super::fs::FsFile;
+use super::super::fs::{FileId, FsFile};
 use super::meta::Meta;
 use super::scan::{Extent, check_last, index_segment};
 use super::segment::{HEADER_BYTES, Header};
@@ -40,6 +40,10 @@ impl FsFile for Content {
 
     fn truncate(&self, _size: u64) -> io::Result<()> {
         Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+
+    fn id(&self) -> io::Result<FileId> {
+        Err(io::ErrorKind::NotFound.into())
     }
 }
 

@@ -13,6 +13,7 @@ use super::meta::Meta;
 use super::segment::{HEADER_BYTES, file_name};
 use super::*;
 
+mod campaign;
 mod power;
 
 const DIR: &str = "/log";
@@ -37,7 +38,8 @@ fn meta_path() -> PathBuf {
 /// A disk whose log will have the id [`LOG_ID`].
 fn disk() -> FaultFs {
     let fs = FaultFs::default();
-    let meta = Meta { log_id: LOG_ID, epoch: Epoch(0), high_water: Seq(0), active_first: Seq(0) };
+    let meta =
+        Meta { log_id: LOG_ID, epoch: Epoch(0), high_water: Seq(0), active_first: Seq(0), is_marked: false };
     super::super::fs::replace_file(&fs, Path::new(DIR), meta::FILE_NAME, &meta.encode()).unwrap();
     fs
 }

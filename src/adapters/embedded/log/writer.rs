@@ -66,6 +66,8 @@ pub(super) struct Writer {
     /// Where the next frame goes, and the last record staged.
     end: u64,
     tail: Seq,
+    /// Where the last frame starts; 0 when the segment has none.
+    last_at: u64,
     spare: Arc<Mutex<Option<Spare>>>,
     /// Counts prepared files: a name is never used twice, since the file of an earlier one may just become a segment.
     prepared: u64,
@@ -74,7 +76,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(store: Arc<Store>, meta: MetaFile, room: Room, epoch: Epoch) -> Self {
+    pub(super) fn new(store: Arc<Store>, meta: MetaFile, room: Room, epoch: Epoch, last_at: u64) -> Self {
         let (end, tail) = {
             let catalogue = store.catalogue();
             (catalogue.active.end, catalogue.tail)
@@ -88,6 +90,7 @@ impl Writer {
             group: Vec::new(),
             end,
             tail,
+            last_at,
             spare: Arc::default(),
             prepared: 0,
             housekeeping: None,
@@ -132,7 +135,8 @@ impl Writer {
         if let Some(failure) = &self.failure {
             return Err(failed(failure.to_error()));
         }
-        self.epoch = self.meta.next_epoch().map_err(failed)?;
+        self.store.check_place().map_err(failed)?;
+        self.epoch = self.meta.next_epoch(self.store.mark().is_some()).map_err(failed)?;
         self.store.catalogue_mut().writer = self.epoch;
         Ok(Acquired { epoch: self.epoch, tail: self.tail })
     }
@@ -149,6 +153,7 @@ impl Writer {
         }
         self.make_room(frame.len())?;
         let at = self.end;
+        self.last_at = at;
         self.end += frame.len();
         self.tail = frame.last();
         Ok(Some((frame, at)))
@@ -196,13 +201,9 @@ impl Writer {
             return;
         }
         let mut group = std::mem::take(&mut self.group);
-        if let Err(error) = self.write(&mut group) {
-            let error = self.poison(error);
-            warn!(log = %self.store.name, error = %error, batches = group.len(), "appends are not answered with success");
-            for staged in group.drain(..) {
-                answer(staged.reply, self.check_healthy());
-            }
-            return;
+        // Records that are synced into a directory which is gone are gone too.
+        if let Err(error) = self.write(&mut group).and_then(|()| self.store.check_segment()) {
+            return self.refuse(group, error);
         }
         let mut catalogue = self.store.catalogue_mut();
         for staged in &group {
@@ -211,6 +212,9 @@ impl Writer {
         catalogue.active.end = self.end;
         catalogue.tail = self.tail;
         drop(catalogue);
+        if let Err(error) = self.store.note_mark() {
+            return self.refuse(group, error);
+        }
         self.unnoted_bytes += group.iter().map(|staged| staged.frame.len()).sum::<u64>();
         for staged in group.drain(..) {
             answer(staged.reply, Ok(()));
@@ -218,6 +222,15 @@ impl Writer {
         self.group = group;
         if self.unnoted_bytes >= HIGH_WATER_BYTES {
             self.keep_house();
+        }
+    }
+
+    /// Answers a group that is not, or not certainly, durable.
+    fn refuse(&mut self, group: Vec<Staged>, error: io::Error) {
+        let error = self.poison(error);
+        warn!(log = %self.store.name, error = %error, batches = group.len(), "appends are not answered with success");
+        for staged in group {
+            answer(staged.reply, self.check_healthy());
         }
     }
 
@@ -258,6 +271,8 @@ impl Writer {
 
     /// Starts the next segment, or enlarges the present one when it is empty and the batch larger than a segment.
     fn roll(&mut self, needed: u64) -> Result<(), RollError> {
+        // Never into a directory that took the place of the log's own.
+        self.store.check_segment()?;
         let size = self.room.segment_bytes.max(HEADER_BYTES + needed);
         let (first, file, old_size) = {
             let catalogue = self.store.catalogue();
@@ -276,6 +291,7 @@ impl Writer {
             first: self.tail.next(),
             previous_first: first,
             previous_end: self.end,
+            previous_last: self.last_at,
         };
         let next = self.take_spare(size)?.into_segment(&*self.store.fs, &self.store.dir, &header, size)?;
         if old_size > self.end
@@ -285,10 +301,17 @@ impl Writer {
             warn!(log = %self.store.name, error = %error, "cannot give back the unused end of a segment");
         }
         let size = next.size()?;
-        let active =
-            Active { first: header.first, file: next, end: HEADER_BYTES, size, index: Default::default() };
+        let active = Active {
+            first: header.first,
+            id: Some(next.id()?),
+            file: next,
+            end: HEADER_BYTES,
+            size,
+            index: Default::default(),
+        };
         self.store.seal(active);
         self.end = HEADER_BYTES;
+        self.last_at = 0;
         self.keep_house();
         Ok(())
     }
@@ -328,7 +351,9 @@ impl Writer {
         let (store, meta, spare) = (Arc::clone(&self.store), Arc::clone(&self.meta), Arc::clone(&self.spare));
         let (size, name) = (self.room.segment_bytes, self.spare_name());
         let job = Box::new(move || {
-            note_durable(&store, &meta);
+            if !note_durable(&store, &meta) {
+                return;
+            }
             let mut spare = spare.lock().unwrap_or_else(PoisonError::into_inner);
             if spare.is_none() && may_prepare {
                 // When there is no room, the append that needs the segment says so.
@@ -359,15 +384,20 @@ impl Writer {
     }
 }
 
-/// The note only helps to see a regression: a log goes on without it.
-fn note_durable(store: &Store, meta: &MetaFile) {
+/// Notes in the log's folder how far it is durable; `false` when that folder is not there any more: another one of the
+/// same name belongs to somebody else. The note only helps to see a loss where no mark is kept outside: a log goes on
+/// without it.
+fn note_durable(store: &Store, meta: &MetaFile) -> bool {
     let (tail, active_first) = {
         let catalogue = store.catalogue();
         (catalogue.tail, catalogue.active.first)
     };
-    if let Err(error) = meta.note_durable(tail, active_first) {
+    let place = store.check_place();
+    let is_there = place.is_ok();
+    if let Err(error) = place.and_then(|()| meta.note_durable(tail, active_first)) {
         warn!(log = %store.name, error = %error, "cannot note how far the log is durable");
     }
+    is_there
 }
 
 fn answer(reply: Reply, result: Result<(), AppendError>) {

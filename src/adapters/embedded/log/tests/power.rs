@@ -5,6 +5,7 @@
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use super::campaign::open_marked;
 use super::*;
 
 /// Seeds of the default suite.
@@ -93,7 +94,7 @@ async fn survive_crashes(seed: u64, tally: &mut Tally) {
     for _ in 0..STARTS {
         fs.fail_power_after(rng.below(120));
         let mut offered = Vec::new();
-        let log = open(&fs);
+        let log = open_marked(&fs);
         match &log {
             Ok(log) => match log.acquire().await {
                 Ok(acquired) => {
@@ -162,7 +163,7 @@ async fn append_until_dark(
 }
 
 async fn check_survivors(fs: &FaultFs, known: &mut Vec<Vec<u8>>, offered: &[RecordBatch], tally: &mut Tally) {
-    let log = open(fs).unwrap_or_else(|error| panic!("after a crash: {error}"));
+    let log = open_marked(fs).unwrap_or_else(|error| panic!("after a crash: {error}"));
     let found = read_to_tail(&log, Seq(1), ReadLimit::default()).await;
     assert!(found.len() >= known.len(), "{} acknowledged records are lost", known.len() - found.len());
     assert!(found[..known.len()] == known[..], "acknowledged records changed");
