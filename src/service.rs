@@ -177,6 +177,14 @@ impl Service {
                 end_outside(self.http, &self.wired, Claim::Keep).await;
                 return exit_of(kind);
             }
+            lost = self.wired.place.lost() => {
+                tracing::error!(
+                    error = %lost,
+                    "the data directory was taken away; nothing more is acknowledged, and what is not on another disk is lost"
+                );
+                end_outside(self.http, &self.wired, Claim::Keep).await;
+                return Exit::Io;
+            }
             reason = stop => reason,
         };
         tracing::info!(?reason, "stopping");

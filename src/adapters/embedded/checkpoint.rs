@@ -13,7 +13,7 @@ use bytes::Bytes;
 use orchestrator_kernel::ids::Epoch;
 use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError, SaveError};
 
-use super::fs::{Fs, read_small, replace_file};
+use super::fs::{FileId, Fs, check_name, read_small, replace_file};
 use super::off_runtime;
 use super::read_only::ReadOnlyFs;
 
@@ -31,6 +31,8 @@ const HEADER_BYTES: usize = 24;
 pub struct FileCheckpoints {
     dir: PathBuf,
     fs: Arc<dyn Fs>,
+    /// Which directory it is: one that takes its place later belongs to somebody else.
+    id: Option<FileId>,
 }
 
 impl FileCheckpoints {
@@ -41,13 +43,14 @@ impl FileCheckpoints {
     /// The directory cannot be created.
     pub fn open(dir: &Path, fs: Arc<dyn Fs>) -> io::Result<Self> {
         fs.create_dir(dir)?;
-        Ok(Self { dir: dir.to_owned(), fs })
+        let id = Some(fs.id_at(dir)?);
+        Ok(Self { dir: dir.to_owned(), fs, id })
     }
 
     /// Reads checkpoints in `dir`, if it is there. Nothing is created, and nothing can be saved.
     #[must_use]
     pub fn open_read_only(dir: &Path, fs: Arc<dyn Fs>) -> Self {
-        Self { dir: dir.to_owned(), fs: Arc::new(ReadOnlyFs(fs)) }
+        Self { dir: dir.to_owned(), fs: Arc::new(ReadOnlyFs(fs)), id: None }
     }
 }
 
@@ -80,7 +83,11 @@ impl CheckpointStore for FileCheckpoints {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text).into());
         }
         let this = self.clone();
-        off_runtime(move || replace_file(&*this.fs, &this.dir, &file_name, &encode(&value))).await??;
+        off_runtime(move || {
+            this.id.map_or(Ok(()), |id| check_name(&*this.fs, &this.dir, id))?;
+            replace_file(&*this.fs, &this.dir, &file_name, &encode(&value))
+        })
+        .await??;
         Ok(())
     }
 }
@@ -217,6 +224,20 @@ mod tests {
             let found = store(&fs).load("cursor").await.unwrap().expect("one of both");
             assert!(found == "the new one" || (found == "old" && saved.is_err()), "SEED={seed}");
         }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_saved_into_a_directory_that_took_the_place_of_its_own() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("checkpoints");
+        let store = FileCheckpoints::open(&dir, Arc::new(RealFs)).unwrap();
+        store.save("cursor", Epoch(1), Bytes::from_static(b"value")).await.unwrap();
+
+        std::fs::rename(&dir, root.path().join("away")).unwrap();
+        std::fs::create_dir(&dir).unwrap();
+
+        assert!(store.save("cursor", Epoch(1), Bytes::from_static(b"later")).await.is_err());
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
     }
 
     #[tokio::test]
