@@ -98,14 +98,21 @@ impl Verify<'_> {
             report.cannot_tell("there are no records".to_owned());
         }
         self.check_saved(&mut report);
-        self.check_others(&mut report).await;
-        self.replay(&mut report, progress).await;
+        let clock = self.check_others(&mut report).await;
+        self.replay(clock, &mut report, progress).await;
         context::explain_first(self.recorded, &mut report).await;
         report
     }
 
-    async fn replay(&self, report: &mut Report, progress: &mut (dyn FnMut(IngestSeq, RunSeq) + Send)) {
-        let outputs = match self.outputs.as_deref().map(OutputsFile::open).transpose() {
+    async fn replay(
+        &self,
+        clock: RecordedUnder,
+        report: &mut Report,
+        progress: &mut (dyn FnMut(IngestSeq, RunSeq) + Send),
+    ) {
+        let is_time_null = clock == RecordedUnder::RecordedClock;
+        let open = |path: &Path| OutputsFile::open(path, is_time_null);
+        let outputs = match self.outputs.as_deref().map(open).transpose() {
             Ok(outputs) => outputs.flatten(),
             Err(error) => {
                 report.cannot_tell(format!("the outputs file cannot be read: {error}"));
@@ -211,19 +218,30 @@ impl Verify<'_> {
     }
 
     /// The logs that no run follows from: every record is read and verified.
-    async fn check_others(&self, report: &mut Report) {
+    async fn check_others(&self, report: &mut Report) -> RecordedUnder {
         let quarantine =
             |payload: &[u8]| QuarantineRecord::decode(payload).map(drop).map_err(|error| error.to_string());
         report.quarantined = scan("quarantine", &self.recorded.quarantine, quarantine, report).await;
         match manifest::all(self.recorded.manifests.as_ref()).await {
-            Ok(manifests) => self.tell_changes(&manifests, report),
-            Err(source) => stopped(report, &ReplayError::Read { log: "manifests", source }),
+            Ok(manifests) => {
+                self.tell_changes(&manifests, report);
+                RecordedUnder::told_by(&manifests)
+            }
+            Err(source) => {
+                stopped(report, &ReplayError::Read { log: "manifests", source });
+                RecordedUnder::Unknown
+            }
         }
     }
 
     /// What was recorded under which program and settings, where that changed; and what the engine gets otherwise now.
     fn tell_changes(&self, manifests: &[ManifestRecord], report: &mut Report) {
         report.manifests = manifests.len() as u64;
+        if manifests.is_empty() && Seq(0) < self.recorded.runs.stat().tail {
+            report.note(
+                "nothing tells what wrote these logs: the log of manifests is empty or missing".to_owned(),
+            );
+        }
         for (before, after) in manifests.iter().zip(manifests.iter().skip(1)) {
             for change in before.manifest.changes(&after.manifest) {
                 report.note(format!("from run record {} on: {change}", after.runs_tail.next()));
@@ -232,6 +250,27 @@ impl Verify<'_> {
         let Some(last) = manifests.last() else { return };
         for change in last.manifest.changes(&self.now).iter().filter(|change| is_about_answers(change)) {
             report.note(format!("not as it was recorded: {change}"));
+        }
+    }
+}
+
+/// The clock that all runs were made under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RecordedUnder {
+    /// The receipts' own times: nobody knows when an output was published.
+    RecordedClock,
+    /// The wall clock, more than one, or not told.
+    Unknown,
+}
+
+impl RecordedUnder {
+    fn told_by(manifests: &[ManifestRecord]) -> Self {
+        let is_recorded = |record: &ManifestRecord| {
+            record.manifest.settings.get("clock.mode").is_some_and(|mode| mode == "recorded")
+        };
+        match !manifests.is_empty() && manifests.iter().all(is_recorded) {
+            true => Self::RecordedClock,
+            false => Self::Unknown,
         }
     }
 }

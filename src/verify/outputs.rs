@@ -9,7 +9,7 @@ use orchestrator_kernel::divergence::{Check, Divergence, Place};
 use orchestrator_kernel::ports::fan_out::OutputMessage;
 use serde_json::Value;
 
-use super::published::{Recent, is_equal};
+use super::published::{Recent, is_equal, time_of};
 use super::text::shortened;
 
 /// Lines that are remembered to recognise a repetition. The publisher repeats what a second of publishing may hold.
@@ -33,6 +33,8 @@ pub(super) struct OutputsFile {
     /// The end of the file lacks its line end: a crash cut it short.
     torn: Option<u64>,
     recent: Recent,
+    /// Whether no line may tell when it was published: a recorded clock does not know it.
+    is_time_null: bool,
     /// Whether it was reported that the file ends too early.
     ended: bool,
     /// Lines that were as expected.
@@ -42,8 +44,8 @@ pub(super) struct OutputsFile {
 }
 
 impl OutputsFile {
-    /// Opens the file; nothing when there is none.
-    pub(super) fn open(path: &Path) -> io::Result<Option<Self>> {
+    /// Opens the file; nothing when there is none. `is_time_null`: it was written under a recorded clock.
+    pub(super) fn open(path: &Path, is_time_null: bool) -> io::Result<Option<Self>> {
         let file = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file?,
@@ -55,6 +57,7 @@ impl OutputsFile {
             ahead: VecDeque::new(),
             torn: None,
             recent: Recent::new(RECENT_LINES),
+            is_time_null,
             ended: false,
             equal: 0,
             repeated: 0,
@@ -84,12 +87,14 @@ impl OutputsFile {
                 return Ok(());
             };
             if is_equal(&line.bytes, &message.body) {
+                found.extend(self.check_time(line));
                 self.recent.remember(&message.body);
                 self.ahead.pop_front();
                 self.equal += 1;
                 return Ok(());
             }
             if self.is_repetition() {
+                found.extend(self.check_time(line));
                 self.ahead.pop_front();
                 self.repeated += 1;
                 continue;
@@ -138,6 +143,7 @@ impl OutputsFile {
             let repeated = self.is_repetition();
             let Some(line) = self.ahead.pop_front() else { return Ok(()) };
             if repeated {
+                found.extend(self.check_time(&line));
                 self.repeated += 1;
             } else if !line.suspect {
                 more += 1;
@@ -168,6 +174,17 @@ impl OutputsFile {
             self.ahead.push_back(Line { number: self.number, bytes, suspect: false });
         }
         Ok(())
+    }
+
+    /// A time of publication where there must be none.
+    fn check_time(&self, line: &Line) -> Option<Divergence> {
+        let time = time_of(&line.bytes).filter(|time| self.is_time_null && *time != b"null")?;
+        Some(self.differs(
+            line.number,
+            "published_ts_ms",
+            shortened(time),
+            "null: the clock is recorded".to_owned(),
+        ))
     }
 
     fn ends_early(&self, id: &str) -> Divergence {

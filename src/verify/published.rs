@@ -14,6 +14,13 @@ pub(super) fn is_equal(line: &[u8], other: &[u8]) -> bool {
     around_time(line) == around_time(other)
 }
 
+/// The time of publication that an event tells, as it is written; nothing when the line is no event.
+pub(super) fn time_of(line: &[u8]) -> Option<&[u8]> {
+    let (before, after) = around_time(line);
+    let time = line.get(before.len()..line.len() - after.len())?;
+    is_time(time).then_some(time)
+}
+
 /// A line before the time of its publication, and behind it. Without one: all of it, and nothing.
 fn around_time(line: &[u8]) -> (&[u8], &[u8]) {
     let mut ends = line.windows(AFTER_TIME.len()).enumerate().rev();
@@ -97,6 +104,15 @@ mod tests {
         }
         assert!(!is_equal(&event(1, "null"), &event(2, "null")));
         assert!(is_equal(b"{}", b"{}") && !is_equal(b"{}", b"") && !is_equal(b"", &event(1, "null")));
+    }
+
+    #[test]
+    fn time_of_an_event_is_the_one_that_publishing_wrote() {
+        for time in ["null", "0", "1768002662009"] {
+            assert_eq!(time_of(&event(1, time)), Some(time.as_bytes()));
+        }
+        assert_eq!(time_of(b"{}"), None);
+        assert_eq!(time_of(b""), None);
     }
 
     /// Method: every byte of a remembered event is flipped; only the time may be any other one.

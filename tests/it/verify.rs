@@ -211,6 +211,14 @@ fn an_outputs_file_with_a_line_too_few_or_too_many_is_different_and_a_repetition
     check(&with(lines.len(), "{}"), 1, &["the run log ends before", "different in 1 places"]);
     let forged = lines[10].replace("\"attempt\":1", "\"attempt\":2");
     check(&with(40, &forged), 1, &["line 41"]);
+    // A recorded clock does not know when it published: the time may not be made up, nor in a repetition.
+    let timed = lines[10].replace("\"published_ts_ms\":null", "\"published_ts_ms\":1768002662009");
+    check(
+        &[&lines[..10], &[timed.as_str()], &lines[11..]].concat(),
+        1,
+        &["line 11: published_ts_ms is 1768002662009, expected null"],
+    );
+    check(&with(40, &timed), 1, &["line 41: published_ts_ms is", "different in 1 places"]);
     // Without the end of its last line, which the cursor says is there.
     fs::write(made.outputs(), honest.trim_end()).unwrap();
     check_said(&made.verify(&[]), 1, &["without its end"]);
