@@ -216,7 +216,7 @@ fn users_of_the_shipped_redis_may_do_no_more_than_their_work() {
     let operator: [&[&str]; 4] = [
         &["XADD", "orch:{production}:receipts", "*", "r", "x"],
         &["GET", "orch:{production}:writer"],
-        &["DEL", "kill_switch:state"],
+        &["DEL", "kill_switch:history"],
         &["EVAL", "return redis.call('XTRIM', KEYS[1], 'MAXLEN', '0')", "1", "orch:{production}:receipts"],
     ];
     let stranger: [&[&str]; 5] = [
