@@ -5,12 +5,12 @@ use std::future::Future;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use orchestrator_kernel::kill_switch::{Command, ReadError, Reading, Refusal, State, Unknown};
+use orchestrator_kernel::kill_switch::{Applied, Command, ReadError, Reading, Refusal, State, Unknown};
 use orchestrator_kernel::ports::kill_switch::{ApplyError, KillSwitchStore};
 use serde_json::{Map, Value, json};
 
 use super::{ConfigArgs, Exit, complain, print};
-use crate::config::{Config, FlagSetting, Layers};
+use crate::config::{Config, ConfigError, FlagSetting, Layers};
 use crate::service::{explain, wall_now};
 use crate::wiring;
 
@@ -115,6 +115,28 @@ impl KillSwitchCommand {
     }
 }
 
+impl KillSwitchCommand {
+    /// Whether it can make nothing less safe. It then needs to know no more than where the kill switch is.
+    const fn is_safe(&self) -> bool {
+        match self {
+            Self::Engage { .. } | Self::Status { .. } => true,
+            Self::Init { .. } | Self::Disengage { .. } => false,
+        }
+    }
+
+    fn load(&self, environment: Vec<(OsString, OsString)>) -> Result<Config, ConfigError> {
+        let layers = self.place().layers(environment);
+        if !self.is_safe() {
+            return Config::load(&layers).map(|loaded| loaded.config);
+        }
+        let (config, others) = Config::load_kill_switch_place(&layers)?;
+        for violation in others {
+            complain(&format!("not needed for this, but wrong in the configuration: {violation}"));
+        }
+        Ok(config)
+    }
+}
+
 fn parse_object(text: &str) -> Result<Map<String, Value>, String> {
     serde_json::from_str(text).map_err(|error| format!("is not a JSON object: {error}"))
 }
@@ -122,8 +144,8 @@ fn parse_object(text: &str) -> Result<Map<String, Value>, String> {
 /// Carries out the command. The exit code is a number of its own for `status`.
 #[must_use]
 pub fn kill_switch(command: &KillSwitchCommand, environment: Vec<(OsString, OsString)>) -> u8 {
-    let config = match Config::load(&command.place().layers(environment)) {
-        Ok(loaded) => loaded.config,
+    let config = match command.load(environment) {
+        Ok(config) => config,
         Err(error) => {
             complain(&error);
             return Exit::Config.code();
@@ -160,11 +182,51 @@ async fn carry_out(command: &KillSwitchCommand, store: &Arc<dyn KillSwitchStore>
         KillSwitchCommand::Status { json, .. } => return status(store.as_ref(), json).await,
     };
     match store.apply(&act, wall_now()).await {
-        Ok(change) => print(&format!("{}\n", change.value)).code(),
+        Ok(applied) => tell(&act, &applied).code(),
         Err(error) => {
             complain(&error);
-            refused(&error).code()
+            let exit = refused(&error);
+            if act.blocks() && exit == Exit::Unavailable {
+                tell_what_holds(store.as_ref()).await;
+            }
+            exit.code()
         }
+    }
+}
+
+/// Prints what is in force now.
+fn tell(act: &Command, applied: &Applied) -> Exit {
+    for shortfall in &applied.shortfalls {
+        complain(shortfall);
+    }
+    let printed = applied.value().map_or(Exit::Ok, |value| print(&format!("{value}\n")));
+    // A stop that nobody could be told of is a stop.
+    if act.blocks() { Exit::Ok } else { printed }
+}
+
+/// Says what holds after a stop that could not be carried out, and what is left to do.
+async fn tell_what_holds(store: &dyn KillSwitchStore) {
+    let state = look(store).await;
+    let place = store.place();
+    complain(&match &state {
+        State::Trading => format!(
+            "the state stays `trading` ({place}). To stop effects all the same: engage it where {place} can be written, \
+             take it away from the services (one that cannot read it blocks within kill_switch.lease), or stop the services"
+        ),
+        State::Halted(_) => format!("the state is `halted` ({place}): effects are blocked"),
+        State::Unknown(why) => format!("the state is `unknown` from here ({place}): {why}"),
+    });
+}
+
+/// The state, as far as the store tells.
+async fn look(store: &dyn KillSwitchStore) -> State {
+    match within(store.read()).await {
+        Ok(stored) => match Reading::of(&stored) {
+            Reading::Trading => State::Trading,
+            Reading::Halted(halt) => State::Halted(halt),
+            Reading::Unknown(why) => State::Unknown(why),
+        },
+        Err(error) => State::Unknown(Unknown::Refused(error.to_string())),
     }
 }
 
@@ -179,14 +241,7 @@ const fn refused(error: &ApplyError) -> Exit {
 }
 
 async fn status(store: &dyn KillSwitchStore, as_json: bool) -> u8 {
-    let state = match within(store.read()).await {
-        Ok(stored) => match Reading::of(&stored) {
-            Reading::Trading => State::Trading,
-            Reading::Halted(halt) => State::Halted(halt),
-            Reading::Unknown(why) => State::Unknown(why),
-        },
-        Err(error) => State::Unknown(Unknown::Refused(error.to_string())),
-    };
+    let state = look(store).await;
     let history = within(store.history(HISTORY_SHOWN)).await.unwrap_or_default();
     let text = if as_json {
         let lines: Vec<Value> = history

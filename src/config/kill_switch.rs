@@ -6,6 +6,8 @@ use std::time::Duration;
 use super::forms::{FilePath, OneOf, Text, Time, is_line};
 use super::secret::{SecretUrl, Url};
 use super::section::Section;
+use super::tree::Origin;
+use super::violation::Violation;
 
 /// What stores the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +51,28 @@ impl Default for KillSwitchConfig {
             poll: Duration::from_millis(100),
             read_timeout: Duration::from_millis(100),
             lease: Duration::from_millis(500),
+        }
+    }
+}
+
+/// Settings that name the place by themselves.
+pub(super) const NAMES_PLACE: [&str; 2] = ["kill_switch.file", "kill_switch.url"];
+/// Settings of this section that say nothing about the place of the value.
+const BESIDE_PLACE: [&str; 4] =
+    ["kill_switch.history_key", "kill_switch.poll", "kill_switch.read_timeout", "kill_switch.lease"];
+
+/// Whether the place of the value is not known because of `violation`. `named` says that flags name the place.
+pub(super) fn concerns_place(violation: &Violation, named: bool) -> bool {
+    match &violation.origin {
+        Origin::Flag { .. } => true,
+        Origin::Default | Origin::File { .. } | Origin::Env { .. } | Origin::EnvFile { .. } if named => false,
+        Origin::Default | Origin::File { .. } | Origin::Env { .. } | Origin::EnvFile { .. } => {
+            // A variable that cannot be used is named as it is, and a section that is mistyped by what it may mean.
+            let path = violation.path.to_ascii_lowercase().replace("__", ".").replace("orchestrator.", "");
+            let is_beside = BESIDE_PLACE.iter().any(|beside| path.starts_with(beside));
+            let is_of_place =
+                path.starts_with("kill_switch") || path == "service" || path.starts_with("service.data");
+            (is_of_place && !is_beside) || violation.what.contains("`kill_switch`")
         }
     }
 }

@@ -139,6 +139,16 @@ pub enum Base {
     },
 }
 
+impl Base {
+    fn read(&self) -> Result<Table, Vec<Violation>> {
+        match self {
+            Self::None => Ok(Table::new()),
+            Self::File(path) => file::read(path),
+            Self::BuiltIn { name, toml } => file::parse(toml, Path::new(name)),
+        }
+    }
+}
+
 /// A setting that a flag gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlagSetting {
@@ -167,16 +177,21 @@ impl Config {
     /// [`ConfigError`] with every violation of every layer. Only syntax errors come alone: what the file says is
     /// unknown then.
     pub fn load(layers: &Layers) -> Result<Loaded, ConfigError> {
-        let mut tree = match &layers.base {
-            Base::None => Ok(Table::new()),
-            Base::File(path) => file::read(path),
-            Base::BuiltIn { name, toml } => file::parse(toml, Path::new(name)),
-        }
-        .map_err(|violations| ConfigError { violations })?;
+        let mut tree = layers.base.read().map_err(|violations| ConfigError { violations })?;
         Self::of_tree(&mut tree, layers)
     }
 
     fn of_tree(tree: &mut Table, layers: &Layers) -> Result<Loaded, ConfigError> {
+        let (config, report) = Self::judge(tree, layers);
+        if report.violations.is_empty() {
+            Ok(Loaded { config, settings: report.settings })
+        } else {
+            Err(ConfigError { violations: report.violations })
+        }
+    }
+
+    /// Puts the layers on top of `tree` and reads all of it. A default stands in for what is wrong.
+    fn judge(tree: &mut Table, layers: &Layers) -> (Self, Report) {
         let mut report = Report::default();
         report.violations.extend(environment::apply(tree, &layers.environment));
         for setting in &layers.flags {
@@ -184,10 +199,32 @@ impl Config {
         }
         let config = Section::read_tree(tree, &mut report, Self::read);
         rules::check(&config, &mut report);
-        if report.violations.is_empty() {
-            Ok(Loaded { config, settings: report.settings })
+        (config, report)
+    }
+
+    /// Reads where the kill switch is, for a stop and for a look at it: nothing else that is wrong may be in their way.
+    ///
+    /// Returns the configuration, in which only the place counts, and the violations that do not concern it.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] with every violation after which the place is not known.
+    pub fn load_kill_switch_place(layers: &Layers) -> Result<(Self, Vec<Violation>), ConfigError> {
+        let named = layers.flags.iter().any(|flag| kill_switch::NAMES_PLACE.contains(&flag.path.as_str()));
+        let (mut tree, unread) = match layers.base.read() {
+            Ok(tree) => (tree, Vec::new()),
+            Err(violations) if named => (Table::new(), violations),
+            Err(violations) => return Err(ConfigError { violations }),
+        };
+        let (config, report) = Self::judge(&mut tree, layers);
+        let (violations, others): (Vec<_>, Vec<_>) = report
+            .violations
+            .into_iter()
+            .partition(|violation| kill_switch::concerns_place(violation, named));
+        if violations.is_empty() {
+            Ok((config, unread.into_iter().chain(others).collect()))
         } else {
-            Err(ConfigError { violations: report.violations })
+            Err(ConfigError { violations })
         }
     }
 

@@ -79,6 +79,10 @@ impl KillSwitchProvider for InRedis {
         words.extend(lines.iter().map(String::as_str));
         assert!(self.newest(|redis| redis.command(&words).unwrap()).starts_with(':'));
     }
+
+    async fn spoil_history(&self, _: &KillRedis) {
+        assert!(self.newest(|redis| redis.command(&["SET", HISTORY, "no list"]).unwrap()).starts_with("+OK"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

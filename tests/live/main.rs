@@ -15,6 +15,7 @@ mod damaged_checkpoints;
 mod fail_over;
 mod healthy;
 mod kill_switch;
+mod kill_switch_stop;
 mod kill_switch_store;
 mod kills;
 mod look_back;

@@ -65,6 +65,8 @@ invariants! {
     Kill2 = "KILL-2",
     /// From the flip of the switch to the first refusal: 10 ms at the 95th percentile, 600 ms at worst.
     Kill3 = "KILL-3",
+    /// Stopping needs no room, memory, lock or unrelated setting, and is done before it is recorded.
+    Kill4 = "KILL-4",
     /// Every queue is bounded.
     Mem1 = "MEM-1",
     /// A failure in one domain or one symbol leaves the others running.

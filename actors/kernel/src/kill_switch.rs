@@ -21,4 +21,4 @@ mod tests;
 
 pub use lease::{Lease, Permit, RECENT_MAX, Refused, State, Transition, View};
 pub use reading::{Halt, ReadError, Reading, Stored, Unknown, VALUE_BYTES_MAX};
-pub use record::{Change, Command, HISTORY_MAX, Refusal, decide};
+pub use record::{Applied, Change, Command, HISTORY_MAX, Refusal, Shortfall, decide, owed_entry};

@@ -3,14 +3,17 @@
 //! ```text
 //! kill_switch.json            the value, as in Redis; one line feed at its end is not part of it
 //! kill_switch.history.jsonl   the last commands, one a line
-//! kill_switch.lock            held while a command is carried out
+//! kill_switch.lock            held while a command is carried out that allows, or a line of history is written
+//! kill_switch.tmp             the next value of a command that allows, until it takes the place of the value
 //! ```
 //!
-//! Commands of any process are one step each: they hold the lock. The file is replaced as a whole, so a reader, who needs
-//! no lock, sees the old value or the new one. It is not under the lock of the data directory: an operator's command works
-//! while the service runs, and while it does not.
+//! Commands that allow are one step each: they hold the lock, and replace the file as a whole. The one that stops needs
+//! nothing of it ([`stop`]): it overwrites the file where it is. A reader, who needs no lock, sees the old value, the new
+//! one, or a torn one that means nothing and so blocks. None of it is under the lock of the data directory: an operator's
+//! command works while the service runs, and while it does not.
 
 mod files;
+mod stop;
 #[cfg(test)]
 mod tests;
 
@@ -20,7 +23,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use orchestrator_kernel::ids::TsMs;
-use orchestrator_kernel::kill_switch::{Change, Command, ReadError, Stored};
+use orchestrator_kernel::kill_switch::{Applied, Command, ReadError, Stored};
 use orchestrator_kernel::ports::kill_switch::{ApplyError, KillSwitchRead, KillSwitchStore};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::spawn_blocking;
@@ -96,7 +99,13 @@ impl KillSwitchRead for KillFile {
 
 #[async_trait]
 impl KillSwitchStore for KillFile {
-    async fn apply(&self, command: &Command, now: TsMs) -> Result<Change, ApplyError> {
+    async fn apply(&self, command: &Command, now: TsMs) -> Result<Applied, ApplyError> {
+        if command.blocks() {
+            // Here and now: a machine that gives no further thread must not keep an operator from stopping it.
+            let applied = self.files.apply(command, now);
+            self.news.notify_one();
+            return applied;
+        }
         let command = command.clone();
         let applied = self.blocking(move |files| files.apply(&command, now)).await;
         self.news.notify_one();

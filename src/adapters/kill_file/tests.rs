@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use orchestrator_kernel::kill_switch::Reading;
+use orchestrator_kernel::kill_switch::{Reading, Shortfall};
 use orchestrator_kernel::ports::kill_switch_conformance::{self as conformance, KillSwitchProvider};
 
 use super::*;
@@ -42,6 +42,11 @@ impl KillSwitchProvider for InFiles {
         let path = store.files.value_path().with_extension("history.jsonl");
         let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
         file.write_all((lines.join("\n") + "\n").as_bytes()).unwrap();
+    }
+
+    async fn spoil_history(&self, store: &KillFile) {
+        // A directory in its place: it can be neither read nor written.
+        std::fs::create_dir(store.files.value_path().with_extension("history.jsonl")).unwrap();
     }
 }
 
@@ -102,27 +107,94 @@ async fn a_command_waits_for_that_of_another_process_and_gives_up_in_time() {
     let lock = std::fs::File::create(dir.path().join("kill_switch.lock")).unwrap();
     lock.lock().unwrap();
 
-    let refused = store.apply(&engage("r"), TsMs(0)).await.unwrap_err();
+    let init = Command::Init { operator: "ops".to_owned() };
+    let refused = store.apply(&init, TsMs(0)).await.unwrap_err();
     assert!(matches!(&refused, ApplyError::Unchanged(why) if why.contains("another command")), "{refused}");
     assert_eq!(store.read().await, Ok(Stored::Missing), "reading needs no lock");
+    assert!(store.apply(&engage("r"), TsMs(0)).await.unwrap().shortfalls.is_empty(), "nor does a stop");
 
     drop(lock);
-    store.apply(&engage("r"), TsMs(0)).await.unwrap();
+    std::fs::remove_file(store.files.value_path()).unwrap();
+    store.apply(&init, TsMs(0)).await.unwrap();
 }
 
+/// KILL-4. Method: one operator lifts a stop while another one stops, over and over; whoever was told that it is engaged
+/// must find it so, because what was lifted is what was there before.
+#[test]
+fn a_stop_wins_over_a_command_that_is_under_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let files = std::sync::Arc::new(kill_file(&dir).files);
+    let lift = Command::Disengage { operator: "second".to_owned(), notes: None };
+    let mut both = 0;
+    for round in 0..300 {
+        match files.apply(&engage("before"), TsMs(round)) {
+            Ok(_) | Err(ApplyError::Refused(_)) => {}
+            Err(error) => panic!("{error}"),
+        }
+        let (lifted, stopped) = std::thread::scope(|scope| {
+            let lifting = scope.spawn(|| files.apply(&lift, TsMs(round)));
+            // Later in each round, over the time that lifting takes.
+            std::thread::sleep(Duration::from_micros(u64::try_from(round).unwrap() * 5));
+            let stopped = files.apply(&engage("meanwhile"), TsMs(round));
+            (lifting.join().unwrap(), stopped)
+        });
+        let reading = Reading::of(&files.read().unwrap());
+        both += u32::from(lifted.is_ok() && stopped.is_ok());
+        assert!(
+            stopped.is_err() || matches!(reading, Reading::Halted(_)),
+            "round {round}: {stopped:?}, then {reading:?}; lifted: {lifted:?}"
+        );
+        assert!(stopped.is_ok() || lifted.is_err() || reading == Reading::Trading, "{stopped:?} {lifted:?}");
+    }
+    println!("both were carried out in {both} rounds");
+}
+
+/// Method: the history cannot be written while it is stopped; whoever lifts it writes both lines.
 #[tokio::test]
-async fn a_stop_needs_no_history_and_permission_needs_one() {
+async fn a_stop_that_could_not_be_recorded_is_recorded_by_whoever_lifts_it() {
     let dir = tempfile::tempdir().unwrap();
     let store = kill_file(&dir);
-    // A directory in its place: it can be neither read nor written.
-    std::fs::create_dir(dir.path().join("kill_switch.history.jsonl")).unwrap();
+    let history = dir.path().join("kill_switch.history.jsonl");
+    std::fs::create_dir(&history).unwrap();
+    let stopped = store.apply(&engage("r"), TsMs(0)).await.unwrap();
+    assert!(matches!(stopped.shortfalls.as_slice(), [Shortfall::Unrecorded(_)]), "{stopped:?}");
 
-    let init = store.apply(&Command::Init { operator: "ops".to_owned() }, TsMs(0)).await;
-    assert!(matches!(init, Err(ApplyError::Unchanged(_))), "{init:?}");
-    assert_eq!(store.read().await, Ok(Stored::Missing));
+    std::fs::remove_dir(&history).unwrap();
+    let lift = Command::Disengage { operator: "second".to_owned(), notes: None };
+    store.apply(&lift, TsMs(1)).await.unwrap();
+    store.apply(&engage("again"), TsMs(2)).await.unwrap();
+    store.apply(&lift, TsMs(3)).await.unwrap();
+
+    let events: Vec<String> = store
+        .history(10)
+        .await
+        .unwrap()
+        .iter()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["event"].to_string())
+        .collect();
+    assert_eq!(events.join(" "), r#""ENGAGED" "DISENGAGED" "ENGAGED" "DISENGAGED""#);
+}
+
+/// Method: rights and owner before and after; the lock of an earlier release is readable for everybody.
+#[tokio::test]
+async fn commands_keep_the_rights_of_the_value_and_nobody_else_may_hold_the_lock() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let dir = tempfile::tempdir().unwrap();
+    let store = kill_file(&dir);
+    let lock = dir.path().join("kill_switch.lock");
+    std::fs::write(&lock, "").unwrap();
+    std::fs::set_permissions(&lock, std::fs::Permissions::from_mode(0o644)).unwrap();
+    store.apply(&Command::Init { operator: "ops".to_owned() }, TsMs(0)).await.unwrap();
+    assert_eq!(std::fs::metadata(&lock).unwrap().mode() & 0o777, 0o600);
+    let path = store.files.value_path();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o640)).unwrap();
+    let inode = std::fs::metadata(path).unwrap().ino();
 
     store.apply(&engage("r"), TsMs(0)).await.unwrap();
-    assert!(matches!(Reading::of(&store.read().await.unwrap()), Reading::Halted(_)));
+    assert_eq!(std::fs::metadata(path).unwrap().ino(), inode, "a stop takes no new inode");
+    store.apply(&Command::Disengage { operator: "ops".to_owned(), notes: None }, TsMs(0)).await.unwrap();
+
+    assert_eq!(std::fs::metadata(path).unwrap().mode() & 0o777, 0o640);
 }
 
 #[tokio::test]

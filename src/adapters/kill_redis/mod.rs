@@ -5,35 +5,38 @@
 //! subscriber  connection 2: __keyspace@DB__:KEY                "something happened to the key": read it now
 //! ```
 //!
+//! On a Redis Cluster the server that answers names the one that has the key ([`route`]). What allows needs all of it to be
+//! as it should; what stops does not ([`stop`]).
+//!
 //! A notification carries nothing that is believed: only a read does. The client is never used with its defaults, which
 //! have no timeout, no reconnection and send a command again when its connection dies (RELIABILITY F8).
 
 mod connection;
+mod route;
 mod scripts;
+mod stop;
 #[cfg(test)]
 mod tests;
 mod watch;
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use fred::clients::{Client, SubscriberClient};
-use fred::interfaces::{ClientLike, KeysInterface, ListInterface, LuaInterface};
+use fred::clients::Client;
+use fred::interfaces::{ListInterface, LuaInterface};
 use fred::types::Value;
-use fred::types::config::Options;
 use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::kill_switch::{
-    Change, Command, HISTORY_MAX, ReadError, Stored, VALUE_BYTES_MAX, decide,
+    Applied, Change, Command, HISTORY_MAX, ReadError, Shortfall, Stored, VALUE_BYTES_MAX, decide,
 };
 use orchestrator_kernel::ports::kill_switch::{ApplyError, KillSwitchRead, KillSwitchStore};
-use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout};
-use tokio_util::task::AbortOnDropHandle;
+use tokio::time::{Instant, timeout};
 
-use connection::{Trouble, is_reply, said};
-use scripts::{Expected, INSPECT, WRITE};
+use connection::{is_reply, said};
+use route::{Link, Route, is_moved};
+use scripts::{Expected, INSPECT, WRITE, write_without_memory};
+use stop::with_advice;
 
 /// Where the key is and how long to wait for it.
 #[derive(Clone, PartialEq, Eq)]
@@ -63,26 +66,15 @@ pub struct BadUrl(String);
 
 /// A kill switch in Redis.
 pub struct KillRedis {
-    shared: Arc<Shared>,
+    route: Route,
     options: KillRedisOptions,
     place: String,
-    _tasks: Vec<AbortOnDropHandle<()>>,
-}
-
-/// What the tasks and the calls share.
-struct Shared {
-    client: Client,
-    subscriber: SubscriberClient,
-    /// What the subscriber listens to.
-    channel: String,
-    news: Notify,
-    trouble: Trouble,
 }
 
 /// How often a command looks again when somebody else changed the value between its look and its write.
 const ATTEMPTS_MAX: u32 = 16;
-/// How often a command looks whether there is a connection.
-const CONNECTED_PAUSE: Duration = Duration::from_millis(5);
+/// How often a read or a command goes on to the server that a cluster names.
+const HOPS_MAX: u32 = 5;
 
 impl KillRedis {
     /// Connects in the background and goes on trying for ever; until then, reads bring no answer.
@@ -94,71 +86,97 @@ impl KillRedis {
         let config = connection::config(&options.url).map_err(|error| BadUrl(said(&error)))?;
         let database = config.database.unwrap_or(0);
         let hosts: Vec<String> = config.server.hosts().iter().map(ToString::to_string).collect();
-        let (client, subscriber) = connection::clients(config, options.read_timeout);
-        let shared = Arc::new(Shared {
-            client,
-            subscriber,
-            channel: format!("__keyspace@{database}__:{}", options.key),
-            news: Notify::new(),
-            trouble: Trouble::default(),
-        });
-        Ok(Self {
-            place: format!("key {} of Redis {}, database {database}", options.key, hosts.join(", ")),
-            _tasks: watch::start(&shared),
-            shared,
-            options,
-        })
+        let place = format!("key {} of Redis {}, database {database}", options.key, hosts.join(", "));
+        let channel = format!("__keyspace@{database}__:{}", options.key);
+        Ok(Self { route: Route::start(config, channel, options.read_timeout), place, options })
     }
 
-    /// Waits for a connection, as long as a command may take; says whether there is one.
+    /// Waits for a connection to the server that has the key, as long as a command may take; says whether there is one.
     pub async fn connected(&self) -> bool {
         let deadline = Instant::now() + self.options.command_timeout;
-        while !self.shared.client.is_connected() {
-            if deadline < Instant::now() {
-                return false;
+        if !self.route.current().connected(deadline).await {
+            return false;
+        }
+        // On a cluster another one may have it, and only asking tells.
+        self.read_by(deadline).await.is_ok() || self.route.current().connected(deadline).await
+    }
+
+    /// Reads the value, where a cluster says that it is.
+    async fn read_by(&self, deadline: Instant) -> Result<Stored, ReadError> {
+        for _ in 0..HOPS_MAX {
+            let link = self.route.current();
+            let read = link.read(&self.options.key, self.options.read_timeout).await;
+            match read {
+                Err(ReadError::Refused(why)) if is_moved(&why) => {
+                    // It says nothing about the value: what was read before counts until its lease ends.
+                    if !self.route.follow(&link, &why) || !self.route.current().connected(deadline).await {
+                        return Err(ReadError::NoAnswer(format!(
+                            "another server of the cluster has it: {why}"
+                        )));
+                    }
+                }
+                Ok(_) | Err(_) => return read,
             }
-            sleep(CONNECTED_PAUSE).await;
         }
-        true
+        Err(ReadError::NoAnswer(format!("the cluster named {HOPS_MAX} servers, one after the other")))
     }
 
-    fn read_options(&self) -> Options {
-        Options {
-            max_attempts: Some(1),
-            timeout: Some(self.options.read_timeout),
-            // Without a connection a read fails now instead of waiting in a queue.
-            fail_fast: true,
-            ..Options::default()
+    /// Sends a command to the server that has the key, within the time of an operator's command.
+    async fn operate<T, C>(&self, command: impl Fn(Client) -> C) -> Result<T, ReadError>
+    where
+        C: Future<Output = Result<T, fred::error::Error>>,
+    {
+        let deadline = Instant::now() + self.options.command_timeout;
+        for _ in 0..HOPS_MAX {
+            let link = self.route.current();
+            match self.send(&link, command(link.client.clone())).await {
+                // It was not carried out there.
+                Err(ReadError::Refused(why)) if is_moved(&why) && self.route.follow(&link, &why) => {
+                    if !self.route.current().connected(deadline).await {
+                        return Err(ReadError::Refused(format!("{why}, which is not reached")));
+                    }
+                }
+                answer => return answer,
+            }
         }
+        Err(ReadError::Refused(format!("the cluster named {HOPS_MAX} servers, one after the other")))
     }
 
-    /// Sends `command` within the time of an operator's command.
-    async fn operate<T>(
+    /// Sends a command over this link and nowhere else.
+    async fn send<T>(
         &self,
+        link: &Link,
         command: impl Future<Output = Result<T, fred::error::Error>>,
     ) -> Result<T, ReadError> {
         match timeout(self.options.command_timeout, command).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) if is_reply(&error) => Err(ReadError::Refused(said(&error))),
-            Ok(Err(error)) => Err(ReadError::NoAnswer(self.shared.trouble.of(&error))),
+            Ok(Err(error)) => Err(ReadError::NoAnswer(link.trouble.of(&error))),
             Err(_) => Err(ReadError::NoAnswer(format!("none within {:?}", self.options.command_timeout))),
         }
     }
 
     async fn inspect(&self) -> Result<Expected, ReadError> {
         if !self.connected().await {
-            return Err(ReadError::NoAnswer(self.shared.trouble.last()));
+            return Err(ReadError::NoAnswer(self.route.current().trouble.last()));
         }
-        let keys = vec![self.options.key.as_str()];
-        let found = self.shared.client.eval(INSPECT, keys, VALUE_BYTES_MAX as i64);
-        let found: Vec<Value> = self.operate(found).await?;
+        let keys = [self.options.key.as_str()];
+        let inspect =
+            |client: Client| async move { client.eval(INSPECT, keys.to_vec(), VALUE_BYTES_MAX as i64).await };
+        let found: Vec<Value> = self.operate(inspect).await?;
         Expected::of(&found).ok_or_else(|| ReadError::Refused("an answer that makes no sense".to_owned()))
     }
 
-    /// Writes if the value still is what was expected; says whether it was.
-    async fn write(&self, expected: &Expected, change: &Change, blocks: bool) -> Result<bool, ReadError> {
-        let keys = vec![self.options.key.as_str(), self.options.history_key.as_str()];
-        let order = if blocks { "value" } else { "history" };
+    /// Writes if the value still is what was expected; says what of it was written, or nothing if it was not.
+    async fn write(
+        &self,
+        expected: &Expected,
+        change: &Change,
+        blocks: bool,
+    ) -> Result<Option<Applied>, ReadError> {
+        let (script, order) =
+            if blocks { (write_without_memory(), "value") } else { (WRITE.to_owned(), "history") };
+        let keys = [self.options.key.as_str(), self.options.history_key.as_str()];
         let args: Vec<Value> = vec![
             expected.kind().into(),
             Value::Bytes(expected.value()),
@@ -168,14 +186,34 @@ impl KillRedis {
             (VALUE_BYTES_MAX as i64).into(),
             order.into(),
         ];
-        let written: Vec<Value> = self.operate(self.shared.client.eval(WRITE, keys, args)).await?;
-        if let Some(Value::String(why)) = written.get(1) {
-            tracing::error!(
-                error_detail = %why, entry = change.entry,
-                "the kill switch is engaged, but its history could not be written"
-            );
+        let write = |client: Client| {
+            let (script, args) = (script.clone(), args.clone());
+            async move { client.eval(script, keys.to_vec(), args).await }
+        };
+        let written: Vec<Value> = self.operate(write).await?;
+        let mut applied = Applied::whole(change.clone());
+        if let Some(why) = written.get(1).and_then(Value::as_string) {
+            applied.shortfalls.push(Shortfall::Unrecorded(why));
         }
-        Ok(written.first() == Some(&Value::Integer(1)))
+        Ok((written.first() == Some(&Value::Integer(1))).then_some(applied))
+    }
+
+    /// Carries out a command by the scripts: one step among all writers.
+    async fn apply_by_script(&self, command: &Command, now: TsMs) -> Result<Applied, ApplyError> {
+        for attempt in 1..=ATTEMPTS_MAX {
+            let found = self.inspect().await.map_err(|error| ApplyError::Unchanged(error.to_string()))?;
+            let change = decide(&found.stored(), command, now)?;
+            // A stop is not put off for ever by others who keep writing.
+            let last = attempt == ATTEMPTS_MAX && command.blocks();
+            let expected = if last { &Expected::Anything } else { &found };
+            match self.write(expected, &change, command.blocks()).await {
+                Ok(Some(applied)) => return Ok(applied),
+                Ok(None) => {}
+                Err(ReadError::Refused(why)) => return Err(ApplyError::Unchanged(with_advice(why))),
+                Err(ReadError::NoAnswer(why)) => return Err(ApplyError::Unknown(why)),
+            }
+        }
+        Err(ApplyError::Unchanged(format!("others changed it {ATTEMPTS_MAX} times meanwhile; try again")))
     }
 }
 
@@ -186,65 +224,32 @@ impl KillSwitchRead for KillRedis {
     }
 
     async fn read(&self) -> Result<Stored, ReadError> {
-        let Shared { client, trouble, .. } = &*self.shared;
-        trouble.reconnect_if_silent(client);
-        let client = client.with_options(&self.read_options());
-        // One byte more than counts: that is how a value is seen to be too long, without being read.
-        match client.getrange::<Value, _>(self.options.key.as_str(), 0, VALUE_BYTES_MAX).await {
-            Ok(value) => {
-                trouble.answered();
-                Ok(stored(value))
-            }
-            Err(error) if is_reply(&error) => {
-                trouble.answered();
-                if error.details().starts_with("WRONGTYPE") {
-                    return Ok(Stored::NotText);
-                }
-                Err(ReadError::Refused(said(&error)))
-            }
-            Err(error) => Err(ReadError::NoAnswer(trouble.of(&error))),
-        }
+        self.read_by(Instant::now() + self.options.read_timeout).await
     }
 
     async fn changed(&self) {
-        self.shared.news.notified().await;
-    }
-}
-
-fn stored(value: Value) -> Stored {
-    match value.into_bytes() {
-        Some(bytes) if bytes.len() > VALUE_BYTES_MAX => Stored::TooLong,
-        Some(bytes) if !bytes.is_empty() => Stored::Value(bytes),
-        Some(_) | None => Stored::Missing,
+        self.route.news().notified().await;
     }
 }
 
 #[async_trait]
 impl KillSwitchStore for KillRedis {
-    async fn apply(&self, command: &Command, now: TsMs) -> Result<Change, ApplyError> {
-        for attempt in 1..=ATTEMPTS_MAX {
-            let found = self.inspect().await.map_err(|error| ApplyError::Unchanged(error.to_string()))?;
-            let change = decide(&found.stored(), command, now)?;
-            // A stop is not put off for ever by others who keep writing.
-            let last = attempt == ATTEMPTS_MAX && command.blocks();
-            let expected = if last { &Expected::Anything } else { &found };
-            match self.write(expected, &change, command.blocks()).await {
-                Ok(true) => return Ok(change),
-                Ok(false) => {}
-                Err(ReadError::Refused(why)) => return Err(ApplyError::Unchanged(why)),
-                Err(ReadError::NoAnswer(why)) => return Err(ApplyError::Unknown(why)),
-            }
+    async fn apply(&self, command: &Command, now: TsMs) -> Result<Applied, ApplyError> {
+        if command.blocks() {
+            self.engage(command, now).await
+        } else {
+            self.apply_by_script(command, now).await
         }
-        Err(ApplyError::Unchanged(format!("others changed it {ATTEMPTS_MAX} times meanwhile; try again")))
     }
 
     async fn history(&self, count: usize) -> Result<Vec<String>, ReadError> {
         if !self.connected().await {
-            return Err(ReadError::NoAnswer(self.shared.trouble.last()));
+            return Err(ReadError::NoAnswer(self.route.current().trouble.last()));
         }
         let first = -i64::try_from(count.clamp(1, HISTORY_MAX)).unwrap_or(1);
-        let lines = self.shared.client.lrange::<Vec<Value>, _>(self.options.history_key.as_str(), first, -1);
-        let lines = self.operate(lines).await?.into_iter();
+        let link = self.route.current();
+        let lines = link.client.lrange::<Vec<Value>, _>(self.options.history_key.as_str(), first, -1);
+        let lines = self.send(&link, lines).await?.into_iter();
         let texts =
             lines.filter_map(Value::into_bytes).map(|line| String::from_utf8_lossy(&line).into_owned());
         Ok(texts.take(count).collect())

@@ -35,6 +35,11 @@ end
 redis.call('LTRIM', KEYS[2], -tonumber(ARGV[5]), -1)
 return {1}";
 
+/// [`WRITE`] for a stop: it does not ask a server above `maxmemory` for room.
+pub(super) fn write_without_memory() -> String {
+    format!("#!lua flags=allow-oom{WRITE}")
+}
+
 /// What [`WRITE`] must find.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Expected {

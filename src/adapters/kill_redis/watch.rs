@@ -10,8 +10,8 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::Shared;
 use super::connection::said;
+use super::route::Shared;
 
 /// How often the subscription is made again, which shows whether its connection still works, and how often the server is
 /// asked what it announces.

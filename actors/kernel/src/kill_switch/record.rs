@@ -52,6 +52,44 @@ pub struct Change {
     pub entry: String,
 }
 
+/// A command that was carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// What it wrote; its value only as far as nothing in `shortfalls` says otherwise.
+    pub change: Change,
+    /// Parts of a stop that could not be done. Empty for everything else: permission needs all of it.
+    pub shortfalls: Vec<Shortfall>,
+}
+
+impl Applied {
+    /// Carried out in full.
+    #[must_use]
+    pub const fn whole(change: Change) -> Self {
+        Self { change, shortfalls: Vec::new() }
+    }
+
+    /// The value that is in force; none when it was removed.
+    #[must_use]
+    pub fn value(&self) -> Option<&str> {
+        let removed = self.shortfalls.iter().any(|shortfall| matches!(shortfall, Shortfall::Removed(_)));
+        (!removed).then_some(self.change.value.as_str())
+    }
+}
+
+/// A part of [`Command::Engage`] that could not be done. Effects are blocked all the same.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Shortfall {
+    /// The value could not be written, so it is absent now.
+    #[error("blocked, state removed: `kill-switch init` is needed before trading is allowed again ({0})")]
+    Removed(String),
+    /// The value is in force, but not known to be on the disk.
+    #[error("blocked now, but a loss of power may undo it: engage it again when the disk is well ({0})")]
+    Unsynced(String),
+    /// The history has no line of it.
+    #[error("blocked, but the history was not written ({0})")]
+    Unrecorded(String),
+}
+
 /// Why a command writes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -131,7 +169,8 @@ fn check_line(field: &'static str, text: &str, bytes_max: usize) -> Result<(), R
 
 /// Decides what `command` writes when `stored` is there. Pure: the store does it atomically or asks again.
 ///
-/// - `engage` always works, also when nothing, garbage or no text is stored; only an engaged switch refuses it.
+/// - `engage` always works, also when nothing, garbage or no text is stored; only an engaged switch refuses it. Its value
+///   begins with its state, so that an overwrite that is torn anywhere never reads as Trading (KILL-4).
 /// - `disengage` works only on an engaged one: out of an unknown state the way is engage, look, disengage.
 /// - `init` works only while nothing is stored: it never overwrites what somebody wrote.
 ///
@@ -184,10 +223,27 @@ impl Written<'_> {
     }
 }
 
-fn engaged(stored: &Stored, at: String, operator: &str, reason: &str, details: Value) -> Change {
+/// The line of history of the engagement that is stored, if its record says when and by whom.
+///
+/// A stop is in force before it is recorded, and perhaps could not be recorded. Whoever lifts it writes the line that is
+/// owed, so that no DISENGAGED stands there without its ENGAGED.
+#[must_use]
+pub fn owed_entry(stored: &Stored) -> Option<String> {
+    let record = Record::of(stored).filter(|record| record.state == ENGAGED)?;
+    let (at, operator) = (record.engaged_at.as_str()?, record.engaged_by.as_str()?);
+    let reason = record.engagement_reason.as_str()?;
+    Some(engaged_entry(at, operator, reason, &record.engagement_details))
+}
+
+fn engaged_entry(at: &str, operator: &str, reason: &str, details: &Value) -> String {
     let entry = json!({
         "event": "ENGAGED", "timestamp": at, "operator": operator, "reason": reason, "details": details,
     });
+    entry.to_string()
+}
+
+fn engaged(stored: &Stored, at: String, operator: &str, reason: &str, details: Value) -> Change {
+    let entry = engaged_entry(&at, operator, reason, &details);
     let record = Written {
         state: ENGAGED,
         engagement_count_today: count_today(stored, &at),
@@ -199,7 +255,7 @@ fn engaged(stored: &Stored, at: String, operator: &str, reason: &str, details: V
         disengaged_by: None,
         disengagement_notes: None,
     };
-    Change { value: record.text(), entry: entry.to_string() }
+    Change { value: record.text(), entry }
 }
 
 /// This engagement's number on its day (UTC).

@@ -113,6 +113,19 @@ fn engagements_are_counted_per_day() {
     assert_eq!(counts, [1, 2, 3, 1, 2]);
 }
 
+/// Method: a stop without a history, and what whoever lifts it finds.
+#[test]
+fn the_line_that_a_stop_owes_is_the_one_that_it_would_have_written() {
+    let details = serde_json::json!({"limit": 1e5, "b": 1, "a": [true, null, "\u{7f}"]}).as_object().cloned();
+    let stop = Command::Engage { operator: "ops".to_owned(), reason: "\"odd\"".to_owned(), details };
+    let stopped = decide(&text("off"), &stop, TsMs(0)).unwrap();
+
+    assert_eq!(owed_entry(&text(&stopped.value)), Some(stopped.entry));
+    for nobody in ["off", "on", "{\"state\":\"ENGAGED\"}", "{\"state\":\"ACTIVE\",\"engaged_at\":\"x\"}"] {
+        assert_eq!(owed_entry(&text(nobody)), None, "{nobody}");
+    }
+}
+
 #[test]
 fn what_is_written_can_always_be_read() {
     let padding = "x".repeat(VALUE_BYTES_MAX - 60);
@@ -301,6 +314,34 @@ proptest! {
                         stored = text(&change.value);
                     }
                 }
+            }
+        }
+    }
+
+    /// KILL-4. Method: a stop that overwrites a value in place is torn at every byte, over whatever allowed trading; what
+    /// is then there allows it only where nothing has changed.
+    #[test]
+    fn a_torn_overwrite_by_a_stop_never_reads_as_trading(
+        operator in "[a-zA-Z\\\\\"{}:,]{1,20}",
+        reason in prop::sample::select(vec!["ACTIVE", "\",\"state\":\"ACTIVE\"}", "odd prices", "{}"]),
+        before in prop::sample::select(vec![0, 1, 2, 3, 4, 5, 6, 7]),
+    ) {
+        let init = decide(&Stored::Missing, &Command::Init { operator: operator.clone() }, TsMs(0)).unwrap().value;
+        let stop = Command::Engage { operator: operator.clone(), reason: reason.to_owned(), details: None };
+        let halted = decide(&Stored::Missing, &stop, TsMs(0)).unwrap().value;
+        let lift = Command::Disengage { operator, notes: Some(reason.to_owned()) };
+        let lifted = decide(&text(&halted), &lift, TsMs(1)).unwrap().value;
+        let nested = format!("{{\"x\":{{\"state\":\"ACTIVE\"}},\"state\":\"ACTIVE\",\"y\":\"{}\"}}", "a".repeat(400));
+        let values = [init.as_str(), &lifted, "off", "0", "false", "disengaged", " {\"state\":\"ACTIVE\"}", &nested];
+        let old = values[before].as_bytes();
+        let new = decide(&text(values[before]), &stop, TsMs(2)).unwrap().value.into_bytes();
+
+        for written in 0..=new.len() {
+            let mut torn = new[..written].to_vec();
+            torn.extend_from_slice(old.get(written..).unwrap_or_default());
+            if torn != old {
+                let reading = Reading::of(&Stored::Value(Bytes::from(torn.clone())));
+                prop_assert_ne!(reading, Reading::Trading, "{}", String::from_utf8_lossy(&torn));
             }
         }
     }

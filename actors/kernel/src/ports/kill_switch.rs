@@ -10,7 +10,8 @@ use bytes::Bytes;
 
 use crate::ids::TsMs;
 use crate::kill_switch::{
-    Change, Command, HISTORY_MAX, Permit, ReadError, Refusal, Refused, Stored, VALUE_BYTES_MAX, decide,
+    Applied, Command, HISTORY_MAX, Permit, ReadError, Refusal, Refused, Shortfall, Stored, VALUE_BYTES_MAX,
+    decide,
 };
 
 /// Reads the stored value. The running service holds no more than this: it cannot change it (KILL-2).
@@ -52,14 +53,17 @@ pub enum ApplyError {
 /// Carries out operators' commands. For what an operator drives, never for the service on its own.
 #[async_trait]
 pub trait KillSwitchStore: KillSwitchRead {
-    /// Carries out `command`: reads, [decides](decide), writes value and history, as one step among all writers.
+    /// Carries out `command`: reads, [decides](decide), writes value and history.
     ///
-    /// When writing the history fails, [`Command::Engage`] stays in force all the same.
+    /// [`Command::Init`] and [`Command::Disengage`] are one step among all writers, and write both or nothing.
+    /// [`Command::Engage`] needs neither room nor memory, lock, history or agreement (KILL-4): it is in force before
+    /// anything else is tried, where it cannot be written the value is removed, which blocks as well, and what could
+    /// not be done stands in [`Applied::shortfalls`]. One that is under way while another command is, wins.
     ///
     /// # Errors
     ///
     /// [`ApplyError`].
-    async fn apply(&self, command: &Command, now: TsMs) -> Result<Change, ApplyError>;
+    async fn apply(&self, command: &Command, now: TsMs) -> Result<Applied, ApplyError>;
 
     /// The last `count` lines of history, oldest first; at most [`HISTORY_MAX`] are kept.
     ///
@@ -102,6 +106,7 @@ pub struct MemoryKillSwitch(Mutex<Inner>);
 struct Inner {
     stored: Stored,
     history: VecDeque<String>,
+    history_spoiled: bool,
     failing: Option<ReadError>,
     is_news: bool,
     waiting: Option<Waker>,
@@ -112,6 +117,7 @@ impl Default for MemoryKillSwitch {
         Self(Mutex::new(Inner {
             stored: Stored::Missing,
             history: VecDeque::new(),
+            history_spoiled: false,
             failing: None,
             is_news: false,
             waiting: None,
@@ -189,14 +195,22 @@ impl KillSwitchRead for MemoryKillSwitch {
 
 #[async_trait]
 impl KillSwitchStore for MemoryKillSwitch {
-    async fn apply(&self, command: &Command, now: TsMs) -> Result<Change, ApplyError> {
+    async fn apply(&self, command: &Command, now: TsMs) -> Result<Applied, ApplyError> {
         let mut inner = self.inner();
-        let change = decide(&inner.stored, command, now)?;
-        inner.history.push_back(change.entry.clone());
-        let beyond = inner.history.len().saturating_sub(HISTORY_MAX);
-        inner.history.drain(..beyond);
-        inner.store(Stored::Value(Bytes::copy_from_slice(change.value.as_bytes())));
-        Ok(change)
+        let mut applied = Applied::whole(decide(&inner.stored, command, now)?);
+        if inner.history_spoiled {
+            let why = "the history is spoiled".to_owned();
+            if !command.blocks() {
+                return Err(ApplyError::Unchanged(why));
+            }
+            applied.shortfalls.push(Shortfall::Unrecorded(why));
+        } else {
+            inner.history.push_back(applied.change.entry.clone());
+            let beyond = inner.history.len().saturating_sub(HISTORY_MAX);
+            inner.history.drain(..beyond);
+        }
+        inner.store(Stored::Value(Bytes::copy_from_slice(applied.change.value.as_bytes())));
+        Ok(applied)
     }
 
     async fn history(&self, count: usize) -> Result<Vec<String>, ReadError> {
@@ -229,6 +243,10 @@ mod tests {
 
         async fn put_history(&self, store: &MemoryKillSwitch, lines: Vec<String>) {
             store.inner().history.extend(lines);
+        }
+
+        async fn spoil_history(&self, store: &MemoryKillSwitch) {
+            store.inner().history_spoiled = true;
         }
     }
 

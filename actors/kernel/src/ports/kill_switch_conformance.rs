@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 
 use super::kill_switch::{ApplyError, KillSwitchRead as _, KillSwitchStore};
 use crate::ids::TsMs;
-use crate::kill_switch::{Command, HISTORY_MAX, Reading, Refusal, Stored, Unknown, VALUE_BYTES_MAX};
+use crate::kill_switch::{
+    Command, HISTORY_MAX, Reading, Refusal, Shortfall, Stored, Unknown, VALUE_BYTES_MAX,
+};
 
 /// Makes the stores that the suite works on.
 #[async_trait]
@@ -29,6 +31,9 @@ pub trait KillSwitchProvider: Send + Sync {
 
     /// Appends lines to the history as somebody else's tool would, past the store.
     async fn put_history(&self, store: &Self::Store, lines: Vec<String>);
+
+    /// Makes the history one that nothing can be appended to.
+    async fn spoil_history(&self, store: &Self::Store);
 }
 
 /// Runs the whole suite.
@@ -45,6 +50,8 @@ pub async fn run(provider: &impl KillSwitchProvider) {
     records_are_those_of_the_contract(provider).await;
     unfit_commands_change_nothing(provider).await;
     one_of_many_commands_at_once_wins(provider).await;
+    a_stop_needs_no_history_and_permission_needs_one(provider).await;
+    a_stop_wins_over_a_permission_that_is_under_way(provider).await;
     a_change_is_announced(provider).await;
     history_keeps_the_last_lines_in_order(provider).await;
 }
@@ -236,6 +243,43 @@ async fn one_of_many_commands_at_once_wins(provider: &impl KillSwitchProvider) {
         }
     }
     assert_eq!(store.history(100).await.map(|lines| lines.len()), Ok(3));
+}
+
+/// KILL-4.
+async fn a_stop_needs_no_history_and_permission_needs_one(provider: &impl KillSwitchProvider) {
+    let store = provider.fresh().await;
+    provider.spoil_history(&store).await;
+    let refused = store.apply(&init(), NOW).await;
+    assert!(matches!(refused, Err(ApplyError::Unchanged(_))), "{refused:?}");
+    assert_eq!(store.read().await, Ok(Stored::Missing));
+    provider.put(&store, Some(b"off")).await;
+
+    let applied = store.apply(&engage("no record"), NOW).await.expect("engage always works");
+
+    assert!(matches!(applied.shortfalls.as_slice(), [Shortfall::Unrecorded(_)]), "{applied:?}");
+    let halted = reading(&*store).await;
+    assert!(matches!(halted, Reading::Halted(_)), "{halted:?}");
+    let refused = store.apply(&disengage(), NOW).await;
+    assert!(matches!(refused, Err(ApplyError::Unchanged(_))), "{refused:?}");
+    assert_eq!(reading(&*store).await, halted, "nothing is allowed without a record");
+}
+
+/// KILL-4. Method: one lifts a stop while others stop, at once. Whoever was told that it is engaged finds it so: what was
+/// lifted is what was there before.
+async fn a_stop_wins_over_a_permission_that_is_under_way(provider: &impl KillSwitchProvider) {
+    let store = provider.fresh().await;
+    let (lift, stop, other) = (disengage(), engage("meanwhile"), engage("meanwhile, too"));
+    for round in 0..20 {
+        let now = TsMs(NOW.0 + round);
+        provider.put(&store, Some(b"on")).await;
+        let commands = [&lift, &stop, &lift, &other];
+        let results = join_all(commands.map(|command| store.apply(command, now)).into_iter().collect()).await;
+
+        let engaged = results.iter().flatten().any(|applied| applied.change.entry.contains("\"ENGAGED\""));
+        let lifts = results.iter().flatten().filter(|applied| !applied.change.entry.contains("\"ENGAGED\""));
+        let halted = matches!(reading(&*store).await, Reading::Halted(_));
+        assert!(halted || !engaged || lifts.count() == 2, "round {round}: {results:?}");
+    }
 }
 
 async fn a_change_is_announced(provider: &impl KillSwitchProvider) {
