@@ -29,7 +29,7 @@ pub(crate) struct Bed {
     pub(crate) receipts: Arc<dyn Log>,
     pub(crate) runs: Arc<dyn Log>,
     pub(crate) counts: Arc<Counts>,
-    _data_dir: DataDir,
+    _data_dir: Arc<DataDir>,
 }
 
 impl Bed {
