@@ -12,12 +12,13 @@ use orchestrator_kernel::cut::CutBook;
 use orchestrator_kernel::ids::{IngestSeq, Origin, Seq, TsMs};
 use orchestrator_kernel::mutant;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
-use orchestrator_kernel::ports::log::{AppendError, Log, RecordBatch};
+use orchestrator_kernel::ports::log::{AppendError, BatchSize, Log, RecordBatch};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
 use orchestrator_kernel::ports::source::ResumeAt;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use self::cuts::WaitingSeal;
+use self::producers::{Admission, ProducerBook};
 use crate::address::{Address, answer};
 use crate::clock_watch::ClockWatch;
 use crate::fatal::{Fatal, FatalKind};
@@ -31,11 +32,13 @@ use crate::status::{Condition, StatusBoard};
 
 mod cuts;
 mod messages;
+mod producers;
 mod quarantine;
 
 pub use self::messages::{
     AppendRefused, Appended, Arrival, Batch, BufferMsg, Credit, CutsTaken, Durable, Extent,
 };
+pub use self::producers::ProducerLimits;
 pub use self::quarantine::{AsideReply, Known, PendingAside};
 
 /// Somebody who waits for receipts to be durable.
@@ -62,8 +65,10 @@ pub struct BufferArgs {
     pub resend_after: Duration,
     /// How often idle logs are asked whether they are still there and ours; `None` for logs that cannot go away.
     pub probe_every: Option<Duration>,
-    /// How long it waits before it tries again whether there is room.
+    /// How long after a refusal for want of room the log is asked whether there is some.
     pub reopen_after: Duration,
+    /// How many producers are remembered.
+    pub producers: ProducerLimits,
     /// Asked for the last cuts.
     pub run_log: Address<RunLogMsg>,
     /// Told of new symbols.
@@ -86,6 +91,7 @@ pub struct BufferState {
     quarantine_tail: Seq,
     /// Positions given to the log but not yet durable.
     assigned: BTreeMap<Origin, u64>,
+    producers: ProducerBook,
     /// The log is sealed up to here: later receipts get a larger timestamp.
     sealed: Option<TsMs>,
     /// `ingest_ts_ms` of the last receipt that was gone at the start.
@@ -94,6 +100,7 @@ pub struct BufferState {
     last_stamp: Option<TsMs>,
     seals: VecDeque<WaitingSeal>,
     flush_queued: bool,
+    probe_queued: bool,
     saved_at: IngestSeq,
     drain: Option<RpcReplyPort<()>>,
 }
@@ -117,8 +124,8 @@ impl Actor for Buffer {
         me: ActorRef<BufferMsg>,
         args: BufferArgs,
     ) -> Result<BufferState, ActorProcessingErr> {
-        let state = BufferState::recover(args).await?;
-        state.probe_later(&me);
+        let mut state = BufferState::recover(args).await?;
+        state.probe_later(&me, None);
         Ok(state)
     }
 
@@ -130,10 +137,12 @@ impl Actor for Buffer {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             BufferMsg::Append(batch, reply) => state.append(&me, batch, reply),
-            BufferMsg::Quarantine { origin, span, records, reply } => match state.admit(&origin, span) {
-                Ok(_) => state.set_aside(&me, records, reply),
-                Err(refused) => answer(reply, Err(refused)),
-            },
+            BufferMsg::Quarantine { origin, span, records, reply } => {
+                match state.admit(&origin, span, records.first().map(|record| record.at_ms)) {
+                    Ok(_) => state.set_aside(&me, records, reply),
+                    Err(refused) => answer(reply, Err(refused)),
+                }
+            }
             BufferMsg::Resume(origin, reply) => answer(reply, state.resume(&origin)),
             BufferMsg::Arm(planned) => state.book.arm(planned),
             BufferMsg::Seal { tick, requests, next, reply } => {
@@ -151,7 +160,6 @@ impl Actor for Buffer {
                 state.take_cuts().await?;
             }
             BufferMsg::QuarantineFlushed(landed) => state.quarantine_flushed(&me, landed)?,
-            BufferMsg::Reopen(log) => state.health.give_a_chance(log),
             BufferMsg::Probe => state.probe(&me),
             BufferMsg::Drain(reply) => state.drain = Some(reply),
         }
@@ -202,11 +210,13 @@ impl BufferState {
             health,
             quarantine_tail: aside.tail,
             assigned: BTreeMap::new(),
+            producers: ProducerBook::new(args.producers, book.last_ts().unwrap_or_default()),
             sealed: runs.last_planned_ts,
             gone_ts,
             last_stamp: book.last_ts(),
             seals: VecDeque::new(),
             flush_queued: false,
+            probe_queued: false,
             saved_at: book.tail(),
             drain: None,
             book,
@@ -242,16 +252,45 @@ impl BufferState {
     }
 
     /// Whether a batch of these positions may follow what its origin has sent; returns the last known position.
-    fn admit(&self, origin: &Origin, span: Option<(u64, u64)>) -> Result<u64, AppendRefused> {
+    fn admit(
+        &mut self,
+        origin: &Origin,
+        span: Option<(u64, u64)>,
+        now: Option<TsMs>,
+    ) -> Result<u64, AppendRefused> {
         let Some((first, _)) = span else { return Ok(0) };
         let known = self.last_position(origin);
         if known + 1 < first {
             return Err(AppendRefused::Gap { expected: known + 1 });
         }
-        if !self.book.positions().has_room_for(origin.as_str()) {
-            return Err(AppendRefused::TooManyOrigins);
+        let now = now.max(self.last_stamp).unwrap_or_default();
+        match self.producers.admit(origin, self.book.positions(), &self.assigned, now) {
+            Admission::Admitted => {}
+            Admission::InPlaceOf(silent) => self.forget(&silent),
+            Admission::Full => return Err(self.turn_away(origin)),
         }
         Ok(known)
+    }
+
+    /// Forgets a producer that was silent for long, for a new one.
+    fn forget(&mut self, silent: &Origin) {
+        self.book.forget_origin(silent);
+        self.args.observer.observe(&Observation::ProducerForgotten);
+        tracing::info!(producer = %silent, domain = "ingest", "silent producer is forgotten for a new one");
+        if self.args.board.clear(&Condition::ProducerLimit) {
+            tracing::info!(domain = "ingest", "new producers are taken again");
+        }
+    }
+
+    /// No new producer is taken. One line a change.
+    fn turn_away(&self, origin: &Origin) -> AppendRefused {
+        let refused = AppendRefused::TooManyProducers { known_max: self.producers.known_max() };
+        self.args.observer.observe(&Observation::ProducerDenied);
+        let detail = format!("{refused}; turned away last: {origin}");
+        if self.args.board.raise(Condition::ProducerLimit, detail) {
+            tracing::warn!(producer = %origin, error_detail = %refused, domain = "ingest", "new producer is turned away");
+        }
+        refused
     }
 
     fn append(
@@ -261,7 +300,7 @@ impl BufferState {
         reply: RpcReplyPort<Result<Appended, AppendRefused>>,
     ) {
         let Batch { origin, span, arrivals, credit } = batch;
-        let known = match self.admit(&origin, span) {
+        let known = match self.admit(&origin, span, arrivals.first().map(|arrival| arrival.at)) {
             Ok(known) => known,
             Err(refused) => return answer(reply, Err(refused)),
         };
@@ -340,10 +379,11 @@ impl BufferState {
     }
 
     fn flushed(&mut self, me: &ActorRef<BufferMsg>, landed: Landed<Pending>) -> Result<(), Fatal> {
+        let size = landed.size();
         match landed.result {
             Ok(()) => {
-                self.receipts.landed(true, landed.batch.last());
-                self.appended(RECEIPTS, &landed.batch);
+                self.receipts.landed(true, landed.batch.last(), size);
+                self.health.answered(RECEIPTS, self.receipts.has_room());
                 // The next batch is on its way while this one goes into the book: the disk need not wait for that.
                 self.flush(me);
                 self.observe(&landed.batch, landed.took)?;
@@ -355,8 +395,8 @@ impl BufferState {
                 Ok(())
             }
             Err(AppendError::Full { detail }) => {
-                self.no_room(me, RECEIPTS, &detail);
-                let given_up = self.receipts.landed(false, self.book.tail().into());
+                self.no_room(me, RECEIPTS, landed.proved, &detail);
+                let given_up = self.receipts.landed(false, self.book.tail().into(), size);
                 self.assigned.clear();
                 for pending in landed.waiters.into_iter().chain(given_up) {
                     answer(pending.reply, Err(AppendRefused::NoRoom(detail.clone())));
@@ -376,11 +416,13 @@ impl BufferState {
         }
         let positions = self.book.positions();
         self.assigned.retain(|origin, position| positions.settled(origin.as_str()) < *position);
+        let count = positions.origins().len() as u64;
         let discovered = self.book.take_discovered();
         if !discovered.is_empty() && self.args.scheduler.cast(SchedulerMsg::Discovered(discovered)).is_err() {
             tracing::debug!("the scheduler is down; it asks for all symbols when it starts");
         }
         let observer = &self.args.observer;
+        observer.observe(&Observation::ProducersKnown { count });
         observer.observe(&Observation::ReceiptsFlushed {
             seconds: took.as_secs_f64(),
             records: batch.len() as u64,
@@ -395,34 +437,43 @@ impl BufferState {
     }
 
     /// There is no room: not ready at once. Nothing was acknowledged, so upstream keeps what could not be stored.
-    fn no_room(&self, me: &ActorRef<BufferMsg>, log: &'static str, detail: &str) {
-        self.health.failed(log, Trouble::NoRoom, detail);
-        if self.args.probe_every.is_none() {
-            // Nobody may have sent anything since: only a new attempt can tell whether there is room now.
-            me.send_after(self.args.reopen_after, move || BufferMsg::Reopen(log));
+    fn no_room(
+        &mut self,
+        me: &ActorRef<BufferMsg>,
+        log: &'static str,
+        probed: Option<BatchSize>,
+        detail: &str,
+    ) {
+        match probed {
+            None => self.health.failed(log, Trouble::NoRoom, detail),
+            Some(_) => self.health.note(log, Trouble::NoRoom, detail),
         }
+        // Nobody may send anything any more, or less than what was refused: only a proof tells that there is room again.
+        self.probe_later(me, Some(self.args.reopen_after));
     }
 
-    /// A batch is durable. An empty one tells that the log answers, and that it takes records if it is one that can tell.
-    fn appended(&self, log: &'static str, batch: &RecordBatch) {
-        if batch.is_empty() && self.args.probe_every.is_none() {
-            self.health.answers(log);
-        } else {
-            self.health.works(log);
-        }
-    }
-
-    fn probe_later(&self, me: &ActorRef<BufferMsg>) {
-        if let Some(every) = self.args.probe_every {
-            me.send_after(every, || BufferMsg::Probe);
+    /// Sees to it that a probe comes; one is on its way at a time.
+    fn probe_later(&mut self, me: &ActorRef<BufferMsg>, wanted_after: Option<Duration>) {
+        if let Some(after) = self.args.probe_every.or(wanted_after)
+            && !self.probe_queued
+        {
+            self.probe_queued = true;
+            me.send_after(after, || BufferMsg::Probe);
         }
     }
 
     fn probe(&mut self, me: &ActorRef<BufferMsg>) {
-        self.receipts.probe();
-        self.quarantine.probe();
+        self.probe_queued = false;
+        let always = self.args.probe_every.is_some();
+        if always || !self.receipts.has_room() {
+            self.receipts.probe();
+        }
+        if always || !self.quarantine.has_room() {
+            self.quarantine.probe();
+        }
         self.flush(me);
-        self.probe_later(me);
+        let is_wanted = !(self.receipts.has_room() && self.quarantine.has_room());
+        self.probe_later(me, is_wanted.then_some(self.args.reopen_after));
     }
 
     fn give_up(&self, log: &'static str, error: AppendError) -> Fatal {

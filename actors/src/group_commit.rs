@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::mutant;
-use orchestrator_kernel::ports::log::{Acquired, AppendError, Log, RecordBatch};
+use orchestrator_kernel::ports::log::{Acquired, AppendError, BatchSize, Log, RecordBatch};
 use tokio::time::Instant;
 
 /// Bounds of one batch.
@@ -26,6 +26,8 @@ pub struct Landed<W> {
     pub waiters: Vec<W>,
     /// What the log said.
     pub result: Result<(), AppendError>,
+    /// The size for which room was to be proved; `None`: the batch was to be appended.
+    pub proved: Option<BatchSize>,
     /// How long it took.
     pub took: Duration,
 }
@@ -42,9 +44,18 @@ pub(crate) struct GroupCommit<W> {
     resend_after: Duration,
     /// Told of each attempt that was not answered.
     unanswered: Unanswered,
+    /// Size of the largest batch that found no room, until a batch or a proof of that size succeeds.
+    wanted: Option<BatchSize>,
     batches: std::collections::VecDeque<(RecordBatch, Vec<W>)>,
     next: Seq,
     in_flight: bool,
+}
+
+impl<W> Landed<W> {
+    /// The size of what was appended, or for which room was proved.
+    pub(crate) fn size(&self) -> BatchSize {
+        self.proved.unwrap_or_else(|| BatchSize::of(&self.batch))
+    }
 }
 
 impl<W: Send + 'static> GroupCommit<W> {
@@ -58,7 +69,17 @@ impl<W: Send + 'static> GroupCommit<W> {
     ) -> Self {
         let Acquired { epoch, tail } = acquired;
         let batches = std::collections::VecDeque::new();
-        Self { log, epoch, limits, resend_after, unanswered, batches, next: tail.next(), in_flight: false }
+        Self {
+            log,
+            epoch,
+            limits,
+            resend_after,
+            unanswered,
+            wanted: None,
+            batches,
+            next: tail.next(),
+            in_flight: false,
+        }
     }
 
     /// The epoch of this writer.
@@ -66,7 +87,13 @@ impl<W: Send + 'static> GroupCommit<W> {
         self.epoch
     }
 
-    /// Asks the log whether it is still there and still ours, by an append of nothing. A busy log tells that anyway.
+    /// Whether the log is known to have room: nothing was refused for the want of it that was not proved since.
+    pub(crate) const fn has_room(&self) -> bool {
+        self.wanted.is_none()
+    }
+
+    /// Asks the log whether it is still there and still ours, by an append of nothing; after a refusal for want of room,
+    /// whether what was refused would find it now. A busy log tells the former anyway.
     pub(crate) fn probe(&mut self) {
         if self.is_idle() {
             self.batches.push_back((RecordBatch::starting_at(self.next), Vec::new()));
@@ -124,21 +151,28 @@ impl<W: Send + 'static> GroupCommit<W> {
         self.in_flight = true;
         let (log, epoch, resend_after) = (Arc::clone(&self.log), self.epoch, self.resend_after);
         let unanswered = Arc::clone(&self.unanswered);
+        // What nobody waits for is a probe.
+        let proof = self.wanted.filter(|_| batch.is_empty() && waiters.is_empty());
         Some(async move {
             let since = Instant::now();
             let batch = Arc::new(batch);
-            let result = append_until_known(log.as_ref(), epoch, &batch, resend_after, &unanswered).await;
-            Landed { batch, waiters, result, took: since.elapsed() }
+            let result = match proof {
+                None => append_until_known(log.as_ref(), epoch, &batch, resend_after, &unanswered).await,
+                Some(size) => prove_until_known(log.as_ref(), epoch, size, resend_after, &unanswered).await,
+            };
+            Landed { batch, waiters, result, proved: proof, took: since.elapsed() }
         })
     }
 
     /// The batch in flight has landed. After a failure everything behind it is given up too, because it cannot follow;
     /// those who wait for that are returned, and the next record continues after `tail`.
-    pub(crate) fn landed(&mut self, succeeded: bool, tail: Seq) -> Vec<W> {
+    pub(crate) fn landed(&mut self, succeeded: bool, tail: Seq, size: BatchSize) -> Vec<W> {
         self.in_flight = false;
         if succeeded {
+            self.wanted = self.wanted.filter(|wanted| !size.covers(*wanted));
             return Vec::new();
         }
+        self.wanted = Some(self.wanted.map_or(size, |wanted| wanted.max(size)));
         self.next = tail.next();
         self.batches.drain(..).flat_map(|(_, waiters)| waiters).collect()
     }
@@ -172,6 +206,24 @@ async fn append_until_known(
         };
         in_doubt = true;
         tracing::warn!(first = %batch.first(), attempts, error = %source, "outcome of an append not known, sending it again");
+        unanswered(&source);
+        tokio::time::sleep(resend_after).await;
+    }
+}
+
+/// Asks for room until the answer is known. Nothing is in doubt: a proof that was not answered changed nothing.
+async fn prove_until_known(
+    log: &dyn Log,
+    epoch: Epoch,
+    size: BatchSize,
+    resend_after: Duration,
+    unanswered: &Unanswered,
+) -> Result<(), AppendError> {
+    loop {
+        let source = match log.prove_room(epoch, size).await {
+            Err(AppendError::Unknown { source }) => source,
+            known => return known,
+        };
         unanswered(&source);
         tokio::time::sleep(resend_after).await;
     }

@@ -2,8 +2,12 @@
 //!
 //! Nothing is acknowledged before it is durable (LOG-2). Credits bound what is in flight: when the buffer is at its
 //! limits, ingest stops taking from its source, which is the backpressure that upstream feels.
+//!
+//! After a refusal nothing is taken from the source for as long as the refusal says. That wait is here and not in the
+//! sources, because one that forgot it would offer the refused items again at once, as fast as they can be refused.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::StreamExt;
@@ -18,6 +22,7 @@ use orchestrator_kernel::ports::source::{
     RawItem, Settlement, Source, SourceBatch, SourceError, SourceFactory,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use self::batch::{Decoded, OpenItems, Sorted};
@@ -87,6 +92,8 @@ pub struct IngestState {
     in_flight: FuturesOrdered<InFlight>,
     /// Under a driven clock: the latest time seen, so that a late receipt does not turn it back.
     latest: Option<TsMs>,
+    /// A refusal asked for time until then.
+    not_before: Option<Instant>,
     ended: bool,
     active: Active,
 }
@@ -115,15 +122,18 @@ impl Actor for Ingest {
             tracing::info!(source = args.factory.name(), domain = "ingest", "source is open again");
         }
         me.cast(IngestMsg::Step)?;
-        Ok(IngestState {
+        let mut state = IngestState {
             active: Active::begin(&args),
             latest: resume.ingest_ts_ms,
             args,
             source,
             names: Names::default(),
             in_flight: FuturesOrdered::new(),
+            not_before: None,
             ended: false,
-        })
+        };
+        state.told(());
+        Ok(state)
     }
 
     async fn handle(
@@ -153,6 +163,7 @@ enum Stepped {
 enum Next {
     Stop,
     Settled(u64, Settlement),
+    MayTakeAgain,
     Batch(Result<Option<SourceBatch>, SourceError>),
 }
 
@@ -167,16 +178,19 @@ impl IngestState {
             return Ok(Stepped::Done);
         }
         let may_take = !self.ended && !stopping && self.in_flight.len() < self.args.window;
+        let not_before = self.not_before;
         let next = tokio::select! {
             biased;
             Some((id, settlement)) = self.in_flight.next() => Next::Settled(id, settlement),
             () = self.args.stop.cancelled(), if !stopping => Next::Stop,
-            batch = self.source.next(), if may_take => Next::Batch(batch),
+            () = sleep_until(not_before.unwrap_or_else(Instant::now)), if not_before.is_some() => Next::MayTakeAgain,
+            batch = self.source.next(), if may_take && not_before.is_none() => Next::Batch(batch),
         };
         match next {
             Next::Stop => {}
-            Next::Settled(id, settlement) => self.source.settle(id, settlement).await.map_err(failure)?,
-            Next::Batch(batch) => match batch.map_err(failure)? {
+            Next::MayTakeAgain => self.not_before = None,
+            Next::Settled(id, settlement) => self.settle(id, settlement).await?,
+            Next::Batch(batch) => match self.told(batch).map_err(failure)? {
                 None => {
                     self.ended = true;
                     self.work_off().await;
@@ -193,7 +207,7 @@ impl IngestState {
         if self.args.clock.is_driven() {
             let id = sorted.id;
             let settlement = self.append_in_lockstep(sorted, open).await;
-            return self.source.settle(id, settlement).await.map_err(failure);
+            return self.settle(id, settlement).await;
         }
         let (id, link, at) = (sorted.id, self.link(), self.args.clock.now().unwrap_or_default());
         // Not in flight beside the next batch: that one must not overtake these receipts on the way to the buffer.
@@ -206,6 +220,32 @@ impl IngestState {
             Ok(credit) => async move { (id, link.store(sorted, at, credit, open).await) }.boxed(),
         });
         Ok(())
+    }
+
+    /// Tells people what the source found missing or odd on the way to `batch`.
+    fn told<T>(&mut self, batch: T) -> T {
+        for oddity in self.source.take_oddities() {
+            let (word, count) = (oddity.word(), oddity.count());
+            tracing::warn!(
+                source = self.args.factory.name(),
+                domain = "ingest",
+                kind = word,
+                count,
+                error_detail = oddity.detail(),
+                "something is missing or odd in what a source reads from"
+            );
+            self.args.observer.observe(&Observation::SourceOddity { word, count });
+        }
+        batch
+    }
+
+    /// Tells the source what became of a batch. Its next one waits as long as a refusal asks for.
+    async fn settle(&mut self, id: u64, settlement: Settlement) -> Result<(), ActorProcessingErr> {
+        if let Settlement::Refused { retry_after_ms, .. } = &settlement {
+            let until = Instant::now() + Duration::from_millis(*retry_after_ms);
+            self.not_before = self.not_before.max(Some(until));
+        }
+        self.source.settle(id, settlement).await.map_err(failure)
     }
 
     /// Waits for room in flight for this many receipts and bytes, unless the service stops.
@@ -225,7 +265,8 @@ impl IngestState {
     }
 
     fn link(&self) -> Link {
-        Link { buffer: self.args.buffer.clone(), retry_after_ms: self.args.retry_after_ms }
+        let own = Origin::from(self.args.factory.name());
+        Link { own, buffer: self.args.buffer.clone(), retry_after_ms: self.args.retry_after_ms }
     }
 
     /// Decodes each item: what is no receipt goes to the quarantine with the reason.

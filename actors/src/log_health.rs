@@ -30,9 +30,14 @@ impl LogHealth {
         Self { condition, board, observer, troubles: Arc::default() }
     }
 
-    /// An attempt on `log` failed.
+    /// An attempt to append to `log` failed.
     pub(crate) fn failed(&self, log: &'static str, trouble: Trouble, detail: &str) {
         self.observer.observe(&Observation::AppendFailed { log });
+        self.note(log, trouble, detail);
+    }
+
+    /// `log` is in trouble, as an attempt or a probe told. One line a change.
+    pub(crate) fn note(&self, log: &'static str, trouble: Trouble, detail: &str) {
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         troubles.insert(log, trouble);
         let detail = format!("{log}: {detail}");
@@ -41,27 +46,18 @@ impl LogHealth {
         }
     }
 
-    /// Records were appended to `log`.
-    pub(crate) fn works(&self, log: &'static str) {
-        self.over(log, |_| true);
-    }
-
-    /// `log` answers. Whether it has room again is not known by that.
-    pub(crate) fn answers(&self, log: &'static str) {
-        self.over(log, |trouble| trouble == Trouble::NoAnswer);
-    }
-
-    /// `log` is given another chance, because only an attempt can tell whether there is room.
-    pub(crate) fn give_a_chance(&self, log: &'static str) {
-        self.over(log, |trouble| trouble == Trouble::NoRoom);
-    }
-
-    fn over(&self, log: &'static str, is_over: impl Fn(Trouble) -> bool) {
+    /// `log` has answered. Only one that is known to have room is well again: time proves nothing, and neither does an
+    /// answer to less than what was refused.
+    pub(crate) fn answered(&self, log: &'static str, has_room: bool) {
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
-        if troubles.get(log).copied().is_some_and(is_over) {
-            troubles.remove(log);
-            if troubles.is_empty() && self.board.clear(&self.condition) {
-                tracing::info!(log, "appending goes on");
+        match troubles.get_mut(log) {
+            None => {}
+            Some(trouble) if !has_room => *trouble = Trouble::NoRoom,
+            Some(_) => {
+                troubles.remove(log);
+                if troubles.is_empty() && self.board.clear(&self.condition) {
+                    tracing::info!(log, "appending goes on");
+                }
             }
         }
     }
@@ -81,12 +77,13 @@ mod tests {
 
         health.failed("receipts", Trouble::NoAnswer, "timed out");
         health.failed("quarantine", Trouble::NoRoom, "disk full");
-        health.works("receipts");
+        health.answered("receipts", true);
         assert!(holds(), "the quarantine is still full");
 
-        health.answers("quarantine");
+        health.failed("quarantine", Trouble::NoAnswer, "timed out");
+        health.answered("quarantine", false);
         assert!(holds(), "an answer says nothing of room");
-        health.give_a_chance("quarantine");
+        health.answered("quarantine", true);
         assert!(!holds());
     }
 }

@@ -13,7 +13,7 @@ use orchestrator_kernel::contracts::orchestrator_event::outputs_of;
 use orchestrator_kernel::ids::{Epoch, IngestSeq, RunSeq, Seq, Symbol, TsMs};
 use orchestrator_kernel::mutant;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
-use orchestrator_kernel::ports::log::{AppendError, Log, RecordBatch};
+use orchestrator_kernel::ports::log::{AppendError, BatchSize, Log, RecordBatch};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
 use orchestrator_kernel::round::{Last, Round};
 use orchestrator_kernel::run::{RunIndex, RunViolation, SymbolRuns};
@@ -62,7 +62,7 @@ pub enum RunLogMsg {
     Flush,
     /// A batch has landed.
     Flushed(Landed<Waiting>),
-    /// Ask an idle log whether it is still there and ours. Sent by itself.
+    /// Ask an idle log whether it is still there and ours, or one that had no room whether it has some. Sent by itself.
     Probe,
     /// Finish what is in flight, save a checkpoint, report.
     Drain(RpcReplyPort<()>),
@@ -111,6 +111,8 @@ pub struct RunLogArgs {
     pub resend_after: Duration,
     /// How often an idle log is asked whether it is still there and ours; `None` for a log that cannot go away.
     pub probe_every: Option<Duration>,
+    /// How long after a refusal for want of room the log is asked whether there is some.
+    pub reopen_after: Duration,
     /// Where commits are announced.
     pub committed: Arc<watch::Sender<Committed>>,
     /// Counts outputs.
@@ -136,6 +138,7 @@ pub struct RunLogState {
     /// The next sequence when it was last looked whether more records are coming, and how often it was looked.
     collected: Seq,
     looks: u32,
+    probe_queued: bool,
     saved_at: RunSeq,
     drain: Option<RpcReplyPort<()>>,
 }
@@ -169,9 +172,8 @@ impl Actor for RunLog {
             batch: Arc::default(),
             epoch: acquired.epoch,
         });
-        probe_later(&me, args.probe_every);
         let saved_at = index.tail();
-        Ok(RunLogState {
+        let mut state = RunLogState {
             args,
             index,
             commit,
@@ -182,9 +184,12 @@ impl Actor for RunLog {
             flush_queued: false,
             collected: Seq(0),
             looks: 0,
+            probe_queued: false,
             saved_at,
             drain: None,
-        })
+        };
+        state.probe_later(&me);
+        Ok(state)
     }
 
     async fn handle(
@@ -210,11 +215,7 @@ impl Actor for RunLog {
             RunLogMsg::Overview(reply) => answer(reply, state.overview()),
             RunLogMsg::Flush => state.collect(&me).await,
             RunLogMsg::Flushed(landed) => state.flushed(&me, landed)?,
-            RunLogMsg::Probe => {
-                state.commit.probe();
-                state.flush(&me);
-                probe_later(&me, state.args.probe_every);
-            }
+            RunLogMsg::Probe => state.probe(&me),
             RunLogMsg::Drain(reply) => state.drain = Some(reply),
         }
         if state.commit.is_idle() {
@@ -298,14 +299,42 @@ impl RunLogState {
         }
     }
 
+    /// Sees to it that a probe comes, when the log can go away or has no room; one is on its way at a time.
+    fn probe_later(&mut self, me: &ActorRef<RunLogMsg>) {
+        let wanted_after = (!self.commit.has_room()).then_some(self.args.reopen_after);
+        if let Some(after) = self.args.probe_every.or(wanted_after)
+            && !self.probe_queued
+        {
+            self.probe_queued = true;
+            me.send_after(after, || RunLogMsg::Probe);
+        }
+    }
+
+    fn probe(&mut self, me: &ActorRef<RunLogMsg>) {
+        self.probe_queued = false;
+        if self.args.probe_every.is_some() || !self.commit.has_room() {
+            self.commit.probe();
+            self.flush(me);
+        }
+        self.probe_later(me);
+    }
+
     fn flushed(&mut self, me: &ActorRef<RunLogMsg>, landed: Landed<Waiting>) -> Result<(), Fatal> {
+        let size = landed.size();
         match landed.result {
             Ok(()) if landed.batch.is_empty() => {
-                self.commit.landed(true, landed.batch.last());
-                self.health.works(LOG);
+                self.commit.landed(true, landed.batch.last(), size);
+                self.health.answered(LOG, self.commit.has_room());
             }
             Ok(()) => self.committed(&landed.batch, landed.waiters)?,
-            Err(AppendError::Full { detail }) => self.no_room(landed.waiters, &detail),
+            Err(AppendError::Full { detail }) => {
+                match landed.proved {
+                    None => self.health.failed(LOG, Trouble::NoRoom, &detail),
+                    Some(_) => self.health.note(LOG, Trouble::NoRoom, &detail),
+                }
+                self.no_room(landed.waiters, size, &detail);
+                self.probe_later(me);
+            }
             Err(error) => {
                 self.health.failed(LOG, Trouble::NoRoom, &error.to_string());
                 return Err(Fatal::append(LOG, error));
@@ -316,7 +345,7 @@ impl RunLogState {
     }
 
     fn committed(&mut self, batch: &Arc<RecordBatch>, waiters: Vec<Waiting>) -> Result<(), Fatal> {
-        self.commit.landed(true, batch.last());
+        self.commit.landed(true, batch.last(), BatchSize::of(batch));
         for waiting in &waiters {
             let seq = self.index.tail().next().0;
             self.index.admit(&waiting.record).map_err(|error| Fatal::undecodable(LOG, seq, error))?;
@@ -329,7 +358,7 @@ impl RunLogState {
             batch: Arc::clone(batch),
             epoch: self.commit.epoch(),
         });
-        self.health.works(LOG);
+        self.health.answered(LOG, self.commit.has_room());
         for (waiting, seq) in waiters.into_iter().zip(batch.first().0..) {
             self.arrived(&waiting.record.facts.symbol);
             answer(waiting.reply, Ok(RunSeq(seq)));
@@ -357,9 +386,8 @@ impl RunLogState {
         self.args.observer.observe(&observation);
     }
 
-    fn no_room(&mut self, waiters: Vec<Waiting>, detail: &str) {
-        self.health.failed(LOG, Trouble::NoRoom, detail);
-        let given_up = self.commit.landed(false, self.index.tail().into());
+    fn no_room(&mut self, waiters: Vec<Waiting>, size: BatchSize, detail: &str) {
+        let given_up = self.commit.landed(false, self.index.tail().into(), size);
         for waiting in waiters.into_iter().chain(given_up) {
             self.arrived(&waiting.record.facts.symbol);
             answer(waiting.reply, Err(RecordRefused::Full(detail.to_owned())));
@@ -433,12 +461,6 @@ fn answered_early(waiting: Waiting) -> Waiting {
     let (unheard, _) = ractor::concurrency::oneshot();
     answer(waiting.reply, Ok(RunSeq(0)));
     Waiting { record: waiting.record, reply: unheard.into() }
-}
-
-fn probe_later(me: &ActorRef<RunLogMsg>, every: Option<Duration>) {
-    if let Some(every) = every {
-        me.send_after(every, || RunLogMsg::Probe);
-    }
 }
 
 fn seconds_between(start: TsMs, end: TsMs) -> f64 {

@@ -133,7 +133,13 @@ pub struct SchedulerState {
     /// The runners have not all reported yet. Meanwhile ticks wait, so that one seal serves all symbols.
     gathering: bool,
     draining: bool,
+    /// Symbols beyond the limit: the first ones by name, all by number.
+    left_out: Vec<Symbol>,
+    left_out_total: u64,
 }
+
+/// Symbols that the condition names.
+const LEFT_OUT_NAMED_MAX: usize = 10;
 
 /// How long a tick waits for runners that have not reported since the scheduler's start. Then it is fired for those
 /// that have; the others get it when they report (ISO-1).
@@ -172,6 +178,8 @@ impl Actor for Scheduler {
             timer: None,
             gathering: true,
             draining: false,
+            left_out: Vec::new(),
+            left_out_total: 0,
         };
         let symbols = match &state.args.universe {
             Universe::Listed(symbols) => symbols.clone(),
@@ -271,13 +279,28 @@ impl SchedulerState {
             if let Universe::Discover { limit } = self.args.universe
                 && limit <= self.lanes.len()
             {
-                if self.args.board.raise(Condition::SymbolLimit, format!("symbols.limit is {limit}")) {
-                    tracing::warn!(%symbol, limit, "symbols.limit reached: receipts of further symbols are stored, not run");
-                }
-                return;
+                self.leave_out(symbol, limit);
+                continue;
             }
             self.args.runners.ensure(&symbol);
             self.lanes.insert(symbol, Lane::default());
+        }
+    }
+
+    /// A symbol gets no place. One line a change; the condition names the first ones.
+    fn leave_out(&mut self, symbol: Symbol, limit: usize) {
+        if self.left_out.contains(&symbol) {
+            return;
+        }
+        self.left_out_total += 1;
+        if self.left_out.len() < LEFT_OUT_NAMED_MAX {
+            self.left_out.push(symbol.clone());
+        }
+        let names = self.left_out.iter().map(Symbol::as_str).collect::<Vec<_>>().join(", ");
+        let detail =
+            format!("symbols.limit is {limit}; {} left out, first of them {names}", self.left_out_total);
+        if self.args.board.raise(Condition::SymbolLimit, detail) {
+            tracing::warn!(%symbol, limit, "symbols.limit reached: receipts of further symbols are stored, not run");
         }
     }
 

@@ -60,6 +60,8 @@ pub enum Condition {
     RetentionFailing,
     /// The second mark of logs on a server lags behind what is acknowledged.
     MarkStale,
+    /// Too many producers are remembered: further ones are turned away.
+    ProducerLimit,
     /// An operator stopped all effects. The engine plane goes on.
     KillSwitchEngaged,
     /// Nobody knows whether effects are allowed, so none is. The engine plane goes on.
@@ -82,6 +84,7 @@ impl Condition {
             Self::ClockBehind => "clock_behind",
             Self::RetentionFailing => "retention_failing",
             Self::MarkStale => "mark_stale",
+            Self::ProducerLimit => "producer_limit",
             Self::KillSwitchEngaged => "kill_switch_engaged",
             Self::KillSwitchUnknown => "kill_switch_unknown",
         }
@@ -102,6 +105,7 @@ impl Condition {
             | Self::SymbolLimit
             | Self::RetentionFailing
             | Self::MarkStale
+            | Self::ProducerLimit
             | Self::KillSwitchEngaged
             | Self::KillSwitchUnknown => false,
         }
@@ -122,7 +126,8 @@ impl Condition {
             | Self::SymbolLimit
             | Self::ClockBehind
             | Self::RetentionFailing
-            | Self::MarkStale => true,
+            | Self::MarkStale
+            | Self::ProducerLimit => true,
             Self::KillSwitchEngaged | Self::KillSwitchUnknown => false,
         }
     }

@@ -36,7 +36,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::address::Address;
-use crate::buffer::BufferMsg;
+use crate::buffer::{BufferMsg, ProducerLimits};
 use crate::fatal::{Fatal, FatalKind, FatalSlot};
 use crate::flow::{FlowLimits, OutputFlow};
 use crate::group_commit::BatchLimits;
@@ -111,6 +111,8 @@ pub struct Settings {
     pub checkpoint_every_runs: u64,
     /// How long a full log is left alone before it is tried again.
     pub reopen_after: Duration,
+    /// How many producers are remembered.
+    pub producers: ProducerLimits,
     /// Receipts in flight, for all sources together.
     pub in_flight_receipts_max: u32,
     /// Bytes in flight, for all sources together.

@@ -109,7 +109,7 @@ impl Source for Opened {
                 let appended = fates.iter().filter(|fate| **fate == ItemFate::Appended).count() as u64;
                 (appended, fates.len() as u64 - appended)
             }
-            Settlement::Gap { .. } | Settlement::Refused { .. } => (0, 1),
+            Settlement::Gap { .. } | Settlement::Denied { .. } | Settlement::Refused { .. } => (0, 1),
         };
         self.feed.progress.appended.fetch_add(appended, Ordering::Relaxed);
         self.feed.progress.other.fetch_add(other, Ordering::Relaxed);

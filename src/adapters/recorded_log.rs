@@ -169,6 +169,7 @@ fn failed(error: ReadError) -> SourceError {
 mod tests {
     use orchestrator_kernel::ports::log::RecordBatch;
     use orchestrator_kernel::ports::log_memory::MemoryLog;
+    use orchestrator_kernel::ports::source_conformance::{self, Repeats, SourceProvider};
 
     use super::*;
 
@@ -193,6 +194,24 @@ mod tests {
         }
         log.append(acquired.epoch, &batch).await.unwrap();
         log
+    }
+
+    struct Recorded;
+
+    #[async_trait]
+    impl SourceProvider for Recorded {
+        async fn fresh(&self) -> Arc<dyn SourceFactory> {
+            Arc::new(RecordedLogFactory::new("capture", recorded(1300).await, Stamps::Ingest))
+        }
+
+        fn repeats(&self) -> Repeats {
+            Repeats::Source
+        }
+    }
+
+    #[tokio::test]
+    async fn recorded_log_conforms() {
+        source_conformance::run(&Recorded).await;
     }
 
     fn durable() -> Settlement {

@@ -23,7 +23,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::ports::log::{
-    AcquireError, Acquired, AppendError, Log, LogStat, ReadError, ReadLimit, RecordBatch, TrimError, read_one,
+    AcquireError, Acquired, AppendError, BatchSize, Log, LogStat, ReadError, ReadLimit, RecordBatch,
+    TrimError, read_one,
 };
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
@@ -110,6 +111,17 @@ impl TieredLog {
         {
             tracing::error!(log = self.tiers.options.name, "archiver panicked");
         }
+    }
+
+    /// A hot log without room wakes the archiver, and says why that does not make any, if it is known.
+    fn explain_full(&self, result: Result<(), AppendError>) -> Result<(), AppendError> {
+        let Err(AppendError::Full { detail }) = result else { return result };
+        self.tiers.wake.notify_one();
+        let detail = match self.tiers.trouble() {
+            Some(trouble) => format!("{detail}, and {trouble}"),
+            None => detail,
+        };
+        Err(AppendError::Full { detail })
     }
 
     /// Becomes the writer of both logs; the archiver is ready but does not run.
@@ -245,20 +257,16 @@ impl Log for TieredLog {
             Err(gap @ AppendError::Gap { tail, .. }) if !batch.is_empty() && batch.last() <= tail => {
                 self.tiers.compare(batch, gap).await
             }
-            Err(AppendError::Full { detail }) => {
-                self.tiers.wake.notify_one();
-                let detail = match self.tiers.trouble() {
-                    Some(trouble) => format!("{detail}, and {trouble}"),
-                    None => detail,
-                };
-                Err(AppendError::Full { detail })
-            }
-            appended => appended,
+            appended => self.explain_full(appended),
         };
         if self.tiers.is_above_limit() {
             self.tiers.wake.notify_one();
         }
         appended
+    }
+
+    async fn prove_room(&self, epoch: Epoch, size: BatchSize) -> Result<(), AppendError> {
+        self.explain_full(self.tiers.hot.prove_room(epoch, size).await)
     }
 
     async fn read(&self, from: Seq, limit: ReadLimit) -> Result<RecordBatch, ReadError> {

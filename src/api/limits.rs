@@ -21,8 +21,6 @@ pub struct HttpLimits {
     pub body_bytes_in_flight_max: usize,
     /// Receipts in one request.
     pub lines_max: usize,
-    /// Largest receipt in bytes; a larger one goes to the quarantine.
-    pub receipt_bytes_max: usize,
     /// Event streams at a time. Less than `connections_max`, so that there is room for requests.
     pub subscribers_max: usize,
     /// How often a silent event stream shows that it is alive.
@@ -40,7 +38,6 @@ impl Default for HttpLimits {
             body_bytes_max: 1 << 20,
             body_bytes_in_flight_max: 64 << 20,
             lines_max: 10_000,
-            receipt_bytes_max: 1 << 20,
             subscribers_max: 256,
             heartbeat: Duration::from_secs(15),
         }

@@ -4,7 +4,6 @@
 //! byte (LOG-4). Blank lines are no items and have no position. The last line needs no terminator.
 
 use bytes::Bytes;
-use orchestrator_kernel::contracts::quarantine::KEPT_BYTES_MAX;
 use orchestrator_kernel::ports::source::RawItem;
 use serde::de::IgnoredAny;
 
@@ -19,24 +18,34 @@ pub(super) struct Items {
     pub(super) lines: Vec<u64>,
 }
 
-/// The body has more items than it may have.
+/// Why a body is not taken.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct TooMany;
+pub(super) enum NotTaken {
+    /// It has more items than it may have.
+    TooMany,
+    /// An item is longer than the quarantine keeps: acknowledged, its rest would be gone.
+    TooLong {
+        /// Its line, counted from 1.
+        line: u64,
+        /// Its bytes.
+        bytes: usize,
+    },
+}
 
-/// Splits `body` into at most `items_max` items; what is longer than `item_bytes_max` is marked as oversized.
+/// Splits `body` into at most `items_max` items of at most `item_bytes_max` bytes.
 ///
 /// # Errors
 ///
-/// [`TooMany`].
+/// [`NotTaken`].
 pub(super) fn split(
     body: &Bytes,
     form: Form,
     items_max: usize,
     item_bytes_max: usize,
-) -> Result<Items, TooMany> {
+) -> Result<Items, NotTaken> {
     let mut found = Items { items: Vec::new(), lines: Vec::new() };
     if form == Form::Json && is_one_value_over_lines(body) {
-        found.push(body.slice_ref(body.trim_ascii()), 1, item_bytes_max);
+        found.push(body.slice_ref(body.trim_ascii()), 1, item_bytes_max)?;
         return Ok(found);
     }
     for (number, line) in (1..).zip(body.split_inclusive(|byte| *byte == b'\n')) {
@@ -48,20 +57,21 @@ pub(super) fn split(
             continue;
         }
         if found.items.len() == items_max {
-            return Err(TooMany);
+            return Err(NotTaken::TooMany);
         }
-        found.push(body.slice_ref(line), number, item_bytes_max);
+        found.push(body.slice_ref(line), number, item_bytes_max)?;
     }
     Ok(found)
 }
 
 impl Items {
-    fn push(&mut self, bytes: Bytes, line: u64, bytes_max: usize) {
-        let size = bytes.len();
-        let oversized = (bytes_max < size).then_some(size as u64);
-        let bytes = if oversized.is_some() { bytes.slice(..size.min(KEPT_BYTES_MAX)) } else { bytes };
-        self.items.push(RawItem { position: None, bytes, oversized });
+    fn push(&mut self, bytes: Bytes, line: u64, bytes_max: usize) -> Result<(), NotTaken> {
+        if bytes_max < bytes.len() {
+            return Err(NotTaken::TooLong { line, bytes: bytes.len() });
+        }
+        self.items.push(RawItem { position: None, bytes, oversized: None });
         self.lines.push(line);
+        Ok(())
     }
 
     /// Gives consecutive positions from `first` on; `None` when they would not fit into 64 bits.
@@ -114,11 +124,11 @@ mod tests {
     }
 
     #[test]
-    fn a_long_item_is_marked_and_too_many_are_refused() {
-        let found = split(&Bytes::from_static(b"12345\n123456\n"), Form::Lines, 2, 5).unwrap();
+    fn an_item_that_cannot_be_kept_whole_and_too_many_are_refused() {
+        let long = split(&Bytes::from_static(b"12345\n123456\n"), Form::Lines, 2, 5);
 
-        assert_eq!(found.items.iter().map(|item| item.oversized).collect::<Vec<_>>(), [None, Some(6)]);
-        assert_eq!(split(&Bytes::from_static(b"1\n2\n\n3\n"), Form::Lines, 2, 5), Err(TooMany));
+        assert_eq!(long, Err(NotTaken::TooLong { line: 2, bytes: 6 }));
+        assert_eq!(split(&Bytes::from_static(b"1\n2\n\n3\n"), Form::Lines, 2, 5), Err(NotTaken::TooMany));
         assert!(split(&Bytes::from_static(b"1\n2\n\n\n"), Form::Lines, 2, 5).is_ok());
     }
 

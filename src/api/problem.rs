@@ -20,6 +20,8 @@ pub(super) enum ProblemKind {
     BodyTimeout,
     BodyTooLarge,
     TooManyLines,
+    LineTooLarge,
+    ProducerLimit,
     SequenceGap,
     Busy,
     Refused,
@@ -58,6 +60,14 @@ impl ProblemKind {
             }
             Self::TooManyLines => {
                 (StatusCode::PAYLOAD_TOO_LARGE, "too_many_lines", "The body has more receipts than the limit")
+            }
+            Self::LineTooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "line_too_large",
+                "A line is larger than what can be kept of it",
+            ),
+            Self::ProducerLimit => {
+                (StatusCode::FORBIDDEN, "producer_limit", "Too many producers are known to take a new one")
             }
             Self::SequenceGap => {
                 (StatusCode::CONFLICT, "sequence_gap", "Receipts of this producer are missing before these")

@@ -7,6 +7,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
+use orchestrator_kernel::contracts::quarantine::KEPT_BYTES_MAX;
 use orchestrator_kernel::error::bounded_detail;
 use orchestrator_kernel::ports::source::{ItemFate, Settlement};
 use serde::Serialize;
@@ -14,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::content::Form;
 use super::intake::{Intake, TurnedAway};
-use super::lines::{self, TooMany};
+use super::lines::{self, NotTaken};
 use super::problem::{Problem, ProblemKind};
 use super::producers::{Numbered, sequence_overflow};
 use super::{Shared, body};
@@ -65,8 +66,8 @@ pub(super) async fn post(
     let form = Form::of(&headers)?;
     let numbered = Numbered::of(&headers)?;
     let body = body::read(&shared, &headers, body, deadline).await?;
-    let mut found = lines::split(&body.bytes, form, limits.lines_max, limits.receipt_bytes_max)
-        .map_err(|TooMany| too_many(limits.lines_max))?;
+    let mut found = lines::split(&body.bytes, form, limits.lines_max, KEPT_BYTES_MAX)
+        .map_err(|why| not_taken(&why, limits.lines_max))?;
     if found.items.is_empty() {
         return Err(Problem::new(ProblemKind::EmptyBody, "send one receipt, or one a line"));
     }
@@ -77,6 +78,9 @@ pub(super) async fn post(
     match timeout_at(deadline, intake.submit(origin, found.items)).await {
         Ok(Ok(Settlement::Durable(fates))) => Ok(Json(Accepted::of(&found.lines, fates))),
         Ok(Ok(Settlement::Gap { expected })) => Err(gap(expected)),
+        Ok(Ok(Settlement::Denied { reason })) => {
+            Err(Problem::new(ProblemKind::ProducerLimit, bounded_detail(&reason)))
+        }
         Ok(Ok(Settlement::Refused { reason, retry_after_ms })) => {
             Err(Problem::new(ProblemKind::Refused, bounded_detail(&reason))
                 .retry_after(Duration::from_millis(retry_after_ms)))
@@ -105,13 +109,29 @@ impl Accepted {
     }
 }
 
-fn too_many(max: usize) -> Problem {
-    Problem::new(ProblemKind::TooManyLines, format!("lines_max is {max}; send smaller batches"))
-        .with("limit", max)
+fn not_taken(why: &NotTaken, lines_max: usize) -> Problem {
+    match why {
+        NotTaken::TooMany => {
+            let detail = format!("lines_max is {lines_max}; send smaller batches");
+            Problem::new(ProblemKind::TooManyLines, detail).with("limit", lines_max)
+        }
+        NotTaken::TooLong { line, bytes } => {
+            let detail = format!(
+                "line {line} has {bytes} bytes, at most {KEPT_BYTES_MAX} of a line are kept; nothing was stored"
+            );
+            Problem::new(ProblemKind::LineTooLarge, detail).with("limit", KEPT_BYTES_MAX)
+        }
+    }
 }
 
 fn gap(expected: u64) -> Problem {
-    let detail = format!("nothing was stored; go on from Orchestrator-Sequence {expected}");
+    let detail = match expected {
+        1 => "nothing was stored: this producer is not known, because nothing of it came here, or because it was silent \
+              for long and is forgotten. Begin at Orchestrator-Sequence 1; a producer that has answers 200 goes on under \
+              another name, since what it sends again would be stored twice"
+            .to_owned(),
+        expected => format!("nothing was stored; go on from Orchestrator-Sequence {expected}"),
+    };
     Problem::new(ProblemKind::SequenceGap, detail).with("expected", expected)
 }
 

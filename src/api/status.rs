@@ -54,6 +54,7 @@ fn subject(condition: &Condition) -> Option<String> {
         | Condition::ClockBehind
         | Condition::RetentionFailing
         | Condition::MarkStale
+        | Condition::ProducerLimit
         | Condition::KillSwitchEngaged
         | Condition::KillSwitchUnknown => None,
     }

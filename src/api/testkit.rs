@@ -9,8 +9,8 @@ use super::lines;
 use super::position::Position;
 use super::producers::Numbered;
 
-/// The items of a body with their lines, numbered from `first` on; `None` when they are too many or the numbers do not
-/// fit.
+/// The items of a body with their lines, numbered from `first` on; `None` when they are too many, one is too long, or
+/// the numbers do not fit.
 pub fn items(
     body: &Bytes,
     as_json: bool,

@@ -208,6 +208,7 @@ fn shown(conditions: BTreeMap<Condition, String>) -> Vec<(String, String)> {
         | Condition::ClockBehind
         | Condition::RetentionFailing
         | Condition::MarkStale
+        | Condition::ProducerLimit
         | Condition::KillSwitchEngaged
         | Condition::KillSwitchUnknown => condition.word().to_owned(),
     };

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::forms::{Bytes, Count};
+use orchestrator_kernel::positions::FORGET_AFTER_MIN;
+
+use super::forms::{Bytes, Count, Time};
 use super::retry::ReconnectConfig;
 use super::section::Section;
 
@@ -15,6 +17,10 @@ pub struct IngestConfig {
     pub in_flight_bytes_max: u64,
     /// Largest receipt, 1KiB to 64MiB. A larger one goes to the quarantine.
     pub receipt_bytes_max: u64,
+    /// Numbering producers that are remembered, 16 to 1000000. A new one beyond it is turned away.
+    pub producers_max: usize,
+    /// Silence after which a producer may be forgotten for a new one, 10m to 30days.
+    pub producer_forget_after: Duration,
     /// Waiting before a lost source is opened again.
     pub reconnect: ReconnectConfig,
 }
@@ -25,6 +31,8 @@ impl Default for IngestConfig {
             in_flight_receipts_max: 65_536,
             in_flight_bytes_max: 64 << 20,
             receipt_bytes_max: 256 << 10,
+            producers_max: 10_000,
+            producer_forget_after: Duration::from_secs(86_400),
             reconnect: ReconnectConfig {
                 min: Duration::from_millis(100),
                 max: Duration::from_secs(5),
@@ -40,6 +48,9 @@ impl IngestConfig {
         section.value("in_flight_receipts_max", &mut config.in_flight_receipts_max, &Count(1..=10_000_000));
         section.value("in_flight_bytes_max", &mut config.in_flight_bytes_max, &Bytes(64 << 10..=16 << 30));
         section.value("receipt_bytes_max", &mut config.receipt_bytes_max, &Bytes(1 << 10..=64 << 20));
+        section.value("producers_max", &mut config.producers_max, &Count(16..=1_000_000));
+        let silence = Time(FORGET_AFTER_MIN..=Duration::from_secs(30 * 86_400));
+        section.value("producer_forget_after", &mut config.producer_forget_after, &silence);
         section.section("reconnect", |section| config.reconnect.read(section));
         config
     }

@@ -6,7 +6,7 @@ use super::WiringError;
 use crate::adapters::rabbitmq::{
     RabbitEndpoint, RabbitFanOut, RabbitFanOutOptions, RabbitSourceFactory, RabbitSourceOptions, TopologyMode,
 };
-use crate::config::{IngestConfig, RabbitConnection, RabbitFanOutConfig, RabbitSourceConfig, RabbitTopology};
+use crate::config::{RabbitConnection, RabbitFanOutConfig, RabbitSourceConfig, RabbitTopology};
 
 /// Batches of a source that may be on their way into the log.
 const UNSETTLED_BATCHES_MAX: usize = 8;
@@ -28,7 +28,6 @@ pub(super) fn fan_out(config: &RabbitFanOutConfig) -> Result<RabbitFanOut, Wirin
 pub(super) fn source(
     name: &str,
     config: &RabbitSourceConfig,
-    ingest: &IngestConfig,
 ) -> Result<impl SourceFactory + use<>, WiringError> {
     let options = RabbitSourceOptions {
         name: name.to_owned(),
@@ -41,7 +40,6 @@ pub(super) fn source(
         batch_max: config.batch_max,
         batch_bytes_max: BATCH_BYTES_MAX,
         unsettled_batches_max: UNSETTLED_BATCHES_MAX,
-        receipt_bytes_max: usize::try_from(ingest.receipt_bytes_max).unwrap_or(usize::MAX),
         topology: topology(&config.connection),
     };
     let endpoint = endpoint(&format!("sources.{name}"), &config.connection)?;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use orchestrator_actors::buffer::ProducerLimits;
 use orchestrator_actors::flow::FlowLimits;
 use orchestrator_actors::group_commit::BatchLimits;
 use orchestrator_actors::kill_switch::KillSwitchSettings;
@@ -25,7 +26,6 @@ pub fn http_limits(config: &Config) -> HttpLimits {
         body_bytes_in_flight_max: saturated(
             config.ingest.in_flight_bytes_max.max(config.http.body_bytes_max),
         ),
-        receipt_bytes_max: saturated(config.ingest.receipt_bytes_max),
         subscribers_max: config.http.subscribers_max,
         ..HttpLimits::default()
     }
@@ -63,6 +63,10 @@ pub(super) fn settings(config: &Config) -> Settings {
         checkpoint_every_receipts: config.buffer.checkpoint_every_receipts,
         checkpoint_every_runs: config.buffer.checkpoint_every_receipts,
         reopen_after: Duration::from_secs(1),
+        producers: ProducerLimits {
+            known_max: config.ingest.producers_max,
+            forget_after: config.ingest.producer_forget_after,
+        },
         in_flight_receipts_max: u32::try_from(config.ingest.in_flight_receipts_max).unwrap_or(u32::MAX),
         in_flight_bytes_max: u32::try_from(config.ingest.in_flight_bytes_max).unwrap_or(u32::MAX),
         receipt_bytes_max: saturated(config.ingest.receipt_bytes_max),

@@ -52,7 +52,7 @@ pub(super) fn sources(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened,
             SourceConfig::Demo(demo) => {
                 Arc::new(DemoFeedFactory::new(demo_feed(name, demo), Arc::clone(clock)))
             }
-            SourceConfig::Rabbit(rabbit) => Arc::new(rabbit::source(name, rabbit, &config.ingest)?),
+            SourceConfig::Rabbit(rabbit) => Arc::new(rabbit::source(name, rabbit)?),
         })
     };
     let sources = config.sources.iter().map(open).collect::<Result<_, _>>()?;

@@ -12,12 +12,15 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::support::{
-    PATIENCE, Service, eventually, message_id, outputs, records, run_records, verify, verify_by,
+    PATIENCE, ReadinessWatch, Service, eventually, message_id, outputs, records, run_records, verify,
+    verify_by,
 };
 
 /// How long a run of a working symbol may end after its planned time. Far above what a loaded machine costs, far below
 /// what waiting behind a hanging call would cost.
 const LATE_MAX_MS: i64 = 2_000;
+/// How long nobody posts to a full disk: some times as long as its room is asked for.
+const QUIET: Duration = Duration::from_secs(4);
 /// How long a hanging call takes until its worker is killed.
 const DEADLINE: &str = "4s";
 
@@ -110,14 +113,14 @@ async fn worst_lateness_ms(data: &Path, but: &str) -> i64 {
 async fn a_wedged_worker_is_killed_at_its_deadline_and_the_other_symbols_stay_on_time() {
     let dir = tempfile::tempdir().unwrap();
     let service = Service::start(&market(dir.path(), &["--hang-symbol", "ETHUSDT"], ""), &[]).await;
+    let readiness = ReadinessWatch::begin(&service.url);
 
     eventually("a hanging call fails", async || {
         (service.metric("orch_runs_failed_total{error_kind=\"engine_timeout\"}").await >= 1.0).then_some(())
     })
     .await;
     runs_completed(&service, 12.0).await;
-    let (ready, body) = service.get("/readyz").await;
-    assert_eq!(ready, 200, "{body}");
+    readiness.end().never_lost();
     service.stop().await;
 
     let (completed, failed) = ends(dir.path(), "ETHUSDT").await;
@@ -302,6 +305,7 @@ async fn a_full_disk_refuses_receipts_and_resumes_when_there_is_room() {
     std::fs::write(&config, text).unwrap();
     let service = Service::spawn(on_small_disk(&config, &data, 48), &config).await;
     let client = reqwest::Client::builder().timeout(PATIENCE).build().unwrap();
+    let readiness = ReadinessWatch::begin(&service.url);
 
     let mut acknowledged = 0;
     let refused = loop {
@@ -317,7 +321,11 @@ async fn a_full_disk_refuses_receipts_and_resumes_when_there_is_room() {
     let (status, body) = service.get("/readyz").await;
     assert_eq!(status, 503, "not ready at once");
     assert!(body.contains("buffer_append_failing"), "{body}");
+    let full = Instant::now();
+    // Nobody posts any more: only the service itself can find out whether there is room, and there is none.
+    tokio::time::sleep(QUIET).await;
 
+    let healed = Instant::now();
     std::fs::remove_file(format!("/proc/{}/root{}/ballast", service.pid(), data.display())).unwrap();
     eventually("it takes receipts again", async || {
         (post_receipts(&client, &service.url, acknowledged + 1).await.status() == 200).then_some(())
@@ -325,6 +333,7 @@ async fn a_full_disk_refuses_receipts_and_resumes_when_there_is_room() {
     .await;
     acknowledged += RECEIPTS_PER_POST;
     eventually("it is ready again", async || (service.get("/readyz").await.0 == 200).then_some(())).await;
+    readiness.end().lost_once("buffer_append_failing", full, Duration::ZERO, healed);
     let (_, settled) = service.get("/api/v1/producers/disk").await;
     assert!(
         settled.contains(&format!("\"settled\":{acknowledged}")),

@@ -19,6 +19,7 @@ mod http_floods;
 mod kill_switch_stop;
 mod log_tail;
 mod look_back;
+mod producers;
 mod retention;
 mod storage_faults;
 mod support;

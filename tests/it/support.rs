@@ -8,6 +8,8 @@ mod logs;
 pub(crate) mod made_up;
 #[path = "../support/process.rs"]
 mod process;
+#[path = "../support/readiness.rs"]
+mod readiness;
 #[path = "../support/verify.rs"]
 mod verify;
 
@@ -16,4 +18,5 @@ pub(crate) use logs::{
     checked_receipts, forget_high_water, message_id, outputs, recorded_lines, recording, records, run_records,
 };
 pub(crate) use process::{PATIENCE, Service, eventually, metric_of, orchestrator, root};
+pub(crate) use readiness::ReadinessWatch;
 pub(crate) use verify::{verify, verify_by};

@@ -25,6 +25,7 @@ mod proxy;
 mod rabbit_alarms;
 mod rabbit_fan_out;
 mod rabbit_faults;
+mod rabbit_full_log;
 mod rabbit_marks;
 mod rabbit_network;
 mod rabbit_source;

@@ -14,6 +14,7 @@ use crate::divergence::{Check, Divergence, ORDER};
 use crate::error::ErrorKind;
 use crate::ids::{EngineMode, IngestSeq, Origin, RunSeq, Seq, Symbol, TsMs};
 use crate::ports::engine::{EngineAnswer, EngineCall, EngineError, EngineIdentity};
+use crate::positions::FORGET_AFTER_MIN;
 use crate::replay::{Derived, Gap, Outline, Replay};
 use crate::retention;
 use crate::run::{Attempts, RunIndex};
@@ -96,7 +97,8 @@ pub struct Audit {
     replay: Replay,
     last_receipt: Option<TsMs>,
     next_receipt: IngestSeq,
-    positions: BTreeMap<Origin, u64>,
+    /// The last position of each origin, and when it came.
+    positions: BTreeMap<Origin, (u64, TsMs)>,
     index: RunIndex,
     open: BTreeMap<Symbol, Open>,
     /// With [`StateFrom::Replay`]: each symbol's state so far.
@@ -181,14 +183,22 @@ impl Audit {
 
     fn position(&mut self, at: IngestSeq, record: &ReceiptRecord<'_>, found: &mut Vec<Divergence>) {
         match self.positions.get_mut(record.origin) {
-            Some(last) => {
+            Some((last, came)) => {
+                let was_silent = i128::from(record.ingest_ts_ms.0) - i128::from(came.0);
+                if record.position == 1 && FORGET_AFTER_MIN.as_millis().cast_signed() <= was_silent {
+                    *last = 0;
+                }
                 if record.position <= *last {
                     let more = format!("more than {last}");
                     found.push(receipt(Check::Positions, at, "position", record.position, more));
                 }
                 *last = (*last).max(record.position);
+                *came = record.ingest_ts_ms;
             }
-            None => drop(self.positions.insert(Origin::from(record.origin), record.position)),
+            None => {
+                let told = (record.position, record.ingest_ts_ms);
+                self.positions.insert(Origin::from(record.origin), told);
+            }
         }
     }
 

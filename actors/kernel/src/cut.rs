@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::check_invariant;
 use crate::contracts::receipt::ReceiptRecord;
-use crate::ids::{EventType, IngestSeq, Symbol, TsMs};
+use crate::ids::{EventType, IngestSeq, Origin, Symbol, TsMs};
 use crate::invariants::Invariant;
 use crate::mutant;
 use crate::positions::Positions;
@@ -201,6 +201,11 @@ impl CutBook {
     /// What a base knows of the positions is known here too.
     pub fn know_positions(&mut self, base: &Positions) {
         self.positions.absorb(base);
+    }
+
+    /// Forgets how far an origin has come, see [`Positions::forget`].
+    pub fn forget_origin(&mut self, origin: &Origin) {
+        self.positions.forget(origin);
     }
 
     /// A quarantined item is durable.

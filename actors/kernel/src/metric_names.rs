@@ -56,6 +56,11 @@ metrics! {
     INGEST_REFUSED = Counter "orch_ingest_items_refused_total" [] "Items that were not stored and stay upstream";
     INGEST_IN_FLIGHT = Gauge "orch_ingest_items_in_flight" [] "Items received whose fate is open";
 
+    INGEST_ODDITIES = Counter "orch_ingest_source_oddities_total" ["kind"] "What is missing or odd in what sources read from, by kind";
+    INGEST_PRODUCERS = Gauge "orch_ingest_producers" [] "Producers whose positions are remembered";
+    INGEST_PRODUCERS_DENIED = Counter "orch_ingest_producers_denied_total" [] "Batches of new producers that were turned away because too many are remembered";
+    INGEST_PRODUCERS_FORGOTTEN = Counter "orch_ingest_producers_forgotten_total" [] "Silent producers that were forgotten for new ones";
+
     BUFFER_RECORDS = Gauge "orch_buffer_records" [] "Receipts in the log";
     BUFFER_BYTES = Gauge "orch_buffer_size_bytes" [] "Bytes of the receipt log on its medium";
     BUFFER_AGE = Gauge "orch_buffer_age_seconds" [] "Time since the last receipt became durable, NaN before the first";

@@ -1,13 +1,15 @@
 //! How far each origin has come: what makes a retransmission recognisable, and a restart resume where it stopped.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Origin;
 
-/// Origins that are remembered. A producer beyond it is refused, so that made-up names cannot fill the memory.
-pub const ORIGINS_MAX: usize = 10_000;
+/// The least silence after which an origin may be forgotten. One that begins again at position 1 after it is taken for a
+/// new one under the same name, also by whoever checks the log.
+pub const FORGET_AFTER_MIN: Duration = Duration::from_secs(600);
 
 /// Positions settled per origin: everything up to [`settled`](Self::settled) is durable, in the receipt log or in the
 /// quarantine.
@@ -46,10 +48,21 @@ impl Positions {
         self.0.get(origin).is_some_and(|progress| progress.quarantined_ahead.contains(&position))
     }
 
-    /// Whether `origin` is known or there is room for it.
+    /// Whether anything is known of `origin`.
     #[must_use]
-    pub fn has_room_for(&self, origin: &str) -> bool {
-        self.0.contains_key(origin) || self.0.len() < ORIGINS_MAX
+    pub fn knows(&self, origin: &str) -> bool {
+        self.0.contains_key(origin)
+    }
+
+    /// Every origin that is known.
+    pub fn origins(&self) -> impl ExactSizeIterator<Item = &Origin> {
+        self.0.keys()
+    }
+
+    /// Forgets an origin: what it sends again is not recognised any more. The log still has what it sent, so the origin is
+    /// known again to whoever derives its positions from there.
+    pub fn forget(&mut self, origin: &Origin) {
+        self.0.remove(origin);
     }
 
     /// Takes over what `other` says of the same log and quarantine.
@@ -116,13 +129,15 @@ mod tests {
     }
 
     #[test]
-    fn origins_beyond_the_limit_have_no_room_but_known_ones_go_on() {
+    fn a_forgotten_origin_is_one_of_which_nothing_is_known() {
         let mut positions = Positions::default();
+        positions.note_receipt("a", 7);
+        positions.note_receipt("b", 8);
 
-        (0..ORIGINS_MAX).for_each(|n| positions.note_receipt(&n.to_string(), 1));
+        positions.forget(&Origin::from("a"));
 
-        assert!(positions.has_room_for("7"));
-        assert!(!positions.has_room_for("one more"));
+        assert!(!positions.knows("a") && positions.knows("b"));
+        assert_eq!((positions.settled("a"), positions.origins().len()), (0, 1));
     }
 
     proptest! {

@@ -40,7 +40,7 @@ impl fmt::Display for RunId {
     }
 }
 
-const fn hex_digit(nibble: u8) -> u8 {
+pub(crate) const fn hex_digit(nibble: u8) -> u8 {
     if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 }
 }
 

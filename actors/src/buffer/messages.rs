@@ -65,9 +65,15 @@ pub enum AppendRefused {
     /// There is no room now, or what went before it could not be stored.
     #[error("{0}")]
     NoRoom(String),
-    /// Too many origins.
-    #[error("too many producers are known already; use one of them")]
-    TooManyOrigins,
+    /// Too many producers are remembered.
+    #[error(
+        "{known_max} producers are remembered (ingest.producers_max), so no new one is taken: send under a name that is \
+         known, or without numbers"
+    )]
+    TooManyProducers {
+        /// How many are remembered.
+        known_max: usize,
+    },
 }
 
 /// The cuts of one tick.
@@ -119,9 +125,7 @@ pub enum BufferMsg {
     Flushed(Landed<Pending>),
     /// A batch of quarantined items has landed.
     QuarantineFlushed(Landed<PendingAside>),
-    /// Try again whether this log has room.
-    Reopen(&'static str),
-    /// Ask idle logs whether they are still there and ours. Sent by itself.
+    /// Ask idle logs whether they are still there and ours, and whether one that had no room has some. Sent by itself.
     Probe,
     /// Finish what is in flight, save a checkpoint, report.
     Drain(RpcReplyPort<()>),

@@ -61,10 +61,11 @@ impl BufferState {
         me: &ActorRef<BufferMsg>,
         landed: Landed<PendingAside>,
     ) -> Result<(), Fatal> {
+        let size = landed.size();
         match landed.result {
             Ok(()) => {
-                self.quarantine.landed(true, landed.batch.last());
-                self.appended(QUARANTINE, &landed.batch);
+                self.quarantine.landed(true, landed.batch.last(), size);
+                self.health.answered(QUARANTINE, self.quarantine.has_room());
                 self.quarantine_tail = self.quarantine_tail.max(landed.batch.last());
                 for (seq, payload) in landed.batch.iter() {
                     let record = QuarantineRecord::decode(payload)
@@ -78,8 +79,8 @@ impl BufferState {
                 Ok(())
             }
             Err(AppendError::Full { detail }) => {
-                self.no_room(me, QUARANTINE, &detail);
-                let given_up = self.quarantine.landed(false, self.quarantine_tail);
+                self.no_room(me, QUARANTINE, landed.proved, &detail);
+                let given_up = self.quarantine.landed(false, self.quarantine_tail, size);
                 for pending in landed.waiters.into_iter().chain(given_up) {
                     answer(pending.reply, Err(AppendRefused::NoRoom(detail.clone())));
                 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use orchestrator_kernel::contracts::quarantine::{KEPT_BYTES_MAX, QuarantineRecord};
+use orchestrator_kernel::contracts::quarantine::{KEPT_BYTES_MAX, QuarantineRecord, describe_cut};
 use orchestrator_kernel::contracts::raw_market_event::{NotAReceipt, Receipt};
 use orchestrator_kernel::ids::{Origin, TsMs};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
@@ -121,7 +121,8 @@ pub(super) fn quarantined(
         origin: sorted.origin.to_string(),
         position,
         reason: why.reason().to_owned(),
-        detail: why.to_string(),
+        detail: describe_cut(&item.bytes, size)
+            .map_or_else(|| why.to_string(), |cut| format!("{why}; {cut}")),
         size,
         bytes,
     }

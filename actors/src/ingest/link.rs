@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use orchestrator_kernel::ids::{EventType, SourceId, TsMs};
+use orchestrator_kernel::ids::{EventType, Origin, SourceId, TsMs};
 use orchestrator_kernel::ports::observer::Observation;
 use orchestrator_kernel::ports::source::{ItemFate, Settlement};
 
@@ -12,6 +12,8 @@ use crate::buffer::{AppendRefused, Appended, Arrival, Batch, BufferMsg, Credit, 
 
 /// The way to the buffer.
 pub(super) struct Link {
+    /// The source's own origin, for which a refusal always passes: nobody else repeats its items.
+    pub(super) own: Origin,
     pub(super) buffer: Address<BufferMsg>,
     pub(super) retry_after_ms: u64,
 }
@@ -54,7 +56,7 @@ impl Link {
         let ask = |reply| BufferMsg::Quarantine { origin, span, records, reply };
         let known = match self.buffer.call(ask).await {
             Ok(Ok(known)) => known,
-            Ok(Err(refused)) => return Err(self.refused(refused)),
+            Ok(Err(refused)) => return Err(self.refused(refused, &sorted.origin)),
             Err(down) => return Err(self.down(down)),
         };
         for ((_, _, why, _), known) in sorted.refused.iter().zip(known) {
@@ -78,21 +80,24 @@ impl Link {
             .iter()
             .map(|arrival| (arrival.receipt.source_id.clone(), arrival.receipt.event_type.clone()))
             .collect();
-        let batch = Batch { origin, span, arrivals, credit };
+        let batch = Batch { origin: origin.clone(), span, arrivals, credit };
         match self.buffer.call(|reply| BufferMsg::Append(batch, reply)).await {
             Ok(Ok(appended)) => {
                 note_appended(&counted, appended, fates, open);
                 Ok(())
             }
-            Ok(Err(refused)) => Err(self.refused(refused)),
+            Ok(Err(refused)) => Err(self.refused(refused, &origin)),
             Err(down) => Err(self.down(down)),
         }
     }
 
-    fn refused(&self, refused: AppendRefused) -> Settlement {
+    fn refused(&self, refused: AppendRefused, origin: &Origin) -> Settlement {
         match refused {
             AppendRefused::Gap { expected } => Settlement::Gap { expected },
-            AppendRefused::NoRoom(_) | AppendRefused::TooManyOrigins => {
+            AppendRefused::TooManyProducers { .. } if *origin != self.own => {
+                Settlement::Denied { reason: refused.to_string() }
+            }
+            AppendRefused::NoRoom(_) | AppendRefused::TooManyProducers { .. } => {
                 Settlement::Refused { reason: refused.to_string(), retry_after_ms: self.retry_after_ms }
             }
         }

@@ -151,7 +151,11 @@ impl Observer for Ledger {
                 *counts.effects_refused.entry(reason).or_default() += 1;
             }
             Observation::SymbolHalted { symbol } => counts.halted.push(symbol.to_string()),
-            Observation::ReceiptsFlushed { .. }
+            Observation::ProducersKnown { .. }
+            | Observation::ProducerDenied
+            | Observation::ProducerForgotten
+            | Observation::SourceOddity { .. }
+            | Observation::ReceiptsFlushed { .. }
             | Observation::BufferDepth { .. }
             | Observation::EngineCalled { .. }
             | Observation::PublishLatency { .. }

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use orchestrator_kernel::contracts::engine_run::RunRecord;
 use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::ports::log::{
-    AcquireError, Acquired, AppendError, Log, LogStat, ReadError, ReadLimit, RecordBatch, TrimError,
+    AcquireError, Acquired, AppendError, BatchSize, Log, LogStat, ReadError, ReadLimit, RecordBatch,
+    TrimError,
 };
 use orchestrator_kernel::ports::log_memory::MemoryLog;
 use tokio::sync::watch;
@@ -194,6 +195,21 @@ impl Log for FaultyLog {
         self.give_way().await;
         crash.step().await;
         result
+    }
+
+    /// Does what every append does: what is scripted for the next appends is for those.
+    async fn prove_room(&self, epoch: Epoch, size: BatchSize) -> Result<(), AppendError> {
+        let act = *self.always.borrow();
+        let lost = || std::io::Error::other("as told");
+        match act {
+            OnAppend::Work => {}
+            OnAppend::WorkAfter(time) => tokio::time::sleep(time).await,
+            OnAppend::Unknown { .. } => return Err(AppendError::Unknown { source: lost() }),
+            OnAppend::Full => return Err(AppendError::Full { detail: "as told".to_owned() }),
+            OnAppend::Poisoned => return Err(AppendError::Poisoned { source: lost() }),
+            OnAppend::Hang => self.hang().await,
+        }
+        self.inner.prove_room(epoch, size).await
     }
 
     async fn read(&self, from: Seq, limit: ReadLimit) -> Result<RecordBatch, ReadError> {

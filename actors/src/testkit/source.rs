@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -95,6 +94,11 @@ impl TestSource {
         inner.items.extend(items);
         drop(inner);
         self.more.notify_one();
+    }
+
+    /// Offers what is left in batches of so many items first.
+    pub fn batches(&self, items: impl IntoIterator<Item = usize>) {
+        self.inner().batches = items.into_iter().collect();
     }
 
     /// Ends when everything was offered.
@@ -253,7 +257,7 @@ impl Source for Open {
 
     async fn settle(&mut self, id: u64, settlement: Settlement) -> Result<(), SourceError> {
         self.crash.step().await;
-        let wait = {
+        {
             let mut inner = lock(&self.inner);
             inner.settlements.push(settlement.clone());
             let (offered, first, count) = inner.offered.pop_front().expect("settled what was not offered");
@@ -262,20 +266,12 @@ impl Source for Open {
                 Settlement::Durable(fates) => {
                     assert_eq!(fates.len(), count, "one fate an item");
                     inner.settled = inner.settled.max(first + count);
-                    None
                 }
                 Settlement::Gap { expected } => {
                     inner.at = inner.at.min(usize::try_from(expected).expect("small") - 1);
-                    None
                 }
-                Settlement::Refused { retry_after_ms, .. } => {
-                    inner.at = inner.at.min(first);
-                    Some(Duration::from_millis(retry_after_ms))
-                }
+                Settlement::Refused { .. } | Settlement::Denied { .. } => inner.at = inner.at.min(first),
             }
-        };
-        if let Some(wait) = wait {
-            tokio::time::sleep(wait).await;
         }
         self.crash.step().await;
         Ok(())

@@ -24,6 +24,7 @@ use super::ledger::{Baseline, Ledger};
 use super::logs::FaultyLog;
 use super::source::TestSource;
 use super::verify::{message_bodies, replayed_bodies_after};
+use crate::buffer::ProducerLimits;
 use crate::fatal::Fatal;
 use crate::flow::FlowLimits;
 use crate::group_commit::BatchLimits;
@@ -95,6 +96,7 @@ pub fn settings(symbols: &[&str]) -> Settings {
         checkpoint_every_receipts: 1 << 40,
         checkpoint_every_runs: 1 << 40,
         reopen_after: ms(50),
+        producers: ProducerLimits { known_max: 10_000, forget_after: Duration::from_secs(86_400) },
         in_flight_receipts_max: 64,
         in_flight_bytes_max: 1 << 20,
         receipt_bytes_max: 4096,

@@ -1,5 +1,6 @@
 //! The failure and backpressure rules of specification 000, one test each.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_actors::fatal::FatalKind;
@@ -40,6 +41,72 @@ async fn a_full_receipt_log_is_not_ready_refuses_upstream_and_resumes_by_itself(
     assert!(tree.board.read().ready);
     second_and_tick(&rig, &clock, 1, &["B"]).await;
     outputs(&rig, 4).await;
+    stop_and_check(&rig, tree).await;
+}
+
+/// Method: nobody sends anything any more. Only a proof that what was refused would fit makes the service ready again.
+#[tokio::test(start_paused = true)]
+async fn a_full_log_stays_not_ready_until_room_is_proved_whoever_asks() {
+    let (rig, _clock) = two_symbols();
+    let tree = rig.start().await;
+    for (log, word) in
+        [(&rig.receipts, Condition::BufferFailing), (&rig.quarantine, Condition::BufferFailing)]
+    {
+        log.always(OnAppend::Full);
+        let item =
+            if Arc::ptr_eq(log, &rig.receipts) { trade("A", boundary(1).0) } else { "no receipt".into() };
+        rig.feed().push([item]);
+        eventually("it is seen", || tree.board.read().conditions.contains_key(&word)).await;
+
+        let taken = rig.feed().settled() + 1;
+        let until = tokio::time::Instant::now() + Duration::from_secs(60);
+        while tokio::time::Instant::now() < until {
+            assert!(!tree.board.read().ready, "ready although nothing is taken");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        log.always(OnAppend::Work);
+        eventually("it is ready", || tree.board.read().ready).await;
+        eventually("it is taken", || rig.feed().settled() == taken).await;
+    }
+    stop_and_check(&rig, tree).await;
+}
+
+/// Method: a large batch finds no room, a small one does.
+#[tokio::test(start_paused = true)]
+async fn room_for_less_than_what_was_refused_is_no_proof() {
+    let (rig, _clock) = two_symbols();
+    let tree = rig.start().await;
+    rig.receipts.always(OnAppend::Full);
+    rig.feed().push((0..8).map(|n| trade("A", boundary(1).0 + n)));
+    eventually("it is refused", || !tree.board.read().ready).await;
+
+    rig.feed().batches([1]);
+    rig.receipts.next([OnAppend::Work]);
+    eventually("the small one is taken", || rig.feed().settled() == 1).await;
+
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(!tree.board.read().ready, "the large one was never proved to fit");
+    rig.receipts.always(OnAppend::Work);
+    eventually("all is taken", || rig.feed().settled() == 8).await;
+    eventually("it is ready", || tree.board.read().ready).await;
+    stop_and_check(&rig, tree).await;
+}
+
+/// Method: a source that offers what was refused again as soon as it is asked, as a queue in memory does.
+#[tokio::test(start_paused = true)]
+async fn a_source_is_asked_again_only_when_the_time_of_a_refusal_is_over() {
+    let (rig, _clock) = two_symbols();
+    let tree = rig.start().await;
+    rig.receipts.always(OnAppend::Full);
+    rig.feed().push([trade("A", boundary(1).0)]);
+
+    tokio::time::sleep(Duration::from_secs(10)).await;
+
+    let most = Duration::from_secs(10).as_millis() / rig.settings.reopen_after.as_millis() + 1;
+    let refused = rig.feed().settlements().len();
+    assert!((2..=most as usize).contains(&refused), "refused {refused} times in 10 s");
+    rig.receipts.always(OnAppend::Work);
+    eventually("it is taken", || rig.feed().settled() == 1).await;
     stop_and_check(&rig, tree).await;
 }
 

@@ -9,7 +9,8 @@ use orchestrator_actors::fatal::FatalKind;
 use orchestrator_actors::testkit::{CrashPoint, FaultyLog, OnAppend};
 use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::ports::log::{
-    AcquireError, Acquired, AppendError, Log, LogStat, ReadError, ReadLimit, RecordBatch, TrimError,
+    AcquireError, Acquired, AppendError, BatchSize, Log, LogStat, ReadError, ReadLimit, RecordBatch,
+    TrimError,
 };
 
 use crate::audit::Role;
@@ -186,6 +187,15 @@ impl Log for SimLog {
             tokio::time::sleep(late).await;
         }
         result
+    }
+
+    async fn prove_room(&self, epoch: Epoch, size: BatchSize) -> Result<(), AppendError> {
+        self.world.called().await;
+        if self.full.fetch_sub(1, Ordering::Relaxed) > 0 {
+            self.world.saw("room asked for in vain");
+            return Err(AppendError::Full { detail: "as told".to_owned() });
+        }
+        self.log.prove_room(epoch, size).await
     }
 
     async fn read(&self, from: Seq, limit: ReadLimit) -> Result<RecordBatch, ReadError> {

@@ -8,7 +8,8 @@ use orchestrator_actors::retention::{Limits, RetentionSettings};
 use orchestrator_actors::testkit::{CrashPoint, FaultyLog, OnAppend, Rng};
 use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::ports::log::{
-    AcquireError, Acquired, AppendError, Log, LogStat, ReadError, ReadLimit, RecordBatch, TrimError,
+    AcquireError, Acquired, AppendError, BatchSize, Log, LogStat, ReadError, ReadLimit, RecordBatch,
+    TrimError,
 };
 use orchestrator_kernel::retention::Policy;
 
@@ -197,6 +198,10 @@ impl Log for SimArchive {
         self.world.note(format_args!("copy {:?} {first}+{count}: {act:?} gives {result:?}", self.role));
         self.look().await;
         result
+    }
+
+    async fn prove_room(&self, epoch: Epoch, size: BatchSize) -> Result<(), AppendError> {
+        self.log.prove_room(epoch, size).await
     }
 
     async fn read(&self, from: Seq, limit: ReadLimit) -> Result<RecordBatch, ReadError> {

@@ -12,6 +12,7 @@ use orchestrator_kernel::ports::source::{
     ResumeAt, Settlement, Source, SourceBatch, SourceError, SourceFactory,
 };
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::ports::Process;
 use crate::world::World;
@@ -175,6 +176,7 @@ impl SimSource {
             inner: Arc::clone(&self.inner),
             more: Arc::clone(&self.more),
             crash,
+            not_before: Instant::now(),
         }))
     }
 }
@@ -188,6 +190,8 @@ struct Open {
     inner: Arc<Mutex<Inner>>,
     more: Arc<Notify>,
     crash: CrashPoint,
+    /// The end of the time that a refusal asked for.
+    not_before: Instant,
 }
 
 impl Open {
@@ -226,16 +230,16 @@ impl Open {
         Err(SourceError::Lost { detail: "as told".to_owned() })
     }
 
-    /// Takes the settlement in; returns how long upstream was told to wait.
-    fn take(&self, id: u64, settlement: &Settlement) -> Duration {
+    /// Takes the settlement in.
+    fn take(&mut self, id: u64, settlement: &Settlement) {
         let mut inner = lock(&self.inner);
         if inner.connection != self.connection {
-            return Duration::ZERO;
+            return;
         }
         let Some((offered, first, count)) = inner.offered.pop_front().filter(|(offered, ..)| *offered == id)
         else {
             self.world.violated(format!("batch {id} of {} is settled out of order", self.name));
-            return Duration::ZERO;
+            return;
         };
         self.world.note(format_args!(
             "{} batch {offered} at {}+{count}: {settlement:?}",
@@ -251,19 +255,20 @@ impl Open {
                 self.world.audit(|audit| audit.settled(items, fates));
                 inner.acknowledged.extend(first..first + count);
                 inner.settle();
-                Duration::ZERO
             }
             Settlement::Gap { expected } => {
                 self.world.saw("gap refused");
                 // No acknowledgement of what is before it: that may be on its way still, or half of a batch that was
                 // refused. So the producer goes back to the first item that it has no answer for.
                 inner.at = inner.at.min(*expected as usize - 1).min(inner.settled);
-                Duration::ZERO
+            }
+            Settlement::Denied { reason } => {
+                self.world.violated(format!("{} is a source of its own and is denied: {reason}", self.name));
             }
             Settlement::Refused { retry_after_ms, .. } => {
                 self.world.saw("batch refused");
                 inner.at = inner.at.min(first);
-                Duration::from_millis(*retry_after_ms)
+                self.not_before = Instant::now() + Duration::from_millis(*retry_after_ms);
             }
         }
     }
@@ -272,6 +277,10 @@ impl Open {
 #[async_trait]
 impl Source for Open {
     async fn next(&mut self) -> Result<Option<SourceBatch>, SourceError> {
+        if Instant::now() < self.not_before {
+            self.world
+                .violated(format!("{} is asked for a batch before a refusal's time is over", self.name));
+        }
         self.world.called().await;
         self.crash.step().await;
         loop {
@@ -294,10 +303,7 @@ impl Source for Open {
         self.world.called().await;
         self.crash.step().await;
         self.loses("acknowledgement lost")?;
-        let wait = self.take(id, &settlement);
-        if wait > Duration::ZERO {
-            tokio::time::sleep(wait).await;
-        }
+        self.take(id, &settlement);
         self.crash.step().await;
         Ok(())
     }

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use orchestrator::adapters::{capture, process};
 use orchestrator::api::testkit as api;
 use orchestrator::config::{Config, FlagSetting, Layers, Origin, render};
-use orchestrator_kernel::contracts::quarantine::KEPT_BYTES_MAX;
 
 use super::{check_error, check_line, choice, lines_of};
 
@@ -53,14 +52,14 @@ pub(super) fn http_body(input: &[u8]) {
     };
     let Some((items, lines)) = api::items(&body, as_json, first, items_max, bytes_max) else {
         let overflows = first.is_some_and(|first| first.checked_add(expected.len() as u64).is_none());
-        return assert!(items_max < expected.len() || overflows, "refused for nothing");
+        let is_long = expected.iter().any(|(_, line)| bytes_max < line.len());
+        return assert!(items_max < expected.len() || is_long || overflows, "refused for nothing");
     };
     assert!(expected.len() <= items_max);
     assert_eq!(lines, expected.iter().map(|(line, _)| *line).collect::<Vec<_>>());
     assert_eq!(items.len(), expected.len());
     for ((item, (_, line)), index) in items.iter().zip(&expected).zip(0_u64..) {
-        assert_eq!(item.oversized, (bytes_max < line.len()).then_some(line.len() as u64));
-        assert_eq!(item.bytes, line[..line.len().min(KEPT_BYTES_MAX)], "LOG-4");
+        assert_eq!((&item.bytes[..], item.oversized), (*line, None), "LOG-4");
         assert_eq!(item.position, first.map(|first| first + index));
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use orchestrator_kernel::ids::{Origin, TsMs};
@@ -27,8 +26,6 @@ pub(super) struct CaptureSource {
     /// Read, but not yet due.
     held: VecDeque<(RawItem, Option<TsMs>)>,
     end: Option<End>,
-    /// A refusal asked for time until then.
-    not_before: Option<Instant>,
 }
 
 /// How the file ended.
@@ -56,7 +53,7 @@ impl CaptureSource {
             Speed::Times(times) => Some(Pace::new(times)),
         };
         let unsettled = Unsettled::new(Origin::from(options.name.as_str()), UNSETTLED_BATCHES_MAX);
-        Ok(Self { messages, unsettled, pace, held: VecDeque::new(), end: None, not_before: None })
+        Ok(Self { messages, unsettled, pace, held: VecDeque::new(), end: None })
     }
 
     /// The next items to hand over for the first time; `None` at the end.
@@ -111,10 +108,6 @@ impl Source for CaptureSource {
     /// At the end, and at an error, it answers only once every batch is settled: until then a refused one may still have to
     /// come again.
     async fn next(&mut self) -> Result<Option<SourceBatch>, SourceError> {
-        if let Some(not_before) = self.not_before {
-            tokio::time::sleep_until(not_before).await;
-            self.not_before = None;
-        }
         match self.unsettled.turn() {
             Turn::Again(batch) => return Ok(Some(batch)),
             // A settlement needs `self` too, so it always comes after this future was dropped.
@@ -134,10 +127,6 @@ impl Source for CaptureSource {
     }
 
     async fn settle(&mut self, id: u64, settlement: Settlement) -> Result<(), SourceError> {
-        if let Settlement::Refused { retry_after_ms, .. } = &settlement {
-            let until = Instant::now() + Duration::from_millis(*retry_after_ms);
-            self.not_before = self.not_before.max(Some(until));
-        }
         self.unsettled.settle(id, &settlement)
     }
 }

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use orchestrator_kernel::ports::source::{ItemFate, RawItem, Settlement, SourceBatch};
+use orchestrator_kernel::ports::source_conformance::{self, ITEMS, Repeats, SourceProvider, sample_item};
 use proptest::prelude::*;
 use tempfile::TempDir;
 use tokio::time::{Instant, timeout};
@@ -260,21 +262,26 @@ async fn refused_items_come_again_first_and_the_end_waits_for_them() {
     assert!(next(&mut source).await.unwrap().is_none());
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_refusal_delays_the_next_offer_as_long_as_it_asks() {
-    let dir = TempDir::new().unwrap();
-    let mut source = open(&CaptureOptions::new("file", file(&dir, "a.jsonl", b"1\n")), 0).await.unwrap();
-    let batch = source.next().await.unwrap().unwrap();
-    let began = Instant::now();
+/// Files of the suite's items in a folder of their own.
+struct Files(TempDir);
 
-    source
-        .settle(batch.id, Settlement::Refused { reason: String::new(), retry_after_ms: 700 })
-        .await
-        .unwrap();
+#[async_trait]
+impl SourceProvider for Files {
+    async fn fresh(&self) -> Arc<dyn SourceFactory> {
+        let lines: Vec<u8> = (0..ITEMS).flat_map(|index| [&sample_item(index)[..], b"\n"].concat()).collect();
+        let path = file(&self.0, "items.jsonl", &lines);
+        let options = CaptureOptions { batch_items_max: 7, ..CaptureOptions::new("file", path) };
+        Arc::new(CaptureFactory::new(options))
+    }
 
-    assert!(timeout(Duration::from_millis(300), source.next()).await.is_err());
-    assert_eq!(source.next().await.unwrap().unwrap().items, batch.items);
-    assert!((700..=702).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
+    fn repeats(&self) -> Repeats {
+        Repeats::Source
+    }
+}
+
+#[tokio::test]
+async fn file_source_conforms() {
+    source_conformance::run(&Files(TempDir::new().unwrap())).await;
 }
 
 #[tokio::test]

@@ -126,7 +126,6 @@ impl SourceFactory for DemoFeedFactory {
             next_step: now,
             ends_at: self.options.duration.map(|duration| now + duration),
             owed: 0,
-            not_before: None,
         }))
     }
 }
@@ -141,8 +140,6 @@ struct DemoFeed {
     ends_at: Option<Instant>,
     /// Thousandths of an event that earlier steps left over.
     owed: u64,
-    /// A refusal asked for time until then.
-    not_before: Option<Instant>,
 }
 
 impl DemoFeed {
@@ -170,10 +167,6 @@ impl DemoFeed {
 #[async_trait]
 impl Source for DemoFeed {
     async fn next(&mut self) -> Result<Option<SourceBatch>, SourceError> {
-        if let Some(not_before) = self.not_before {
-            tokio::time::sleep_until(not_before).await;
-            self.not_before = None;
-        }
         match self.unsettled.turn() {
             Turn::Again(batch) => return Ok(Some(batch)),
             // A settlement needs `self` too, so it always comes after this future was dropped.
@@ -195,10 +188,6 @@ impl Source for DemoFeed {
     }
 
     async fn settle(&mut self, id: u64, settlement: Settlement) -> Result<(), SourceError> {
-        if let Settlement::Refused { retry_after_ms, .. } = &settlement {
-            let until = Instant::now() + Duration::from_millis(*retry_after_ms);
-            self.not_before = self.not_before.max(Some(until));
-        }
         self.unsettled.settle(id, &settlement)
     }
 }

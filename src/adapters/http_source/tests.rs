@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use orchestrator_kernel::ports::source::ItemFate;
+use orchestrator_kernel::ports::source_conformance::{self, ITEMS, Repeats, SourceProvider, sample_item};
 use tokio::time::timeout;
 
 use super::*;
@@ -39,6 +40,31 @@ fn durable() -> Settlement {
 
 fn is_refused(settlement: &Settlement) -> bool {
     matches!(settlement, Settlement::Refused { retry_after_ms: 1_000, .. })
+}
+
+struct Posts;
+
+#[async_trait]
+impl SourceProvider for Posts {
+    async fn fresh(&self) -> Arc<dyn SourceFactory> {
+        let (intake, factory) = intake(ITEMS);
+        for index in 0..ITEMS {
+            let item = RawItem { position: None, bytes: sample_item(index), oversized: None };
+            let submitted = intake.submit(intake.origin(None), vec![item]).unwrap();
+            // A client that leaves would take its batch with it.
+            tokio::spawn(submitted);
+        }
+        Arc::new(factory)
+    }
+
+    fn repeats(&self) -> Repeats {
+        Repeats::Client
+    }
+}
+
+#[tokio::test]
+async fn http_source_conforms() {
+    source_conformance::run(&Posts).await;
 }
 
 #[tokio::test]
@@ -221,7 +247,7 @@ async fn under_load_every_client_gets_its_own_answer() {
                                     assert_eq!(expected, client * 1_000 + n, "another client's answer");
                                     break;
                                 }
-                                Settlement::Refused { .. } => {}
+                                Settlement::Refused { .. } | Settlement::Denied { .. } => {}
                                 Settlement::Durable(_) => panic!("nobody said so"),
                             },
                             Err(_) => tokio::task::yield_now().await,

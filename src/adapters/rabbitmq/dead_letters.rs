@@ -1,6 +1,7 @@
 //! Copies of what is no receipt, in the dead-letter queue beside what the broker put there, for people to look at.
 //!
-//! The record is the quarantine of the receipt log, so a copy that fails is only logged. Copies go over a connection of
+//! The record is the quarantine of the receipt log, so a copy that fails is only logged, unless the message is larger
+//! than the quarantine keeps. Copies go over a connection of
 //! their own: a broker short of memory stops reading from connections that publish, and that must not hold up
 //! acknowledgements.
 
@@ -15,8 +16,10 @@ use tokio::time::{Instant, timeout};
 
 use super::connection::{Link, RabbitEndpoint, Trouble, short};
 
-/// Longest that the copies of one batch may take; its acknowledgement waits that long.
+/// Longest that the copies of one batch may take beside what their bytes need; its acknowledgement waits that long.
 const COPY_MAX: Duration = Duration::from_secs(2);
+/// What a slow network carries.
+const BYTES_PER_MICROSECOND: usize = 10;
 /// After a failure nothing is copied for so long.
 const PAUSE: Duration = Duration::from_secs(10);
 /// Bytes of a header; longer reasons are cut.
@@ -37,28 +40,35 @@ impl DeadLetters {
         Self { endpoint, source: source.to_owned(), exchange, open: None, paused_until: None }
     }
 
-    /// Publishes a copy of every item that was quarantined.
-    pub(super) async fn copy(&mut self, items: &[RawItem], fates: &[ItemFate]) {
+    /// Publishes a copy of every item that was quarantined, as it came.
+    ///
+    /// # Errors
+    ///
+    /// Why no copy is there. It is logged.
+    pub(super) async fn copy(&mut self, items: &[RawItem], fates: &[ItemFate]) -> Result<(), Trouble> {
         let bad: Vec<(&RawItem, &str)> = items.iter().zip(fates).filter_map(quarantined).collect();
-        if bad.is_empty() || self.paused_until.is_some_and(|until| Instant::now() < until) {
-            return;
+        if bad.is_empty() {
+            return Ok(());
         }
+        if self.paused_until.is_some_and(|until| Instant::now() < until) {
+            return Err(Trouble::new("copies to the dead-letter exchange failed a moment ago"));
+        }
+        let bytes: usize = bad.iter().map(|(item, _)| item.bytes.len()).sum();
+        let limit = COPY_MAX + Duration::from_micros((bytes / BYTES_PER_MICROSECOND) as u64);
         // Taken: whatever fails, the channel is not used again.
         let open = self.open.take();
-        let copied = match timeout(COPY_MAX, self.publish(open, &bad)).await {
+        let copied = match timeout(limit, self.publish(open, &bad)).await {
             Ok(copied) => copied,
-            Err(_) => Err(Trouble::new(format!("no confirm within {COPY_MAX:?}"))),
+            Err(_) => Err(Trouble::new(format!("no confirm within {limit:?}"))),
         };
-        match copied {
-            Ok(open) => self.open = Some(open),
-            Err(why) => {
-                self.paused_until = Some(Instant::now() + PAUSE);
-                tracing::warn!(
-                    source = self.source, exchange = self.exchange, error_detail = %why, items = bad.len(),
-                    domain = "ingest", "quarantined items not copied to the dead-letter exchange"
-                );
-            }
-        }
+        self.open = Some(copied.inspect_err(|why| {
+            self.paused_until = Some(Instant::now() + PAUSE);
+            tracing::warn!(
+                source = self.source, exchange = self.exchange, error_detail = %why, items = bad.len(),
+                domain = "ingest", "quarantined items not copied to the dead-letter exchange"
+            );
+        })?);
+        Ok(())
     }
 
     async fn publish(
@@ -81,7 +91,7 @@ impl DeadLetters {
             let (channel, exchange) = (&channel, exchange.clone());
             async move {
                 let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-                let properties = self.properties(item, reason);
+                let properties = self.properties(reason);
                 channel.basic_publish(exchange, "".into(), options, &item.bytes, properties).await?.await
             }
         });
@@ -96,16 +106,12 @@ impl DeadLetters {
         Ok((channel, link))
     }
 
-    fn properties(&self, item: &RawItem, reason: &str) -> BasicProperties {
+    fn properties(&self, reason: &str) -> BasicProperties {
         let end = reason.floor_char_boundary(REASON_BYTES_MAX);
         let mut headers = FieldTable::default();
         let text = |value: &str| AMQPValue::LongString(value.into());
         headers.insert("x-orchestrator-reason".into(), text(reason.get(..end).unwrap_or(reason)));
         headers.insert("x-orchestrator-source".into(), text(&self.source));
-        if let Some(size) = item.oversized {
-            let size = i64::try_from(size).unwrap_or(i64::MAX);
-            headers.insert("x-orchestrator-size".into(), AMQPValue::LongLongInt(size));
-        }
         BasicProperties::default()
             .with_delivery_mode(2)
             .with_app_id("orchestrator".into())

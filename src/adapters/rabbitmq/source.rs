@@ -15,9 +15,11 @@
 //! process with messages in hand: a message is dead only after that many.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
@@ -26,7 +28,7 @@ use lapin::{Channel, Consumer};
 use orchestrator_kernel::contracts::quarantine::KEPT_BYTES_MAX;
 use orchestrator_kernel::ids::Origin;
 use orchestrator_kernel::ports::source::{
-    RawItem, ResumeAt, Settlement, Source, SourceBatch, SourceError, SourceFactory,
+    RawItem, ResumeAt, Settlement, Source, SourceBatch, SourceError, SourceFactory, SourceOddity,
 };
 use orchestrator_kernel::ports::unsettled::{Turn, Unsettled};
 
@@ -36,6 +38,9 @@ use super::topology::{Argument, Binding, Exchange, Kind, Queue, Topology, Topolo
 
 /// Messages that the queue of dead ones holds; then dead ones stay where they are.
 const DEAD_MESSAGES_MAX: i64 = 100_000;
+
+/// How often a channel that nothing is taken from is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Which queue is read, and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,15 +66,13 @@ pub struct RabbitSourceOptions {
     pub batch_bytes_max: usize,
     /// Batches that ingest may hold unsettled, at least 1.
     pub unsettled_batches_max: usize,
-    /// Largest receipt in bytes. Of a larger message only the beginning is kept, and it goes to the quarantine.
-    pub receipt_bytes_max: usize,
     /// Who declares exchanges and queues.
     pub topology: TopologyMode,
 }
 
 impl Default for RabbitSourceOptions {
-    /// `orchestrator.receipts` on `market.raw`, prefetch 4096, batches of 1024 or 8 MiB, 8 of them unsettled, receipts
-    /// of 1 MiB, 100 deliveries, one consumer at a time.
+    /// `orchestrator.receipts` on `market.raw`, prefetch 4096, batches of 1024 or 8 MiB, 8 of them unsettled, 100
+    /// deliveries, one consumer at a time.
     fn default() -> Self {
         Self {
             name: "rabbitmq".to_owned(),
@@ -82,7 +85,6 @@ impl Default for RabbitSourceOptions {
             batch_max: 1024,
             batch_bytes_max: 8 << 20,
             unsettled_batches_max: 8,
-            receipt_bytes_max: 1 << 20,
             topology: TopologyMode::Declare,
         }
     }
@@ -138,13 +140,36 @@ impl RabbitSourceOptions {
 pub struct RabbitSourceFactory {
     endpoint: RabbitEndpoint,
     options: RabbitSourceOptions,
+    /// The kind of a queue that an operator declared is asked for once: the broker logs the question as an error.
+    kind_asked: Arc<AtomicBool>,
 }
 
 impl RabbitSourceFactory {
     /// Does not connect yet.
     #[must_use]
-    pub const fn new(endpoint: RabbitEndpoint, options: RabbitSourceOptions) -> Self {
-        Self { endpoint, options }
+    pub fn new(endpoint: RabbitEndpoint, options: RabbitSourceOptions) -> Self {
+        Self { endpoint, options, kind_asked: Arc::default() }
+    }
+
+    /// What is other than asked for about a queue that we did not declare.
+    async fn look_at_queue(&self) -> Option<SourceOddity> {
+        if self.options.topology == TopologyMode::Declare || self.kind_asked.swap(true, Ordering::Relaxed) {
+            return None;
+        }
+        let queue = &self.options.queue;
+        match refuses_global_prefetch(&self.endpoint, queue).await {
+            Ok(true) => None,
+            Ok(false) => Some(SourceOddity::OtherKind {
+                detail: format!(
+                    "queue {queue} is no quorum queue: it may lose messages with its node, counts no deliveries, and \
+                     keeps a message that is no receipt coming; declare it as in ops/rabbitmq/definitions.json"
+                ),
+            }),
+            Err(why) => {
+                tracing::debug!(queue, error_detail = %why, "the kind of the queue is not known");
+                None
+            }
+        }
     }
 
     /// Connects and subscribes.
@@ -184,8 +209,10 @@ impl SourceFactory for RabbitSourceFactory {
             Some(_) | None => SourceError::Lost { detail: why.to_string() },
         })?;
         Ok(Box::new(RabbitSource {
+            oddities: self.look_at_queue().await.into_iter().collect(),
             unsettled: Unsettled::new(Origin::from(options.name.as_str()), options.unsettled_batches_max),
             open: VecDeque::new(),
+            held: None,
             ended: None,
             dead_letters: DeadLetters::new(self.endpoint.clone(), &options.name, options.dead()),
             options: options.clone(),
@@ -196,15 +223,39 @@ impl SourceFactory for RabbitSourceFactory {
     }
 }
 
+/// Whether a queue refuses consumers of a channel with a global prefetch, as quorum queues do. Anybody who may read the
+/// queue may ask that; its arguments are shown to none who may not configure it.
+async fn refuses_global_prefetch(endpoint: &RabbitEndpoint, queue: &str) -> Result<bool, Trouble> {
+    // The refusal ends the whole connection.
+    let link = Link::open(endpoint, "kind of a queue").await?;
+    let channel = link.channel().await?;
+    let qos = channel.basic_qos(1, BasicQosOptions { global: true });
+    link.within("setting a global prefetch", qos).await?;
+    let consuming = channel.basic_consume(
+        short(queue)?,
+        short("")?,
+        BasicConsumeOptions::default(),
+        FieldTable::default(),
+    );
+    match link.within(&format!("consuming {queue}"), consuming).await {
+        Ok(_) => Ok(false),
+        Err(Trouble { code: Some(540), .. }) => Ok(true),
+        Err(why) => Err(why),
+    }
+}
+
 /// A subscription. Dropping it gives back to the queue what is not acknowledged.
 struct RabbitSource {
     options: RabbitSourceOptions,
     unsettled: Unsettled,
     /// Batches in the order of their tags, from the oldest that is not acknowledged.
     open: VecDeque<OpenBatch>,
+    /// A message that is to be a batch of its own.
+    held: Option<Delivery>,
     /// Why no more messages come, once the last one is handed over.
     ended: Option<Trouble>,
     dead_letters: DeadLetters,
+    oddities: Vec<SourceOddity>,
     // Dropped in this order: the connection goes last.
     consumer: Consumer,
     channel: Channel,
@@ -231,14 +282,19 @@ impl RabbitSource {
     fn gather(&mut self, first: Delivery) -> (Vec<RawItem>, u64) {
         let mut last_tag = first.delivery_tag;
         let mut bytes = first.data.len();
-        let mut items = vec![self.item(first.data)];
-        while items.len() < self.options.batch_max && bytes < self.options.batch_bytes_max {
+        let is_alone = is_cut_by_the_quarantine(first.data.len());
+        let mut items = vec![item(first.data)];
+        while !is_alone && items.len() < self.options.batch_max && bytes < self.options.batch_bytes_max {
             match self.consumer.next().now_or_never() {
                 None => break,
+                Some(Some(Ok(delivery))) if is_cut_by_the_quarantine(delivery.data.len()) => {
+                    self.held = Some(delivery);
+                    break;
+                }
                 Some(Some(Ok(delivery))) => {
                     last_tag = delivery.delivery_tag;
                     bytes += delivery.data.len();
-                    items.push(self.item(delivery.data));
+                    items.push(item(delivery.data));
                 }
                 Some(Some(Err(error))) => {
                     self.ended = Some(error.into());
@@ -253,13 +309,24 @@ impl RabbitSource {
         (items, last_tag)
     }
 
-    fn item(&self, body: Vec<u8>) -> RawItem {
-        if body.len() <= self.options.receipt_bytes_max {
-            return RawItem { position: None, bytes: body.into(), oversized: None };
+    /// Waits until the broker closes the channel: while nothing is taken, nothing else tells.
+    async fn wait_for_its_end(&mut self) -> SourceError {
+        while self.channel.status().connected() {
+            tokio::time::sleep(LOOK_EVERY).await;
         }
-        let beginning = body.get(..KEPT_BYTES_MAX).unwrap_or(&body);
-        let bytes = Bytes::copy_from_slice(beginning);
-        RawItem { position: None, bytes, oversized: Some(body.len() as u64) }
+        self.channel_lost()
+    }
+
+    /// Why the channel is closed, as far as the broker said.
+    fn channel_lost(&mut self) -> SourceError {
+        let said = loop {
+            match self.consumer.next().now_or_never() {
+                Some(Some(Ok(_))) => {}
+                Some(Some(Err(error))) => break Trouble::from(error),
+                Some(None) | None => break Trouble::new("the broker closed the channel"),
+            }
+        };
+        lost(said.during(&format!("consuming {}", self.options.queue)))
     }
 
     fn cancelled(&self) -> Trouble {
@@ -292,22 +359,28 @@ impl RabbitSource {
 #[async_trait]
 impl Source for RabbitSource {
     async fn next(&mut self) -> Result<Option<SourceBatch>, SourceError> {
+        // On a closed channel nothing can be acknowledged any more: what is offered again all the same would be durable,
+        // and come once more from the queue.
+        if !self.channel.status().connected() {
+            return Err(self.channel_lost());
+        }
         match self.unsettled.turn() {
             Turn::Again(batch) => {
                 self.note_again(batch.id);
                 return Ok(Some(batch));
             }
             // A settlement needs `self` too, so it always comes after this future was dropped.
-            Turn::Wait => return std::future::pending().await,
+            Turn::Wait => return Err(self.wait_for_its_end().await),
             Turn::Fresh => {}
         }
-        if let Some(why) = &self.ended {
-            return Err(lost(why.clone()));
-        }
-        let first = match self.consumer.next().await {
-            Some(Ok(delivery)) => delivery,
-            Some(Err(error)) => return Err(lost(error.into())),
-            None => return Err(lost(self.cancelled())),
+        let first = match (self.held.take(), &self.ended) {
+            (Some(held), _) => held,
+            (None, Some(why)) => return Err(lost(why.clone())),
+            (None, None) => match self.consumer.next().await {
+                Some(Ok(delivery)) => delivery,
+                Some(Err(error)) => return Err(lost(error.into())),
+                None => return Err(lost(self.cancelled())),
+            },
         };
         // From here on nothing waits, so nothing that was taken can be lost.
         let (items, last_tag) = self.gather(first);
@@ -317,22 +390,43 @@ impl Source for RabbitSource {
         Ok(Some(batch))
     }
 
+    fn take_oddities(&mut self) -> Vec<SourceOddity> {
+        std::mem::take(&mut self.oddities)
+    }
+
     async fn settle(&mut self, id: u64, settlement: Settlement) -> Result<(), SourceError> {
         self.unsettled.settle(id, &settlement)?;
         let Some(open) = self.open.iter_mut().find(|open| open.id == id) else { return Ok(()) };
         match settlement {
-            Settlement::Refused { .. } | Settlement::Gap { .. } => {
+            Settlement::Refused { .. } | Settlement::Denied { .. } | Settlement::Gap { .. } => {
                 open.state = State::Refused;
                 Ok(())
             }
             Settlement::Durable(fates) => {
                 open.state = State::Durable;
                 let items = std::mem::take(&mut open.items);
-                self.dead_letters.copy(&items, &fates).await;
+                if let Err(why) = self.dead_letters.copy(&items, &fates).await
+                    && items.iter().any(|item| is_cut_by_the_quarantine(item.bytes.len()))
+                {
+                    // Acknowledged, the rest of it would be nowhere.
+                    return Err(lost(
+                        why.during("a message too large for the quarantine stays in the queue"),
+                    ));
+                }
                 self.acknowledge().await
             }
         }
     }
+}
+
+fn item(body: Vec<u8>) -> RawItem {
+    RawItem { position: None, bytes: body.into(), oversized: None }
+}
+
+/// Whether only the copy in the dead-letter queue can hold all of a message. Such a one is a batch of its own: it is
+/// acknowledged only with its copy, and may come again often.
+const fn is_cut_by_the_quarantine(bytes: usize) -> bool {
+    KEPT_BYTES_MAX < bytes
 }
 
 fn lost(why: Trouble) -> SourceError {

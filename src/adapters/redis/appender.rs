@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_kernel::ids::{Epoch, Seq};
-use orchestrator_kernel::ports::log::{AcquireError, Acquired, AppendError, LogStat, RecordBatch, TrimError};
+use orchestrator_kernel::ports::log::{
+    AcquireError, Acquired, AppendError, BatchSize, LogStat, RecordBatch, TrimError,
+};
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, RedisResult, ServerErrorKind};
 use tracing::{error, warn};
@@ -18,7 +20,7 @@ use super::fault::Fault;
 use super::high_water::{HighWater, Mark};
 use super::log::{FORMAT, Known, LogOptions, Look, Shared};
 use super::promise::Promise;
-use super::scripts::{ACQUIRE, APPEND, TRIM};
+use super::scripts::{ACQUIRE, APPEND, PROVE_ROOM, TRIM};
 use super::second_mark::SecondMark;
 use super::witnesses::{Claimed, Doubt, SecondSays, Witnesses, token_of};
 
@@ -243,7 +245,7 @@ impl Appender {
         self.connected().await.map_err(unknown)?;
         if !batch.is_empty() {
             self.check_promise().await?;
-            self.check_room(batch)?;
+            self.check_room(BatchSize::of(batch), batch.last())?;
         }
         let (command, header) = self.command(epoch, batch)?;
         let connection = self.connected().await.map_err(unknown)?.clone();
@@ -271,14 +273,45 @@ impl Appender {
             "FENCED" => Err(AppendError::Fenced { mine: epoch, current: Epoch(current) }),
             "CONFLICT" => Err(AppendError::Conflict { at: Seq(at) }),
             "GAP" => Err(AppendError::Gap { first, tail }),
-            _ => {
-                error!(
-                    log = self.shared.name, redis = self.endpoint.place(), %first, %tail,
-                    "LOG_REGRESSED: redis no longer holds the log that was taken over"
-                );
-                Err(AppendError::Gap { first, tail })
-            }
+            _ => Err(self.regressed(first, tail)),
         }
+    }
+
+    /// Whether a batch of `size` would be taken: by our own limit, by what the server promises, and by a write.
+    pub(super) async fn prove_room(&mut self, epoch: Epoch, size: BatchSize) -> Result<(), AppendError> {
+        let unknown = |source| AppendError::Unknown { source };
+        self.connected().await.map_err(unknown)?;
+        self.check_promise().await?;
+        self.check_room(size, Seq(u64::MAX))?;
+        let Some(tenure) = &self.tenure else {
+            // Whoever has this epoch is another handle.
+            return Err(AppendError::Fenced { mine: epoch, current: epoch });
+        };
+        let mut invocation = PROVE_ROOM.key(&self.shared.stream);
+        invocation.key(&self.shared.meta).arg(epoch.0).arg(&tenure.token).arg(tenure.log.to_string());
+        let mut connection = self.connected().await.map_err(unknown)?.clone();
+        let answer = self.endpoint.within(self.timeout, invocation.invoke_async(&mut connection)).await;
+        let (word, tail, start, bytes, current, _): AppendAnswer = match self.settle(answer) {
+            Ok(answer) => answer,
+            Err(Fault::Full(detail)) => return Err(AppendError::Full { detail }),
+            Err(Fault::Unknown(source)) => return Err(AppendError::Unknown { source }),
+        };
+        match word.as_str() {
+            "OK" => {
+                self.shared.learn(LogStat { start: Seq(start), tail: Seq(tail), bytes });
+                Ok(())
+            }
+            "FENCED" => Err(AppendError::Fenced { mine: epoch, current: Epoch(current) }),
+            _ => Err(self.regressed(self.shared.known().stat.tail, Seq(tail))),
+        }
+    }
+
+    fn regressed(&self, first: Seq, tail: Seq) -> AppendError {
+        error!(
+            log = self.shared.name, redis = self.endpoint.place(), %first, %tail,
+            "LOG_REGRESSED: redis no longer holds the log that was taken over"
+        );
+        AppendError::Gap { first, tail }
     }
 
     /// Removes some of the entries below `below`; says what the log starts with now, and whether there is more to do.
@@ -344,18 +377,18 @@ impl Appender {
         }
     }
 
-    /// Whether there is room for the batch, as far as it can be told before it is sent.
-    fn check_room(&self, batch: &RecordBatch) -> Result<(), AppendError> {
+    /// Whether there is room for a batch that ends at `last`, as far as it can be told before it is sent.
+    fn check_room(&self, size: BatchSize, last: Seq) -> Result<(), AppendError> {
         let stat = self.shared.known().stat;
-        let needed = batch.payload_bytes() + batch.len() * RECORD_OVERHEAD;
+        let needed = size.bytes + size.records * RECORD_OVERHEAD;
         if BATCH_BYTES_MAX < needed {
             let detail = format!("one batch takes {needed} bytes, at most {BATCH_BYTES_MAX} are possible");
             return Err(AppendError::Full { detail });
         }
-        let after = stat.bytes + (batch.payload_bytes() + batch.len() * HEADER_BYTES) as u64;
+        let after = stat.bytes + (size.bytes + size.records * HEADER_BYTES) as u64;
         match self.options.capacity_bytes {
             // One that is there already adds nothing.
-            Some(limit) if limit < after && stat.tail < batch.last() => {
+            Some(limit) if limit < after && stat.tail < last => {
                 Err(AppendError::Full { detail: format!("capacity_bytes is {limit}") })
             }
             Some(_) | None => Ok(()),

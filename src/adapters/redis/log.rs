@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::ports::log::{
-    AcquireError, Acquired, AppendError, Log, LogStat, ReadError, ReadLimit, RecordBatch, TrimError,
+    AcquireError, Acquired, AppendError, BatchSize, Log, LogStat, ReadError, ReadLimit, RecordBatch,
+    TrimError,
 };
 use redis::RedisResult;
 use redis::aio::MultiplexedConnection;
@@ -204,6 +205,10 @@ impl Log for RedisLog {
 
     async fn append(&self, epoch: Epoch, batch: &RecordBatch) -> Result<(), AppendError> {
         self.appender.lock().await.append(epoch, batch).await
+    }
+
+    async fn prove_room(&self, epoch: Epoch, size: BatchSize) -> Result<(), AppendError> {
+        self.appender.lock().await.prove_room(epoch, size).await
     }
 
     async fn read(&self, from: Seq, limit: ReadLimit) -> Result<RecordBatch, ReadError> {

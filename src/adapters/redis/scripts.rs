@@ -13,6 +13,9 @@ pub(super) static ACQUIRE: LazyLock<Script> =
 /// Appends a batch.
 pub(super) static APPEND: LazyLock<Script> =
     LazyLock::new(|| Script::new(&append_script(include_str!("scripts/append.lua"))));
+/// Tells whether a batch would be taken.
+pub(super) static PROVE_ROOM: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("scripts/prove_room.lua")));
 /// Removes some entries at the beginning.
 pub(super) static TRIM: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("scripts/trim.lua")));
 /// Claims the namespace for a writer.

@@ -25,6 +25,7 @@
 
 mod entries;
 mod group;
+mod look;
 #[cfg(any(test, feature = "testkit"))]
 #[doc(hidden)]
 pub mod testkit;
@@ -38,13 +39,14 @@ use async_trait::async_trait;
 use futures_util::future::{BoxFuture, FutureExt as _};
 use orchestrator_kernel::ids::Origin;
 use orchestrator_kernel::ports::source::{
-    RawItem, ResumeAt, Settlement, Source, SourceBatch, SourceError, SourceFactory,
+    RawItem, ResumeAt, Settlement, Source, SourceBatch, SourceError, SourceFactory, SourceOddity,
 };
 use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
 use self::entries::{Entry, EntryId};
 use self::group::{Fault, From, Group};
+use self::look::Removed;
 use super::connect::{Endpoint, UrlError};
 
 /// How long the server holds a read when there is nothing new. Also the longest that a claim waits for its turn.
@@ -167,8 +169,11 @@ impl SourceFactory for StreamSourceFactory {
             in_flight: VecDeque::new(),
             next_id: 1,
             again: false,
-            not_before: None,
             fault: None,
+            looks: true,
+            told: EntryId::default(),
+            told_further: false,
+            oddities: Vec::new(),
         };
         source.begin(&options.start).await?;
         Ok(Box::new(source))
@@ -177,10 +182,13 @@ impl SourceFactory for StreamSourceFactory {
 
 /// What the server was asked for.
 enum Step {
-    Read(From, Vec<Entry>),
+    Read(From, Vec<Entry>, Option<Looked>),
     Claimed(entries::Claimed),
     Made,
 }
+
+/// What the server showed before new entries were read; nothing when it does not let us see.
+type Looked = Result<Option<Removed>, ()>;
 
 /// One opened stream.
 struct StreamSource {
@@ -204,9 +212,13 @@ struct StreamSource {
     next_id: u64,
     /// Something was refused: everything unacknowledged is read again once nothing is in flight.
     again: bool,
-    /// A refusal asked for time until then.
-    not_before: Option<Instant>,
     fault: Option<SourceError>,
+    /// Whether the server lets us see what was removed.
+    looks: bool,
+    /// The newest removed entry that was told.
+    told: EntryId,
+    told_further: bool,
+    oddities: Vec<SourceOddity>,
 }
 
 impl StreamSource {
@@ -244,16 +256,61 @@ impl StreamSource {
             return async move { group.claim(connection, idle, behind, count).await.map(Step::Claimed) }
                 .boxed();
         }
-        let connection = self.reads.clone();
-        async move { group.read(connection, from, count, BLOCK).await.map(|entries| Step::Read(from, entries)) }
-            .boxed()
+        let (connection, looks) = (self.reads.clone(), self.looks && from == From::New);
+        async move {
+            // Right before the read: the read moves the group over what is gone, and nothing shows it any more.
+            let looked = match looks {
+                true => Some(group.look(connection.clone()).await.map(|look| look.removed()).map_err(drop)),
+                false => None,
+            };
+            group.read(connection, from, count, BLOCK).await.map(|entries| Step::Read(from, entries, looked))
+        }
+        .boxed()
+    }
+
+    /// Tells what was removed before it was read, once.
+    fn note_removed(&mut self, looked: Option<Looked>) {
+        match looked {
+            Some(Ok(Some(Removed { newest, count }))) if self.told < newest => {
+                self.told = newest;
+                let detail = format!(
+                    "entries of {} up to {newest} were removed before group {} read them; trim only what XPENDING and \
+                     XINFO GROUPS show as read",
+                    self.group.stream, self.group.group
+                );
+                self.oddities.push(SourceOddity::Missing { count, detail });
+            }
+            Some(Err(())) => {
+                self.looks = false;
+                tracing::warn!(
+                    domain = "ingest",
+                    stream = self.group.stream,
+                    "the server does not show what was removed from the stream: the user needs +xinfo|stream and +xinfo|groups"
+                );
+            }
+            Some(Ok(_)) | None => {}
+        }
+    }
+
+    /// Tells of fields that are not kept, once an opening.
+    fn note_further(&mut self, entries: &[Entry]) {
+        let Some(entry) = entries.iter().find(|entry| !entry.further.is_empty()) else { return };
+        if !std::mem::replace(&mut self.told_further, true) {
+            let detail =
+                format!("entry {} has the fields {:?} too, which are not kept", entry.id, entry.further);
+            self.oddities.push(SourceOddity::Extra { detail });
+        }
     }
 
     /// What the server's answer means: entries to hand over, or nothing.
     fn take(&mut self, answer: Result<Step, Fault>) -> Vec<Entry> {
         match answer {
-            Ok(Step::Read(From::New, entries)) => entries,
-            Ok(Step::Read(From::Pending(_), entries)) => {
+            Ok(Step::Read(From::New, entries, looked)) => {
+                self.note_removed(looked);
+                self.note_further(&entries);
+                entries
+            }
+            Ok(Step::Read(From::Pending(_), entries, _)) => {
                 self.from = entries.last().map_or(From::New, |last| From::Pending(last.id));
                 entries
             }
@@ -301,10 +358,6 @@ impl StreamSource {
 impl Source for StreamSource {
     /// An error is told only once every batch is settled: until then, what becomes durable can be remembered.
     async fn next(&mut self) -> Result<Option<SourceBatch>, SourceError> {
-        if let Some(not_before) = self.not_before {
-            tokio::time::sleep_until(not_before).await;
-            self.not_before = None;
-        }
         loop {
             let must_wait =
                 self.again || self.fault.is_some() || self.in_flight.len() >= UNSETTLED_BATCHES_MAX;
@@ -335,6 +388,10 @@ impl Source for StreamSource {
         }
     }
 
+    fn take_oddities(&mut self) -> Vec<SourceOddity> {
+        std::mem::take(&mut self.oddities)
+    }
+
     async fn settle(&mut self, id: u64, settlement: Settlement) -> Result<(), SourceError> {
         let ids = match self.in_flight.pop_front() {
             Some((oldest, ids)) if oldest == id => ids,
@@ -357,13 +414,10 @@ impl Source for StreamSource {
                     }
                 }
             }
-            Settlement::Refused { retry_after_ms, .. } => {
-                let until = Instant::now() + Duration::from_millis(retry_after_ms);
-                self.not_before = self.not_before.max(Some(until));
-                self.again = true;
-            }
             // Without positions there is no gap; all the same, nothing of it was stored.
-            Settlement::Gap { .. } => self.again = true,
+            Settlement::Refused { .. } | Settlement::Denied { .. } | Settlement::Gap { .. } => {
+                self.again = true
+            }
         }
         Ok(())
     }

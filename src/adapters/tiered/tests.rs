@@ -80,6 +80,13 @@ impl Log for Faulty {
         }
     }
 
+    async fn prove_room(&self, epoch: Epoch, size: BatchSize) -> Result<(), AppendError> {
+        match self.meets(&[Fault::Full]) {
+            Some(_) => Err(AppendError::Full { detail: "injected".to_owned() }),
+            None => self.log.prove_room(epoch, size).await,
+        }
+    }
+
     async fn read(&self, from: Seq, limit: ReadLimit) -> Result<RecordBatch, ReadError> {
         match self.meets(&[Fault::Read]) {
             Some(_) => Err(ReadError::Io(io::Error::other("injected"))),
@@ -172,6 +179,10 @@ impl Log for Stepped {
             archiver.archive().await.unwrap();
         }
         appended
+    }
+
+    async fn prove_room(&self, epoch: Epoch, size: BatchSize) -> Result<(), AppendError> {
+        self.log.prove_room(epoch, size).await
     }
 
     async fn read(&self, from: Seq, limit: ReadLimit) -> Result<RecordBatch, ReadError> {

@@ -15,7 +15,8 @@ use orchestrator_kernel::ids::{CutKind, EngineMode, Epoch, IngestSeq, Origin, Ru
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::engine::{EngineAnswer, EngineIdentity};
 use orchestrator_kernel::ports::log::{
-    AcquireError, Acquired, AppendError, Log, LogStat, ReadError, ReadLimit, RecordBatch, TrimError,
+    AcquireError, Acquired, AppendError, BatchSize, Log, LogStat, ReadError, ReadLimit, RecordBatch,
+    TrimError,
 };
 use orchestrator_kernel::ports::log_memory::MemoryLog;
 use orchestrator_kernel::ports::source::{ItemFate, RawItem, ResumeAt, Settlement};
@@ -34,6 +35,9 @@ pub(super) enum Mood {
     IsClosed,
     Hangs,
 }
+
+/// The largest receipt that the fake takes for one.
+const RECEIPT_BYTES_MAX: usize = 60;
 
 /// Keeps what it gets, and numbers like the real log: what is known is a duplicate, what skips is a gap.
 #[derive(Default)]
@@ -77,10 +81,12 @@ impl FakeIntake {
                 if let Some(position) = position {
                     self.settled.lock().unwrap().insert(origin.clone(), position);
                 }
-                let fate = match (item.oversized, item.bytes.first()) {
-                    (Some(bytes), _) => ItemFate::Quarantined(format!("{bytes} bytes")),
-                    (None, Some(b'{')) => ItemFate::Appended,
-                    (None, _) => ItemFate::Quarantined("no object".to_owned()),
+                let fate = match (item.bytes.len(), item.bytes.first()) {
+                    (bytes, _) if RECEIPT_BYTES_MAX < bytes => {
+                        ItemFate::Quarantined(format!("{bytes} bytes"))
+                    }
+                    (_, Some(b'{')) => ItemFate::Appended,
+                    (_, _) => ItemFate::Quarantined("no object".to_owned()),
                 };
                 self.stored.lock().unwrap().push((origin.clone(), item));
                 fate
@@ -231,6 +237,10 @@ impl Log for Runs {
 
     async fn append(&self, epoch: Epoch, batch: &RecordBatch) -> Result<(), AppendError> {
         self.log.append(epoch, batch).await
+    }
+
+    async fn prove_room(&self, epoch: Epoch, size: BatchSize) -> Result<(), AppendError> {
+        self.log.prove_room(epoch, size).await
     }
 
     async fn read(&self, from: Seq, limit: ReadLimit) -> Result<RecordBatch, ReadError> {

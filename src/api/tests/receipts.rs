@@ -16,7 +16,6 @@ const LIMITED: HttpLimits = HttpLimits {
     body_bytes_max: 64,
     body_bytes_in_flight_max: 64,
     lines_max: 3,
-    receipt_bytes_max: 16,
     subscribers_max: 1,
     heartbeat: DEADLINE,
 };
@@ -175,7 +174,8 @@ async fn a_body_of_exactly_the_limit_is_taken_and_a_long_line_goes_to_the_quaran
 
     assert_eq!((&answer["appended"], &answer["quarantined"]), (&json!(1), &json!(1)));
     assert_eq!(answer["errors"][0], json!({"line": 1, "reason": "61 bytes"}));
-    assert_eq!(service.intake.stored()[0].1.oversized, Some(61));
+    let kept = &service.intake.stored()[0].1;
+    assert_eq!((kept.bytes.len(), kept.oversized), (61, None), "as it came");
 }
 
 #[tokio::test]

@@ -117,6 +117,10 @@ impl State {
                 self.totals.settled += 1;
                 registers.quarantined.add([reason], 1);
             }
+            Observation::ProducersKnown { count } => drop(registers.producers.set(gauge(count))),
+            Observation::ProducerDenied => drop(registers.producers_denied.inc()),
+            Observation::ProducerForgotten => drop(registers.producers_forgotten.inc()),
+            Observation::SourceOddity { word, count } => registers.oddities.add([word], count),
             Observation::ReceiptsFlushed { seconds, records } => {
                 registers.flush_duration.observe(seconds);
                 registers.flush_records.observe(records as f64);

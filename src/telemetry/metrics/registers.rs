@@ -7,6 +7,7 @@ use orchestrator_kernel::error::{ErrorKind, FailureDomain};
 use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::metric_names::{self as names, LABEL_VALUES_MAX, MetricKind, MetricName, OTHER};
 use orchestrator_kernel::ports::observer::SkipReason;
+use orchestrator_kernel::ports::source::SourceOddity;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -58,6 +59,10 @@ pub(super) struct Registers {
     pub(super) backlog: Gauge,
     pub(super) publish_latency: Histogram,
     pub(super) publish_blocked: Counter<f64, AtomicU64>,
+    pub(super) oddities: CounterBy<1>,
+    pub(super) producers: Gauge,
+    pub(super) producers_denied: Counter,
+    pub(super) producers_forgotten: Counter,
     pub(super) kill_switch_state: StateGauge,
     pub(super) kill_switch_age: Gauge<f64, AtomicU64>,
     pub(super) kill_switch_transitions: CounterBy<1>,
@@ -87,6 +92,14 @@ impl Registers {
             quarantined: CounterBy::register(registry_mut, &names::INGEST_QUARANTINED),
             refused: register(registry_mut, &names::INGEST_REFUSED, Counter::default()),
             in_flight: register(registry_mut, &names::INGEST_IN_FLIGHT, Gauge::default()),
+            oddities: CounterBy::register(registry_mut, &names::INGEST_ODDITIES).with(SourceOddity::WORDS),
+            producers: register(registry_mut, &names::INGEST_PRODUCERS, Gauge::default()),
+            producers_denied: register(registry_mut, &names::INGEST_PRODUCERS_DENIED, Counter::default()),
+            producers_forgotten: register(
+                registry_mut,
+                &names::INGEST_PRODUCERS_FORGOTTEN,
+                Counter::default(),
+            ),
             buffer_records: register(registry_mut, &names::BUFFER_RECORDS, Gauge::default()),
             buffer_bytes: register(registry_mut, &names::BUFFER_BYTES, Gauge::default()),
             buffer_age: register(registry_mut, &names::BUFFER_AGE, Gauge::default()),

@@ -97,6 +97,7 @@ fn runbook_words() -> BTreeSet<String> {
         Condition::ClockBehind,
         Condition::RetentionFailing,
         Condition::MarkStale,
+        Condition::ProducerLimit,
         Condition::KillSwitchEngaged,
         Condition::KillSwitchUnknown,
     ];
@@ -114,6 +115,7 @@ fn runbook_words() -> BTreeSet<String> {
             | Condition::ClockBehind
             | Condition::RetentionFailing
             | Condition::MarkStale
+            | Condition::ProducerLimit
             | Condition::KillSwitchEngaged
             | Condition::KillSwitchUnknown => {}
         }

@@ -18,6 +18,8 @@ pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod rabbit_server;
+#[path = "../../support/readiness.rs"]
+pub(crate) mod readiness;
 pub(crate) mod redis_cli;
 pub(crate) mod redis_server;
 pub(crate) mod redis_store;

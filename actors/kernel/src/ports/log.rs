@@ -85,6 +85,35 @@ impl RecordBatch {
     }
 }
 
+/// How much room a batch takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BatchSize {
+    /// Records.
+    pub records: usize,
+    /// Bytes of their payloads together.
+    pub bytes: usize,
+}
+
+impl BatchSize {
+    /// The size of `batch`.
+    #[must_use]
+    pub fn of(batch: &RecordBatch) -> Self {
+        Self { records: batch.len(), bytes: batch.payload_bytes() }
+    }
+
+    /// The larger of both, each measure by itself.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        Self { records: self.records.max(other.records), bytes: self.bytes.max(other.bytes) }
+    }
+
+    /// Whether a batch of `other` fits wherever one of this size fits.
+    #[must_use]
+    pub const fn covers(self, other: Self) -> bool {
+        other.records <= self.records && other.bytes <= self.bytes
+    }
+}
+
 /// How much one read may return. A read returns at least one record when there is one.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadLimit {
@@ -269,6 +298,16 @@ pub trait Log: Send + Sync {
     ///
     /// [`AppendError`] says what the caller may do next.
     async fn append(&self, epoch: Epoch, batch: &RecordBatch) -> Result<(), AppendError>;
+
+    /// Proves that a batch of `size` finds room now, and adds no record. What can be reserved for it is reserved.
+    ///
+    /// After [`AppendError::Full`] only this or an append that succeeds says that there is room again: neither time nor
+    /// an answer to something smaller does.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError`] as [`append`](Self::append) of such a batch would give it.
+    async fn prove_room(&self, epoch: Epoch, size: BatchSize) -> Result<(), AppendError>;
 
     /// Reads durable records from `from` on; an empty batch at the tail.
     ///

@@ -9,7 +9,7 @@ use std::task::Poll;
 
 use async_trait::async_trait;
 
-use super::log::{AppendError, Log, ReadError, ReadLimit, RecordBatch, TrimError, read_one};
+use super::log::{AppendError, BatchSize, Log, ReadError, ReadLimit, RecordBatch, TrimError, read_one};
 use crate::ids::{Epoch, Seq};
 
 /// Makes the logs that the suite works on.
@@ -35,6 +35,7 @@ pub async fn run(provider: &dyn LogProvider) {
     batch_that_does_not_continue_the_log_is_a_gap(provider).await;
     later_writer_fences_the_earlier(provider).await;
     empty_batch_is_a_success(provider).await;
+    room_is_proved_without_a_record(provider).await;
     read_keeps_its_limits(provider).await;
     read_past_the_tail_is_empty(provider).await;
     concurrent_read_sees_whole_durable_batches(provider).await;
@@ -195,6 +196,25 @@ async fn empty_batch_is_a_success(provider: &dyn LogProvider) {
     append_ok(&*log, epoch, &sample_batch(2, 0)).await;
 
     check_content(&*log, 1).await;
+}
+
+async fn room_is_proved_without_a_record(provider: &dyn LogProvider) {
+    let (log, epoch) = acquired(provider).await;
+    let batch = sample_batch(1, 40);
+    append_ok(&*log, epoch, &batch).await;
+
+    for size in [BatchSize::default(), BatchSize::of(&batch), BatchSize { records: 1, bytes: 5000 }] {
+        log.prove_room(epoch, size).await.unwrap_or_else(|error| panic!("room for {size:?}: {error:?}"));
+        check_content(&*log, 40).await;
+    }
+    append_ok(&*log, epoch, &sample_batch(41, 40)).await;
+    let later = log.acquire().await.unwrap_or_else(|error| panic!("acquire: {error:?}")).epoch;
+
+    let stale = log.prove_room(epoch, BatchSize::of(&batch)).await;
+
+    assert!(matches!(stale, Err(AppendError::Fenced { mine, .. }) if mine == epoch), "{stale:?}");
+    log.prove_room(later, BatchSize::of(&batch)).await.unwrap_or_else(|error| panic!("room: {error:?}"));
+    check_content(&*log, 80).await;
 }
 
 async fn read_keeps_its_limits(provider: &dyn LogProvider) {

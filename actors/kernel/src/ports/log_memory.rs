@@ -5,7 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use super::log::{
-    AcquireError, Acquired, AppendError, Log, LogStat, ReadError, ReadLimit, RecordBatch, TrimError,
+    AcquireError, Acquired, AppendError, BatchSize, Log, LogStat, ReadError, ReadLimit, RecordBatch,
+    TrimError,
 };
 use crate::ids::{Epoch, Seq};
 use crate::mutant;
@@ -30,6 +31,15 @@ impl MemoryLog {
     #[must_use]
     pub fn with_capacity(records: usize) -> Self {
         Self { inner: Mutex::default(), capacity_records: Some(records) }
+    }
+
+    fn check_room(&self, inner: &Inner, records: usize) -> Result<(), AppendError> {
+        match self.capacity_records {
+            Some(max) if max < inner.records.len() + records => {
+                Err(AppendError::Full { detail: "capacity of the memory log".to_owned() })
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -81,12 +91,18 @@ impl Log for MemoryLog {
                 Err(AppendError::Gap { first: batch.first(), tail })
             };
         }
-        if self.capacity_records.is_some_and(|max| inner.records.len() + batch.len() > max) {
-            return Err(AppendError::Full { detail: "capacity of the memory log".to_owned() });
-        }
+        self.check_room(&inner, batch.len())?;
         inner.bytes += batch.payload_bytes() as u64;
         inner.records.extend(batch.iter().map(|(_, payload)| payload.to_vec()));
         Ok(())
+    }
+
+    async fn prove_room(&self, epoch: Epoch, size: BatchSize) -> Result<(), AppendError> {
+        let inner = self.inner();
+        if epoch != inner.epoch {
+            return Err(AppendError::Fenced { mine: epoch, current: inner.epoch });
+        }
+        self.check_room(&inner, size.records)
     }
 
     async fn read(&self, from: Seq, limit: ReadLimit) -> Result<RecordBatch, ReadError> {

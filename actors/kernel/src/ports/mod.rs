@@ -18,4 +18,6 @@ pub mod marks;
 pub mod marks_conformance;
 pub mod observer;
 pub mod source;
+#[cfg(any(test, feature = "testkit"))]
+pub mod source_conformance;
 pub mod unsettled;

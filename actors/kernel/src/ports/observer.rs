@@ -43,6 +43,22 @@ pub enum Observation<'a> {
         /// How many.
         count: u64,
     },
+    /// Producers that are remembered by name, after a change.
+    ProducersKnown {
+        /// How many.
+        count: u64,
+    },
+    /// A batch of a new producer was turned away because too many are remembered.
+    ProducerDenied,
+    /// A producer that was silent for long was forgotten in favour of a new one.
+    ProducerForgotten,
+    /// Something was odd about what a source reads from, or is missing there.
+    SourceOddity {
+        /// The stable word, see [`SourceOddity::word`](super::source::SourceOddity::word).
+        word: &'static str,
+        /// How many items; at least one.
+        count: u64,
+    },
     /// Receipts became durable.
     ReceiptsAppended {
         /// The observing system, as the receipts name it.

@@ -13,7 +13,8 @@ pub struct RawItem {
     pub position: Option<u64>,
     /// The bytes.
     pub bytes: Bytes,
-    /// How many bytes it had when it was too large to be kept whole; `bytes` is then its beginning.
+    /// How many bytes it had when the source did not hold the whole; `bytes` is then its beginning. Only for an item that
+    /// stays where it came from: what is acknowledged is kept by nobody else.
     pub oversized: Option<u64>,
 }
 
@@ -49,6 +50,12 @@ pub enum Settlement {
         /// The next position that the log takes from this origin.
         expected: u64,
     },
+    /// Not stored, and asking again cannot help until somebody acts. Only for a batch whose origin is not the source's
+    /// own.
+    Denied {
+        /// What stands in the way, and what to do.
+        reason: String,
+    },
     /// Not stored, or not known to be: do not acknowledge. A pull source offers the same items again.
     Refused {
         /// What stands in the way, for people.
@@ -56,6 +63,61 @@ pub enum Settlement {
         /// Whether it is a lack of room or time that passes by itself.
         retry_after_ms: u64,
     },
+}
+
+/// Something that a source can show to be missing or odd where it reads from. It is told and counted; what it concerns is
+/// never half taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceOddity {
+    /// Items were removed before they were read.
+    Missing {
+        /// How many; nothing when that cannot be known.
+        count: Option<u64>,
+        /// Where, and how it is known.
+        detail: String,
+    },
+    /// An item holds more than the receipt that was taken from it.
+    Extra {
+        /// What else it holds.
+        detail: String,
+    },
+    /// What it reads from is of another kind than was asked for.
+    OtherKind {
+        /// How it is, and what does not hold because of it.
+        detail: String,
+    },
+}
+
+impl SourceOddity {
+    /// Every word.
+    pub const WORDS: [&'static str; 3] = ["missing", "extra", "other_kind"];
+
+    /// The stable word, a label of the metric.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Missing { .. } => "missing",
+            Self::Extra { .. } => "extra",
+            Self::OtherKind { .. } => "other_kind",
+        }
+    }
+
+    /// How many items it concerns; at least one.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        match self {
+            Self::Missing { count, .. } => count.unwrap_or(1).max(1),
+            Self::Extra { .. } | Self::OtherKind { .. } => 1,
+        }
+    }
+
+    /// What exactly.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        match self {
+            Self::Missing { detail, .. } | Self::Extra { detail } | Self::OtherKind { detail } => detail,
+        }
+    }
 }
 
 /// Why a source has no next batch.
@@ -97,10 +159,18 @@ pub trait Source: Send {
 
     /// Reports what became of a batch, in the order in which the batches came.
     ///
+    /// After [`Settlement::Refused`] ingest asks for no further batch until `retry_after_ms` have passed, so a source
+    /// need not wait itself; what it has given must come again, before anything new.
+    ///
     /// # Errors
     ///
     /// [`SourceError`] when the acknowledgement could not be given; the items may then come again.
     async fn settle(&mut self, id: u64, settlement: Settlement) -> Result<(), SourceError>;
+
+    /// What was found missing or odd since the last call. Asked for after each batch, and when the source was opened.
+    fn take_oddities(&mut self) -> Vec<SourceOddity> {
+        Vec::new()
+    }
 
     /// The time at which a driven clock takes the unsettled item at `position`. `None`, which is the rule: that of the
     /// receipt itself, its `recv_ts_ms`. A source that repeats recorded receipts may know when they were recorded.

@@ -98,7 +98,7 @@ impl Unsettled {
         };
         match settlement {
             Settlement::Durable(_) => {}
-            Settlement::Refused { .. } => self.refused.push_back(batch.items),
+            Settlement::Refused { .. } | Settlement::Denied { .. } => self.refused.push_back(batch.items),
             Settlement::Gap { expected } => {
                 self.refused.push_back(batch.items);
                 self.check_holds(*expected)?;

@@ -21,7 +21,7 @@
 //! records 1 … 7 were once there.
 
 use orchestrator_kernel::ids::{Epoch, Seq};
-use orchestrator_kernel::ports::log::RecordBatch;
+use orchestrator_kernel::ports::log::{BatchSize, RecordBatch};
 
 /// Bytes of the head.
 pub(super) const HEAD_BYTES: usize = 56;
@@ -147,10 +147,15 @@ pub(super) struct TooLarge {
 }
 
 impl Frame {
+    /// Bytes of the frame of a batch of this size.
+    pub(super) const fn bytes_for(size: BatchSize) -> usize {
+        let exact = HEAD_BYTES + size.records * ENTRY_BYTES + size.bytes;
+        exact.next_multiple_of(ALIGNMENT as usize)
+    }
+
     /// Encodes a batch that is not empty.
     pub(super) fn encode(batch: &RecordBatch) -> Result<Self, TooLarge> {
-        let exact = HEAD_BYTES + batch.len() * ENTRY_BYTES + batch.payload_bytes();
-        let size = exact.next_multiple_of(8);
+        let size = Self::bytes_for(BatchSize::of(batch));
         if size > FRAME_BYTES_MAX {
             return Err(TooLarge { bytes: size });
         }

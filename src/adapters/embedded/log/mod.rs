@@ -39,7 +39,8 @@ use std::thread::JoinHandle;
 use async_trait::async_trait;
 use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::ports::log::{
-    AcquireError, Acquired, AppendError, Log, LogStat, ReadError, ReadLimit, RecordBatch, TrimError,
+    AcquireError, Acquired, AppendError, BatchSize, Log, LogStat, ReadError, ReadLimit, RecordBatch,
+    TrimError,
 };
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
@@ -271,6 +272,15 @@ impl Log for EmbeddedLog {
         };
         match self.request(|reply| Request::Append { epoch, frame, reply }).await {
             Ok(appended) => appended,
+            Err(source) => Err(AppendError::Poisoned { source }),
+        }
+    }
+
+    /// The segment that the batch would need is begun, so that the room is the log's own from now on.
+    async fn prove_room(&self, epoch: Epoch, size: BatchSize) -> Result<(), AppendError> {
+        let bytes = Frame::bytes_for(size) as u64;
+        match self.request(|reply| Request::ProveRoom { epoch, bytes, reply }).await {
+            Ok(proved) => proved,
             Err(source) => Err(AppendError::Poisoned { source }),
         }
     }

@@ -24,6 +24,8 @@ const HIGH_WATER_BYTES: u64 = 16 << 20;
 pub(super) enum Request {
     /// Make the batch durable. Without a frame: an empty batch, of which only the epoch is checked.
     Append { epoch: Epoch, frame: Option<Frame>, reply: Reply },
+    /// See to it that a frame of so many bytes has room.
+    ProveRoom { epoch: Epoch, bytes: u64, reply: Reply },
     /// Start a new epoch, behind everything queued before.
     Acquire { reply: oneshot::Sender<Result<Acquired, AcquireError>> },
 }
@@ -121,6 +123,10 @@ impl Writer {
                 Ok(None) => answer(reply, Ok(())),
                 Err(error) => answer(reply, Err(error)),
             },
+            Request::ProveRoom { epoch, bytes, reply } => {
+                let proved = self.check_writer(epoch).and_then(|()| self.make_room(bytes));
+                answer(reply, proved);
+            }
             Request::Acquire { reply } => {
                 self.commit();
                 let acquired = self.acquire();
@@ -143,10 +149,7 @@ impl Writer {
 
     /// Decides about an append: the frame and its place when it is to be written, nothing when it is already there.
     fn admit(&mut self, epoch: Epoch, frame: Option<Frame>) -> Result<Option<(Frame, u64)>, AppendError> {
-        self.check_healthy()?;
-        if epoch != self.epoch {
-            return Err(AppendError::Fenced { mine: epoch, current: self.epoch });
-        }
+        self.check_writer(epoch)?;
         let Some(frame) = frame else { return Ok(None) };
         if frame.first() != self.tail.next() {
             return self.compare(&frame).map(|()| None);
@@ -157,6 +160,14 @@ impl Writer {
         self.end += frame.len();
         self.tail = frame.last();
         Ok(Some((frame, at)))
+    }
+
+    fn check_writer(&self, epoch: Epoch) -> Result<(), AppendError> {
+        self.check_healthy()?;
+        match epoch == self.epoch {
+            true => Ok(()),
+            false => Err(AppendError::Fenced { mine: epoch, current: self.epoch }),
+        }
     }
 
     fn check_healthy(&self) -> Result<(), AppendError> {

@@ -6,10 +6,10 @@ use std::str::FromStr;
 use bytes::Bytes;
 use redis::Value;
 
-/// Bytes of a field that an unusable entry's description keeps.
-const SHOWN_BYTES_MAX: usize = 1024;
-/// Fields that it keeps.
-const SHOWN_FIELDS_MAX: usize = 32;
+/// Bytes of a field's name that a message shows.
+const NAME_BYTES_MAX: usize = 64;
+/// Names of fields that it shows.
+const SHOWN_FIELDS_MAX: usize = 8;
 
 /// The name of an entry: milliseconds, and a number among those of one millisecond.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +48,8 @@ pub(super) struct Entry {
     pub(super) id: EntryId,
     /// The event's bytes; or a description of an entry that has none, which cannot be taken for an event.
     pub(super) bytes: Bytes,
+    /// The names of further fields, which are not kept.
+    pub(super) further: Vec<String>,
 }
 
 /// What `XAUTOCLAIM` answered.
@@ -81,7 +83,7 @@ pub(super) fn of_claim(answer: Value, field: &str) -> Result<Claimed, Malformed>
     if let Some(Value::Array(deleted)) = parts.next() {
         for id in &deleted {
             let id = id_of(Some(id))?;
-            entries.push(Entry { id, bytes: describe(id, "it was deleted before it was read", &[]) });
+            entries.push(Entry::unusable(id, "it was deleted before it was read", &[]));
         }
     }
     Ok(Claimed { next, entries })
@@ -101,16 +103,34 @@ fn of_entry(entry: Value, field: &str) -> Result<Entry, Malformed> {
     let fields = match parts.next() {
         Some(Value::Array(fields)) => pairs(fields)?,
         Some(Value::Nil) => {
-            let bytes = describe(id, "it was deleted before it was read", &[]);
-            return Ok(Entry { id, bytes });
+            return Ok(Entry::unusable(id, "it was deleted before it was read", &[]));
         }
         _ => return Err(Malformed("the fields of an entry")),
     };
-    let bytes = match fields.iter().position(|(name, _)| name == field.as_bytes()) {
-        Some(at) => fields.into_iter().nth(at).map(|(_, bytes)| Bytes::from(bytes)).unwrap_or_default(),
-        None => describe(id, &format!("it has no field {field:?}"), &fields),
-    };
-    Ok(Entry { id, bytes })
+    let is_event = |(name, _): &&Field| name == field.as_bytes();
+    match fields.iter().filter(is_event).count() {
+        1 => {}
+        0 => return Ok(Entry::unusable(id, &format!("it has no field {field:?}"), &fields)),
+        // Which of them is the receipt is not ours to guess, and none must be lost.
+        times => {
+            return Ok(Entry::unusable(id, &format!("it has the field {field:?} {times} times"), &fields));
+        }
+    }
+    let (events, further): (Vec<Field>, Vec<Field>) = fields.into_iter().partition(|field| is_event(&field));
+    let bytes = events.into_iter().next().map(|(_, bytes)| Bytes::from(bytes)).unwrap_or_default();
+    let further = further.iter().take(SHOWN_FIELDS_MAX).map(|(name, _)| shown(name)).collect();
+    Ok(Entry { id, bytes, further })
+}
+
+impl Entry {
+    fn unusable(id: EntryId, why: &str, fields: &[Field]) -> Self {
+        Self { id, bytes: describe(id, why, fields), further: Vec::new() }
+    }
+}
+
+/// The beginning of a text, for people.
+fn shown(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes.get(..NAME_BYTES_MAX).unwrap_or(bytes)).into_owned()
 }
 
 /// Name and content of a field.
@@ -138,13 +158,16 @@ fn id_of(id: Option<&Value>) -> Result<EntryId, Malformed> {
 }
 
 /// What the quarantine keeps of an entry without an event: JSON that names no schema, so that it can be no receipt.
+///
+/// All of it is kept: a text as it is, other bytes in hexadecimal. It is acknowledged, so nobody else may have it later.
 fn describe(id: EntryId, why: &str, fields: &[Field]) -> Bytes {
-    let shown = |bytes: &[u8]| {
-        let kept = bytes.get(..SHOWN_BYTES_MAX).unwrap_or(bytes);
-        String::from_utf8_lossy(kept).into_owned()
+    let kept = |bytes: &[u8]| match std::str::from_utf8(bytes) {
+        Ok(text) => serde_json::json!(text),
+        Err(_) => {
+            serde_json::json!({"hex": bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>()})
+        }
     };
-    let fields: Vec<_> =
-        fields.iter().take(SHOWN_FIELDS_MAX).map(|(name, value)| [shown(name), shown(value)]).collect();
+    let fields: Vec<_> = fields.iter().map(|(name, value)| [kept(name), kept(value)]).collect();
     let description = serde_json::json!({"entry": id.to_string(), "unusable": why, "fields": fields});
     Bytes::from(description.to_string())
 }
@@ -173,13 +196,28 @@ mod tests {
     #[test]
     fn the_event_is_the_named_field_byte_for_byte() {
         let all = Value::BulkString((0..=255).collect());
-        let fields =
-            Value::Array(vec![text("other"), text("x"), text("event"), all, text("event"), text("y")]);
+        let fields = Value::Array(vec![text("other"), text("x"), text("event"), all]);
 
         let entry = check_read(entry("1768002660000-3", fields));
 
         assert_eq!(entry.id.to_string(), "1768002660000-3");
         assert_eq!(entry.bytes, (0..=255).collect::<Vec<u8>>());
+        assert_eq!(entry.further, ["other"], "said, because it is not kept");
+    }
+
+    #[test]
+    fn an_entry_that_is_not_exactly_one_receipt_is_kept_whole_and_none_is_taken() {
+        let binary = Value::BulkString(vec![0xff; 2]);
+        let fields =
+            vec![text("event"), text("{\"a\":1}"), text("event"), text("{\"b\":2}"), text("x"), binary];
+
+        let entry = check_read(entry("1-2", Value::Array(fields)));
+
+        let described: serde_json::Value = serde_json::from_slice(&entry.bytes).unwrap();
+        assert_eq!(described["unusable"], "it has the field \"event\" 2 times");
+        let fields =
+            serde_json::json!([["event", "{\"a\":1}"], ["event", "{\"b\":2}"], ["x", {"hex": "ffff"}]]);
+        assert_eq!(described["fields"], fields);
     }
 
     #[test]
@@ -198,12 +236,12 @@ mod tests {
     }
 
     #[test]
-    fn a_description_is_bounded() {
-        let fields = (0..1000).flat_map(|_| [text("name"), text(&"x".repeat(10_000))]).collect();
+    fn a_description_keeps_everything() {
+        let fields = (0..1000).flat_map(|_| [text("name"), text(&"x".repeat(1_000))]).collect();
 
         let entry = check_read(entry("1-2", Value::Array(fields)));
 
-        assert!(entry.bytes.len() < 64 << 10);
+        assert!(1_000_000 < entry.bytes.len(), "what is acknowledged is nowhere else");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, Value, cmd};
 
 use super::entries::{self, Claimed, Entry, EntryId};
+use super::look::{self, Look};
 
 /// One consumer of a group on a stream.
 #[derive(Clone, Debug)]
@@ -74,6 +75,17 @@ impl Group {
         }
         let answer = self.ask(&read, connection).await?;
         entries::of_read(answer, &self.field).map_err(|error| self.lost(&error))
+    }
+
+    /// What the server says of the stream and of how far the group is, before what it has not read is read.
+    pub(super) async fn look(&self, mut connection: MultiplexedConnection) -> Result<Look, Fault> {
+        let mut pipeline = redis::pipe();
+        pipeline.cmd("XINFO").arg("STREAM").arg(&self.stream);
+        pipeline.cmd("XINFO").arg("GROUPS").arg(&self.stream);
+        let answer: [Value; 2] =
+            pipeline.query_async(&mut connection).await.map_err(|error| self.fault(&error))?;
+        let [stream, groups] = answer;
+        Ok(look::of(&stream, &groups, &self.group))
     }
 
     /// Takes over what other consumers were given more than `idle` ago and did not acknowledge. Ours is among it.

@@ -14,5 +14,5 @@ pub fn entries(answer: &[u8], field: &str, is_claim: bool) -> Result<Vec<(String
         false => entries::of_read(answer, field),
     };
     let entries = entries.map_err(|malformed| malformed.to_string())?;
-    Ok(entries.into_iter().map(|Entry { id, bytes }| (id.to_string(), bytes.to_vec())).collect())
+    Ok(entries.into_iter().map(|Entry { id, bytes, .. }| (id.to_string(), bytes.to_vec())).collect())
 }

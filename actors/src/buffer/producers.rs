@@ -1,0 +1,152 @@
+//! Who may send numbered receipts: the producers that are remembered, and a new one while there is room for its name.
+//!
+//! A name that is forgotten is known again after a start that derives the positions from the log: more is remembered then
+//! than has to be, never less.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use orchestrator_kernel::ids::{Origin, TsMs};
+use orchestrator_kernel::positions::Positions;
+
+/// How many producers are remembered, and which may be forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProducerLimits {
+    /// Producers that are remembered.
+    pub known_max: usize,
+    /// Silence after which a producer may be forgotten for a new one.
+    pub forget_after: Duration,
+}
+
+/// When producers were heard of last.
+pub(super) struct ProducerBook {
+    limits: ProducerLimits,
+    /// For those that were not heard of since the start.
+    began: TsMs,
+    heard: BTreeMap<Origin, TsMs>,
+    /// Before then nobody is silent for long enough: spares a look at all of them for each one that is turned away.
+    full_until: Option<TsMs>,
+}
+
+/// What becomes of a batch of a producer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// It is remembered, or there is room.
+    Admitted,
+    /// There is room once this one is forgotten.
+    InPlaceOf(Origin),
+    /// Too many are remembered, and none of them is silent for long enough.
+    Full,
+}
+
+impl ProducerBook {
+    pub(super) fn new(limits: ProducerLimits, began: TsMs) -> Self {
+        Self { limits, began, heard: BTreeMap::new(), full_until: None }
+    }
+
+    pub(super) const fn known_max(&self) -> usize {
+        self.limits.known_max
+    }
+
+    /// Decides about a batch of `origin`. Those in `on_their_way` have receipts in flight, and are not forgotten.
+    pub(super) fn admit(
+        &mut self,
+        origin: &Origin,
+        known: &Positions,
+        on_their_way: &BTreeMap<Origin, u64>,
+        now: TsMs,
+    ) -> Admission {
+        let admission = self.decide(origin, known, on_their_way, now);
+        match &admission {
+            Admission::Admitted => self.hear(origin, now),
+            Admission::InPlaceOf(silent) => {
+                self.heard.remove(silent);
+                self.hear(origin, now);
+            }
+            Admission::Full => {}
+        }
+        admission
+    }
+
+    fn decide(
+        &mut self,
+        origin: &Origin,
+        known: &Positions,
+        on_their_way: &BTreeMap<Origin, u64>,
+        now: TsMs,
+    ) -> Admission {
+        if known.knows(origin.as_str()) || on_their_way.contains_key(origin) {
+            return Admission::Admitted;
+        }
+        let new = on_their_way.keys().filter(|origin| !known.knows(origin.as_str())).count();
+        if known.origins().len() + new < self.limits.known_max {
+            return Admission::Admitted;
+        }
+        if self.full_until.is_some_and(|until| now < until) {
+            return Admission::Full;
+        }
+        let last_heard = |origin: &Origin| self.heard.get(origin).copied().unwrap_or(self.began);
+        let idle = known.origins().filter(|origin| !on_their_way.contains_key(*origin));
+        let Some(silent) = idle.min_by_key(|origin| last_heard(origin)) else { return Admission::Full };
+        let forget_after = i64::try_from(self.limits.forget_after.as_millis()).unwrap_or(i64::MAX);
+        let until = last_heard(silent).plus(forget_after);
+        if now < until {
+            self.full_until = Some(until);
+            return Admission::Full;
+        }
+        Admission::InPlaceOf(silent.clone())
+    }
+
+    fn hear(&mut self, origin: &Origin, now: TsMs) {
+        match self.heard.get_mut(origin) {
+            Some(heard) => *heard = now,
+            None => drop(self.heard.insert(origin.clone(), now)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(names: &[&str]) -> Positions {
+        let mut known = Positions::default();
+        names.iter().for_each(|name| known.note_receipt(name, 1));
+        known
+    }
+
+    /// Room for two, an hour of silence.
+    fn book() -> ProducerBook {
+        ProducerBook::new(ProducerLimits { known_max: 2, forget_after: Duration::from_secs(3600) }, TsMs(0))
+    }
+
+    const HOUR: i64 = 3_600_000;
+
+    #[test]
+    fn a_new_producer_takes_the_place_of_the_one_that_is_silent_for_longest() {
+        let (mut book, idle) = (book(), BTreeMap::new());
+        let both = known(&["a", "b"]);
+        assert_eq!(book.admit(&Origin::from("a"), &both, &idle, TsMs(100)), Admission::Admitted);
+
+        assert_eq!(book.admit(&Origin::from("c"), &both, &idle, TsMs(HOUR - 1)), Admission::Full);
+        let place = book.admit(&Origin::from("c"), &both, &idle, TsMs(HOUR));
+        assert_eq!(place, Admission::InPlaceOf(Origin::from("b")));
+
+        let now = known(&["a", "c"]);
+        assert_eq!(book.admit(&Origin::from("d"), &now, &idle, TsMs(HOUR + 99)), Admission::Full);
+        let place = book.admit(&Origin::from("d"), &now, &idle, TsMs(HOUR + 100));
+        assert_eq!(place, Admission::InPlaceOf(Origin::from("a")));
+    }
+
+    #[test]
+    fn producers_with_receipts_on_their_way_count_and_are_not_forgotten() {
+        let mut book = book();
+        let on_their_way = BTreeMap::from([(Origin::from("a"), 2), (Origin::from("b"), 1)]);
+
+        let third = book.admit(&Origin::from("c"), &known(&["a"]), &on_their_way, TsMs(2 * HOUR));
+
+        assert_eq!(third, Admission::Full);
+        let second = book.admit(&Origin::from("b"), &known(&["a"]), &on_their_way, TsMs(2 * HOUR));
+        assert_eq!(second, Admission::Admitted);
+    }
+}
