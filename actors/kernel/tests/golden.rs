@@ -18,7 +18,7 @@ use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::cut::{BookCheckpoint, CutBook, CutRequest};
 use orchestrator_kernel::error::ErrorKind;
-use orchestrator_kernel::ids::{CutKind, EngineMode, EventType, IngestSeq, RunSeq, Symbol, TsMs};
+use orchestrator_kernel::ids::{CutKind, EngineMode, Epoch, EventType, IngestSeq, RunSeq, Seq, Symbol, TsMs};
 use orchestrator_kernel::ports::engine::{EngineAnswer, EngineError, EngineIdentity};
 use orchestrator_kernel::ports::marks::{LogMark, Marks};
 use orchestrator_kernel::retention::{Advance, Asked, Base, Held, Holders, Later, Scheduled, Stretch};
