@@ -19,6 +19,9 @@ from pathlib import Path
 
 OPS = Path(__file__).resolve().parent
 
+# Users of ops/redis/users.acl with a password. `health` may only ask whether the server answers.
+REDIS_USERS = ("health", "orchestrator", "operator")
+
 # User: rights in RabbitMQ to configure, write and read. What the broker itself does (dead-lettering, alternate exchange)
 # needs none. `producer` is for whoever feeds receipts in, `subscriber` for whoever reads outputs: copy and narrow it.
 RABBITMQ_USERS = {
@@ -63,11 +66,12 @@ def rabbitmq_users(passwords):
 
 def files():
     """Name and content of every secret."""
-    redis = {user: secrets.token_urlsafe(24) for user in ("orchestrator", "operator")}
+    redis = {user: secrets.token_urlsafe(24) for user in REDIS_USERS}
     rabbitmq = {user: secrets.token_urlsafe(24) for user in RABBITMQ_USERS}
     made = {
         "redis_users.acl": redis_users(redis),
         "rabbitmq_users.json": rabbitmq_users(rabbitmq),
+        "redis_health_password": redis["health"] + "\n",
         "redis_url": f"redis://orchestrator:{redis['orchestrator']}@redis:6379/0\n",
         "redis_operator_url": f"redis://operator:{redis['operator']}@redis:6379/0\n",
     }
