@@ -57,6 +57,12 @@ impl Endpoint {
         &self.place
     }
 
+    /// Whether connections are those of the server's user `default`: the URL names no user.
+    pub(super) fn is_default_user(&self) -> bool {
+        let user = self.client.get_connection_info().redis_settings().username();
+        user.is_none_or(|user| user == "default")
+    }
+
     /// Opens a connection of its own: name resolution, TLS and login within the connect timeout.
     ///
     /// `response_timeout` holds for each command on it; `None` leaves that to the caller, as a blocking read needs it.

@@ -29,6 +29,7 @@ mod mutants;
 mod preflight;
 mod promise;
 mod reader;
+mod replay;
 mod scripts;
 mod second_mark;
 mod store;

@@ -6,10 +6,12 @@ use std::io;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, FromRedisValue};
+use redis::{Cmd, FromRedisValue, RedisResult};
+use tokio::time::error::Elapsed;
 
 use super::connect::Endpoint;
 use super::fault::Fault;
+use super::replay::{self, Replayed};
 
 /// Redis says `OOM` at 100 %; before that there has to be room for other clients and for rewriting its file.
 const MEMORY_USED_PERCENT_MAX: u64 = 90;
@@ -62,7 +64,7 @@ impl Findings {
     }
 }
 
-/// Asks the server on `connection`.
+/// Asks the server on `connection`, also whether it can replay what is `written` to it.
 ///
 /// # Errors
 ///
@@ -71,13 +73,18 @@ pub(super) async fn examine(
     endpoint: &Endpoint,
     connection: &mut MultiplexedConnection,
     promise: Durability,
+    written: &Replayed,
     timeout: Duration,
 ) -> io::Result<Findings> {
     let mut server = Server { endpoint, connection, timeout };
     let mut findings = Findings::default();
     server.ask::<String>(&["PING"]).await?.map_err(|denied| io::Error::other(denied.0))?;
     match server.ask::<String>(&["INFO"]).await? {
-        Ok(info) => check_info(&Info::parse(&info), promise, &mut findings),
+        Ok(info) => {
+            let info = Info::parse(&info);
+            check_info(&info, promise, &mut findings);
+            check_replay(&mut server, &info, promise, written, &mut findings).await?;
+        }
         Err(denied) => match promise {
             Durability::Always | Durability::Everysec => findings.broken.push(denied.advice("+info")),
             Durability::AssertedByOperator => findings.advice.push(denied.advice("+info")),
@@ -127,6 +134,37 @@ fn check_info(info: &Info<'_>, promise: Durability, findings: &mut Findings) {
     }
 }
 
+/// Finds a server that would leave out what is written when it replays its append-only file.
+async fn check_replay(
+    server: &mut Server<'_>,
+    info: &Info<'_>,
+    promise: Durability,
+    written: &Replayed,
+    findings: &mut Findings,
+) -> io::Result<()> {
+    let is_free = replay::needs_no_rights(info.find("server_name"), info.get("redis_version"));
+    // What the user `default` may write, it may replay. Without a file there is nothing to replay.
+    if is_free || server.endpoint.is_default_user() || info.get("aof_enabled") != "1" {
+        return Ok(());
+    }
+    match server.ask_replay(written).await? {
+        Replay::Whole => {}
+        Replay::Short(refused) => findings.broken.push(replay::advice(&refused)),
+        Replay::Denied(denied) => match promise {
+            Durability::Always | Durability::Everysec => {
+                let denied = denied.advice("+acl|dryrun");
+                findings.broken.push(format!("{denied}, or promise durability `asserted-by-operator`"));
+            }
+            Durability::AssertedByOperator => findings.advice.push(denied.advice("+acl|dryrun")),
+        },
+        Replay::Untold(said) => findings.advice.push(format!(
+            "it does not tell whether a restart of it brings back what is written ({said}): see that its user \
+             `default` may do everything"
+        )),
+    }
+    Ok(())
+}
+
 async fn check_settings(
     server: &mut Server<'_>,
     promise: Durability,
@@ -171,6 +209,18 @@ async fn check_settings(
     Ok(())
 }
 
+/// What a restart of the server would bring back.
+enum Replay {
+    /// Everything.
+    Whole,
+    /// Not what its user `default` may not do; the text is what the server said.
+    Short(String),
+    /// We may not ask.
+    Denied(Denied),
+    /// It does not know the question; the text is what it said.
+    Untold(String),
+}
+
 /// The ACL does not allow a question; the text is what the server said.
 struct Denied(String);
 
@@ -192,12 +242,34 @@ impl Server<'_> {
         let mut question = Cmd::new();
         question.arg(words);
         let answer = question.query_async::<T>(self.connection);
-        match tokio::time::timeout(self.timeout, answer).await {
+        let answer = tokio::time::timeout(self.timeout, answer).await;
+        self.settle(answer)
+    }
+
+    fn settle<T>(&self, answer: Result<RedisResult<T>, Elapsed>) -> io::Result<Result<T, Denied>> {
+        match answer {
             Ok(Ok(answer)) => Ok(Ok(answer)),
             Ok(Err(error)) if error.code() == Some("NOPERM") => Ok(Err(Denied(error.to_string()))),
             Ok(Err(error)) => Err(self.endpoint.fault(&error).into_io()),
             Err(_) => Err(Fault::timeout(self.endpoint.place(), self.timeout).into_io()),
         }
+    }
+
+    /// Asks whether a restart brings back what is `written`.
+    async fn ask_replay(&mut self, written: &Replayed) -> io::Result<Replay> {
+        let questions = written.questions();
+        let answers = questions.query_async::<Vec<RedisResult<String>>>(self.connection);
+        let answers = tokio::time::timeout(self.timeout, answers).await;
+        let answers = answers.map(|asked| asked.and_then(|answers| answers.into_iter().collect()));
+        if let Ok(Err(error)) = &answers
+            && error.code() == Some("ERR")
+        {
+            return Ok(Replay::Untold(error.to_string()));
+        }
+        Ok(match self.settle(answers)? {
+            Ok(answers) => replay::refused_in(answers).map_or(Replay::Whole, Replay::Short),
+            Err(denied) => Replay::Denied(denied),
+        })
     }
 
     /// A setting's value; empty when this server does not know it.
@@ -215,8 +287,12 @@ impl<'a> Info<'a> {
         Self(text.lines().filter_map(|line| line.split_once(':')).collect())
     }
 
+    fn find(&self, name: &str) -> Option<&'a str> {
+        self.0.get(name).copied()
+    }
+
     fn get(&self, name: &str) -> &'a str {
-        self.0.get(name).copied().unwrap_or("unknown")
+        self.find(name).unwrap_or("unknown")
     }
 
     fn number(&self, name: &str) -> u64 {

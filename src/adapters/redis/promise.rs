@@ -9,18 +9,26 @@ use tracing::{debug, error, info};
 
 use super::connect::Endpoint;
 use super::preflight::{Durability, Findings, examine};
+use super::replay::Replayed;
 
 /// What was promised, and whether the server keeps it.
 pub(super) struct Promise {
     endpoint: Endpoint,
     durability: Durability,
+    written: Replayed,
     timeout: Duration,
     refusal: Mutex<Option<String>>,
 }
 
 impl Promise {
-    pub(super) fn new(endpoint: Endpoint, durability: Durability, timeout: Duration) -> Self {
-        Self { endpoint, durability, timeout, refusal: Mutex::new(None) }
+    /// `written`: what is written to the server, and must come back when it is restarted.
+    pub(super) fn new(
+        endpoint: Endpoint,
+        durability: Durability,
+        written: Replayed,
+        timeout: Duration,
+    ) -> Self {
+        Self { endpoint, durability, written, timeout, refusal: Mutex::new(None) }
     }
 
     pub(super) const fn durability(&self) -> Durability {
@@ -38,7 +46,8 @@ impl Promise {
     ///
     /// It did not answer; what was known stays.
     pub(super) async fn ask(&self, connection: &mut MultiplexedConnection) -> io::Result<Findings> {
-        let findings = examine(&self.endpoint, connection, self.durability, self.timeout).await?;
+        let findings =
+            examine(&self.endpoint, connection, self.durability, &self.written, self.timeout).await?;
         let refusal = findings.refusal();
         let mut known = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
         if *known != refusal {

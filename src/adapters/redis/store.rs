@@ -19,6 +19,7 @@ use super::is_plain_name;
 use super::log::{LogOptions, RedisLog, Watch};
 use super::preflight::Durability;
 use super::promise::{Promise, watch as watch_promise};
+use super::replay::Replayed;
 use super::second_mark::SecondMark;
 use super::writer::{ClaimError, Writer, WriterClaim};
 
@@ -180,7 +181,9 @@ impl RedisStore {
     async fn open(options: RedisOptions, for_writing: bool) -> Result<Self, RedisOpenError> {
         check_options(&options)?;
         let endpoint = Endpoint::parse(&options.url, options.connect_timeout)?;
-        let promise = Arc::new(Promise::new(endpoint.clone(), options.durability, options.response_timeout));
+        let written = Replayed::of_store(&options.namespace);
+        let promise = Promise::new(endpoint.clone(), options.durability, written, options.response_timeout);
+        let promise = Arc::new(promise);
         let mut connection = endpoint.open(None).await.map_err(RedisOpenError::Unreachable)?;
         if for_writing {
             let findings = promise.ask(&mut connection).await.map_err(RedisOpenError::Unreachable)?;

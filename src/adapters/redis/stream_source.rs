@@ -48,6 +48,7 @@ use self::entries::{Entry, EntryId};
 use self::group::{Fault, From, Group};
 use self::look::Removed;
 use super::connect::{Endpoint, UrlError};
+use super::replay::{self, Replayed};
 
 /// How long the server holds a read when there is nothing new. Also the longest that a claim waits for its turn.
 const BLOCK: Duration = Duration::from_secs(1);
@@ -93,6 +94,8 @@ struct Memory {
     durable: Mutex<BTreeSet<EntryId>>,
     /// Whether the group was there before.
     group_seen: AtomicBool,
+    /// Whether people were told that the server forgets what was given out.
+    forgets_told: AtomicBool,
 }
 
 impl Memory {
@@ -226,12 +229,32 @@ impl StreamSource {
     async fn begin(&mut self, start: &str) -> Result<(), SourceError> {
         let seen = self.memory.group_seen.load(Ordering::Relaxed);
         // A group that was there had been given entries: `$` would skip those that came since.
+        self.tell_what_is_forgotten().await;
         let made = self.group.create(self.commands.clone(), if seen { "0" } else { start }).await;
         if made.map_err(failed)? {
             self.memory.note_made(&self.group);
         }
         self.memory.group_seen.store(true, Ordering::Relaxed);
         self.acknowledge().await.map_err(failed)
+    }
+
+    /// Tells people once when a restart of the server forgets what it has given out, if that can be known: then entries
+    /// come again, and are receipts again.
+    async fn tell_what_is_forgotten(&mut self) {
+        let Group { place, stream, group, consumer, .. } = &*self.group;
+        let (written, mut commands) = (Replayed::of_group(stream, group, consumer), self.commands.clone());
+        if let Some(refused) = replay::refused(&mut commands, &written).await
+            && !self.memory.forgets_told.swap(true, Ordering::Relaxed)
+        {
+            let advice = replay::advice(&refused);
+            tracing::warn!(
+                domain = "ingest",
+                place,
+                stream,
+                advice,
+                "entries of the stream come again after each restart of its server"
+            );
+        }
     }
 
     /// Acknowledges what is durable. What may not have been acknowledged stays in memory.

@@ -1,9 +1,10 @@
-//! Doors to the stored forms, for the fuzz targets.
+//! Doors to the stored forms, for the fuzz targets, and to the questions of the preflight.
 
 use bytes::Bytes;
 use orchestrator_kernel::ids::Seq;
 
 use super::entry::{self, LogId};
+use super::replay::Replayed;
 use super::{checkpoints, high_water};
 
 /// The payload of a stored entry.
@@ -13,6 +14,12 @@ use super::{checkpoints, high_water};
 /// Why it cannot be trusted.
 pub fn open_entry(log: u64, seq: u64, stored: &[u8]) -> Result<&[u8], String> {
     entry::open(LogId(log), Seq(seq), stored)
+}
+
+/// Commands of which the preflight asks whether a restart of the server replays them.
+#[must_use]
+pub fn replayed_by_store(namespace: &str) -> Vec<Vec<String>> {
+    Replayed::of_store(namespace).into_commands()
 }
 
 /// The stored form of an entry.
