@@ -61,6 +61,7 @@ impl StartError {
 pub const fn exit_of(kind: FatalKind) -> Exit {
     match kind {
         FatalKind::Storage => Exit::Io,
+        FatalKind::Away => Exit::Unavailable,
         FatalKind::Fenced => Exit::Held,
         FatalKind::Corrupt => Exit::Data,
         FatalKind::Internal => Exit::Internal,

@@ -142,11 +142,11 @@ impl WiringError {
                 | ManifestError::Read(ReadError::Corrupt { .. } | ReadError::Trimmed { .. })
                 | ManifestError::Append(AppendError::Conflict { .. } | AppendError::Gap { .. }),
             ) => Exit::Data,
+            Self::Manifest(ManifestError::Append(AppendError::Poisoned { .. })) => Exit::Io,
             Self::Manifest(
                 ManifestError::Acquire(AcquireError::Io { source, .. })
                 | ManifestError::Read(ReadError::Io(source)),
             ) => Exit::of_storage(source),
-            Self::Manifest(ManifestError::Append(AppendError::Poisoned { .. })) => Exit::Io,
             Self::Manifest(ManifestError::Append(AppendError::Full { .. } | AppendError::Unknown { .. })) => {
                 Exit::Unavailable
             }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use orchestrator_kernel::ports::away::may_serve_later;
 use orchestrator_kernel::ports::log::{AcquireError, AppendError, ReadError};
 
 /// What the process tells by its exit code.
@@ -9,12 +10,21 @@ use orchestrator_kernel::ports::log::{AcquireError, AppendError, ReadError};
 pub enum FatalKind {
     /// The storage of a log failed.
     Storage,
+    /// A server that holds a log is away, or refuses: it may serve later.
+    Away,
     /// Another writer took over, or holds the log.
     Fenced,
     /// A log cannot be trusted: corrupt, regressed, or written by somebody else.
     Corrupt,
     /// Something failed more often than its supervisor allows, or a defect.
     Internal,
+}
+
+impl FatalKind {
+    /// What it means that stored data could not be read or written.
+    fn of_storage(error: &std::io::Error) -> Self {
+        if may_serve_later(error) { Self::Away } else { Self::Storage }
+    }
 }
 
 /// A failure that no restart in the process can mend.
@@ -43,9 +53,8 @@ impl Fatal {
         let kind = match &error {
             AppendError::Fenced { .. } => FatalKind::Fenced,
             AppendError::Conflict { .. } | AppendError::Gap { .. } => FatalKind::Corrupt,
-            AppendError::Full { .. } | AppendError::Unknown { .. } | AppendError::Poisoned { .. } => {
-                FatalKind::Storage
-            }
+            AppendError::Unknown { source } => FatalKind::of_storage(source),
+            AppendError::Full { .. } | AppendError::Poisoned { .. } => FatalKind::Storage,
         };
         Self { kind, what: format!("cannot append to the log of {log}"), source: Some(Box::new(error)) }
     }
@@ -55,7 +64,7 @@ impl Fatal {
     pub fn read(log: &'static str, error: ReadError) -> Self {
         let kind = match &error {
             ReadError::Corrupt { .. } | ReadError::Trimmed { .. } => FatalKind::Corrupt,
-            ReadError::Io(_) => FatalKind::Storage,
+            ReadError::Io(source) => FatalKind::of_storage(source),
         };
         Self { kind, what: format!("cannot read the log of {log}"), source: Some(Box::new(error)) }
     }
@@ -66,7 +75,7 @@ impl Fatal {
         let kind = match &error {
             AcquireError::Held { .. } => FatalKind::Fenced,
             AcquireError::Corrupt { .. } | AcquireError::UnknownVersion { .. } => FatalKind::Corrupt,
-            AcquireError::Io { .. } => FatalKind::Storage,
+            AcquireError::Io { source, .. } => FatalKind::of_storage(source),
         };
         Self { kind, what: format!("cannot take over the log of {log}"), source: Some(Box::new(error)) }
     }
@@ -108,7 +117,7 @@ impl FatalSlot {
     pub(crate) fn first_or(&self, error: &(dyn std::error::Error + 'static)) -> Fatal {
         match (self.get(), cause_in::<NoAnswer>(error)) {
             (Some((kind, what)), _) => Fatal::new(kind, what),
-            (None, Some(away)) => Fatal::new(FatalKind::Storage, Chain(away).to_string()),
+            (None, Some(away)) => away.fatal(),
             (None, None) => Fatal::new(FatalKind::Internal, Chain(error).to_string()),
         }
     }
@@ -134,6 +143,13 @@ pub(crate) struct NoAnswer {
     pub(crate) what: &'static str,
     #[source]
     pub(crate) source: std::io::Error,
+}
+
+impl NoAnswer {
+    /// The same for a start that cannot go on without it.
+    pub(crate) fn fatal(&self) -> Fatal {
+        Fatal::new(FatalKind::of_storage(&self.source), Chain(self).to_string())
+    }
 }
 
 /// A failed read, for an actor that may simply start again: a storage that did not answer is no reason to end the

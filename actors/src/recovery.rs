@@ -99,11 +99,7 @@ fn regressed(log: &'static str, tail: Seq, known: Seq) -> Result<(), Fatal> {
 /// What the logs continue from; the default one when nothing was ever let go.
 pub(crate) async fn base(store: &dyn CheckpointStore) -> Result<Base, Fatal> {
     let base = stored_base(store).await?;
-    base.map_err(|away| Fatal {
-        kind: FatalKind::Storage,
-        what: away.what.to_owned(),
-        source: Some(Box::new(away.source)),
-    })
+    base.map_err(|away| away.fatal())
 }
 
 /// As [`base`], for an actor that is started again: a storage that does not answer is no reason to end the process.

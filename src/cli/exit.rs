@@ -3,6 +3,8 @@
 use std::io;
 use std::process::ExitCode;
 
+use orchestrator_kernel::ports::away::may_serve_later;
+
 /// How the process ends. Codes from 64 on are those of `sysexits.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -78,15 +80,7 @@ impl Exit {
     /// medium that fails does not mend itself.
     #[must_use]
     pub fn of_storage(error: &io::Error) -> Self {
-        use io::ErrorKind::{
-            BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkDown,
-            NetworkUnreachable, NotConnected, TimedOut, WouldBlock,
-        };
-        match error.kind() {
-            BrokenPipe | ConnectionAborted | ConnectionRefused | ConnectionReset | HostUnreachable
-            | NetworkDown | NetworkUnreachable | NotConnected | TimedOut | WouldBlock => Self::Unavailable,
-            _else => Self::Io,
-        }
+        if may_serve_later(error) { Self::Unavailable } else { Self::Io }
     }
 }
 

@@ -19,7 +19,7 @@ const AGAIN_AFTER: Duration = Duration::from_millis(100);
 pub(super) async fn told_apart(first: Fatal, runs: &dyn Log, committed: &Committed, until: Instant) -> Fatal {
     match first.kind {
         FatalKind::Corrupt => {}
-        FatalKind::Fenced | FatalKind::Storage | FatalKind::Internal => return first,
+        FatalKind::Fenced | FatalKind::Storage | FatalKind::Away | FatalKind::Internal => return first,
     }
     match successor(runs, committed, until).await {
         Some(refusal) => {

@@ -319,6 +319,7 @@ impl Sim {
         self.world.note(format_args!("the tree ended: {kind:?} {what}"));
         self.world.saw(match kind {
             FatalKind::Storage => "tree ended: storage",
+            FatalKind::Away => "tree ended: a server away",
             FatalKind::Fenced => "tree ended: fenced",
             FatalKind::Corrupt => "start refused: the base is not there",
             FatalKind::Internal => "tree ended: internal",

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use orchestrator_kernel::ports::away::ServerFault;
 use redis::{ErrorKind, RedisError};
 
 /// A command that was not done, or of which that is not known.
@@ -23,7 +24,7 @@ impl Fault {
         };
         let said = error.to_string();
         let unknown = |kind, advice: &str| {
-            Self::Unknown(io::Error::new(kind, format!("redis at {place}: {said}; {advice}")))
+            Self::Unknown(ServerFault(format!("redis at {place}: {said}; {advice}")).into_io(kind))
         };
         let refused = io::ErrorKind::PermissionDenied;
         match code.unwrap_or_default() {
@@ -58,19 +59,19 @@ impl Fault {
         } else {
             io::ErrorKind::Other
         };
-        Self::Unknown(io::Error::new(kind, format!("redis at {place}: {error}")))
+        Self::Unknown(ServerFault(format!("redis at {place}: {error}")).into_io(kind))
     }
 
     /// Nothing came within `limit`.
     pub(super) fn timeout(place: &str, limit: Duration) -> Self {
         let text = format!("redis at {place} did not answer within {} ms", limit.as_millis());
-        Self::Unknown(io::Error::new(io::ErrorKind::TimedOut, text))
+        Self::Unknown(ServerFault(text).into_io(io::ErrorKind::TimedOut))
     }
 
     /// The same as an error for callers whom the difference does not concern.
     pub(super) fn into_io(self) -> io::Error {
         match self {
-            Self::Full(detail) => io::Error::new(io::ErrorKind::StorageFull, detail),
+            Self::Full(detail) => ServerFault(detail).into_io(io::ErrorKind::StorageFull),
             Self::Unknown(error) => error,
         }
     }

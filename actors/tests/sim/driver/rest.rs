@@ -151,7 +151,7 @@ impl Sim {
         let Some(mut zombie) = self.zombie.take() else { return };
         match tokio::time::timeout(Duration::from_secs(10), zombie.failed()).await {
             Ok((FatalKind::Fenced, _)) => self.world.saw("overtaken tree ended as fenced"),
-            Ok((FatalKind::Storage | FatalKind::Internal, _)) => {
+            Ok((FatalKind::Storage | FatalKind::Away | FatalKind::Internal, _)) => {
                 self.world.saw("overtaken tree ended otherwise")
             }
             Ok((FatalKind::Corrupt, what)) => {
