@@ -38,7 +38,7 @@ async fn a_login_that_the_broker_takes_away_costs_nothing_and_is_named() {
     };
     rabbit.ctl(&["add_user", USER, PASSWORD]);
     rights(".*");
-    let login = amqp.replace("guest:guest@", &format!("{USER}:{PASSWORD}@"));
+    let login = amqp.replace("inspector:any@", &format!("{USER}:{PASSWORD}@"));
     let setup = Setup { service_amqp_url: Some(&login), ..Setup::default() };
     let mut campaign = Campaign::start(&amqp, setup).await;
 

@@ -24,6 +24,7 @@ use tokio::runtime::Runtime;
 use crate::support::proxy::{Fault, FaultProxy, Reach};
 use crate::support::redis_cli::RedisCli;
 use crate::support::redis_server::RedisServer;
+use crate::support::secrets::Secrets;
 
 const KEY: &str = "kill_switch:state";
 const POLL: Duration = Duration::from_millis(100);
@@ -171,7 +172,7 @@ fn flips(rig: &Rig, redis: &RedisServer, random: &mut Rng, count: usize) -> Vec<
 #[test]
 fn no_permit_is_given_after_a_flip_and_refusal_comes_within_ten_milliseconds() {
     let redis = RedisServer::start();
-    let rig = Rig::start(redis.url());
+    let rig = Rig::start(Secrets::shared().as_service(&redis.url()));
 
     let took = flips(&rig, &redis, &mut Rng::new(1), 200);
 
@@ -188,7 +189,7 @@ type Fate = (&'static str, Box<dyn Fn(&mut RedisServer)>, fn(&mut RedisServer));
 #[test]
 fn whatever_happens_to_the_key_blocks_within_the_lease_and_heals() {
     let mut redis = RedisServer::start();
-    let rig = Rig::start(redis.url());
+    let rig = Rig::start(Secrets::shared().as_service(&redis.url()));
     let huge = "x".repeat(10 << 20);
     let nothing = |_: &mut RedisServer| {};
     let faults: [Fate; 7] = [
@@ -214,8 +215,8 @@ fn whatever_happens_to_the_key_blocks_within_the_lease_and_heals() {
         ),
         (
             "no right to read",
-            Box::new(|redis| drop(redis.command(&["ACL", "SETUSER", "default", "-getrange"]).unwrap())),
-            |redis| drop(redis.command(&["ACL", "SETUSER", "default", "+getrange"]).unwrap()),
+            Box::new(|redis| drop(redis.command(&["ACL", "SETUSER", "orchestrator", "-getrange"]).unwrap())),
+            |redis| drop(redis.command(&["ACL", "SETUSER", "orchestrator", "+getrange"]).unwrap()),
         ),
     ];
     for (what, fault, heal) in faults {
@@ -250,7 +251,7 @@ fn whatever_happens_to_the_key_blocks_within_the_lease_and_heals() {
 fn a_frozen_server_blocks_when_the_lease_ends_and_no_sooner() {
     let redis = RedisServer::start();
     set(&redis, "off");
-    let rig = Rig::start(redis.url());
+    let rig = Rig::start(Secrets::shared().as_service(&redis.url()));
 
     let took = rig.blocks(|| redis.pause());
     println!("frozen: blocked after {took:?}");
@@ -271,7 +272,7 @@ fn a_frozen_server_blocks_when_the_lease_ends_and_no_sooner() {
 #[test]
 fn without_notifications_the_poll_finds_out_in_time() {
     let redis = RedisServer::start();
-    let rig = Rig::start(redis.url());
+    let rig = Rig::start(Secrets::shared().as_service(&redis.url()));
     redis.command(&["CONFIG", "SET", "notify-keyspace-events", ""]).unwrap();
 
     let took = flips(&rig, &redis, &mut Rng::new(2), 20);
@@ -286,7 +287,7 @@ fn silent_connections_are_given_up_and_notifications_come_back() {
     let redis = RedisServer::start();
     let proxy = FaultProxy::to(redis.port());
     set(&redis, "off");
-    let rig = Rig::start(format!("redis://127.0.0.1:{}/0", proxy.port()));
+    let rig = Rig::start(Secrets::shared().as_service(&format!("redis://127.0.0.1:{}/0", proxy.port())));
     rig.wait(true, HEALED);
 
     let took = rig.blocks(|| proxy.put(Fault::BlackHole, Reach::Existing));
@@ -336,7 +337,7 @@ impl Asking {
     fn start(redis: &RedisServer) -> (Self, std::sync::mpsc::Receiver<(i64, i64)>) {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "kill_switch::process_that_asks_and_prints", "--nocapture"])
-            .env(CHILD, redis.url())
+            .env(CHILD, Secrets::shared().as_service(&redis.url()))
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

@@ -11,6 +11,7 @@ use orchestrator_kernel::ports::kill_switch::{ApplyError, KillSwitchRead as _, K
 use orchestrator_kernel::ports::kill_switch_conformance::{self as conformance, KillSwitchProvider};
 
 use crate::support::redis_server::RedisServer;
+use crate::support::secrets::Secrets;
 
 const KEY: &str = "kill_switch:state";
 const HISTORY: &str = "kill_switch:history";
@@ -27,11 +28,11 @@ fn options(url: String) -> KillRedisOptions {
 
 /// As the user `service`, which a test makes.
 fn service_url(redis: &RedisServer) -> String {
-    format!("redis://{}@127.0.0.1:{}/0", "service:secret", redis.port())
+    redis.url_of("service", "secret")
 }
 
 async fn connect(redis: &RedisServer) -> KillRedis {
-    let store = KillRedis::start(options(redis.url())).unwrap();
+    let store = KillRedis::start(options(Secrets::shared().as_operator(&redis.url()))).unwrap();
     assert!(store.connected().await);
     store
 }

@@ -234,7 +234,7 @@ async fn health(service: &Service) -> serde_json::Value {
 async fn a_stop_with_a_hung_server_ends_in_time_and_a_frozen_process_goes_on() {
     let mut figures = Figures::default();
     let mut rabbit = RabbitServer::own();
-    let site = Site::new(rabbit.url(&rabbit.vhost())).await;
+    let site = Site::new(rabbit.url(RabbitServer::SHIPPED_VHOST)).await;
     let load = Load::start(&site.amqp_url);
 
     let service = site.live(500, &mut figures).await;

@@ -283,7 +283,7 @@ fn a_server_that_cannot_be_used_is_unavailable_and_no_login_is_shown() {
     day.command(&["ACL", "SETUSER", USER, "-hmget"]);
     check_refused(&day, (&url, "default"), UNAVAILABLE, "its ACL must allow");
     day.command(&["ACL", "SETUSER", USER, "+hmget"]);
-    let nobody = format!("redis://127.0.0.1:{}/0", day.redis.port());
+    let nobody = day.redis.url_of_nobody();
     day.command(&["CONFIG", "SET", "requirepass", PASSWORD]);
     check_refused(&day, (&nobody, "default"), UNAVAILABLE, "user and password");
 

@@ -9,6 +9,7 @@
 
 mod support;
 
+mod as_shipped;
 mod capture;
 mod credentials;
 mod damaged_checkpoints;
@@ -41,3 +42,4 @@ mod redis_source;
 mod redis_takeover;
 mod servers;
 mod shipped;
+mod survival;

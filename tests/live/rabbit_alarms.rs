@@ -17,7 +17,7 @@ const ALARM: Duration = Duration::from_secs(10);
 #[tokio::test(flavor = "multi_thread")]
 async fn alarms_of_the_broker_hold_publishing_back_without_attempts_while_runs_go_on() {
     let mut rabbit = RabbitServer::own();
-    let amqp = rabbit.url(&rabbit.vhost());
+    let amqp = rabbit.url(RabbitServer::SHIPPED_VHOST);
     let mut campaign = Campaign::start(&amqp, Setup { config: HTTP_SOURCE, ..Setup::default() }).await;
     let over_http = HttpLoad::start(&campaign.service.url);
 
@@ -68,7 +68,7 @@ async fn check_alarm(campaign: &mut Campaign, name: &str, mut set: impl FnMut(bo
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_backlog_pauses_the_runs_and_not_the_receipts() {
     let mut rabbit = RabbitServer::own();
-    let amqp = rabbit.url(&rabbit.vhost());
+    let amqp = rabbit.url(RabbitServer::SHIPPED_VHOST);
     let marks = ["publish.batch_max=8", "publish.backlog_max=8", "publish.backlog_resume=4"];
     let args: Vec<&str> = marks.iter().flat_map(|mark| ["--set", mark]).collect();
     let setup = Setup { config: HTTP_SOURCE, args: &args, ..Setup::default() };

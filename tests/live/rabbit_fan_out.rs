@@ -23,6 +23,7 @@ use orchestrator_kernel::run_id::RunId;
 
 use crate::support::amqp::Amqp;
 use crate::support::rabbit_server::RabbitServer;
+use crate::support::secrets::Secrets;
 
 const EVENTS: &str = "orchestrator.events";
 const UNROUTED: &str = "orchestrator.events.unrouted";
@@ -424,7 +425,7 @@ async fn a_user_who_may_only_publish_is_enough_where_an_operator_declared_everyt
     let vhost = server.vhost();
     let client = Amqp::connect(&server.url(&vhost)).await;
     fan_out(&server.url(&vhost), |_| {}).publish(&outputs("BTC", 1..=1)).await.unwrap();
-    let url = server.url_of("publisher", &vhost);
+    let url = Secrets::shared().as_service(&server.url(&vhost));
 
     let mut passive = fan_out(&url, |options| options.topology = TopologyMode::Passive);
     passive.publish(&outputs("BTC", 2..=2)).await.unwrap();

@@ -30,7 +30,7 @@ async fn soak_of_broker_kills() {
 
 async fn check_kills(kills: usize) {
     let mut rabbit = RabbitServer::own();
-    let amqp = rabbit.url(&rabbit.vhost());
+    let amqp = rabbit.url(RabbitServer::SHIPPED_VHOST);
     let mut campaign = Campaign::start(&amqp, Setup::default()).await;
 
     for kill in 1..=kills {

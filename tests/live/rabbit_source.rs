@@ -21,6 +21,7 @@ use tokio::time::timeout;
 
 use crate::support::amqp::Amqp;
 use crate::support::rabbit_server::RabbitServer;
+use crate::support::secrets::Secrets;
 
 const QUEUE: &str = "orchestrator.receipts";
 const DEAD: &str = "orchestrator.receipts.dead";
@@ -207,7 +208,7 @@ async fn a_dead_letter_exchange_that_takes_nothing_holds_up_no_acknowledgement()
     client.exchange(DEAD, ExchangeKind::Fanout, None).await;
     client.queue(QUEUE, &[]).await;
     // A user who may read the queue and publish to the dead-letter exchange is enough; here no queue is bound to it.
-    let url = server.url_of("consumer", url.rsplit('/').next().unwrap());
+    let url = Secrets::shared().as_service(&url);
     let mut source = open(&factory(&url, |options| options.topology = TopologyMode::Passive)).await;
 
     for body in [b"bad 1", b"bad 2"] {

@@ -15,7 +15,7 @@ use crate::support::amqp::Amqp;
 use crate::support::campaign::{Campaign, Setup};
 use crate::support::process::eventually;
 use crate::support::rabbit_server::RabbitServer;
-use crate::support::subscriber::{Subscriber, check_increasing};
+use crate::support::subscriber::{Subscriber, check_increasing, queue_of};
 
 const EXCHANGE: &str = "orchestrator.events";
 const CLOSINGS: usize = 10;
@@ -29,19 +29,19 @@ async fn what_people_delete_is_there_again_and_costs_no_output() {
     let rabbit = RabbitServer::shared();
     let vhost = rabbit.vhost();
     let amqp = rabbit.url(&vhost);
-    let mut campaign = Campaign::start(&amqp, Setup::default()).await;
+    let mut campaign = Campaign::start(&amqp, Setup { declares: true, ..Setup::default() }).await;
     let victim = Subscriber::start(&amqp, "victim").await;
     let admin = Amqp::connect(&amqp).await;
 
     // The queue of one subscriber: the service and the other one do not notice.
     eventually("both get outputs", async || (victim.distinct() >= 8).then_some(())).await;
-    admin.channel().queue_delete("victim".into(), QueueDeleteOptions::default()).await.unwrap();
+    admin.channel().queue_delete(queue_of("victim").into(), QueueDeleteOptions::default()).await.unwrap();
     campaign.busy().await;
     let before = victim.distinct();
     victim.bind_again().await;
     eventually("it gets outputs again", async || (before + 8 <= victim.distinct()).then_some(())).await;
     check_increasing(&victim.messages());
-    admin.channel().queue_delete("victim".into(), QueueDeleteOptions::default()).await.unwrap();
+    admin.channel().queue_delete(queue_of("victim").into(), QueueDeleteOptions::default()).await.unwrap();
     drop(victim);
     assert_eq!(admin.ready(UNROUTED).await, 0, "one subscriber is enough");
     assert_eq!(campaign.failures(), 0, "publishing was not disturbed");
@@ -49,8 +49,12 @@ async fn what_people_delete_is_there_again_and_costs_no_output() {
 
     // The binding of the only one.
     let key = "orchestrator_event.#".into();
-    let unbound =
-        admin.channel().queue_unbind("everything".into(), EXCHANGE.into(), key, FieldTable::default());
+    let unbound = admin.channel().queue_unbind(
+        queue_of("everything").into(),
+        EXCHANGE.into(),
+        key,
+        FieldTable::default(),
+    );
     unbound.await.unwrap();
     let unrouted = check_detour(&mut campaign, &admin, "binding deleted").await;
     assert_eq!(campaign.failures(), 0, "publishing was not disturbed");
@@ -88,13 +92,17 @@ async fn outputs_that_no_queue_takes_wait_until_one_does() {
     admin.exchange(UNROUTED, ExchangeKind::Fanout, None).await;
     admin.queue(UNROUTED, &[]).await;
     let passive = ["--set", "publish.rabbitmq.topology=passive"];
-    let campaign = Campaign::start(&amqp, Setup { args: &passive, ..Setup::default() }).await;
+    let campaign = Campaign::start(&amqp, Setup { args: &passive, declares: true, ..Setup::default() }).await;
     let published = async || campaign.service.metric("orch_publish_outputs_total").await;
 
     let failures = campaign.failures();
     let key = "orchestrator_event.#".into();
-    let unbound =
-        admin.channel().queue_unbind("everything".into(), EXCHANGE.into(), key, FieldTable::default());
+    let unbound = admin.channel().queue_unbind(
+        queue_of("everything").into(),
+        EXCHANGE.into(),
+        key,
+        FieldTable::default(),
+    );
     unbound.await.unwrap();
     let before = published().await;
     eventually("outputs are tried", async || {
@@ -115,7 +123,7 @@ async fn closed_connections_and_a_stopped_consumer_cost_nothing_and_a_deleted_qu
     let rabbit = RabbitServer::shared();
     let vhost = rabbit.vhost();
     let amqp = rabbit.url(&vhost);
-    let mut campaign = Campaign::start(&amqp, Setup::default()).await;
+    let mut campaign = Campaign::start(&amqp, Setup { declares: true, ..Setup::default() }).await;
 
     for _ in 0..CLOSINGS {
         campaign.busy().await;
@@ -129,12 +137,13 @@ async fn closed_connections_and_a_stopped_consumer_cost_nothing_and_a_deleted_qu
     campaign.subscriber.stop_reading();
     eventually("its queue grows", async || {
         assert_eq!(campaign.reasons().await, BTreeSet::new(), "the service is not disturbed");
-        (admin.ready("everything").await >= 40).then_some(())
+        (admin.ready(&queue_of("everything")).await >= 40).then_some(())
     })
     .await;
     assert_eq!(campaign.failures(), failures, "the service is not disturbed");
     campaign.subscriber.read_on();
-    eventually("it catches up", async || (admin.ready("everything").await == 0).then_some(())).await;
+    eventually("it catches up", async || (admin.ready(&queue_of("everything")).await == 0).then_some(()))
+        .await;
     campaign.heals("consumer stopped").await;
 
     let (mut kept, lost) = check_source_queue_deleted(&mut campaign, &admin).await;

@@ -72,7 +72,7 @@ async fn server_must_do_at_least_what_is_promised() {
 async fn user_who_may_not_ask_needs_the_assertion_of_the_operator() {
     let rig = Rig::start();
     rig.command(&["ACL", "SETUSER", "svc", "on", ">s3cret", "~orch:*", "+@all", "-@admin", "-@dangerous"]);
-    let url = rig.redis.url().replace("redis://", "redis://svc:s3cret@");
+    let url = rig.redis.url_of("svc", "s3cret");
     let login = |durability| RedisOptions { url: url.clone(), durability, ..rig.options() };
 
     let findings = refused(login(Durability::Always)).await;
@@ -92,7 +92,7 @@ async fn user_who_may_not_ask_needs_the_assertion_of_the_operator() {
 async fn refused_login_and_missing_right_say_so_without_the_password() {
     let rig = Rig::start();
     rig.command(&["ACL", "SETUSER", "svc", "on", ">s3cret", "~orch:*", "+@all"]);
-    let url = rig.redis.url().replace("redis://", "redis://svc:s3cret@");
+    let url = rig.redis.url_of("svc", "s3cret");
     let options = RedisOptions { url, ..rig.options() };
     assert!(!format!("{options:?}").contains("s3cret"));
     let store = RedisStore::connect(options.clone()).await.unwrap();

@@ -380,10 +380,9 @@ async fn large_entries_come_in_small_batches() {
 #[tokio::test]
 async fn a_password_is_in_no_error() {
     let redis = RedisServer::start();
-    let _: String = Client::of(&redis).ask(&["CONFIG", "SET", "requirepass", "other"]);
-    let url = redis.url().replace("//", "//:canary@");
+    let url = redis.url_of("", "canary");
     let error = factory(StreamSourceOptions { url, ..options(&redis) }).open(ResumeAt::default()).await.err();
-    let nobody = options(&redis).url.replace(&redis.port().to_string(), "1").replace("//", "//:canary@");
+    let nobody = redis.url_of("", "canary").replace(&redis.port().to_string(), "1");
     let absent =
         factory(StreamSourceOptions { url: nobody, ..options(&redis) }).open(ResumeAt::default()).await.err();
 
@@ -403,7 +402,7 @@ async fn the_rights_in_the_manual_are_enough() {
     let rights = ["+xgroup|create", "+xreadgroup", "+xautoclaim", "+xack"];
     let user = ["ACL", "SETUSER", "source", "on", ">secret", "~receipts"];
     let _: String = client.ask(&[&user[..], &rights[..]].concat());
-    let url = redis.url().replace("//", "//source:secret@");
+    let url = redis.url_of("source", "secret");
     let claim_idle = Duration::from_millis(50);
     let mut source = open(&factory(StreamSourceOptions { url, claim_idle, ..options(&redis) })).await;
     client.add("left");

@@ -58,7 +58,7 @@ async fn soak_of_takeovers() {
 async fn check_takeovers(cycles: usize) {
     let redis = RedisServer::start();
     let url = redis.url();
-    let mut scene = Scene::on(redis, &url, &ARGS).await;
+    let mut scene = Scene::declaring(redis, &url, &ARGS).await;
     let mut idle = scene.deployment.on_another_host();
     let begun = Instant::now();
     let (mut fenced, mut taken) = (Vec::new(), Vec::new());

@@ -1,7 +1,7 @@
 //! What is shipped for production, on real servers: `config/production.toml`, the files of `ops/redis` and
 //! `ops/rabbitmq`, and the users that `ops/make_secrets.py` makes. Only addresses and directories are other ones.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 use lapin::options::{BasicConsumeOptions, BasicGetOptions, ExchangeDeclareOptions, QueueDeclareOptions};
@@ -13,58 +13,26 @@ use crate::support::amqp::Amqp;
 use crate::support::process::{Service, eventually, root};
 use crate::support::rabbit_server::RabbitServer;
 use crate::support::redis_server::RedisServer;
+use crate::support::secrets::Secrets;
 
-/// Users and passwords as an operator would make them, with one user besides that may see what was denied.
-struct Secrets(tempfile::TempDir);
-
-impl Secrets {
-    fn make() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let made = Command::new("python3")
-            .arg(root().join("ops/make_secrets.py"))
-            .arg(dir.path().join("secrets"))
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{made:?}");
-        let secrets = Self(dir);
-        let users = secrets.read("redis_users.acl") + "user inspector on nopass ~* &* +@all\n";
-        std::fs::write(secrets.users(), users).unwrap();
-        secrets
+/// The URL of a shipped user of Redis.
+fn redis_url(user: &str, redis: &RedisServer) -> String {
+    match user {
+        "default" => redis.url_of_nobody(),
+        "inspector" => redis.url(),
+        "operator" => Secrets::shared().as_operator(&redis.url()),
+        "health" => redis.url_of("health", Secrets::shared().file("redis_health_password").trim()),
+        _ => Secrets::shared().as_service(&redis.url()),
     }
+}
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join("secrets").join(name)
-    }
-
-    fn read(&self, name: &str) -> String {
-        std::fs::read_to_string(self.path(name)).unwrap()
-    }
-
-    /// The ACL file with the user `inspector`.
-    fn users(&self) -> PathBuf {
-        self.0.path().join("users.acl")
-    }
-
-    /// A URL of the deployment, with the address of the test's server.
-    fn url(&self, name: &str, from: &str, port: u16) -> String {
-        let url = self.read(name).trim().to_owned();
-        assert!(url.contains(from), "{name}");
-        url.replace(from, &format!("127.0.0.1:{port}"))
-    }
-
-    fn redis(&self, user: &str, redis: &RedisServer) -> String {
-        match user {
-            "default" => redis.url(),
-            "inspector" => format!("redis://inspector:any@127.0.0.1:{}/0", redis.port()),
-            "operator" => self.url("redis_operator_url", "redis:6379", redis.port()),
-            _ => self.url("redis_url", "redis:6379", redis.port()),
-        }
-    }
-
-    fn rabbit(&self, user: &str, rabbit: &RabbitServer) -> String {
-        let name =
-            if user == "orchestrator" { "rabbitmq_url".to_owned() } else { format!("rabbitmq_{user}_url") };
-        self.url(&name, "rabbitmq:5672", rabbit.port())
+/// The URL of a shipped user of the broker.
+fn rabbit_url(user: &str, rabbit: &RabbitServer) -> String {
+    let (secrets, url) = (Secrets::shared(), rabbit.url(RabbitServer::SHIPPED_VHOST));
+    match user {
+        "producer" => secrets.as_producer(&url),
+        "subscriber" => secrets.as_subscriber(&url),
+        _ => secrets.as_service(&url),
     }
 }
 
@@ -82,8 +50,8 @@ fn operator(url: &str, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-async fn start(dir: &Path, secrets: &Secrets, redis: &RedisServer, rabbit: &RabbitServer) -> Service {
-    let (redis, rabbit) = (secrets.redis("orchestrator", redis), secrets.rabbit("orchestrator", rabbit));
+async fn start(dir: &Path, redis: &RedisServer, rabbit: &RabbitServer) -> Service {
+    let (redis, rabbit) = (redis_url("orchestrator", redis), rabbit_url("orchestrator", rabbit));
     let settings = [
         format!("service.data_dir={}", dir.join("data").display()),
         "http.listen=127.0.0.1:0".to_owned(),
@@ -127,18 +95,16 @@ fn ask(url: &str, words: &[&str]) -> redis::RedisResult<redis::Value> {
 #[tokio::test]
 async fn the_shipped_deployment_does_its_work_with_the_rights_it_has() {
     let dir = tempfile::tempdir().unwrap();
-    let secrets = Secrets::make();
-    let redis = RedisServer::shipped(&secrets.users());
-    let rabbit = RabbitServer::shipped(&secrets.path("rabbitmq_users.json"));
-    let operator_url = secrets.redis("operator", &redis);
+    let (redis, rabbit) = (RedisServer::start(), RabbitServer::own());
+    let operator_url = redis_url("operator", &redis);
     let init = operator(&operator_url, &["init"]);
     assert!(init.status.success(), "{init:?}");
-    let subscriber = Amqp::connect(&secrets.rabbit("subscriber", &rabbit)).await;
+    let subscriber = Amqp::connect(&rabbit_url("subscriber", &rabbit)).await;
     subscriber.queue("subscriber.test", &[]).await;
     subscriber.bind("subscriber.test", "orchestrator.events", "#").await;
-    let producer = Amqp::connect(&secrets.rabbit("producer", &rabbit)).await;
+    let producer = Amqp::connect(&rabbit_url("producer", &rabbit)).await;
 
-    let service = start(dir.path(), &secrets, &redis, &rabbit).await;
+    let service = start(dir.path(), &redis, &rabbit).await;
     let receipts: Vec<Vec<u8>> = (0..100).map(receipt).collect();
     let bodies: Vec<&[u8]> = receipts.iter().map(Vec::as_slice).collect();
     producer.send("market.raw", "TradeTick.BTCUSDT", &bodies).await;
@@ -150,7 +116,7 @@ async fn the_shipped_deployment_does_its_work_with_the_rights_it_has() {
     assert!(outputs[0].routing_key.as_str().starts_with("orchestrator_event."), "{:?}", outputs[0]);
     eventually("the oldest receipts move to the archive", async || {
         let start =
-            ask(&secrets.redis("inspector", &redis), &["HGET", "orch:{production}:receipts:meta", "start"]);
+            ask(&redis_url("inspector", &redis), &["HGET", "orch:{production}:receipts:meta", "start"]);
         (start.unwrap() != redis::Value::BulkString(b"1".to_vec())).then_some(())
     })
     .await;
@@ -163,7 +129,7 @@ async fn the_shipped_deployment_does_its_work_with_the_rights_it_has() {
     let (_, health) = service.get("/health").await;
     assert!(!health.contains("mark_stale"), "the second mark is noted: {health}");
     service.stop().await;
-    let service = start(dir.path(), &secrets, &redis, &rabbit).await;
+    let service = start(dir.path(), &redis, &rabbit).await;
     producer.send("market.raw", "TradeTick.BTCUSDT", &bodies[..10]).await;
     eventually("it goes on in the same log", async || {
         (service.metric("orch_buffer_records").await == 110.0).then_some(())
@@ -171,20 +137,19 @@ async fn the_shipped_deployment_does_its_work_with_the_rights_it_has() {
     .await;
     service.stop().await;
 
-    let denied = ask(&secrets.redis("inspector", &redis), &["ACL", "LOG"]).unwrap();
+    let denied = ask(&redis_url("inspector", &redis), &["ACL", "LOG"]).unwrap();
     assert_eq!(denied, redis::Value::Array(Vec::new()), "something was denied");
 }
 
 #[test]
 fn users_of_the_shipped_redis_may_do_no_more_than_their_work() {
-    let secrets = Secrets::make();
-    let redis = RedisServer::shipped(&secrets.users());
-    let inspector = secrets.redis("inspector", &redis);
+    let redis = RedisServer::start();
+    let inspector = redis_url("inspector", &redis);
     for key in ["kill_switch:state", "orch:{production}:receipts:meta", "orch:{production}:writer", "other"] {
         ask(&inspector, &["SET", key, "0"]).unwrap();
     }
     // Asked only of another writer's claim, to tell how long it stands.
-    ask(&secrets.redis("orchestrator", &redis), &["PTTL", "orch:{production}:writer"]).unwrap();
+    ask(&redis_url("orchestrator", &redis), &["PTTL", "orch:{production}:writer"]).unwrap();
     let everybody: [&[&str]; 15] = [
         &["FLUSHALL"],
         &["FLUSHDB"],
@@ -227,9 +192,9 @@ fn users_of_the_shipped_redis_may_do_no_more_than_their_work() {
         &["SUBSCRIBE", "a"],
     ];
 
-    for (user, own) in [("orchestrator", &service[..]), ("operator", &operator), ("default", &stranger)] {
+    for (user, own) in [("orchestrator", &service[..]), ("operator", &operator), ("health", &stranger)] {
         for words in everybody.iter().chain(own) {
-            let answer = ask(&secrets.redis(user, &redis), words);
+            let answer = ask(&redis_url(user, &redis), words);
             let said = format!("{answer:?}");
             let is_denied = ["NoPerm", "NOPERM", "not allowed", "can't access", "can't run"]
                 .iter()
@@ -237,22 +202,49 @@ fn users_of_the_shipped_redis_may_do_no_more_than_their_work() {
             assert!(answer.is_err() && is_denied, "{user} {words:?}: {said}");
         }
     }
+    // Nobody is `default`, whatever is tried as its password; what it may do it may do for the replay only.
+    let unknown = redis::Client::open(redis_url("default", &redis)).unwrap().get_connection().unwrap();
+    check_is_nobody(unknown, &[&["PING"], &["GET", "other"], &["HELLO", "3"], &["RESET"]]);
+    for words in [&["AUTH", ""][..], &["AUTH", "default", ""], &["AUTH", "default", "nopass"]] {
+        let stranger = redis::Client::open(redis_url("default", &redis)).unwrap().get_connection().unwrap();
+        check_is_nobody(stranger, &[words, &["PING"]]);
+    }
     assert_eq!(
         ask(&inspector, &["GET", "kill_switch:state"]).unwrap(),
         redis::Value::BulkString(b"0".to_vec())
     );
 }
 
+/// None of these commands does anything on this connection.
+fn check_is_nobody(mut connection: redis::Connection, commands: &[&[&str]]) {
+    for words in commands {
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        let answer: redis::RedisResult<redis::Value> = command.query(&mut connection);
+        let said = format!("{answer:?}");
+        let is_reset = words[0] == "RESET" && said.contains("RESET");
+        assert!(
+            is_reset
+                || said.contains("NOAUTH")
+                || said.contains("WRONGPASS")
+                || said.contains("disabled")
+                || said.contains("AuthenticationFailed"),
+            "{words:?}: {said}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn users_of_the_shipped_broker_may_do_no_more_than_their_work() {
-    let secrets = Secrets::make();
-    let rabbit = RabbitServer::shipped(&secrets.path("rabbitmq_users.json"));
+    let rabbit = RabbitServer::own();
 
     let known = rabbit.ctl(&["list_users", "--silent"]);
     let names: Vec<&str> = known.lines().filter_map(|line| line.split_whitespace().next()).collect();
     assert!(
-        names.len() == 3
-            && names.iter().all(|name| ["orchestrator", "producer", "subscriber"].contains(name)),
+        names.len() == 4
+            && names
+                .iter()
+                .all(|name| ["inspector", "orchestrator", "producer", "subscriber"].contains(name)),
         "{known}"
     );
 
@@ -261,7 +253,7 @@ async fn users_of_the_shipped_broker_may_do_no_more_than_their_work() {
         ("producer", "orchestrator.events", "orchestrator.receipts"),
         ("subscriber", "market.raw", "orchestrator.receipts"),
     ] {
-        let url = secrets.rabbit(user, &rabbit);
+        let url = rabbit_url(user, &rabbit);
         // A refused call closes its channel.
         let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
         let channel = || async { connection.create_channel().await.unwrap() };

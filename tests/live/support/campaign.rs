@@ -19,6 +19,8 @@ pub(crate) const HEALED_MAX: Duration = Duration::from_secs(30);
 pub(crate) struct Setup<'a> {
     /// Where the service reaches the broker, when that is not where producer and subscriber do.
     pub(crate) service_amqp_url: Option<&'a str>,
+    /// The service declares exchanges and queues itself, as its shipped user may not.
+    pub(crate) declares: bool,
     /// Further sections of the configuration.
     pub(crate) config: &'a str,
     /// Further arguments of the service.
@@ -65,7 +67,8 @@ impl Campaign {
     pub(crate) async fn start(amqp_url: &str, setup: Setup<'_>) -> Self {
         let redis = RedisServer::start();
         let service_url = setup.service_amqp_url.unwrap_or(amqp_url);
-        let deployment = Deployment::new(&redis.url(), service_url).with(setup.config);
+        let deployment = if setup.declares { Deployment::declaring } else { Deployment::new };
+        let deployment = deployment(&redis.url(), service_url).with(setup.config);
         let subscriber = Subscriber::start(amqp_url, "everything").await;
         let service = Service::start(&deployment.config(), setup.args).await;
         let campaign = Self {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::made_up::{ingest, made_up_day};
 use super::redis_server::RedisServer;
+use super::secrets::Secrets;
 
 /// Who may only look: the name and the password must be in no output.
 pub(crate) const USER: &str = "looker7";
@@ -41,7 +42,10 @@ impl Day {
 
     /// The settings that put the logs on the server.
     pub(crate) fn on_redis(&self) -> [String; 2] {
-        ["storage.kind=redis".to_owned(), format!("redis.url={}", self.redis.url())]
+        [
+            "storage.kind=redis".to_owned(),
+            format!("redis.url={}", Secrets::shared().as_service(&self.redis.url())),
+        ]
     }
 
     /// The file that both services read.
@@ -55,7 +59,7 @@ impl Day {
     }
 
     pub(crate) fn url_with(&self, user: &str, password: &str) -> String {
-        format!("redis://{user}:{password}@127.0.0.1:{}/0", self.redis.port())
+        self.redis.url_of(user, password)
     }
 
     /// A path of the test beside the data.

@@ -9,6 +9,7 @@ use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProper
 use tokio::task::JoinHandle;
 
 use super::deployment::SYMBOLS;
+use super::secrets::Secrets;
 
 /// How long the producer waits before it connects again.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
@@ -26,11 +27,12 @@ pub(crate) struct Load {
 
 impl Load {
     /// Publishes to `market.raw` of this broker: some 1000 trades a second, and a snapshot of each symbol right after
-    /// each full second. The queue must be bound before: start the service first.
+    /// each full second. It logs in as the shipped user who feeds receipts in. The queue must be bound before: start the
+    /// service first.
     pub(crate) fn start(amqp_url: &str) -> Self {
         let (stop, confirmed) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<Vec<u8>>>>::default());
         let producer = Producer {
-            url: amqp_url.to_owned(),
+            url: Secrets::shared().as_producer(amqp_url),
             stop: Arc::clone(&stop),
             confirmed: Arc::clone(&confirmed),
             market: Market::of("live"),

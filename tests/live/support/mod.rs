@@ -4,6 +4,7 @@ pub(crate) mod amqp;
 pub(crate) mod campaign;
 pub(crate) mod day;
 pub(crate) mod deployment;
+pub(crate) mod deviations;
 #[path = "../../support/dice.rs"]
 pub(crate) mod dice;
 pub(crate) mod http_load;
@@ -24,7 +25,9 @@ pub(crate) mod redis_cli;
 pub(crate) mod redis_server;
 pub(crate) mod redis_store;
 pub(crate) mod scene;
+pub(crate) mod secrets;
 pub(crate) mod small_disk;
 pub(crate) mod subscriber;
+pub(crate) mod topology;
 #[path = "../../support/verify.rs"]
 pub(crate) mod verify;

@@ -1,4 +1,4 @@
-//! A private rabbitmq-server: own ports, own directory, own epmd. It takes some five seconds to start, so tests share
+//! A private rabbitmq-server: the shipped `ops/rabbitmq` on ports, in a directory and with an epmd of its own. It takes some five seconds to start, so tests share
 //! one ([`RabbitServer::shared`]) and each takes a virtual host of it; only tests that kill, freeze or alarm a broker
 //! start their own ([`RabbitServer::own`]).
 //!
@@ -18,6 +18,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::json;
 
 use super::ports::free_port;
+use super::secrets::Secrets;
 
 /// How long a server may take to start. Mostly 5 s; a busy machine takes longer.
 const START_MAX: Duration = Duration::from_secs(90);
@@ -42,8 +43,9 @@ wait
 [ "$word" = keep ] || rm -rf -- "$2"
 "#;
 
-/// A rabbitmq-server. User `guest` may do everything in every virtual host; `publisher` and `consumer` only what an
-/// orchestrator needs whose exchanges and queues an operator declared. Passwords are the names.
+/// A rabbitmq-server with the shipped settings, topology and users. Besides, it has virtual hosts of the tests in which
+/// the shipped users have the same rights, and the user `inspector` with the password `any`, who may do everything: whoever
+/// makes the faults, and the tests of the adapters.
 pub(crate) struct RabbitServer {
     running: Option<Running>,
     dir: tempfile::TempDir,
@@ -70,14 +72,6 @@ impl RabbitServer {
     /// Starts one that is ended with this handle.
     pub(crate) fn own() -> Self {
         Self::with_vhosts(VHOSTS_OWN)
-    }
-
-    /// Starts the server that `ops/rabbitmq` describes, on ports and in a directory of its own, with these users.
-    pub(crate) fn shipped(users: &Path) -> Self {
-        let mut server = Self::on_free_ports(0);
-        server.write_shipped_configuration(users);
-        server.start_again();
-        server
     }
 
     fn with_vhosts(vhosts: usize) -> Self {
@@ -143,23 +137,28 @@ impl RabbitServer {
             && kind == [1]
     }
 
-    /// A virtual host that no other test has.
+    /// The virtual host of the shipped topology, as it stands in a URL.
+    pub(crate) const SHIPPED_VHOST: &'static str = "%2f";
+
+    /// A virtual host that no other test has, with nothing in it.
     pub(crate) fn vhost(&self) -> String {
         let number = self.vhosts_used.fetch_add(1, Ordering::Relaxed) + 1;
         assert!(number <= self.vhosts, "more tests than virtual hosts");
         format!("test{number}")
     }
 
+    /// As the inspector, who may do everything. The service logs in as itself: [`Secrets::as_service`].
     pub(crate) fn url(&self, vhost: &str) -> String {
-        self.url_of("guest", vhost)
-    }
-
-    pub(crate) fn url_of(&self, user: &str, vhost: &str) -> String {
-        format!("amqp://{user}:{user}@127.0.0.1:{}/{vhost}", self.port)
+        format!("amqp://inspector:any@127.0.0.1:{}/{vhost}", self.port)
     }
 
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Its rabbitmq.conf.
+    pub(crate) fn settings(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("rabbitmq.conf")).unwrap()
     }
 
     /// Runs rabbitmqctl and returns what it printed. Takes about a second.
@@ -178,7 +177,8 @@ impl RabbitServer {
 
     /// Closes every connection to a virtual host, as an operator would.
     pub(crate) fn close_connections(&self, vhost: &str) {
-        self.ctl(&["close_all_connections", "--vhost", vhost, "closed by a test"]);
+        let vhost = vhost.replace("%2f", "/");
+        self.ctl(&["close_all_connections", "--vhost", &vhost, "closed by a test"]);
     }
 
     /// kill −9 of the server and its helpers. Does nothing when it is down.
@@ -204,12 +204,14 @@ impl RabbitServer {
 
     /// Makes it believe that memory is short, or no longer: publishers are blocked while it is.
     pub(crate) fn set_memory_alarm(&mut self, is_on: bool) {
-        self.ctl(&["set_vm_memory_high_watermark", if is_on { "0.00001" } else { "0.8" }]);
+        let shipped = shipped_setting("vm_memory_high_watermark.absolute");
+        self.ctl(&["set_vm_memory_high_watermark", "absolute", if is_on { "1MB" } else { &shipped }]);
     }
 
     /// Makes it believe that the disk is full, or no longer: publishers are blocked while it is.
     pub(crate) fn set_disk_alarm(&mut self, is_on: bool) {
-        self.ctl(&["set_disk_free_limit", if is_on { "1000000GB" } else { "1MB" }]);
+        let shipped = shipped_setting("disk_free_limit.absolute");
+        self.ctl(&["set_disk_free_limit", if is_on { "1000000GB" } else { &shipped }]);
     }
 
     fn signal(&self, signal: Signal) {
@@ -241,17 +243,19 @@ impl RabbitServer {
         command
     }
 
-    /// The files of `ops/rabbitmq`; only addresses and directories are other ones.
-    fn write_shipped_configuration(&self, users: &Path) {
-        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("ops/rabbitmq");
+    /// The files of `ops/rabbitmq` and the users of [`Secrets::shared`]; only addresses are other ones, and the virtual
+    /// hosts of the tests come on top.
+    fn write_configuration(&self) {
         let file = |name: &str| self.dir.path().join(name);
         let definitions = file("definitions.d");
         std::fs::create_dir(&definitions).unwrap();
-        std::fs::copy(shipped.join("definitions.json"), definitions.join("10-topology.json")).unwrap();
-        std::fs::copy(users, definitions.join("20-users.json")).unwrap();
-        std::fs::copy(shipped.join("enabled_plugins"), file("enabled_plugins")).unwrap();
+        std::fs::copy(shipped().join("definitions.json"), definitions.join("10-topology.json")).unwrap();
+        let users = Secrets::shared().file("rabbitmq_users.json");
+        std::fs::write(definitions.join("20-users.json"), users).unwrap();
+        std::fs::write(definitions.join("30-tests.json"), self.definitions_of_tests(users)).unwrap();
+        std::fs::copy(shipped().join("enabled_plugins"), file("enabled_plugins")).unwrap();
         std::fs::write(file("advanced.config"), "[].\n").unwrap();
-        let mut settings = std::fs::read_to_string(shipped.join("rabbitmq.conf")).unwrap();
+        let mut settings = std::fs::read_to_string(shipped().join("rabbitmq.conf")).unwrap();
         for (from, to) in [
             (
                 "load_definitions = /etc/rabbitmq/definitions.d",
@@ -269,40 +273,42 @@ impl RabbitServer {
         std::fs::write(file("rabbitmq.conf"), settings).unwrap();
     }
 
-    fn write_configuration(&self) {
-        let file = |name: &str| self.dir.path().join(name);
-        let definitions = file("definitions.json");
-        let settings = format!(
-            "listeners.tcp.default = 127.0.0.1:{}\n\
-             disk_free_limit.absolute = 1MB\n\
-             vm_memory_high_watermark.relative = 0.8\n\
-             load_definitions = {}\n",
-            self.port,
-            definitions.display()
-        );
-        std::fs::write(file("rabbitmq.conf"), settings).unwrap();
-        std::fs::write(file("advanced.config"), "[].\n").unwrap();
-        std::fs::write(file("enabled_plugins"), "[].\n").unwrap();
+    /// The virtual hosts of the tests, in which the shipped `users` have the rights that they have in the shipped one.
+    fn definitions_of_tests(&self, users: &str) -> String {
         let vhosts: Vec<String> = (1..=self.vhosts).map(|number| format!("test{number}")).collect();
-        let permission = |(user, write, read): (&str, &str, &str), vhost: &String| {
-            let configure = if user == "guest" { ".*" } else { "^$" };
-            json!({"user": user, "vhost": vhost, "configure": configure, "write": write, "read": read})
-        };
-        let users = [
-            ("guest", ".*", ".*"),
-            ("publisher", r"^orchestrator\.events$", "^$"),
-            ("consumer", r"^orchestrator\.receipts\.dead$", r"^orchestrator\.receipts$"),
-        ];
-        let permissions =
-            users.map(|user| vhosts.iter().map(|vhost| permission(user, vhost)).collect::<Vec<_>>());
-        let users = users.map(|(name, ..)| json!({"name": name, "password": name, "tags": ""}));
-        let content = json!({
-            "users": users,
+        let shipped: serde_json::Value = serde_json::from_str(users).unwrap();
+        let mut permissions = Vec::new();
+        for vhost in &vhosts {
+            for rights in shipped["permissions"].as_array().unwrap() {
+                let mut rights = rights.clone();
+                rights["vhost"] = json!(vhost);
+                permissions.push(rights);
+            }
+        }
+        for vhost in vhosts.iter().map(String::as_str).chain(["/"]) {
+            permissions.push(
+                json!({"user": "inspector", "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*"}),
+            );
+        }
+        json!({
+            "users": [{"name": "inspector", "password": "any", "tags": ""}],
             "vhosts": vhosts.iter().map(|name| json!({ "name": name })).collect::<Vec<_>>(),
-            "permissions": permissions.concat(),
-        });
-        std::fs::write(definitions, content.to_string()).unwrap();
+            "permissions": permissions,
+        })
+        .to_string()
     }
+}
+
+/// Where the shipped files are.
+fn shipped() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("ops/rabbitmq")
+}
+
+/// A value of the shipped rabbitmq.conf.
+fn shipped_setting(name: &str) -> String {
+    let settings = std::fs::read_to_string(shipped().join("rabbitmq.conf")).unwrap();
+    let line = settings.lines().find_map(|line| line.strip_prefix(name)).expect("it is set");
+    line.trim_start_matches([' ', '=']).to_owned()
 }
 
 impl Drop for RabbitServer {

@@ -13,7 +13,8 @@ pub(crate) struct RedisCli {
 impl RedisCli {
     pub(crate) fn to(port: u16) -> Self {
         let mut child = Command::new("redis-cli")
-            .args(["-h", "127.0.0.1", "-p", &port.to_string()])
+            .args(["-h", "127.0.0.1", "-p", &port.to_string(), "--user", "inspector", "--no-auth-warning"])
+            .args(["--pass", "any"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

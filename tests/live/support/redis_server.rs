@@ -1,4 +1,5 @@
-//! A private redis-server: own port, own directory, ended with its handle. Starts in some 40 ms, so each test has one.
+//! A private redis-server: the shipped `ops/redis` on a port and in a directory of its own, ended with its handle. Starts
+//! in some 40 ms, so each test has one.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -8,59 +9,61 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::deviations::{REDIS, REDIS_INSPECTOR};
 use super::ports::free_port;
+use super::secrets::Secrets;
 use super::small_disk::SmallDisk;
 
 /// How long a server may take to start. Mostly 40 ms; a large append-only file or a busy machine takes longer.
 const START_MAX: Duration = Duration::from_secs(30);
 
-/// A redis-server process with the settings that the promises need, unless a test says otherwise.
+/// A redis-server process with the shipped settings and users, unless a test names what is otherwise.
 pub(crate) struct RedisServer {
     child: Option<Child>,
     dir: tempfile::TempDir,
     port: u16,
-    /// A configuration file, or none for the settings that the promises need.
-    config: Option<PathBuf>,
-    extra: Vec<String>,
+    /// Where its append-only files are, and those of nothing else.
+    data: PathBuf,
+    deviations: Vec<String>,
     disk: Option<SmallDisk>,
 }
 
 impl RedisServer {
-    /// Starts one that keeps its word: append-only file always synced, nothing evicted, a cut file refused.
+    /// Starts the server that `ops/redis` describes, with the users of [`Secrets::shared`] and the inspector.
     pub(crate) fn start() -> Self {
         Self::with(&[])
     }
 
-    /// As [`start`](Self::start), with further command-line settings, for example `["--appendfsync", "everysec"]`;
-    /// later ones win.
-    pub(crate) fn with(extra: &[&str]) -> Self {
-        Self::configured(None, extra)
-    }
-
-    /// Starts the server that `ops/redis` describes, on a port and in a directory of its own, with this ACL file.
-    pub(crate) fn shipped(users: &Path) -> Self {
-        let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("ops/redis/redis.conf");
-        Self::configured(Some(config), &["--aclfile", users.to_str().unwrap()])
-    }
-
-    fn configured(config: Option<PathBuf>, extra: &[&str]) -> Self {
-        let dir = tempfile::Builder::new().prefix("orch-redis-").tempdir().unwrap();
-        let extra = extra.iter().map(|word| (*word).to_owned()).collect();
-        let mut server = Self { child: None, dir, port: free_port(), config, extra, disk: None };
+    /// As [`start`](Self::start), with settings that are others, for example `["--appendfsync", "everysec"]`.
+    ///
+    /// # Panics
+    ///
+    /// When `deviations.rs` does not list one.
+    pub(crate) fn with(deviations: &[&str]) -> Self {
+        let mut server = Self::stopped();
+        for pair in deviations.chunks(2) {
+            server.set(pair[0], pair[1]);
+        }
         server.start_again();
         server
     }
 
     /// As [`start`](Self::start), with its files on a file system of so many megabytes.
     pub(crate) fn on_small_disk(megabytes: u32) -> Self {
-        let dir = tempfile::Builder::new().prefix("orch-redis-").tempdir().unwrap();
-        let files = dir.path().join("disk");
-        std::fs::create_dir(&files).unwrap();
-        let disk = Some(SmallDisk::on(&files, megabytes));
-        let extra = vec!["--dir".to_owned(), files.display().to_string()];
-        let mut server = Self { child: None, dir, port: free_port(), config: None, extra, disk };
+        let mut server = Self::stopped();
+        server.data = server.dir.path().join("disk");
+        std::fs::create_dir(&server.data).unwrap();
+        server.disk = Some(SmallDisk::on(&server.data, megabytes));
         server.start_again();
         server
+    }
+
+    fn stopped() -> Self {
+        let dir = tempfile::Builder::new().prefix("orch-redis-").tempdir().unwrap();
+        let data = dir.path().to_owned();
+        let users = format!("{}{REDIS_INSPECTOR}\n", Secrets::shared().file("redis_users.acl"));
+        std::fs::write(dir.path().join("users.acl"), users).unwrap();
+        Self { child: None, dir, port: free_port(), data, deviations: Vec::new(), disk: None }
     }
 
     /// The file system of [`on_small_disk`](Self::on_small_disk).
@@ -85,21 +88,16 @@ impl RedisServer {
             Some(disk) => disk.command("redis-server"),
             None => Command::new("redis-server"),
         };
-        match &self.config {
-            Some(config) => command.arg(config),
-            None => command
-                .args(["--save", "", "--appendonly", "yes", "--appendfsync", "always"])
-                .args(["--aof-load-truncated", "no", "--maxmemory-policy", "noeviction"])
-                .args(["--stream-node-max-bytes", "65536", "--stream-node-max-entries", "1000"])
-                .args(["--notify-keyspace-events", "K$gxe", "--daemonize", "no", "--protected-mode", "no"]),
-        };
         let child = command
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("ops/redis/redis.conf"))
             .args(["--bind", "127.0.0.1", "--port", &self.port.to_string()])
             .arg("--dir")
-            .arg(self.dir.path())
+            .arg(&self.data)
             .arg("--logfile")
             .arg(&log)
-            .args(&self.extra)
+            .arg("--aclfile")
+            .arg(self.dir.path().join("users.acl"))
+            .args(&self.deviations)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -118,9 +116,25 @@ impl RedisServer {
         Ok(())
     }
 
-    /// Changes a command-line setting for the next start.
+    /// Changes a setting for the next start.
+    ///
+    /// # Panics
+    ///
+    /// When `deviations.rs` does not list it.
     pub(crate) fn set(&mut self, name: &str, value: &str) {
-        self.extra.extend([name.to_owned(), value.to_owned()]);
+        let is_listed = REDIS.iter().any(|(listed, _why)| *listed == name);
+        assert!(is_listed, "{name}: name it in support/deviations.rs, with the reason");
+        self.deviations.extend([name.to_owned(), value.to_owned()]);
+    }
+
+    /// The lines of its ACL file.
+    pub(crate) fn users(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("users.acl")).unwrap()
+    }
+
+    /// Replaces the users for the next start: the lines of an ACL file.
+    pub(crate) fn set_users(&self, users: &str) {
+        std::fs::write(self.dir.path().join("users.acl"), users).unwrap();
     }
 
     /// Whether it answers a PING with PONG: it has loaded its file then.
@@ -128,7 +142,8 @@ impl RedisServer {
         self.command(&["PING"]).is_some_and(|reply| reply.starts_with("+PONG"))
     }
 
-    /// Sends one command over a connection of its own, as `redis-cli` would; the first bytes of the reply.
+    /// Sends one command as the inspector, over a connection of its own, as `redis-cli` would; the first bytes of the
+    /// reply.
     pub(crate) fn command(&self, words: &[&str]) -> Option<String> {
         self.command_bytes(&words.iter().map(|word| word.as_bytes()).collect::<Vec<_>>())
     }
@@ -137,14 +152,15 @@ impl RedisServer {
     pub(crate) fn command_bytes(&self, words: &[&[u8]]) -> Option<String> {
         let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
-        let mut request = format!("*{}\r\n", words.len()).into_bytes();
-        for word in words {
-            request.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
-            request.extend_from_slice(word);
-            request.extend_from_slice(b"\r\n");
-        }
-        stream.write_all(&request).ok()?;
+        let login: [&[u8]; 3] = [b"AUTH", b"inspector", b"any"];
+        stream.write_all(&request(&login)).ok()?;
         let mut reply = vec![0; 64 << 10];
+        let length = stream.read(&mut reply).ok()?;
+        let said = reply.get(..length)?;
+        if !said.starts_with(b"+OK") {
+            return Some(String::from_utf8_lossy(said).into_owned());
+        }
+        stream.write_all(&request(words)).ok()?;
         let length = stream.read(&mut reply).ok()?;
         Some(String::from_utf8_lossy(reply.get(..length)?).into_owned())
     }
@@ -153,13 +169,23 @@ impl RedisServer {
         self.port
     }
 
+    /// As the inspector, who may do everything. The service logs in as itself: [`Secrets::as_service`].
     pub(crate) fn url(&self) -> String {
+        self.url_of("inspector", "any")
+    }
+
+    pub(crate) fn url_of(&self, user: &str, password: &str) -> String {
+        format!("redis://{user}:{password}@127.0.0.1:{}/0", self.port)
+    }
+
+    /// As somebody who does not log in.
+    pub(crate) fn url_of_nobody(&self) -> String {
         format!("redis://127.0.0.1:{}/0", self.port)
     }
 
     /// Where its append-only files are.
     pub(crate) fn aof_dir(&self) -> PathBuf {
-        self.dir.path().join("appendonlydir")
+        self.data.join("appendonlydir")
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -196,6 +222,17 @@ impl RedisServer {
         let child = self.child.as_ref().expect("it runs");
         kill_process(Pid::from_child(child), signal).unwrap();
     }
+}
+
+/// A command as it stands on the wire.
+fn request(words: &[&[u8]]) -> Vec<u8> {
+    let mut request = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        request.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+        request.extend_from_slice(word);
+        request.extend_from_slice(b"\r\n");
+    }
+    request
 }
 
 impl Drop for RedisServer {

@@ -9,6 +9,7 @@ use orchestrator_kernel::ports::log::{AcquireError, Log as _, ReadLimit};
 use orchestrator_kernel::ports::log_conformance::{read_to_tail, sample_batch, sample_payload};
 
 use super::redis_server::RedisServer;
+use super::secrets::Secrets;
 
 /// A private server and what one host keeps beside it.
 pub(crate) struct Rig {
@@ -63,7 +64,7 @@ pub(crate) fn options(redis: &RedisServer, state_dir: PathBuf) -> RedisOptions {
     RedisOptions {
         response_timeout: Duration::from_millis(300),
         check_interval: Duration::from_millis(50),
-        ..RedisOptions::new(&redis.url(), "test", state_dir)
+        ..RedisOptions::new(&Secrets::shared().as_service(&redis.url()), "test", state_dir)
     }
 }
 

@@ -57,9 +57,23 @@ impl Scene {
 
     /// As [`start`](Self::start), with Redis reached by `url`, and further arguments for the service.
     pub(crate) async fn on(redis: RedisServer, url: &str, args: &[&str]) -> Self {
+        Self::of(redis, url, args, Deployment::new).await
+    }
+
+    /// As [`on`](Self::on), with a service that declares its queues itself: `args` want other ones than the shipped.
+    pub(crate) async fn declaring(redis: RedisServer, url: &str, args: &[&str]) -> Self {
+        Self::of(redis, url, args, Deployment::declaring).await
+    }
+
+    async fn of(
+        redis: RedisServer,
+        url: &str,
+        args: &[&str],
+        deployment: impl Fn(&str, &str) -> Deployment,
+    ) -> Self {
         let rabbit = RabbitServer::shared();
         let amqp = rabbit.url(&rabbit.vhost());
-        let deployment = Deployment::new(url, &amqp);
+        let deployment = deployment(url, &amqp);
         let subscriber = Subscriber::start(&amqp, "everything").await;
         let service = Service::start(&deployment.config(), args).await;
         let load = Load::start(&amqp);

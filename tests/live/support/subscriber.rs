@@ -12,6 +12,8 @@ use lapin::{Connection, ConnectionProperties, ExchangeKind};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::secrets::Secrets;
+
 /// One message as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Message {
@@ -43,7 +45,8 @@ impl Subscriber {
         bind(amqp_url, queue).await.unwrap();
         let (reading, mut allowed) = watch::channel(true);
         let task = tokio::spawn({
-            let (url, queue, into) = (amqp_url.to_owned(), queue.to_owned(), Arc::clone(&messages));
+            let url = Secrets::shared().as_subscriber(amqp_url);
+            let (queue, into) = (queue_of(queue), Arc::clone(&messages));
             async move {
                 while allowed.wait_for(|allowed| *allowed).await.is_ok() {
                     tokio::select! {
@@ -138,6 +141,12 @@ pub(crate) fn without_publish_time(body: &[u8]) -> Vec<u8> {
     event.to_string().into_bytes()
 }
 
+/// The name of a subscriber's queue on the broker: the shipped user may have those that begin like this.
+pub(crate) fn queue_of(subscriber: &str) -> String {
+    format!("subscriber.{subscriber}")
+}
+
+/// What the subscriber's operator does, who may declare the exchange too.
 async fn bind(url: &str, queue: &str) -> lapin::Result<()> {
     let connection = Connection::connect(url, ConnectionProperties::default()).await?;
     let channel = connection.create_channel().await?;
@@ -149,11 +158,11 @@ async fn bind(url: &str, queue: &str) -> lapin::Result<()> {
     let mut quorum = FieldTable::default();
     quorum.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
     let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-    channel.queue_declare(queue.into(), durable, quorum).await?;
+    channel.queue_declare(queue_of(queue).into(), durable, quorum).await?;
     let options = QueueBindOptions::default();
     channel
         .queue_bind(
-            queue.into(),
+            queue_of(queue).into(),
             "orchestrator.events".into(),
             "orchestrator_event.#".into(),
             options,
