@@ -50,7 +50,7 @@ fn ok(redis: &RedisServer, words: &[&str]) {
 /// A user besides the default one; the URL with its login.
 fn user(redis: &RedisServer, rights: &[&str]) -> String {
     ok(redis, &[&["ACL", "SETUSER", "someone", "on", ">secret", "resetkeys", "-@all"], rights].concat());
-    format!("redis://{}@127.0.0.1:{}/0", "someone:secret", redis.port())
+    redis.url_of("someone", "secret")
 }
 
 /// What the shipped ACL file grants to an operator.
@@ -136,6 +136,7 @@ fn a_replica_says_that_it_is_one_and_what_holds() {
     let primary = RedisServer::start();
     let replica = RedisServer::start();
     ok(&primary, &["SET", KEY, "off"]);
+    ok(&replica, &["CONFIG", "SET", "masteruser", "inspector", "masterauth", "any"]);
     ok(&replica, &["REPLICAOF", "127.0.0.1", &primary.port().to_string()]);
     wait_until("it follows", || replica.command(&["GET", KEY]).is_some_and(|reply| reply.contains("off")));
 

@@ -12,7 +12,7 @@ pub(crate) type Deviation = (&'static str, &'static str);
 pub(crate) const REDIS_ADDRESSES: [&str; 5] = ["--aclfile", "--bind", "--dir", "--logfile", "--port"];
 
 /// Options of redis-server that a test may give besides.
-pub(crate) const REDIS: [Deviation; 8] = [
+pub(crate) const REDIS: [Deviation; 10] = [
     ("--appendonly", "a server without a file must be refused, and a stream may be on one"),
     ("--appendfsync", "a server that syncs too seldom must be refused, or keep what it promises"),
     ("--no-appendfsync-on-rewrite", "a server that does not sync all the time must be refused"),
@@ -20,6 +20,8 @@ pub(crate) const REDIS: [Deviation; 8] = [
     ("--maxmemory", "a server that evicts must be refused; one without memory takes nothing"),
     ("--maxmemory-policy", "a server that evicts must be refused"),
     ("--replicaof", "a replica must be refused"),
+    ("--cluster-enabled", "the kill switch may be on a cluster"),
+    ("--cluster-port", "where a server of a cluster listens to the others"),
     ("--save", "a server that also writes snapshots is used as it is"),
 ];
 
