@@ -278,10 +278,13 @@ async fn random_damage_of_any_log_is_never_ready_with_less() {
     }
 }
 
+/// What is taken away, and how.
+type Taken = (&'static str, fn(&Path));
+
 /// Method: each thing that must stay is taken away while receipts come; then while nothing comes.
 #[tokio::test]
 async fn data_directory_taken_away_under_the_service_ends_it() {
-    let taken: [(&str, fn(&Path)); 6] = [
+    let taken: [Taken; 6] = [
         ("removed", |data| std::fs::remove_dir_all(data).unwrap()),
         ("renamed", |data| std::fs::rename(data, data.with_file_name("away")).unwrap()),
         ("replaced by a copy", |data| {

@@ -224,10 +224,13 @@ async fn crash_while_trimming_never_makes_a_removed_segment_missed() {
     }
 }
 
+/// What is taken away, and how.
+type Taken = (&'static str, fn(&Path));
+
 /// Method: each name that must lead to the log's files is taken away while the log is written.
 #[tokio::test]
 async fn log_that_was_taken_away_acknowledges_nothing_more() {
-    let taken: [(&str, fn(&Path)); 5] = [
+    let taken: [Taken; 5] = [
         ("its segment removed", |data| {
             std::fs::remove_file(data.join("receipts").join(file_name(Seq(1)))).unwrap();
         }),
