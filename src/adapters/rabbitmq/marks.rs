@@ -3,10 +3,12 @@
 //!
 //! ```text
 //! orchestrator.marks (fanout) ──▶ orchestrator.marks (queue, one active consumer)
-//!     1 publish what is known, and more        │ theirs │ mine │
-//!     2 consume up to mine                      ◀───────┘
-//!     3 publish the join, confirmed            │ theirs │ mine │ join │
-//!     4 acknowledge what was read                              │ join │
+//!     1 consume: waits for whoever reads now
+//!     2 publish what is known, and more        │ theirs │ mine │
+//!     3 read up to mine                         ◀──────────────┘
+//!     4 publish the join, confirmed            │ theirs │ mine │ join │
+//!     5 acknowledge what was read                              │ join │
+//!     6 close the channel: the next one reads
 //! ```
 //!
 //! At every moment the queue, or whoever holds its messages, has the join of all that was noted: a process that dies
@@ -20,9 +22,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::StreamExt as _;
-use lapin::options::{
-    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions,
-};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Consumer};
 use orchestrator_kernel::ports::marks::{MarkError, MarkStore, Marks};
@@ -37,6 +37,8 @@ use super::window::blocked_text;
 const MESSAGES_MAX: i64 = 1000;
 /// The default of newer brokers is 20, and a message beyond it is dropped. Every note replaces the message.
 const DELIVERY_LIMIT: i64 = 1_000_000;
+/// How long one's own message is waited for before another one is published: somebody else may have read it.
+const AGAIN_AFTER: Duration = Duration::from_millis(250);
 
 /// Where the marks are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,12 +87,12 @@ impl RabbitMarksOptions {
 pub struct RabbitMarks {
     endpoint: RabbitEndpoint,
     options: RabbitMarksOptions,
-    open: Mutex<Option<MarksChannel>>,
+    open: Mutex<Option<KnownMarks>>,
 }
 
-/// A channel on which nothing is on its way, and what was read over it.
-struct MarksChannel {
-    channel: Channel,
+/// A connection, and what was read over it. Each look or note has a channel of its own: what it held goes back into the
+/// queue with it.
+struct KnownMarks {
     known: Marks,
     link: Link,
 }
@@ -105,7 +107,7 @@ impl RabbitMarks {
     async fn exchange(&self, more: &Marks) -> Result<Marks, MarkError> {
         let mut open = self.open.lock().await;
         // Taken: after whatever fails, or is dropped, the connection goes, and what it held goes back into the queue.
-        let kept = open.take().filter(|kept| kept.channel.status().connected());
+        let kept = open.take().filter(|kept| kept.link.is_connected());
         let exchanged = match timeout(self.options.timeout, self.join_with(kept, more)).await {
             Ok(exchanged) => exchanged.map_err(|why| MarkError::Away(why.detail)),
             Err(_) => {
@@ -116,39 +118,48 @@ impl RabbitMarks {
         Ok(open.insert(exchanged?).known.clone())
     }
 
-    async fn join_with(&self, kept: Option<MarksChannel>, more: &Marks) -> Result<MarksChannel, Trouble> {
+    async fn join_with(&self, kept: Option<KnownMarks>, more: &Marks) -> Result<KnownMarks, Trouble> {
         let mut marks = match kept {
             Some(marks) => marks,
-            None => self.open().await?,
+            None => KnownMarks { known: Marks::default(), link: self.connect().await? },
         };
         marks.known.join(more);
+        let channel = self.open_channel(&marks.link).await?;
         let id = short(&format!("{:016x}", random()))?;
-        self.publish(&marks, &id).await?;
-        let mut consumer = self.consume(&marks).await?;
-        let last = self.read_up_to(&id, &mut consumer, &mut marks.known).await?;
-        self.publish(&marks, &short("")?).await?;
+        let mut consumer = self.consume(&marks.link, &channel).await?;
+        let last = loop {
+            self.publish(&marks, &channel, &id).await?;
+            // Whoever read when it came has taken it for one of those before: another one then.
+            let read = self.read_up_to(&id, &mut consumer, &mut marks.known);
+            if let Ok(read) = timeout(AGAIN_AFTER, read).await {
+                break read?;
+            }
+        };
+        self.publish(&marks, &channel, &short("")?).await?;
         let all = BasicAckOptions { multiple: true };
-        let channel = &marks.channel;
         marks.link.within("acknowledging marks", channel.basic_ack(last, all)).await?;
-        let cancelled = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
-        marks.link.within("ending the reading of marks", cancelled).await?;
+        // The join came over this channel too by now: it goes back with the channel, and the lock with it.
+        marks.link.within("giving the marks back", channel.close(200, "OK".into())).await?;
         Ok(marks)
     }
 
-    async fn open(&self) -> Result<MarksChannel, Trouble> {
-        let link = Link::open(&self.endpoint, &self.options.queue).await?;
+    async fn connect(&self) -> Result<Link, Trouble> {
+        Link::open(&self.endpoint, &self.options.queue).await
+    }
+
+    async fn open_channel(&self, link: &Link) -> Result<Channel, Trouble> {
         let channel = link.channel().await?;
-        self.options.needs().ensure(&link, &channel, self.options.topology).await?;
+        self.options.needs().ensure(link, &channel, self.options.topology).await?;
         link.within("asking for confirms", channel.confirm_select(ConfirmSelectOptions::default())).await?;
-        Ok(MarksChannel { channel, known: Marks::default(), link })
+        Ok(channel)
     }
 
     /// Everything that is in the queue comes, in its order, once nobody else reads.
-    async fn consume(&self, marks: &MarksChannel) -> Result<Consumer, Trouble> {
+    async fn consume(&self, link: &Link, channel: &Channel) -> Result<Consumer, Trouble> {
         let queue = short(&self.options.queue)?;
         let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
-        let consuming = marks.channel.basic_consume(queue, "".into(), options, arguments);
-        marks.link.within(&format!("reading {}", self.options.queue), consuming).await
+        let consuming = channel.basic_consume(queue, "".into(), options, arguments);
+        link.within(&format!("reading {}", self.options.queue), consuming).await
     }
 
     /// Joins what comes to `known`, up to the message with this id; its delivery tag.
@@ -190,7 +201,7 @@ impl RabbitMarks {
     }
 
     /// Publishes all that is known, so that this message alone is enough.
-    async fn publish(&self, marks: &MarksChannel, id: &ShortString) -> Result<(), Trouble> {
+    async fn publish(&self, marks: &KnownMarks, channel: &Channel, id: &ShortString) -> Result<(), Trouble> {
         let properties = BasicProperties::default()
             .with_delivery_mode(2)
             .with_app_id("orchestrator".into())
@@ -200,7 +211,7 @@ impl RabbitMarks {
         let body = marks.known.encode(&self.options.namespace);
         let exchange = short(&self.options.queue)?;
         let confirmed = async {
-            let sent = marks.channel.basic_publish(exchange, "".into(), options, body.as_bytes(), properties);
+            let sent = channel.basic_publish(exchange, "".into(), options, body.as_bytes(), properties);
             sent.await?.await
         };
         let mut blocking = marks.link.blocking();
