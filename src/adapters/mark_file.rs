@@ -25,14 +25,14 @@ const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// Marks in a file that every host of a deployment can reach.
 #[derive(Clone, Debug)]
-pub struct MarkFile {
+pub struct SecondMarkFile {
     path: Arc<Path>,
     namespace: Arc<str>,
     /// Held by the one piece of work that may hang on storage that does not answer.
     at_work: Arc<Mutex<()>>,
 }
 
-impl MarkFile {
+impl SecondMarkFile {
     /// The marks of `namespace` at `path`; nothing is opened yet.
     #[must_use]
     pub fn new(path: &Path, namespace: &str) -> Self {
@@ -140,7 +140,7 @@ impl MarkFile {
 }
 
 #[async_trait]
-impl MarkStore for MarkFile {
+impl MarkStore for SecondMarkFile {
     fn place(&self) -> String {
         self.path.display().to_string()
     }
@@ -166,8 +166,8 @@ mod tests {
     struct InFile(tempfile::TempDir);
 
     impl InFile {
-        fn marks(&self) -> MarkFile {
-            MarkFile::new(&self.0.path().join("marks"), "test")
+        fn marks(&self) -> SecondMarkFile {
+            SecondMarkFile::new(&self.0.path().join("marks"), "test")
         }
     }
 
@@ -193,7 +193,7 @@ mod tests {
     #[tokio::test]
     async fn a_mount_that_is_not_there_is_no_deployment_without_marks() {
         let dir = InFile(tempfile::tempdir().unwrap());
-        let elsewhere = MarkFile::new(&dir.0.path().join("not mounted").join("marks"), "test");
+        let elsewhere = SecondMarkFile::new(&dir.0.path().join("not mounted").join("marks"), "test");
 
         let (looked, noted) = (elsewhere.load().await, elsewhere.note(&receipts(1)).await);
 

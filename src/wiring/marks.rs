@@ -7,7 +7,7 @@ use orchestrator_kernel::ports::marks::{MarkError, MarkStore, Marks};
 use tokio::sync::watch;
 
 use super::{WiringError, rabbit};
-use crate::adapters::mark_file::MarkFile;
+use crate::adapters::mark_file::SecondMarkFile;
 use crate::adapters::rabbitmq::{RabbitMarks, RabbitMarksOptions};
 use crate::adapters::redis::SecondMarkOptions;
 use crate::config::{Config, MarkKind};
@@ -17,7 +17,7 @@ pub(super) fn second_mark(config: &Config) -> Result<Option<SecondMarkOptions>, 
     let mark = &config.redis.mark;
     let namespace = &config.redis.namespace;
     let store: Arc<dyn MarkStore> = match (mark.kind, &mark.path) {
-        (MarkKind::File, Some(path)) => Arc::new(MarkFile::new(path, namespace)),
+        (MarkKind::File, Some(path)) => Arc::new(SecondMarkFile::new(path, namespace)),
         (MarkKind::Rabbit, _) => {
             let options = RabbitMarksOptions {
                 queue: mark.queue.clone(),

@@ -22,7 +22,7 @@ use super::log::{FORMAT, Known, LogOptions, Look, Shared};
 use super::promise::Promise;
 use super::scripts::{ACQUIRE, APPEND, PROVE_ROOM, TRIM};
 use super::second_mark::SecondMark;
-use super::witnesses::{Claimed, Doubt, SecondSays, Witnesses, token_of};
+use super::witnesses::{Doubt, SecondSays, ServerSays, Witnesses, token_of};
 
 /// Redis takes at most 512 MiB in one argument, and keeps all of a batch in memory more than once.
 const BATCH_BYTES_MAX: usize = 256 << 20;
@@ -109,7 +109,7 @@ impl Appender {
         let answer = self.take_over(&token, binding, floor).await.map_err(|fault| failed(fault.into_io()))?;
         let (word, tail, start, bytes, log_id, epoch, header) = answer;
         let found = LogId::from_hex(&log_id);
-        let claimed = Claimed { log: found, tail: Seq(tail), ..server };
+        let claimed = ServerSays { log: found, tail: Seq(tail), ..server };
         match (word.as_str(), binding) {
             ("OK", _) => {}
             ("VERSION", _) => {
@@ -178,18 +178,18 @@ impl Appender {
     }
 
     /// What the server says of the log now.
-    async fn ask_server(&mut self) -> Result<Claimed, AcquireError> {
+    async fn ask_server(&mut self) -> Result<ServerSays, AcquireError> {
         let log = self.shared.name.clone();
         let failed = |source| AcquireError::Io { log: log.clone(), source };
         let connection = self.connected().await.map_err(failed)?.clone();
         let (endpoint, timeout) = (self.endpoint.clone(), self.timeout);
         let looked = endpoint.within(timeout, self.shared.look(connection)).await;
         match self.settle(looked).map_err(|fault| failed(fault.into_io()))? {
-            Look::Nothing => Ok(Claimed::default()),
+            Look::Nothing => Ok(ServerSays::default()),
             Look::Meta(found) if found.format != FORMAT => {
                 Err(AcquireError::UnknownVersion { log, found: found.format, known: FORMAT })
             }
-            Look::Meta(found) => Ok(Claimed {
+            Look::Meta(found) => Ok(ServerSays {
                 log: found.known.log,
                 tail: found.known.stat.tail,
                 epoch: found.epoch,

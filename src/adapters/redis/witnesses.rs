@@ -18,7 +18,7 @@ use super::high_water::Mark;
 
 /// What the server says of a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Claimed {
+pub(super) struct ServerSays {
     pub(super) log: Option<LogId>,
     pub(super) tail: Seq,
     pub(super) epoch: Epoch,
@@ -86,7 +86,7 @@ impl Witnesses {
     /// # Errors
     ///
     /// [`Doubt`].
-    pub(super) fn judge(&self, server: &Claimed) -> Result<Option<Mark>, Doubt> {
+    pub(super) fn judge(&self, server: &ServerSays) -> Result<Option<Mark>, Doubt> {
         let (mark, _) = self.binding();
         if let Some(mark) = mark
             && (server.log != Some(mark.log) || server.tail < mark.seq)
@@ -135,7 +135,7 @@ impl Witnesses {
     }
 
     /// Whether nobody acquired the log since this instance did. Tokens of older versions do not say whose they are.
-    fn wrote_last(&self, server: &Claimed) -> bool {
+    fn wrote_last(&self, server: &ServerSays) -> bool {
         match server.writer.rsplit_once(':') {
             Some((instance, _)) => instance == self.instance,
             None => true,
@@ -143,11 +143,11 @@ impl Witnesses {
     }
 
     /// The record at the mark is another one.
-    pub(super) fn differs(&self, mark: &Mark, server: &Claimed) -> String {
+    pub(super) fn differs(&self, mark: &Mark, server: &ServerSays) -> String {
         self.regressed(mark, server, ", with another record there")
     }
 
-    fn regressed(&self, mark: &Mark, server: &Claimed, differs: &str) -> String {
+    fn regressed(&self, mark: &Mark, server: &ServerSays, differs: &str) -> String {
         let (_, who) = self.binding();
         let place = match who {
             THIS_HOST => self.local_path.display().to_string(),
@@ -163,7 +163,7 @@ impl Witnesses {
         )
     }
 
-    fn unknown(&self, server: &Claimed) -> String {
+    fn unknown(&self, server: &ServerSays) -> String {
         let second = match &self.second {
             SecondSays::NotKept => "no second mark is kept (redis.mark)".to_owned(),
             SecondSays::Known(mark, epoch) => format!(
@@ -216,8 +216,8 @@ mod tests {
         }
     }
 
-    fn server(tail: u64, epoch: u64, writer: &str) -> Claimed {
-        Claimed { log: Some(MINE), tail: Seq(tail), epoch: Epoch(epoch), writer: writer.to_owned() }
+    fn server(tail: u64, epoch: u64, writer: &str) -> ServerSays {
+        ServerSays { log: Some(MINE), tail: Seq(tail), epoch: Epoch(epoch), writer: writer.to_owned() }
     }
 
     fn word(verdict: &Result<Option<Mark>, Doubt>) -> &'static str {
@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_log_that_is_not_the_known_one_is_regressed_whatever_its_length() {
-        let other = Claimed { log: Some(LogId(8)), ..server(9000, 9, "b:1") };
+        let other = ServerSays { log: Some(LogId(8)), ..server(9000, 9, "b:1") };
 
         for (local, second) in [(Some(5), SecondSays::NotKept), (None, known(5, 1)), (Some(5), known(5, 9))] {
             let verdict = witnesses(local, second).judge(&other);
