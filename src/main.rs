@@ -3,17 +3,30 @@
 use std::process::ExitCode;
 
 use orchestrator::cli::{self, Command, ConfigCommand, LogCommand};
+use orchestrator::telemetry::logs;
 
 fn main() -> ExitCode {
     orchestrator::tls::install();
+    if let Err(error) = cli::outlive_file_size_limit() {
+        cli::complain(&format!("the file-size limit cannot be handled: {error}"));
+    }
+    let code = run(cli::parse());
+    logs::finish();
+    code
+}
+
+fn run(command: Command) -> ExitCode {
     let environment = std::env::vars_os().collect();
-    let exit = match cli::parse() {
+    let exit = match command {
         Command::KillSwitch(command) => return cli::kill_switch(&command, environment).into(),
         Command::Config(ConfigCommand::Check(config)) => cli::config_check(&config, environment),
         Command::Config(ConfigCommand::Show { config, origin }) => {
             cli::config_show(&config, environment, origin)
         }
         Command::Healthcheck(args) => cli::healthcheck(&args),
+        Command::EngineWorker { parent, memory_max, command } => {
+            return cli::engine_worker(parent, memory_max, &command);
+        }
         Command::Completions { shell } => cli::completions(shell),
         Command::Run(args) => cli::run(&args, environment),
         Command::Demo(args) => cli::demo(&args, environment),

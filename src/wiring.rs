@@ -43,6 +43,7 @@ pub mod watch;
 
 use watch::PlaceWatch;
 
+pub use crate::adapters::process::guard as worker_guard;
 pub use engine::cores_if_zero;
 pub use settings::http_limits;
 

@@ -8,6 +8,7 @@
 //!
 //! It knows the kernel and the actors, no adapter: the wiring puts the HTTP source behind [`Intake`].
 
+mod admission;
 mod body;
 mod content;
 mod event_stream;

@@ -27,6 +27,7 @@ pub(super) enum ProblemKind {
     Refused,
     OutcomeUnknown,
     Unavailable,
+    TooManyConnections,
     TooManySubscribers,
     PositionTrimmed,
     PositionAhead,
@@ -85,6 +86,9 @@ impl ProblemKind {
             ),
             Self::Unavailable => {
                 (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The service cannot answer now")
+            }
+            Self::TooManyConnections => {
+                (StatusCode::SERVICE_UNAVAILABLE, "too_many_connections", "No further connection is served")
             }
             Self::TooManySubscribers => {
                 (StatusCode::SERVICE_UNAVAILABLE, "too_many_subscribers", "No further event stream can begin")

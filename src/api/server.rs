@@ -2,26 +2,33 @@
 
 use std::io;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Request;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::Service as HyperService;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::admission::{Admission, Admitted, FirstHead};
 use super::limits::HttpLimits;
+use super::problem::{Problem, ProblemKind};
 use super::write_timeout::WriteTimeout;
 
 /// Bytes that a connection buffers in each direction, but for one piece of an answer.
 const CONNECTION_BUFFER_BYTES: usize = 64 << 10;
 /// Bytes of a request's head, the filters of an event stream included.
 const HEAD_BYTES_MAX: usize = 32 << 10;
+/// What may be asked on a connection beyond the bound.
+const PROBES: [&str; 4] = ["/livez", "/readyz", "/health", "/metrics"];
 /// How long accepting rests after it failed for want of something, file descriptors for example.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
@@ -29,13 +36,15 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 ///
 /// Event streams end by the token in [`ApiState`](super::ApiState), which may be the same one.
 pub async fn serve(listener: TcpListener, router: Router, limits: HttpLimits, shutdown: CancellationToken) {
-    let slots = Arc::new(Semaphore::new(limits.connections_max));
+    let admission = Admission::new(limits.connections_max);
+    let probes = router.clone().layer(middleware::from_fn(refuse_all_but_probes));
     let mut connections = JoinSet::new();
-    while let Some((stream, slot)) = next_connection(&listener, &slots, &shutdown).await {
+    while let Some((stream, admitted)) = next_connection(&listener, &admission, &shutdown).await {
         while let Some(ended) = connections.try_join_next() {
             report(ended);
         }
-        connections.spawn(connection(stream, router.clone(), limits, shutdown.clone(), slot));
+        let router = if admitted.is_for_probes { &probes } else { &router };
+        connections.spawn(connection(stream, router.clone(), limits, shutdown.clone(), admitted));
     }
     drop(listener);
     let drained = timeout(limits.drain_timeout, async {
@@ -49,22 +58,28 @@ pub async fn serve(listener: TcpListener, router: Router, limits: HttpLimits, sh
     }
 }
 
-/// Waits for a free slot and then for a connection; `None` at the shutdown. Without a slot, connections wait in the
-/// kernel's queue.
+/// Waits for a connection and then for a slot; `None` at the shutdown. Meanwhile further connections wait in the kernel's
+/// queue.
 async fn next_connection(
     listener: &TcpListener,
-    slots: &Arc<Semaphore>,
+    admission: &Admission,
     shutdown: &CancellationToken,
-) -> Option<(TcpStream, OwnedSemaphorePermit)> {
-    let next = async {
-        let slot = Arc::clone(slots).acquire_owned().await.ok()?;
-        Some((accept(listener).await, slot))
-    };
+) -> Option<(TcpStream, Admitted)> {
+    // In this order: nobody is ended to make room for a connection that does not come.
+    let next = async { (accept(listener).await, admission.admit().await) };
     tokio::select! {
         biased;
         () = shutdown.cancelled() => None,
-        next = next => next,
+        next = next => Some(next),
     }
+}
+
+async fn refuse_all_but_probes(request: Request, next: Next) -> Response {
+    if PROBES.contains(&request.uri().path()) {
+        return next.run(request).await;
+    }
+    let detail = "as many connections are open as http.connections_max allows, the rest is for probes";
+    Problem::new(ProblemKind::TooManyConnections, detail).retry_after(Duration::from_secs(1)).into_response()
 }
 
 async fn accept(listener: &TcpListener) -> TcpStream {
@@ -92,7 +107,7 @@ async fn connection(
     router: Router,
     limits: HttpLimits,
     shutdown: CancellationToken,
-    _slot: OwnedSemaphorePermit,
+    admitted: Admitted,
 ) {
     if let Err(error) = set_options(&stream, limits.write_timeout) {
         tracing::debug!(%error, "a connection ended before it began");
@@ -104,10 +119,15 @@ async fn connection(
         .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(CONNECTION_BUFFER_BYTES);
     let io = TokioIo::new(WriteTimeout::new(stream, limits.write_timeout));
-    let mut served = pin!(http.serve_connection(io, TowerToHyperService::new(router)));
+    let service = Noticing { head: admitted.first_head(), inner: TowerToHyperService::new(router) };
+    let mut served = pin!(http.serve_connection(io, service));
     let ended = tokio::select! {
         biased;
         ended = served.as_mut() => ended,
+        () = admitted.eviction.cancelled() => {
+            tracing::debug!("a connection that sent no request made room for another one");
+            return;
+        }
         () = shutdown.cancelled() => {
             served.as_mut().graceful_shutdown();
             served.await
@@ -115,6 +135,23 @@ async fn connection(
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended early");
+    }
+}
+
+/// Notices the first request of a connection.
+struct Noticing<S> {
+    head: FirstHead,
+    inner: S,
+}
+
+impl<S: HyperService<hyper::Request<Incoming>>> HyperService<hyper::Request<Incoming>> for Noticing<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn call(&self, request: hyper::Request<Incoming>) -> S::Future {
+        self.head.has_come();
+        self.inner.call(request)
     }
 }
 

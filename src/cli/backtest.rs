@@ -16,7 +16,8 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::from::{FromArgs, is_url};
-use super::run::{asked_to_stop, runtime};
+use super::run::runtime;
+use super::signals::StopSignals;
 use super::{ConfigArgs, Exit, complain, print};
 use crate::backtest::{End, Input, Plan, Played, Report, play};
 use crate::config::{Config, LogLevel};
@@ -124,13 +125,9 @@ fn prepared(args: &BacktestArgs, environment: Vec<(OsString, OsString)>) -> Resu
 }
 
 async fn run(args: &BacktestArgs, config: &Config, logs: &mut Option<TempDir>) -> Result<Exit, Refused> {
-    let mut stop = std::pin::pin!(asked_to_stop());
-    // Asked once now, so that a signal counts from here on and does not end the process in the middle of something.
-    tokio::select! {
-        biased;
-        () = &mut stop => return Err(Refused::because(Exit::Different, &"interrupted")),
-        () = std::future::ready(()) => {}
-    }
+    // From here on a signal counts and does not end the process in the middle of something.
+    let signals = StopSignals::listen().map_err(|error| Refused::because(Exit::Internal, &error))?;
+    let stop = std::pin::pin!(signals.asked_to_stop());
     let Opened { capture, name, until } = opened(args, config).await?;
     let place = Place::make(args, logs)?;
     let staged = staged(config, place.data.clone(), place.partial.clone());

@@ -9,7 +9,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use super::run::{asked_to_stop, runtime};
+use super::run::{RUNTIME_END_MAX, runtime};
+use super::signals::StopSignals;
 use super::tally::Tally;
 use super::{DemoArgs, Exit, complain, print};
 use crate::config::Config;
@@ -50,7 +51,11 @@ pub fn demo(args: &DemoArgs, environment: Vec<(OsString, OsString)>) -> Exit {
         return Exit::Config;
     }
     let exit = match runtime(&config) {
-        Ok(runtime) => runtime.block_on(show(&config, args.duration, temporary.is_some())),
+        Ok(runtime) => {
+            let exit = runtime.block_on(show(&config, args.duration, temporary.is_some()));
+            runtime.shutdown_timeout(RUNTIME_END_MAX);
+            exit
+        }
         Err(error) => {
             complain(&format!("cannot start the runtime: {error}"));
             Exit::Internal
@@ -61,6 +66,13 @@ pub fn demo(args: &DemoArgs, environment: Vec<(OsString, OsString)>) -> Exit {
 }
 
 async fn show(config: &Config, duration: Option<Duration>, temporary: bool) -> Exit {
+    let signals = match StopSignals::listen() {
+        Ok(signals) => signals,
+        Err(error) => {
+            complain(&format!("signals cannot be handled: {error}"));
+            return Exit::Internal;
+        }
+    };
     let service = match Service::start(config, StartOptions::default()).await {
         Ok(service) => service,
         Err(error) => {
@@ -82,7 +94,7 @@ async fn show(config: &Config, duration: Option<Duration>, temporary: bool) -> E
     let stop = {
         let (screen, tally) = (&screen, &mut tally);
         async move {
-            let mut stop = std::pin::pin!(asked_to_stop());
+            let mut stop = std::pin::pin!(signals.asked_to_stop());
             let end = duration.map(|duration| begun + duration);
             loop {
                 if let Err(error) = tally.follow(runs.as_ref(), |line| screen.line(line)).await {

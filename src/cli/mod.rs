@@ -5,6 +5,7 @@ mod completions;
 mod config;
 mod demo;
 mod diff;
+mod engine_worker;
 mod exit;
 mod export;
 mod from;
@@ -18,6 +19,7 @@ mod output;
 mod progress;
 mod replay;
 mod run;
+mod signals;
 mod tally;
 mod verify;
 
@@ -28,12 +30,15 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::{Base, FlagSetting, Layers};
+use crate::telemetry::logs;
+use crate::wiring::worker_guard;
 
 pub use backtest::{BacktestArgs, backtest};
 pub use completions::completions;
 pub use config::{check as config_check, show as config_show};
 pub use demo::demo;
 pub use diff::{DiffArgs, diff};
+pub use engine_worker::engine_worker;
 pub use exit::Exit;
 pub use export::{ExportArgs, export};
 pub use from::FromArgs;
@@ -46,6 +51,7 @@ pub use log_stat::log_stat;
 pub use output::{complain, print};
 pub use replay::{EngineChoice, ReplayArgs, Speed, replay};
 pub use run::run;
+pub use signals::outlive_file_size_limit;
 pub use verify::{VerifyArgs, verify};
 
 /// Time that the demo runs when no command is given.
@@ -96,6 +102,18 @@ pub enum Command {
     /// Stop all effects, allow them again, or see how it stands.
     #[command(subcommand)]
     KillSwitch(KillSwitchCommand),
+    /// Become an engine worker that ends with the service. Started by the service only.
+    #[command(name = worker_guard::COMMAND, hide = true)]
+    EngineWorker {
+        /// The service's process.
+        parent: i32,
+        /// Address space of the worker in bytes.
+        #[arg(long)]
+        memory_max: Option<u64>,
+        /// The worker's command.
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
     /// Write completions for a shell to standard output.
     Completions {
         /// The shell.
@@ -206,7 +224,7 @@ pub fn parse() -> Command {
             if said == quoted {
                 error.exit();
             }
-            eprint!("{said}");
+            logs::write_line(said.trim_end());
             std::process::exit(error.exit_code())
         }
     }

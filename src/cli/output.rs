@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 
 use super::exit::Exit;
+use crate::telemetry::logs;
 
 /// Prints an answer. A reader that went away (`| head`) has seen enough: that is no failure.
 #[must_use]
@@ -21,9 +22,7 @@ pub fn print(answer: &str) -> Exit {
 
 /// Prints what went wrong, without the login of any URL in it.
 pub fn complain(what: &dyn Display) {
-    let said = without_logins(&what.to_string());
-    // When standard error cannot be written, nobody can be told; the exit code still says it.
-    writeln!(io::stderr(), "orchestrator: {said}").unwrap_or_default();
+    logs::write_line(&format!("orchestrator: {}", without_logins(&what.to_string())));
 }
 
 /// `text` without what stands between the scheme of a URL and its host. A password may hold any character, so up to the

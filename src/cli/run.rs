@@ -1,17 +1,21 @@
 //! `orchestrator run`: the service, until it is told to stop.
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
 
+use super::signals::StopSignals;
 use super::{Exit, RunArgs, complain};
 use crate::config::Config;
 use crate::service::{Reason, Service, explain};
 use crate::telemetry::logs;
 use crate::wiring::{StartOptions, cores_if_zero};
 
-/// Runs the service until SIGTERM or SIGINT; with `--once` until every source has ended.
+/// How long the end waits for what still blocks a thread: a disk that hangs must not keep the process.
+pub(super) const RUNTIME_END_MAX: Duration = Duration::from_secs(2);
+
+/// Runs the service until a signal asks it to stop; with `--once` until every source has ended.
 #[must_use]
 pub fn run(args: &RunArgs, environment: Vec<(OsString, OsString)>) -> Exit {
     let rust_log = environment.iter().find(|(name, _)| name == "RUST_LOG").map(|(_, value)| value.clone());
@@ -28,7 +32,11 @@ pub fn run(args: &RunArgs, environment: Vec<(OsString, OsString)>) -> Exit {
         return Exit::Config;
     }
     match runtime(&config) {
-        Ok(runtime) => runtime.block_on(serve(&config, args)),
+        Ok(runtime) => {
+            let exit = runtime.block_on(serve(&config, args));
+            runtime.shutdown_timeout(RUNTIME_END_MAX);
+            exit
+        }
         Err(error) => {
             complain(&format!("cannot start the runtime: {error}"));
             Exit::Internal
@@ -54,11 +62,28 @@ async fn serve(config: &Config, args: &RunArgs) -> Exit {
         accept_changes: args.accept_changes,
         trust_server: args.trust_server,
     };
-    let service = match Service::start(config, options).await {
-        Ok(service) => service,
+    let signals = match StopSignals::listen() {
+        Ok(signals) => signals,
         Err(error) => {
+            tracing::error!(%error, "signals cannot be handled, so nothing could stop the service in order");
+            return Exit::Internal;
+        }
+    };
+    let mut asked = std::pin::pin!(signals.asked_to_stop());
+    let started = tokio::select! {
+        biased;
+        () = &mut asked => None,
+        started = Service::start(config, options) => Some(started),
+    };
+    let service = match started {
+        Some(Ok(service)) => service,
+        Some(Err(error)) => {
             tracing::error!(error_detail = explain(&error), "the service did not start");
             return error.exit();
+        }
+        None => {
+            tracing::warn!("asked to stop before the service was up; nothing was taken");
+            return Exit::Unavailable;
         }
     };
     tracing::info!(version = crate::service::VERSION, data_dir = %config.service.data_dir.display(), http = service.url(), "running");
@@ -66,33 +91,9 @@ async fn serve(config: &Config, args: &RunArgs) -> Exit {
     let stop = async move {
         tokio::select! {
             biased;
-            () = asked_to_stop() => Reason::Asked,
+            () = asked => Reason::Asked,
             () = ended, if args.once => Reason::SourcesEnded,
         }
     };
     service.run(stop).await
-}
-
-/// Waits for SIGTERM or SIGINT. A second one ends the process at once: nothing acknowledged is lost by that.
-pub(super) async fn asked_to_stop() {
-    let (mut terminate, mut interrupt) =
-        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-            (Ok(terminate), Ok(interrupt)) => (terminate, interrupt),
-            (Err(error), _) | (_, Err(error)) => {
-                tracing::error!(%error, "signals cannot be handled; the service must be killed to stop");
-                return std::future::pending().await;
-            }
-        };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        tracing::warn!("second signal: ending at once");
-        std::process::exit(i32::from(Exit::Unavailable.code()));
-    });
 }

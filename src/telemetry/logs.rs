@@ -1,13 +1,26 @@
-//! Log lines: human on a terminal, one JSON object a line elsewhere; always on standard error.
+//! Log lines: human on a terminal, one JSON object a line elsewhere; always on standard error, and never waited for.
 
-use std::io::IsTerminal;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{IsTerminal, Write};
+use std::panic::PanicHookInfo;
+use std::sync::{LazyLock, OnceLock};
+use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
 use tracing::Subscriber;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::log_writer::{self, LineSender, WriterEnd};
 use crate::config::{LogConfig, LogFormat};
+
+/// How long the end of the process waits for lines that standard error has not taken.
+const FINISH_MAX: Duration = Duration::from_secs(1);
+
+/// The writer of this process, once logging was started. There is one standard error, so there is one of these.
+static WRITER: OnceLock<(LineSender, WriterEnd)> = OnceLock::new();
+static DROPPED: LazyLock<Counter> = LazyLock::new(Counter::default);
 
 /// Why log lines cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -21,16 +34,57 @@ pub enum LogsError {
     /// Logging was started before in this process.
     #[error("logging was started twice")]
     Twice,
+    /// The system gives no thread or descriptor to write with.
+    #[error("cannot start writing log lines")]
+    Writer(#[source] std::io::Error),
 }
 
 /// Starts logging for the process. `rust_log` is the value of `RUST_LOG`, which overrides the level.
+///
+/// From here on nothing waits for standard error: lines that it does not take are dropped and counted. Panics are
+/// logged like everything else, because the usual report would be written on the thread that panicked.
 ///
 /// # Errors
 ///
 /// [`LogsError`].
 pub fn start(config: &LogConfig, rust_log: Option<&str>) -> Result<(), LogsError> {
     let terminal = std::io::stderr().is_terminal();
-    subscriber(config, rust_log, terminal, std::io::stderr)?.try_init().map_err(|_| LogsError::Twice)
+    let (sender, end) = log_writer::start(DROPPED.clone()).map_err(LogsError::Writer)?;
+    subscriber(config, rust_log, terminal, sender.clone())?.try_init().map_err(|_| LogsError::Twice)?;
+    WRITER.set((sender, end)).map_err(|_| LogsError::Twice)?;
+    std::panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+/// Waits until the lines that were logged are written, a second at most. The process may end then.
+pub fn finish() {
+    if let Some((_, end)) = WRITER.get() {
+        end.finish(FINISH_MAX);
+    }
+}
+
+/// Writes a line for people to standard error: behind the log lines when logging was started, at once otherwise.
+pub fn write_line(line: &str) {
+    let line = format!("{line}\n");
+    match WRITER.get() {
+        Some((sender, _)) => sender.send(line.as_bytes()),
+        // When standard error cannot be written, nobody can be told; the exit code still says it.
+        None => std::io::stderr().write_all(line.as_bytes()).unwrap_or_default(),
+    }
+}
+
+/// Lines that were dropped since the start, because standard error was not read or failed.
+#[must_use]
+pub fn dropped_lines() -> Counter {
+    DROPPED.clone()
+}
+
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let what = panic.payload_as_str().unwrap_or("a value that is no text");
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+    tracing::error!(place, error_detail = what, backtrace, "a defect: panicked");
 }
 
 /// What takes the log lines and writes them to `writer`.

@@ -8,7 +8,7 @@ use orchestrator_kernel::ports::engine::Engine;
 use super::WiringError;
 use crate::adapters::demo::engine::{DemoEngine, HysteresisConfig as DemoHysteresis};
 use crate::adapters::http_engine::{HttpEngine, HttpEngineOptions};
-use crate::adapters::process::{ProcessEngine, ProcessEngineOptions};
+use crate::adapters::process::{ProcessEngine, ProcessEngineOptions, guard};
 use crate::config::{EngineConfig, EngineKind, HysteresisConfig};
 
 /// The engine that `config` names, and its worker pool if it has one, to be ended after its last call.
@@ -42,6 +42,7 @@ const fn demo_hysteresis(config: &HysteresisConfig) -> DemoHysteresis {
 fn process_options(config: &EngineConfig) -> ProcessEngineOptions {
     let process = &config.process;
     ProcessEngineOptions {
+        guard: Some(guard::this_program()),
         command: process.command.clone(),
         env: process.env.0.clone(),
         working_dir: process.working_dir.clone(),

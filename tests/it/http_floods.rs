@@ -27,7 +27,7 @@ async fn service(dir: &std::path::Path, connections_max: usize) -> Service {
     let config = dir.join("config.toml");
     let text = format!(
         "[service]\ndata_dir = {:?}\n[sources.http]\nkind = \"http\"\n[http]\nlisten = \"127.0.0.1:0\"\n\
-         connections_max = {connections_max}\nrequest_timeout = \"{}s\"\n[log]\nformat = \"json\"\n",
+         connections_max = {connections_max}\nsubscribers_max = 16\nrequest_timeout = \"{}s\"\n[log]\nformat = \"json\"\n",
         dir.join("data"),
         REQUEST_MAX.as_secs(),
     );
@@ -244,4 +244,52 @@ async fn ten_thousand_connections_stop_at_the_bound_and_cost_the_producer_nothin
     drop(streams);
     healthy_again(&service, &mut producer).await;
     service.stop().await;
+}
+
+/// How long a probe may take on a busy machine; a client that sends its head slowly may take [`HEAD_MAX`].
+const PROBE_MAX: Duration = Duration::from_secs(2);
+
+/// Method: four times as many slow heads as connections are allowed. Then as many slow bodies, so that every connection
+/// is busy with a request.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn probes_are_answered_at_once_however_many_clients_are_slow() {
+    const BOUND: usize = 64; // more than subscribers_max
+    let dir = tempfile::tempdir().unwrap();
+    let service = service(dir.path(), BOUND).await;
+
+    let mut slow = Vec::new();
+    for _ in 0..4 * BOUND {
+        let mut stream = TcpStream::connect(address(&service)).await.unwrap();
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost:").await.unwrap();
+        slow.push(stream);
+    }
+    check_probes(&service, "slow heads").await;
+    drop(slow);
+
+    let head = "POST /api/v1/receipts HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n";
+    let mut busy = Vec::new();
+    for _ in 0..BOUND {
+        let mut stream = TcpStream::connect(address(&service)).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        busy.push(stream);
+    }
+    eventually("all connections are busy", async || {
+        let client = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
+        let answer = client.get(format!("{}/", service.url)).send().await.ok()?;
+        (answer.status() == 503).then_some(())
+    })
+    .await;
+    check_probes(&service, "slow bodies").await;
+    drop(busy);
+    service.stop_unverified().await;
+}
+
+async fn check_probes(service: &Service, against: &str) {
+    for path in ["/livez", "/readyz", "/health", "/metrics"] {
+        let client = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
+        let since = Instant::now();
+        let answer = client.get(format!("{}{path}", service.url)).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{path} against {against}");
+        assert!(since.elapsed() < PROBE_MAX, "{path} took {:?} against {against}", since.elapsed());
+    }
 }

@@ -20,6 +20,7 @@ mod kill_switch_stop;
 mod log_tail;
 mod look_back;
 mod producers;
+mod process_life;
 mod retention;
 mod storage_faults;
 mod support;

@@ -47,6 +47,7 @@ macro_rules! metrics {
 
 metrics! {
     BUILD_INFO = Gauge "orch_build_info" ["version"] "Constant 1, labelled with the version of the binary";
+    LOG_LINES_DROPPED = Counter "orch_log_lines_dropped_total" [] "Log lines that standard error did not take";
     PROCESS_START = Gauge "orch_process_start_time_seconds" [] "Start of the process, in seconds since the Unix epoch";
 
     INGEST_RECEIVED = Counter "orch_ingest_items_received_total" [] "Items that sources handed over";

@@ -1,5 +1,6 @@
 //! One worker process: started in its own process group, spoken to line by line, ended without a trace.
 
+use std::fmt;
 use std::io;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
@@ -14,6 +15,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::{sleep, timeout};
 
+use super::guard;
 use super::lines::{LineError, LineReader};
 use super::options::{EngineStartError, ProcessEngineOptions};
 use super::stderr::StderrLog;
@@ -87,7 +89,18 @@ impl WorkerProcess {
         let Some((program, arguments)) = options.command.split_first() else {
             return Err(EngineStartError::Options { problem: "command is empty" });
         };
-        let mut command = Command::new(program);
+        let mut command = match &options.guard {
+            None => Command::new(program),
+            Some(guard) => {
+                let mut command = Command::new(guard);
+                command.args([guard::COMMAND, &std::process::id().to_string()]);
+                if let Some(bytes) = options.memory_max_bytes {
+                    command.args(["--memory-max", &bytes.to_string()]);
+                }
+                command.args(["--", program]);
+                command
+            }
+        };
         command.args(arguments).env_clear().envs(&options.env);
         if let (Some(path), false) = (std::env::var_os("PATH"), options.env.contains_key("PATH")) {
             command.env("PATH", path);
@@ -97,7 +110,7 @@ impl WorkerProcess {
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.process_group(0).kill_on_drop(true);
-        let mut child = command.spawn().map_err(spawn_error)?;
+        let mut child = guard::spawn(command).map_err(spawn_error)?;
         let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         let parts = (pid, child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(pid), Some(stdin), Some(stdout), Some(stderr)) = parts else {
@@ -115,9 +128,9 @@ impl WorkerProcess {
         Ok(process)
     }
 
-    /// Without `unsafe` nothing can run between fork and exec, so the limit comes from outside, a moment after the start.
+    /// Without a guard the limit comes from outside, a moment after the start. The guard itself may need more than it.
     fn limit_memory(&self, options: &ProcessEngineOptions) -> Result<(), EngineStartError> {
-        let Some(bytes) = options.memory_max_bytes else { return Ok(()) };
+        let (Some(bytes), None) = (options.memory_max_bytes, &options.guard) else { return Ok(()) };
         let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
         match prlimit(Some(self.pid), Resource::As, limit) {
             Ok(_) | Err(rustix::io::Errno::SRCH) => Ok(()), // already gone: the hello tells why
@@ -132,7 +145,15 @@ impl WorkerProcess {
             Ok(Ok(line)) => line,
             Ok(Err(error)) => {
                 let problem = match error {
-                    LineError::Closed => self.wait_for_exit().await,
+                    LineError::Closed => match self.wait_for_exit().await {
+                        WorkerEnd::Exited(status)
+                            if options.guard.is_some()
+                                && status.code() == Some(guard::NOT_EXECUTED.into()) =>
+                        {
+                            return Err(self.not_executed(options));
+                        }
+                        end => end.to_string(),
+                    },
                     LineError::TooLong => format!("wrote more than {} bytes", options.output_bytes_max),
                     LineError::Io(error) => format!("has a broken pipe ({error})"),
                 };
@@ -154,6 +175,12 @@ impl WorkerProcess {
                 Err(self.no_hello(options, format!("wrote a first line that is no hello ({error})")).await)
             }
         }
+    }
+
+    /// The guard could not become the command; it said why in its last line.
+    fn not_executed(&self, options: &ProcessEngineOptions) -> EngineStartError {
+        let source = io::Error::other(self.stderr.last_lines());
+        EngineStartError::Spawn { command: options.command_line(), source }
     }
 
     async fn no_hello(&mut self, options: &ProcessEngineOptions, problem: String) -> EngineStartError {
@@ -181,14 +208,11 @@ impl WorkerProcess {
         }
     }
 
-    /// Waits shortly for the process to end by itself and says how it did, without reaping it.
-    pub(super) async fn wait_for_exit(&mut self) -> String {
+    /// Waits shortly for the process to end by itself and says how it did.
+    pub(super) async fn wait_for_exit(&mut self) -> WorkerEnd {
         match timeout(EXIT_WAIT, self.exited()).await {
-            Ok(()) => match self.end().await {
-                Some(status) => describe(status),
-                None => "ended".to_owned(),
-            },
-            Err(_) => "closed its stdout".to_owned(),
+            Ok(()) => self.end().await.map_or(WorkerEnd::Unknown, WorkerEnd::Exited),
+            Err(_) => WorkerEnd::ClosedStdout,
         }
     }
 
@@ -262,10 +286,25 @@ impl Drop for WorkerProcess {
     }
 }
 
-fn describe(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
-        (Some(code), _) => format!("exited with status {code}"),
-        (None, Some(signal)) => format!("was killed by signal {signal}"),
-        (None, None) => "ended".to_owned(),
+/// End of a worker that nobody ended, as the text that follows "the engine".
+pub(super) enum WorkerEnd {
+    Exited(ExitStatus),
+    /// It is gone; its status could not be had.
+    Unknown,
+    /// It is still there.
+    ClosedStdout,
+}
+
+impl fmt::Display for WorkerEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(status) => match (status.code(), status.signal()) {
+                (Some(code), _) => write!(f, "exited with status {code}"),
+                (None, Some(signal)) => write!(f, "was killed by signal {signal}"),
+                (None, None) => f.write_str("ended"),
+            },
+            Self::Unknown => f.write_str("ended"),
+            Self::ClosedStdout => f.write_str("closed its stdout"),
+        }
     }
 }

@@ -6,9 +6,10 @@
 //!                                               └ deadline, death, garbage: kill the group, restart with back-off
 //! ```
 //!
-//! Reading order: what is configured, the lines, the child process, its task, the pool.
+//! Reading order: what is configured, the lines, what binds a process to us, the child process, its task, the pool.
 
 mod child;
+pub mod guard;
 mod lines;
 mod options;
 mod pool;

@@ -13,6 +13,9 @@ use orchestrator_kernel::ports::engine::EngineIdentity;
 pub struct ProcessEngineOptions {
     /// Program and arguments of one worker. The program is looked up in `PATH`.
     pub command: Vec<String>,
+    /// Program that binds a worker to our life, called as [`guard`](super::guard) says; `None`: a worker that hangs
+    /// outlives a kill of ours.
+    pub guard: Option<PathBuf>,
     /// The workers' environment. Besides it they get only our `PATH`, unless it is named here.
     pub env: BTreeMap<String, String>,
     /// Where the workers run; `None`: where we run.

@@ -64,6 +64,7 @@ impl Script {
 
     fn options(&self) -> ProcessEngineOptions {
         ProcessEngineOptions {
+            guard: None,
             command: vec!["python3".to_owned(), "worker.py".to_owned()],
             env: BTreeMap::new(),
             working_dir: Some(self.dir.path().to_owned()),

@@ -14,6 +14,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
+use crate::telemetry::logs;
+
 /// The `outcome` of an engine call that was answered.
 pub(super) const OUTCOME_OK: &str = "ok";
 
@@ -166,6 +168,7 @@ fn register_process(registry: &mut Registry, started_at: TsMs, version: &str) {
     let build: Family<[(&'static str, String); 1], Gauge<i64, AtomicI64>> = Family::default();
     build.get_or_create(&[("version", version.to_owned())]).set(1);
     register(registry, &names::BUILD_INFO, build);
+    register(registry, &names::LOG_LINES_DROPPED, logs::dropped_lines());
     let start: Gauge<f64, AtomicU64> = Gauge::default();
     start.set(started_at.0 as f64 / 1000.0);
     register(registry, &names::PROCESS_START, start);

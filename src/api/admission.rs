@@ -1,0 +1,199 @@
+//! Which connections are served: a bound on all of them, and a way in for probes however many clients are slow.
+//!
+//! ```text
+//! accept ──▶ slot free? ──▶ served
+//!              │ no
+//!              ├─▶ a connection that never sent a whole head, old enough? ──▶ ended, its slot is ours
+//!              ├─▶ probe slot free? ──▶ served, but for /livez /readyz /health /metrics only
+//!              └─▶ waits in the kernel's queue
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Connections beyond the bound, for probes only.
+const PROBE_SLOTS: usize = 16;
+/// How long every connection may take for its first head before it may be ended in favour of another one.
+const HEAD_GRACE: Duration = Duration::from_millis(250);
+
+/// Gives out the slots of the HTTP interface.
+pub(super) struct Admission {
+    slots: Arc<Semaphore>,
+    probe_slots: Arc<Semaphore>,
+    silent: Arc<SilentConnections>,
+}
+
+/// A slot, held as long as its connection is served.
+pub(super) struct Admitted {
+    _slot: OwnedSemaphorePermit,
+    /// Only probes may be asked for.
+    pub(super) is_for_probes: bool,
+    /// Ends the connection while no whole head has come.
+    pub(super) eviction: CancellationToken,
+    head: FirstHead,
+}
+
+/// Connections that have not sent a whole head yet, by the order in which they came.
+#[derive(Default)]
+struct SilentConnections(Mutex<Silent>);
+
+#[derive(Default)]
+struct Silent {
+    next: u64,
+    waiting: BTreeMap<u64, (Instant, CancellationToken)>,
+}
+
+/// One connection's place among the silent ones, until its first head or its end.
+#[derive(Clone)]
+pub(super) struct FirstHead(Arc<SilentPlace>);
+
+struct SilentPlace {
+    number: u64,
+    silent: Arc<SilentConnections>,
+}
+
+impl Admission {
+    pub(super) fn new(connections_max: usize) -> Self {
+        Self {
+            slots: Arc::new(Semaphore::new(connections_max)),
+            probe_slots: Arc::new(Semaphore::new(PROBE_SLOTS)),
+            silent: Arc::default(),
+        }
+    }
+
+    /// Waits for a slot, making room among clients that send nothing.
+    pub(super) async fn admit(&self) -> Admitted {
+        loop {
+            if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+                return self.admitted(slot, false);
+            }
+            let evicts = self.silent.evict_oldest();
+            if !evicts && let Ok(slot) = Arc::clone(&self.probe_slots).try_acquire_owned() {
+                return self.admitted(slot, true);
+            }
+            // Woken by whatever comes first: a slot, a probe slot, or a silent connection that is old enough by now.
+            tokio::select! {
+                biased;
+                slot = Arc::clone(&self.slots).acquire_owned() => if let Ok(slot) = slot {
+                    return self.admitted(slot, false);
+                },
+                () = tokio::time::sleep(HEAD_GRACE) => {}
+            }
+        }
+    }
+
+    fn admitted(&self, slot: OwnedSemaphorePermit, is_for_probes: bool) -> Admitted {
+        let eviction = CancellationToken::new();
+        let number = self.silent.add(eviction.clone());
+        let head = FirstHead(Arc::new(SilentPlace { number, silent: Arc::clone(&self.silent) }));
+        Admitted { _slot: slot, is_for_probes, eviction, head }
+    }
+}
+
+impl Admitted {
+    /// Told when the first head has come.
+    pub(super) fn first_head(&self) -> FirstHead {
+        self.head.clone()
+    }
+}
+
+impl FirstHead {
+    /// From now on the connection is not ended in favour of another one.
+    pub(super) fn has_come(&self) {
+        self.0.silent.remove(self.0.number);
+    }
+}
+
+impl Drop for SilentPlace {
+    fn drop(&mut self) {
+        self.silent.remove(self.number);
+    }
+}
+
+impl SilentConnections {
+    fn lock(&self) -> MutexGuard<'_, Silent> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, eviction: CancellationToken) -> u64 {
+        let mut silent = self.lock();
+        let number = silent.next;
+        silent.next += 1;
+        silent.waiting.insert(number, (Instant::now(), eviction));
+        number
+    }
+
+    fn remove(&self, number: u64) {
+        self.lock().waiting.remove(&number);
+    }
+
+    /// Ends the connection that has been silent for longest; says whether there was one that had had its time.
+    fn evict_oldest(&self) -> bool {
+        let mut silent = self.lock();
+        let Some(oldest) = silent.waiting.first_entry() else { return false };
+        let (since, _) = oldest.get();
+        if since.elapsed() < HEAD_GRACE {
+            return false;
+        }
+        let (_, eviction) = oldest.remove();
+        eviction.cancel();
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_oldest_silent_connection_makes_room_and_one_that_was_asked_something_never_does() {
+        let admission = Admission::new(2);
+        let asked = admission.admit().await;
+        asked.first_head().has_come();
+        let silent = admission.admit().await;
+        tokio::time::advance(HEAD_GRACE).await;
+
+        let mut third = std::pin::pin!(admission.admit());
+        assert!(futures_util::poll!(third.as_mut()).is_pending());
+        assert!(silent.eviction.is_cancelled() && !asked.eviction.is_cancelled());
+        drop(silent);
+
+        assert!(!third.await.is_for_probes);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_all_are_busy_probes_have_slots_of_their_own_and_no_more() {
+        let admission = Admission::new(1);
+        let busy = admission.admit().await;
+        busy.first_head().has_come();
+
+        let mut probes = Vec::new();
+        for _ in 0..PROBE_SLOTS {
+            let probe = admission.admit().await;
+            probe.first_head().has_come();
+            assert!(probe.is_for_probes);
+            probes.push(probe);
+        }
+        let mut next = std::pin::pin!(admission.admit());
+        assert!(futures_util::poll!(next.as_mut()).is_pending());
+        drop(busy);
+
+        assert!(!next.await.is_for_probes);
+    }
+
+    #[tokio::test]
+    async fn places_of_ended_connections_are_given_back() {
+        let admission = Admission::new(4);
+
+        for _ in 0..100 {
+            drop(admission.admit().await);
+        }
+
+        assert!(admission.silent.lock().waiting.is_empty());
+    }
+}
