@@ -17,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::api::{self, ApiState, HttpLimits, Intake};
 use crate::cli::Exit;
 use crate::config::Config;
-use crate::telemetry::metrics::{CONTENT_TYPE, Metrics};
+use crate::telemetry::metrics::{CONTENT_TYPE, Ingested, Metrics};
 use crate::wiring::marks::show_trouble;
 use crate::wiring::{self, StartOptions, Wired, WiringError};
 
@@ -82,6 +82,7 @@ pub struct Service {
     tree: Tree,
     wired: Wired,
     http: Http,
+    metrics: Option<Arc<Metrics>>,
     grace: Duration,
     /// Shows whether the second mark of the logs lags behind, where one is kept.
     _mark_shown: Option<AbortOnDropHandle<()>>,
@@ -125,13 +126,13 @@ impl Service {
         let tree = Tree::start(wired.ports.clone(), &wired.settings).await?;
         let shutdown = CancellationToken::new();
         let limits = wiring::http_limits(config);
-        let state = api_state(&tree, &wired, metrics, limits, &shutdown);
+        let state = api_state(&tree, &wired, metrics.clone(), limits, &shutdown);
         let serving = tokio::spawn(api::serve(listener, api::router(state), limits, shutdown.clone()));
         let http = Http { address, shutdown, serving };
         let trouble = wired.server.as_ref().and_then(|server| server.second_mark_trouble());
         let shown = trouble.map(|trouble| tokio::spawn(show_trouble(trouble, tree.board.clone())));
         let _mark_shown = shown.map(AbortOnDropHandle::new);
-        Ok(Self { tree, wired, http, grace: config.service.grace, _mark_shown })
+        Ok(Self { tree, wired, http, metrics, grace: config.service.grace, _mark_shown })
     }
 
     /// The tree.
@@ -189,7 +190,7 @@ impl Service {
             reason = stop => reason,
         };
         tracing::info!(?reason, "stopping");
-        let Self { tree, wired, http, grace, _mark_shown } = self;
+        let Self { tree, wired, http, metrics, grace, _mark_shown } = self;
         if let Some(intake) = &wired.intake {
             intake.close();
         }
@@ -204,8 +205,10 @@ impl Service {
                 Exit::Unavailable
             }
             Stopped::Clean => {
+                let ingested = metrics.map(|metrics| metrics.ingested()).unwrap_or_default();
+                let exit = if reason == Reason::SourcesEnded { judge(ingested) } else { Exit::Ok };
                 tracing::info!("stopped");
-                Exit::Ok
+                exit
             }
             Stopped::Failed(kind, what) => {
                 tracing::error!(error_detail = what, "failed while stopping");
@@ -220,6 +223,23 @@ impl Service {
             }
         }
     }
+}
+
+/// How a run of sources that ended by themselves ends: that none of what they brought is a receipt is no success.
+fn judge(ingested: Ingested) -> Exit {
+    let Ingested { appended, duplicate, quarantined } = ingested;
+    if quarantined == 0 {
+        return Exit::Ok;
+    }
+    if appended + duplicate == 0 {
+        tracing::error!(
+            quarantined,
+            "nothing that the sources brought is a receipt; it is all in the quarantine, each with its reason"
+        );
+        return Exit::Different;
+    }
+    tracing::warn!(appended, duplicate, quarantined, "some of what the sources brought is no receipt");
+    Exit::Ok
 }
 
 /// What becomes of the writer's claim on a server.

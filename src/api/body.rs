@@ -11,13 +11,43 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, timeout_at};
 
 use super::Shared;
+use super::encoding::ContentEncoding;
 use super::problem::{Problem, ProblemKind};
 
 /// A body in memory, and the right to hold it there.
 pub(super) struct HeldBody {
     pub(super) bytes: Bytes,
     /// Counts the bytes against those of all requests, until it is dropped.
-    _held: Option<OwnedSemaphorePermit>,
+    held: Option<OwnedSemaphorePermit>,
+}
+
+impl HeldBody {
+    /// The body as text. It is unpacked off the threads that serve, and counts as the largest body meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// The problem: see [`ContentEncoding::unpack`], or as many bytes held as may be held.
+    pub(super) async fn unpack(
+        &mut self,
+        shared: &Shared,
+        encoding: ContentEncoding,
+    ) -> Result<Bytes, Problem> {
+        let (body, bytes_max) = (self.bytes.clone(), shared.state.limits.body_bytes_max);
+        if encoding == ContentEncoding::Identity {
+            return encoding.unpack(body, bytes_max);
+        }
+        hold(shared, &mut self.held, bytes_max)?;
+        match tokio::task::spawn_blocking(move || encoding.unpack(body, bytes_max)).await {
+            Ok(text) => text,
+            Err(error) => {
+                tracing::error!(%error, "unpacking a body failed by a defect");
+                Err(Problem::new(
+                    ProblemKind::Unavailable,
+                    "the body could not be unpacked; nothing was stored",
+                ))
+            }
+        }
+    }
 }
 
 /// Reads `body` until `deadline`.
@@ -40,7 +70,7 @@ pub(super) async fn read(
     loop {
         let chunk = match timeout_at(deadline, chunks.next()).await {
             Err(_) => return Err(too_slow(shared)),
-            Ok(None) => return Ok(HeldBody { bytes: bytes.freeze(), _held: held }),
+            Ok(None) => return Ok(HeldBody { bytes: bytes.freeze(), held }),
             Ok(Some(Err(error))) => {
                 tracing::debug!(%error, "request body could not be read");
                 return Err(Problem::new(ProblemKind::BodyUnreadable, "send the request again"));

@@ -14,7 +14,7 @@ pub(super) enum Form {
 }
 
 impl Form {
-    /// Reads the content type; its parameters do not matter.
+    /// Reads the content type. Of its parameters only a `charset` matters: receipts are UTF-8.
     ///
     /// There is no guess for other or missing types: a web page can make its visitor's browser send those to a
     /// service on loopback without asking, but not these two.
@@ -24,7 +24,12 @@ impl Form {
     /// The problem, naming the types that are taken.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-        let kind = value.split(';').next().unwrap_or("").trim();
+        let (kind, parameters) = value.split_once(';').unwrap_or((value, ""));
+        let kind = kind.trim();
+        if let Some(charset) = foreign_charset(parameters) {
+            let detail = format!("receipts are UTF-8, the body is declared as {charset:.40}");
+            return Err(Problem::new(ProblemKind::UnsupportedContentType, detail));
+        }
         if kind.eq_ignore_ascii_case("application/json") {
             Ok(Self::Json)
         } else if kind.eq_ignore_ascii_case("application/x-ndjson") {
@@ -36,4 +41,14 @@ impl Form {
             ))
         }
     }
+}
+
+/// The declared `charset`, when a text in it is not UTF-8 as it is.
+fn foreign_charset(parameters: &str) -> Option<&str> {
+    let charset = parameters.split(';').find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches('"'))
+    })?;
+    let is_utf8 = ["utf-8", "utf8", "us-ascii"].iter().any(|known| charset.eq_ignore_ascii_case(known));
+    (!is_utf8).then_some(charset)
 }

@@ -11,6 +11,7 @@
 mod admission;
 mod body;
 mod content;
+mod encoding;
 mod event_stream;
 mod events;
 mod intake;

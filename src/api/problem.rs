@@ -110,17 +110,24 @@ pub(super) struct Problem {
     detail: String,
     retry_after: Option<Duration>,
     members: Map<String, Value>,
+    header: Option<(HeaderName, HeaderValue)>,
 }
 
 impl Problem {
     /// `detail` says what is wrong here and what to do.
     pub(super) fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), retry_after: None, members: Map::new() }
+        Self { kind, detail: detail.into(), retry_after: None, members: Map::new(), header: None }
     }
 
     /// Tells the client when to come again.
     pub(super) fn retry_after(mut self, delay: Duration) -> Self {
         self.retry_after = Some(delay);
+        self
+    }
+
+    /// Adds a header that the status asks for.
+    pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.header = Some((name, value));
         self
     }
 
@@ -142,13 +149,10 @@ impl IntoResponse for Problem {
             ("detail".to_owned(), json!(self.detail)),
         ]);
         let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))];
-        let retry_after: Option<[(HeaderName, HeaderValue); 1]> =
-            self.retry_after.map(|delay| [(header::RETRY_AFTER, whole_seconds(delay).into())]);
-        let answer = (status, kind, Value::Object(body).to_string());
-        match retry_after {
-            Some(header) => (header, answer).into_response(),
-            None => answer.into_response(),
-        }
+        let retry_after = self.retry_after.map(|delay| (header::RETRY_AFTER, whole_seconds(delay).into()));
+        let mut answer = (status, kind, Value::Object(body).to_string()).into_response();
+        answer.headers_mut().extend(retry_after.into_iter().chain(self.header));
+        answer
     }
 }
 

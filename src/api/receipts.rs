@@ -9,11 +9,13 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use orchestrator_kernel::contracts::quarantine::KEPT_BYTES_MAX;
 use orchestrator_kernel::error::bounded_detail;
+use orchestrator_kernel::foreign_format::without_byte_order_mark;
 use orchestrator_kernel::ports::source::{ItemFate, Settlement};
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
 use super::content::Form;
+use super::encoding::ContentEncoding;
 use super::intake::{Intake, TurnedAway};
 use super::lines::{self, NotTaken};
 use super::problem::{Problem, ProblemKind};
@@ -64,9 +66,13 @@ pub(super) async fn post(
     let deadline = Instant::now() + limits.request_timeout;
     let intake = intake_of(&shared)?;
     let form = Form::of(&headers)?;
+    let encoding = ContentEncoding::of(&headers)?;
     let numbered = Numbered::of(&headers)?;
-    let body = body::read(&shared, &headers, body, deadline).await?;
-    let mut found = lines::split(&body.bytes, form, limits.lines_max, KEPT_BYTES_MAX)
+    let mut body = body::read(&shared, &headers, body, deadline).await?;
+    // Of the body as a whole first: cut into lines, a mistake of all of it would be settled line by line.
+    let text = body.unpack(&shared, encoding).await?;
+    let text = text.slice_ref(without_byte_order_mark(&text));
+    let mut found = lines::split(&text, form, limits.lines_max, KEPT_BYTES_MAX)
         .map_err(|why| not_taken(&why, limits.lines_max))?;
     if found.items.is_empty() {
         return Err(Problem::new(ProblemKind::EmptyBody, "send one receipt, or one a line"));

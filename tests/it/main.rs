@@ -19,13 +19,14 @@ mod http_floods;
 mod kill_switch_stop;
 mod log_tail;
 mod look_back;
-mod producers;
 mod process_life;
+mod producers;
 mod retention;
 mod storage_faults;
 mod support;
 mod tidy;
 mod tiered;
 mod verify;
+mod whole_inputs;
 
 use support::made_up;

@@ -34,15 +34,36 @@ pub(crate) async fn eventually<T>(what: &str, mut done: impl AsyncFnMut() -> Opt
     }
 }
 
+/// How long a command may take that ends by itself, on a busy machine.
+const COMMAND_MAX: Duration = Duration::from_secs(300);
+
 /// Runs the binary in the root of the repository, with nothing of this environment but the path.
 pub(crate) fn orchestrator(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_orchestrator"))
+    let mut command = Command::new(env!("CARGO_BIN_EXE_orchestrator"));
+    command
         .args(args)
         .current_dir(root())
         .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .output()
-        .unwrap()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    output_of(command)
+}
+
+/// What a command prints until its end. One that does not end is killed and fails the test, which would hang otherwise.
+pub(crate) fn output_of(mut command: Command) -> Output {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).stdin(Stdio::null()).spawn().unwrap();
+    let pid = Pid::from_child(&child);
+    let (ended, end) = std::sync::mpsc::channel::<()>();
+    let watch = std::thread::spawn(move || {
+        let late = end.recv_timeout(COMMAND_MAX) == Err(std::sync::mpsc::RecvTimeoutError::Timeout);
+        if late {
+            kill_process(pid, Signal::KILL).unwrap();
+        }
+        late
+    });
+    let output = child.wait_with_output().unwrap();
+    drop(ended);
+    assert!(!watch.join().unwrap(), "{command:?} did not end within {COMMAND_MAX:?}");
+    output
 }
 
 /// A running `orchestrator run`.

@@ -26,6 +26,7 @@ pub mod retention;
 pub mod kill_switch;
 
 pub mod error;
+pub mod foreign_format;
 pub mod invariants;
 pub mod metric_names;
 pub mod mutants;

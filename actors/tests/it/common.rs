@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use orchestrator_actors::fatal::FatalKind;
 use orchestrator_actors::testkit::{ManualClock, TestClock, TestTree, eventually, settings, snapshot, trade};
 use orchestrator_actors::tree::{Settings, Stopped, Tree};
 use std::sync::Arc;
@@ -50,4 +51,9 @@ pub(crate) async fn outputs(rig: &TestTree, count: usize) {
 pub(crate) async fn stop_and_check(rig: &TestTree, tree: Tree) {
     assert_eq!(tree.stop(Duration::from_secs(10)).await, Stopped::Clean);
     rig.check().await;
+}
+
+/// What ends the tree. One that nothing ends is a failure of the test, not a test without end.
+pub(crate) async fn failure_of(tree: &mut Tree) -> (FatalKind, String) {
+    tokio::time::timeout(Duration::from_secs(120), tree.failed()).await.expect("nothing ended the tree")
 }

@@ -19,7 +19,9 @@ use orchestrator_kernel::ports::log::Log;
 use orchestrator_kernel::ports::observer::SkipReason;
 use orchestrator_kernel::ports::source::{ItemFate, Settlement};
 
-use crate::common::{boundary, manual, outputs, second, second_and_tick, stop_and_check, two_symbols};
+use crate::common::{
+    boundary, failure_of, manual, outputs, second, second_and_tick, stop_and_check, two_symbols,
+};
 
 #[tokio::test(start_paused = true)]
 async fn a_full_receipt_log_is_not_ready_refuses_upstream_and_resumes_by_itself() {
@@ -240,7 +242,7 @@ async fn an_idle_log_that_is_gone_or_taken_over_is_noticed() {
     eventually("both are back", || tree.board.read().ready).await;
 
     rig.receipts.acquire().await.unwrap();
-    let (kind, what) = tree.failed().await;
+    let (kind, what) = failure_of(&mut tree).await;
 
     assert_eq!(kind, FatalKind::Fenced, "{what}");
 }

@@ -13,7 +13,9 @@ use orchestrator_kernel::cadence::Cadence;
 use orchestrator_kernel::contracts::engine_run::RunStatus;
 use orchestrator_kernel::ports::source::Settlement;
 
-use crate::common::{START, boundary, manual, outputs, second, second_and_tick, stop_and_check, two_symbols};
+use crate::common::{
+    START, boundary, failure_of, manual, outputs, second, second_and_tick, stop_and_check, two_symbols,
+};
 
 #[tokio::test(start_paused = true)]
 async fn a_panicking_engine_call_restarts_its_runner_which_finishes_the_same_run() {
@@ -228,7 +230,7 @@ async fn a_scheduler_beyond_its_intensity_ends_the_tree() {
 
     rig.ledger().panic_at_ticks(u64::MAX);
     second_and_tick(&rig, &clock, 2, &["A", "B"]).await;
-    let (kind, why) = tree.failed().await;
+    let (kind, why) = failure_of(&mut tree).await;
 
     assert_eq!(kind, FatalKind::Internal, "{why}");
     assert_eq!(rig.ledger().counts().exits_of("scheduler", "restarted"), 10);
@@ -243,7 +245,7 @@ async fn a_broken_receipt_log_ends_the_tree_and_acknowledges_nothing() {
     rig.receipts.next([OnAppend::Poisoned]);
 
     rig.feed().push([trade("A", boundary(1).0)]);
-    let (kind, why) = tree.failed().await;
+    let (kind, why) = failure_of(&mut tree).await;
 
     assert_eq!(kind, FatalKind::Storage, "{why}");
     assert!(!tree.board.read().ready);
@@ -258,7 +260,7 @@ async fn a_broken_quarantine_ends_the_tree_and_acknowledges_nothing() {
     rig.quarantine.next([OnAppend::Poisoned]);
 
     rig.feed().push(["no receipt".into()]);
-    let (kind, why) = tree.failed().await;
+    let (kind, why) = failure_of(&mut tree).await;
 
     assert_eq!(kind, FatalKind::Storage, "{why}");
     assert!(!rig.feed().settlements().iter().any(|s| matches!(s, Settlement::Durable(_))));
@@ -271,7 +273,7 @@ async fn a_broken_run_log_ends_the_tree_before_the_engine_is_called() {
     rig.runs.next([OnAppend::Poisoned]);
 
     second_and_tick(&rig, &clock, 1, &["A", "B"]).await;
-    let (kind, why) = tree.failed().await;
+    let (kind, why) = failure_of(&mut tree).await;
 
     assert_eq!(kind, FatalKind::Storage, "{why}");
     assert!(!tree.board.read().ready);
@@ -286,7 +288,7 @@ async fn a_panicking_buffer_ends_the_tree() {
     rig.ledger().panic_at_flushes(1);
 
     rig.feed().push([trade("A", boundary(1).0)]);
-    let (kind, why) = tree.failed().await;
+    let (kind, why) = failure_of(&mut tree).await;
 
     assert_eq!(kind, FatalKind::Internal, "{why}");
     assert!(!rig.feed().settlements().iter().any(|s| matches!(s, Settlement::Durable(_))));
@@ -307,7 +309,7 @@ async fn a_later_writer_ends_the_tree_as_fenced() {
         } else {
             rig.feed().push([trade("A", boundary(2).0)]);
         }
-        let (kind, why) = tree.failed().await;
+        let (kind, why) = failure_of(&mut tree).await;
 
         assert_eq!(kind, FatalKind::Fenced, "{why}");
         assert_eq!(rig.receipts.records().await.len(), stored);
@@ -342,7 +344,7 @@ async fn a_snapshot_that_cannot_be_read_back_ends_the_tree_as_corrupt() {
     // The interrupted run has to read its snapshot, at 2, from the log.
     rig.receipts.corrupt(2);
     let ended = match rig.try_start(&CrashPoint::never()).await {
-        Ok(mut tree) => tree.failed().await,
+        Ok(mut tree) => failure_of(&mut tree).await,
         Err(fatal) => (fatal.kind, fatal.to_string()),
     };
 

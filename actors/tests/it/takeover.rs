@@ -7,7 +7,7 @@ use orchestrator_kernel::ids::Epoch;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::log::Log;
 
-use crate::common::{second_and_tick, two_symbols};
+use crate::common::{failure_of, second_and_tick, two_symbols};
 
 /// The process that is superseded must not set back the cursor of its successor (LOG-3).
 #[tokio::test(start_paused = true)]
@@ -18,7 +18,7 @@ async fn a_superseded_publisher_ends_its_tree() {
     rig.checkpoints.save("published", Epoch(u64::MAX), theirs).await.unwrap();
 
     second_and_tick(&rig, &clock, 1, &["A", "B"]).await;
-    let (kind, what) = tree.failed().await;
+    let (kind, what) = failure_of(&mut tree).await;
 
     assert_eq!(kind, FatalKind::Fenced, "{what}");
 }
@@ -37,7 +37,7 @@ async fn cut_off(writer: impl AsyncFnOnce(&TestTree, &Tree) -> Epoch) -> (FatalK
     let writer = writer(&rig, &tree).await;
     rig.runs.trim(writer, rig.runs.stat().tail).await.unwrap();
 
-    tree.failed().await
+    failure_of(&mut tree).await
 }
 
 /// A successor has published what it lets go, and this process still has to: that is no damage (LOG-3).

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use flate2::bufread::MultiGzDecoder;
+use orchestrator_kernel::foreign_format::{BYTE_ORDER_MARK, ForeignFormat};
 use orchestrator_kernel::ports::source::SourceError;
 
+use super::gzip::GzipMembers;
 use super::{fatal, lost};
 
 /// Bytes that are read at once from the file, and decompressed at once.
@@ -32,21 +33,51 @@ impl Compression {
         }
     }
 
-    /// What the first bytes say. No JSON text begins with any of these.
-    fn of_magic(start: &[u8]) -> Self {
-        match start {
-            [0x1f, 0x8b, ..] => Self::Gzip,
-            // A zstd frame, or a skippable frame before it.
-            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
-            _ => Self::Plain,
+    /// What the first bytes say.
+    ///
+    /// # Errors
+    ///
+    /// A format that holds no lines: cut into lines it would be quarantined in shreds.
+    fn of_start(start: &[u8]) -> Result<Self, ForeignFormat> {
+        match ForeignFormat::recognise(start) {
+            None => Ok(Self::Plain),
+            Some(ForeignFormat::Gzip) => Ok(Self::Gzip),
+            Some(ForeignFormat::Zstd) => Ok(Self::Zstd),
+            Some(other) => Err(other),
         }
+    }
+}
+
+/// A text of lines that tells what it can give without waiting.
+pub(super) trait Text: BufRead + Send {
+    /// Bytes that are here already.
+    fn here(&self) -> &[u8];
+}
+
+impl Text for Counted<BufReader<File>> {
+    fn here(&self) -> &[u8] {
+        self.inner.buffer()
+    }
+}
+
+impl<R: Read + Send> Text for BufReader<R> {
+    fn here(&self) -> &[u8] {
+        self.buffer()
+    }
+}
+
+impl Text for Box<dyn Text> {
+    fn here(&self) -> &[u8] {
+        (**self).here()
     }
 }
 
 /// An open capture: the text to read, and the file below it.
 pub(super) struct Capture {
     /// The decompressed text.
-    pub(super) text: Box<dyn BufRead + Send>,
+    pub(super) text: Box<dyn Text>,
+    /// A pipe, a FIFO, a terminal: lines come when somebody writes them, and cannot be read twice.
+    pub(super) is_stream: bool,
     /// The file, for errors and for following.
     pub(super) place: Place,
 }
@@ -75,7 +106,10 @@ pub(super) fn open(path: &Path, follow: bool, bytes_read: Arc<AtomicU64>) -> Res
     bytes_read.store(0, Ordering::Relaxed);
     let mut raw =
         Counted { inner: BufReader::with_capacity(BUFFER_BYTES, file), bytes_read: Arc::clone(&bytes_read) };
-    let found = Compression::of_magic(raw.fill_buf().map_err(failed)?);
+    let foreign = |format: ForeignFormat| {
+        fatal(format!("{} is {}, not one receipt a line: {}", path.display(), format.name(), format.cure()))
+    };
+    let found = Compression::of_start(raw.fill_buf().map_err(failed)?).map_err(foreign)?;
     let named = Compression::of_name(path);
     if named != Compression::Plain && named != found {
         return Err(fatal(format!(
@@ -86,16 +120,24 @@ pub(super) fn open(path: &Path, follow: bool, bytes_read: Arc<AtomicU64>) -> Res
     if follow && found != Compression::Plain {
         return Err(fatal(format!("{} is compressed; only a plain file can be followed", path.display())));
     }
-    let text: Box<dyn BufRead + Send> = match found {
+    let mut text: Box<dyn Text> = match found {
         Compression::Plain => Box::new(raw),
-        Compression::Gzip => Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(raw))),
+        Compression::Gzip => Box::new(BufReader::with_capacity(BUFFER_BYTES, GzipMembers::new(raw))),
         Compression::Zstd => {
             let decoder = zstd::stream::read::Decoder::with_buffer(raw).map_err(failed)?;
             Box::new(BufReader::with_capacity(BUFFER_BYTES, decoder))
         }
     };
+    // What is packed shows what it is at its own beginning; a torn one is told when its lines are read.
+    if let Ok(start) = text.fill_buf() {
+        Compression::of_start(start).map_err(foreign)?;
+        if start.starts_with(BYTE_ORDER_MARK) {
+            text.consume(BYTE_ORDER_MARK.len());
+        }
+    }
+    let is_stream = !metadata.file_type().is_file();
     let place = Place { path: path.to_owned(), device_and_inode: identity(&metadata), bytes_read };
-    Ok(Capture { text, place })
+    Ok(Capture { text, place, is_stream })
 }
 
 impl Place {

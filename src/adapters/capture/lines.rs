@@ -2,6 +2,8 @@
 
 use std::io::{self, BufRead, Read};
 
+use super::file::Text;
+
 /// Bytes that are kept of a line that is too long.
 pub(super) const KEPT_BYTES: usize = 4 << 10;
 
@@ -33,6 +35,13 @@ pub(super) struct Lines<R> {
     is_taken: bool,
     /// Set once the line is too long to be held.
     skipped: Option<Skipped>,
+}
+
+impl Lines<Box<dyn Text>> {
+    /// Whether the next line can be had without waiting.
+    pub(super) fn has_line_here(&self) -> bool {
+        self.text.here().contains(&b'\n')
+    }
 }
 
 /// A line that is not held as a whole.

@@ -8,6 +8,11 @@
 //! byte for byte (LOG-4). A line of nothing but ASCII whitespace is no item and takes no position, so positions are
 //! 1, 2, 3 … without gap; in a file without blank lines the position is the line number.
 //!
+//! **Whole files.** What begins like a format that holds no lines is refused before the first one is cut. A byte order mark
+//! at the beginning, and zeros behind the last gzip member, are framing.
+//!
+//! **Streams.** What a pipe has delivered is handed over before more is waited for.
+//!
 //! **Damage.** A cut-off compressed file gives every whole line before the cut, then a fatal error. Compressed formats
 //! carry their checksum at the end of a member or frame, so damage in the middle may first show as garbled lines: they
 //! are no receipts and go to the quarantine, and the error follows.
@@ -15,6 +20,7 @@
 //! **Memory** is bounded by about `12 × batch_bytes_max`, whatever the size of the file or of a line.
 
 mod file;
+mod gzip;
 mod lines;
 mod pace;
 mod reader;

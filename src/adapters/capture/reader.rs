@@ -1,6 +1,5 @@
 //! The reading thread: from the file to batches of items, no further ahead than the channel allows.
 
-use std::io::BufRead;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::thread;
@@ -11,7 +10,7 @@ use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::ports::source::{RawItem, ResumeAt, SourceError};
 use tokio::sync::{mpsc, oneshot};
 
-use super::file::{self, Capture, Place};
+use super::file::{self, Capture, Place, Text};
 use super::lines::{Line, Lines, Next};
 use super::pace::recorded_at;
 use super::{CaptureOptions, Speed, lost};
@@ -76,8 +75,8 @@ pub(super) fn start(
             Err(error) => (None, Err(error)),
         };
         // A dropped receiver means that nobody waits for this source any more.
-        if let (Ok(()), Some(Capture { text, place })) = (opened_sender.send(answer), capture) {
-            Reader::new(text, place, &thread_options, resume, sender).run();
+        if let (Ok(()), Some(capture)) = (opened_sender.send(answer), capture) {
+            Reader::new(capture, &thread_options, resume, sender).run();
         }
     };
     thread::Builder::new().name("capture".to_owned()).spawn(body).map_err(|error| {
@@ -86,23 +85,24 @@ pub(super) fn start(
     Ok(Reading { opened, messages })
 }
 
-struct Reader<R> {
-    lines: Lines<R>,
+struct Reader {
+    lines: Lines<Box<dyn Text>>,
     place: Place,
+    is_stream: bool,
     follow: bool,
     output: Output,
 }
 
-impl<R: BufRead> Reader<R> {
+impl Reader {
     fn new(
-        text: R,
-        place: Place,
+        capture: Capture,
         options: &CaptureOptions,
         resume: ResumeAt,
         sender: mpsc::Sender<Message>,
     ) -> Self {
+        let Capture { text, place, is_stream } = capture;
         let lines = Lines::new(text, options.line_bytes_max);
-        Self { lines, place, follow: options.follow, output: Output::new(options, resume, sender) }
+        Self { lines, place, is_stream, follow: options.follow, output: Output::new(options, resume, sender) }
     }
 
     fn run(mut self) {
@@ -132,6 +132,10 @@ impl<R: BufRead> Reader<R> {
     /// Takes every whole line that is there.
     fn read_lines(&mut self) -> Result<(), Stop> {
         loop {
+            // Nobody knows when a stream goes on: what has come is handed over before it is waited for.
+            if self.is_stream && !self.lines.has_line_here() {
+                self.output.flush()?;
+            }
             match self.lines.next() {
                 Ok(Next::Line(line)) => self.output.take(&line)?,
                 Ok(Next::Exhausted) => return Ok(()),
@@ -271,11 +275,12 @@ mod tests {
     #[test]
     fn reading_ahead_is_bounded_and_ends_with_the_source() {
         let options = CaptureOptions { batch_items_max: 10, ..CaptureOptions::new("f", "/dev/null") };
-        let place = file::open(&options.path, false, Arc::default()).unwrap().place;
+        let capture = file::open(&options.path, false, Arc::default()).unwrap();
         let (sender, mut chunks) = mpsc::channel(READ_AHEAD);
         let read = Arc::new(AtomicU64::new(0));
         let text = BufReader::with_capacity(1_000, Endless(Arc::clone(&read)));
-        let reader = Reader::new(text, place, &options, ResumeAt::default(), sender);
+        let capture = Capture { text: Box::new(text), is_stream: false, ..capture };
+        let reader = Reader::new(capture, &options, ResumeAt::default(), sender);
         let thread = thread::spawn(move || reader.run());
 
         for taken in 1..=200_u64 {

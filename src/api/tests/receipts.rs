@@ -53,6 +53,66 @@ async fn a_single_json_object_may_span_lines() {
     assert_eq!(service.intake.bytes(), ["{\n \"a\": 1\n}"]);
 }
 
+/// A body of these bytes with this header, as one receipt a line.
+async fn post_with(service: &Service, name: &'static str, value: &str, body: Vec<u8>) -> Answer {
+    let request = service.client.post(service.url("/api/v1/receipts")).body(body);
+    let typed =
+        if name == "content-type" { request } else { request.header("content-type", "application/x-ndjson") };
+    Answer::of(typed.header(name, value).send().await.unwrap()).await
+}
+
+#[tokio::test]
+async fn a_compressed_body_is_unpacked_and_counts_as_large_as_it_becomes() {
+    let service = Service::start().await;
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut gzip, b"{\"a\":1}\n{\"b\":2}\n").unwrap();
+    let zstd = zstd::encode_all(&b"{\"c\":3}"[..], 3).unwrap();
+    let bomb = zstd::encode_all(&vec![b'\n'; 2 << 20][..], 3).unwrap();
+
+    let answer = post_with(&service, "content-encoding", "gzip", gzip.finish().unwrap()).await;
+    assert_eq!(answer.json()["appended"], 2, "{}", answer.text);
+    assert_eq!(post_with(&service, "content-encoding", "zstd", zstd).await.json()["appended"], 1);
+    post_with(&service, "content-encoding", "zstd", bomb).await.problem(413, "body_too_large");
+    post_with(&service, "content-encoding", "gzip", b"{}".to_vec()).await.problem(400, "body_unreadable");
+
+    assert_eq!(service.intake.bytes(), ["{\"a\":1}", "{\"b\":2}", "{\"c\":3}"]);
+}
+
+/// A mistake of the whole body is one refusal; nothing of it is settled line by line.
+#[tokio::test]
+async fn a_body_that_is_no_utf_8_text_is_refused_as_a_whole_and_told_what_is_taken() {
+    let service = Service::start().await;
+    let text = "{\"a\":1}\n".repeat(20);
+    let utf_16: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let gzip = b"\x1f\x8b\x08\0\0\n\n\n".to_vec();
+
+    for (name, value, body) in [
+        ("content-encoding", "br", text.clone().into_bytes()),
+        ("content-encoding", "identity", gzip),
+        ("content-encoding", "identity", utf_16.clone()),
+        ("content-encoding", "identity", b"PAR1\n\n".to_vec()),
+    ] {
+        let answer = post_with(&service, name, value, body).await;
+        answer.problem(415, "unsupported_content_type");
+        assert_eq!(answer.header("accept-encoding"), "gzip, zstd, identity");
+    }
+    for charset in ["application/json; charset=utf-16", "application/x-ndjson;charset=\"ISO-8859-1\""] {
+        let answer = post_with(&service, "content-type", charset, text.clone().into_bytes()).await;
+        assert!(answer.problem(415, "unsupported_content_type").contains("UTF-8"), "{}", answer.text);
+    }
+    assert!(service.intake.stored().is_empty());
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_before_a_body_is_framing() {
+    let service = Service::start().await;
+
+    let answer = service.post("\u{feff}{\"a\":1}\n{\"b\":2}", None).await;
+
+    assert_eq!(answer.json()["appended"], 2, "{}", answer.text);
+    assert_eq!(service.intake.bytes(), ["{\"a\":1}", "{\"b\":2}"]);
+}
+
 #[tokio::test]
 async fn at_most_a_hundred_errors_are_named_and_all_are_counted() {
     let service = Service::start().await;

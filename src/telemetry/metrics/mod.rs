@@ -37,11 +37,23 @@ struct State {
 struct Totals {
     received: u64,
     settled: u64,
+    ingested: Ingested,
     runs_started: u64,
     runs_ended: u64,
     outputs_due: u64,
     outputs_published: u64,
     backlog_known: bool,
+}
+
+/// Items that were settled since the start of the process, by what became of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ingested {
+    /// Receipts that became durable.
+    pub appended: u64,
+    /// Retransmissions that were recognised.
+    pub duplicate: u64,
+    /// Items that are no receipts, kept in the quarantine.
+    pub quarantined: u64,
 }
 
 impl Metrics {
@@ -54,6 +66,12 @@ impl Metrics {
             clock,
             state: Mutex::new(State { registers, totals: Totals::default(), last_ingest_ts: None }),
         }
+    }
+
+    /// What became of the items so far.
+    #[must_use]
+    pub fn ingested(&self) -> Ingested {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).totals.ingested
     }
 
     /// Writes all metrics in the text format of Prometheus; serve it as [`CONTENT_TYPE`].
@@ -107,14 +125,17 @@ impl State {
             }
             Observation::ReceiptsAppended { source_id, event_type, count } => {
                 self.totals.settled += count;
+                self.totals.ingested.appended += count;
                 registers.appended.add([source_id.as_str(), event_type.as_str()], count);
             }
             Observation::ItemsDuplicate { count } => {
                 self.totals.settled += count;
+                self.totals.ingested.duplicate += count;
                 registers.duplicate.inc_by(count);
             }
             Observation::ItemQuarantined { reason } => {
                 self.totals.settled += 1;
+                self.totals.ingested.quarantined += 1;
                 registers.quarantined.add([reason], 1);
             }
             Observation::ProducersKnown { count } => drop(registers.producers.set(gauge(count))),

@@ -9,7 +9,9 @@ use std::task::Poll;
 
 use async_trait::async_trait;
 
-use super::log::{AppendError, BatchSize, Log, ReadError, ReadLimit, RecordBatch, TrimError, read_one};
+use super::log::{
+    AppendError, BatchSize, Log, LogStat, ReadError, ReadLimit, RecordBatch, TrimError, read_one,
+};
 use crate::ids::{Epoch, Seq};
 
 /// Makes the logs that the suite works on.
@@ -328,7 +330,8 @@ async fn trim_is_for_the_present_writer_only(provider: &dyn LogProvider) {
         append_ok(&*log, first.epoch, &sample_batch(1 + batch * 10, 10)).await;
     }
     let second = log.acquire().await.unwrap_or_else(|error| panic!("acquire again: {error:?}"));
-    let before = log.stat();
+    let extent = |stat: LogStat| (stat.start, stat.tail);
+    let before = extent(log.stat());
 
     for below in [0, 101, 9999] {
         let refused = log.trim(first.epoch, Seq(below)).await;
@@ -337,7 +340,8 @@ async fn trim_is_for_the_present_writer_only(provider: &dyn LogProvider) {
         assert!(is_fenced, "{refused:?}");
     }
 
-    assert_eq!(log.stat(), before);
+    // Not its bytes: a log with an archive may be moving records there meanwhile.
+    assert_eq!(extent(log.stat()), before);
     check_content(&*log, 200).await;
     let start = log.trim(second.epoch, Seq(101)).await.unwrap_or_else(|error| panic!("{error:?}"));
     assert!(start <= Seq(101), "nothing from 101 on went");
