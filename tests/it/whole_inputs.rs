@@ -66,7 +66,7 @@ async fn a_file_in_another_format_is_refused_by_name_and_with_the_way_out() {
         assert!(said.contains(says), "{name}: {said}");
         let stored = checked_receipts(&dir.path().join("data")).await;
         assert!(stored.is_empty(), "{name}: nothing is settled in shreds");
-        let quarantine = crate::support::records(&dir.path().join("data"), "quarantine").await;
+        let quarantine = crate::support::records(&dir.path().join("data/quarantine")).await;
         assert!(quarantine.is_empty(), "{name}: nothing is settled in shreds");
     }
 }
