@@ -52,9 +52,9 @@ impl ForeignFormat {
             [b'P', b'A', b'R', b'1', ..] | [b'P', b'A', b'R', b'E', ..] => Self::Parquet,
             // Before UTF-16: one mark of UTF-32 begins with one of UTF-16.
             [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => Self::Utf32,
-            [1.., 0, 0, 0, ..] | [0, 0, 0, 1.., ..] => Self::Utf32,
+            [1..=255, 0, 0, 0, ..] | [0, 0, 0, 1..=255, ..] => Self::Utf32,
             [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Self::Utf16,
-            [1.., 0, 1.., 0, ..] | [0, 1.., 0, 1.., ..] => Self::Utf16,
+            [1..=255, 0, 1..=255, 0, ..] | [0, 1..=255, 0, 1..=255, ..] => Self::Utf16,
             _ => return None,
         })
     }
