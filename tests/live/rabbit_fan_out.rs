@@ -396,7 +396,7 @@ async fn errors_name_what_happened_and_no_password() {
     let server = RabbitServer::shared();
     let url = server.url(&server.vhost());
     let message = outputs("BTC", 1..=1);
-    let wrong = url.replace("guest:guest", "guest:sekret");
+    let wrong = url.replace("inspector:any@", "inspector:sekret@");
     let nobody = "amqp://guest:sekret@127.0.0.1:1/x".to_owned();
 
     for (url, expected) in [(&wrong, "403 ACCESS_REFUSED"), (&nobody, "Connection refused")] {

@@ -369,7 +369,7 @@ async fn a_queue_of_another_kind_is_named() {
         client.queue(DEAD, &[]).await;
         client.exchange("market.raw", ExchangeKind::Topic, None).await;
         client.exchange(DEAD, ExchangeKind::Fanout, None).await;
-        let url = server.url_of("consumer", url.rsplit('/').next().unwrap());
+        let url = Secrets::shared().as_service(&url);
 
         let mut source = open(&factory(&url, |options| options.topology = TopologyMode::Passive)).await;
 
