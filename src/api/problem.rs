@@ -110,7 +110,8 @@ pub(super) struct Problem {
     detail: String,
     retry_after: Option<Duration>,
     members: Map<String, Value>,
-    header: Option<(HeaderName, HeaderValue)>,
+    /// Boxed: most problems have none, and every fallible step here returns one.
+    header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 impl Problem {
@@ -127,7 +128,7 @@ impl Problem {
 
     /// Adds a header that the status asks for.
     pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.header = Some((name, value));
+        self.header = Some(Box::new((name, value)));
         self
     }
 
@@ -151,7 +152,7 @@ impl IntoResponse for Problem {
         let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))];
         let retry_after = self.retry_after.map(|delay| (header::RETRY_AFTER, whole_seconds(delay).into()));
         let mut answer = (status, kind, Value::Object(body).to_string()).into_response();
-        answer.headers_mut().extend(retry_after.into_iter().chain(self.header));
+        answer.headers_mut().extend(retry_after.into_iter().chain(self.header.map(|header| *header)));
         answer
     }
 }
