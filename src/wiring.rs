@@ -1,8 +1,10 @@
 //! The one place that knows every adapter: from the configuration to the ports and settings of the tree.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use orchestrator_actors::fatal::Fatal;
+use orchestrator_actors::saved;
 use orchestrator_actors::tree::{Ports, Settings};
 use orchestrator_kernel::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::{Seq, TsMs};
@@ -14,10 +16,11 @@ use orchestrator_kernel::ports::marks::MarkError;
 use orchestrator_kernel::ports::observer::Observer;
 use tokio::sync::Mutex;
 
+use crate::adapters::capture::StoredLines;
 use crate::adapters::clock::{RecordedClock, WallClock};
 use crate::adapters::embedded::data_dir::{DataDir, DataDirError};
 use crate::adapters::embedded::fs::RealFs;
-use crate::adapters::embedded::ndjson::{NdjsonFile, NdjsonOptions};
+use crate::adapters::embedded::ndjson::{NdjsonFile, NdjsonOptions, Outbox, OutputsFileError};
 use crate::adapters::http_engine::HttpEngineError;
 use crate::adapters::http_source::HttpIntake;
 use crate::adapters::kill_redis::BadUrl;
@@ -67,6 +70,25 @@ pub enum WiringError {
         /// What the system said.
         #[source]
         source: std::io::Error,
+    },
+    /// A file that two sources read.
+    #[error("sources.{first} and sources.{second} read one file, {}: each receipt would be taken twice; remove one of them", path.display())]
+    OneFileTwice {
+        /// A source.
+        first: String,
+        /// The other one.
+        second: String,
+        /// The file, as the other one names it.
+        path: PathBuf,
+    },
+    /// The file that outputs are appended to.
+    #[error("the outputs file {}", path.display())]
+    OutputsFile {
+        /// Where it is.
+        path: PathBuf,
+        /// Why it is not written.
+        #[source]
+        source: OutputsFileError,
     },
     /// The engine.
     #[error(transparent)]
@@ -126,6 +148,14 @@ impl WiringError {
                 Exit::of_storage(source)
             }
             Self::DataDir(_) | Self::File { .. } => Exit::Io,
+            Self::OutputsFile { source, .. } => match source {
+                OutputsFileError::InUse => Exit::Held,
+                OutputsFileError::NotOurs { .. } => Exit::Config,
+                OutputsFileError::Regressed { .. }
+                | OutputsFileError::Runs(ReadError::Corrupt { .. } | ReadError::Trimmed { .. }) => Exit::Data,
+                OutputsFileError::Runs(ReadError::Io(error)) => Exit::of_storage(error),
+                OutputsFileError::Io(_) => Exit::Io,
+            },
             Self::Engine(_)
             | Self::HttpEngine(_)
             | Self::Redis(RedisOpenError::Unreachable(_) | RedisOpenError::SecondMark(MarkError::Away(_)))
@@ -155,6 +185,7 @@ impl WiringError {
                 RedisOpenError::Url(_) | RedisOpenError::Options { .. } | RedisOpenError::Promise { .. },
             )
             | Self::Broker { .. }
+            | Self::OneFileTwice { .. }
             | Self::KillSwitch(_)
             | Self::Stream { .. } => Exit::Config,
         }
@@ -206,8 +237,11 @@ pub async fn wire(
     let storage = storage::open(config, &data_dir, options).await?;
     let clock = clock(config, storage.receipts.as_ref()).await?;
     let (engine, workers) = engine::engine(&config.engine).await?;
-    let (sources, intake) = sources::sources(config, &clock)?;
-    let (kill_switch, fan_outs) = (kill_switch::for_reading(config)?, fan_outs(config)?);
+    let stored =
+        StoredLines { receipts: Arc::clone(&storage.receipts), quarantine: Arc::clone(&storage.quarantine) };
+    let (sources, intake) = sources::sources(config, &clock, &stored)?;
+    let kill_switch = kill_switch::for_reading(config)?;
+    let fan_outs = fan_outs(config, &storage, &clock).await?;
     // Last, when nothing else can refuse the start.
     note_manifest(config, &storage, engine.as_ref(), options).await?;
     let ports = Ports {
@@ -285,18 +319,38 @@ async fn last_ingest_ts(receipts: &dyn Log) -> Result<Option<TsMs>, WiringError>
     Ok(Some(record.ingest_ts_ms))
 }
 
-fn fan_outs(config: &Config) -> Result<Vec<Box<dyn FanOut>>, WiringError> {
+async fn fan_outs(
+    config: &Config,
+    storage: &storage::Storage,
+    clock: &Arc<dyn Clock>,
+) -> Result<Vec<Box<dyn FanOut>>, WiringError> {
     let mut fan_outs: Vec<Box<dyn FanOut>> = Vec::new();
     if let Some(path) = config.outputs_file() {
-        let options = NdjsonOptions { sync: config.publish.file_sync, fs: Arc::new(RealFs) };
-        let file = NdjsonFile::open(&path, options).map_err(|source| WiringError::File {
-            what: format!("the outputs file {}", path.display()),
-            source,
-        })?;
-        fan_outs.push(Box::new(file));
+        let file = outputs_file(config, &path, storage, clock).await;
+        fan_outs.push(Box::new(file.map_err(|source| WiringError::OutputsFile { path, source })?));
     }
     if !config.publish.rabbitmq.connection.url.is_empty() {
         fan_outs.push(Box::new(rabbit::fan_out(&config.publish.rabbitmq)?));
     }
     Ok(fan_outs)
+}
+
+/// The outputs file, compared with the run log that it is derived from.
+async fn outputs_file(
+    config: &Config,
+    path: &Path,
+    storage: &storage::Storage,
+    clock: &Arc<dyn Clock>,
+) -> Result<NdjsonFile, OutputsFileError> {
+    let options = NdjsonOptions { sync: config.publish.file_sync, fs: Arc::new(RealFs) };
+    let file = NdjsonFile::open(path, options)?;
+    // A cursor that cannot be used is the publisher's to tell: it then publishes everything again.
+    let published =
+        saved::published(storage.checkpoints.as_ref()).await.ok().flatten().unwrap_or_default().run_seq;
+    let runs = Arc::clone(&storage.runs);
+    if runs.stat().tail < Seq::from(published) {
+        // Nor is a run log that has lost records compared with anything: the tree refuses it and says so.
+        return Ok(file);
+    }
+    file.derived_from(Outbox { runs, clock: Arc::clone(clock), published }).await
 }

@@ -31,6 +31,10 @@ pub struct VerifyArgs {
     /// Take equal answers of another engine (name, version or code) than the recorded one for equal.
     #[arg(long)]
     pub allow_other_engine: bool,
+    /// Outputs files to compare, oldest first, for example those that were rotated and then the current one; without it
+    /// the current one alone.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    pub outputs: Vec<PathBuf>,
     /// Form of the report.
     #[arg(long, value_name = "FORM", default_value = "text")]
     pub report: Form,
@@ -101,8 +105,8 @@ async fn compare(config: &Config, place: &LogsPlace, args: &VerifyArgs) -> Repor
         calls_max: calls_max(&config.engine),
         state_from: if args.recompute_state { StateFrom::Replay } else { StateFrom::Record },
         allow_other_engine: args.allow_other_engine,
-        outputs: outputs_file(config, place, args.from.from.is_some()),
-        is_outputs_configured: args.from.from.is_none(),
+        outputs: outputs_files(config, place, args),
+        is_outputs_configured: args.from.from.is_none() || !args.outputs.is_empty(),
         saved,
     };
     let report = verify.run(&mut |receipts, runs| progress.set(receipts, runs)).await;
@@ -122,13 +126,18 @@ pub(super) fn calls_max(engine: &EngineConfig) -> usize {
     }
 }
 
-/// Where outputs were written, if it is known.
-fn outputs_file(config: &Config, place: &LogsPlace, is_named: bool) -> Option<PathBuf> {
-    match place {
+/// Where outputs were written, as far as it is known.
+fn outputs_files(config: &Config, place: &LogsPlace, args: &VerifyArgs) -> Vec<PathBuf> {
+    if !args.outputs.is_empty() {
+        return args.outputs.clone();
+    }
+    let is_named = args.from.from.is_some();
+    let file = match place {
         _ if !is_named => config.outputs_file(),
         LogsPlace::DataDir(dir) | LogsPlace::Archived { dir, .. } => Some(dir.join(OUTPUTS_FILE)),
         LogsPlace::Redis { data_dir, .. } => data_dir.as_deref().map(|dir: &Path| dir.join(OUTPUTS_FILE)),
-    }
+    };
+    file.into_iter().collect()
 }
 
 fn deliver(report: &Report, args: &VerifyArgs) -> Exit {

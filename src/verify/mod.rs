@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use orchestrator_actors::saved;
-use orchestrator_kernel::audit::{StateFrom, engine_of};
+use orchestrator_kernel::audit::{Base, StateFrom, engine_of};
 use orchestrator_kernel::contracts::manifest::{Change, Manifest, ManifestRecord};
 use orchestrator_kernel::contracts::orchestrator_event::{events, outputs_of};
 use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
@@ -27,7 +27,7 @@ use orchestrator_kernel::ports::checkpoint::LoadError;
 use orchestrator_kernel::ports::engine::Engine;
 use orchestrator_kernel::ports::log::{AcquireError, Log, ReadError};
 
-use self::outputs::OutputsFile;
+use self::outputs::OutputsFiles;
 pub use self::report::{Form, Report, Verdict};
 use crate::manifest;
 use crate::replay::{Answers, Driver, Pages, Plan, ReplayError, Replayed, Sink};
@@ -51,9 +51,9 @@ pub struct Verify<'a> {
     pub allow_other_engine: bool,
     /// The program and the settings of this comparison.
     pub now: Manifest,
-    /// The outputs file, if there can be one.
-    pub outputs: Option<PathBuf>,
-    /// Whether the configuration names that file; otherwise it is where it usually is, and may be elsewhere.
+    /// The outputs files, oldest first; none when there can be none.
+    pub outputs: Vec<PathBuf>,
+    /// Whether the configuration or the caller names them; otherwise it is where it usually is, and may be elsewhere.
     pub is_outputs_configured: bool,
     /// What was saved beside the logs, as it was before they were opened: a running service saves more meanwhile.
     pub saved: Saved,
@@ -110,15 +110,6 @@ impl Verify<'_> {
         report: &mut Report,
         progress: &mut (dyn FnMut(IngestSeq, RunSeq) + Send),
     ) {
-        let is_time_null = clock == RecordedUnder::RecordedClock;
-        let open = |path: &Path| OutputsFile::open(path, is_time_null);
-        let outputs = match self.outputs.as_deref().map(open).transpose() {
-            Ok(outputs) => outputs.flatten(),
-            Err(error) => {
-                report.cannot_tell(format!("the outputs file cannot be read: {error}"));
-                None
-            }
-        };
         let published = self.saved.published.as_ref().copied().ok().flatten();
         let (receipts, runs) = (Arc::clone(&self.recorded.receipts), Arc::clone(&self.recorded.runs));
         let base = match self.recorded.base().await {
@@ -135,14 +126,7 @@ impl Verify<'_> {
                 "begins at receipt {receipts} and run record {runs}: what was before was let go"
             ));
         }
-        if let (None, Some(path)) = (&outputs, &self.outputs) {
-            self.outputs_are_gone(path, published, report);
-        }
-        // The file still has the outputs of runs that were let go; which of its lines those are, nothing tells.
-        if outputs.is_some() && !base.is_beginning() {
-            report.note("the outputs file is not compared: the logs were trimmed, it was not".to_owned());
-        }
-        let outputs = outputs.filter(|_| base.is_beginning());
+        let outputs = self.open_outputs(clock, published, &base, report).await;
         let plan = Plan { state_from: self.state_from, calls_max: self.calls_max, base, ..Plan::default() };
         let answers = Answers::Engine(Arc::clone(&self.engine));
         let mut comparison =
@@ -155,6 +139,54 @@ impl Verify<'_> {
         match replayed {
             Ok(done) => report.done(done),
             Err(error) => stopped(report, &error),
+        }
+    }
+
+    /// The outputs files at the place where the comparison begins; nothing when they are not compared.
+    async fn open_outputs(
+        &self,
+        clock: RecordedUnder,
+        published: Option<saved::Published>,
+        base: &Base,
+        report: &mut Report,
+    ) -> Option<OutputsFiles> {
+        let opened = match OutputsFiles::open(&self.outputs, clock == RecordedUnder::RecordedClock) {
+            Ok(Some(mut files)) => match files.is_empty() {
+                Ok(true) => {
+                    report.note("outputs are not compared: there is no line in the outputs file".to_owned());
+                    return None;
+                }
+                Ok(false) => files
+                    .begin_in(&self.recorded.runs, base.runs.tail().next())
+                    .await
+                    .map(|begins| (files, begins)),
+                Err(error) => Err(error.into()),
+            },
+            Ok(None) => {
+                self.outputs.iter().for_each(|path| self.outputs_are_gone(path, published, report));
+                return None;
+            }
+            Err(error) => Err(error.into()),
+        };
+        match opened {
+            Ok((files, Some(begins))) => {
+                report.note(format!(
+                    "the outputs file begins with run record {}: outputs before it are not compared; name the files that \
+                     have them with --outputs, oldest first",
+                    begins.run_seq
+                ));
+                Some(files)
+            }
+            Ok((files, None)) if base.is_beginning() => Some(files),
+            // The file still has the outputs of runs that were let go; which of its lines those are, nothing tells.
+            Ok((_, None)) => {
+                report.note("the outputs file is not compared: the logs were trimmed, it was not".to_owned());
+                None
+            }
+            Err(error) => {
+                report.cannot_tell(format!("the outputs file cannot be read: {}", explain(&error)));
+                None
+            }
         }
     }
 
@@ -343,7 +375,7 @@ pub fn unopened(place: String, error: &WiringError) -> Report {
 /// Takes what comes of the replay.
 struct Comparison<'a> {
     report: &'a mut Report,
-    outputs: Option<OutputsFile>,
+    outputs: Option<OutputsFiles>,
     published: Option<saved::Published>,
     /// Outputs of the records so far.
     outputs_so_far: u64,

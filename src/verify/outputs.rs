@@ -1,35 +1,60 @@
-//! The outputs file, compared line by line with what the run log says was published.
+//! The outputs, compared line by line with what the run log says was published: one file, or several that were rotated.
+//!
+//! ```text
+//!  run log     1 ·········· B-1 │ B ················ cursor │ ········ tail
+//!  files                        │ first line, without gap … │ may be there
+//!              not compared: in files that are not named
+//! ```
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use orchestrator_kernel::contracts::engine_run::RunRecord;
+use orchestrator_kernel::contracts::orchestrator_event::events;
 use orchestrator_kernel::divergence::{Check, Divergence, Place};
+use orchestrator_kernel::ids::RunSeq;
 use orchestrator_kernel::ports::fan_out::OutputMessage;
+use orchestrator_kernel::ports::log::{Log, ReadError};
 use serde_json::Value;
 
 use super::published::{Recent, is_equal, time_of};
 use super::text::shortened;
+use crate::replay::Pages;
 
 /// Lines that are remembered to recognise a repetition. The publisher repeats what a second of publishing may hold.
 const RECENT_LINES: usize = 1 << 18;
+/// What is read of a file at once.
+const READ_BYTES: usize = 1 << 20;
 
 /// A line without its end.
 #[derive(Clone, Debug)]
 struct Line {
-    number: u64,
+    place: LinePlace,
     bytes: Vec<u8>,
     /// An expected output did not match it: it was missing, or this line is wrong.
     suspect: bool,
 }
 
-/// The file in the course of a comparison.
-pub(super) struct OutputsFile {
-    name: String,
-    reader: BufReader<File>,
+/// Where a line stands.
+#[derive(Clone, Debug)]
+struct LinePlace {
+    file: Arc<str>,
     number: u64,
+}
+
+/// The files in the course of a comparison.
+pub(super) struct OutputsFiles {
+    /// Those that were not begun.
+    waiting: VecDeque<(Arc<str>, File)>,
+    reader: BufReader<File>,
+    /// The last line that was read.
+    at: LinePlace,
     ahead: VecDeque<Line>,
+    /// The output that the first line is, when it is not the first of the run log.
+    begins: Option<Begin>,
     /// The end of the file lacks its line end: a crash cut it short.
     torn: Option<u64>,
     recent: Recent,
@@ -43,18 +68,36 @@ pub(super) struct OutputsFile {
     pub(super) repeated: u64,
 }
 
-impl OutputsFile {
-    /// Opens the file; nothing when there is none. `is_time_null`: it was written under a recorded clock.
-    pub(super) fn open(path: &Path, is_time_null: bool) -> io::Result<Option<Self>> {
-        let file = match File::open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => file?,
-        };
+/// The output that the first line of the files is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Begin {
+    /// Its run record.
+    pub(super) run_seq: RunSeq,
+    index: u32,
+}
+
+impl OutputsFiles {
+    /// Opens the files, oldest first; nothing when the only one is not there. `is_time_null`: they were written under a
+    /// recorded clock.
+    ///
+    /// # Errors
+    ///
+    /// One of them cannot be opened; its name is in the message.
+    pub(super) fn open(paths: &[PathBuf], is_time_null: bool) -> io::Result<Option<Self>> {
+        let mut waiting = VecDeque::new();
+        for path in paths {
+            match open_file(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound && paths.len() == 1 => return Ok(None),
+                file => waiting.push_back((Arc::from(path.display().to_string()), file?)),
+            }
+        }
+        let Some((file, first)) = waiting.pop_front() else { return Ok(None) };
         Ok(Some(Self {
-            name: path.display().to_string(),
-            reader: BufReader::with_capacity(1 << 20, file),
-            number: 0,
+            waiting,
+            reader: BufReader::with_capacity(READ_BYTES, first),
+            at: LinePlace { file, number: 0 },
             ahead: VecDeque::new(),
+            begins: None,
             torn: None,
             recent: Recent::new(RECENT_LINES),
             is_time_null,
@@ -62,6 +105,44 @@ impl OutputsFile {
             equal: 0,
             repeated: 0,
         }))
+    }
+
+    /// Whether there is no whole line in them.
+    pub(super) fn is_empty(&mut self) -> io::Result<bool> {
+        self.fill(1)?;
+        Ok(self.ahead.is_empty())
+    }
+
+    /// Looks up which output of the records from `from` on the first line is, and compares nothing before it; where it is
+    /// none, everything is compared. Returns where the comparison begins when that is not the beginning of the log.
+    ///
+    /// # Errors
+    ///
+    /// The files, or the run log, cannot be read.
+    pub(super) async fn begin_in(
+        &mut self,
+        runs: &Arc<dyn Log>,
+        from: RunSeq,
+    ) -> Result<Option<Begin>, ReadError> {
+        self.fill(1)?;
+        let first = self.ahead.front().and_then(|line| message_id(&line.bytes));
+        let Some(first) = first else { return Ok(None) };
+        let mut pages = Pages::of(Arc::clone(runs), from.into(), None);
+        let mut is_beginning = from <= RunSeq(1);
+        while let Some(page) = pages.next().await? {
+            for (at, payload) in page.iter() {
+                // What is wrong with a record is told where it is replayed.
+                let Ok(record) = RunRecord::decode(payload) else { return Ok(None) };
+                let Ok(messages) = events(at.into(), &record, None) else { return Ok(None) };
+                if let Some(found) = messages.iter().find(|message| message.message_id() == first) {
+                    let begin = Begin { run_seq: found.run_seq, index: found.index };
+                    self.begins = Some(begin).filter(|_| !is_beginning || 0 < begin.index);
+                    return Ok(self.begins);
+                }
+                is_beginning &= messages.is_empty();
+            }
+        }
+        Ok(None)
     }
 
     /// What a crash cut short at the end, in bytes.
@@ -76,6 +157,9 @@ impl OutputsFile {
         published: bool,
         found: &mut Vec<Divergence>,
     ) -> io::Result<()> {
+        if self.begins.is_some_and(|begin| (message.run_seq, message.index) < (begin.run_seq, begin.index)) {
+            return Ok(());
+        }
         let id = message.message_id();
         loop {
             self.fill(2)?;
@@ -103,7 +187,7 @@ impl OutputsFile {
             if next_fits || self.ahead.front().is_some_and(|line| line.suspect) {
                 let Some(extra) = self.ahead.pop_front() else { return Ok(()) };
                 if !extra.suspect {
-                    found.push(self.differs(extra.number, "line", shortened(&extra.bytes), id.clone()));
+                    found.push(differs(&extra.place, "line", shortened(&extra.bytes), id.clone()));
                 }
                 continue;
             }
@@ -115,19 +199,19 @@ impl OutputsFile {
     /// The line in front is neither the expected output nor an earlier one.
     fn mismatch(&mut self, id: &str, message: &OutputMessage, found: &mut Vec<Divergence>) {
         let Some(line) = self.ahead.front_mut() else { return };
-        let number = line.number;
+        let place = line.place.clone();
         let other = message_id(&line.bytes).filter(|other| other != id);
         match other {
             // It may belong to a later output: then this one is missing. What comes next will tell.
             Some(other) => {
                 line.suspect = true;
-                found.push(self.differs(number, "message_id", other, id.to_owned()));
+                found.push(differs(&place, "message_id", other, id.to_owned()));
             }
             None => {
                 let (field, recorded, replayed) = first_difference(&line.bytes, &message.body);
                 self.ahead.pop_front();
                 self.recent.remember(&message.body);
-                found.push(self.differs(number, field, recorded, replayed));
+                found.push(differs(&place, field, recorded, replayed));
             }
         }
     }
@@ -149,7 +233,7 @@ impl OutputsFile {
                 more += 1;
                 if more == 1 {
                     let nothing = "nothing: the run log ends before".to_owned();
-                    found.push(self.differs(line.number, "line", shortened(&line.bytes), nothing));
+                    found.push(differs(&line.place, "line", shortened(&line.bytes), nothing));
                 }
             }
         }
@@ -164,14 +248,18 @@ impl OutputsFile {
         while self.ahead.len() < count && self.torn.is_none() {
             let mut bytes = Vec::new();
             if self.reader.read_until(b'\n', &mut bytes)? == 0 {
-                return Ok(());
+                let Some((file, next)) = self.waiting.pop_front() else { return Ok(()) };
+                self.reader = BufReader::with_capacity(READ_BYTES, next);
+                self.at = LinePlace { file, number: 0 };
+                continue;
             }
-            if bytes.pop_if(|last| *last == b'\n').is_none() {
+            let is_last_file = self.waiting.is_empty();
+            if bytes.pop_if(|last| *last == b'\n').is_none() && is_last_file {
                 self.torn = Some(bytes.len() as u64);
                 return Ok(());
             }
-            self.number += 1;
-            self.ahead.push_back(Line { number: self.number, bytes, suspect: false });
+            self.at.number += 1;
+            self.ahead.push_back(Line { place: self.at.clone(), bytes, suspect: false });
         }
         Ok(())
     }
@@ -179,12 +267,8 @@ impl OutputsFile {
     /// A time of publication where there must be none.
     fn check_time(&self, line: &Line) -> Option<Divergence> {
         let time = time_of(&line.bytes).filter(|time| self.is_time_null && *time != b"null")?;
-        Some(self.differs(
-            line.number,
-            "published_ts_ms",
-            shortened(time),
-            "null: the clock is recorded".to_owned(),
-        ))
+        let null = "null: the clock is recorded".to_owned();
+        Some(differs(&line.place, "published_ts_ms", shortened(time), null))
     }
 
     fn ends_early(&self, id: &str) -> Divergence {
@@ -192,13 +276,18 @@ impl OutputsFile {
             Some(bytes) => format!("a line of {bytes} bytes without its end"),
             None => "the end of the file".to_owned(),
         };
-        self.differs(self.number + 1, "line", recorded, id.to_owned())
+        let place = LinePlace { number: self.at.number + 1, ..self.at.clone() };
+        differs(&place, "line", recorded, id.to_owned())
     }
+}
 
-    fn differs(&self, number: u64, field: &'static str, recorded: String, replayed: String) -> Divergence {
-        let place = Place::Other(format!("{} line {number}", self.name));
-        Divergence { check: Check::Outputs, place, field, recorded, replayed }
-    }
+fn open_file(path: &Path) -> io::Result<File> {
+    File::open(path).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+}
+
+fn differs(place: &LinePlace, field: &'static str, recorded: String, replayed: String) -> Divergence {
+    let place = Place::Other(format!("{} line {}", place.file, place.number));
+    Divergence { check: Check::Outputs, place, field, recorded, replayed }
 }
 
 /// `{run_id}:{event_type}` of a line, if it has them.

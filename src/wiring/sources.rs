@@ -8,8 +8,9 @@ use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::source::{RawItem, Settlement, SourceFactory};
 
 use super::{WiringError, rabbit};
-use crate::adapters::capture::{self, CaptureFactory, CaptureOptions};
+use crate::adapters::capture::{self, CaptureFactory, CaptureOptions, StoredLines};
 use crate::adapters::demo::feed::{DemoFeedFactory, DemoFeedOptions};
+use crate::adapters::embedded::fs::{FileFacts, FileId};
 use crate::adapters::http_source::{HttpIntake, HttpIntakeOptions, SubmitError};
 use crate::adapters::redis::stream_source::{StreamSourceFactory, StreamSourceOptions};
 use crate::api::{Intake, TurnedAway};
@@ -18,19 +19,27 @@ use crate::config::{Config, DemoSourceConfig, RedisStreamConfig, SourceConfig, S
 /// The sources, and the queue of the one that is posted to.
 pub(super) type Opened = (Vec<Arc<dyn SourceFactory>>, Option<HttpIntake>);
 
-pub(super) fn sources(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened, WiringError> {
+pub(super) fn sources(
+    config: &Config,
+    clock: &Arc<dyn Clock>,
+    stored: &StoredLines,
+) -> Result<Opened, WiringError> {
+    refuse_one_file_twice(config)?;
     let mut intake = None;
     let open = |(name, source): (&String, &SourceConfig)| -> Result<Arc<dyn SourceFactory>, WiringError> {
         Ok(match source {
-            SourceConfig::File(file) => Arc::new(CaptureFactory::new(CaptureOptions {
-                speed: match file.speed {
-                    Speed::Max => capture::Speed::Max,
-                    Speed::Times(times) => capture::Speed::Times(times),
-                },
-                follow: file.follow,
-                line_bytes_max: usize::try_from(file.line_bytes_max).unwrap_or(usize::MAX),
-                ..CaptureOptions::new(name, &file.path)
-            })),
+            SourceConfig::File(file) => {
+                let options = CaptureOptions {
+                    speed: match file.speed {
+                        Speed::Max => capture::Speed::Max,
+                        Speed::Times(times) => capture::Speed::Times(times),
+                    },
+                    follow: file.follow,
+                    line_bytes_max: usize::try_from(file.line_bytes_max).unwrap_or(usize::MAX),
+                    ..CaptureOptions::new(name, &file.path)
+                };
+                Arc::new(CaptureFactory::new(options).compared_with(stored.clone()))
+            }
             SourceConfig::Http(http) => {
                 let (handle, factory) = HttpIntake::new(
                     name,
@@ -57,6 +66,23 @@ pub(super) fn sources(config: &Config, clock: &Arc<dyn Clock>) -> Result<Opened,
     };
     let sources = config.sources.iter().map(open).collect::<Result<_, _>>()?;
     Ok((sources, intake))
+}
+
+/// Two sources that read one file would take each of its receipts twice, whatever names it has.
+fn refuse_one_file_twice(config: &Config) -> Result<(), WiringError> {
+    let mut seen: Vec<(&String, FileId)> = Vec::new();
+    for (name, source) in &config.sources {
+        let SourceConfig::File(file) = source else { continue };
+        // One that cannot be looked at is its source's to tell.
+        let Ok(metadata) = std::fs::metadata(&file.path) else { continue };
+        let id = FileFacts::of(&metadata).id;
+        if let Some((other, _)) = seen.iter().find(|(_, seen)| *seen == id) {
+            let (first, second) = ((*other).clone(), name.clone());
+            return Err(WiringError::OneFileTwice { first, second, path: file.path.clone() });
+        }
+        seen.push((name, id));
+    }
+    Ok(())
 }
 
 /// A server of a source that does not answer within it is lost: readiness must tell within two seconds.

@@ -2,7 +2,7 @@
 
 use std::fs::{File, Metadata};
 use std::io::{self, BufRead, BufReader, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt as _, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -54,7 +54,7 @@ pub(super) trait Text: BufRead + Send {
     fn here(&self) -> &[u8];
 }
 
-impl Text for Counted<BufReader<File>> {
+impl Text for Counted {
     fn here(&self) -> &[u8] {
         self.inner.buffer()
     }
@@ -104,8 +104,8 @@ pub(super) fn open(path: &Path, follow: bool, bytes_read: Arc<AtomicU64>) -> Res
     let file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
     bytes_read.store(0, Ordering::Relaxed);
-    let mut raw =
-        Counted { inner: BufReader::with_capacity(BUFFER_BYTES, file), bytes_read: Arc::clone(&bytes_read) };
+    let is_stream = !metadata.is_file();
+    let mut raw = Counted::new(file, !is_stream, Arc::clone(&bytes_read));
     let foreign = |format: ForeignFormat| {
         fatal(format!("{} is {}, not one receipt a line: {}", path.display(), format.name(), format.cure()))
     };
@@ -135,7 +135,6 @@ pub(super) fn open(path: &Path, follow: bool, bytes_read: Arc<AtomicU64>) -> Res
             text.consume(BYTE_ORDER_MARK.len());
         }
     }
-    let is_stream = !metadata.file_type().is_file();
     let place = Place { path: path.to_owned(), device_and_inode: identity(&metadata), bytes_read };
     Ok(Capture { text, place, is_stream })
 }
@@ -168,6 +167,16 @@ impl Place {
         ))
     }
 
+    /// The error for a file whose line at `position` is not the one that was read there.
+    pub(super) fn is_another(&self, position: u64, resume: u64) -> SourceError {
+        fatal(format!(
+            "{} is another file than the one that was read before under this name: its line {position} is not the one that \
+             the log holds, which has {resume} lines of this source; nothing of it was read. Give it to a source with \
+             another name, or restore the file that was read before",
+            self.path.display()
+        ))
+    }
+
     /// Checks that the followed file still is the one that is open, and has not lost bytes. `None` when all is well.
     pub(super) fn replaced(&self) -> Option<SourceError> {
         let read = self.bytes_read.load(Ordering::Relaxed);
@@ -189,22 +198,80 @@ fn identity(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-/// Counts the bytes that are consumed, so that an error can name its place to the byte.
-struct Counted<R> {
-    inner: R,
+/// Bytes before the place of reading that are remembered.
+const TAIL_BYTES: usize = 64;
+
+/// Counts the bytes that are consumed, so that an error can name its place to the byte. Before it hands out more of a file,
+/// it looks whether the file still has the last bytes that it gave: one that was emptied and written anew can be longer than
+/// what was read, and then goes on in the middle of something else.
+struct Counted {
+    inner: BufReader<File>,
+    /// Of a file with bytes of its own.
+    last: Option<LastBytes>,
     bytes_read: Arc<AtomicU64>,
 }
 
-impl<R: BufRead> Read for Counted<R> {
+/// The bytes right before `at`.
+struct LastBytes {
+    file: File,
+    at: u64,
+    bytes: Vec<u8>,
+}
+
+impl Counted {
+    fn new(file: File, is_regular: bool, bytes_read: Arc<AtomicU64>) -> Self {
+        // Without a second handle the check is missing, not the reading.
+        let last = file.try_clone().ok().filter(|_| is_regular);
+        let last = last.map(|file| LastBytes { file, at: 0, bytes: Vec::new() });
+        Self { inner: BufReader::with_capacity(BUFFER_BYTES, file), last, bytes_read }
+    }
+}
+
+impl LastBytes {
+    /// Remembers the end of what was read into the buffer.
+    fn take(&mut self, read: &[u8]) {
+        self.at += read.len() as u64;
+        self.bytes.extend_from_slice(read.get(read.len().saturating_sub(TAIL_BYTES)..).unwrap_or(read));
+        let too_many = self.bytes.len().saturating_sub(TAIL_BYTES);
+        self.bytes.drain(..too_many);
+    }
+
+    /// Fails when the file has something else there.
+    fn check(&self) -> io::Result<()> {
+        let mut now = [0; TAIL_BYTES];
+        let Some(now) = now.get_mut(..self.bytes.len()) else { return Ok(()) };
+        let is_same = match self.file.read_exact_at(now, self.at - self.bytes.len() as u64) {
+            Ok(()) => now == self.bytes.as_slice(),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => false,
+            Err(error) => return Err(error),
+        };
+        if is_same {
+            return Ok(());
+        }
+        let size = self.file.metadata()?.len();
+        let text = format!("it was written anew while it was read, and has {size} bytes now");
+        Err(io::Error::new(io::ErrorKind::InvalidData, text))
+    }
+}
+
+impl Read for Counted {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
-        self.bytes_read.fetch_add(read as u64, Ordering::Relaxed);
+        let read = self.fill_buf()?.read(buffer)?;
+        self.consume(read);
         Ok(read)
     }
 }
 
-impl<R: BufRead> BufRead for Counted<R> {
+impl BufRead for Counted {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.inner.buffer().is_empty()
+            && let Some(last) = &mut self.last
+        {
+            let read = self.inner.fill_buf()?;
+            // After the read: what was there before it was looked at is what was read.
+            last.check()?;
+            last.take(read);
+        }
         self.inner.fill_buf()
     }
 

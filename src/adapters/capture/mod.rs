@@ -21,6 +21,7 @@
 
 mod file;
 mod gzip;
+mod known;
 mod lines;
 mod pace;
 mod reader;
@@ -35,6 +36,9 @@ use std::sync::atomic::AtomicU64;
 
 use async_trait::async_trait;
 use orchestrator_kernel::ports::source::{ResumeAt, Source, SourceError, SourceFactory};
+
+use self::known::KnownLines;
+pub use self::known::StoredLines;
 
 /// How fast a recording is handed over.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -102,9 +106,10 @@ impl CaptureOptions {
 }
 
 /// Opens a capture file, after a restart behind the items that are in the log.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct CaptureFactory {
     options: CaptureOptions,
+    stored: Option<StoredLines>,
     bytes_read: Arc<AtomicU64>,
 }
 
@@ -112,7 +117,13 @@ impl CaptureFactory {
     /// A factory for the file of `options`. Nothing is touched before [`open`](SourceFactory::open).
     #[must_use]
     pub fn new(options: CaptureOptions) -> Self {
-        Self { options, bytes_read: Arc::default() }
+        Self { options, stored: None, bytes_read: Arc::default() }
+    }
+
+    /// Compares what it skips after a restart with what is stored of it: another file under the old name is then refused.
+    #[must_use]
+    pub fn compared_with(self, stored: StoredLines) -> Self {
+        Self { stored: Some(stored), ..self }
     }
 
     /// How many bytes of the file were read since it was opened last, compressed ones as they are.
@@ -132,12 +143,25 @@ impl SourceFactory for CaptureFactory {
     ///
     /// # Errors
     ///
-    /// [`SourceError::Fatal`] when the file cannot be opened, is not what its name says, or an option is out of range;
+    /// [`SourceError::Fatal`] when the file cannot be opened, is not what its name says, or an option is out of range; by
+    /// [`Source::next`] when it is another file than the one that was read before.
     /// [`SourceError::Lost`] when a file to follow does not exist yet, or the system has no thread left.
     async fn open(&self, resume: ResumeAt) -> Result<Box<dyn Source>, SourceError> {
         self.options.check()?;
+        let known = match &self.stored {
+            Some(stored) => KnownLines::recall(stored, &self.options.name, resume.position).await?,
+            None => KnownLines::default(),
+        };
+        let resume = Resume { position: resume.position, known };
         Ok(Box::new(source::CaptureSource::open(&self.options, resume, self.bytes_read()).await?))
     }
+}
+
+/// Where reading goes on, and how the lines before it are recognised.
+#[derive(Debug, Default)]
+struct Resume {
+    position: u64,
+    known: KnownLines,
 }
 
 fn fatal(detail: String) -> SourceError {

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use orchestrator_kernel::ids::TsMs;
-use orchestrator_kernel::ports::source::{RawItem, ResumeAt, SourceError};
+use orchestrator_kernel::ports::source::{RawItem, SourceError};
 use tokio::sync::{mpsc, oneshot};
 
 use super::file::{self, Capture, Place, Text};
+use super::known::{KnownLines, Likeness};
 use super::lines::{Line, Lines, Next};
 use super::pace::recorded_at;
-use super::{CaptureOptions, Speed, lost};
+use super::{CaptureOptions, Resume, Speed, lost};
 
 /// Batches that wait in the channel, read ahead of the source.
 pub(super) const READ_AHEAD: usize = 2;
@@ -44,6 +45,8 @@ pub(super) enum Message {
 enum Stop {
     /// The source is gone.
     Unwanted,
+    /// The line at this position is not the one that was read there.
+    AnotherFile(u64),
     Failed(SourceError),
 }
 
@@ -62,7 +65,7 @@ pub(super) struct Reading {
 /// [`SourceError::Lost`] when the system has no thread.
 pub(super) fn start(
     options: &CaptureOptions,
-    resume: ResumeAt,
+    resume: Resume,
     bytes_read: Arc<AtomicU64>,
 ) -> Result<Reading, SourceError> {
     let (opened_sender, opened) = oneshot::channel();
@@ -97,18 +100,22 @@ impl Reader {
     fn new(
         capture: Capture,
         options: &CaptureOptions,
-        resume: ResumeAt,
+        resume: Resume,
         sender: mpsc::Sender<Message>,
     ) -> Self {
         let Capture { text, place, is_stream } = capture;
         let lines = Lines::new(text, options.line_bytes_max);
-        Self { lines, place, is_stream, follow: options.follow, output: Output::new(options, resume, sender) }
+        let output = Output::new(options, resume, !is_stream, sender);
+        Self { lines, place, is_stream, follow: options.follow, output }
     }
 
     fn run(mut self) {
         let last = match self.read() {
             Ok(()) => Message::Ended,
             Err(Stop::Failed(error)) => Message::Failed(error),
+            Err(Stop::AnotherFile(position)) => {
+                Message::Failed(self.place.is_another(position, self.output.resume))
+            }
             Err(Stop::Unwanted) => return,
         };
         if self.output.sender.blocking_send(last).is_err() {
@@ -160,23 +167,30 @@ impl Reader {
             thread::sleep(POLL);
             // Asked before the last read: what was appended before the replacement is then surely read.
             let replaced = self.place.replaced();
-            self.read_lines()?;
-            if replaced.is_some() {
-                return Ok(replaced);
+            match (self.read_lines(), replaced) {
+                (Ok(()), None) => {}
+                // A file that was cut says so twice, and this once with both sizes.
+                (Ok(()) | Err(Stop::Failed(_)), Some(replaced)) => return Ok(Some(replaced)),
+                (Err(stop), _) => return Err(stop),
             }
         }
     }
 
     fn check_resume(&self) -> Result<(), Stop> {
-        let Output { position, resume, .. } = self.output;
+        let (position, resume) = (self.output.position, self.output.resume);
         if position < resume { Err(Stop::Failed(self.place.too_short(position, resume))) } else { Ok(()) }
     }
 }
 
 /// Collects lines into chunks and sends them.
 struct Output {
+    name: String,
     sender: mpsc::Sender<Message>,
     resume: u64,
+    /// What is stored of the lines that are skipped.
+    known: KnownLines,
+    /// Whether the same text begins anew when it is opened again. A pipe's may, or goes on.
+    begins_anew: bool,
     items_max: usize,
     bytes_max: usize,
     is_paced: bool,
@@ -194,10 +208,18 @@ struct Waiting {
 }
 
 impl Output {
-    fn new(options: &CaptureOptions, resume: ResumeAt, sender: mpsc::Sender<Message>) -> Self {
+    fn new(
+        options: &CaptureOptions,
+        resume: Resume,
+        begins_anew: bool,
+        sender: mpsc::Sender<Message>,
+    ) -> Self {
         Self {
+            name: options.name.clone(),
             sender,
             resume: resume.position,
+            known: resume.known,
+            begins_anew,
             items_max: options.batch_items_max,
             bytes_max: options.batch_bytes_max,
             is_paced: options.speed != Speed::Max,
@@ -211,10 +233,12 @@ impl Output {
         if line.oversized.is_none() && line.bytes.trim_ascii().is_empty() {
             return Ok(());
         }
+        if self.position == 0 && !self.begins_anew && !self.known.begins_with(line) {
+            self.number_on();
+        }
         if self.position < self.resume {
             self.position += 1;
-            let is_unwanted = self.position.is_multiple_of(SKIPPED_PER_CHECK) && self.sender.is_closed();
-            return if is_unwanted { Err(Stop::Unwanted) } else { Ok(()) };
+            return self.skip(line);
         }
         let is_full =
             self.items.len() >= self.items_max || self.bytes.len() + line.bytes.len() > self.bytes_max;
@@ -226,6 +250,34 @@ impl Output {
         let recorded = if self.is_paced { recorded_at(line.bytes) } else { None };
         self.items.push(Waiting { end: self.bytes.len(), oversized: line.oversized, recorded });
         Ok(())
+    }
+
+    /// Passes over a line that the logs hold already, if it is that line.
+    fn skip(&self, line: &Line<'_>) -> Result<(), Stop> {
+        match self.known.compare(self.position, line) {
+            Likeness::Same => {}
+            Likeness::Longer => tracing::warn!(
+                source = self.name,
+                position = self.position,
+                "this line was taken when the file ended in its middle: its beginning is in the quarantine, and the whole \
+                 line is not read again"
+            ),
+            Likeness::Other => return Err(Stop::AnotherFile(self.position)),
+        }
+        let is_unwanted = self.position.is_multiple_of(SKIPPED_PER_CHECK) && self.sender.is_closed();
+        if is_unwanted { Err(Stop::Unwanted) } else { Ok(()) }
+    }
+
+    /// Takes the text for a new one: what a pipe brings has no beginning to go back to, so none of it is skipped.
+    fn number_on(&mut self) {
+        if 0 < self.resume {
+            tracing::info!(
+                source = self.name,
+                position = self.resume,
+                "the source is no file and does not begin as it did before: nothing of it is skipped"
+            );
+        }
+        self.position = self.resume;
     }
 
     /// Sends what was collected. All items share one allocation.
@@ -280,7 +332,7 @@ mod tests {
         let read = Arc::new(AtomicU64::new(0));
         let text = BufReader::with_capacity(1_000, Endless(Arc::clone(&read)));
         let capture = Capture { text: Box::new(text), is_stream: false, ..capture };
-        let reader = Reader::new(capture, &options, ResumeAt::default(), sender);
+        let reader = Reader::new(capture, &options, Resume::default(), sender);
         let thread = thread::spawn(move || reader.run());
 
         for taken in 1..=200_u64 {

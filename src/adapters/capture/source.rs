@@ -6,14 +6,14 @@ use std::sync::atomic::AtomicU64;
 
 use async_trait::async_trait;
 use orchestrator_kernel::ids::{Origin, TsMs};
-use orchestrator_kernel::ports::source::{RawItem, ResumeAt, Settlement, Source, SourceBatch, SourceError};
+use orchestrator_kernel::ports::source::{RawItem, Settlement, Source, SourceBatch, SourceError};
 use orchestrator_kernel::ports::unsettled::{Turn, Unsettled};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::pace::Pace;
 use super::reader::{self, Message, Reading};
-use super::{CaptureOptions, Speed, fatal, lost};
+use super::{CaptureOptions, Resume, Speed, fatal, lost};
 
 /// Batches that may be unsettled at once.
 pub(super) const UNSETTLED_BATCHES_MAX: usize = 8;
@@ -43,7 +43,7 @@ impl CaptureSource {
     /// See [`CaptureFactory::open`](super::CaptureFactory).
     pub(super) async fn open(
         options: &CaptureOptions,
-        resume: ResumeAt,
+        resume: Resume,
         bytes_read: Arc<AtomicU64>,
     ) -> Result<Self, SourceError> {
         let Reading { opened, messages } = reader::start(options, resume, bytes_read)?;

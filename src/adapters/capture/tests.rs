@@ -490,3 +490,37 @@ async fn a_recorded_day_is_read_byte_for_byte() {
     assert_eq!(reference.read_until(b'\n', &mut line).unwrap(), 0);
     assert!(gzip.wait().unwrap().success());
 }
+
+/// Method: put other bytes over a file whose beginning was read, and more of them: its length tells nothing.
+#[tokio::test]
+async fn a_file_that_is_written_anew_while_it_is_read_is_an_error_whatever_its_length() {
+    let dir = TempDir::new().unwrap();
+    let text = |line: &str| format!("{line}\n").repeat(200_000);
+    for follow in [false, true] {
+        let path = file(&dir, "a.jsonl", text("old line").as_bytes());
+        let options = CaptureOptions { follow, batch_items_max: 100, ..CaptureOptions::new("file", &path) };
+        let mut source = open(&options, 0).await.unwrap();
+        assert_eq!(next_texts(&mut source).await[0], "old line");
+
+        OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .write_all(text("new line, longer").as_bytes())
+            .unwrap();
+        let error = loop {
+            match next(&mut source).await {
+                Ok(Some(batch)) => {
+                    source.settle(batch.id, durable(&batch)).await.unwrap();
+                    let lines = texts(&batch.items);
+                    assert!(lines.iter().all(|line| line == "old line"), "{lines:?}");
+                }
+                Ok(None) => panic!("it ended as if nothing had happened"),
+                Err(error) => break error,
+            }
+        };
+
+        assert!(matches!(error, SourceError::Fatal { .. }), "{error}");
+        assert!(error.to_string().contains("it was written anew while it was read"), "{error}");
+    }
+}

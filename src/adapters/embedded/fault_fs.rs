@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
-use super::fs::{FileId, Fs, FsFile, LockError, LockGuard};
+use super::fs::{FileFacts, FileId, Fs, FsFile, LockError, LockGuard};
 
 /// Repeatable randomness (splitmix64).
 #[derive(Clone, Debug)]
@@ -128,6 +128,11 @@ impl Disk {
         self.dark |= left == 0;
         self.power = self.power.map(|left| left.saturating_sub(1));
         if self.dark { Err(io::Error::other("the power failed")) } else { Ok(()) }
+    }
+
+    fn facts(&self, inode: usize) -> FileFacts {
+        let links = self.names.values().filter(|named| **named == inode).count() as u64;
+        FileFacts { id: FileId { device: 0, inode: inode as u64 }, links, is_regular: true }
     }
 
     fn change(&mut self, inode: usize, change: Change) {
@@ -324,6 +329,10 @@ impl FsFile for FaultFile {
     fn id(&self) -> io::Result<FileId> {
         Ok(FileId { device: 0, inode: self.inode as u64 })
     }
+
+    fn facts(&self) -> io::Result<FileFacts> {
+        Ok(self.disk()?.facts(self.inode))
+    }
 }
 
 struct Unlock(FaultFs, PathBuf, u64);
@@ -365,6 +374,11 @@ impl Fs for FaultFs {
             }
             (None, false) => Err(io::ErrorKind::NotFound.into()),
         }
+    }
+
+    fn facts_at(&self, path: &Path) -> io::Result<Option<FileFacts>> {
+        let disk = self.disk();
+        Ok(disk.names.get(path).map(|inode| disk.facts(*inode)))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {

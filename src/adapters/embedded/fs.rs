@@ -70,6 +70,44 @@ pub trait FsFile: Send + Sync {
     ///
     /// The storage failed.
     fn id(&self) -> io::Result<FileId>;
+
+    /// What the system says of the file, whatever its name is by now.
+    ///
+    /// # Errors
+    ///
+    /// The storage failed, or cannot tell.
+    fn facts(&self) -> io::Result<FileFacts> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Takes the file for this handle alone, among those that ask: false when another handle has it. Given back with
+    /// the handle.
+    ///
+    /// # Errors
+    ///
+    /// The storage failed.
+    fn try_lock(&self) -> io::Result<bool> {
+        Ok(true)
+    }
+}
+
+/// Which file a name or a handle stands for, so that another one under the same name is told from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileFacts {
+    /// The file.
+    pub id: FileId,
+    /// Names that it has; 0 once it was deleted, or another file took its last name.
+    pub links: u64,
+    /// Whether it is a file with bytes of its own: no directory, pipe or device.
+    pub is_regular: bool,
+}
+
+impl FileFacts {
+    /// What the system says of a file.
+    #[must_use]
+    pub fn of(metadata: &Metadata) -> Self {
+        Self { id: id_of(metadata), links: metadata.nlink(), is_regular: metadata.is_file() }
+    }
 }
 
 /// Why a lock was not taken.
@@ -125,6 +163,15 @@ pub trait Fs: Send + Sync {
     ///
     /// `NotFound`, or the storage failed.
     fn id_at(&self, path: &Path) -> io::Result<FileId>;
+
+    /// What the system says of the file that `path` leads to now; `None` when there is none.
+    ///
+    /// # Errors
+    ///
+    /// The storage failed, or cannot tell.
+    fn facts_at(&self, _path: &Path) -> io::Result<Option<FileFacts>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// Creates an empty file, in place of one that is there. Its name is durable after [`sync_dir`](Self::sync_dir).
     ///
@@ -294,6 +341,20 @@ impl FsFile for RealFile {
     fn id(&self) -> io::Result<FileId> {
         Ok(id_of(&self.0.metadata()?))
     }
+
+    fn facts(&self) -> io::Result<FileFacts> {
+        Ok(FileFacts::of(&self.0.metadata()?))
+    }
+
+    fn try_lock(&self) -> io::Result<bool> {
+        match self.0.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            // A file system without locks keeps nobody out; it is no reason not to write there.
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => Ok(true),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
 }
 
 fn id_of(metadata: &Metadata) -> FileId {
@@ -338,6 +399,14 @@ impl Fs for RealFs {
 
     fn id_at(&self, path: &Path) -> io::Result<FileId> {
         Ok(id_of(&std::fs::metadata(path)?))
+    }
+
+    fn facts_at(&self, path: &Path) -> io::Result<Option<FileFacts>> {
+        match std::fs::metadata(path) {
+            Ok(metadata) => Ok(Some(FileFacts::of(&metadata))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {

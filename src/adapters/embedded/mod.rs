@@ -18,7 +18,7 @@ pub use checkpoint::FileCheckpoints;
 pub use data_dir::{DataDir, DataDirError};
 pub use high_water::{FoundMarks, HighWaterMarks, LogMark, MarkedLog};
 pub use log::{EmbeddedLog, LogOptions};
-pub use ndjson::{NdjsonFile, NdjsonOptions};
+pub use ndjson::{NdjsonFile, NdjsonOptions, OutputsFileError};
 
 /// Runs `work` where it may block: on the runtime's blocking threads, or right here when there is no runtime.
 ///

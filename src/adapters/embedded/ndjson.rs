@@ -1,22 +1,28 @@
 //! Outputs as lines of JSON in a file: the fan-out of the embedded default.
+//!
+//! The file has an identity beside its name. Before and after each write it is looked which file the name stands for, so
+//! that an output counts as published only when it is in that file, or in one that was renamed away from there. What a
+//! file that took its place lacks at its end is written again from the run log. See the decision record
+//! `0019-positions-and-names-have-an-identity`.
 
-use std::collections::{HashSet, VecDeque};
+mod ending;
+mod outbox;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use orchestrator_kernel::ids::RunSeq;
 use orchestrator_kernel::ports::fan_out::{FanOut, OutputMessage, PublishError};
-use serde::Deserialize;
-use tracing::warn;
+use orchestrator_kernel::ports::log::ReadError;
+use tracing::{info, warn};
 
+use self::ending::{Ending, LineName, Recent, end_of_last_line};
+pub use self::outbox::Outbox;
 use super::fs::{Fs, FsFile};
 use super::off_runtime;
 
-/// Lines whose message ids are remembered, so that outputs published again are not written twice.
-const RECENT_LINES: usize = 4096;
-/// How much of the file's end is read for them.
-const RECENT_BYTES_MAX: u64 = 16 << 20;
 /// How much is written with one call.
 const WRITE_BYTES_MAX: usize = 4 << 20;
 
@@ -30,14 +36,46 @@ pub struct NdjsonOptions {
     pub fs: Arc<dyn Fs>,
 }
 
+/// Why the outputs file is not written.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputsFileError {
+    /// Another process has it.
+    #[error("another process writes it; give each service a publish.file of its own")]
+    InUse,
+    /// It holds something else than outputs of this run log. Not a byte of it was changed.
+    #[error(
+        "it is no outputs file of this service: {why}; it was left as it is: move it away, or name another publish.file"
+    )]
+    NotOurs {
+        /// What tells.
+        why: String,
+    },
+    /// It has outputs of this run log that the run log does not have any more.
+    #[error(
+        "it has the output {id} of a run record that this run log has lost: LOG_REGRESSED; restore the log, or move the \
+         file away if the log was restored to an earlier moment on purpose"
+    )]
+    Regressed {
+        /// The output.
+        id: String,
+    },
+    /// The run log, from which it is written again, cannot be read.
+    #[error("cannot read the run log")]
+    Runs(#[from] ReadError),
+    /// The storage failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
 /// Appends each output as one line.
 ///
 /// The publisher sends again what it has no confirmation for; what is among the last 4096 lines is recognised and not
 /// written again. A line that a crash cut short is removed when the file is opened. Nobody else may write the file; to
-/// rotate it, stop the service.
+/// rotate it, rename it.
 pub struct NdjsonFile {
     name: String,
-    shared: Arc<Mutex<Lines>>,
+    lines: Arc<Mutex<Lines>>,
+    outbox: Option<Outbox>,
 }
 
 impl NdjsonFile {
@@ -45,11 +83,123 @@ impl NdjsonFile {
     ///
     /// # Errors
     ///
-    /// The storage failed.
-    pub fn open(path: &Path, options: NdjsonOptions) -> io::Result<Self> {
-        let mut lines = Lines { path: path.to_owned(), options, opened: None, recent: Recent::default() };
-        lines.opened()?;
-        Ok(Self { name: format!("file {}", path.display()), shared: Arc::new(Mutex::new(lines)) })
+    /// [`OutputsFileError`]; a file that is none of ours is not changed.
+    pub fn open(path: &Path, options: NdjsonOptions) -> Result<Self, OutputsFileError> {
+        let mut lines = Lines {
+            path: path.to_owned(),
+            options,
+            opened: None,
+            recent: Recent::default(),
+            unchecked: None,
+            confirmed: None,
+        };
+        lines.open()?;
+        Ok(Self {
+            name: format!("file {}", path.display()),
+            lines: Arc::new(Mutex::new(lines)),
+            outbox: None,
+        })
+    }
+
+    /// Compares the file with the run log that it is derived from, and writes what was confirmed and is missing at its
+    /// end. The same is done whenever another file takes its place.
+    ///
+    /// # Errors
+    ///
+    /// [`OutputsFileError::NotOurs`] when the last line is no output of this run log.
+    pub async fn derived_from(mut self, outbox: Outbox) -> Result<Self, OutputsFileError> {
+        let published = outbox.published;
+        self.outbox = Some(outbox);
+        let is_new = self
+            .with_lines(move |lines| {
+                lines.confirmed = Some(Confirmed { id: String::new(), run_seq: published });
+                lines.unchecked.is_none()
+            })
+            .await?;
+        if is_new && RunSeq(0) < published {
+            warn!(
+                file = self.name, from = %published.next(),
+                "the outputs file begins with this run record; earlier outputs are in the file that was moved away, or \
+                 `orchestrator replay` writes them again"
+            );
+        }
+        self.catch_up().await?;
+        Ok(self)
+    }
+
+    async fn with_lines<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Lines) -> T + Send + 'static,
+    ) -> io::Result<T> {
+        let lines = Arc::clone(&self.lines);
+        // What a panic leaves is what an error leaves: the file is looked at again.
+        off_runtime(move || work(&mut lines.lock().unwrap_or_else(PoisonError::into_inner))).await
+    }
+
+    /// Writes the messages; how many were confirmed before an error, if there was one.
+    async fn write(&self, messages: &[OutputMessage]) -> Result<(), Failed> {
+        let messages = messages.to_vec();
+        match self.with_lines(move |lines| lines.publish(&messages)).await {
+            Ok(written) => written,
+            Err(error) => Err(Failed { why: Why::Error(error.into()), confirmed: 0 }),
+        }
+    }
+
+    /// Brings the end of a file that was opened to what was confirmed: the run log has it.
+    async fn catch_up(&self) -> Result<(), OutputsFileError> {
+        let take = |lines: &mut Lines| {
+            let confirmed = lines.confirmed.as_ref().map_or(RunSeq(0), |confirmed| confirmed.run_seq);
+            lines.unchecked.take().map(|last| (last, confirmed))
+        };
+        let Some((last, confirmed)) = self.with_lines(take).await? else { return Ok(()) };
+        let caught_up = self.write_missing(&last, confirmed).await;
+        if caught_up.is_err() {
+            self.with_lines(|lines| lines.opened = None).await?;
+        }
+        caught_up
+    }
+
+    async fn write_missing(&self, last: &LineName, confirmed: RunSeq) -> Result<(), OutputsFileError> {
+        let Some(outbox) = &self.outbox else { return Ok(()) };
+        let Some(mut next) = outbox.find(&last.run_id).await? else {
+            return self.last_line_is_unknown(last.message_id(), outbox).await;
+        };
+        if next < confirmed {
+            let (from, to) = (next, confirmed);
+            warn!(
+                file = self.name, %from, %to,
+                "outputs that were published are missing at the end of the file: written again from the run log"
+            );
+        }
+        while let Some(page) = outbox.outputs(next, confirmed).await? {
+            next = page.next;
+            self.write(&page.messages).await.map_err(Failed::into_error)?;
+        }
+        Ok(())
+    }
+
+    /// The last line is no output of this run log: of another one, of records that were trimmed, or of records that were
+    /// lost. What the file has of the log's own end tells.
+    async fn last_line_is_unknown(&self, id: String, outbox: &Outbox) -> Result<(), OutputsFileError> {
+        let newest = outbox.newest().await?;
+        let knows_newest = move |lines: &mut Lines| newest.iter().any(|id| lines.recent.contains(id));
+        if self.with_lines(knows_newest).await? {
+            return Err(OutputsFileError::Regressed { id });
+        }
+        if outbox.is_whole() {
+            let why = format!("its last line is the output {id}, which is not in this run log");
+            return Err(OutputsFileError::NotOurs { why });
+        }
+        warn!(
+            file = self.name,
+            last = id,
+            "the run record of the last line was trimmed: what it lacks is not known"
+        );
+        Ok(())
+    }
+
+    fn refused(&self, error: &OutputsFileError, confirmed: usize) -> PublishError {
+        PublishError { fan_out: self.name.clone(), detail: error.to_string(), confirmed }
     }
 }
 
@@ -60,27 +210,41 @@ impl FanOut for NdjsonFile {
     }
 
     async fn publish(&mut self, messages: &[OutputMessage]) -> Result<(), PublishError> {
-        let (shared, messages) = (Arc::clone(&self.shared), messages.to_vec());
-        let written = off_runtime(move || {
-            // What a panic leaves is what an error leaves: the file is looked at again.
-            shared.lock().unwrap_or_else(PoisonError::into_inner).publish(&messages)
-        });
-        let failed = match written.await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(failed)) => failed,
-            Err(error) => Failed { error, confirmed: 0 },
-        };
-        Err(PublishError {
-            fan_out: self.name.clone(),
-            detail: failed.error.to_string(),
-            confirmed: failed.confirmed,
-        })
+        let mut confirmed = 0;
+        while let Some(rest) = messages.get(confirmed..).filter(|rest| !rest.is_empty()) {
+            match self.write(rest).await {
+                Ok(()) => return Ok(()),
+                Err(Failed { why: Why::AnotherFile, confirmed: more }) => {
+                    confirmed += more;
+                    self.catch_up().await.map_err(|error| self.refused(&error, confirmed))?;
+                }
+                Err(Failed { why: Why::Error(error), confirmed: more }) => {
+                    return Err(self.refused(&error, confirmed + more));
+                }
+            }
+        }
+        Ok(())
     }
 }
 
 struct Failed {
-    error: io::Error,
+    why: Why,
     confirmed: usize,
+}
+
+enum Why {
+    /// A file was opened whose end has to be compared with what was confirmed.
+    AnotherFile,
+    Error(OutputsFileError),
+}
+
+impl Failed {
+    fn into_error(self) -> OutputsFileError {
+        match self.why {
+            Why::AnotherFile => io::Error::other("it was replaced while it was written again").into(),
+            Why::Error(error) => error,
+        }
+    }
 }
 
 struct Opened {
@@ -89,12 +253,37 @@ struct Opened {
     end: u64,
 }
 
+/// The last output that counts as published.
+struct Confirmed {
+    /// Its message id; empty when it was confirmed by an earlier process.
+    id: String,
+    run_seq: RunSeq,
+}
+
+/// What became of the file that is open.
+enum Fate {
+    /// It is where it was, and as long as it was.
+    Here,
+    /// Somebody else made it longer or shorter.
+    Resized(u64),
+    /// It has another name; what was written into it is there.
+    Renamed,
+    /// It has no name any more: what was written into it is gone.
+    Deleted,
+    /// As `Deleted`, and another file has its name.
+    Replaced,
+}
+
 struct Lines {
     path: PathBuf,
     options: NdjsonOptions,
-    /// `None` after an error: then the file is opened and looked at again.
+    /// `None` after an error, and when the name stands for another file: then it is opened and looked at again.
     opened: Option<Opened>,
     recent: Recent,
+    /// The last line of a file that was opened, where it is not the one that was confirmed last. Nothing is written before
+    /// it was compared with the run log.
+    unchecked: Option<LineName>,
+    confirmed: Option<Confirmed>,
 }
 
 impl Lines {
@@ -103,30 +292,48 @@ impl Lines {
         let mut confirmed = 0;
         while let Some(rest) = messages.get(confirmed..).filter(|rest| !rest.is_empty()) {
             match self.publish_portion(rest) {
-                Ok(count) => confirmed += count,
+                Ok(None) => return Err(Failed { why: Why::AnotherFile, confirmed }),
+                Ok(Some(count)) => confirmed += count,
                 Err(error) => {
                     self.opened = None;
-                    return Err(Failed { error, confirmed });
+                    return Err(Failed { why: Why::Error(error), confirmed });
                 }
             }
         }
         Ok(())
     }
 
-    /// Writes as many messages as make one call; returns how many that is, with those that are there already.
-    fn publish_portion(&mut self, messages: &[OutputMessage]) -> io::Result<usize> {
-        let (file, end) = self.opened()?;
-        if file.size()? != end {
-            return Err(io::Error::other("somebody else changed the file; it is opened again"));
+    /// Writes as many messages as make one call; returns how many that is, with those that are there already. Nothing is
+    /// written, and none returned, while the end of another file has to be compared first.
+    fn publish_portion(&mut self, messages: &[OutputMessage]) -> Result<Option<usize>, OutputsFileError> {
+        self.leave_file_of_another_name()?;
+        let (file, end) = self.open()?;
+        if self.unchecked.is_some() {
+            return Ok(None);
         }
-        let mut buffer = Vec::new();
-        let mut ids = Vec::new();
-        let mut count = 0;
+        let portion = self.portion(messages)?;
+        if !portion.bytes.is_empty() {
+            self.write_at_end(&file, end, &portion.bytes)?;
+            portion.ids.into_iter().for_each(|id| self.recent.add(id));
+        }
+        if let Some(last) = messages.get(..portion.count).and_then(<[_]>::last) {
+            let is_later = self.confirmed.as_ref().is_none_or(|known| known.run_seq <= last.run_seq);
+            if is_later {
+                self.confirmed = Some(Confirmed { id: last.message_id(), run_seq: last.run_seq });
+            }
+        }
+        Ok(Some(portion.count))
+    }
+
+    /// The lines of as many messages as make one write, without those that are there already.
+    fn portion(&self, messages: &[OutputMessage]) -> io::Result<Portion> {
+        let mut portion = Portion::default();
         for message in messages {
-            if !buffer.is_empty() && buffer.len() + message.body.len() > WRITE_BYTES_MAX {
+            let is_full = WRITE_BYTES_MAX < portion.bytes.len() + message.body.len();
+            if is_full && !portion.bytes.is_empty() {
                 break;
             }
-            count += 1;
+            portion.count += 1;
             let id = message.message_id();
             if self.recent.contains(&id) {
                 continue;
@@ -135,34 +342,100 @@ impl Lines {
                 let text = format!("output {id} holds a line break or a zero byte, it is no line of JSON");
                 return Err(io::Error::new(io::ErrorKind::InvalidData, text));
             }
-            buffer.extend_from_slice(&message.body);
-            buffer.push(b'\n');
-            ids.push(id);
+            portion.bytes.extend_from_slice(&message.body);
+            portion.bytes.push(b'\n');
+            portion.ids.push(id);
         }
-        if !buffer.is_empty() {
-            let written = file.write_at(&buffer, end);
-            if let Err(error) = written.and_then(|()| if self.options.sync { file.sync() } else { Ok(()) }) {
-                // Not to be found when the file is opened again: after a failed sync nobody knows what is durable, and
-                // what is found counts as published.
-                if let Err(error) = file.truncate(end) {
-                    warn!(file = %self.path.display(), error = %error, "cannot remove unconfirmed outputs");
-                }
-                return Err(error);
+        Ok(portion)
+    }
+
+    fn write_at_end(&mut self, file: &Arc<dyn FsFile>, end: u64, bytes: &[u8]) -> io::Result<()> {
+        let written = file.write_at(bytes, end);
+        if let Err(error) = written.and_then(|()| if self.options.sync { file.sync() } else { Ok(()) }) {
+            // Not to be found when the file is opened again: after a failed sync nobody knows what is durable, and
+            // what is found counts as published.
+            self.take_back(&**file, end);
+            return Err(error);
+        }
+        // Cut by somebody between the look and the write: what is missing before the lines reads as zeros.
+        let mut before = [b'\n'];
+        if 0 < end {
+            file.read_at(&mut before, end - 1)?;
+        }
+        if before != [b'\n'] {
+            self.take_back(&**file, end_of_last_line(&**file, end)?);
+            return Err(io::Error::other("it was cut by somebody else while it was written"));
+        }
+        self.opened = Some(Opened { file: Arc::clone(file), end: end + bytes.len() as u64 });
+        match self.fate()? {
+            Some(Fate::Deleted | Fate::Replaced) => {
+                Err(io::Error::other("it was deleted or replaced while it was written"))
             }
-            self.opened = Some(Opened { file, end: end + buffer.len() as u64 });
-            ids.into_iter().for_each(|id| self.recent.add(id));
+            // What was written is in the file of this name, or in the one that was renamed.
+            Some(Fate::Here | Fate::Resized(_) | Fate::Renamed) | None => Ok(()),
         }
-        Ok(count)
+    }
+
+    fn take_back(&self, file: &dyn FsFile, end: u64) {
+        if let Err(error) = file.truncate(end) {
+            warn!(file = %self.path.display(), error = %error, "cannot remove unconfirmed outputs");
+        }
+    }
+
+    /// What became of the file that is open, if one is.
+    fn fate(&self) -> io::Result<Option<Fate>> {
+        let Some(Opened { file, end }) = &self.opened else { return Ok(None) };
+        let (own, named) = (file.facts()?, self.options.fs.facts_at(&self.path)?);
+        let size = file.size()?;
+        Ok(Some(match named {
+            Some(named) if named.id == own.id && size == *end => Fate::Here,
+            Some(named) if named.id == own.id => Fate::Resized(size),
+            Some(_) | None if 0 < own.links => Fate::Renamed,
+            Some(_) => Fate::Replaced,
+            None => Fate::Deleted,
+        }))
+    }
+
+    /// Closes the file when its name stands for another one by now, or for none, or when somebody else changed it.
+    fn leave_file_of_another_name(&mut self) -> io::Result<()> {
+        let file = self.path.display();
+        let published = self.confirmed.as_ref().map_or(RunSeq(0), |confirmed| confirmed.run_seq);
+        match self.fate()? {
+            None | Some(Fate::Here) => return Ok(()),
+            Some(Fate::Renamed) => {
+                info!(%file, %published, "the outputs file was renamed: outputs go on in a new one");
+            }
+            Some(Fate::Deleted) => warn!(
+                %file, %published,
+                "the outputs file was deleted: outputs go on in a new one; those up to this run record can be had by \
+                 `orchestrator replay`"
+            ),
+            Some(Fate::Replaced) => warn!(
+                %file, %published,
+                "the outputs file was replaced by another one: outputs go on in that one, and what it lacks can be had \
+                 by `orchestrator replay`"
+            ),
+            Some(Fate::Resized(size)) => warn!(
+                %file, %published, size,
+                "somebody else changed the outputs file: it is looked at again; what was cut off can be had by \
+                 `orchestrator replay`"
+            ),
+        }
+        self.opened = None;
+        Ok(())
     }
 
     /// The open file and its end; opens it when it is not open, and then removes a line that was cut short.
-    fn opened(&mut self) -> io::Result<(Arc<dyn FsFile>, u64)> {
+    fn open(&mut self) -> Result<(Arc<dyn FsFile>, u64), OutputsFileError> {
         if let Some(opened) = &self.opened {
             return Ok((Arc::clone(&opened.file), opened.end));
         }
         let file = self.open_or_create()?;
+        if !file.try_lock()? {
+            return Err(OutputsFileError::InUse);
+        }
         let size = file.size()?;
-        let (end, recent) = check_end(&*file, size)?;
+        let Ending { end, recent, last } = Ending::of(&*file, size)?;
         if end < size {
             warn!(file = %self.path.display(), bytes = size - end, "removing an output line that was cut short");
             file.truncate(end)?;
@@ -171,246 +444,43 @@ impl Lines {
         if self.options.sync {
             file.sync()?;
         }
-        self.recent = recent;
+        // A new file goes on where the one before it ended: what that one has is not written again.
+        if 0 < end {
+            self.recent = recent;
+        }
+        let confirmed = self.confirmed.as_ref();
+        self.unchecked =
+            last.filter(|last| confirmed.is_none_or(|confirmed| confirmed.id != last.message_id()));
         self.opened = Some(Opened { file: Arc::clone(&file), end });
         Ok((file, end))
     }
 
-    fn open_or_create(&self) -> io::Result<Arc<dyn FsFile>> {
+    fn open_or_create(&self) -> Result<Arc<dyn FsFile>, OutputsFileError> {
         let fs = &self.options.fs;
-        match fs.open(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+        match fs.facts_at(&self.path)? {
+            Some(named) if !named.is_regular => {
+                Err(OutputsFileError::NotOurs { why: "it is no regular file".to_owned() })
+            }
+            Some(_) => Ok(fs.open(&self.path)?),
+            None => {
                 let dir = self.path.parent().unwrap_or(Path::new("."));
                 fs.create_dir(dir)?;
                 let file = fs.create(&self.path)?;
                 fs.sync_dir(dir)?;
                 Ok(file)
             }
-            opened => opened,
         }
     }
 }
 
-/// The byte after the last line that is whole, and the names of the last lines.
-///
-/// A write that a crash cut short may lack its beginning as well as its end; what is missing then reads as zeros, which
-/// no JSON holds.
-fn check_end(file: &dyn FsFile, size: u64) -> io::Result<(u64, Recent)> {
-    let start = size.saturating_sub(RECENT_BYTES_MAX);
-    let mut last = vec![0; usize::try_from(size - start).unwrap_or(usize::MAX)];
-    let read = file.read_at(&mut last, start)?;
-    last.truncate(read);
-    let unbroken = last.iter().position(|byte| *byte == 0).unwrap_or(last.len());
-    let end = end_of_last_line(file, start + unbroken as u64)?;
-    last.truncate(usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX));
-    Ok((end, Recent::of_lines(&last)))
-}
-
-/// The byte after the last line break before `size`; 0 when there is none.
-fn end_of_last_line(file: &dyn FsFile, size: u64) -> io::Result<u64> {
-    let mut buffer = vec![0; 64 << 10];
-    let mut end = size;
-    while end > 0 {
-        let start = end.saturating_sub(buffer.len() as u64);
-        let part = buffer.get_mut(..usize::try_from(end - start).unwrap_or(usize::MAX)).unwrap_or_default();
-        let read = file.read_at(part, start)?;
-        let found = part.get(..read).and_then(|part| part.iter().rposition(|byte| *byte == b'\n'));
-        if let Some(at) = found {
-            return Ok(start + at as u64 + 1);
-        }
-        end = start;
-    }
-    Ok(0)
-}
-
-/// Message ids of the last lines.
+/// Lines that are written with one call.
 #[derive(Default)]
-struct Recent {
-    order: VecDeque<Arc<str>>,
-    ids: HashSet<Arc<str>>,
-}
-
-/// The part of an output that names it.
-#[derive(Deserialize)]
-struct LineName {
-    run_id: String,
-    event_type: String,
-}
-
-impl Recent {
-    /// The ids of the last lines.
-    fn of_lines(text: &[u8]) -> Self {
-        let lines = text.split(|byte| *byte == b'\n').rev();
-        // A line that is cut by the window, or not ours, has no name and is passed over.
-        let names =
-            lines.take(RECENT_LINES + 1).filter_map(|line| serde_json::from_slice::<LineName>(line).ok());
-        let ids: Vec<String> = names.map(|name| format!("{}:{}", name.run_id, name.event_type)).collect();
-        let mut recent = Self::default();
-        ids.into_iter().rev().for_each(|id| recent.add(id));
-        recent
-    }
-
-    fn contains(&self, id: &str) -> bool {
-        self.ids.contains(id)
-    }
-
-    fn add(&mut self, id: String) {
-        let id: Arc<str> = id.into();
-        if self.ids.insert(Arc::clone(&id)) {
-            self.order.push_back(id);
-        }
-        if self.order.len() > RECENT_LINES
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.ids.remove(&oldest);
-        }
-    }
+struct Portion {
+    bytes: Vec<u8>,
+    ids: Vec<String>,
+    /// Messages that they stand for, with those that are there already.
+    count: usize,
 }
 
 #[cfg(test)]
-mod tests {
-    use bytes::Bytes;
-    use orchestrator_kernel::ids::{EngineMode, IngestSeq, RunSeq, Symbol, TsMs};
-    use orchestrator_kernel::run_id::RunId;
-
-    use super::super::fault_fs::{FaultFs, Rng};
-    use super::*;
-
-    const PATH: &str = "/outputs/events.jsonl";
-
-    fn message(number: u64) -> OutputMessage {
-        let symbol = Symbol::from("BTCUSDT");
-        let run_id = RunId::derive(&symbol, TsMs(0), IngestSeq(number), EngineMode::Truth);
-        let event_type = "EngineRunCompleted";
-        OutputMessage {
-            run_seq: RunSeq(number),
-            index: 0,
-            run_id,
-            event_type,
-            symbol,
-            symbol_seq: number,
-            body: Bytes::from(format!(r#"{{"event_type":"{event_type}","n":{number},"run_id":"{run_id}"}}"#)),
-        }
-    }
-
-    fn messages(numbers: std::ops::RangeInclusive<u64>) -> Vec<OutputMessage> {
-        numbers.map(message).collect()
-    }
-
-    fn open(fs: &FaultFs, sync: bool) -> io::Result<NdjsonFile> {
-        NdjsonFile::open(Path::new(PATH), NdjsonOptions { sync, fs: Arc::new(fs.clone()) })
-    }
-
-    fn text(numbers: std::ops::RangeInclusive<u64>) -> String {
-        numbers.map(|number| String::from_utf8(message(number).body.to_vec()).unwrap() + "\n").collect()
-    }
-
-    fn content(fs: &FaultFs) -> String {
-        String::from_utf8(fs.content(Path::new(PATH))).unwrap()
-    }
-
-    #[tokio::test]
-    async fn outputs_are_lines_in_order() {
-        let fs = FaultFs::default();
-        let mut file = open(&fs, true).unwrap();
-
-        file.publish(&messages(1..=3)).await.unwrap();
-        file.publish(&[]).await.unwrap();
-        file.publish(&messages(4..=5)).await.unwrap();
-
-        assert_eq!(content(&fs), text(1..=5));
-    }
-
-    #[tokio::test]
-    async fn outputs_published_again_are_not_written_twice() {
-        let fs = FaultFs::default();
-        open(&fs, false).unwrap().publish(&messages(1..=5)).await.unwrap();
-
-        let mut file = open(&fs, false).unwrap();
-        file.publish(&messages(3..=7)).await.unwrap();
-        file.publish(&messages(6..=8)).await.unwrap();
-
-        assert_eq!(content(&fs), text(1..=8));
-    }
-
-    /// Method: cut the file at every byte of its last two lines and publish from the middle again.
-    #[tokio::test]
-    async fn line_that_was_cut_short_is_written_again() {
-        let whole = text(1..=6);
-        for cut in text(1..=4).len()..=whole.len() {
-            let fs = FaultFs::default();
-            open(&fs, false).unwrap();
-            fs.overwrite(Path::new(PATH), &whole.as_bytes()[..cut]);
-
-            open(&fs, false).unwrap().publish(&messages(2..=6)).await.unwrap();
-
-            assert_eq!(content(&fs), whole, "cut at {cut}");
-        }
-    }
-
-    #[tokio::test]
-    async fn failed_write_confirms_nothing_and_the_next_publish_repairs_it() {
-        for fail in [FaultFs::fail_next_write, FaultFs::fail_next_sync] {
-            let fs = FaultFs::default();
-            let mut file = open(&fs, true).unwrap();
-            file.publish(&messages(1..=2)).await.unwrap();
-
-            fail(&fs);
-            let refused = file.publish(&messages(3..=9)).await.unwrap_err();
-            file.publish(&messages(3..=9)).await.unwrap();
-
-            fs.crash(&mut Rng(0));
-
-            assert_eq!(refused.confirmed, 0);
-            assert_eq!(content(&fs), text(1..=9));
-        }
-    }
-
-    #[tokio::test]
-    async fn error_tells_the_confirmed_portions() {
-        let fs = FaultFs::default();
-        let mut file = open(&fs, false).unwrap();
-        let large = |number| {
-            let padding = "x".repeat(WRITE_BYTES_MAX);
-            OutputMessage { body: Bytes::from(format!(r#"{{"padding":"{padding}"}}"#)), ..message(number) }
-        };
-        let broken = OutputMessage { body: Bytes::from_static(b"{\n}"), ..message(3) };
-
-        let refused = file.publish(&[large(1), large(2), broken]).await.unwrap_err();
-
-        assert_eq!(refused.confirmed, 2);
-    }
-
-    #[tokio::test]
-    async fn file_changed_by_somebody_else_is_opened_again() {
-        let fs = FaultFs::default();
-        let mut file = open(&fs, false).unwrap();
-        file.publish(&messages(1..=3)).await.unwrap();
-
-        fs.overwrite(Path::new(PATH), text(1..=2).as_bytes());
-        assert!(file.publish(&messages(3..=4)).await.is_err());
-        file.publish(&messages(3..=4)).await.unwrap();
-
-        assert_eq!(content(&fs), text(1..=4));
-    }
-
-    #[tokio::test]
-    async fn confirmed_outputs_survive_a_crash() {
-        for seed in 0..300 {
-            let mut rng = Rng(seed);
-            let fs = FaultFs::default();
-            let mut confirmed = 0;
-            fs.fail_power_after(rng.below(30));
-            if let Ok(mut file) = open(&fs, true) {
-                while file.publish(&messages(confirmed + 1..=confirmed + 3)).await.is_ok() {
-                    confirmed += 3;
-                }
-            }
-            fs.crash(&mut rng);
-
-            open(&fs, true).unwrap().publish(&messages(confirmed + 1..=confirmed + 3)).await.unwrap();
-
-            assert_eq!(content(&fs), text(1..=confirmed + 3), "SEED={seed}");
-        }
-    }
-}
+mod tests;

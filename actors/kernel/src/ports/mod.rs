@@ -11,6 +11,7 @@ pub mod kill_switch;
 #[cfg(any(test, feature = "testkit"))]
 pub mod kill_switch_conformance;
 pub mod log;
+pub mod log_backwards;
 #[cfg(any(test, feature = "testkit"))]
 pub mod log_conformance;
 pub mod log_memory;
