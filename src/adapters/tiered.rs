@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use orchestrator_kernel::ids::{Epoch, Seq};
+use orchestrator_kernel::ids::{Epoch, LogIdentity, Seq};
 use orchestrator_kernel::ports::log::{
     AcquireError, Acquired, AppendError, BatchSize, Log, LogStat, ReadError, ReadLimit, RecordBatch,
     TrimError, read_one,
@@ -288,5 +288,9 @@ impl Log for TieredLog {
     fn stat(&self) -> LogStat {
         let (hot, cold) = (self.tiers.hot.stat(), self.tiers.cold.stat());
         LogStat { start: cold.start, tail: hot.tail, bytes: hot.bytes + cold.bytes }
+    }
+
+    fn identity(&self) -> Option<LogIdentity> {
+        self.tiers.hot.identity()
     }
 }

@@ -12,14 +12,14 @@ use orchestrator_actors::run_log::Committed;
 use orchestrator_kernel::contracts::DecodeError;
 use orchestrator_kernel::contracts::engine_run::RunRecord;
 use orchestrator_kernel::contracts::orchestrator_event::{BadAnswer, events};
-use orchestrator_kernel::ids::{RunSeq, TsMs};
+use orchestrator_kernel::ids::{LogIdentity, RunSeq, TsMs};
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::log::{Log, ReadError, ReadLimit, RecordBatch};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::position::Position;
+use super::position::{EventId, Position};
 use super::sse;
 
 /// One read of the run log.
@@ -61,6 +61,8 @@ pub(super) struct Outputs {
 /// A stream of outputs in chunks of the wire form.
 pub(super) struct EventStream {
     outputs: Outputs,
+    /// Part of each id.
+    log: Option<LogIdentity>,
     filter: Filter,
     /// The record to go on with.
     next: RunSeq,
@@ -112,7 +114,8 @@ impl EventStream {
         let (next, seen) = from.next();
         let heartbeat_at = Instant::now() + heartbeat;
         let state = State::Beginning;
-        Self { outputs, filter, next, seen, held: None, heartbeat, heartbeat_at, state, _place: place }
+        let log = outputs.runs.identity();
+        Self { outputs, log, filter, next, seen, held: None, heartbeat, heartbeat_at, state, _place: place }
     }
 
     /// The next bytes for the subscriber; `None` at the end.
@@ -192,7 +195,7 @@ impl EventStream {
         }
         for message in events(self.next, &record, published)? {
             if self.seen <= u64::from(message.index) && self.filter.wants_type(message.event_type) {
-                sse::output(&message, chunk);
+                sse::output(self.log, &message, chunk);
             }
         }
         Ok(())
@@ -212,12 +215,13 @@ impl EventStream {
     }
 
     /// Where the subscriber stands.
-    const fn position(&self) -> Position {
-        match self.seen.checked_sub(1) {
+    const fn position(&self) -> EventId {
+        let position = match self.seen.checked_sub(1) {
             // An index has 32 bits, and what was seen of a record is one more than an index.
             Some(index) => Position::AfterOutput(self.next, index as u32),
             None => Position::After(RunSeq(self.next.0.saturating_sub(1))),
-        }
+        };
+        EventId { log: self.log, position }
     }
 
     fn end(&mut self, broken: &Broken) -> Vec<u8> {

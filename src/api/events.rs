@@ -16,11 +16,11 @@ use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use orchestrator_kernel::contracts::orchestrator_event::event_type;
-use orchestrator_kernel::ids::RunSeq;
+use orchestrator_kernel::ids::{LogIdentity, RunSeq};
 
 use super::Shared;
 use super::event_stream::{EventStream, Filter, Outputs};
-use super::position::Position;
+use super::position::{EventId, Position};
 use super::problem::{Problem, ProblemKind};
 
 const LAST_EVENT_ID: &str = "Last-Event-ID";
@@ -67,7 +67,7 @@ pub(super) async fn get(
 enum Start {
     Earliest,
     Latest,
-    Behind(Position),
+    Behind(EventId),
 }
 
 struct Request {
@@ -119,10 +119,12 @@ fn bad(rule: &str) -> Problem {
 fn position(shared: &Shared, start: Start) -> Result<Position, Problem> {
     let tail = shared.state.committed.borrow().tail;
     let first = RunSeq::from(shared.state.runs.stat().start);
+    let own = shared.state.runs.identity();
     let position = match start {
         Start::Latest => return Ok(Position::After(tail)),
         Start::Earliest => return Ok(Position::After(RunSeq(first.0.saturating_sub(1)))),
-        Start::Behind(position) => position,
+        Start::Behind(id) if id.is_of_another_log(own) => return Err(of_another_log(id, own)),
+        Start::Behind(id) => id.position,
     };
     if tail < position.run_seq() {
         let detail =
@@ -130,11 +132,21 @@ fn position(shared: &Shared, start: Start) -> Result<Position, Problem> {
         return Err(Problem::new(ProblemKind::PositionAhead, detail).with("tail", tail.to_string()));
     }
     if position.next().0 < first {
-        let first = Position::AfterOutput(first, 0).to_string();
+        let first = EventId { log: own, position: Position::AfterOutput(first, 0) }.to_string();
         let detail = format!("the first event still there is {first}; from=earliest begins with it");
         return Err(Problem::new(ProblemKind::PositionTrimmed, detail).with("first_available", first));
     }
     Ok(position)
+}
+
+/// Its number may well be one of this log, of another event.
+fn of_another_log(id: EventId, own: Option<LogIdentity>) -> Problem {
+    let own = own.map(|own| own.to_string()).unwrap_or_default();
+    let detail = format!(
+        "{id} is the id of an event of another log (another instance, or a data directory made anew), this one is {own}: \
+         from=earliest begins with its first event"
+    );
+    Problem::new(ProblemKind::PositionOfAnotherLog, detail).with("log", own)
 }
 
 fn no_place(shared: &Shared) -> Problem {

@@ -1,9 +1,12 @@
-//! Positions in the stream of outputs: the ids of server-sent events.
+//! Positions in the stream of outputs: the ids of server-sent events, `{log}-{run_seq}.{index}`.
+//!
+//! A number alone says how far, not of what: an id of another log would begin in the middle of this one as soon as this one
+//! is as long. An id without a log is taken for this one's: it was written by hand, or saved before ids had one.
 
 use std::fmt;
 use std::str::FromStr;
 
-use orchestrator_kernel::ids::RunSeq;
+use orchestrator_kernel::ids::{LogIdentity, RunSeq};
 
 /// A place between two outputs. Everything up to it was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +40,43 @@ impl fmt::Display for Position {
             Self::After(run_seq) => write!(f, "{run_seq}"),
             Self::AfterOutput(run_seq, index) => write!(f, "{run_seq}.{index}"),
         }
+    }
+}
+
+/// A position, and the log that it is one of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct EventId {
+    /// The run log; `None` when it was not said.
+    pub(super) log: Option<LogIdentity>,
+    /// Where in it.
+    pub(super) position: Position,
+}
+
+impl EventId {
+    /// Whether it is known to be one of another log than `own`.
+    pub(super) fn is_of_another_log(&self, own: Option<LogIdentity>) -> bool {
+        matches!((self.log, own), (Some(log), Some(own)) if log != own)
+    }
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.log {
+            Some(log) => write!(f, "{log}-{}", self.position),
+            None => self.position.fmt(f),
+        }
+    }
+}
+
+impl FromStr for EventId {
+    type Err = NotAPosition;
+
+    fn from_str(text: &str) -> Result<Self, NotAPosition> {
+        let (log, position) = match text.split_once('-') {
+            Some((log, position)) => (Some(LogIdentity::from_hex(log).ok_or(NotAPosition)?), position),
+            None => (None, text),
+        };
+        Ok(Self { log, position: position.parse()? })
     }
 }
 
@@ -85,6 +125,28 @@ mod tests {
         for text in ["", ".", "7.", ".7", "+7", "-1", "7.-1", "7.+1", "7.0.0", " 7", "1e3", "7.4294967296"] {
             assert_eq!(text.parse::<Position>(), Err(NotAPosition), "{text}");
         }
+    }
+
+    #[test]
+    fn an_id_says_of_which_log_it_is_and_an_old_one_does_not() {
+        let (log, other) = (LogIdentity(0x1f), LogIdentity(u64::MAX));
+        for text in ["000000000000001f-7.1", "ffffffffffffffff-0", "7.1"] {
+            assert_eq!(text.parse::<EventId>().unwrap().to_string(), text);
+        }
+        for text in [
+            "-7.1",
+            "1f-7.1",
+            "000000000000001F-7.1",
+            "+00000000000001f-7",
+            "000000000000001f-",
+            "000000000000001f-7-1",
+        ] {
+            assert_eq!(text.parse::<EventId>(), Err(NotAPosition), "{text}");
+        }
+        let id = |text: &str| text.parse::<EventId>().unwrap();
+        assert!(!id("000000000000001f-7").is_of_another_log(Some(log)));
+        assert!(id("000000000000001f-7").is_of_another_log(Some(other)));
+        assert!(!id("7").is_of_another_log(Some(other)));
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub(super) enum ProblemKind {
     TooManySubscribers,
     PositionTrimmed,
     PositionAhead,
+    PositionOfAnotherLog,
 }
 
 impl ProblemKind {
@@ -98,6 +99,9 @@ impl ProblemKind {
             }
             Self::PositionAhead => {
                 (StatusCode::CONFLICT, "position_ahead", "The position is beyond the last event")
+            }
+            Self::PositionOfAnotherLog => {
+                (StatusCode::CONFLICT, "position_of_another_log", "The position is one of another log")
             }
         }
     }

@@ -2,16 +2,18 @@
 //!
 //! Source: HTML Living Standard, section 9.2 "Server-sent events".
 
+use orchestrator_kernel::ids::LogIdentity;
 use orchestrator_kernel::ports::fan_out::OutputMessage;
 
-use super::position::Position;
+use super::position::{EventId, Position};
 
 /// How long a client waits before it connects again.
 const RETRY_MS: u64 = 1000;
 
-/// One output.
-pub(super) fn output(message: &OutputMessage, out: &mut Vec<u8>) {
-    out.extend_from_slice(format!("id: {}\nevent: {}\n", message.stream_id(), message.event_type).as_bytes());
+/// One output of the run log `log`.
+pub(super) fn output(log: Option<LogIdentity>, message: &OutputMessage, out: &mut Vec<u8>) {
+    let id = EventId { log, position: Position::AfterOutput(message.run_seq, message.index) };
+    out.extend_from_slice(format!("id: {id}\nevent: {}\n", message.event_type).as_bytes());
     // Wire JSON is one line; an engine's answer with line breaks between its tokens would end the event in its middle.
     for line in message.body.split(|byte| matches!(byte, b'\n' | b'\r')) {
         out.extend_from_slice(b"data: ");
@@ -23,12 +25,12 @@ pub(super) fn output(message: &OutputMessage, out: &mut Vec<u8>) {
 
 /// The beginning of a stream. It has no data, so it is no event; but the client remembers the id and, cut off before
 /// the first event, goes on from here.
-pub(super) fn greeting(at: Position) -> Vec<u8> {
+pub(super) fn greeting(at: EventId) -> Vec<u8> {
     format!("retry: {RETRY_MS}\nid: {at}\n\n").into_bytes()
 }
 
 /// A sign of life, with the position that was reached: what a filter kept out need not be looked at again.
-pub(super) fn heartbeat(at: Position) -> Vec<u8> {
+pub(super) fn heartbeat(at: EventId) -> Vec<u8> {
     format!(": heartbeat\nid: {at}\n\n").into_bytes()
 }
 

@@ -65,6 +65,26 @@ sequence! {
     Epoch
 }
 
+/// Which log it is: random, made up when the log is. Two logs have the same positions and not the same identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogIdentity(pub u64);
+
+impl LogIdentity {
+    /// Reads what [`Display`](fmt::Display) writes: exactly sixteen lower-case hexadecimal digits.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        let digits = Some(text).filter(|text| text.len() == 16 && text.bytes().all(is_hex))?;
+        u64::from_str_radix(digits, 16).ok().map(Self)
+    }
+}
+
+impl fmt::Display for LogIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 impl From<IngestSeq> for Seq {
     fn from(value: IngestSeq) -> Self {
         Self(value.0)

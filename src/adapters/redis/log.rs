@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use orchestrator_kernel::ids::{Epoch, Seq};
+use orchestrator_kernel::ids::{Epoch, LogIdentity, Seq};
 use orchestrator_kernel::ports::log::{
     AcquireError, Acquired, AppendError, BatchSize, Log, LogStat, ReadError, ReadLimit, RecordBatch,
     TrimError,
@@ -227,5 +227,9 @@ impl Log for RedisLog {
 
     fn stat(&self) -> LogStat {
         self.shared.known().stat
+    }
+
+    fn identity(&self) -> Option<LogIdentity> {
+        self.shared.known().log.map(|id| LogIdentity(id.0))
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_kernel::ids::{RunSeq, Seq};
+use orchestrator_kernel::ids::{LogIdentity, RunSeq, Seq};
 use orchestrator_kernel::ports::log::RecordBatch;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpSocket;
@@ -226,6 +226,28 @@ async fn a_position_that_was_trimmed_is_gone_and_one_ahead_is_refused() {
 
     assert_eq!(Subscriber::open(&service, "?from=earliest", None).await.event().await.id, "6.0");
     assert_eq!(Subscriber::open(&service, "?from=4", None).await.event().await.id, "6.0");
+}
+
+#[tokio::test]
+async fn an_id_of_another_log_is_refused_whatever_its_number() {
+    let service = with_three_runs().await;
+    *service.runs.identity.lock().unwrap() = Some(LogIdentity(0x1f));
+
+    let mut subscriber = Subscriber::open(&service, "?from=earliest", None).await;
+    assert_eq!(subscriber.frame().await.unwrap().id, "000000000000001f-0");
+    let first = subscriber.event().await.id;
+    assert_eq!(first, "000000000000001f-2.0");
+    assert_eq!(Subscriber::open(&service, "", Some(&first)).await.event().await.id, "000000000000001f-2.1");
+    // One that was saved before ids named their log.
+    assert_eq!(Subscriber::open(&service, "?from=2.0", None).await.event().await.id, "000000000000001f-2.1");
+
+    *service.runs.identity.lock().unwrap() = Some(LogIdentity(0x2e));
+    for number in ["0", "2.0", "6.1", "99"] {
+        let id = format!("000000000000001f-{number}");
+        let answer = service.get(&format!("/api/v1/events?from={id}")).await;
+        assert!(answer.problem(409, "position_of_another_log").contains("from=earliest"), "{id}");
+        assert_eq!(answer.json()["log"], "000000000000002e");
+    }
 }
 
 #[tokio::test]

@@ -11,7 +11,9 @@ use orchestrator_actors::buffer::BufferMsg;
 use orchestrator_actors::run_log::Committed;
 use orchestrator_kernel::contracts::engine_run::{Cut, RunFacts, RunRecord, RunStatus};
 use orchestrator_kernel::error::ErrorKind;
-use orchestrator_kernel::ids::{CutKind, EngineMode, Epoch, IngestSeq, Origin, RunSeq, Seq, Symbol, TsMs};
+use orchestrator_kernel::ids::{
+    CutKind, EngineMode, Epoch, IngestSeq, LogIdentity, Origin, RunSeq, Seq, Symbol, TsMs,
+};
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::engine::{EngineAnswer, EngineIdentity};
 use orchestrator_kernel::ports::log::{
@@ -190,13 +192,16 @@ pub(super) struct Runs {
     epoch: Epoch,
     pub(super) committed: watch::Sender<Committed>,
     pub(super) reads: AtomicUsize,
+    /// Which log it is; none at first.
+    pub(super) identity: Mutex<Option<LogIdentity>>,
 }
 
 impl Runs {
     pub(super) async fn new() -> Self {
         let log = MemoryLog::default();
         let epoch = log.acquire().await.unwrap().epoch;
-        Self { log, epoch, committed: watch::Sender::default(), reads: AtomicUsize::new(0) }
+        let (committed, reads) = (watch::Sender::default(), AtomicUsize::new(0));
+        Self { log, epoch, committed, reads, identity: Mutex::new(None) }
     }
 
     pub(super) fn reads(&self) -> usize {
@@ -254,6 +259,10 @@ impl Log for Runs {
 
     fn stat(&self) -> LogStat {
         self.log.stat()
+    }
+
+    fn identity(&self) -> Option<LogIdentity> {
+        *self.identity.lock().unwrap()
     }
 }
 

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::ids::{Epoch, Seq};
+use crate::ids::{Epoch, LogIdentity, Seq};
 
 /// Consecutive records in one piece of memory: record `i` has sequence `first + i`.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -327,6 +327,12 @@ pub trait Log: Send + Sync {
 
     /// What the log holds now.
     fn stat(&self) -> LogStat;
+
+    /// Which log it is, so that a position that was given out can be told from one of another log. `None` when it has no
+    /// identity, or none before its first writer.
+    fn identity(&self) -> Option<LogIdentity> {
+        None
+    }
 }
 
 /// Reads one record's payload, or nothing past the tail.

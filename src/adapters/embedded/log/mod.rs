@@ -37,7 +37,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
-use orchestrator_kernel::ids::{Epoch, Seq};
+use orchestrator_kernel::ids::{Epoch, LogIdentity, Seq};
 use orchestrator_kernel::ports::log::{
     AcquireError, Acquired, AppendError, BatchSize, Log, LogStat, ReadError, ReadLimit, RecordBatch,
     TrimError,
@@ -302,5 +302,9 @@ impl Log for EmbeddedLog {
 
     fn stat(&self) -> LogStat {
         self.store.stat()
+    }
+
+    fn identity(&self) -> Option<LogIdentity> {
+        Some(LogIdentity(self.store.log_id))
     }
 }
