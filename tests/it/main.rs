@@ -16,6 +16,7 @@ mod export;
 mod faults;
 mod hostile;
 mod http_floods;
+mod identity;
 mod kill_switch_stop;
 mod log_tail;
 mod look_back;
