@@ -120,8 +120,10 @@ fn runbook_words() -> BTreeSet<String> {
             | Condition::KillSwitchUnknown => {}
         }
     }
-    let fatal = [FatalKind::Storage, FatalKind::Fenced, FatalKind::Corrupt, FatalKind::Internal];
+    let fatal =
+        [FatalKind::Away, FatalKind::Storage, FatalKind::Fenced, FatalKind::Corrupt, FatalKind::Internal];
     let fatal = fatal.map(|kind| match kind {
+        FatalKind::Away => "unavailable",
         FatalKind::Storage => "storage",
         FatalKind::Fenced => "fenced",
         FatalKind::Corrupt => "corrupt",
