@@ -22,6 +22,7 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
 from importlib import import_module
@@ -37,6 +38,8 @@ from orchestrator_engine import (
     SnapshotBuildFailure,
     serve,
 )
+
+PROBE_SYMBOL = "CONTRACT_CHECK"
 
 UNKNOWN_KEYS_NAMED_MAX = 100
 """Unknown keys are named on stderr up to this many, so that invented ones can fill neither memory nor log."""
@@ -79,6 +82,16 @@ class RegimeEngine:
         )
 
 
+class OtherContract(EngineError):
+    """The package's ``run_with_hysteresis`` is another one than the adapter's."""
+
+    def __init__(self, answer: str) -> None:
+        super().__init__(
+            f"this regime_engine answers with a {answer} without selected_output; "
+            "one whose run_with_hysteresis returns a HysteresisDecision is needed"
+        )
+
+
 class Adapter:
     """The two calls, in the form the worker kit wants."""
 
@@ -108,11 +121,31 @@ class Adapter:
                 raise HysteresisMonotonicityViolation(str(error)) from error
             raise
         if not hasattr(decision, "selected_output"):
-            raise EngineError(
-                f"this regime_engine answers with a {type(decision).__name__} without selected_output; "
-                "one whose run_with_hysteresis returns a HysteresisDecision is needed"
-            )
+            raise OtherContract(type(decision).__name__)
         return decision, store.states.get(snapshot.symbol)
+
+    def other_contract(self) -> OtherContract | None:
+        """Says what is wrong when ``run_with_hysteresis`` is seen to answer with something else than a HysteresisDecision.
+
+        By one call with nothing in the snapshot and a store of its own: the engine is a pure function of both, so that
+        changes nothing. One that refuses such a snapshot is believed what it is declared to return.
+        """
+        try:
+            with redirect_stdout(sys.stderr):
+                self.run_with_hysteresis(Snapshot(PROBE_SYMBOL, 1, {}), None, {})
+            return None
+        except OtherContract as error:
+            return error
+        except Exception:
+            pass
+        try:
+            declared = get_type_hints(self._engine.run_with_hysteresis).get("return")
+        except Exception:  # Names that only a type checker can see.
+            return None
+        if not (is_dataclass(declared) and isinstance(declared, type)):
+            return None
+        names = [field.name for field in fields(declared)]
+        return None if "selected_output" in names else OtherContract(declared.__name__)
 
     def _build(self, snapshot: Snapshot) -> Any:
         members: dict[str, Any] = {"symbol": snapshot.symbol, "timestamp": snapshot.timestamp_ms}
@@ -201,11 +234,14 @@ def main() -> None:
         print(f"cannot load the Regime Engine: {error}. Is its folder on PYTHONPATH?", file=sys.stderr)
         sys.exit(2)
     adapter = Adapter(engine)
+    other_contract = adapter.other_contract()
+    if other_contract is not None:
+        print(f"run_with_hysteresis is not offered: {other_contract}", file=sys.stderr)
     serve(
         name="regime-engine",
         version=engine.version,
         run=adapter.run,
-        run_with_hysteresis=adapter.run_with_hysteresis,
+        run_with_hysteresis=adapter.run_with_hysteresis if other_contract is None else None,
         sources=[Path(__file__), engine.folder],
     )
 

@@ -147,6 +147,8 @@ impl WiringError {
             Self::Log(AcquireError::Io { source, .. }) | Self::LogEnd(ReadError::Io(source)) => {
                 Exit::of_storage(source)
             }
+            Self::Engine(EngineStartError::Contract { .. })
+            | Self::HttpEngine(HttpEngineError::Contract(_)) => Exit::Config,
             Self::DataDir(_) | Self::File { .. } => Exit::Io,
             Self::OutputsFile { source, .. } => match source {
                 OutputsFileError::InUse => Exit::Held,

@@ -55,6 +55,7 @@ class Engine:
         paths = sources_of(*functions) if sources is None else [Path(source) for source in sources]
         self.hello: JsonObject = {
             "engine": {"name": name, "version": version, "code_hash": code_hash(paths)},
+            "ops": ["run"] if run_with_hysteresis is None else ["run", "run_with_hysteresis"],
             "protocol": PROTOCOL,
         }
         self._run = run

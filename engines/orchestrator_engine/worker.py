@@ -27,6 +27,8 @@ def serve(
     ``sources`` are the files and folders the code hash covers; by default the files that define the two functions.
     Name them when the engine's answers depend on more files than those.
 
+    Without ``run_with_hysteresis`` the hello says so, and an orchestrator that wants it refuses to start.
+
     ``record_requests`` (or the environment variable ORCHESTRATOR_ENGINE_RECORD) names a file to which every request is
     appended before the engine sees it, so that the request that killed a worker is there to be replayed by hand.
     """

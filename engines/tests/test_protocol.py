@@ -32,7 +32,8 @@ class ProtocolTest(unittest.TestCase):
         parts = (len(name).to_bytes(8, "big"), name, len(content).to_bytes(8, "big"), content)
         code_hash = hashlib.sha256(b"".join(parts)).hexdigest()
 
-        expected = f'{{"engine":{{"code_hash":"{code_hash}","name":"probe","version":"1.0"}},"protocol":1}}'
+        engine = f'{{"code_hash":"{code_hash}","name":"probe","version":"1.0"}}'
+        expected = f'{{"engine":{engine},"ops":["run","run_with_hysteresis"],"protocol":1}}'
         self.assertEqual(conversation.hello.decode(), expected)
 
     def test_end_of_input_ends_the_worker_with_zero(self) -> None:

@@ -131,9 +131,22 @@ class RegimeEngineWorkerTest(unittest.TestCase):
         self.change(
             "engine.py", "return advance(run(snapshot), state, config or HysteresisConfig())", "return run(snapshot)"
         )
-        answer = self.converse(hysteresis_request(1, {}, None, CONFIG)).decoded()[0]
-        self.assertEqual(answer["error_kind"], "engine_failure")
-        self.assertIn("selected_output", answer["error_detail"])
+        conversation = self.converse(hysteresis_request(1, {}, None, CONFIG), run_request(2, {}))
+        self.assertIn(b'"ops":["run"]', conversation.hello)
+        self.assertIn("answers with a RegimeOutput without selected_output", conversation.stderr)
+        failed, served = conversation.decoded()
+        self.assertEqual(failed["error_kind"], "engine_failure")
+        self.assertTrue(served["ok"], "truth is served all the same")
+
+    def test_an_engine_that_refuses_the_trial_is_believed_its_declaration(self) -> None:
+        self.change("engine.py", 'if snapshot.symbol == "BROKEN":', 'if snapshot.symbol != "BTCUSDT":')
+        self.assertIn(b'"ops":["run","run_with_hysteresis"]', self.converse().hello)
+        self.change("engine.py", ") -> HysteresisDecision:", ") -> RegimeOutput:")
+        self.assertIn(b'"ops":["run"]', self.converse().hello)
+
+    def test_what_the_trial_prints_is_not_taken_for_the_hello(self) -> None:
+        self.change("engine.py", "    arrived: list[str] = []", "    print('noise')\n    arrived: list[str] = []")
+        self.assertTrue(self.converse().hello.startswith(b'{"engine"'))
 
     def test_version_and_code_hash_are_those_of_the_package(self) -> None:
         before = self.converse().hello

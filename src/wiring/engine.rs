@@ -25,7 +25,11 @@ pub async fn engine(
             let workers = Arc::new(ProcessEngine::start(process_options(config)).await?);
             Ok((Arc::clone(&workers) as Arc<dyn Engine>, Some(workers)))
         }
-        EngineKind::Http => Ok((Arc::new(HttpEngine::new(http_engine_options(config))?), None)),
+        EngineKind::Http => {
+            let engine = HttpEngine::new(http_engine_options(config))?;
+            engine.check_offer(config.mode).await?;
+            Ok((Arc::new(engine), None))
+        }
     }
 }
 
@@ -52,6 +56,7 @@ fn process_options(config: &EngineConfig) -> ProcessEngineOptions {
         restart_wait_max: process.restart_wait_max,
         memory_max_bytes: Some(process.memory_max_bytes).filter(|bytes| *bytes > 0),
         output_bytes_max: usize::try_from(process.output_bytes_max).unwrap_or(usize::MAX),
+        mode: config.mode,
         hysteresis_config: hysteresis_json(&config.hysteresis),
         respawn_backoff_min: process.respawn.min,
         respawn_backoff_max: process.respawn.max,

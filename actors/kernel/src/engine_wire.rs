@@ -1,7 +1,7 @@
 //! Protocol 1 of the engines, whatever carries it: one JSON object a request, one an answer.
 //!
 //! ```text
-//! hello    {"engine":{"code_hash":"…","name":"…","version":"…"},"protocol":1}
+//! hello    {"engine":{"code_hash":"…","name":"…","version":"…"},"ops":["run","run_with_hysteresis"],"protocol":1}
 //! request  {"id":1,"op":"run","snapshot":{"symbol":"BTCUSDT","timestamp_ms":1768002660000,"inputs":{…}}}
 //!          {"id":2,"op":"run_with_hysteresis","snapshot":{…},"state":null,"config":{…}}
 //! answer   {"id":1,"ok":true,"regime_output":{…}}
@@ -36,6 +36,46 @@ pub struct Hello {
     pub protocol: u64,
     /// Who it is.
     pub engine: EngineIdentity,
+    /// The requests that it can answer as this protocol says. An engine that does not say is asked and shows it.
+    #[serde(default)]
+    pub ops: Option<Vec<String>>,
+}
+
+impl Hello {
+    /// Checks that calls of `mode` can be answered.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSuchOp`]: no call would ever complete.
+    pub fn check_mode(&self, mode: EngineMode) -> Result<(), NoSuchOp> {
+        let wanted = op(mode);
+        match &self.ops {
+            Some(ops) if !ops.iter().any(|op| op == wanted) => {
+                Err(NoSuchOp { wanted, mode: mode.as_str(), offered: bounded_detail(&ops.join(", ")) })
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// The engine cannot answer the calls that the configuration wants.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the engine does not offer {wanted}, only [{offered}]: engine.mode = {mode:?} needs one whose answer to {wanted} is \
+     that of protocol {PROTOCOL}"
+)]
+pub struct NoSuchOp {
+    wanted: &'static str,
+    mode: &'static str,
+    offered: String,
+}
+
+/// The request that calls of `mode` make.
+const fn op(mode: EngineMode) -> &'static str {
+    match mode {
+        EngineMode::Truth => "run",
+        EngineMode::Hysteresis => "run_with_hysteresis",
+    }
 }
 
 /// A request without its beginning, the id: that is the carrier's to give.
@@ -211,6 +251,23 @@ mod tests {
 
     fn check_answer(mode: EngineMode, line: &str) -> Result<EngineAnswer, EngineError> {
         read_answer(line.as_bytes(), 7, mode).unwrap()
+    }
+
+    #[test]
+    fn an_engine_that_says_what_it_offers_is_held_to_it() {
+        let check = |ops: &str, mode| {
+            let identity = r#"{"code_hash":"","name":"e","version":"1"}"#;
+            let hello: Hello =
+                serde_json::from_str(&format!(r#"{{"engine":{identity},"protocol":1{ops}}}"#)).unwrap();
+            hello.check_mode(mode).map_err(|refused| refused.to_string())
+        };
+
+        assert_eq!(check("", EngineMode::Hysteresis), Ok(()), "one that does not say is asked");
+        assert_eq!(check(r#","ops":["run","run_with_hysteresis","new"]"#, EngineMode::Hysteresis), Ok(()));
+        assert_eq!(check(r#","ops":["run"]"#, EngineMode::Truth), Ok(()));
+        let refused = check(r#","ops":["run"]"#, EngineMode::Hysteresis).unwrap_err();
+        assert!(refused.contains("does not offer run_with_hysteresis, only [run]"), "{refused}");
+        assert!(refused.contains("engine.mode = \"hysteresis\""), "{refused}");
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub struct HttpEngine {
 }
 
 impl HttpEngine {
-    /// Prepares the client. Nothing is sent before the first call, so the engine may be started later.
+    /// Prepares the client. Nothing is sent, so the engine may be started later.
     ///
     /// The process must have installed a TLS provider of `rustls` before.
     ///
@@ -66,6 +66,27 @@ impl HttpEngine {
         let connections = Semaphore::new(options.connections_max.min(Semaphore::MAX_PERMITS));
         let (last_id, identity) = (AtomicU64::new(0), OnceLock::new());
         Ok(Self { client, options, checked, connections, last_id, identity })
+    }
+
+    /// Asks the engine for its hello, without a call, whether it offers calls of `mode`. One that is not up yet, or does not
+    /// answer a GET with a hello, is asked by its first call.
+    ///
+    /// # Errors
+    ///
+    /// [`HttpEngineError::Contract`]: it is up and no call could ever complete.
+    pub async fn check_offer(&self, mode: EngineMode) -> Result<(), HttpEngineError> {
+        let mut get = self.client.get(self.checked.url.clone());
+        if let Some(authorization) = &self.checked.authorization {
+            get = get.header(AUTHORIZATION, authorization.clone());
+        }
+        let hello = async {
+            let response = get.send().await.ok().filter(|response| response.status() == StatusCode::OK)?;
+            serde_json::from_slice::<Hello>(&self.whole(response).await.ok()?).ok()
+        };
+        match timeout(self.options.connect_timeout, hello).await {
+            Ok(Some(hello)) => hello.check_mode(mode).map_err(HttpEngineError::Contract),
+            Ok(None) | Err(_) => Ok(()),
+        }
     }
 
     /// Sends one request and reads the whole answer.
@@ -142,6 +163,7 @@ impl HttpEngine {
             let detail = format!("the engine speaks protocol {found}, this orchestrator speaks {PROTOCOL}");
             return Err(failure(detail));
         }
+        hello.check_mode(mode).map_err(|refused| failure(refused.to_string()))?;
         let first = self.identity.get_or_init(|| hello.engine.clone());
         if *first != hello.engine {
             let (first, other) = (described(first), described(&hello.engine));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use orchestrator_kernel::engine_wire::NoSuchOp;
 use orchestrator_kernel::json::{self, JsonError};
 use reqwest::Url;
 use reqwest::header::HeaderValue;
@@ -38,6 +39,9 @@ pub enum HttpEngineError {
     /// The hysteresis config has no canonical form.
     #[error("HTTP engine: hysteresis_config must be a JSON object")]
     HysteresisConfig(#[source] JsonError),
+    /// The engine says that it cannot answer what it would be asked.
+    #[error("HTTP engine")]
+    Contract(#[source] NoSuchOp),
     /// TLS cannot be set up.
     #[error("HTTP engine: cannot set up TLS; check that the system has root certificates")]
     Tls(#[source] reqwest::Error),

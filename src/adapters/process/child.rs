@@ -165,7 +165,14 @@ impl WorkerProcess {
             }
         };
         match serde_json::from_slice::<Hello>(&line) {
-            Ok(hello) if hello.protocol == PROTOCOL => Ok(hello.engine),
+            Ok(hello) if hello.protocol == PROTOCOL => match hello.check_mode(options.mode) {
+                Ok(()) => Ok(hello.engine),
+                Err(source) => {
+                    self.end().await;
+                    let (command, stderr) = (options.command_line(), self.stderr.last_lines());
+                    Err(EngineStartError::Contract { command, stderr, source })
+                }
+            },
             Ok(hello) => Err(EngineStartError::Protocol {
                 command: options.command_line(),
                 found: hello.protocol,

@@ -5,6 +5,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use orchestrator_kernel::engine_wire::NoSuchOp;
+use orchestrator_kernel::ids::EngineMode;
 use orchestrator_kernel::json::{self, JsonError};
 use orchestrator_kernel::ports::engine::EngineIdentity;
 
@@ -36,6 +38,8 @@ pub struct ProcessEngineOptions {
     pub memory_max_bytes: Option<u64>,
     /// Longest answer line in bytes; a longer one ends the worker. More than zero.
     pub output_bytes_max: usize,
+    /// Which calls will be made.
+    pub mode: EngineMode,
     /// The `config` of every hysteresis call: text of one JSON object.
     pub hysteresis_config: String,
     /// Pause before a dead worker is started again; doubled each time until a good answer. More than zero.
@@ -136,6 +140,17 @@ pub enum EngineStartError {
         found: u64,
         /// What we speak.
         known: u64,
+    },
+    /// The process says that it cannot answer what it would be asked.
+    #[error("engine command `{command}`; its last stderr lines: {stderr}")]
+    Contract {
+        /// The command line.
+        command: String,
+        /// Its last lines on stderr, `(none)` without any: they say why.
+        stderr: String,
+        /// What it does not offer.
+        #[source]
+        source: NoSuchOp,
     },
     /// Two workers are not the same engine, so outputs would depend on the symbol's worker.
     #[error(

@@ -65,6 +65,7 @@ impl Script {
     fn options(&self) -> ProcessEngineOptions {
         ProcessEngineOptions {
             guard: None,
+            mode: EngineMode::Truth,
             command: vec!["python3".to_owned(), "worker.py".to_owned()],
             env: BTreeMap::new(),
             working_dir: Some(self.dir.path().to_owned()),
