@@ -24,6 +24,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::event::{Event, Fields};
+use super::number::Unit;
 use super::{Problem, Take};
 
 /// The symbol of frames that name none.
@@ -48,6 +49,7 @@ impl Frames<'_> {
         })?;
         let recv_ns: i64 =
             recv.parse().map_err(|_| refused(format!("{recv:?} is no receive time in nanoseconds")))?;
+        Unit::Ns.plausible(recv_ns.div_euclid(1_000_000)).map_err(refused)?;
         self.frame(recv_ns, frame.trim(), take)
     }
 

@@ -1,6 +1,8 @@
 //! Numbers and times as other systems write them, turned into ours without a detour over floating point.
 
 use clap::ValueEnum;
+use orchestrator_kernel::ids::TsMs;
+use orchestrator_kernel::input_time::{InputTimes, TimeUnit, outside};
 
 /// The decimal number `text` as JSON: its exact value, without superfluous zeros, always with a fraction (`7` is `7.0`).
 ///
@@ -47,6 +49,28 @@ pub enum Unit {
 }
 
 impl Unit {
+    const fn kernel(self) -> TimeUnit {
+        match self {
+            Self::S => TimeUnit::Seconds,
+            Self::Ms => TimeUnit::Milliseconds,
+            Self::Us => TimeUnit::Microseconds,
+            Self::Ns => TimeUnit::Nanoseconds,
+        }
+    }
+
+    /// The time `ms`, which was given in this unit, if an exchange's clock can have shown it.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, with the likely unit.
+    pub(super) fn plausible(self, ms: i64) -> Result<i64, String> {
+        let number = i128::from(ms) * self.kernel().per_second() / 1_000;
+        match InputTimes::PLAUSIBLE.check(TsMs(ms), None) {
+            Ok(()) => Ok(ms),
+            Err(_) => Err(outside(number, self.kernel())),
+        }
+    }
+
     const fn nanoseconds(self) -> i128 {
         match self {
             Self::S => 1_000_000_000,

@@ -205,7 +205,8 @@ impl<'r> Row<'r> {
     fn time(&self, key: &str, unit: Unit) -> Result<Option<i64>, Problem> {
         let read = |text: &str| {
             let refused = || self.problem(key, format!("{text:?} is no time in the unit {unit:?}"));
-            milliseconds(text, unit).ok_or_else(refused)
+            let ms = milliseconds(text, unit).ok_or_else(refused)?;
+            unit.plausible(ms).map_err(|detail| self.problem(key, detail))
         };
         match (self.text(key)?, key) {
             (Some(text), _) => read(text).map(Some),

@@ -68,20 +68,24 @@ fn columns_without_names_have_numbers_and_the_maker_says_the_side() {
     let mut table = table(Rows::Trades, &map);
     (table.has_header, table.unit, table.delimiter) = (false, Unit::Us, b';');
 
-    let (_, events) = check_import("1000999;1.5;2;true;A\n1001000;1.5;2;False;B\n", table).unwrap();
+    let (_, events) =
+        check_import("1723161255000999;1.5;2;true;A\n1723161255001000;1.5;2;False;B\n", table).unwrap();
 
     let seen: Vec<_> = events
         .iter()
         .map(|event| (event["recv_ts_ms"].as_i64().unwrap(), &event["symbol"], &event["normalized"]["side"]))
         .collect();
-    assert_eq!(seen, [(1000, &json!("A"), &json!("sell")), (1001, &json!("B"), &json!("buy"))]);
+    assert_eq!(
+        seen,
+        [(1723161255000, &json!("A"), &json!("sell")), (1723161255001, &json!("B"), &json!("buy"))]
+    );
 }
 
 /// A bar is not known before its end: an event at its begin would show the future.
 #[test]
 fn a_bar_is_received_at_its_end() {
-    let text = "ts,open,high,low,close,volume\n60000,1,3,0.5,2,10\n";
-    for (time, end) in [(BarTime::Open, 120_000), (BarTime::Close, 60_000)] {
+    let text = "ts,open,high,low,close,volume\n1723161240000,1,3,0.5,2,10\n";
+    for (time, end) in [(BarTime::Open, 1_723_161_300_000_i64), (BarTime::Close, 1_723_161_240_000)] {
         let rows = Rows::Bars { interval: Duration::from_secs(60), time };
 
         let (_, events) = check_import(text, table(rows, &[])).unwrap();
@@ -97,16 +101,17 @@ fn a_bar_is_received_at_its_end() {
 #[test]
 fn errors_name_line_and_column() {
     let cases = [
-        ("ts,price,quantity\n1,2,3\n1,x,3\n", "line 3, column 2 (price): \"x\" is no number"),
+        ("ts,price,quantity\nT,2,3\nT,x,3\n", "line 3, column 2 (price): \"x\" is no number"),
         ("ts,price,quantity\n\n,2,3\n", "line 3, column 1 (ts): is empty"),
-        ("ts,price,quantity\n1,2\n", "line 2, column 3 (quantity): the line ends before it"),
+        ("ts,price,quantity\nT,2\n", "line 2, column 3 (quantity): the line ends before it"),
         ("ts,price,quantity\n1e3,2,3\n", "line 2, column 1 (ts): \"1e3\" is no time"),
-        ("ts,price,quantity,side\n1,2,3,up\n", "line 2, column 4 (side): \"up\" is neither buy nor sell"),
-        ("ts,price\n1,2\n", "line 1, column 1: no column quantity for quantity, only ts, price"),
-        ("ts,price,quantity,x\n1,2,3,\"a\nb\"\n1,2,,\n", "line 4, column 3 (quantity): \"\" is no number"),
+        ("ts,price,quantity,side\nT,2,3,up\n", "line 2, column 4 (side): \"up\" is neither buy nor sell"),
+        ("ts,price\nT,2\n", "line 1, column 1: no column quantity for quantity, only ts, price"),
+        ("ts,price,quantity,x\nT,2,3,\"a\nb\"\nT,2,,\n", "line 4, column 3 (quantity): \"\" is no number"),
     ];
     for (text, expected) in cases {
-        let error = check_import(text, table(Rows::Trades, &[])).unwrap_err();
+        let text = text.replace("\nT", "\n1723161255030");
+        let error = check_import(&text, table(Rows::Trades, &[])).unwrap_err();
         assert!(error.contains(expected), "{error}\nexpected {expected}");
     }
     let error = check_import("ts,price,quantity\n", table(Rows::Trades, &[("prize", "p")])).unwrap_err();
@@ -116,7 +121,7 @@ fn errors_name_line_and_column() {
 #[test]
 fn refused_lines_are_left_out_and_counted_when_asked() {
     let dir = tempfile::tempdir().unwrap();
-    let text = b"ts,price,quantity\n5,2,3\n4,x,3\n\xff,2,3\n4,2,3\n";
+    let text = b"ts,price,quantity\n1723161255035,2,3\n1723161255034,x,3\n\xff,2,3\n1723161255034,2,3\n";
     let mut options = options(dir.path(), text, Format::Table(table(Rows::Trades, &[])));
 
     let stopped = import(&options).unwrap_err();
@@ -132,9 +137,9 @@ fn refused_lines_are_left_out_and_counted_when_asked() {
 #[test]
 fn an_endless_line_is_refused_and_the_next_one_is_read() {
     let dir = tempfile::tempdir().unwrap();
-    let mut text = b"5 {\"e\":\"x\",\"s\":\"".to_vec();
+    let mut text = b"1723161255035000000 {\"e\":\"x\",\"s\":\"".to_vec();
     text.resize(LINE_BYTES_MAX + 10, b'x');
-    text.extend(b"\n6 {\"e\":\"x\",\"s\":\"A\"}");
+    text.extend(b"\n1723161255036000000 {\"e\":\"x\",\"s\":\"A\"}");
     let mut options = options(dir.path(), &text, Format::Binance);
     options.on_error = OnError::Skip;
 
@@ -152,4 +157,52 @@ fn an_output_that_is_there_is_not_replaced_unasked() {
 
     assert_eq!(import(&options).unwrap_err().exit(), Exit::Different);
     assert_eq!(fs::read_to_string(&options.output).unwrap(), "mine");
+}
+
+/// Times in another unit than said, for the whole table or in the middle of it, are no times of an exchange.
+#[test]
+fn a_time_that_no_exchange_can_have_is_refused_with_its_line_and_likely_unit() {
+    let (s, ms, us, ns) = ("1735689600", "1735689600000", "1735689600000000", "1735689600000000000");
+    let cases = [
+        (Unit::Ms, s, "seconds"),
+        (Unit::Ms, us, "microseconds"),
+        (Unit::Ms, ns, "nanoseconds"),
+        (Unit::S, ms, "milliseconds"),
+        (Unit::Us, ms, "milliseconds"),
+        (Unit::Ns, us, "microseconds"),
+    ];
+    for (unit, odd, likely) in cases {
+        let good = match unit {
+            Unit::S => s,
+            Unit::Ms => ms,
+            Unit::Us => us,
+            Unit::Ns => ns,
+        };
+        for column in ["ts", "recv"] {
+            let (ts, recv) = if column == "ts" { (odd, good) } else { (good, odd) };
+            let text = format!("ts,price,quantity,recv\n{good},1,2,{good}\n{ts},1,2,{recv}\n");
+            let error = check_import(&text, TableOptions { unit, ..table(Rows::Trades, &[]) }).unwrap_err();
+            assert!(error.contains("line 3, column") && error.contains(&format!("({column})")), "{error}");
+            assert!(error.contains(&format!("it looks like {likely}")), "{unit:?} {odd}: {error}");
+        }
+    }
+    for zero in ["0", "-1", "9223372036854775807"] {
+        let error =
+            check_import(&format!("ts,price,quantity\n{zero},1,2\n"), table(Rows::Trades, &[])).unwrap_err();
+        assert!(error.contains("line 2") && error.contains("no exchange's clock"), "{error}");
+    }
+}
+
+#[test]
+fn a_receive_time_of_a_frame_is_in_nanoseconds() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(dir.path(), b"1723161255088000 {\"e\":\"x\",\"s\":\"A\"}\n", Format::Binance);
+
+    let error = import(&options).unwrap_err();
+
+    assert_eq!(error.exit(), Exit::Data);
+    assert!(
+        error.to_string().contains("line 1") && error.to_string().contains("looks like microseconds"),
+        "{error}"
+    );
 }

@@ -4,6 +4,7 @@
 //! decision replayable. Reading order: the names, the records, the decisions, the ports.
 
 pub mod ids;
+pub mod input_time;
 pub mod json;
 pub mod rfc3339;
 pub mod run_id;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use orchestrator_kernel::ids::TsMs;
+use orchestrator_kernel::input_time::InputTimes;
 use serde::Deserialize;
 use tokio::time::Instant;
 
@@ -11,13 +12,17 @@ const CAUGHT_UP_MAX: Duration = Duration::from_millis(100);
 /// Longest wait that is computed, so that no absurd timestamp overflows.
 const WAIT_MAX: Duration = Duration::from_secs(365 * 86_400);
 
-/// `recv_ts_ms` of an item, if it has one.
+/// A wait from which on it is said what the replay waits for.
+const WAIT_TOLD: Duration = Duration::from_secs(3600);
+
+/// `recv_ts_ms` of an item, if it has one that an exchange's clock can have shown: another one says nothing of the pace.
 pub(super) fn recorded_at(item: &[u8]) -> Option<TsMs> {
     #[derive(Deserialize)]
     struct Recorded {
         recv_ts_ms: i64,
     }
-    serde_json::from_slice::<Recorded>(item).ok().map(|recorded| TsMs(recorded.recv_ts_ms))
+    let at = TsMs(serde_json::from_slice::<Recorded>(item).ok()?.recv_ts_ms);
+    InputTimes::PLAUSIBLE.check(at, None).is_ok().then_some(at)
 }
 
 /// Maps recorded times to the runtime's clock. The first recorded time is due at once.
@@ -25,6 +30,8 @@ pub(super) fn recorded_at(item: &[u8]) -> Option<TsMs> {
 pub(super) struct Pace {
     times: f64,
     start: Option<Start>,
+    /// The last long wait that was told.
+    told: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -39,7 +46,7 @@ struct Start {
 impl Pace {
     /// A pace of `times` the recorded speed, not started.
     pub(super) const fn new(times: f64) -> Self {
-        Self { times, start: None }
+        Self { times, start: None, told: None }
     }
 
     /// When an item recorded at `recorded` is due. Never before an earlier item.
@@ -51,6 +58,18 @@ impl Pace {
         };
         start.reached = start.reached.max(recorded.unwrap_or(start.reached));
         start.at + wait(start.reached.0.saturating_sub(start.recorded.0), self.times)
+    }
+
+    /// Says once what a replay that seems to stand still waits for.
+    pub(super) fn tell_long_wait(&mut self, due: Instant, now: Instant) {
+        let wait = due.saturating_duration_since(now);
+        if WAIT_TOLD <= wait && self.told.replace(due) != Some(due) {
+            tracing::warn!(
+                wait_hours = wait.as_secs() / 3600,
+                domain = "ingest",
+                "the recording has a gap before its next line and is replayed at its own speed; speed = \"max\" does not wait"
+            );
+        }
     }
 
     /// Tells that what was `due` is taken `now`: a long delay moves everything after it back, so that the replay never
@@ -83,6 +102,13 @@ mod tests {
         assert_eq!(recorded_at(line), Some(TsMs(1_723_161_255_030)));
         assert_eq!(recorded_at(b"garbage"), None);
         assert_eq!(recorded_at(br#"{"recv_ts_ms":null}"#), None);
+        for absurd in ["0", "1723161255", "1723161255030000", "9223372036854775807"] {
+            assert_eq!(
+                recorded_at(format!("{{\"recv_ts_ms\":{absurd}}}").as_bytes()),
+                None,
+                "no wait for {absurd}"
+            );
+        }
     }
 
     #[tokio::test(start_paused = true)]

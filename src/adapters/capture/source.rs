@@ -87,6 +87,7 @@ impl CaptureSource {
 async fn take_due(pace: &mut Pace, held: &mut VecDeque<(RawItem, Option<TsMs>)>) -> Vec<RawItem> {
     if let Some((_, recorded)) = held.front() {
         let due = pace.due(*recorded, Instant::now());
+        pace.tell_long_wait(due, Instant::now());
         tokio::time::sleep_until(due).await;
         pace.taken(due, Instant::now());
     }

@@ -17,6 +17,8 @@ use super::source::UNSETTLED_BATCHES_MAX;
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The begin of recorded times.
+const RECORDED_MS: i64 = 1_723_161_255_000;
 
 fn at(position: u64) -> ResumeAt {
     ResumeAt { position, ingest_ts_ms: None }
@@ -335,7 +337,9 @@ async fn next_is_cancel_safe() {
 #[tokio::test(start_paused = true)]
 async fn a_paced_replay_keeps_the_recorded_distances() {
     let dir = TempDir::new().unwrap();
-    let lines = [1_000, 1_000, 1_500, 900, 3_000].map(|ms| format!("{{\"recv_ts_ms\":{ms}}}")).join("\n");
+    let lines = [1_000, 1_000, 1_500, 900, 3_000]
+        .map(|ms| format!("{{\"recv_ts_ms\":{}}}", RECORDED_MS + ms))
+        .join("\n");
     let path = file(&dir, "a.jsonl", format!("no time\n{lines}\nno time either\n").as_bytes());
     let options = CaptureOptions { speed: Speed::Times(2.0), ..CaptureOptions::new("file", path) };
     let mut source = open(&options, 0).await.unwrap();
@@ -356,7 +360,7 @@ async fn a_paced_replay_keeps_the_recorded_distances() {
 #[tokio::test(start_paused = true)]
 async fn a_delayed_taker_gets_no_burst() {
     let dir = TempDir::new().unwrap();
-    let lines: String = (0..10).map(|n| format!("{{\"recv_ts_ms\":{}}}\n", n * 100)).collect();
+    let lines: String = (0..10).map(|n| format!("{{\"recv_ts_ms\":{}}}\n", RECORDED_MS + n * 100)).collect();
     let options = CaptureOptions {
         speed: Speed::Times(1.0),
         ..CaptureOptions::new("file", file(&dir, "a.jsonl", lines.as_bytes()))
