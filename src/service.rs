@@ -195,10 +195,14 @@ impl Service {
             intake.close();
         }
         let given_up = tree.source_given_up();
+        let times = tree.times.clone();
         let stopped = tree.stop(grace).await;
         // A server that does not answer would only cost more time; the claim ends by itself.
         let claim = if stopped == Stopped::Clean { Claim::Release } else { Claim::Keep };
         end_outside(http, &wired, claim).await;
+        for sentence in times.read().sentences() {
+            tracing::warn!(domain = "ingest", "{sentence}");
+        }
         match stopped {
             Stopped::Clean if given_up && reason == Reason::SourcesEnded => {
                 tracing::error!("stopped; a source could not be read to its end");

@@ -16,6 +16,7 @@ use futures_util::stream::FuturesOrdered;
 use orchestrator_kernel::contracts::raw_market_event::{Names, NotAReceipt, Receipt, decode};
 use orchestrator_kernel::error::FailureDomain;
 use orchestrator_kernel::ids::{Origin, TsMs};
+use orchestrator_kernel::input_time::InputTimes;
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::observer::{Observation, Observer};
 use orchestrator_kernel::ports::source::{
@@ -28,9 +29,11 @@ use tokio_util::sync::CancellationToken;
 use self::batch::{Decoded, OpenItems, Sorted};
 use self::link::Link;
 use self::sources::Active;
+use self::unsettled::UnsettledWatch;
 use crate::address::Address;
 use crate::buffer::{BufferMsg, Credit};
 use crate::fatal::Hopeless;
+use crate::recorded_times::RecordedTimes;
 use crate::status::{Condition, StatusBoard};
 
 mod batch;
@@ -38,6 +41,7 @@ mod credits;
 mod link;
 mod lockstep;
 mod sources;
+mod unsettled;
 
 pub use self::credits::Credits;
 pub use self::sources::Sources;
@@ -57,6 +61,12 @@ pub struct IngestArgs {
     pub receipt_bytes_max: usize,
     /// Batches of this source that may be in flight.
     pub window: usize,
+    /// Under a driven clock: the times that it takes from receipts.
+    pub input_times: InputTimes,
+    /// Under a driven clock: the distance of two ticks, in milliseconds.
+    pub interval_ms: i64,
+    /// What is odd about a recording's times.
+    pub times: RecordedTimes,
     /// Room in flight, shared by all sources.
     pub credits: Credits,
     /// Where receipts go.
@@ -95,8 +105,14 @@ pub struct IngestState {
     /// A refusal asked for time until then.
     not_before: Option<Instant>,
     ended: bool,
+    unsettled: UnsettledWatch,
     active: Active,
 }
+
+/// What a batch may wait for under a driven clock.
+const FOR_RUNS: &str = "the recording's time waits for the runs that are due before its next receipt";
+/// What a batch may wait for under the wall clock.
+const FOR_LOGS: &str = "the logs have not made it durable";
 
 /// The actor.
 pub struct Ingest;
@@ -123,6 +139,7 @@ impl Actor for Ingest {
         }
         me.cast(IngestMsg::Step)?;
         let mut state = IngestState {
+            unsettled: UnsettledWatch::new(args.board.clone(), args.factory.name()),
             active: Active::begin(&args),
             latest: resume.ingest_ts_ms,
             args,
@@ -206,18 +223,25 @@ impl IngestState {
         let sorted = self.sort(batch);
         if self.args.clock.is_driven() {
             let id = sorted.id;
-            let settlement = self.append_in_lockstep(sorted, open).await;
+            let watch = self.unsettled.clone();
+            let settlement = watch.watch(FOR_RUNS, self.append_in_lockstep(sorted, open)).await;
             return self.settle(id, settlement).await;
         }
         let (id, link, at) = (sorted.id, self.link(), self.args.clock.now().unwrap_or_default());
         // Not in flight beside the next batch: that one must not overtake these receipts on the way to the buffer.
-        let stored = match link.set_aside(&sorted, at, &mut open).await {
-            Ok(()) => self.room(size(sorted.receipts.iter().map(|decoded| &decoded.receipt))).await,
-            Err(refused) => Err(refused),
+        let watch = self.unsettled.clone();
+        let room = self.room(size(sorted.receipts.iter().map(|decoded| &decoded.receipt)));
+        let make_room = async {
+            link.set_aside(&sorted, at, &mut open).await?;
+            room.await
         };
+        let stored = watch.watch(FOR_LOGS, make_room).await;
         self.in_flight.push_back(match stored {
             Err(refused) => std::future::ready((id, refused)).boxed(),
-            Ok(credit) => async move { (id, link.store(sorted, at, credit, open).await) }.boxed(),
+            Ok(credit) => {
+                let store = async move { (id, link.store(sorted, at, credit, open).await) };
+                async move { watch.watch(FOR_LOGS, store).await }.boxed()
+            }
         });
         Ok(())
     }
@@ -280,11 +304,15 @@ impl IngestState {
         };
         let mut sorted =
             Sorted { id, origin, span, receipts: Vec::with_capacity(items.len()), refused: Vec::new() };
+        let mut latest = self.latest;
         for (index, item) in items.into_iter().enumerate() {
             let position = item.position.unwrap_or(0);
-            match self.decode(&item) {
-                Ok(receipt) => {
-                    let at = self.source.taken_at(position).unwrap_or(receipt.recv_ts_ms);
+            match self
+                .decode(&item)
+                .and_then(|receipt| Ok((self.time_of(&receipt, position, latest)?, receipt)))
+            {
+                Ok((at, receipt)) => {
+                    latest = latest.max(Some(at));
                     sorted.receipts.push(Decoded { position, at, receipt });
                 }
                 Err(why) => sorted.refused.push((index, position, why, item)),
@@ -300,6 +328,17 @@ impl IngestState {
             return Err(NotAReceipt::TooLarge { bytes, max: max as u64 });
         }
         decode(item.bytes.clone(), &mut self.names)
+    }
+
+    /// When a driven clock takes a receipt. What a log recorded is believed; what a receipt says of itself is checked.
+    fn time_of(&self, receipt: &Receipt, position: u64, latest: Option<TsMs>) -> Result<TsMs, NotAReceipt> {
+        if let Some(recorded) = self.source.taken_at(position) {
+            return Ok(recorded);
+        }
+        if self.args.clock.is_driven() {
+            self.args.input_times.check(receipt.recv_ts_ms, latest)?;
+        }
+        Ok(receipt.recv_ts_ms)
     }
 
     fn note_failure(&mut self, error: &(dyn std::error::Error + 'static)) {

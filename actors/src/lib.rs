@@ -31,6 +31,7 @@ pub mod flow;
 pub mod group_commit;
 mod log_health;
 mod patient_log;
+pub mod recorded_times;
 mod recovery;
 pub mod saved;
 pub mod status;

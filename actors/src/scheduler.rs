@@ -1,29 +1,35 @@
 //! Scheduler: decides when runs happen and hands their cuts to the runners. Failure domain: engine.
 //!
 //! Under the wall clock a tick never waits for the one before it: a busy symbol queues a bounded number of runs, then
-//! its tick is skipped and counted. Under a driven clock (a recording's) the clock stands still until everything of a
+//! its tick is skipped and counted. Ticks that are made up for after an absence are all due at once, so that says nothing
+//! of a symbol's speed: their runs wait here until its runner has room. Under a driven clock (a recording's) the clock stands still until everything of a
 //! tick is done: that is what makes two runs of one recording equal.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use orchestrator_kernel::cadence::{Cadence, Tick};
+use orchestrator_kernel::cadence::{Cadence, GAP_TICKS_MAX, GapSkip, Tick};
 use orchestrator_kernel::cut::CutRequest;
 use orchestrator_kernel::ids::{IngestSeq, Symbol, TsMs};
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::observer::{Observation, Observer, SkipReason};
+use orchestrator_kernel::rfc3339::rfc3339;
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::task::JoinHandle;
 
+use self::lane::{Lane, LaneLimits};
 use crate::address::{Address, answer};
 use crate::buffer::{BufferMsg, Extent};
 use crate::clock_watch::{ClockWatch, LOOK_EVERY};
 use crate::flow::OutputFlow;
+use crate::recorded_times::RecordedTimes;
 use crate::run_log::{Overview, RunLogMsg};
 use crate::runners::Runners;
 use crate::status::{Condition, StatusBoard};
-use crate::symbol_runner::{Run, RunnerMsg};
+use crate::symbol_runner::RunnerMsg;
+
+mod lane;
 
 /// What the scheduler can be told.
 pub enum SchedulerMsg {
@@ -99,27 +105,12 @@ pub struct SchedulerArgs {
     /// The tick that the schedule began with, as long as no run of it is in the log: it outlives this actor, so that
     /// one that is started again meanwhile does not begin anew.
     pub(crate) began: Arc<OnceLock<Tick>>,
+    /// What is odd about a recording's times.
+    pub times: RecordedTimes,
     /// Telemetry.
     pub observer: Arc<dyn Observer>,
     /// Readiness.
     pub board: StatusBoard,
-}
-
-/// One symbol's way through the schedule.
-#[derive(Debug, Default)]
-struct Lane {
-    /// The runner that has reported last; none yet when there is none.
-    runner: Option<ActorId>,
-    next_start: Option<IngestSeq>,
-    floor: Option<TsMs>,
-    /// Ticks handed to the runner that have not ended, oldest first.
-    outstanding: VecDeque<Tick>,
-}
-
-impl Lane {
-    const fn is_up(&self) -> bool {
-        self.runner.is_some()
-    }
 }
 
 /// What the scheduler remembers between messages. Rebuilt from the run log by `pre_start`.
@@ -127,11 +118,13 @@ pub struct SchedulerState {
     args: SchedulerArgs,
     lanes: BTreeMap<Symbol, Lane>,
     next: Option<Tick>,
-    /// Ticks to be fired, oldest first. Under a driven clock one at a time.
+    /// Ticks to be fired, oldest first. Under a driven clock one at a time. Several at once are made up for.
     waiting: VecDeque<Tick>,
     timer: Option<Timer>,
     /// The runners have not all reported yet. Meanwhile ticks wait, so that one seal serves all symbols.
     gathering: bool,
+    /// A look whether publishing moves again is on its way.
+    resuming: bool,
     draining: bool,
     /// Symbols beyond the limit: the first ones by name, all by number.
     left_out: Vec<Symbol>,
@@ -144,6 +137,9 @@ const LEFT_OUT_NAMED_MAX: usize = 10;
 /// How long a tick waits for runners that have not reported since the scheduler's start. Then it is fired for those
 /// that have; the others get it when they report (ISO-1).
 const GATHER_MAX: Duration = Duration::from_secs(1);
+
+/// Time between two looks whether publishing moves again.
+const RESUME_EVERY: Duration = Duration::from_millis(100);
 
 /// Waits for the clock; ends with its owner.
 struct Timer(JoinHandle<()>);
@@ -177,6 +173,7 @@ impl Actor for Scheduler {
             waiting,
             timer: None,
             gathering: true,
+            resuming: false,
             draining: false,
             left_out: Vec::new(),
             left_out_total: 0,
@@ -226,7 +223,7 @@ impl Actor for Scheduler {
                 }
             }
             SchedulerMsg::StopGathering => state.gathering = false,
-            SchedulerMsg::Resume => {}
+            SchedulerMsg::Resume => state.resuming = false,
             SchedulerMsg::LookAtClock => state.look_at_clock(&me),
             SchedulerMsg::Drain(reply) => {
                 state.draining = true;
@@ -340,6 +337,12 @@ impl SchedulerState {
             self.next = Some(self.args.begin_at(now));
             return self.arm(me);
         };
+        if let Some(gap) = self.args.clock.gap()
+            && let Some(skip) = self.args.cadence.skip_gap(next, gap, self.args.catch_up_max)
+        {
+            self.skip_middle_of(gap, skip);
+            return self.arm(me);
+        }
         let due = self.args.cadence.due(next, now, self.args.catch_up_max);
         if due.missed > 0 {
             tracing::warn!(missed = due.missed, "ticks were missed, more than schedule.catch_up_max");
@@ -351,19 +354,34 @@ impl SchedulerState {
         Ok(())
     }
 
+    /// A recording with a very long gap makes no run for each interval of it: nothing was received there.
+    fn skip_middle_of(&mut self, (from, to): (TsMs, TsMs), skip: GapSkip) {
+        self.next = Some(skip.next);
+        self.args.times.note_gap(from, to, skip.skipped);
+        tracing::warn!(
+            from = rfc3339(from),
+            to = rfc3339(to),
+            missed = skip.skipped,
+            ran_at_either_end = self.args.catch_up_max,
+            "a gap of the recording has more than {GAP_TICKS_MAX} ticks; those in the middle of it are not run"
+        );
+        self.skip(SkipReason::Missed, skip.skipped.saturating_mul(self.lanes.len() as u64));
+    }
+
     /// Fires what can be fired, then waits for the next tick.
     async fn go_on(&mut self, me: &ActorRef<SchedulerMsg>) -> Result<(), ActorProcessingErr> {
         let driven = self.args.clock.is_driven();
         self.gathering = self.gathering && !self.lanes.values().all(Lane::is_up);
+        if self.gathering && !driven {
+            return self.arm(me);
+        }
+        let is_made_up = 1 < self.waiting.len();
+        self.give_up_oldest();
         while !self.waiting.is_empty() && !self.draining {
-            let settled = self.lanes.values().all(|lane| lane.is_up() && lane.outstanding.is_empty());
-            if self.gathering && !driven {
-                break;
-            }
             let paused = self.publish_paused();
-            if driven && (!settled || paused) {
+            if driven && (!self.is_settled() || paused) {
                 if paused {
-                    me.send_after(Duration::from_millis(100), || SchedulerMsg::Resume);
+                    self.resume_later(me);
                 }
                 return Ok(());
             }
@@ -371,11 +389,56 @@ impl SchedulerState {
             if paused {
                 self.skip(SkipReason::PublishBlocked, self.lanes.len() as u64);
             } else {
-                self.fire(tick, None).await?;
+                self.fire(tick, None, is_made_up).await?;
             }
         }
-        let settled = self.lanes.values().all(|lane| lane.is_up() && lane.outstanding.is_empty());
-        if !driven || (settled && self.waiting.is_empty()) { self.arm(me) } else { Ok(()) }
+        self.hand_over_held(me);
+        if !driven || (self.is_settled() && self.waiting.is_empty()) { self.arm(me) } else { Ok(()) }
+    }
+
+    fn is_settled(&self) -> bool {
+        self.lanes.values().all(Lane::is_settled)
+    }
+
+    /// Keeps the newest `catch_up_max` of the ticks that wait: those that some symbol owes since before the start and those
+    /// that came due meanwhile are one absence. A driven clock gives up none, because its schedule is the recording's.
+    fn give_up_oldest(&mut self) {
+        let max = self.args.catch_up_max.max(1) as usize;
+        let excess = self.waiting.len().saturating_sub(max);
+        if excess > 0 && !self.args.clock.is_driven() {
+            tracing::warn!(missed = excess, "ticks were missed, more than schedule.catch_up_max");
+            let given_up: Vec<Tick> = self.waiting.drain(..excess).collect();
+            let behind = |tick: &Tick| self.lanes.values().filter(|lane| lane.is_behind(tick)).count() as u64;
+            self.skip(SkipReason::Missed, given_up.iter().map(behind).sum());
+        }
+    }
+
+    /// Hands each runner what it has room for. While publishing is paused nothing is skipped of what is held: it waits.
+    fn hand_over_held(&mut self, me: &ActorRef<SchedulerMsg>) {
+        if self.draining || !self.lanes.values().any(Lane::has_held) {
+            return;
+        }
+        if self.publish_paused() {
+            return self.resume_later(me);
+        }
+        let limits = self.limits();
+        for (symbol, lane) in &mut self.lanes {
+            while let Some(run) = lane.next_run(limits) {
+                self.args.runners.cast(symbol, RunnerMsg::Run(Box::new(run)));
+            }
+        }
+    }
+
+    /// One look at a time, however many messages come meanwhile.
+    fn resume_later(&mut self, me: &ActorRef<SchedulerMsg>) {
+        if !self.resuming {
+            self.resuming = true;
+            me.send_after(RESUME_EVERY, || SchedulerMsg::Resume);
+        }
+    }
+
+    const fn limits(&self) -> LaneLimits {
+        LaneLimits { queued: self.args.runs_queued_max, held: self.args.catch_up_max as usize }
     }
 
     fn publish_paused(&self) -> bool {
@@ -403,8 +466,13 @@ impl SchedulerState {
     }
 
     /// Seals the log at the tick and hands the cuts to the runners; only `one` symbol's when given.
-    async fn fire(&mut self, tick: Tick, one: Option<&Symbol>) -> Result<(), ActorProcessingErr> {
-        let requests = self.requests(tick, one);
+    async fn fire(
+        &mut self,
+        tick: Tick,
+        one: Option<&Symbol>,
+        is_made_up: bool,
+    ) -> Result<(), ActorProcessingErr> {
+        let requests = self.requests(tick, one, is_made_up);
         let next = self.next.unwrap_or(tick).planned_ts_ms;
         let taken = self.args.buffer.call(|reply| BufferMsg::Seal { tick, requests, next, reply }).await?;
         let members: BTreeSet<Symbol> = taken.cuts.iter().map(|cut| cut.symbol.clone()).collect();
@@ -415,16 +483,14 @@ impl SchedulerState {
             let lag_seconds = (now.0 - tick.planned_ts_ms.0).max(0) as f64 / 1e3;
             self.args.observer.observe(&Observation::Tick { lag_seconds, runs: taken.cuts.len() as u64 });
         }
+        let limits = self.limits();
         for cut in taken.cuts {
             let Some(lane) = self.lanes.get_mut(&cut.symbol) else { continue };
             let symbol = cut.symbol.clone();
-            lane.next_start = Some(cut.end.next());
-            lane.floor = Some(tick.engine_timestamp_ms);
-            lane.outstanding.push_back(tick);
-            // A runner that is down reports when it is up again, and gets what is outstanding then. One that has started
-            // and not reported yet leaves this alone: it was meant for the one before.
-            if let Some(runner) = lane.runner {
-                self.args.runners.cast(&symbol, RunnerMsg::Run(Box::new(Run { runner, tick, cut })));
+            lane.take(tick, cut);
+            // A runner that has started and not reported yet leaves this alone: it was meant for the one before.
+            while let Some(run) = lane.next_run(limits) {
+                self.args.runners.cast(&symbol, RunnerMsg::Run(Box::new(run)));
             }
         }
         Ok(())
@@ -432,22 +498,22 @@ impl SchedulerState {
 
     /// The cuts to be taken at `tick`. A runner that is down gets the tick when it reports, see
     /// [`runner_up`](Self::runner_up).
-    fn requests(&mut self, tick: Tick, one: Option<&Symbol>) -> Vec<CutRequest> {
+    fn requests(&mut self, tick: Tick, one: Option<&Symbol>, is_made_up: bool) -> Vec<CutRequest> {
         let only_if_seen = matches!(self.args.universe, Universe::Discover { .. });
+        let limits = self.limits();
         let mut busy = 0;
         let mut requests = Vec::with_capacity(self.lanes.len());
         for (symbol, lane) in &mut self.lanes {
             let wanted = one.is_none_or(|one| one == symbol);
-            let behind = lane.floor.is_none_or(|floor| floor < tick.engine_timestamp_ms);
-            if !wanted || !behind {
+            if !wanted || !lane.is_behind(&tick) {
                 continue;
             }
-            if self.args.runs_queued_max <= lane.outstanding.len() {
+            if !lane.has_room(limits, is_made_up) {
                 busy += 1;
                 continue;
             }
             if !lane.is_up() {
-                lane.outstanding.push_back(tick);
+                lane.promise(tick);
                 continue;
             }
             let (start, floor) = (lane.next_start, lane.floor);
@@ -472,21 +538,16 @@ impl SchedulerState {
         floor: Option<TsMs>,
     ) -> Result<(), ActorProcessingErr> {
         let Some(lane) = self.lanes.get_mut(&symbol) else { return Ok(()) };
-        let lost: Vec<Tick> = std::mem::take(&mut lane.outstanding)
-            .into_iter()
-            .filter(|tick| floor.is_none_or(|floor| floor < tick.engine_timestamp_ms))
-            .collect();
-        *lane = Lane { runner: Some(runner), next_start, floor, outstanding: VecDeque::new() };
-        for tick in lost {
+        for tick in lane.restart(runner, next_start, floor) {
             tracing::info!(%symbol, planned_ts_ms = tick.planned_ts_ms.0, "handing a run to its restarted runner again");
-            self.fire(tick, Some(&symbol)).await?;
+            self.fire(tick, Some(&symbol), true).await?;
         }
         Ok(())
     }
 
     fn run_ended(&mut self, symbol: &Symbol, planned: TsMs) {
         if let Some(lane) = self.lanes.get_mut(symbol) {
-            lane.outstanding.retain(|tick| tick.planned_ts_ms != planned);
+            lane.ended(planned);
         }
     }
 

@@ -44,6 +44,8 @@ pub enum Condition {
     RunLogFailing,
     /// A source is down: what it brings is not ingested.
     SourceDown(String),
+    /// What a source handed over is not settled for long: nobody upstream is answered meanwhile.
+    SourceUnsettled(String),
     /// Outputs wait beyond the limits: scheduling is paused.
     PublishBlocked,
     /// Publishing was tried as often as configured and goes on more slowly. No output is lost.
@@ -76,6 +78,7 @@ impl Condition {
             Self::BufferFailing => "buffer_append_failing",
             Self::RunLogFailing => "run_log_append_failing",
             Self::SourceDown(_) => "source_down",
+            Self::SourceUnsettled(_) => "source_unsettled",
             Self::PublishBlocked => "publish_blocked",
             Self::PublishDegraded => "publish_degraded",
             Self::FanOutBlocked => "fan_out_blocked",
@@ -97,6 +100,7 @@ impl Condition {
             Self::BufferFailing
             | Self::RunLogFailing
             | Self::SourceDown(_)
+            | Self::SourceUnsettled(_)
             | Self::PublishBlocked
             | Self::FanOutBlocked
             | Self::ClockBehind => true,
@@ -119,6 +123,7 @@ impl Condition {
             Self::BufferFailing
             | Self::RunLogFailing
             | Self::SourceDown(_)
+            | Self::SourceUnsettled(_)
             | Self::PublishBlocked
             | Self::FanOutBlocked
             | Self::PublishDegraded

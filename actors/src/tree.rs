@@ -20,6 +20,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use orchestrator_kernel::cadence::Cadence;
 use orchestrator_kernel::ids::EngineMode;
+use orchestrator_kernel::input_time::InputTimes;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::engine::Engine;
@@ -43,6 +44,7 @@ use crate::group_commit::BatchLimits;
 use crate::ingest::Sources;
 use crate::kill_switch::{Gate, KillSwitchMsg, KillSwitchSettings};
 use crate::publisher::{FanOuts, PublisherMsg};
+use crate::recorded_times::RecordedTimes;
 use crate::retention::{Archives, RetentionMsg, RetentionSettings};
 use crate::run_log::{Committed, RunLogMsg};
 use crate::runners::Runners;
@@ -119,6 +121,8 @@ pub struct Settings {
     pub in_flight_bytes_max: u32,
     /// Largest receipt in bytes.
     pub receipt_bytes_max: usize,
+    /// Times that a driven clock takes from receipts.
+    pub input_times: InputTimes,
     /// Batches in flight per source.
     pub batches_in_flight_max: usize,
     /// How a source is opened again.
@@ -158,6 +162,8 @@ pub struct Tree {
     pub committed: watch::Receiver<Committed>,
     /// What effects ask before they begin.
     pub gate: Gate,
+    /// What is odd about a recording's times.
+    pub times: RecordedTimes,
 }
 
 /// Where the tree's actors are reached.
@@ -202,7 +208,9 @@ impl Tree {
     /// one's reason.
     pub async fn start(ports: Ports, settings: &Settings) -> Result<Self, Fatal> {
         let plan = Plan::new(ports, settings);
-        let Plan { board, flow, fatal, stop, give_up, sources, actors, runners, committed, gate, .. } = &plan;
+        let Plan {
+            board, flow, fatal, stop, give_up, sources, actors, runners, committed, gate, times, ..
+        } = &plan;
         let args = SupervisorArgs {
             name: "root",
             children: plan.table(settings),
@@ -233,6 +241,7 @@ impl Tree {
             flow: flow.clone(),
             committed: committed.subscribe(),
             gate: gate.clone(),
+            times: times.clone(),
         })
     }
 

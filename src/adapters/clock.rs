@@ -87,6 +87,10 @@ pub struct RecordedClock {
 struct State {
     /// Nothing before the first receipt. Never decreases.
     now: Option<TsMs>,
+    /// Time of the last receipt that arrived.
+    reached: Option<TsMs>,
+    /// Time of the receipt that drives the clock, or drove it last.
+    heading: Option<TsMs>,
     /// Deadlines with the number of their sleeper, which tells equal ones apart.
     armed: BTreeSet<(TsMs, u64)>,
     sleepers: u64,
@@ -107,9 +111,10 @@ enum Step {
 impl State {
     fn step_towards(&mut self, at: TsMs) -> Step {
         let Some(now) = self.now else {
-            self.now = Some(at);
+            (self.now, self.reached) = (Some(at), Some(at));
             return Step::Moved;
         };
+        self.heading = Some(at);
         match self.armed.first().copied() {
             Some((deadline, sleeper)) if deadline < at => {
                 self.armed.remove(&(deadline, sleeper));
@@ -118,7 +123,7 @@ impl State {
             }
             None if !self.released => Step::Blocked,
             Some(_) | None => {
-                self.now = Some(now.max(at));
+                (self.now, self.reached) = (Some(now.max(at)), Some(now.max(at)));
                 Step::Arrived
             }
         }
@@ -145,7 +150,8 @@ impl RecordedClock {
     /// A clock that goes on at `last`, the largest `ingest_ts_ms` of the log.
     #[must_use]
     pub fn resume_at(last: TsMs) -> Self {
-        Self { state: Mutex::new(State { now: Some(last), ..State::default() }), changed: Notify::new() }
+        let state = State { now: Some(last), reached: Some(last), ..State::default() };
+        Self { state: Mutex::new(state), changed: Notify::new() }
     }
 
     /// Ends the lockstep for good, when the system drains: `advance` no longer waits for a deadline to be armed, so a
@@ -207,6 +213,11 @@ impl Clock for RecordedClock {
 
     fn barrier(&self) -> Option<TsMs> {
         self.state().armed.first().map(|(deadline, _)| *deadline)
+    }
+
+    fn gap(&self) -> Option<(TsMs, TsMs)> {
+        let state = self.state();
+        state.reached.zip(state.heading)
     }
 
     fn is_driven(&self) -> bool {

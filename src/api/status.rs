@@ -44,7 +44,9 @@ impl Reason {
 
 fn subject(condition: &Condition) -> Option<String> {
     match condition {
-        Condition::SourceDown(name) | Condition::SymbolHalted(name) => Some(name.clone()),
+        Condition::SourceDown(name) | Condition::SourceUnsettled(name) | Condition::SymbolHalted(name) => {
+            Some(name.clone())
+        }
         Condition::BufferFailing
         | Condition::RunLogFailing
         | Condition::PublishBlocked

@@ -52,6 +52,7 @@ fn trouble(report: &Report) -> String {
     lines.extend(
         report.conditions.iter().map(|condition| format!("{}: {}", condition.condition, condition.detail)),
     );
+    lines.extend(report.capture.odd_times.sentences());
     let paragraphs: String = lines.iter().map(|line| format!("<p>{}</p>", Escaped(line))).collect();
     if paragraphs.is_empty() { paragraphs } else { format!("<div class=\"trouble\">{paragraphs}</div>\n") }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use orchestrator_actors::recorded_times::OddTimes;
 use orchestrator_kernel::cadence::Cadence;
 use orchestrator_kernel::ids::EngineMode;
 use orchestrator_kernel::ports::engine::EngineIdentity;
@@ -94,6 +95,8 @@ pub struct Capture {
     pub name: String,
     /// Whose time counts: `receive` or `ingest`.
     pub time: &'static str,
+    /// What is odd about its times: each of it changed which runs were made.
+    pub odd_times: OddTimes,
     /// What it holds.
     #[serde(flatten)]
     pub receipts: Receipts,
@@ -191,7 +194,12 @@ impl Report {
                 schedule,
             },
             performance: performance(played, &figures.receipts),
-            capture: Capture { name: input.capture, time: input.time, receipts: figures.receipts },
+            capture: Capture {
+                name: input.capture,
+                time: input.time,
+                odd_times: played.times.clone(),
+                receipts: figures.receipts,
+            },
             runs: figures.runs,
             over_time: OverTime {
                 receipts: figures.receipts_over_time.steps(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_actors::fatal::{Fatal, FatalKind};
+use orchestrator_actors::recorded_times::OddTimes;
 use orchestrator_actors::status::Condition;
 use orchestrator_actors::tree::{Stopped, Tree};
 use orchestrator_kernel::ids::TsMs;
@@ -53,6 +54,8 @@ pub struct Played {
     pub end: End,
     /// What was wrong at the end: the stable word and its details.
     pub conditions: Vec<(String, String)>,
+    /// What was odd about the capture's times.
+    pub times: OddTimes,
     /// How long it took, without the start of the engine.
     pub took: Duration,
     /// How long the engine's calls took.
@@ -125,13 +128,14 @@ pub async fn play(
     if let Some(workers) = &wired.workers {
         workers.shutdown().await;
     }
-    let (end, conditions) = played?;
+    let (end, conditions, times) = played?;
     Ok(Played {
         receipts: Arc::clone(&wired.ports.receipts),
         runs: Arc::clone(&wired.ports.runs),
         quarantine: Arc::clone(&wired.ports.quarantine),
         end,
         conditions,
+        times,
         took: begun.elapsed(),
         latency: calls.latency(),
     })
@@ -148,7 +152,7 @@ async fn play_wired(
     wired: &Wired,
     stop: impl Future<Output = ()>,
     mut show: impl FnMut(),
-) -> Result<(End, Vec<(String, String)>), PlayError> {
+) -> Result<(End, Vec<(String, String)>, OddTimes), PlayError> {
     let mut tree = Tree::start(wired.ports.clone(), &wired.settings).await?;
     let ended = tree.sources_ended();
     let clock = Arc::clone(&wired.ports.clock);
@@ -180,8 +184,9 @@ async fn play_wired(
         Ending::SourceEnded if given_up => End::Unreadable(source_detail(&conditions)),
         Ending::SourceEnded => End::Complete,
     };
+    let times = tree.times.clone();
     match tree.stop(grace).await {
-        Stopped::Clean => Ok((end, shown(conditions))),
+        Stopped::Clean => Ok((end, shown(conditions), times.read())),
         Stopped::Failed(kind, what) => Err(PlayError::Failed { kind, what }),
         Stopped::Unfinished(step) => Err(PlayError::Unfinished { step, grace }),
     }
@@ -198,7 +203,9 @@ fn source_detail(conditions: &BTreeMap<Condition, String>) -> String {
 /// nothing to it.
 fn shown(conditions: BTreeMap<Condition, String>) -> Vec<(String, String)> {
     let name = |condition: &Condition| match condition {
-        Condition::SourceDown(of) | Condition::SymbolHalted(of) => format!("{} {of}", condition.word()),
+        Condition::SourceDown(of) | Condition::SourceUnsettled(of) | Condition::SymbolHalted(of) => {
+            format!("{} {of}", condition.word())
+        }
         Condition::BufferFailing
         | Condition::RunLogFailing
         | Condition::PublishBlocked
@@ -212,7 +219,8 @@ fn shown(conditions: BTreeMap<Condition, String>) -> Vec<(String, String)> {
         | Condition::KillSwitchEngaged
         | Condition::KillSwitchUnknown => condition.word().to_owned(),
     };
-    let is_source = |condition: &Condition| matches!(condition, Condition::SourceDown(_));
+    let is_source =
+        |condition: &Condition| matches!(condition, Condition::SourceDown(_) | Condition::SourceUnsettled(_));
     let degrading = conditions.into_iter();
     let degrading = degrading.filter(|(condition, _)| condition.degrades() && !is_source(condition));
     degrading.map(|(condition, detail)| (name(&condition), detail)).collect()

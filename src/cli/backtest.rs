@@ -284,6 +284,9 @@ fn summary(report: &Report, files: &[PathBuf]) -> String {
     if let Some(first) = &receipts.first_quarantined {
         text.push_str(&format!("first line that is no receipt: {}: {}\n", first.position, first.detail));
     }
+    for sentence in report.capture.odd_times.sentences() {
+        text.push_str(&format!("{sentence}\n"));
+    }
     text.push_str(&format!(
         "{:.1} s: {:.0} receipts/s, {:.0} times as fast as recorded\nreplaced:\n",
         performance.wall_seconds, performance.receipts_per_second, performance.speed_up,

@@ -9,6 +9,7 @@ use orchestrator_actors::kill_switch::KillSwitchSettings;
 use orchestrator_actors::retention::{Limits, RetentionSettings};
 use orchestrator_actors::scheduler::Universe;
 use orchestrator_actors::tree::{SYMBOL_RUNNER, Settings};
+use orchestrator_kernel::input_time::InputTimes;
 use orchestrator_kernel::restart::{BeyondIntensity, Restart, RestartPolicy};
 use orchestrator_kernel::retention::Policy;
 
@@ -70,6 +71,10 @@ pub(super) fn settings(config: &Config) -> Settings {
         in_flight_receipts_max: u32::try_from(config.ingest.in_flight_receipts_max).unwrap_or(u32::MAX),
         in_flight_bytes_max: u32::try_from(config.ingest.in_flight_bytes_max).unwrap_or(u32::MAX),
         receipt_bytes_max: saturated(config.ingest.receipt_bytes_max),
+        input_times: InputTimes {
+            gap_max_ms: i64::try_from(config.clock.gap_max.as_millis()).unwrap_or(i64::MAX),
+            ..InputTimes::PLAUSIBLE
+        },
         batches_in_flight_max: 8,
         source_restart: RestartPolicy {
             restart: Restart::Transient,

@@ -164,7 +164,7 @@ fn unpublished(lines: impl IntoIterator<Item = String>) -> BTreeMap<String, Vec<
     by_symbol
 }
 
-/// Method: a service under the wall clock; a producer whose own clock stands in 1970 posts to it all the time, so that only
+/// Method: a service under the wall clock; a producer whose own clock stands in 2020 posts to it all the time, so that only
 /// the times of ingestion can tell which receipts belong to which cut, and a symbol never comes. Then its logs by ingest
 /// time. By receive time, which they can be run by too, they give other runs.
 #[tokio::test]
@@ -237,18 +237,22 @@ async fn post_until(service: &Service, enough: impl Fn() -> bool) {
     .await;
 }
 
-/// One receipt as a line.
+/// 2020-01-01, a boundary.
+const BEGIN_MS: i64 = 1_577_836_800_000;
+
+/// One receipt as a line, received so long after the begin.
 fn line(symbol: &str, kind: &str, recv_ts_ms: i64, normalized: Value) -> String {
     let event = json!({
         "schema": "raw_market_event", "schema_version": "1", "event_type": kind, "source_id": "test",
-        "symbol": symbol, "exchange_ts_ms": null, "recv_ts_ms": recv_ts_ms, "raw_payload": "", "normalized": normalized,
+        "symbol": symbol, "exchange_ts_ms": null, "recv_ts_ms": BEGIN_MS + recv_ts_ms, "raw_payload": "", "normalized": normalized,
     });
     format!("{event}\n")
 }
 
 /// Three intervals of three minutes for a symbol, with a snapshot at the second boundary.
 fn capture_of(symbol: &str) -> String {
-    let snapshot = json!({"timestamp_ms": 360_000, "market": {"price": 1.0, "vwap": 1.0, "atr": 1.0}});
+    let snapshot =
+        json!({"timestamp_ms": BEGIN_MS + 360_000, "market": {"price": 1.0, "vwap": 1.0, "atr": 1.0}});
     [
         line(symbol, "TradeTick", 1_000, json!({})),
         line(symbol, "SnapshotInputs", 360_010, snapshot),

@@ -47,6 +47,19 @@ pub struct Due {
     pub next: Tick,
 }
 
+/// Ticks of one gap of a recording that are all run: a month of 3-minute ticks, a week of minutes. In a gap there are no
+/// receipts, so behind its first ticks there is nothing to run on.
+pub const GAP_TICKS_MAX: i64 = 10_000;
+
+/// Ticks in the middle of a gap of a recording that are not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GapSkip {
+    /// How many.
+    pub skipped: u64,
+    /// The tick after them.
+    pub next: Tick,
+}
+
 impl Cadence {
     /// Distance of two ticks in milliseconds.
     #[must_use]
@@ -118,6 +131,28 @@ impl Cadence {
             Self::Boundary { .. } => self.first(last),
             Self::Timer { interval_ms, .. } => self.planned_at(last.plus(interval_ms)),
         }
+    }
+
+    /// The ticks to be skipped from `tick` on, when it lies in the middle of a gap between receipts at `from` and `to` that
+    /// has more than [`GAP_TICKS_MAX`] ticks. The first and last `ends` (≥ 1) of such a gap are run.
+    ///
+    /// A function of the gap alone, not of where a crash interrupted it: so the runs are the same with and without one.
+    #[must_use]
+    pub const fn skip_gap(self, tick: Tick, (from, to): (TsMs, TsMs), ends: u32) -> Option<GapSkip> {
+        let (planned, interval) = (tick.planned_ts_ms, self.interval_ms());
+        if planned.0 < from.0 || to.0 <= planned.0 {
+            return None;
+        }
+        let index = planned.0.saturating_sub(from.0) / interval;
+        let left = (to.0.saturating_sub(planned.0) - 1) / interval;
+        let count = index.saturating_add(left).saturating_add(1);
+        let ends = if ends == 0 { 1 } else { ends as i64 };
+        let skipped = left.saturating_sub(ends) + 1;
+        if count <= GAP_TICKS_MAX || index < ends || skipped <= 0 {
+            return None;
+        }
+        let next = self.planned_at(TsMs(planned.0 + skipped * interval));
+        Some(GapSkip { skipped: skipped.unsigned_abs(), next })
     }
 
     /// What to run at `now` when `next` is the next tick: each tick whose time has come, but never more than
@@ -193,6 +228,34 @@ mod tests {
         assert_eq!((next.planned_ts_ms, next.engine_timestamp_ms), (TsMs(360_500), TsMs(360_000)));
         assert_eq!(BOUNDARY.after(TsMs(180_499)).planned_ts_ms, TsMs(180_500));
         assert_eq!(BOUNDARY.after(TsMs(-1)).planned_ts_ms, TsMs(500));
+    }
+
+    #[test]
+    fn a_gap_is_run_whole_up_to_its_bound_and_by_its_ends_beyond() {
+        let (from, interval) = (TsMs(180_600), 180_000);
+        let first = BOUNDARY.first(from);
+        let gap = |ticks: i64| (from, first.planned_ts_ms.plus((ticks - 1) * interval + 1));
+        let nth = |index: i64| BOUNDARY.planned_at(first.planned_ts_ms.plus(index * interval));
+
+        assert_eq!(BOUNDARY.skip_gap(nth(5000), gap(GAP_TICKS_MAX), 20), None);
+        let long = gap(GAP_TICKS_MAX + 1);
+        assert_eq!(BOUNDARY.skip_gap(nth(19), long, 20), None);
+        let skip = BOUNDARY.skip_gap(nth(20), long, 20).unwrap();
+        assert_eq!((skip.skipped, skip.next), (9961, nth(9981)));
+        assert_eq!(
+            BOUNDARY.skip_gap(nth(9980), long, 20).unwrap().next,
+            nth(9981),
+            "after a crash in between"
+        );
+        assert_eq!(BOUNDARY.skip_gap(nth(9981), long, 20), None);
+        assert_eq!(
+            BOUNDARY.skip_gap(nth(0), (TsMs(i64::MIN), TsMs(i64::MAX)), 0).map(|skip| skip
+                .next
+                .planned_ts_ms
+                .0
+                > 0),
+            Some(true)
+        );
     }
 
     fn cadences() -> impl Strategy<Value = Cadence> {

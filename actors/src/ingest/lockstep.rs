@@ -3,11 +3,13 @@
 use std::iter::Peekable;
 use std::vec::IntoIter;
 
+use orchestrator_kernel::contracts::raw_market_event::SNAPSHOT_INPUTS;
 use orchestrator_kernel::ids::{Origin, TsMs};
 use orchestrator_kernel::ports::source::Settlement;
+use orchestrator_kernel::rfc3339::rfc3339;
 
 use super::batch::{Decoded, Fates, OpenItems, Piece, Sorted};
-use super::{IngestState, size, stopping};
+use super::{IngestArgs, IngestState, size, stopping};
 use crate::buffer::Arrival;
 
 /// What is left of a batch, taken piece by piece.
@@ -26,11 +28,19 @@ impl Pieces {
     }
 
     /// The receipts up to `barrier`; a piece that holds the last one stands for everything that is left.
-    fn up_to(&mut self, barrier: Option<TsMs>, latest: &mut Option<TsMs>) -> Piece {
+    /// Each that time ran backwards to is shown to `behind`, with the time that was reached before it.
+    fn up_to(
+        &mut self,
+        barrier: Option<TsMs>,
+        latest: &mut Option<TsMs>,
+        behind: impl Fn(&Decoded, TsMs),
+    ) -> Piece {
         let mut arrivals = Vec::new();
-        while let Some(Decoded { position, at, receipt }) =
-            self.receipts.next_if(|next| barrier.is_none_or(|end| next.at <= end))
-        {
+        while let Some(decoded) = self.receipts.next_if(|next| barrier.is_none_or(|end| next.at <= end)) {
+            if let Some(reached) = latest.filter(|latest| decoded.at < *latest) {
+                behind(&decoded, reached);
+            }
+            let Decoded { position, at, receipt } = decoded;
             let at = latest.map_or(at, |latest| latest.max(at));
             *latest = Some(at);
             arrivals.push(Arrival { at, position, receipt });
@@ -72,7 +82,14 @@ impl IngestState {
             if !self.advance(at).await {
                 return stopping();
             }
-            let piece = pieces.up_to(self.args.clock.barrier(), &mut self.latest);
+            let barrier = self.args.clock.barrier();
+            // The next tick is armed; a receipt from before the last one comes too late for the run of its own time.
+            let last_tick = barrier.map(|next| next.plus(-self.args.interval_ms));
+            let piece = pieces.up_to(barrier, &mut self.latest, |late, reached| {
+                if last_tick.is_some_and(|tick| late.at <= tick) {
+                    note_late(&self.args, late, reached);
+                }
+            });
             if let Err(refused) = self.append_piece(piece, &mut fates, &mut open).await {
                 return refused;
             }
@@ -111,5 +128,17 @@ impl IngestState {
         {
             tracing::debug!("stopped before the last runs of the recording were done");
         }
+    }
+}
+
+fn note_late(args: &IngestArgs, late: &Decoded, reached: TsMs) {
+    let receipt = &late.receipt;
+    let is_snapshot = receipt.event_type.as_str() == SNAPSHOT_INPUTS;
+    if args.times.note_late(late.position, is_snapshot, late.at, reached) {
+        tracing::warn!(
+            source = args.factory.name(), position = late.position, symbol = %receipt.symbol,
+            recv_ts = rfc3339(late.at), reached = rfc3339(reached), domain = "ingest",
+            "time runs backwards in the recording: a receipt came after the tick of its own time; further ones are counted"
+        );
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use orchestrator_kernel::cadence::Cadence;
 use orchestrator_kernel::contracts::engine_run::RunRecord;
 use orchestrator_kernel::ids::EngineMode;
+use orchestrator_kernel::input_time::InputTimes;
 use orchestrator_kernel::ports::checkpoint::MemoryCheckpoints;
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::fan_out::FanOut;
@@ -100,6 +101,7 @@ pub fn settings(symbols: &[&str]) -> Settings {
         in_flight_receipts_max: 64,
         in_flight_bytes_max: 1 << 20,
         receipt_bytes_max: 4096,
+        input_times: InputTimes::ANY,
         batches_in_flight_max: 4,
         source_restart: RestartPolicy {
             restart: Restart::Transient,

@@ -18,6 +18,7 @@ use crate::flow::OutputFlow;
 use crate::ingest::{Credits, Ingest, IngestArgs, Sources};
 use crate::kill_switch::{Gate, KillSwitch, KillSwitchArgs};
 use crate::publisher::{Publisher, PublisherArgs, Reached};
+use crate::recorded_times::RecordedTimes;
 use crate::retention::{Retention, RetentionArgs, RetentionSettings};
 use crate::run_log::{Committed, RunLog, RunLogArgs};
 use crate::runners::Runners;
@@ -91,6 +92,7 @@ pub(super) struct Plan {
     pub(super) gate: Gate,
     pub(super) reached: Reached,
     pub(super) watch: ClockWatch,
+    pub(super) times: RecordedTimes,
 }
 
 impl Plan {
@@ -127,6 +129,7 @@ impl Plan {
             reached: Reached::default(),
             ports,
             watch: ClockWatch::new(board.clone()),
+            times: RecordedTimes::default(),
             board,
             stop,
             give_up,
@@ -263,6 +266,7 @@ impl Plan {
             flow: self.flow.clone(),
             watch: self.watch.clone(),
             began: Arc::default(),
+            times: self.times.clone(),
             observer: Arc::clone(&self.ports.observer),
             board: self.board.clone(),
         }
@@ -284,6 +288,9 @@ impl Plan {
                 factory: Arc::clone(factory),
                 receipt_bytes_max: settings.receipt_bytes_max,
                 window: settings.batches_in_flight_max,
+                input_times: settings.input_times,
+                interval_ms: settings.cadence.interval_ms(),
+                times: self.times.clone(),
                 credits: credits.clone(),
                 buffer: self.actors.buffer.clone(),
                 clock: Arc::clone(&self.ports.clock),

@@ -3,6 +3,7 @@
 
 mod common;
 
+mod absence;
 mod backpressure;
 mod checkpoints;
 mod clock;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use orchestrator_actors::recorded_times::OddTimes;
 use orchestrator_kernel::error::ErrorKind;
 use orchestrator_kernel::ids::{EngineMode, Symbol, TsMs};
 use orchestrator_kernel::ports::engine::{EngineAnswer, EngineIdentity};
@@ -42,7 +43,12 @@ fn empty() -> Report {
             engines: Vec::new(),
             schedule: Schedule { mode: "boundary", interval_ms: 15_000, delay_ms: Some(0), align_ms: None },
         },
-        capture: Capture { name: "c".to_owned(), time: "receive", receipts: Receipts::default() },
+        capture: Capture {
+            name: "c".to_owned(),
+            time: "receive",
+            odd_times: OddTimes::default(),
+            receipts: Receipts::default(),
+        },
         runs: Runs::default(),
         over_time: OverTime { receipts: steps(Vec::new()), runs: steps(Vec::new()) },
         regimes: Regimes::default(),

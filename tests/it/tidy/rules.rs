@@ -89,6 +89,7 @@ fn runbook_words() -> BTreeSet<String> {
         Condition::BufferFailing,
         Condition::RunLogFailing,
         Condition::SourceDown(String::new()),
+        Condition::SourceUnsettled(String::new()),
         Condition::PublishBlocked,
         Condition::PublishDegraded,
         Condition::FanOutBlocked,
@@ -107,6 +108,7 @@ fn runbook_words() -> BTreeSet<String> {
             Condition::BufferFailing
             | Condition::RunLogFailing
             | Condition::SourceDown(_)
+            | Condition::SourceUnsettled(_)
             | Condition::PublishBlocked
             | Condition::PublishDegraded
             | Condition::FanOutBlocked

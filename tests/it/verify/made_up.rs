@@ -173,11 +173,14 @@ pub(crate) fn engine_copy(dir: &Path, change: impl Fn(&str) -> String) -> PathBu
     path
 }
 
+/// 2020-01-01, a boundary.
+const BEGIN_MS: i64 = 1_577_836_800_000;
+
 fn capture_lines() -> String {
     let mut text = String::new();
     let raw = "x".repeat(RAW_BYTES);
     for tick in 1..=TICKS {
-        let boundary = tick * 1000;
+        let boundary = BEGIN_MS + tick * 1000;
         for (symbol, number) in SYMBOLS.iter().zip(0i64..) {
             for trade in 0..18 {
                 let at = boundary - 900 + trade * 40 + number;
@@ -195,7 +198,7 @@ fn capture_lines() -> String {
         }
     }
     // Seals the last tick.
-    line(&mut text, "AAA", "TradeTick", (TICKS + 1) * 1000 - 500, "", "{}");
+    line(&mut text, "AAA", "TradeTick", BEGIN_MS + (TICKS + 1) * 1000 - 500, "", "{}");
     text
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::ids::{EventType, SourceId, Symbol, TsMs};
+use crate::input_time::Implausible;
 use crate::json;
 
 /// The `event_type` that carries an engine snapshot.
@@ -67,6 +68,9 @@ pub enum NotAReceipt {
         /// Limit in force.
         max: u64,
     },
+    /// Under a recorded clock only: its time cannot drive the clock.
+    #[error(transparent)]
+    ImplausibleTime(#[from] Implausible),
 }
 
 impl NotAReceipt {
@@ -79,6 +83,7 @@ impl NotAReceipt {
             Self::OtherSchema { .. } => "other_schema",
             Self::BadSymbol => "bad_symbol",
             Self::TooLarge { .. } => "too_large",
+            Self::ImplausibleTime(_) => "implausible_time",
         }
     }
 }

@@ -25,6 +25,11 @@ pub trait Clock: Send + Sync {
     /// The deadline up to which receipts belong together: a driven clock's armed deadline, `None` for a wall clock.
     fn barrier(&self) -> Option<TsMs>;
 
+    /// The gap that a driven clock is crossing: the time of the last receipt that arrived, and of the one that drives it now.
+    fn gap(&self) -> Option<(TsMs, TsMs)> {
+        None
+    }
+
     /// Whether receipts drive this clock.
     fn is_driven(&self) -> bool;
 
