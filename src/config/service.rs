@@ -48,24 +48,25 @@ pub enum ClockMode {
 pub struct ClockConfig {
     /// Wall clock or the recording's.
     pub mode: ClockMode,
-    /// Longest gap between two receipts of a recording, 1m to 36500days. A receipt farther ahead goes to the quarantine.
+    /// Longest gap between two receipts of a recording, 1m to 100years. A receipt farther ahead goes to the quarantine.
     pub gap_max: Duration,
 }
 
 impl Default for ClockConfig {
     fn default() -> Self {
-        Self { mode: ClockMode::default(), gap_max: Duration::from_secs(400 * DAY_SECONDS) }
+        Self { mode: ClockMode::default(), gap_max: Duration::from_secs(2 * YEAR_SECONDS) }
     }
 }
 
-const DAY_SECONDS: u64 = 86_400;
+/// A year as durations in a configuration count it: 365.25 days.
+const YEAR_SECONDS: u64 = 31_557_600;
 
 impl ClockConfig {
     pub(super) fn read(section: &mut Section<'_>) -> Self {
         let mut config = Self::default();
         let modes = OneOf(&[("wall", ClockMode::Wall), ("recorded", ClockMode::Recorded)]);
         section.value("mode", &mut config.mode, &modes);
-        let gaps = Time(Duration::from_secs(60)..=Duration::from_secs(36_500 * DAY_SECONDS));
+        let gaps = Time(Duration::from_secs(60)..=Duration::from_secs(100 * YEAR_SECONDS));
         section.value("gap_max", &mut config.gap_max, &gaps);
         config
     }

@@ -38,7 +38,7 @@ fn check_refused(config: &Path) {
 #[tokio::test]
 async fn an_engine_of_another_contract_is_found_at_start() {
     let dir = tempfile::tempdir().unwrap();
-    let serve = "from orchestrator_engine import serve\nserve(name='t', version='1', run=run, sources=[])\n";
+    let serve = "from orchestrator_engine import serve\nserve(name='t', version='1', run=run, sources=['engines/standin_engine.py'])\n";
     let worker = format!(
         "kind = \"process\"\n[engine.process]\nworkers = 1\nstart_deadline = \"60s\"\n\
          command = [\"python3\", \"-c\", \"\"\"{TRUTH_ONLY}{serve}\"\"\"]\n"
@@ -67,7 +67,7 @@ struct Server {
 impl Server {
     fn start() -> Self {
         let serve = "from orchestrator_engine.http import serve_http\n\
-                     serve_http('127.0.0.1', 0, name='t', version='1', run=run, sources=[])\n";
+                     serve_http('127.0.0.1', 0, name='t', version='1', run=run, sources=['engines/standin_engine.py'])\n";
         let mut process = Command::new("python3")
             .args(["-c", &format!("{TRUTH_ONLY}{serve}")])
             .current_dir(root())

@@ -271,11 +271,11 @@ fn a_receipt_that_is_late_within_its_tick_is_no_trouble() {
 async fn a_batch_that_is_not_settled_for_long_is_shown_until_it_is() {
     let recording = Recording::of(&[]);
     let config = recording.path("http.toml");
-    let slow = "[engine]\nkind = \"process\"\ndeadline = \"30s\"\n[engine.process]\nworkers = 1\n\
+    let slow = "[engine]\nkind = \"process\"\ndeadline = \"30s\"\n[engine.process]\nworkers = 1\nstart_deadline = \"60s\"\n\
                 command = [\"python3\", \"-c\", \"\"\"\nimport sys, time, pathlib\n\
                 sys.path.insert(0, 'engines')\nfrom orchestrator_engine import serve\n\
                 def run(snapshot):\n    while not pathlib.Path('GO').exists(): time.sleep(0.01)\n    return {'regime': 'X'}\n\
-                serve(name='slow', version='1', run=run, sources=[])\n\"\"\"]\n";
+                serve(name='slow', version='1', run=run, sources=['engines/standin_engine.py'])\n\"\"\"]\n";
     let go = recording.path("go");
     let slow = slow.replace("GO", text(&go));
     fs::write(&config, format!("{}{slow}", recording.config("kind = \"http\"", ""))).unwrap();
