@@ -37,7 +37,7 @@ pub struct LongGaps {
     pub first_to_ts_ms: TsMs,
 }
 
-/// What was noted so far.
+/// Notes so far: late receipts and long gaps.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct OddTimes {
     /// Time ran backwards.

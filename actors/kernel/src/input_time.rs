@@ -53,7 +53,7 @@ impl InputTimes {
     }
 }
 
-/// Why a time cannot drive the clock.
+/// A time that cannot drive the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Implausible {
     /// No exchange's clock shows it.
@@ -78,7 +78,7 @@ pub enum Implausible {
     },
 }
 
-/// What a number that is a time counts, since 1970 in UTC.
+/// Unit of a number that is a time, counted since 1970 in UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeUnit {
     /// 10 digits today.

@@ -13,7 +13,7 @@ use ractor::ActorId;
 
 use crate::symbol_runner::Run;
 
-/// How many runs of one symbol may exist before they have ended.
+/// Bounds of a symbol's runs that have not ended.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct LaneLimits {
     /// Runs at the runner.
