@@ -14,6 +14,7 @@ use orchestrator_kernel::ports::log::{
 };
 use orchestrator_kernel::ports::log_conformance::{self, LogProvider, sample_batch};
 
+use crate::support::process::eventually;
 use crate::support::redis_server::RedisServer;
 use crate::support::redis_store::{Rig, check_content, refusal};
 
