@@ -76,7 +76,9 @@ async fn a_full_log_stays_not_ready_until_room_is_proved_whoever_asks() {
 /// Method: a large batch finds no room, a small one does.
 #[tokio::test(start_paused = true)]
 async fn room_for_less_than_what_was_refused_is_no_proof() {
-    let (rig, _clock) = two_symbols();
+    let (mut rig, _clock) = two_symbols();
+    // Two batches in flight would share a commit.
+    rig.settings.batches_in_flight_max = 1;
     let tree = rig.start().await;
     rig.receipts.always(OnAppend::Full);
     rig.feed().push((0..8).map(|n| trade("A", boundary(1).0 + n)));
