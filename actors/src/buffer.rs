@@ -394,6 +394,12 @@ impl BufferState {
                 self.save_when_due();
                 Ok(())
             }
+            Err(AppendError::Full { detail }) if landed.proved.is_some() => {
+                self.receipts.not_proved();
+                self.no_room(me, RECEIPTS, landed.proved, &detail);
+                self.flush(me);
+                Ok(())
+            }
             Err(AppendError::Full { detail }) => {
                 self.no_room(me, RECEIPTS, landed.proved, &detail);
                 let given_up = self.receipts.landed(false, self.book.tail().into(), size);

@@ -164,6 +164,12 @@ impl<W: Send + 'static> GroupCommit<W> {
         })
     }
 
+    /// The proof in flight failed. What waits behind it is smaller or not, and is tried all the same: the proof took no
+    /// positions.
+    pub(crate) const fn not_proved(&mut self) {
+        self.in_flight = false;
+    }
+
     /// The batch in flight has landed. After a failure everything behind it is given up too, because it cannot follow;
     /// those who wait for that are returned, and the next record continues after `tail`.
     pub(crate) fn landed(&mut self, succeeded: bool, tail: Seq, size: BatchSize) -> Vec<W> {

@@ -329,10 +329,15 @@ impl RunLogState {
             Ok(()) => self.committed(&landed.batch, landed.waiters)?,
             Err(AppendError::Full { detail }) => {
                 match landed.proved {
-                    None => self.health.failed(LOG, Trouble::NoRoom, &detail),
-                    Some(_) => self.health.note(LOG, Trouble::NoRoom, &detail),
+                    None => {
+                        self.health.failed(LOG, Trouble::NoRoom, &detail);
+                        self.no_room(landed.waiters, size, &detail);
+                    }
+                    Some(_) => {
+                        self.health.note(LOG, Trouble::NoRoom, &detail);
+                        self.commit.not_proved();
+                    }
                 }
-                self.no_room(landed.waiters, size, &detail);
                 self.probe_later(me);
             }
             Err(error) => {

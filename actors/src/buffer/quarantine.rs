@@ -78,6 +78,12 @@ impl BufferState {
                 self.flush(me);
                 Ok(())
             }
+            Err(AppendError::Full { detail }) if landed.proved.is_some() => {
+                self.quarantine.not_proved();
+                self.no_room(me, QUARANTINE, landed.proved, &detail);
+                self.flush(me);
+                Ok(())
+            }
             Err(AppendError::Full { detail }) => {
                 self.no_room(me, QUARANTINE, landed.proved, &detail);
                 let given_up = self.quarantine.landed(false, self.quarantine_tail, size);
