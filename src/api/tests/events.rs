@@ -233,9 +233,10 @@ async fn an_id_of_another_log_is_refused_whatever_its_number() {
     let service = with_three_runs().await;
     *service.runs.identity.lock().unwrap() = Some(LogIdentity(0x1f));
 
-    let mut subscriber = Subscriber::open(&service, "?from=earliest", None).await;
-    assert_eq!(subscriber.frame().await.unwrap().id, "000000000000001f-0");
-    let first = subscriber.event().await.id;
+    let response = service.client.get(service.url("/api/v1/events")).send().await.unwrap();
+    let greeting = Subscriber { response, text: String::new() }.frame().await.unwrap();
+    assert_eq!(greeting.id, "000000000000001f-6");
+    let first = Subscriber::open(&service, "?from=earliest", None).await.event().await.id;
     assert_eq!(first, "000000000000001f-2.0");
     assert_eq!(Subscriber::open(&service, "", Some(&first)).await.event().await.id, "000000000000001f-2.1");
     // One that was saved before ids named their log.
