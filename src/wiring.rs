@@ -28,7 +28,7 @@ use crate::adapters::process::{EngineStartError, ProcessEngine};
 use crate::adapters::rabbitmq::BadEndpoint;
 use crate::adapters::redis::{ClaimError, RedisOpenError, RedisStore, UrlError};
 use crate::cli::Exit;
-use crate::config::{ClockMode, Config};
+use crate::config::{ClockMode, Config, StorageKind};
 use crate::manifest::{self, ManifestError};
 use crate::service::{exit_of, wall_now};
 
@@ -354,5 +354,12 @@ async fn outputs_file(
         // Nor is a run log that has lost records compared with anything: the tree refuses it and says so.
         return Ok(file);
     }
-    file.derived_from(Outbox { runs, clock: Arc::clone(clock), published }).await
+    let file = file.derived_from(Outbox { runs, clock: Arc::clone(clock), published }).await?;
+    match config.storage.kind {
+        StorageKind::Embedded => file.catch_up().await?,
+        // Whether a server still has all that was acknowledged shows when its logs are taken over. One that has not is that
+        // error, and not the file of another log; so the file is compared before the first output instead.
+        StorageKind::Redis => {}
+    }
+    Ok(file)
 }

@@ -101,13 +101,12 @@ impl NdjsonFile {
         })
     }
 
-    /// Compares the file with the run log that it is derived from, and writes what was confirmed and is missing at its
-    /// end. The same is done whenever another file takes its place.
+    /// Names the run log that the file is derived from. Nothing is written before the end of the file was compared with it.
     ///
     /// # Errors
     ///
-    /// [`OutputsFileError::NotOurs`] when the last line is no output of this run log.
-    pub async fn derived_from(mut self, outbox: Outbox) -> Result<Self, OutputsFileError> {
+    /// The runtime shuts down.
+    pub async fn derived_from(mut self, outbox: Outbox) -> io::Result<Self> {
         let published = outbox.published;
         self.outbox = Some(outbox);
         let is_new = self
@@ -123,7 +122,6 @@ impl NdjsonFile {
                  `orchestrator replay` writes them again"
             );
         }
-        self.catch_up().await?;
         Ok(self)
     }
 
@@ -145,8 +143,13 @@ impl NdjsonFile {
         }
     }
 
-    /// Brings the end of a file that was opened to what was confirmed: the run log has it.
-    async fn catch_up(&self) -> Result<(), OutputsFileError> {
+    /// Compares the end of a file that was opened with the run log, and writes what was confirmed and is missing there. The
+    /// same is done whenever another file takes its place.
+    ///
+    /// # Errors
+    ///
+    /// [`OutputsFileError::NotOurs`] when the last line is no output of this run log.
+    pub async fn catch_up(&self) -> Result<(), OutputsFileError> {
         let take = |lines: &mut Lines| {
             let confirmed = lines.confirmed.as_ref().map_or(RunSeq(0), |confirmed| confirmed.run_seq);
             lines.unchecked.take().map(|last| (last, confirmed))
