@@ -99,7 +99,7 @@ fn a_recording_that_cannot_be_read_ends_a_single_run_with_code_69() {
 fn a_recording_is_not_continued_with_other_settings_in_silence() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("config.toml");
-    let receipt = r#"{"schema":"raw_market_event","schema_version":"1","event_type":"TradeTick","source_id":"t","symbol":"A","exchange_ts_ms":null,"recv_ts_ms":1,"raw_payload":"","normalized":{}}"#;
+    let receipt = r#"{"schema":"raw_market_event","schema_version":"1","event_type":"TradeTick","source_id":"t","symbol":"A","exchange_ts_ms":null,"recv_ts_ms":1577836800000,"raw_payload":"","normalized":{}}"#;
     std::fs::write(dir.path().join("day.jsonl"), receipt).unwrap();
     let settings = format!(
         "[service]\ndata_dir = \"{0}/data\"\n[clock]\nmode = \"recorded\"\n[sources.day]\nkind = \"file\"\npath = \"{0}/day.jsonl\"\n[http]\nlisten = \"127.0.0.1:0\"\n",

@@ -265,7 +265,7 @@ async fn an_imported_table_is_a_recording_for_the_service() {
     assert_eq!(first["raw_payload"], format!("{START_MS},100.50,1,sell"));
     // What is wrong is said with its place, and nothing is left.
     let wrong = dir.path().join("wrong.jsonl");
-    fs::write(&input, "ts,price,quantity\n1,abc,2\n").unwrap();
+    fs::write(&input, format!("ts,price,quantity\n{START_MS},abc,2\n")).unwrap();
     let args = [
         "import",
         "--format",

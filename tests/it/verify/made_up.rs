@@ -174,7 +174,7 @@ pub(crate) fn engine_copy(dir: &Path, change: impl Fn(&str) -> String) -> PathBu
 }
 
 /// 2020-01-01, a boundary.
-const BEGIN_MS: i64 = 1_577_836_800_000;
+pub(crate) const BEGIN_MS: i64 = 1_577_836_800_000;
 
 fn capture_lines() -> String {
     let mut text = String::new();
