@@ -31,8 +31,8 @@ impl ContentEncoding {
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let mut values = headers.get_all(header::CONTENT_ENCODING).iter();
         let (first, further) = (values.next(), values.next());
-        let coding = first.map_or(Some("identity"), |value| value.to_str().ok()).map(str::trim);
-        match (coding.unwrap_or_default().to_ascii_lowercase().as_str(), further) {
+        let coding = first.map_or("identity", |value| value.to_str().unwrap_or("(not text)").trim());
+        match (coding.to_ascii_lowercase().as_str(), further) {
             ("identity" | "", None) => Ok(Self::Identity),
             ("gzip" | "x-gzip", None) => Ok(Self::Gzip),
             ("zstd", None) => Ok(Self::Zstd),
