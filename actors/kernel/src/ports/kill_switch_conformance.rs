@@ -129,10 +129,13 @@ async fn only_init_on_nothing_creates_trading_allowed(provider: &impl KillSwitch
 async fn engage_works_whatever_is_stored(provider: &impl KillSwitchProvider) {
     let store = provider.fresh().await;
     let too_long = vec![b'{'; VALUE_BYTES_MAX + 1];
-    for value in [None, Some(&b"off"[..]), Some(b"garbage"), Some(b"{}"), Some(&too_long)] {
+    let values = [None, Some(&b"off"[..]), Some(b"garbage"), Some(b"{}"), Some(&too_long)];
+    // Each a moment later: the same words at the same millisecond are the same act, which is recorded once.
+    for (later, value) in (0..).zip(values) {
         provider.put(&store, value).await;
 
-        store.apply(&engage("for a reason"), NOW).await.expect("engage always works");
+        let now = TsMs(NOW.0 + later);
+        store.apply(&engage("for a reason"), now).await.expect("engage always works");
 
         let Reading::Halted(halt) = reading(&*store).await else { panic!("not halted over {value:?}") };
         assert_eq!((halt.by.as_deref(), halt.reason.as_deref()), (Some("ops_team"), Some("for a reason")));
