@@ -16,6 +16,9 @@ use crate::support::rabbit_server::RabbitServer;
 use crate::support::redis_server::RedisServer;
 use crate::support::secrets::Secrets;
 
+/// The user of the service on both servers, as `ops/make_secrets.py` makes it.
+const SERVICE_USER: &str = "orchestrator";
+
 /// A redis-server as the compose file starts it, but for where it is.
 struct Bare(Child);
 
@@ -105,7 +108,10 @@ async fn the_service_of_the_tests_has_the_shipped_configuration() {
         assert_eq!(found[name].to_string(), value, "{name}");
     }
     for url in ["redis.url", "kill_switch.url", "sources.market.url", "publish.rabbitmq.url"] {
-        assert!(found[url].as_str().unwrap().contains("://orchestrator:"), "{url} is of the shipped user");
+        assert!(
+            found[url].as_str().unwrap().contains(&format!("://{SERVICE_USER}:")),
+            "{url} is of the shipped user"
+        );
     }
 }
 

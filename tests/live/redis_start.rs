@@ -95,7 +95,8 @@ fn carry(client: TcpStream, state: &Arc<State>) {
     std::thread::spawn(move || {
         let mut bytes = [0; 64 << 10];
         while let Ok(length @ 1..) = from_server.read(&mut bytes) {
-            let left = state.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+            let left =
+                state.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
             if left.is_err() {
                 return state.vanish();
             }
@@ -108,7 +109,8 @@ fn carry(client: TcpStream, state: &Arc<State>) {
 
 /// A configuration with the logs on that port, and everything else on this machine.
 fn write_config(dir: &Path, redis: &RedisServer, port: u16) -> PathBuf {
-    let url = Secrets::shared().as_service(&redis.url_of_nobody().replace(&redis.port().to_string(), &port.to_string()));
+    let url = Secrets::shared()
+        .as_service(&redis.url_of_nobody().replace(&redis.port().to_string(), &port.to_string()));
     let text = format!(
         "service.data_dir = {data:?}\nlog.format = \"json\"\nhttp.listen = \"127.0.0.1:0\"\nstorage.kind = \"redis\"\n\
          [redis]\nurl = {url:?}\nresponse_timeout = \"500ms\"\n\
