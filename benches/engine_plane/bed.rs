@@ -15,6 +15,7 @@ use orchestrator_kernel::cadence::Cadence;
 use orchestrator_kernel::contracts::engine_run::{RunRecord, RunStatus};
 use orchestrator_kernel::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::{Seq, TsMs};
+use orchestrator_kernel::input_time::InputTimes;
 use orchestrator_kernel::ports::engine::{Engine, EngineAnswer, EngineCall, EngineError, EngineIdentity};
 use orchestrator_kernel::ports::fan_out::{FanOut, OutputMessage, PublishError};
 use orchestrator_kernel::ports::log::{Log, ReadLimit};
@@ -49,6 +50,8 @@ impl Bed {
         })
         .await?;
         let (mut ports, mut settings) = (wired.ports, wired.settings);
+        // Made-up recordings begin at 0.
+        settings.input_times = InputTimes::ANY;
         ports.sources.extend(feed.map(|feed| Arc::new(feed.clone()) as _));
         change(&mut ports, &mut settings)?;
         let (receipts, runs) = (Arc::clone(&ports.receipts), Arc::clone(&ports.runs));
