@@ -30,6 +30,9 @@ use super::files::{Files, dir_of, open_plain, sync_dir};
 /// How often a stop is repeated when others keep allowing meanwhile. Each repetition takes a command of theirs.
 const ATTEMPTS_MAX: u32 = 16;
 
+/// The first byte of a value that is being overwritten.
+const BEGINS_NO_VALUE: &[u8] = b"!";
+
 impl Files {
     /// Carries out a stop: in force first, then confirmed and recorded.
     pub(super) fn engage(&self, command: &Command, now: TsMs) -> Result<Applied, ApplyError> {
@@ -107,7 +110,11 @@ impl Files {
         // What is left of a longer value would spoil this one until it is cut off. JSON may end in blanks.
         let padded = usize::try_from(before).unwrap_or(usize::MAX).min(VALUE_BYTES_MAX);
         bytes.resize(length.max(padded), b' ');
-        file.write_all_at(&bytes, 0)?;
+        // First a byte that begins no value, last the one that begins this one: torn anywhere between, and over whatever
+        // stood there, it says nothing, which blocks.
+        file.write_all_at(BEGINS_NO_VALUE, 0)?;
+        file.write_all_at(bytes.get(1..).unwrap_or_default(), 1)?;
+        file.write_all_at(bytes.get(..1).unwrap_or_default(), 0)?;
         file.set_len(length as u64)?;
         let is_new = before == 0;
         let synced = file.sync_all().and_then(|()| if is_new { sync_dir(self.value_path()) } else { Ok(()) });
