@@ -18,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Connections beyond the bound, for probes only.
 const PROBE_SLOTS: usize = 16;
+/// How long a connection in a probe's slot may take for a head, and be idle.
+pub(super) const PROBE_HEAD_MAX: Duration = Duration::from_millis(500);
 /// How long every connection may take for its first head before it may be ended in favour of another one.
 const HEAD_GRACE: Duration = Duration::from_millis(250);
 
@@ -53,7 +55,7 @@ struct Silent {
 pub(super) struct FirstHead(Arc<SilentPlace>);
 
 struct SilentPlace {
-    number: u64,
+    number: Option<u64>,
     silent: Arc<SilentConnections>,
 }
 
@@ -72,24 +74,27 @@ impl Admission {
             if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
                 return self.admitted(slot, false);
             }
-            let evicts = self.silent.evict_oldest();
-            if !evicts && let Ok(slot) = Arc::clone(&self.probe_slots).try_acquire_owned() {
+            let evictable_in = self.silent.evict_oldest().err();
+            if evictable_in.is_some()
+                && let Ok(slot) = Arc::clone(&self.probe_slots).try_acquire_owned()
+            {
                 return self.admitted(slot, true);
             }
-            // Woken by whatever comes first: a slot, a probe slot, or a silent connection that is old enough by now.
+            // Woken by whatever comes first: a slot, or a silent connection that has had its time.
             tokio::select! {
                 biased;
                 slot = Arc::clone(&self.slots).acquire_owned() => if let Ok(slot) = slot {
                     return self.admitted(slot, false);
                 },
-                () = tokio::time::sleep(HEAD_GRACE) => {}
+                () = tokio::time::sleep(evictable_in.unwrap_or(HEAD_GRACE)) => {}
             }
         }
     }
 
     fn admitted(&self, slot: OwnedSemaphorePermit, is_for_probes: bool) -> Admitted {
         let eviction = CancellationToken::new();
-        let number = self.silent.add(eviction.clone());
+        // A probe's slot makes room by itself, soon.
+        let number = if is_for_probes { None } else { Some(self.silent.add(eviction.clone())) };
         let head = FirstHead(Arc::new(SilentPlace { number, silent: Arc::clone(&self.silent) }));
         Admitted { _slot: slot, is_for_probes, eviction, head }
     }
@@ -105,13 +110,21 @@ impl Admitted {
 impl FirstHead {
     /// From now on the connection is not ended in favour of another one.
     pub(super) fn has_come(&self) {
-        self.0.silent.remove(self.0.number);
+        self.0.leave();
+    }
+}
+
+impl SilentPlace {
+    fn leave(&self) {
+        if let Some(number) = self.number {
+            self.silent.remove(number);
+        }
     }
 }
 
 impl Drop for SilentPlace {
     fn drop(&mut self) {
-        self.silent.remove(self.number);
+        self.leave();
     }
 }
 
@@ -132,17 +145,21 @@ impl SilentConnections {
         self.lock().waiting.remove(&number);
     }
 
-    /// Ends the connection that has been silent for longest; says whether there was one that had had its time.
-    fn evict_oldest(&self) -> bool {
+    /// Ends the connection that has been silent for longest.
+    ///
+    /// # Errors
+    ///
+    /// None has had its time yet; how long until one may have.
+    fn evict_oldest(&self) -> Result<(), Duration> {
         let mut silent = self.lock();
-        let Some(oldest) = silent.waiting.first_entry() else { return false };
-        let (since, _) = oldest.get();
-        if since.elapsed() < HEAD_GRACE {
-            return false;
+        let Some(oldest) = silent.waiting.first_entry() else { return Err(HEAD_GRACE) };
+        let left = HEAD_GRACE.saturating_sub(oldest.get().0.elapsed());
+        if !left.is_zero() {
+            return Err(left);
         }
         let (_, eviction) = oldest.remove();
         eviction.cancel();
-        true
+        Ok(())
     }
 }
 

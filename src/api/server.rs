@@ -18,7 +18,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::admission::{Admission, Admitted, FirstHead};
+use super::admission::{Admission, Admitted, FirstHead, PROBE_HEAD_MAX};
 use super::limits::HttpLimits;
 use super::problem::{Problem, ProblemKind};
 use super::write_timeout::WriteTimeout;
@@ -114,8 +114,9 @@ async fn connection(
         return;
     }
     let mut http = http1::Builder::new();
+    let head_max = if admitted.is_for_probes { PROBE_HEAD_MAX } else { limits.header_timeout };
     http.timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
+        .header_read_timeout(head_max)
         .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(CONNECTION_BUFFER_BYTES);
     let io = TokioIo::new(WriteTimeout::new(stream, limits.write_timeout));

@@ -134,26 +134,49 @@ struct LineWriter<W> {
 
 impl<W: Write> LineWriter<W> {
     fn run(mut self) {
-        let mut told = 0;
-        let mut told_at: Option<Instant> = None;
+        let mut told = Told::default();
         while let Ok(line) = self.waiting.recv() {
-            if line.is_empty() {
-                break;
+            let is_end = line.is_empty();
+            let works = is_end || self.write(&line);
+            // Told once there is surely room for the line that tells it; the count is in the metrics all the time.
+            let has_room = self.waiting_bytes.load(Ordering::Relaxed) == 0;
+            if works && (has_room || is_end) {
+                told.tell(self.dropped.get(), is_end);
             }
-            self.waiting_bytes.fetch_sub(line.len(), Ordering::Relaxed);
-            let written = self.file.write_all(&line).is_ok();
-            if !written {
-                self.dropped.inc();
+            if is_end {
+                while let Ok(line) = self.waiting.try_recv() {
+                    self.write(&line);
+                }
+                return;
             }
-            // Only once writing works again can it be told; the count is in the metrics all the time.
-            let dropped = self.dropped.get();
-            if written && told < dropped && told_at.is_none_or(|at| REPORT_EVERY <= at.elapsed()) {
-                tracing::warn!(
-                    lines = dropped - told,
-                    "log lines were dropped: standard error was not read or failed"
-                );
-                (told, told_at) = (dropped, Some(Instant::now()));
-            }
+        }
+    }
+
+    fn write(&mut self, line: &[u8]) -> bool {
+        self.waiting_bytes.fetch_sub(line.len(), Ordering::Relaxed);
+        let is_written = self.file.write_all(line).is_ok();
+        if !is_written {
+            self.dropped.inc();
+        }
+        is_written
+    }
+}
+
+/// Dropped lines that were told of.
+#[derive(Default)]
+struct Told {
+    lines: u64,
+    at: Option<Instant>,
+}
+
+impl Told {
+    /// Logs how many were dropped since it was last told; not too often, but for the last time.
+    fn tell(&mut self, dropped: u64, is_last: bool) {
+        let is_due = is_last || self.at.is_none_or(|at| REPORT_EVERY <= at.elapsed());
+        if self.lines < dropped && is_due {
+            let lines = dropped - self.lines;
+            tracing::warn!(lines, "log lines were dropped: standard error was not read or failed");
+            *self = Self { lines: dropped, at: Some(Instant::now()) };
         }
     }
 }

@@ -79,7 +79,6 @@ fn items() -> Vec<(&'static str, Vec<u8>, Fate)> {
         ("depth without end", "[{\"a\":".repeat(5_000).into_bytes(), NOT_AN_ENVELOPE),
         ("no UTF-8", invalid, Quarantined("not_utf8", "byte")),
         ("nothing but 0xff", vec![0xff; 1000], Quarantined("not_utf8", "byte 0")),
-        ("a byte order mark", ["\u{feff}", TRADE].concat().into_bytes(), NOT_AN_ENVELOPE),
         ("NUL bytes", vec![0; 1000], NOT_AN_ENVELOPE),
         with("a NUL byte in a name", "BTC", "B\0C", NOT_AN_ENVELOPE),
         with("an escaped NUL in a name", "BTC", "B\\u0000C", Quarantined("bad_symbol", "control characters")),

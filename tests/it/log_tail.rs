@@ -162,7 +162,8 @@ async fn log_that_lost_acknowledged_receipts_is_refused_with_file_and_byte() {
                 std::fs::remove_dir_all(receipts(dir)).unwrap();
                 copy(&made.earlier, &receipts(dir));
             },
-            &["was durable", " byte "],
+            // Shorter, or without its newest segment.
+            &["receipts", " byte "],
         ),
         (
             "receipts/ deleted with the marks in the data directory",

@@ -275,7 +275,7 @@ async fn a_worker_that_hangs_does_not_outlive_a_killed_service() {
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replace("discover = false\nlist = [\"A\", \"B\", \"C\", \"D\"]\n", ""))
         .unwrap();
-    let service = Service::start(&path, &[]).await;
+    let service = Service::start(&path, &["--set", "schedule.delay=50ms"]).await;
     eventually("the worker hangs", async || mark.exists().then_some(())).await;
     let workers = children(service.pid());
     assert_eq!(workers.len(), 1, "{workers:?}");
