@@ -177,6 +177,8 @@ async fn a_service_with_the_documented_rights_can_read_and_not_write() {
     tokio::time::timeout(Duration::from_secs(5), store.changed()).await.expect("it is subscribed");
     redis.command(&["SET", KEY, "on"]).unwrap();
     tokio::time::timeout(Duration::from_secs(5), store.changed()).await.expect("changes are announced");
+    // A stop of what is stopped already needs no right.
+    redis.command(&["SET", KEY, "off"]).unwrap();
     let refused = store.apply(&engage(), TsMs(0)).await;
     assert!(matches!(&refused, Err(ApplyError::Unchanged(why)) if why.contains("NOPERM")), "{refused:?}");
 }
