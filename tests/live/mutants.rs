@@ -24,9 +24,9 @@ fn check_caught(mutant: &str, tests: &[(&str, &str)]) {
 
 #[test]
 fn a_log_that_does_not_ask_for_the_epoch_is_caught() {
+    // The log alone: the whole service is kept from it by the second mark, too.
     let log = "redis_log::writer_that_was_overtaken_while_it_slept_writes_nothing";
-    let service = "redis_takeover::frozen_writer_that_was_overtaken_ends_and_writes_nothing";
-    check_caught("append_without_epoch", &[(log, "Ok(())"), (service, "right: Some(75)")]);
+    check_caught("append_without_epoch", &[(log, "Ok(())")]);
 }
 
 #[test]
