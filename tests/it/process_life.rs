@@ -200,7 +200,7 @@ async fn signals_without_a_meaning_are_noted_and_outlived() {
     .await;
     assert_eq!(service.get("/readyz").await.0, 200);
     assert!(!service.log().contains("SIGHUP"), "{}", service.log());
-    service.stop().await;
+    service.stop_unverified().await;
 }
 
 /// Method: the engine never says hello, so the start waits.
