@@ -51,7 +51,7 @@ async fn is_full(service: &Service) -> Instant {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_log_costs_an_attempt_a_second_and_one_line_and_is_said_all_the_time() {
-    let server = RabbitServer::shared();
+    let server = RabbitServer::own();
     let amqp = server.url(&server.vhost());
     let dir = tempfile::tempdir().unwrap();
     let service = Service::start(&config(dir.path(), &amqp), &[]).await;
