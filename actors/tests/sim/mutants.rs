@@ -29,7 +29,13 @@ fn caught(mutant: Mutant) -> Option<(u64, String)> {
 /// One that a campaign is to look for: `MUTANT=SealMeetsATrim SIM_SEEDS=100000 … every_mutant`.
 #[allow(clippy::disallowed_methods, reason = "how a test is steered, not a setting of the actors")]
 fn is_wanted(mutant: Mutant) -> bool {
-    std::env::var("MUTANT").map_or(true, |wanted| wanted == format!("{mutant:?}"))
+    std::env::var("MUTANT").map_or(!is_rare(mutant), |wanted| wanted == format!("{mutant:?}"))
+}
+
+/// One that is met by a seed in some hundred thousand, more than a default run has. No seed is recorded that meets it since
+/// made-up ticks wait in the scheduler: a campaign has to look for it by name.
+const fn is_rare(mutant: Mutant) -> bool {
+    matches!(mutant, Mutant::SealMeetsATrim)
 }
 
 #[test]
