@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Commands that allow are one step each: they hold the lock, and replace the file as a whole. The one that stops needs
-//! nothing of it ([`stop`]): it overwrites the file where it is. A reader, who needs no lock, sees the old value, the new
+//! nothing of it (`stop`): it overwrites the file where it is. A reader, who needs no lock, sees the old value, the new
 //! one, or a torn one that means nothing and so blocks. None of it is under the lock of the data directory: an operator's
 //! command works while the service runs, and while it does not.
 

@@ -5,8 +5,8 @@
 //! subscriber  connection 2: __keyspace@DB__:KEY                "something happened to the key": read it now
 //! ```
 //!
-//! On a Redis Cluster the server that answers names the one that has the key ([`route`]). What allows needs all of it to be
-//! as it should; what stops does not ([`stop`]).
+//! On a Redis Cluster the server that answers names the one that has the key (`route`). What allows needs all of it to be
+//! as it should; what stops does not (`stop`).
 //!
 //! A notification carries nothing that is believed: only a read does. The client is never used with its defaults, which
 //! have no timeout, no reconnection and send a command again when its connection dies (RELIABILITY F8).

@@ -5,7 +5,7 @@
 //! DATA/runs/high_water.marks    the same, as of the last sync: the two are lost together only with the run log
 //! ```
 //!
-//! A mark survives the end of the process at once. The disk has it within [`SYNC_AFTER`] and the time that two syncs
+//! A mark survives the end of the process at once. The disk has it within `SYNC_AFTER` and the time that two syncs
 //! take: after a power failure it may be that much older than what was acknowledged. It is never ahead of the log.
 //!
 //! An append thus costs no further sync: one write into the page cache. A directory of before marks were kept has none;
