@@ -267,16 +267,17 @@ async fn probes_are_answered_at_once_however_many_clients_are_slow() {
     drop(slow);
 
     let head = "POST /api/v1/receipts HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n";
-    let mut busy = Vec::new();
-    for _ in 0..BOUND {
-        let mut stream = TcpStream::connect(address(&service)).await.unwrap();
-        stream.write_all(head.as_bytes()).await.unwrap();
-        busy.push(stream);
-    }
-    eventually("all connections are busy", async || {
+    // Again and again: those that came while the slow heads still left had a probe's slot, or have had their time.
+    let busy = eventually("all connections are busy", async || {
+        let mut busy = Vec::new();
+        for _ in 0..BOUND {
+            let mut stream = TcpStream::connect(address(&service)).await.unwrap();
+            stream.write_all(head.as_bytes()).await.unwrap();
+            busy.push(stream);
+        }
         let client = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
         let answer = client.get(format!("{}/", service.url)).send().await.ok()?;
-        (answer.status() == 503).then_some(())
+        (answer.status() == 503).then_some(busy)
     })
     .await;
     check_probes(&service, "slow bodies").await;

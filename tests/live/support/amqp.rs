@@ -6,8 +6,10 @@ use futures_util::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::*;
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind};
-use tokio::time::timeout;
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind, PublisherConfirm,
+};
+use tokio::time::{Instant, sleep, timeout};
 
 /// How long a message may take to come.
 const MESSAGE_MAX: Duration = Duration::from_secs(20);
@@ -68,17 +70,29 @@ impl Amqp {
     }
 
     /// Publishes to an exchange, the default one (`""`) being that of all queues by name; waits for the confirms.
+    ///
+    /// An exchange that no queue is bound to yet confirms a message and drops it: the first is repeated until a queue
+    /// takes it.
     pub(crate) async fn send(&self, exchange: &str, key: &str, bodies: &[&[u8]]) {
+        let Some((first, rest)) = bodies.split_first() else { return };
+        let deadline = Instant::now() + MESSAGE_MAX;
+        while self.publish(exchange, key, first).await.await.unwrap().take_message().is_some() {
+            assert!(Instant::now() < deadline, "no queue is bound to {exchange:?} for {key:?}");
+            sleep(Duration::from_millis(5)).await;
+        }
         let mut confirms = Vec::new();
-        for body in bodies {
-            let options = BasicPublishOptions::default();
-            let properties = BasicProperties::default().with_delivery_mode(2);
-            let sent = self.channel.basic_publish(exchange.into(), key.into(), options, body, properties);
-            confirms.push(sent.await.unwrap());
+        for body in rest {
+            confirms.push(self.publish(exchange, key, body).await);
         }
         for confirm in confirms {
-            assert!(confirm.await.unwrap().is_ack());
+            assert_eq!(confirm.await.unwrap(), Confirmation::Ack(None));
         }
+    }
+
+    async fn publish(&self, exchange: &str, key: &str, body: &[u8]) -> PublisherConfirm {
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let properties = BasicProperties::default().with_delivery_mode(2);
+        self.channel.basic_publish(exchange.into(), key.into(), options, body, properties).await.unwrap()
     }
 
     /// Takes exactly `count` messages out of a queue.
