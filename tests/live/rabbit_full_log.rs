@@ -28,7 +28,9 @@ fn receipt(number: usize) -> String {
     )
 }
 
-async fn fill(amqp: &str) {
+/// Sends more than the log holds, to a service that is ready: its source has declared and bound the queue by then.
+async fn fill(service: &Service, amqp: &str) {
+    eventually("it is ready", async || (service.get("/readyz").await.0 == 200).then_some(())).await;
     let client = Amqp::connect(amqp).await;
     let receipts: Vec<String> = (0..40).map(receipt).collect();
     let bodies: Vec<&[u8]> = receipts.iter().map(String::as_bytes).collect();
@@ -54,7 +56,7 @@ async fn a_channel_that_the_broker_closes_is_noticed_while_nothing_is_settled() 
     }
     let dir = tempfile::tempdir().unwrap();
     let service = Service::start(&config(dir.path(), &amqp), &[]).await;
-    fill(&amqp).await;
+    fill(&service, &amqp).await;
     is_full(&service).await;
 
     eventually("the closed channel is noticed", async || {
