@@ -12,11 +12,9 @@
 //! same runs, and every record is compared, not a prefix. What may differ is said where it is taken out: the position of
 //! a receipt in its source, because a queue numbers nothing, and the time of publication.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use lapin::options::BasicPublishOptions;
@@ -28,6 +26,7 @@ use orchestrator_kernel::ids::RunSeq;
 use serde_json::{Value, json};
 
 use crate::support::amqp::Amqp;
+use crate::support::consumer::{Consumer, without_time};
 use crate::support::logs::{outputs, recorded_lines, recording, records, run_records};
 use crate::support::oracle::{Logs, healed};
 use crate::support::process::{Service, eventually, root};
@@ -161,68 +160,6 @@ fn add(lines: &[Vec<u8>], redis: &RedisServer) {
     }
 }
 
-/// `consumer.py` while it runs: a plain AMQP client that is not ours.
-struct Consumer {
-    process: Child,
-    output: std::path::PathBuf,
-}
-
-impl Consumer {
-    /// Returns when its queue is bound.
-    fn start(amqp_url: &str, count: usize, dir: &Path) -> Self {
-        let output = dir.join("consumer.jsonl");
-        let mut process = Command::new("/usr/bin/python3")
-            .arg(root().join("tests/live/consumer.py"))
-            .args([amqp_url, "--exchange", "orchestrator.events", "--queue", QUEUE, "--idle", "120"])
-            .args(["--count", &count.to_string()])
-            .stdin(Stdio::null())
-            .stdout(File::create(&output).unwrap())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut said = String::new();
-        let mut stderr = BufReader::new(process.stderr.take().unwrap());
-        stderr.read_line(&mut said).unwrap();
-        if said.trim() != "ready" {
-            stderr.read_to_string(&mut said).unwrap();
-            panic!("the consumer did not start: {said}");
-        }
-        Self { process, output }
-    }
-
-    /// Per symbol, what came, without repetitions, in the order of the first arrivals; bodies as JSON without the time
-    /// of publication.
-    async fn received(mut self) -> BTreeMap<String, Vec<Value>> {
-        let status = eventually("the consumer has all", async || self.process.try_wait().unwrap()).await;
-        assert!(status.success(), "{status:?}");
-        let mut seen = BTreeSet::new();
-        let mut streams: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-        for line in BufReader::new(File::open(&self.output).unwrap()).lines() {
-            let mut message: Value = serde_json::from_str(&line.unwrap()).unwrap();
-            message.as_object_mut().unwrap().remove("redelivered");
-            if !seen.insert(message["message_id"].as_str().unwrap().to_owned()) {
-                continue;
-            }
-            message["body"] = without_time(message["body"].as_str().unwrap().as_bytes());
-            let symbol = message["headers"]["symbol"].as_str().unwrap().to_owned();
-            streams.entry(symbol).or_default().push(message);
-        }
-        streams
-    }
-}
-
-impl Drop for Consumer {
-    fn drop(&mut self) {
-        drop(self.process.kill());
-        drop(self.process.wait());
-    }
-}
-
-/// A body without the one thing that may differ between two publications; its bytes otherwise as they are.
-fn without_time(body: &[u8]) -> Value {
-    Value::String(String::from_utf8(without_publish_time(body)).unwrap())
-}
-
 /// Per symbol, the messages that the run log says, as a plain client must see them: DESIGN §5, issue 3.
 fn messages(runs: &[RunRecord]) -> BTreeMap<String, Vec<Value>> {
     let mut streams: BTreeMap<String, Vec<Value>> = BTreeMap::new();
@@ -283,7 +220,7 @@ async fn check_through(way: Way, mode: &str) {
     let amqp_url = rabbit.url(&rabbit.vhost());
     let amqp = Amqp::connect(&amqp_url).await;
     amqp.exchange("orchestrator.events", ExchangeKind::Topic, Some("orchestrator.events.unrouted")).await;
-    let consumer = Consumer::start(&amqp_url, embedded.outputs.len(), dir.path());
+    let consumer = Consumer::start(&amqp_url, QUEUE, Some(embedded.outputs.len()), dir.path());
     let deployed = format!(
         r#"
         [storage]

@@ -13,6 +13,7 @@ mod as_shipped;
 mod capture;
 mod credentials;
 mod damaged_checkpoints;
+mod endurance;
 mod fail_over;
 mod healthy;
 mod kill_switch;

@@ -1,16 +1,14 @@
 //! What is shipped for production, on real servers: `config/production.toml`, the files of `ops/redis` and
 //! `ops/rabbitmq`, and the users that `ops/make_secrets.py` makes. Only addresses and directories are other ones.
 
-use std::path::Path;
-use std::process::{Command, Output};
-
 use lapin::options::{BasicConsumeOptions, BasicGetOptions, ExchangeDeclareOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{Connection, ConnectionProperties, ExchangeKind};
 use serde_json::json;
 
 use crate::support::amqp::Amqp;
-use crate::support::process::{Service, eventually, root};
+use crate::support::process::eventually;
+use crate::support::production::Production;
 use crate::support::rabbit_server::RabbitServer;
 use crate::support::redis_server::RedisServer;
 use crate::support::secrets::Secrets;
@@ -24,53 +22,6 @@ fn redis_url(user: &str, redis: &RedisServer) -> String {
         "health" => redis.url_of("health", Secrets::shared().file("redis_health_password").trim()),
         _ => Secrets::shared().as_service(&redis.url()),
     }
-}
-
-/// The URL of a shipped user of the broker.
-fn rabbit_url(user: &str, rabbit: &RabbitServer) -> String {
-    let (secrets, url) = (Secrets::shared(), rabbit.url(RabbitServer::SHIPPED_VHOST));
-    match user {
-        "producer" => secrets.as_producer(&url),
-        "subscriber" => secrets.as_subscriber(&url),
-        _ => secrets.as_service(&url),
-    }
-}
-
-/// An operator's command, as `docker compose run --rm operator` runs it.
-fn operator(url: &str, arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_orchestrator"))
-        .arg("kill-switch")
-        .args(arguments)
-        .args(["--operator", "test"])
-        .current_dir(root())
-        .env_clear()
-        .env("ORCHESTRATOR__KILL_SWITCH__KIND", "redis")
-        .env("ORCHESTRATOR__KILL_SWITCH__URL", url)
-        .output()
-        .unwrap()
-}
-
-async fn start(dir: &Path, redis: &RedisServer, rabbit: &RabbitServer) -> Service {
-    let (redis, rabbit) = (redis_url("orchestrator", redis), rabbit_url("orchestrator", rabbit));
-    let settings = [
-        format!("service.data_dir={}", dir.join("data").display()),
-        "http.listen=127.0.0.1:0".to_owned(),
-        "schedule.interval=1s".to_owned(),
-        "schedule.delay=100ms".to_owned(),
-        // So little that the test's receipts move to the archive.
-        "redis.archive_above=1MiB".to_owned(),
-        "redis.archive_keep=64KiB".to_owned(),
-        format!("redis.url={redis}"),
-        format!("kill_switch.url={redis}"),
-        format!("sources.market.url={rabbit}"),
-        format!("publish.rabbitmq.url={rabbit}"),
-        format!("redis.mark.url={rabbit}"),
-    ];
-    let arguments: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
-    // The file itself: a copy would keep the log beside it out of the repository.
-    let config = dir.join("production.toml");
-    std::fs::copy(root().join("config/production.toml"), &config).unwrap();
-    Service::start(&config, &arguments).await
 }
 
 fn receipt(number: u64) -> Vec<u8> {
@@ -94,17 +45,15 @@ fn ask(url: &str, words: &[&str]) -> redis::RedisResult<redis::Value> {
 /// archive, the kill switch flipped by an operator, an orderly stop and a second start. Nobody was denied anything.
 #[tokio::test]
 async fn the_shipped_deployment_does_its_work_with_the_rights_it_has() {
-    let dir = tempfile::tempdir().unwrap();
     let (redis, rabbit) = (RedisServer::start(), RabbitServer::own());
-    let operator_url = redis_url("operator", &redis);
-    let init = operator(&operator_url, &["init"]);
-    assert!(init.status.success(), "{init:?}");
-    let subscriber = Amqp::connect(&rabbit_url("subscriber", &rabbit)).await;
+    let production = Production::on(&redis, &rabbit);
+    production.operate(&["init"]);
+    let subscriber = Amqp::connect(&Production::rabbit_url("subscriber", &rabbit)).await;
     subscriber.queue("subscriber.test", &[]).await;
     subscriber.bind("subscriber.test", "orchestrator.events", "#").await;
-    let producer = Amqp::connect(&rabbit_url("producer", &rabbit)).await;
+    let producer = Amqp::connect(&Production::rabbit_url("producer", &rabbit)).await;
 
-    let service = start(dir.path(), &redis, &rabbit).await;
+    let service = production.start().await;
     let receipts: Vec<Vec<u8>> = (0..100).map(receipt).collect();
     let bodies: Vec<&[u8]> = receipts.iter().map(Vec::as_slice).collect();
     producer.send("market.raw", "TradeTick.BTCUSDT", &bodies).await;
@@ -121,15 +70,14 @@ async fn the_shipped_deployment_does_its_work_with_the_rights_it_has() {
     })
     .await;
     settled("orch_kill_switch_state{state=\"trading\"}", 1.0).await;
-    let engaged = operator(&operator_url, &["engage", "--reason", "test"]);
-    assert!(engaged.status.success(), "{engaged:?}");
+    production.operate(&["engage", "--reason", "test"]);
     settled("orch_kill_switch_state{state=\"halted\"}", 1.0).await;
     let (status, ready) = service.get("/readyz").await;
     assert_eq!(status, 200, "{ready}");
     let (_, health) = service.get("/health").await;
     assert!(!health.contains("mark_stale"), "the second mark is noted: {health}");
     service.stop().await;
-    let service = start(dir.path(), &redis, &rabbit).await;
+    let service = production.start().await;
     producer.send("market.raw", "TradeTick.BTCUSDT", &bodies[..10]).await;
     eventually("it goes on in the same log", async || {
         (service.metric("orch_buffer_records").await == 110.0).then_some(())
@@ -253,7 +201,7 @@ async fn users_of_the_shipped_broker_may_do_no_more_than_their_work() {
         ("producer", "orchestrator.events", "orchestrator.receipts"),
         ("subscriber", "market.raw", "orchestrator.receipts"),
     ] {
-        let url = rabbit_url(user, &rabbit);
+        let url = Production::rabbit_url(user, &rabbit);
         // A refused call closes its channel.
         let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
         let channel = || async { connection.create_channel().await.unwrap() };

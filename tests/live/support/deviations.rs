@@ -66,5 +66,14 @@ pub(crate) const SERVICE: [(&str, &str, &str); 13] = [
     ("publish.retry.max", "\"500ms\"", "outputs are tried again soon after the fault"),
 ];
 
+/// Settings of the service that are others where `config/production.toml` itself is run, with the mark on the broker and
+/// every time as shipped: its value, and why.
+pub(crate) const PRODUCTION: [(&str, &str, &str); 4] = [
+    ("schedule.interval", "1s", "runs come once a second, not once in minutes"),
+    ("schedule.delay", "100ms", "less than the interval"),
+    ("redis.archive_above", "1MiB", "so little that the test's receipts move to the archive"),
+    ("redis.archive_keep", "64KiB", "as above"),
+];
+
 /// Why a test lets the service declare exchanges and queues itself, which its shipped user may not do.
 pub(crate) const DECLARES: &str = "what people delete is declared again, or a queue has other arguments";

@@ -21,8 +21,16 @@ const BATCH: u64 = 20;
 /// The producer while it runs. It goes on over every loss of its connection.
 pub(crate) struct Load {
     stop: Arc<AtomicBool>,
-    confirmed: Arc<Mutex<Vec<Vec<u8>>>>,
+    sent: Arc<Sent>,
     task: JoinHandle<()>,
+}
+
+/// Receipts that were sent, byte for byte.
+#[derive(Default)]
+struct Sent {
+    confirmed: Mutex<Vec<Vec<u8>>>,
+    /// Those of batches of which not all were confirmed: the broker may have them or not.
+    unknown: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Load {
@@ -30,33 +38,39 @@ impl Load {
     /// each full second. It logs in as the shipped user who feeds receipts in. The queue must be bound before: start the
     /// service first.
     pub(crate) fn start(amqp_url: &str) -> Self {
-        let (stop, confirmed) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<Vec<u8>>>>::default());
+        let (stop, sent) = (Arc::<AtomicBool>::default(), Arc::<Sent>::default());
         let producer = Producer {
             url: Secrets::shared().as_producer(amqp_url),
             stop: Arc::clone(&stop),
-            confirmed: Arc::clone(&confirmed),
+            sent: Arc::clone(&sent),
             market: Market::of("live"),
         };
-        Self { stop, confirmed, task: tokio::spawn(producer.run()) }
+        Self { stop, sent, task: tokio::spawn(producer.run()) }
     }
 
     /// How many receipts the broker has confirmed.
     pub(crate) fn confirmed(&self) -> usize {
-        self.confirmed.lock().unwrap().len()
+        self.sent.confirmed.lock().unwrap().len()
     }
 
     /// Ends it; returns every receipt that the broker has confirmed, byte for byte.
     pub(crate) async fn stop(self) -> Vec<Vec<u8>> {
+        self.stop_and_tell_all().await.0
+    }
+
+    /// As [`stop`](Self::stop), and the receipts of which nobody knows whether the broker took them.
+    pub(crate) async fn stop_and_tell_all(self) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         self.stop.store(true, Ordering::Relaxed);
         self.task.await.unwrap();
-        std::mem::take(&mut *self.confirmed.lock().unwrap())
+        let take = |receipts: &Mutex<Vec<Vec<u8>>>| std::mem::take(&mut *receipts.lock().unwrap());
+        (take(&self.sent.confirmed), take(&self.sent.unknown))
     }
 }
 
 struct Producer {
     url: String,
     stop: Arc<AtomicBool>,
-    confirmed: Arc<Mutex<Vec<Vec<u8>>>>,
+    sent: Arc<Sent>,
     market: Market,
 }
 
@@ -76,34 +90,31 @@ impl Producer {
         within(channel.confirm_select(ConfirmSelectOptions::default())).await?;
         while !self.stop.load(Ordering::Relaxed) {
             let batch = self.market.batch();
-            self.publish(&channel, batch).await?;
+            let published = self.publish(&channel, &batch).await;
+            let all_taken = matches!(published, Ok(true));
+            let fate = if all_taken { &self.sent.confirmed } else { &self.sent.unknown };
+            fate.lock().unwrap().extend(batch);
+            published?;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Ok(())
     }
 
-    async fn publish(&self, channel: &Channel, batch: Vec<Vec<u8>>) -> lapin::Result<()> {
+    /// Says whether the broker took every one of them.
+    async fn publish(&self, channel: &Channel, batch: &[Vec<u8>]) -> lapin::Result<bool> {
         let mut waiting = Vec::new();
         for body in batch {
             let properties = BasicProperties::default().with_delivery_mode(2);
             let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-            let sent = channel.basic_publish("market.raw".into(), "raw".into(), options, &body, properties);
-            waiting.push((within(sent).await?, body));
+            let sent = channel.basic_publish("market.raw".into(), "raw".into(), options, body, properties);
+            waiting.push(within(sent).await?);
         }
-        let (mut taken, mut has_returned) = (Vec::new(), false);
-        for (confirm, body) in waiting {
-            match within(confirm).await? {
-                Confirmation::Ack(None) => taken.push(body),
-                Confirmation::Ack(Some(_)) | Confirmation::Nack(_) | Confirmation::NotRequested => {
-                    has_returned = true;
-                }
-            }
+        // The library hands a returned message over with the confirm of any other one, so with one of them none counts.
+        let mut all_taken = true;
+        for confirm in waiting {
+            all_taken &= within(confirm).await? == Confirmation::Ack(None);
         }
-        // The library hands a returned message over with the confirm of any other one, so none of them counts.
-        if !has_returned {
-            self.confirmed.lock().unwrap().extend(taken);
-        }
-        Ok(())
+        Ok(all_taken)
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod amqp;
 pub(crate) mod campaign;
+pub(crate) mod consumer;
 pub(crate) mod day;
 pub(crate) mod deployment;
 pub(crate) mod deviations;
@@ -17,6 +18,7 @@ pub(crate) mod oracle;
 pub(crate) mod ports;
 #[path = "../../support/process.rs"]
 pub(crate) mod process;
+pub(crate) mod production;
 pub(crate) mod proxy;
 pub(crate) mod rabbit_server;
 #[path = "../../support/readiness.rs"]
