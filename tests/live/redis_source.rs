@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use orchestrator::adapters::redis::stream_source::{StreamSourceFactory, StreamSourceOptions};
 use orchestrator_kernel::ports::source::{
-    ItemFate, RawItem, ResumeAt, Settlement, Source, SourceBatch, SourceError, SourceFactory,
+    ItemFate, RawItem, ResumeAt, Settlement, Source, SourceBatch, SourceError, SourceFactory, SourceOddity,
 };
 use orchestrator_kernel::ports::source_conformance::{self, ITEMS, Repeats, SourceProvider, sample_item};
 use tokio::time::timeout;
@@ -607,6 +607,46 @@ async fn the_service_takes_a_recording_from_a_stream_byte_for_byte() {
     service.stop().await;
 
     assert!(checked_receipts(&data).await == lines, "LOG-4: stored bytes equal streamed bytes");
+}
+
+/// Method: a group that has read three of six entries; the stream is cut to its last entry; then one comes.
+#[tokio::test]
+async fn entries_trimmed_before_they_were_read_are_told_with_their_number() {
+    let redis = RedisServer::start();
+    let mut client = Client::of(&redis);
+    (0..3).for_each(|n| drop(client.add(format!("{n}"))));
+    let factory = factory(options(&redis));
+    let mut source = open(&factory).await;
+    let mut read = 0;
+    while read < 3 {
+        let batch = next(&mut source).await;
+        settle_durable(&mut source, &batch).await;
+        read += batch.items.len();
+    }
+    assert_eq!(source.take_oddities(), []);
+    drop(source);
+
+    (3..6).for_each(|n| drop(client.add(format!("{n}"))));
+    client.ask::<usize>(&["XTRIM", "receipts", "MAXLEN", "1"]);
+    let mut source = open(&factory).await;
+    let batch = next(&mut source).await;
+
+    assert_eq!(texts(&batch), ["5"]);
+    let [SourceOddity::Missing { count, detail }] = &source.take_oddities()[..] else { panic!("not told") };
+    assert_eq!(*count, Some(2), "{detail}");
+    settle_durable(&mut source, &batch).await;
+    client.add("6");
+    assert_eq!(texts(&next(&mut source).await), ["6"]);
+    assert_eq!(source.take_oddities(), [], "once");
+
+    // Read on one by one, so that the next look comes before the next gap is read over.
+    (7..10).for_each(|n| drop(client.add(format!("{n}"))));
+    client.ask::<usize>(&["XTRIM", "receipts", "MAXLEN", "1"]);
+    drop(source);
+    let mut source = open(&factory).await;
+    while texts(&next(&mut source).await).last().is_none_or(|last| last != "9") {}
+    let [SourceOddity::Missing { count, detail }] = &source.take_oddities()[..] else { panic!("not told") };
+    assert_eq!(*count, Some(2), "only what is new: {detail}");
 }
 
 /// Streams of the suite's items on one server.

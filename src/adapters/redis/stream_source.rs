@@ -46,7 +46,7 @@ use tokio::time::Instant;
 
 use self::entries::{Entry, EntryId};
 use self::group::{Fault, From, Group};
-use self::look::Removed;
+use self::look::{Look, Removed};
 use super::connect::{Endpoint, UrlError};
 use super::replay::{self, Replayed};
 
@@ -96,11 +96,48 @@ struct Memory {
     group_seen: AtomicBool,
     /// Whether people were told that the server forgets what was given out.
     forgets_told: AtomicBool,
+    removed: Mutex<RemovedTold>,
+}
+
+/// What people were told of entries that were removed before they were read.
+#[derive(Default)]
+struct RemovedTold {
+    /// Those that the server's count still has in it.
+    count: u64,
+    /// The newest one where they are not counted.
+    newest: EntryId,
+}
+
+impl RemovedTold {
+    /// What is new in `look`: nothing, or how many entries, when that is known.
+    fn learn(&mut self, look: &Look) -> Option<Option<u64>> {
+        match look.removed() {
+            Some(Removed::Counted(count)) => {
+                let known = std::mem::replace(&mut self.count, count);
+                Some(count.saturating_sub(known)).filter(|new| 0 < *new).map(Some)
+            }
+            Some(Removed::Newest(id)) if self.newest < id => {
+                self.newest = id;
+                Some(None)
+            }
+            Some(Removed::Newest(_)) => None,
+            None => {
+                // What was not given is waiting, or is in the count for good, or, for a later server, no longer.
+                let bound = look.not_given()?;
+                self.count = if look.is_read_up() { bound } else { self.count.min(bound) };
+                None
+            }
+        }
+    }
 }
 
 impl Memory {
     fn durable(&self) -> MutexGuard<'_, BTreeSet<EntryId>> {
         self.durable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn removed(&self) -> MutexGuard<'_, RemovedTold> {
+        self.removed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells people when a group that was there before had to be made.
@@ -174,7 +211,6 @@ impl SourceFactory for StreamSourceFactory {
             again: false,
             fault: None,
             looks: true,
-            told: EntryId::default(),
             told_further: false,
             oddities: Vec::new(),
         };
@@ -191,7 +227,7 @@ enum Step {
 }
 
 /// What the server showed before new entries were read; nothing when it does not let us see.
-type Looked = Result<Option<Removed>, ()>;
+type Looked = Result<Look, ()>;
 
 /// One opened stream.
 struct StreamSource {
@@ -218,8 +254,6 @@ struct StreamSource {
     fault: Option<SourceError>,
     /// Whether the server lets us see what was removed.
     looks: bool,
-    /// The newest removed entry that was told.
-    told: EntryId,
     told_further: bool,
     oddities: Vec<SourceOddity>,
 }
@@ -283,7 +317,7 @@ impl StreamSource {
         async move {
             // Right before the read: the read moves the group over what is gone, and nothing shows it any more.
             let looked = match looks {
-                true => Some(group.look(connection.clone()).await.map(|look| look.removed()).map_err(drop)),
+                true => Some(group.look(connection.clone()).await.map_err(drop)),
                 false => None,
             };
             group.read(connection, from, count, BLOCK).await.map(|entries| Step::Read(from, entries, looked))
@@ -294,12 +328,12 @@ impl StreamSource {
     /// Tells what was removed before it was read, once.
     fn note_removed(&mut self, looked: Option<Looked>) {
         match looked {
-            Some(Ok(Some(Removed { newest, count }))) if self.told < newest => {
-                self.told = newest;
+            Some(Ok(look)) => {
+                let Some(count) = self.memory.removed().learn(&look) else { return };
+                let Group { stream, group, .. } = &*self.group;
                 let detail = format!(
-                    "entries of {} up to {newest} were removed before group {} read them; trim only what XPENDING and \
-                     XINFO GROUPS show as read",
-                    self.group.stream, self.group.group
+                    "entries of {stream} were removed before group {group} read them; trim only what XPENDING and XINFO \
+                     GROUPS show as read"
                 );
                 self.oddities.push(SourceOddity::Missing { count, detail });
             }
@@ -311,7 +345,7 @@ impl StreamSource {
                     "the server does not show what was removed from the stream: the user needs +xinfo|stream and +xinfo|groups"
                 );
             }
-            Some(Ok(_)) | None => {}
+            None => {}
         }
     }
 

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!   entries of the stream   1 … last delivered │ removed │ still there …… last
-//!                                              └ newest removed id
 //! ```
 //!
-//! From version 7 on a server tells the newest id that it removed and how many entries it ever had. An id that is newer than
-//! the last one delivered was never read by this group. How many those are follows when all that was removed is older
-//! than all that is there, as it is after trimming.
+//! From version 7 on a server tells the newest id that was *deleted* (trimming does not count for it), how many entries the
+//! stream ever had, and how many of them the group was given. An id that was deleted and is newer than the last one
+//! delivered was never read by this group. What was trimmed follows from the numbers: when all that is there is newer
+//! than the last one delivered, everything that is gone and was not given to the group lies between the two.
 
 use redis::Value;
 
@@ -18,36 +18,54 @@ use super::entries::EntryId;
 pub(super) struct Look {
     length: Option<u64>,
     entries_added: Option<u64>,
-    newest_removed: Option<EntryId>,
+    newest_deleted: Option<EntryId>,
     first: Option<EntryId>,
+    last_generated: Option<EntryId>,
     last_delivered: Option<EntryId>,
     entries_read: Option<u64>,
 }
 
-/// Entries that the group will never see.
+/// What shows that the group will never see some entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Removed {
-    /// The newest of them.
-    pub(super) newest: EntryId,
-    /// How many, when that follows.
-    pub(super) count: Option<u64>,
+pub(super) enum Removed {
+    /// Nothing is left of what it has read, and so many entries are neither there nor were given to it, since it began.
+    Counted(u64),
+    /// This one is the newest of those that were deleted; how many there are does not follow.
+    Newest(EntryId),
 }
 
 impl Look {
     /// What was removed without having been read by the group; nothing when nothing shows it.
     pub(super) fn removed(&self) -> Option<Removed> {
-        let (newest, delivered) = (self.newest_removed?, self.last_delivered?);
-        if newest <= delivered {
-            return None;
+        let delivered = self.last_delivered?;
+        if self.is_all_newer(delivered)
+            && let (Some(left), Some(length)) = (self.not_given(), self.length)
+        {
+            let count = left.saturating_sub(length);
+            return (0 < count).then_some(Removed::Counted(count));
         }
-        let is_trimmed = self.first.is_none_or(|first| newest < first);
-        let count = match (self.entries_added, self.entries_read, self.length) {
-            (Some(added), Some(read), Some(length)) if is_trimmed => {
-                Some(added.saturating_sub(read).saturating_sub(length)).filter(|count| *count > 0)
-            }
-            _ => None,
-        };
-        Some(Removed { newest, count })
+        self.newest_deleted.filter(|newest| delivered < *newest).map(Removed::Newest)
+    }
+
+    /// Entries that were not given to the group since it began, those included that wait for it.
+    ///
+    /// Older servers count on over what they have skipped, so that stays in it when the group has read on; for later ones
+    /// it was given then.
+    pub(super) fn not_given(&self) -> Option<u64> {
+        Some(self.entries_added?.saturating_sub(self.entries_read?))
+    }
+
+    /// Whether nothing waits for the group.
+    pub(super) fn is_read_up(&self) -> bool {
+        self.last_generated.is_some_and(|last| self.last_delivered.is_some_and(|delivered| last <= delivered))
+    }
+
+    /// Whether what was delivered last is gone, and there was something behind it.
+    fn is_all_newer(&self, delivered: EntryId) -> bool {
+        match self.first {
+            Some(first) => delivered < first,
+            None => self.last_generated.is_some_and(|last| delivered < last),
+        }
     }
 }
 
@@ -62,11 +80,12 @@ pub(super) fn of(stream: &Value, groups: &Value, group: &str) -> Look {
     Look {
         length: number(field(stream, "length")),
         entries_added: number(field(stream, "entries-added")),
-        newest_removed: id(field(stream, "max-deleted-entry-id")),
+        newest_deleted: id(field(stream, "max-deleted-entry-id")),
         first: match field(stream, "first-entry") {
             Some(Value::Array(entry)) => id(entry.first()),
             _ => None,
         },
+        last_generated: id(field(stream, "last-generated-id")),
         last_delivered: ours.and_then(|ours| id(field(ours, "last-delivered-id"))),
         entries_read: ours.and_then(|ours| number(field(ours, "entries-read"))),
     }
@@ -113,48 +132,61 @@ mod tests {
         Value::BulkString(text.as_bytes().to_vec())
     }
 
-    fn check_look(
-        removed: &str,
-        first: Option<&str>,
-        delivered: &str,
-        read: Value,
-    ) -> Option<(String, Option<u64>)> {
-        let first =
-            first.map_or(Value::Nil, |first| Value::Array(vec![text(first), Value::Array(Vec::new())]));
+    /// A stream that had ten entries and has three, and a group that was given some.
+    fn look_at(deleted: &str, first: &str, delivered: &str, read: Value) -> Option<Removed> {
         let stream = vec![
             text("length"),
             Value::Int(3),
+            text("last-generated-id"),
+            text("10-0"),
+            text("max-deleted-entry-id"),
+            text(deleted),
             text("entries-added"),
             Value::Int(10),
-            text("max-deleted-entry-id"),
-            text(removed),
             text("first-entry"),
-            first,
+            Value::Array(vec![text(first), Value::Array(Vec::new())]),
         ];
-        let group = vec![
-            text("name"),
-            text("g"),
-            text("last-delivered-id"),
-            text(delivered),
-            text("entries-read"),
-            read,
-        ];
-        let look = of(&Value::Array(stream), &Value::Array(vec![Value::Array(group)]), "g");
-        look.removed().map(|removed| (removed.newest.to_string(), removed.count))
+        let group =
+            ["name", "g", "last-delivered-id", delivered, "entries-read"].map(text).into_iter().chain([read]);
+        let groups = Value::Array(vec![Value::Array(group.collect())]);
+        of(&Value::Array(stream), &groups, "g").removed()
     }
 
     #[test]
-    fn only_what_was_removed_behind_the_last_delivered_entry_is_missing() {
-        assert_eq!(check_look("4-0", Some("8-0"), "4-0", Value::Int(4)), None);
-        let missing = check_look("7-0", Some("8-0"), "4-0", Value::Int(4));
-        assert_eq!(missing, Some(("7-0".to_owned(), Some(3))), "10 were added, 4 read, 3 are left");
+    fn what_was_trimmed_behind_the_last_delivered_entry_is_counted() {
+        let trimmed = look_at("0-0", "8-0", "4-0", Value::Int(4));
+        assert_eq!(trimmed, Some(Removed::Counted(3)), "10 were added, 4 read, 3 are left");
+        assert_eq!(look_at("7-0", "8-0", "4-0", Value::Int(4)), Some(Removed::Counted(3)), "or deleted");
+        assert_eq!(look_at("0-0", "8-0", "7-0", Value::Int(7)), None, "it had read all that is gone");
+        assert_eq!(look_at("0-0", "7-0", "9-0", Value::Int(6)), None, "what it has read is still there");
+    }
+
+    #[test]
+    fn an_empty_stream_tells_what_was_trimmed_too() {
+        let look = Look {
+            length: Some(0),
+            entries_added: Some(6),
+            last_generated: "6-0".parse().ok(),
+            last_delivered: "3-0".parse().ok(),
+            entries_read: Some(3),
+            ..Look::default()
+        };
+
+        assert_eq!(look.removed(), Some(Removed::Counted(3)));
+        assert_eq!(Look { last_delivered: look.last_generated, ..look }.removed(), None);
     }
 
     #[test]
     fn how_many_is_not_guessed() {
-        let in_the_middle = check_look("7-0", Some("6-0"), "4-0", Value::Int(4));
-        assert_eq!(in_the_middle, Some(("7-0".to_owned(), None)));
-        assert_eq!(check_look("7-0", Some("8-0"), "4-0", Value::Nil), Some(("7-0".to_owned(), None)));
+        let newest = |id: &str| Some(Removed::Newest(id.parse().unwrap()));
+        assert_eq!(
+            look_at("7-0", "3-0", "4-0", Value::Int(4)),
+            newest("7-0"),
+            "something read is still there"
+        );
+        assert_eq!(look_at("7-0", "8-0", "4-0", Value::Nil), newest("7-0"));
+        assert_eq!(look_at("0-0", "8-0", "4-0", Value::Nil), None, "nothing shows it");
+        assert_eq!(look_at("4-0", "3-0", "4-0", Value::Int(4)), None, "it was read before");
     }
 
     #[test]
