@@ -2,10 +2,15 @@
 //! attempts and lines, and a channel that the broker closes meanwhile is noticed.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::support::amqp::Amqp;
 use crate::support::process::{Service, eventually};
 use crate::support::rabbit_server::RabbitServer;
+use crate::support::readiness::{ReadinessWatch, SAID_MAX};
+
+/// How long nothing is taken.
+const FULL: Duration = Duration::from_secs(5);
 
 /// A service whose receipt log holds two segments of a mebibyte, with the broker as its only source.
 fn config(dir: &Path, amqp: &str) -> PathBuf {
@@ -37,13 +42,36 @@ async fn fill(service: &Service, amqp: &str) {
     client.send("market.raw", "k", &bodies).await;
 }
 
-/// Waits until the log is full.
-async fn is_full(service: &Service) {
+/// When the log was full.
+async fn is_full(service: &Service) -> Instant {
     eventually("the log is full", async || {
         let (_, body) = service.get("/readyz").await;
-        body.contains("buffer_append_failing").then_some(())
+        body.contains("buffer_append_failing").then(Instant::now)
     })
-    .await;
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_log_costs_an_attempt_a_second_and_one_line_and_is_said_all_the_time() {
+    let server = RabbitServer::own();
+    let amqp = server.url(&server.vhost());
+    let dir = tempfile::tempdir().unwrap();
+    let service = Service::start(&config(dir.path(), &amqp), &[]).await;
+    fill(&service, &amqp).await;
+    let full = is_full(&service).await;
+    let readiness = ReadinessWatch::begin(&service.url);
+    let lines = service.log().lines().count();
+    let refused = service.metric("orch_append_failures_total").await;
+
+    tokio::time::sleep(FULL).await;
+
+    let attempts = service.metric("orch_append_failures_total").await - refused;
+    let lines = service.log().lines().count() - lines;
+    readiness.end().lost_for_good("buffer_append_failing", full, SAID_MAX);
+    // Eight batches may be in flight at a time.
+    assert!(attempts <= 8.0 * (FULL.as_secs_f64() + 2.0), "{attempts} attempts in {FULL:?}");
+    assert!(lines <= 3, "{lines} lines in {FULL:?}:\n{}", service.log());
+    service.stop_unverified().await;
 }
 
 /// Method: a broker that gives an acknowledgement two seconds, while the log takes nothing.

@@ -14,6 +14,7 @@ use orchestrator_kernel::ports::log::{
 };
 use orchestrator_kernel::ports::log_conformance::{self, LogProvider, sample_batch};
 
+use crate::support::process::eventually;
 use crate::support::redis_server::RedisServer;
 use crate::support::redis_store::{Rig, check_content, refusal};
 
@@ -96,6 +97,30 @@ async fn log_keeps_every_promise_of_its_port() {
     let store = RedisStore::connect(options).await.unwrap();
 
     log_conformance::run(&OnRedis { store, made: AtomicU64::new(0) }).await;
+}
+
+/// Method: the answer to the very first batch is lost, so it is sent again and found there; then the server loses all.
+#[tokio::test]
+async fn batch_acknowledged_as_a_duplicate_is_known_to_this_host() {
+    let rig = Rig::start();
+    let log = rig.log().await;
+    let epoch = log.acquire().await.unwrap().epoch;
+    // The server learns the script, which it would ask for again instead of taking the batch.
+    log.append(epoch, &sample_batch(1, 0)).await.unwrap();
+    rig.redis.pause();
+    let unanswered = log.append(epoch, &sample_batch(1, 2)).await;
+    rig.redis.resume();
+    assert!(matches!(unanswered, Err(AppendError::Unknown { .. })), "{unanswered:?}");
+    eventually("the server has it", async || {
+        rig.command(&["XLEN", "orch:{test}:raw"]).starts_with(":2\r").then_some(())
+    })
+    .await;
+
+    log.append(epoch, &sample_batch(1, 2)).await.unwrap();
+    rig.command(&["FLUSHALL"]);
+
+    let refused = refusal(&rig.log().await).await;
+    assert!(refused.contains("LOG_REGRESSED") && refused.contains("up to 2"), "{refused}");
 }
 
 /// Method: freeze the server, so that it has the command and nobody has its answer.

@@ -58,6 +58,19 @@ impl RedisServer {
         server
     }
 
+    /// Starts a server of its own that begins with the files of this one, which must be down.
+    pub(crate) fn copy(&self) -> Self {
+        assert!(self.child.is_none(), "its files change while it runs");
+        let mut copy = Self::stopped();
+        std::fs::create_dir(copy.aof_dir()).unwrap();
+        for entry in std::fs::read_dir(self.aof_dir()).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), copy.aof_dir().join(entry.file_name())).unwrap();
+        }
+        copy.start_again();
+        copy
+    }
+
     fn stopped() -> Self {
         let dir = tempfile::Builder::new().prefix("orch-redis-").tempdir().unwrap();
         let data = dir.path().to_owned();
