@@ -27,6 +27,7 @@ fn run(command: Command) -> ExitCode {
         Command::EngineWorker { parent, memory_max, command } => {
             return cli::engine_worker(parent, memory_max, &command);
         }
+        Command::Outputs(command) => cli::outputs(&command, environment),
         Command::Completions { shell } => cli::completions(shell),
         Command::Run(args) => cli::run(&args, environment),
         Command::Demo(args) => cli::demo(&args, environment),

@@ -1,13 +1,17 @@
 //! The manifest: what wrote the logs is recorded whenever it changes, so that a mix is known and never silent.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use orchestrator_actors::act_log::ActLog;
 use orchestrator_kernel::cadence::Cadence;
-use orchestrator_kernel::contracts::manifest::{Change, ChangeKind, Manifest, ManifestRecord, NO_TIME_ZONES};
+use orchestrator_kernel::contracts::manifest::{
+    Change, ChangeKind, Manifest, ManifestEntry, ManifestRecord, NO_TIME_ZONES,
+};
 use orchestrator_kernel::ids::{EngineMode, Seq, TsMs};
 use orchestrator_kernel::ports::engine::EngineIdentity;
 use orchestrator_kernel::ports::log::{
-    AcquireError, AppendError, Log, ReadError, ReadLimit, RecordBatch, read_one,
+    AcquireError, Acquired, AppendError, Log, ReadError, ReadLimit, RecordBatch, read_one,
 };
 
 use crate::config::{ClockMode, Config, SymbolsConfig};
@@ -108,14 +112,15 @@ pub struct Start {
     pub strict: bool,
 }
 
-/// Compares `start` with what wrote the logs so far, and records it when it is different. Returns the changes.
+/// Compares `start` with what wrote the logs so far, and records it when it is different. Returns the changes, and where
+/// operators' acts are recorded from now on.
 ///
 /// # Errors
 ///
 /// [`ManifestError`]; nothing was recorded then.
-pub async fn record(log: &dyn Log, mut start: Start) -> Result<Vec<Change>, ManifestError> {
-    let acquired = log.acquire().await?;
-    let before = last(log).await?;
+pub async fn record(log: Arc<dyn Log>, mut start: Start) -> Result<(Vec<Change>, ActLog), ManifestError> {
+    let Acquired { epoch, mut tail } = log.acquire().await?;
+    let before = last_start(log.as_ref()).await?;
     if let Some(before) = &before
         && start.manifest.engine == EngineIdentity::default()
     {
@@ -139,30 +144,50 @@ pub async fn record(log: &dyn Log, mut start: Start) -> Result<Vec<Change>, Mani
             runs_tail: runs_tail.into(),
             manifest: start.manifest,
         };
-        let mut batch = RecordBatch::starting_at(acquired.tail.next());
+        let mut batch = RecordBatch::starting_at(tail.next());
         batch.push_with(|bytes| record.encode_to(bytes));
-        log.append(acquired.epoch, &batch).await?;
+        log.append(epoch, &batch).await?;
+        tail = batch.last();
     }
-    Ok(changes)
+    Ok((changes, ActLog::new(log, Acquired { epoch, tail })))
 }
 
-async fn last(log: &dyn Log) -> Result<Option<ManifestRecord>, ReadError> {
-    match log.stat().tail {
-        Seq(0) => Ok(None),
-        tail => read_one(log, tail).await?.map(|bytes| decode(tail, &bytes)).transpose(),
+/// The last start that was recorded: operators' acts may stand behind it.
+async fn last_start(log: &dyn Log) -> Result<Option<ManifestRecord>, ReadError> {
+    let mut at = log.stat().tail;
+    while at > Seq(0) {
+        let Some(bytes) = read_one(log, at).await? else { break };
+        if let ManifestEntry::Start(record) = decode(at, &bytes)? {
+            return Ok(Some(record));
+        }
+        at = Seq(at.0 - 1);
     }
+    Ok(None)
 }
 
-fn decode(at: Seq, bytes: &[u8]) -> Result<ManifestRecord, ReadError> {
-    ManifestRecord::decode(bytes).map_err(|error| ReadError::Corrupt { at, detail: error.to_string() })
+fn decode(at: Seq, bytes: &[u8]) -> Result<ManifestEntry, ReadError> {
+    ManifestEntry::decode(bytes).map_err(|error| ReadError::Corrupt { at, detail: error.to_string() })
 }
 
-/// Every manifest of the logs, oldest first.
+/// Every start that changed something, oldest first.
 ///
 /// # Errors
 ///
 /// [`ReadError`].
-pub async fn all(log: &dyn Log) -> Result<Vec<ManifestRecord>, ReadError> {
+pub async fn starts(log: &dyn Log) -> Result<Vec<ManifestRecord>, ReadError> {
+    let start = |entry| match entry {
+        ManifestEntry::Start(record) => Some(record),
+        ManifestEntry::Operator(_) => None,
+    };
+    Ok(all(log).await?.into_iter().filter_map(start).collect())
+}
+
+/// Every record of the manifest log, oldest first.
+///
+/// # Errors
+///
+/// [`ReadError`].
+pub async fn all(log: &dyn Log) -> Result<Vec<ManifestEntry>, ReadError> {
     let mut all = Vec::new();
     let mut next = Seq(1);
     loop {
@@ -206,43 +231,48 @@ mod tests {
 
     #[tokio::test]
     async fn only_what_is_different_is_recorded_and_each_change_is_told() {
-        let log = MemoryLog::default();
+        let log = Arc::new(MemoryLog::default());
 
-        let first = record(&log, start(&[], 0, false)).await.unwrap();
-        let same = record(&log, start(&[("http.listen", "127.0.0.1:1")], 5, false)).await.unwrap();
-        let changed = record(&log, start(&[("schedule.interval", "2s")], 9, false)).await.unwrap();
+        let (first, _) = record(Arc::clone(&log) as _, start(&[], 0, false)).await.unwrap();
+        let (same, _) =
+            record(Arc::clone(&log) as _, start(&[("http.listen", "127.0.0.1:1")], 5, false)).await.unwrap();
+        let (changed, _) =
+            record(Arc::clone(&log) as _, start(&[("schedule.interval", "2s")], 9, false)).await.unwrap();
 
         assert_eq!((first, same), (Vec::new(), Vec::new()));
         assert_eq!(changed[0].to_string(), r#"schedule.interval was "180000ms", is "2000ms""#);
-        let recorded = all(&log).await.unwrap();
+        let recorded = starts(log.as_ref()).await.unwrap();
         let tails: Vec<u64> = recorded.iter().map(|record| record.receipts_tail.0).collect();
         assert_eq!(tails, [0, 9]);
     }
 
     #[tokio::test]
     async fn a_changed_decision_is_refused_where_runs_promise_to_be_equal() {
-        let log = MemoryLog::default();
-        record(&log, start(&[], 0, true)).await.unwrap();
+        let log = Arc::new(MemoryLog::default());
+        record(Arc::clone(&log) as _, start(&[], 0, true)).await.unwrap();
 
-        let refused = record(&log, start(&[("engine.mode", "hysteresis")], 5, true)).await.unwrap_err();
+        let refused = record(Arc::clone(&log) as _, start(&[("engine.mode", "hysteresis")], 5, true))
+            .await
+            .map(drop)
+            .unwrap_err();
 
         assert!(refused.to_string().contains(r#"engine.mode was "truth", is "hysteresis""#), "{refused}");
-        assert_eq!(all(&log).await.unwrap().len(), 1, "nothing was recorded");
-        record(&log, start(&[], 7, true)).await.unwrap();
+        assert_eq!(starts(log.as_ref()).await.unwrap().len(), 1, "nothing was recorded");
+        record(Arc::clone(&log) as _, start(&[], 7, true)).await.unwrap();
     }
 
     #[tokio::test]
     async fn a_start_that_wrote_nothing_binds_nobody_and_a_silent_engine_hides_no_change() {
-        let log = MemoryLog::default();
-        record(&log, start(&[], 3, true)).await.unwrap();
+        let log = Arc::new(MemoryLog::default());
+        record(Arc::clone(&log) as _, start(&[], 3, true)).await.unwrap();
 
-        record(&log, start(&[("schedule.interval", "2s")], 3, true)).await.unwrap();
+        record(Arc::clone(&log) as _, start(&[("schedule.interval", "2s")], 3, true)).await.unwrap();
         let mut silent = start(&[("schedule.interval", "2s")], 4, true);
         silent.manifest.engine = EngineIdentity::default();
-        record(&log, silent).await.unwrap();
+        record(Arc::clone(&log) as _, silent).await.unwrap();
         let mut other = start(&[("schedule.interval", "2s")], 5, true);
         other.manifest.engine.name = "other".to_owned();
-        let refused = record(&log, other).await.unwrap_err();
+        let refused = record(Arc::clone(&log) as _, other).await.map(drop).unwrap_err();
 
         assert!(refused.to_string().contains(r#"engine.name was "demo", is "other""#), "{refused}");
     }
@@ -250,11 +280,11 @@ mod tests {
     /// A log without a manifest is one that an older version wrote.
     #[tokio::test]
     async fn logs_without_a_manifest_get_one() {
-        let log = MemoryLog::default();
+        let log = Arc::new(MemoryLog::default());
 
-        let changes = record(&log, start(&[], 1000, true)).await.unwrap();
+        let (changes, _) = record(Arc::clone(&log) as _, start(&[], 1000, true)).await.unwrap();
 
         assert_eq!(changes, []);
-        assert_eq!(all(&log).await.unwrap()[0].receipts_tail.0, 1000);
+        assert_eq!(starts(log.as_ref()).await.unwrap()[0].receipts_tail.0, 1000);
     }
 }

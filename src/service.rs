@@ -289,6 +289,8 @@ fn api_state(
         clock: Arc::clone(&wired.ports.clock),
         board: tree.board.clone(),
         flow: tree.flow.clone(),
+        publisher: tree.actors().publisher.clone(),
+        reached: tree.reached.clone(),
         gate: tree.gate.clone(),
         wall_now,
         metrics: api::Metrics { render: Arc::new(render), content_type: CONTENT_TYPE },

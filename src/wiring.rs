@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use orchestrator_actors::act_log::ActLog;
 use orchestrator_actors::fatal::Fatal;
 use orchestrator_actors::saved;
 use orchestrator_actors::tree::{Ports, Settings};
@@ -36,6 +37,7 @@ pub mod backtest;
 pub mod engine;
 pub mod kill_switch;
 pub mod marks;
+pub mod outputs;
 mod rabbit;
 pub mod reading;
 pub mod retention;
@@ -245,12 +247,13 @@ pub async fn wire(
     let kill_switch = kill_switch::for_reading(config)?;
     let fan_outs = fan_outs(config, &storage, &clock).await?;
     // Last, when nothing else can refuse the start.
-    note_manifest(config, &storage, engine.as_ref(), options).await?;
+    let act_log = note_manifest(config, &storage, engine.as_ref(), options).await?;
     let ports = Ports {
         receipts: storage.receipts,
         quarantine: storage.quarantine,
         runs: storage.runs,
         checkpoints: storage.checkpoints,
+        act_log,
         archives: storage.archives,
         kill_switch,
         observer: observer(&clock),
@@ -272,13 +275,13 @@ pub async fn wire(
     })
 }
 
-/// Records what writes the logs from now on, and says what has changed.
+/// Records what writes the logs from now on, and says what has changed. Returns where operators' acts are recorded.
 async fn note_manifest(
     config: &Config,
     storage: &storage::Storage,
     engine: &dyn Engine,
     options: StartOptions,
-) -> Result<(), WiringError> {
+) -> Result<ActLog, WiringError> {
     let start = manifest::Start {
         manifest: manifest::of(config, engine.identity()),
         at_ms: wall_now(),
@@ -292,11 +295,11 @@ async fn note_manifest(
             "nothing tells what wrote these logs: the log of manifests is empty, as an older version left it, or it was deleted"
         );
     }
-    let changes = manifest::record(storage.manifests.as_ref(), start).await?;
+    let (changes, act_log) = manifest::record(Arc::clone(&storage.manifests), start).await?;
     for change in &changes {
         tracing::warn!(%change, "the logs were written with something else until now");
     }
-    Ok(())
+    Ok(act_log)
 }
 
 async fn clock(config: &Config, receipts: &dyn Log) -> Result<Arc<dyn Clock>, WiringError> {
@@ -347,8 +350,13 @@ async fn outputs_file(
     let options = NdjsonOptions { sync: config.publish.file_sync, fs: Arc::new(RealFs) };
     let file = NdjsonFile::open(path, options)?;
     // A cursor that cannot be used is the publisher's to tell: it then publishes everything again.
-    let published =
-        saved::published(storage.checkpoints.as_ref()).await.ok().flatten().unwrap_or_default().run_seq;
+    let published = saved::published(storage.checkpoints.as_ref())
+        .await
+        .ok()
+        .flatten()
+        .unwrap_or_default()
+        .cursor
+        .run_seq;
     let runs = Arc::clone(&storage.runs);
     if runs.stat().tail < Seq::from(published) {
         // Nor is a run log that has lost records compared with anything: the tree refuses it and says so.

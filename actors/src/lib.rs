@@ -24,6 +24,7 @@ pub mod retention;
 pub mod supervisor;
 pub mod tree;
 
+pub mod act_log;
 pub mod address;
 mod clock_watch;
 pub mod fatal;

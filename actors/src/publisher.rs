@@ -2,18 +2,27 @@
 //!
 //! The run log is the outbox. The cursor moves only behind what every fan-out has confirmed (OUT-2); whatever fails is
 //! offered again from there, so a completed output cannot be lost. Blocked publishing pauses the schedule, never drops.
+//!
+//! An output that a fan-out refuses for good holds its symbol there, and nothing else: `offer.rs` passes over what is
+//! held, `held.rs` offers it again from the run log when it is told to.
+
+mod acts;
+mod held;
+mod offer;
+mod progress;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use orchestrator_kernel::contracts::engine_run::{RunRecord, RunStatus};
+use orchestrator_kernel::contracts::manifest::OutputsAct;
 use orchestrator_kernel::contracts::orchestrator_event::{event_type, events};
 use orchestrator_kernel::ids::{RunSeq, TsMs};
 use orchestrator_kernel::mutant;
-use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError, SaveError};
+use orchestrator_kernel::outbox::{Cursor, Holds, Progress, Skips};
+use orchestrator_kernel::ports::checkpoint::{CheckpointStore, SaveError};
 use orchestrator_kernel::ports::clock::Clock;
-use orchestrator_kernel::ports::fan_out::{FanOut, OutputMessage, PublishError};
+use orchestrator_kernel::ports::fan_out::{FanOut, OutputMessage, PublishError, Remedy};
 use orchestrator_kernel::ports::log::{Log, ReadLimit, RecordBatch};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
 use orchestrator_kernel::retry::RetrySchedule;
@@ -22,12 +31,17 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::act_log::ActLog;
 use crate::address::answer;
-use crate::fatal::{self, Fatal, FatalKind, NoAnswer};
+use crate::fatal::{self, Fatal, FatalKind};
 use crate::flow::OutputFlow;
-use crate::recovery;
 use crate::run_log::Committed;
 use crate::status::{Condition, StatusBoard};
+use offer::Offers;
+
+pub use acts::{HeldError, HeldRequest};
+pub use progress::Reached;
+pub(crate) use progress::{CURSOR, decode_progress, released};
 
 /// What the publisher can be told.
 pub enum PublisherMsg {
@@ -37,28 +51,15 @@ pub enum PublisherMsg {
     Look,
     /// The back-off is over. Sent by itself, once for each failure: a commit meanwhile does not cut it short.
     Retry,
+    /// Carry out what an operator decided about a held symbol. Sent by the HTTP interface; the reply comes when the record
+    /// of it is durable, and says what it came to.
+    Decide(HeldRequest, RpcReplyPort<Result<Vec<OutputsAct>, HeldError>>),
     /// Publish what is committed, save the cursor, report. The reply comes when nothing waits any more.
     Drain(RpcReplyPort<()>),
 }
 
 /// The fan-outs, shared with the next incarnation of the publisher.
 pub type FanOuts = Arc<Mutex<Vec<Box<dyn FanOut>>>>;
-
-/// How far publishing has come in this process, for the next incarnation of the publisher: the saved cursor lags. Also
-/// for the retention: what the publisher has not published yet, it has to read.
-#[derive(Clone, Debug, Default)]
-pub struct Reached(Arc<std::sync::Mutex<Cursor>>);
-
-impl Reached {
-    /// The last run record whose outputs are all published; none before the publisher's first start.
-    pub(crate) fn run_seq(&self) -> RunSeq {
-        self.cursor().run_seq
-    }
-
-    fn cursor(&self) -> std::sync::MutexGuard<'_, Cursor> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
 
 /// What the publisher needs; cloned for each start.
 #[derive(Clone)]
@@ -71,6 +72,8 @@ pub struct PublisherArgs {
     pub fan_outs: FanOuts,
     /// Where the cursor is saved.
     pub checkpoints: Arc<dyn CheckpointStore>,
+    /// Where operators' acts are recorded.
+    pub act_log: ActLog,
     /// Where an earlier incarnation ended.
     pub reached: Reached,
     /// Run records that are published together, at most.
@@ -79,6 +82,8 @@ pub struct PublisherArgs {
     pub retry: RetrySchedule,
     /// How long one attempt may take.
     pub attempt_max: Duration,
+    /// Symbols that may be held because an output of theirs is refused for good; beyond it publishing waits.
+    pub held_symbols_max: usize,
     /// Gives `published_ts_ms`; a driven clock gives none.
     pub clock: Arc<dyn Clock>,
     /// Counts outputs.
@@ -89,42 +94,21 @@ pub struct PublisherArgs {
     pub board: StatusBoard,
 }
 
-/// How far publishing has come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Cursor {
-    /// The last run record whose outputs are all confirmed.
-    pub(crate) run_seq: RunSeq,
-    /// Outputs up to there.
-    pub(crate) outputs: u64,
-}
-
-impl Cursor {
-    fn to_bytes(self) -> Bytes {
-        let mut bytes = Vec::with_capacity(16);
-        bytes.extend_from_slice(&self.run_seq.0.to_le_bytes());
-        bytes.extend_from_slice(&self.outputs.to_le_bytes());
-        bytes.into()
-    }
-
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (run_seq, outputs) = bytes.split_first_chunk::<8>()?;
-        let outputs = <[u8; 8]>::try_from(outputs).ok()?;
-        Some(Self { run_seq: RunSeq(u64::from_le_bytes(*run_seq)), outputs: u64::from_le_bytes(outputs) })
-    }
-}
-
 /// What the publisher remembers between messages. Rebuilt from the saved cursor and the run log by `pre_start`.
 pub struct PublisherState {
     args: PublisherArgs,
-    cursor: Cursor,
+    progress: Progress,
+    /// What an operator let go.
+    skips: Skips,
     /// Nothing when what is saved cannot be used.
-    saved: Option<Cursor>,
+    saved: Option<Progress>,
     saved_at: Instant,
     attempts: u32,
-    /// Per fan-out, how many messages after the cursor it has confirmed while another one has not.
-    prefixes: Vec<usize>,
-    /// Messages offered at a time: all of a batch, unless a fan-out did not confirm so many in time.
-    part_max: usize,
+    offers: Offers,
+    /// The fan-out that failed last and has taken nothing since: only that it takes something ends the failure.
+    failing: Option<String>,
+    /// As many symbols are held as may be, and the batch in hand needs one place more.
+    wants_room: bool,
     waiting: bool,
     blocked_seen: Instant,
     drain: Option<RpcReplyPort<()>>,
@@ -143,9 +127,10 @@ impl Drop for Watcher {
 /// The actor.
 pub struct Publisher;
 
-pub(crate) const CURSOR: &str = "published";
 /// How often the cursor is saved while publishing goes on. A crash repeats at most what was published since.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// How long a fan-out that does not answer may hold up a start; it is tried on afterwards.
+const PREPARE_MAX: Duration = Duration::from_secs(5);
 /// How often it is looked whether a fan-out is held back.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -159,61 +144,53 @@ impl Actor for Publisher {
         me: ActorRef<PublisherMsg>,
         args: PublisherArgs,
     ) -> Result<PublisherState, ActorProcessingErr> {
-        // Nothing goes before it is published.
-        let base = recovery::base_or_again(args.checkpoints.as_ref()).await?;
-        let gone = Cursor { run_seq: base.runs().tail(), outputs: base.runs().outputs() };
-        let known = gone.max(*args.reached.cursor());
-        let saved = match saved_cursor(args.checkpoints.as_ref()).await {
-            Ok(saved) => Some(saved),
-            // Published again is better than not published (OUT-1), and better than not started.
-            Err(error @ LoadError::Damaged { .. }) => {
-                let from = known.run_seq.next();
-                tracing::warn!(
-                    domain = "publish", %error, %from,
-                    "the publish cursor is damaged: all outputs from this run record on are published again"
-                );
-                args.observer.observe(&Observation::CheckpointDamaged { name: CURSOR });
-                None
-            }
-            Err(LoadError::Io(source)) => {
-                return Err(NoAnswer { what: "cannot read the publish cursor", source }.into());
-            }
-        };
-        let cursor = saved.unwrap_or_default().max(known);
+        let (progress, saved) = progress::recover(&args).await?;
         let tail = args.committed.borrow().tail;
-        if tail < cursor.run_seq {
+        if tail < progress.cursor.run_seq {
             let what = format!(
                 "outputs up to run record {} were published, but the log of runs ends at {tail}: LOG_REGRESSED; restore the log",
-                cursor.run_seq
+                progress.cursor.run_seq
             );
             return Err(Fatal::new(FatalKind::Corrupt, what).into());
         }
-        *args.reached.cursor() = cursor;
-        args.flow.set_published(cursor.outputs);
+        args.flow.set_published(progress.cursor.outputs);
+        observe_held(args.observer.as_ref(), &progress.holds);
         args.observer.observe(&Observation::PublishBacklog { outputs: args.flow.backlog() });
+        let offers = Offers::to(&args.fan_outs).await;
+        let skips = acts::skips(&args.act_log).await;
+        let skips = skips.map_err(|error| fatal::unless_passing("manifests", error))?;
         me.send_after(LOOK_EVERY, || PublisherMsg::Look);
         let mut committed = args.committed.clone();
         committed.mark_changed();
+        let woken = me.clone();
         let watcher = Watcher(tokio::spawn(async move {
-            while committed.changed().await.is_ok() && me.cast(PublisherMsg::Wake).is_ok() {
+            while committed.changed().await.is_ok() && woken.cast(PublisherMsg::Wake).is_ok() {
                 // Only the newest commit matters; what was skipped is read from the log.
                 tokio::task::yield_now().await;
             }
         }));
         let now = Instant::now();
-        Ok(PublisherState {
+        let mut state = PublisherState {
             args,
-            cursor,
+            progress,
+            skips,
             saved,
             saved_at: now,
             attempts: 0,
-            prefixes: Vec::new(),
-            part_max: usize::MAX,
+            offers,
+            failing: None,
+            wants_room: false,
             waiting: false,
             blocked_seen: now,
             drain: None,
             _watcher: watcher,
-        })
+        };
+        state.forget_let_go();
+        state.note_progress();
+        state.show_held();
+        // Before the service is ready: whoever sees it ready can bind.
+        state.make_ready(&me, PREPARE_MAX).await;
+        Ok(state)
     }
 
     async fn handle(
@@ -223,20 +200,34 @@ impl Actor for Publisher {
         state: &mut PublisherState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            PublisherMsg::Wake => {}
+            PublisherMsg::Wake => state.publish_next(&me).await,
             PublisherMsg::Look => {
                 me.send_after(LOOK_EVERY, || PublisherMsg::Look);
+                state.show_held();
+                state.publish_next(&me).await?;
+                state.make_ready(&me, state.args.attempt_max).await;
+                Ok(())
             }
-            PublisherMsg::Retry => state.waiting = false,
-            PublisherMsg::Drain(reply) => state.drain = Some(reply),
+            PublisherMsg::Retry => {
+                state.waiting = false;
+                state.publish_next(&me).await
+            }
+            PublisherMsg::Decide(request, reply) => {
+                answer(reply, state.decide(&request).await);
+                state.publish_next(&me).await
+            }
+            PublisherMsg::Drain(reply) => {
+                state.drain = Some(reply);
+                state.publish_next(&me).await
+            }
         }
-        state.go_on(&me).await
     }
 }
 
 impl PublisherState {
-    /// Publishes one batch; comes back for the next by a message, so that a drain can come between.
-    async fn go_on(&mut self, me: &ActorRef<PublisherMsg>) -> Result<(), ActorProcessingErr> {
+    /// Publishes one batch, and one page of what waits and is offered again; comes back for the next by a message, so
+    /// that a drain can come between.
+    async fn publish_next(&mut self, me: &ActorRef<PublisherMsg>) -> Result<(), ActorProcessingErr> {
         if self.is_held_back().await {
             self.observe_blocked();
             return Ok(());
@@ -244,25 +235,44 @@ impl PublisherState {
         if self.waiting {
             return Ok(());
         }
-        let tail = self.args.committed.borrow().tail;
-        if tail <= self.cursor.run_seq {
-            return self.idle().await;
+        let is_behind = self.is_behind() && !self.makes_room();
+        let mut published = if is_behind { self.publish_batch().await? } else { Ok(()) };
+        let mut offered_again = false;
+        // What is offered again is left to the next start when the service stops.
+        if published.is_ok() && self.drain.is_none() {
+            match self.offer_held_page().await? {
+                None => {}
+                Some(offered) => (offered_again, published) = (true, offered),
+            }
         }
-        let batch = self.next_batch(tail).await?;
-        let (messages, ended) = self.messages(&batch)?;
-        let published = self.publish(&messages).await;
-        let published = if mutant!(CursorOverAHole) { Ok(()) } else { published };
         match published {
-            Ok(()) => {
-                self.confirmed(&messages, batch.last().into(), ended);
+            Ok(()) if is_behind || offered_again => {
                 self.save_when_due().await?;
                 me.cast(PublisherMsg::Wake)?;
             }
+            Ok(()) => self.idle().await?,
             // The broker began to block while these were on their way: nothing failed, and it is looked at again soon.
             Err(_) if self.is_held_back().await => self.observe_blocked(),
             Err(error) => self.failed(me, &error),
         }
         Ok(())
+    }
+
+    /// Whether outputs were not offered yet.
+    fn is_behind(&self) -> bool {
+        self.progress.cursor.run_seq < self.args.committed.borrow().tail
+    }
+
+    async fn publish_batch(&mut self) -> Result<Result<(), PublishError>, ActorProcessingErr> {
+        let tail = self.args.committed.borrow().tail;
+        let batch = self.next_batch(tail).await?;
+        let (messages, ended) = self.messages(&batch, |_| true)?;
+        let published = self.offer(&messages).await;
+        let published = if mutant!(CursorOverAHole) { Ok(()) } else { published };
+        if published.is_ok() {
+            self.confirmed(&messages, batch.last().into(), ended);
+        }
+        Ok(published)
     }
 
     async fn idle(&mut self) -> Result<(), ActorProcessingErr> {
@@ -275,68 +285,61 @@ impl PublisherState {
         Ok(())
     }
 
+    /// Lets each fan-out make ready while nothing is to be published: subscribers can bind before the first output, and
+    /// what stands in the way there is told before it holds anything up.
+    async fn make_ready(&mut self, me: &ActorRef<PublisherMsg>, limit: Duration) {
+        if self.waiting || self.drain.is_some() || self.is_held_back().await {
+            return;
+        }
+        match self.prepare_fan_outs(limit).await {
+            Ok(()) if self.is_behind() => {}
+            Ok(()) => {
+                self.failing = None;
+                self.note_working();
+            }
+            Err(error) => self.failed(me, &error),
+        }
+    }
+
     /// The records after the cursor: the last commit if it follows directly, otherwise read from the log. Never beyond
     /// the committed `tail`: a record can be in the log before its append was answered.
     async fn next_batch(&self, tail: RunSeq) -> Result<Arc<RecordBatch>, ActorProcessingErr> {
-        let next = self.cursor.run_seq.next().into();
+        let next = self.progress.cursor.run_seq.next();
         let newest = Arc::clone(&self.args.committed.borrow().batch);
-        if newest.first() == next && newest.len() <= self.args.batch_max {
+        if newest.first() == next.into() && newest.len() <= self.args.batch_max {
             return Ok(newest);
         }
-        let committed = usize::try_from(tail.0.saturating_sub(self.cursor.run_seq.0)).unwrap_or(usize::MAX);
-        let limit = ReadLimit { records: self.args.batch_max.min(committed), ..ReadLimit::default() };
-        let batch =
-            self.args.runs.read(next, limit).await.map_err(|error| fatal::unless_passing("runs", error))?;
-        Ok(Arc::new(batch))
+        Ok(Arc::new(self.read_runs(next, tail).await?))
     }
 
-    /// The outputs of a batch of records, and when the last of their runs ended.
-    fn messages(&self, batch: &RecordBatch) -> Result<(Vec<OutputMessage>, Option<TsMs>), Fatal> {
+    /// Run records from `first` on, as many as are published together, and not beyond `last`.
+    async fn read_runs(&self, first: RunSeq, last: RunSeq) -> Result<RecordBatch, ActorProcessingErr> {
+        let count = usize::try_from((last.0 + 1).saturating_sub(first.0)).unwrap_or(usize::MAX);
+        let limit = ReadLimit { records: self.args.batch_max.min(count), ..ReadLimit::default() };
+        self.args.runs.read(first.into(), limit).await.map_err(|error| fatal::unless_passing("runs", error))
+    }
+
+    /// The outputs of the wanted records of a batch, and when the last of their runs ended.
+    fn messages(
+        &self,
+        batch: &RecordBatch,
+        is_wanted: impl Fn(&RunRecord) -> bool,
+    ) -> Result<(Vec<OutputMessage>, Option<TsMs>), Fatal> {
         let published = if self.args.clock.is_driven() { None } else { self.args.clock.now() };
         let mut messages = Vec::new();
         let mut latest: Option<TsMs> = None;
         for (seq, payload) in batch.iter() {
             let record =
                 RunRecord::decode(payload).map_err(|error| Fatal::undecodable("runs", seq.0, error))?;
+            if !is_wanted(&record) {
+                continue;
+            }
             let made = events(seq.into(), &record, published)
                 .map_err(|error| Fatal::undecodable("runs", seq.0, error))?;
             messages.extend(made);
             latest = latest.max(ended_at(&record));
         }
         Ok((messages, latest))
-    }
-
-    /// Offers each fan-out what it has not confirmed yet of these messages.
-    async fn publish(&mut self, messages: &[OutputMessage]) -> Result<(), PublishError> {
-        if messages.is_empty() {
-            return Ok(());
-        }
-        let mut fan_outs = self.args.fan_outs.lock().await;
-        self.prefixes.resize(fan_outs.len(), 0);
-        for (fan_out, prefix) in fan_outs.iter_mut().zip(&mut self.prefixes) {
-            while let Some(rest) = messages.get(*prefix..).filter(|rest| !rest.is_empty()) {
-                let part = rest.get(..self.part_max).unwrap_or(rest);
-                match tokio::time::timeout(self.args.attempt_max, fan_out.publish(part)).await {
-                    Ok(Ok(())) => *prefix += part.len(),
-                    Ok(Err(error)) => {
-                        *prefix += error.confirmed + usize::from(mutant!(SkipsAnOutputOnError));
-                        return Err(error);
-                    }
-                    Err(_) => {
-                        // What it has confirmed of this is not known: with less at a time the cursor moves at all.
-                        self.part_max = (part.len() / 2).max(1);
-                        return Err(PublishError {
-                            fan_out: fan_out.name().to_owned(),
-                            detail: format!("not confirmed within {:?}", self.args.attempt_max),
-                            confirmed: 0,
-                        });
-                    }
-                }
-            }
-        }
-        self.part_max = self.part_max.saturating_mul(2);
-        self.prefixes.iter_mut().for_each(|prefix| *prefix = prefix.saturating_sub(messages.len()));
-        Ok(())
     }
 
     /// Whether a fan-out says that it takes nothing now. Asking it to would only run into its time limit.
@@ -367,31 +370,60 @@ impl PublisherState {
             let seconds = (now.0 - ended.0).max(0) as f64 / 1e3;
             self.args.observer.observe(&Observation::PublishLatency { seconds });
         }
-        self.cursor = Cursor { run_seq: reached, outputs: self.cursor.outputs + messages.len() as u64 };
-        *self.args.reached.cursor() = self.cursor;
-        self.args.flow.set_published(self.cursor.outputs);
-        self.attempts = 0;
-        if self.args.board.clear(&Condition::PublishDegraded) {
-            tracing::info!(domain = "publish", "publishing works again");
-        }
-        let observer = &self.args.observer;
+        let outputs = self.progress.cursor.outputs + messages.len() as u64;
+        self.progress.cursor = Cursor { run_seq: reached, outputs };
+        messages.iter().for_each(|message| self.progress.holds.pass(message));
+        self.note_progress();
+        self.note_working();
+        self.args.flow.set_published(outputs);
+        self.account(messages);
+        self.args.observer.observe(&Observation::PublishBacklog { outputs: self.args.flow.backlog() });
+    }
+
+    /// Counts outputs that were dealt with: those that wait are counted as held, not here.
+    fn account(&self, messages: &[OutputMessage]) {
+        let (observer, holds) = (&self.args.observer, &self.progress.holds);
+        // First: what was held until now is for a moment behind, never gone twice.
+        observe_held(observer.as_ref(), holds);
+        let done = |message: &&OutputMessage| !holds.holds_back(message);
+        let is_skipped = |message: &&OutputMessage| {
+            !self.skips.is_empty() && self.skips.covers_anywhere(&message.symbol, message.symbol_seq)
+        };
         for kind in event_type::ALL {
-            let count = messages.iter().filter(|message| message.event_type == kind).count() as u64;
+            let published = messages.iter().filter(|message| message.event_type == kind).filter(done);
+            let count = published.filter(|message| !is_skipped(message)).count() as u64;
             if count > 0 {
                 observer.observe(&Observation::OutputsPublished { event_type: kind, count });
             }
         }
-        observer.observe(&Observation::PublishBacklog { outputs: self.args.flow.backlog() });
+        let skipped = messages.iter().filter(done).filter(is_skipped).count() as u64;
+        if skipped > 0 {
+            observer.observe(&Observation::OutputsSkipped { count: skipped });
+        }
+    }
+
+    /// Publishing works again, once the fan-out that failed has taken something.
+    fn note_working(&mut self) {
+        if self.failing.is_some() {
+            return;
+        }
+        self.attempts = 0;
+        if self.args.board.clear(&Condition::PublishDegraded) {
+            tracing::info!(domain = "publish", "publishing works again");
+        }
     }
 
     fn failed(&mut self, me: &ActorRef<PublisherMsg>, error: &PublishError) {
         self.attempts = self.attempts.saturating_add(1);
+        self.failing = Some(error.fan_out.clone());
         self.observe_blocked();
-        let exhausted = self.args.retry.delay_after(self.attempts).is_none();
+        let exhausted =
+            self.args.retry.delay_after(self.attempts).is_none() || error.remedy == Remedy::Operator;
         if exhausted && self.args.board.raise(Condition::PublishDegraded, error.to_string()) {
             tracing::error!(
                 domain = "publish", error_kind = "publish_degraded", error_detail = %error, attempt = self.attempts,
-                "publishing failed as often as configured; outputs are kept and tried on"
+                "publishing failed for a reason that an operator has to mend, or as often as configured; outputs are kept \
+                 and tried on"
             );
         } else {
             tracing::warn!(domain = "publish", error_detail = %error, attempt = self.attempts, "publishing failed");
@@ -416,12 +448,12 @@ impl PublisherState {
 
     async fn save(&mut self) -> Result<(), Fatal> {
         self.saved_at = Instant::now();
-        if self.saved == Some(self.cursor) {
+        if self.saved.as_ref() == Some(&self.progress) {
             return Ok(());
         }
         let epoch = self.args.committed.borrow().epoch;
-        match self.args.checkpoints.save(CURSOR, epoch, self.cursor.to_bytes()).await {
-            Ok(()) => self.saved = Some(self.cursor),
+        match self.args.checkpoints.save(CURSOR, epoch, self.progress.encode().into()).await {
+            Ok(()) => self.saved = Some(self.progress.clone()),
             Err(fenced @ SaveError::Fenced { .. }) => {
                 return Err(Fatal::new(
                     FatalKind::Fenced,
@@ -436,13 +468,9 @@ impl PublisherState {
     }
 }
 
-async fn saved_cursor(store: &dyn CheckpointStore) -> Result<Cursor, LoadError> {
-    Ok(recovery::load(store, CURSOR, Cursor::from_bytes).await?.unwrap_or_default())
-}
-
-/// The last run record whose outputs are known to be all published.
-pub(crate) async fn published(store: &dyn CheckpointStore) -> Result<RunSeq, LoadError> {
-    Ok(saved_cursor(store).await?.run_seq)
+fn observe_held(observer: &dyn Observer, holds: &Holds) {
+    let (outputs, symbols) = (holds.waiting(), holds.symbols() as u64);
+    observer.observe(&Observation::OutputsHeld { outputs, symbols });
 }
 
 fn ended_at(record: &RunRecord) -> Option<TsMs> {

@@ -1,21 +1,13 @@
 //! What the tree saves beside the logs, for tools that look at it while no tree runs.
 
-use orchestrator_kernel::ids::{RunSeq, Seq};
+use orchestrator_kernel::ids::Seq;
+use orchestrator_kernel::outbox::Progress;
 use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError};
 use orchestrator_kernel::retention::{BASE, Base};
 use orchestrator_kernel::run::RunIndex;
 
 use crate::recovery::{self, BufferCheckpoint, decode_checkpoint};
 use crate::{buffer, publisher, run_log};
-
-/// How far publishing had come when it was saved: it may lag.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Published {
-    /// The last run record whose outputs were all confirmed.
-    pub run_seq: RunSeq,
-    /// Outputs up to there.
-    pub outputs: u64,
-}
 
 /// How far the checkpoint of the buffer knows its logs: one that ends before has lost records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,14 +18,13 @@ pub struct Known {
     pub quarantine: Seq,
 }
 
-/// The publish cursor; nothing when none was saved.
+/// How far publishing had come when it was saved, which may lag; nothing when none was saved.
 ///
 /// # Errors
 ///
 /// [`LoadError`].
-pub async fn published(store: &dyn CheckpointStore) -> Result<Option<Published>, LoadError> {
-    let cursor = recovery::load(store, publisher::CURSOR, publisher::Cursor::from_bytes).await?;
-    Ok(cursor.map(|cursor| Published { run_seq: cursor.run_seq, outputs: cursor.outputs }))
+pub async fn published(store: &dyn CheckpointStore) -> Result<Option<Progress>, LoadError> {
+    recovery::load(store, publisher::CURSOR, publisher::decode_progress).await
 }
 
 /// What the checkpoint of the buffer knows.

@@ -50,6 +50,8 @@ pub enum Condition {
     PublishBlocked,
     /// Publishing was tried as often as configured and goes on more slowly. No output is lost.
     PublishDegraded,
+    /// A fan-out refuses an output of this symbol for good: the symbol's outputs wait there, the others go on.
+    OutputHeld(String),
     /// A fan-out is reached but takes nothing: publishing waits, and scheduling pauses once too much waits.
     FanOutBlocked,
     /// A symbol's runner failed too often; the symbol is stopped, the others run.
@@ -81,6 +83,7 @@ impl Condition {
             Self::SourceUnsettled(_) => "source_unsettled",
             Self::PublishBlocked => "publish_blocked",
             Self::PublishDegraded => "publish_degraded",
+            Self::OutputHeld(_) => "output_held",
             Self::FanOutBlocked => "fan_out_blocked",
             Self::SymbolHalted(_) => "symbol_halted",
             Self::SymbolLimit => "symbol_limit",
@@ -105,6 +108,7 @@ impl Condition {
             | Self::FanOutBlocked
             | Self::ClockBehind => true,
             Self::PublishDegraded
+            | Self::OutputHeld(_)
             | Self::SymbolHalted(_)
             | Self::SymbolLimit
             | Self::RetentionFailing
@@ -127,6 +131,7 @@ impl Condition {
             | Self::PublishBlocked
             | Self::FanOutBlocked
             | Self::PublishDegraded
+            | Self::OutputHeld(_)
             | Self::SymbolHalted(_)
             | Self::SymbolLimit
             | Self::ClockBehind

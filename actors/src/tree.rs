@@ -36,6 +36,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use crate::act_log::ActLog;
 use crate::address::Address;
 use crate::buffer::{BufferMsg, ProducerLimits};
 use crate::fatal::{Fatal, FatalKind, FatalSlot};
@@ -43,7 +44,7 @@ use crate::flow::{FlowLimits, OutputFlow};
 use crate::group_commit::BatchLimits;
 use crate::ingest::Sources;
 use crate::kill_switch::{Gate, KillSwitchMsg, KillSwitchSettings};
-use crate::publisher::{FanOuts, PublisherMsg};
+use crate::publisher::{FanOuts, PublisherMsg, Reached};
 use crate::recorded_times::RecordedTimes;
 use crate::retention::{Archives, RetentionMsg, RetentionSettings};
 use crate::run_log::{Committed, RunLogMsg};
@@ -68,6 +69,8 @@ pub struct Ports {
     pub runs: Arc<dyn Log>,
     /// Checkpoints and the publish cursor.
     pub checkpoints: Arc<dyn CheckpointStore>,
+    /// Where operators' acts are recorded.
+    pub act_log: ActLog,
     /// Where retention copies records to before it lets them go, if it does.
     pub archives: Option<Archives>,
     /// The process's clock.
@@ -135,6 +138,8 @@ pub struct Settings {
     pub publish_retry: RetrySchedule,
     /// How long one attempt to publish may take.
     pub publish_attempt_max: Duration,
+    /// Symbols that may be held because an output of theirs is refused for good.
+    pub publish_held_symbols_max: usize,
     /// When waiting outputs pause the schedule.
     pub flow: FlowLimits,
     /// How the kill switch is read.
@@ -158,6 +163,8 @@ pub struct Tree {
     pub board: StatusBoard,
     /// Output counts.
     pub flow: OutputFlow,
+    /// How far publishing has come, and what is held.
+    pub reached: Reached,
     /// Announces what becomes durable in the run log.
     pub committed: watch::Receiver<Committed>,
     /// What effects ask before they begin.
@@ -209,7 +216,19 @@ impl Tree {
     pub async fn start(ports: Ports, settings: &Settings) -> Result<Self, Fatal> {
         let plan = Plan::new(ports, settings);
         let Plan {
-            board, flow, fatal, stop, give_up, sources, actors, runners, committed, gate, times, ..
+            board,
+            flow,
+            fatal,
+            stop,
+            give_up,
+            sources,
+            actors,
+            runners,
+            committed,
+            gate,
+            reached,
+            times,
+            ..
         } = &plan;
         let args = SupervisorArgs {
             name: "root",
@@ -239,6 +258,7 @@ impl Tree {
             runs: Arc::clone(&plan.ports.runs),
             board: board.clone(),
             flow: flow.clone(),
+            reached: reached.clone(),
             committed: committed.subscribe(),
             gate: gate.clone(),
             times: times.clone(),

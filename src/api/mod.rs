@@ -4,6 +4,7 @@
 //! producer ── POST /api/v1/receipts ──▶ Intake ──▶ ingest ──▶ receipt log     answered after the durable append
 //! subscriber ◀── GET /api/v1/events ── run log                                read at the subscriber's own pace
 //! operator ◀── /livez /readyz /health /metrics
+//! operator ── POST /api/v1/outputs/held ──▶ publisher                          answered once the act is recorded
 //! ```
 //!
 //! It knows the kernel and the actors, no adapter: the wiring puts the HTTP source behind [`Intake`].
@@ -14,6 +15,7 @@ mod content;
 mod encoding;
 mod event_stream;
 mod events;
+mod held;
 mod intake;
 mod kill_switch;
 mod limits;
@@ -44,6 +46,7 @@ use orchestrator_actors::address::Address;
 use orchestrator_actors::buffer::BufferMsg;
 use orchestrator_actors::flow::OutputFlow;
 use orchestrator_actors::kill_switch::Gate;
+use orchestrator_actors::publisher::{PublisherMsg, Reached};
 use orchestrator_actors::run_log::Committed;
 use orchestrator_actors::status::StatusBoard;
 use orchestrator_kernel::ids::TsMs;
@@ -52,6 +55,7 @@ use orchestrator_kernel::ports::log::Log;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use held::shown as held_outputs;
 pub use intake::{Intake, TurnedAway};
 pub use limits::HttpLimits;
 use problem::{Problem, ProblemKind};
@@ -77,6 +81,10 @@ pub struct ApiState {
     pub board: StatusBoard,
     /// How many outputs wait for the fan-outs.
     pub flow: OutputFlow,
+    /// Told what operators decide about held outputs.
+    pub publisher: Address<PublisherMsg>,
+    /// Which outputs are held.
+    pub reached: Reached,
     /// What is known of the kill switch.
     pub gate: Gate,
     /// The time of this machine, for what people read.
@@ -134,6 +142,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/api/v1/receipts", post(receipts::post))
         .route("/api/v1/producers/{id}", get(producers::get))
         .route("/api/v1/events", get(events::get))
+        .route("/api/v1/outputs/held", get(held::list).post(held::decide))
         .route("/api/v1/kill-switch/status", get(kill_switch::status))
         .fallback(async || Problem::new(ProblemKind::NotFound, "GET / lists the endpoints"))
         .method_not_allowed_fallback(async || {

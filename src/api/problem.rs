@@ -32,6 +32,7 @@ pub(super) enum ProblemKind {
     PositionTrimmed,
     PositionAhead,
     PositionOfAnotherLog,
+    NotHeld,
 }
 
 impl ProblemKind {
@@ -50,7 +51,7 @@ impl ProblemKind {
             Self::UnsupportedContentType => (
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "unsupported_content_type",
-                "The content type is not one of receipts",
+                "The content type is not one that is taken here",
             ),
             Self::EmptyBody => (StatusCode::BAD_REQUEST, "empty_body", "The body holds no receipt"),
             Self::BodyUnreadable => {
@@ -80,11 +81,9 @@ impl ProblemKind {
                 "refused",
                 "The receipts are not acknowledged: send the same request again",
             ),
-            Self::OutcomeUnknown => (
-                StatusCode::SERVICE_UNAVAILABLE,
-                "outcome_unknown",
-                "It is not known whether the receipts were stored",
-            ),
+            Self::OutcomeUnknown => {
+                (StatusCode::SERVICE_UNAVAILABLE, "outcome_unknown", "It is not known whether it was stored")
+            }
             Self::Unavailable => {
                 (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The service cannot answer now")
             }
@@ -103,6 +102,7 @@ impl ProblemKind {
             Self::PositionOfAnotherLog => {
                 (StatusCode::CONFLICT, "position_of_another_log", "The position is one of another log")
             }
+            Self::NotHeld => (StatusCode::CONFLICT, "not_held", "No output of this symbol is held"),
         }
     }
 }

@@ -44,9 +44,10 @@ impl Reason {
 
 fn subject(condition: &Condition) -> Option<String> {
     match condition {
-        Condition::SourceDown(name) | Condition::SourceUnsettled(name) | Condition::SymbolHalted(name) => {
-            Some(name.clone())
-        }
+        Condition::SourceDown(name)
+        | Condition::SourceUnsettled(name)
+        | Condition::SymbolHalted(name)
+        | Condition::OutputHeld(name) => Some(name.clone()),
         Condition::BufferFailing
         | Condition::RunLogFailing
         | Condition::PublishBlocked
@@ -145,6 +146,10 @@ struct OutputCounts {
     backlog: u64,
     /// How long none was confirmed although some wait.
     blocked_seconds: f64,
+    /// Outputs that wait because one of their symbol is refused for good.
+    held: u64,
+    /// Of how many symbols; `GET /api/v1/outputs/held` names them.
+    held_symbols: usize,
 }
 
 /// `GET /health`: how the service is, in numbers. Always 200: it informs, `/readyz` judges.
@@ -153,6 +158,7 @@ pub(super) async fn health(State(shared): State<Arc<Shared>>) -> Response {
     // First: looking at it puts an ended lease on the board.
     let kill_switch = KillSwitch::of(&state.gate, (state.wall_now)());
     let status = state.board.read();
+    let holds = state.reached.holds();
     let health = Health {
         lifecycle: status.lifecycle.as_str(),
         ready: status.ready,
@@ -169,6 +175,8 @@ pub(super) async fn health(State(shared): State<Arc<Shared>>) -> Response {
         outputs: OutputCounts {
             backlog: state.flow.backlog(),
             blocked_seconds: state.flow.blocked_for().as_secs_f64(),
+            held: holds.waiting(),
+            held_symbols: holds.symbols(),
         },
         subscribers: state.limits.subscribers_max.saturating_sub(shared.subscribers.available_permits()),
     };

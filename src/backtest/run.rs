@@ -203,7 +203,10 @@ fn source_detail(conditions: &BTreeMap<Condition, String>) -> String {
 /// nothing to it.
 fn shown(conditions: BTreeMap<Condition, String>) -> Vec<(String, String)> {
     let name = |condition: &Condition| match condition {
-        Condition::SourceDown(of) | Condition::SourceUnsettled(of) | Condition::SymbolHalted(of) => {
+        Condition::SourceDown(of)
+        | Condition::SourceUnsettled(of)
+        | Condition::SymbolHalted(of)
+        | Condition::OutputHeld(of) => {
             format!("{} {of}", condition.word())
         }
         Condition::BufferFailing

@@ -1,101 +1,36 @@
 //! `orchestrator healthcheck`: one HTTP request, so that a container needs neither shell nor curl.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
-use std::str::FromStr;
-use std::time::{Duration, Instant};
-
 use super::HealthcheckArgs;
+use super::ask::{Answer, Ask, ask};
 use super::exit::Exit;
 use super::output::{complain, print};
 
 /// Bytes of the answer that are shown.
 const ANSWER_BYTES_MAX: u64 = 16 << 10;
 
-/// An address of plain HTTP: `http://host[:port][/path]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Url {
-    authority: String,
-    path: String,
-}
-
-impl FromStr for Url {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const EXPECTED: &str = "expected http://host[:port][/path]";
-        let rest = text.strip_prefix("http://").ok_or(EXPECTED)?;
-        let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let is_clean = |part: &str| part.bytes().all(|byte| byte.is_ascii_graphic());
-        if host.is_empty() || !is_clean(host) || !is_clean(path) || host.contains('@') {
-            return Err(EXPECTED);
-        }
-        let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        let authority = if has_port { host.to_owned() } else { format!("{host}:80") };
-        Ok(Self { authority, path: if path.is_empty() { "/".to_owned() } else { path.to_owned() } })
-    }
-}
-
 /// Asks the service and says what it answered: [`Exit::Ok`] for status 200, else [`Exit::Unavailable`].
 #[must_use]
 pub fn healthcheck(args: &HealthcheckArgs) -> Exit {
-    match ask(&args.url, args.timeout) {
+    let HealthcheckArgs { url, timeout } = args;
+    let question = Ask { url, json: None, timeout: *timeout, answer_bytes_max: ANSWER_BYTES_MAX };
+    match ask(&question) {
         Ok(Answer { status: 200, body }) => print(&format!("{}\n", body.trim_end())),
         Ok(Answer { status, body }) => {
             complain(&format!("not ready: status {status}: {}", body.trim_end()));
             Exit::Unavailable
         }
         Err(error) => {
-            complain(&format!("cannot ask http://{}{}: {error}", args.url.authority, args.url.path));
+            complain(&format!("cannot ask {url}: {error}"));
             Exit::Unavailable
         }
     }
 }
 
-struct Answer {
-    status: u16,
-    body: String,
-}
-
-fn ask(url: &Url, timeout: Duration) -> io::Result<Answer> {
-    let begun = Instant::now();
-    // A read timeout counts from each read: a peer that trickles bytes must not stretch the whole.
-    let left = || match timeout.saturating_sub(begun.elapsed()) {
-        Duration::ZERO => Err(io::Error::from(ErrorKind::TimedOut)),
-        left => Ok(left),
-    };
-    let address = url.authority.to_socket_addrs()?.next().ok_or(ErrorKind::HostUnreachable)?;
-    let mut stream = TcpStream::connect_timeout(&address, left()?)?;
-    stream.set_write_timeout(Some(left()?))?;
-    let Url { authority, path } = url;
-    stream.write_all(
-        format!("GET {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\r\n").as_bytes(),
-    )?;
-    let mut received = Vec::new();
-    let mut piece = [0; 4096];
-    while (received.len() as u64) < ANSWER_BYTES_MAX {
-        stream.set_read_timeout(Some(left()?))?;
-        match stream.read(&mut piece) {
-            Ok(0) => break,
-            Ok(length) => received.extend_from_slice(&piece[..length]),
-            // How a read timeout shows on Unix.
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut.into()),
-            Err(error) => return Err(error),
-        }
-    }
-    parse(&String::from_utf8_lossy(&received)).ok_or_else(|| ErrorKind::InvalidData.into())
-}
-
-/// The status and the body as it is; chunked ones are shown with their chunk sizes.
-fn parse(answer: &str) -> Option<Answer> {
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let status = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
-    Some(Answer { status, body: body.to_owned() })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
     use std::net::TcpListener;
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -149,18 +84,5 @@ mod tests {
         let url = format!("http://{free}").parse().unwrap();
 
         assert_eq!(healthcheck(&HealthcheckArgs { url, timeout: Duration::from_secs(1) }), Exit::Unavailable);
-    }
-
-    #[test]
-    fn urls_are_plain_http() {
-        let url: Url = "http://[::1]:81".parse().unwrap();
-        assert_eq!((url.authority.as_str(), url.path.as_str()), ("[::1]:81", "/"));
-        let url: Url = "http://localhost/a/b".parse().unwrap();
-        assert_eq!((url.authority.as_str(), url.path.as_str()), ("localhost:80", "/a/b"));
-        for bad in
-            ["https://x/", "x:80", "http://", "http:///x", "http://a@x/", "http://a/ b", "http://a/\r\nX: y"]
-        {
-            assert!(bad.parse::<Url>().is_err(), "{bad}");
-        }
     }
 }

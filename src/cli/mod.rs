@@ -1,5 +1,6 @@
 //! The command line: what can be asked, and the commands that need no running service.
 
+mod ask;
 mod backtest;
 mod completions;
 mod config;
@@ -16,6 +17,7 @@ mod kill_switch;
 mod log_keep;
 mod log_stat;
 mod output;
+mod outputs;
 mod progress;
 mod replay;
 mod run;
@@ -33,6 +35,7 @@ use crate::config::{Base, FlagSetting, Layers};
 use crate::telemetry::logs;
 use crate::wiring::worker_guard;
 
+pub use ask::Url;
 pub use backtest::{BacktestArgs, backtest};
 pub use completions::completions;
 pub use config::{check as config_check, show as config_show};
@@ -49,6 +52,7 @@ pub use kill_switch::{KillSwitchCommand, KillSwitchPlace, kill_switch};
 pub use log_keep::{ArchiveArgs, TrimArgs, log_archive, log_trim};
 pub use log_stat::log_stat;
 pub use output::{complain, print};
+pub use outputs::{About, OutputsCommand, OutputsPlace, outputs};
 pub use replay::{EngineChoice, ReplayArgs, Speed, replay};
 pub use run::run;
 pub use signals::outlive_file_size_limit;
@@ -99,6 +103,9 @@ pub enum Command {
     Inspect(InspectCommand),
     /// Compare two records of the same runs; exit code 0 equal, 1 different, 2 cannot tell.
     Diff(DiffArgs),
+    /// List outputs that are refused for good, offer them again, or let them go.
+    #[command(subcommand)]
+    Outputs(OutputsCommand),
     /// Stop all effects, allow them again, or see how it stands.
     #[command(subcommand)]
     KillSwitch(KillSwitchCommand),
@@ -206,7 +213,7 @@ pub struct DemoArgs {
 pub struct HealthcheckArgs {
     /// What to ask. Plain HTTP only.
     #[arg(long, default_value = "http://127.0.0.1:8080/readyz")]
-    pub url: healthcheck::Url,
+    pub url: Url,
     /// Time for the answer.
     #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = humantime::parse_duration)]
     pub timeout: Duration,

@@ -27,6 +27,9 @@ pub struct PublishConfig {
     pub backlog_resume: u64,
     /// Time without progress after which publishing counts as blocked and no new runs are made, 100ms to 1h.
     pub blocked_max: Duration,
+    /// Symbols of which an output may be refused for good, 0 to 1000. Their outputs wait and the others go on; beyond it
+    /// publishing waits as a whole.
+    pub held_symbols_max: usize,
     /// The fan-out to RabbitMQ.
     pub rabbitmq: RabbitFanOutConfig,
     /// Publishing again after a failure. Afterwards the service is degraded and tries at the longest delay.
@@ -42,6 +45,7 @@ impl Default for PublishConfig {
             backlog_max: 100_000,
             backlog_resume: 50_000,
             blocked_max: Duration::from_secs(30),
+            held_symbols_max: 100,
             rabbitmq: RabbitFanOutConfig::default(),
             retry: RetrySchedule {
                 min: Duration::from_millis(100),
@@ -63,6 +67,7 @@ impl PublishConfig {
         section.value("backlog_resume", &mut config.backlog_resume, &Count(0..=100_000_000));
         let blocked = Time(Duration::from_millis(100)..=Duration::from_secs(3600));
         section.value("blocked_max", &mut config.blocked_max, &blocked);
+        section.value("held_symbols_max", &mut config.held_symbols_max, &Count(0..=1000));
         config.rabbitmq = section.section("rabbitmq", RabbitFanOutConfig::read);
         section.section("retry", |section| retry::read(&mut config.retry, section));
         config

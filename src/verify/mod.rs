@@ -18,14 +18,18 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use orchestrator_actors::saved;
 use orchestrator_kernel::audit::{Base, StateFrom, engine_of};
-use orchestrator_kernel::contracts::manifest::{Change, Manifest, ManifestRecord};
+use orchestrator_kernel::contracts::manifest::{
+    Change, Manifest, ManifestEntry, ManifestRecord, OperatorRecord,
+};
 use orchestrator_kernel::contracts::orchestrator_event::{events, outputs_of};
 use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::divergence::{Check, Divergence, Place};
 use orchestrator_kernel::ids::{IngestSeq, RunSeq, Seq};
+use orchestrator_kernel::outbox::{Cursor, Progress};
 use orchestrator_kernel::ports::checkpoint::LoadError;
 use orchestrator_kernel::ports::engine::Engine;
 use orchestrator_kernel::ports::log::{AcquireError, Log, ReadError};
+use orchestrator_kernel::rfc3339::rfc3339;
 
 use self::outputs::OutputsFiles;
 pub use self::report::{Form, Report, Verdict};
@@ -62,7 +66,7 @@ pub struct Verify<'a> {
 /// What was saved beside the logs.
 pub struct Saved {
     /// The publish cursor.
-    pub published: Result<Option<saved::Published>, LoadError>,
+    pub published: Result<Option<Progress>, LoadError>,
     /// What the checkpoint of the buffer knows.
     pub known: Result<Option<saved::Known>, LoadError>,
     /// The last record that the checkpoint of the run log knows.
@@ -110,7 +114,9 @@ impl Verify<'_> {
         report: &mut Report,
         progress: &mut (dyn FnMut(IngestSeq, RunSeq) + Send),
     ) {
-        let published = self.saved.published.as_ref().copied().ok().flatten();
+        let saved = self.saved.published.as_ref().ok().and_then(Option::as_ref);
+        saved.into_iter().for_each(|saved| tell_held(saved, report));
+        let published = saved.map(|saved| saved.cursor);
         let (receipts, runs) = (Arc::clone(&self.recorded.receipts), Arc::clone(&self.recorded.runs));
         let base = match self.recorded.base().await {
             Ok(base) => base,
@@ -146,7 +152,7 @@ impl Verify<'_> {
     async fn open_outputs(
         &self,
         clock: RecordedUnder,
-        published: Option<saved::Published>,
+        published: Option<Cursor>,
         base: &Base,
         report: &mut Report,
     ) -> Option<OutputsFiles> {
@@ -191,7 +197,7 @@ impl Verify<'_> {
     }
 
     /// There is no outputs file where there should be one, or where one usually is.
-    fn outputs_are_gone(&self, path: &Path, published: Option<saved::Published>, report: &mut Report) {
+    fn outputs_are_gone(&self, path: &Path, published: Option<Cursor>, report: &mut Report) {
         let confirmed = published.map_or(0, |cursor| cursor.outputs);
         if self.is_outputs_configured && 0 < confirmed {
             report.diverged(Divergence {
@@ -255,9 +261,10 @@ impl Verify<'_> {
             |payload: &[u8]| QuarantineRecord::decode(payload).map(drop).map_err(|error| error.to_string());
         report.quarantined = scan("quarantine", &self.recorded.quarantine, quarantine, report).await;
         match manifest::all(self.recorded.manifests.as_ref()).await {
-            Ok(manifests) => {
-                self.tell_changes(&manifests, report);
-                RecordedUnder::told_by(&manifests)
+            Ok(entries) => {
+                let starts = tell_acts(entries, report);
+                self.tell_changes(&starts, report);
+                RecordedUnder::told_by(&starts)
             }
             Err(source) => {
                 stopped(report, &ReplayError::Read { log: "manifests", source });
@@ -304,6 +311,30 @@ impl RecordedUnder {
             true => Self::RecordedClock,
             false => Self::Unknown,
         }
+    }
+}
+
+/// What operators decided about outputs, which is no difference. Returns the starts.
+fn tell_acts(entries: Vec<ManifestEntry>, report: &mut Report) -> Vec<ManifestRecord> {
+    let mut starts = Vec::new();
+    for entry in entries {
+        match entry {
+            ManifestEntry::Start(record) => starts.push(record),
+            ManifestEntry::Operator(OperatorRecord { at_ms, operator, reason, act, .. }) => {
+                report.note(format!("{act}: by {operator} at {}: {reason}", rfc3339(at_ms)));
+            }
+        }
+    }
+    starts
+}
+
+/// What waits because a fan-out refuses it: no difference, since the run log has it.
+fn tell_held(progress: &Progress, report: &mut Report) {
+    for (symbol, fan_out, hold) in progress.holds.iter() {
+        let (first, waiting, reason) = (hold.first, hold.waiting(), &hold.reason);
+        report.note(format!(
+            "outputs of {symbol} from number {first} on wait, {waiting} so far: {fan_out} refuses it for good: {reason}"
+        ));
     }
 }
 
@@ -376,7 +407,7 @@ pub fn unopened(place: String, error: &WiringError) -> Report {
 struct Comparison<'a> {
     report: &'a mut Report,
     outputs: Option<OutputsFiles>,
-    published: Option<saved::Published>,
+    published: Option<Cursor>,
     /// Outputs of the records so far.
     outputs_so_far: u64,
     /// The same, up to the publish cursor.

@@ -89,6 +89,7 @@ pub(super) fn settings(config: &Config) -> Settings {
         publish_batch_max: config.publish.batch_max,
         publish_retry: config.publish.retry,
         publish_attempt_max: config.publish.blocked_max,
+        publish_held_symbols_max: config.publish.held_symbols_max,
         flow: FlowLimits {
             backlog_max: config.publish.backlog_max,
             backlog_resume: config.publish.backlog_resume,

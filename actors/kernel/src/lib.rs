@@ -21,6 +21,7 @@ pub mod engine_wire;
 
 pub mod audit;
 pub mod divergence;
+pub mod outbox;
 pub mod replay;
 pub mod retention;
 

@@ -4,7 +4,7 @@
 //!
 //! - `ingest_items_received = ingest_receipts_appended + …_duplicate + …_quarantined + …_refused + …_in_flight`;
 //! - `runs_started = runs_completed + runs_failed + runs_in_flight`;
-//! - `publish_outputs_due = publish_outputs + publish_backlog_outputs`, once the publisher has told its backlog.
+//! - `publish_outputs_due = publish_outputs + …_skipped + …_held + …_backlog`, once the publisher has told its backlog.
 
 /// What a metric's values mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +87,10 @@ metrics! {
 
     OUTPUTS_DUE = Counter "orch_publish_outputs_due_total" [] "Outputs that had to be published: those of ended runs and the backlog found at the start";
     OUTPUTS_PUBLISHED = Counter "orch_publish_outputs_total" ["event_type"] "Outputs that are confirmed";
-    PUBLISH_BACKLOG = Gauge "orch_publish_backlog_outputs" [] "Outputs waiting for confirmation";
+    PUBLISH_BACKLOG = Gauge "orch_publish_backlog_outputs" [] "Outputs waiting for confirmation, without those that are held";
+    PUBLISH_HELD = Gauge "orch_publish_held_outputs" [] "Outputs that wait because one of their symbol is refused for good";
+    PUBLISH_HELD_SYMBOLS = Gauge "orch_publish_held_symbols" [] "Symbols of which an output is refused for good";
+    OUTPUTS_SKIPPED = Counter "orch_publish_outputs_skipped_total" [] "Outputs that an operator let go unpublished";
     PUBLISH_LATENCY = Histogram "orch_publish_latency_seconds" [] "From the durable end of a run to the confirmation of its outputs";
     PUBLISH_BLOCKED = Counter "orch_publish_blocked_seconds_total" [] "Time in which publishing did not move although there was work";
 

@@ -91,6 +91,16 @@ mod planted {
         CursorOverAHole,
         /// MEM-1: receipts are in flight without credits.
         CreditsNeverTaken,
+        /// OUT-1: outputs behind one that is refused for good are offered before it.
+        HeldIsOvertaken,
+        /// OUT-1: what is held is forgotten when the cursor is saved.
+        CursorForgetsHolds,
+        /// OUT-1: a held symbol flows again before everything that waited was offered.
+        ReleasesTooEarly,
+        /// OUT-1: retention lets runs go whose outputs are held.
+        TrimsWhatIsHeld,
+        /// OUT-1: an operator's skip takes effect before its record is durable.
+        SkipsWithoutRecord,
         /// ISO-1: an actor that ended is not started again.
         DeadActorStaysDead,
         /// KILL-1: a permit needs no reading that is fresh.

@@ -12,13 +12,16 @@ use std::fmt::Debug;
 use std::path::PathBuf;
 
 use orchestrator_kernel::contracts::engine_run::{Cut, RunFacts, RunRecord};
-use orchestrator_kernel::contracts::manifest::{Manifest, ManifestRecord, NO_TIME_ZONES};
+use orchestrator_kernel::contracts::manifest::{
+    Manifest, ManifestEntry, ManifestRecord, NO_TIME_ZONES, OperatorRecord, OutputsAct,
+};
 use orchestrator_kernel::contracts::orchestrator_event::{event_type, events};
 use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::cut::{BookCheckpoint, CutBook, CutRequest};
 use orchestrator_kernel::error::ErrorKind;
 use orchestrator_kernel::ids::{CutKind, EngineMode, Epoch, EventType, IngestSeq, RunSeq, Seq, Symbol, TsMs};
+use orchestrator_kernel::outbox::{Cursor, Progress};
 use orchestrator_kernel::ports::engine::{EngineAnswer, EngineError, EngineIdentity};
 use orchestrator_kernel::ports::marks::{LogMark, Marks};
 use orchestrator_kernel::retention::{Advance, Asked, Base, Held, Holders, Later, Scheduled, Stretch};
@@ -348,6 +351,43 @@ fn manifest_record() {
     record.encode_to(&mut bytes);
 
     check_bytes("manifest_record_v1.hex", &record, &bytes, |bytes| ManifestRecord::decode(bytes).unwrap());
+    let entry = ManifestEntry::Start(record);
+    let mut bytes = Vec::new();
+    entry.encode_to(&mut bytes);
+    check_bytes("manifest_record_v1.hex", &entry, &bytes, |bytes| ManifestEntry::decode(bytes).unwrap());
+}
+
+#[test]
+fn operator_records() {
+    let (symbol, fan_out) = (Symbol::from("BRK.B"), "rabbitmq".to_owned());
+    let retry = OutputsAct::Retry { symbol: symbol.clone(), fan_out: fan_out.clone() };
+    let skip = OutputsAct::Skip { symbol, fan_out, first: 17, last: 42 };
+    for (name, act) in [("operator_record_retry_v2.hex", retry), ("operator_record_skip_v2.hex", skip)] {
+        let entry = ManifestEntry::Operator(OperatorRecord {
+            at_ms: TsMs(1_768_002_660_012),
+            operator: "eva".to_owned(),
+            reason: "the broker refuses it".to_owned(),
+            runs_tail: RunSeq(40),
+            act,
+        });
+        let mut bytes = Vec::new();
+        entry.encode_to(&mut bytes);
+
+        check_bytes(name, &entry, &bytes, |bytes| ManifestEntry::decode(bytes).unwrap());
+    }
+}
+
+#[test]
+fn publish_progress() {
+    let cursor = Cursor { run_seq: RunSeq(4711), outputs: 9001 };
+    let mut progress = Progress { cursor, ..Progress::default() };
+    let decode = |bytes: &[u8]| Progress::decode(bytes).unwrap();
+    check_bytes("publish_cursor_v1.hex", &progress, &progress.encode(), decode);
+
+    let outputs = events(RunSeq(4700), &completed_truth(), None).unwrap();
+    let since = Some(TsMs(1_768_002_660_012));
+    progress.holds.hold("rabbitmq", &outputs[1], "403 ACCESS_REFUSED", since, 1).unwrap();
+    check_bytes("publish_cursor_v2.hex", &progress, &progress.encode(), decode);
 }
 
 #[test]

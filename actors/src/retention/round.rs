@@ -128,9 +128,9 @@ pub(super) struct Known {
     pub(super) quarantine: Seq,
 }
 
-/// The last run record whose outputs are all published, as it was saved.
+/// The last run record that publishing needs no more, as it was saved: the outputs up to it are all published.
 pub(super) async fn published(kept: &Kept) -> Result<RunSeq, RetentionError> {
-    publisher::published(kept.checkpoints.as_ref()).await.map_err(RetentionError::Cursor)
+    publisher::released(kept.checkpoints.as_ref()).await.map_err(RetentionError::Cursor)
 }
 
 /// As [`plan`], of logs that grow: their writers say how far they know them.

@@ -1,11 +1,11 @@
 //! A fan-out that records, and fails as it is told.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use orchestrator_kernel::ports::fan_out::{FanOut, OutputMessage, PublishError};
+use orchestrator_kernel::ports::fan_out::{FanOut, OutputMessage, PublishError, Remedy};
 
 use super::crash::CrashPoint;
 
@@ -28,6 +28,8 @@ struct Inner {
     next: VecDeque<Publish>,
     always: Option<Publish>,
     held_back: Option<&'static str>,
+    unprepared: Option<&'static str>,
+    refused: BTreeSet<String>,
     attempts: u64,
 }
 
@@ -50,6 +52,17 @@ impl Outputs {
         self.inner().always = act;
     }
 
+    /// Refuses the outputs of this symbol for good, or takes them again.
+    pub fn refuse(&self, symbol: &str, is_refused: bool) {
+        let refused = &mut self.inner().refused;
+        let _was = if is_refused { refused.insert(symbol.to_owned()) } else { refused.remove(symbol) };
+    }
+
+    /// Says what an operator has to mend before it takes anything.
+    pub fn unprepare(&self, reason: Option<&'static str>) {
+        self.inner().unprepared = reason;
+    }
+
     /// Says why it takes nothing now.
     pub fn hold_back(&self, reason: Option<&'static str>) {
         self.inner().held_back = reason;
@@ -70,7 +83,7 @@ impl Outputs {
     /// What a consumer keeps: the first message of each `message_id`.
     #[must_use]
     pub fn deduplicated(&self) -> Vec<OutputMessage> {
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         self.taken().into_iter().filter(|message| seen.insert(message.message_id())).collect()
     }
 
@@ -90,16 +103,31 @@ impl Outputs {
 /// The fan-out of one process.
 #[derive(Debug)]
 pub struct RecordingFanOut {
+    /// Its name.
+    pub name: &'static str,
     /// Where messages go.
     pub outputs: Outputs,
     /// When the process ends.
     pub crash: CrashPoint,
 }
 
+impl RecordingFanOut {
+    fn refusal(&self, confirmed: usize, detail: &str, remedy: Remedy) -> PublishError {
+        PublishError { fan_out: self.name.to_owned(), detail: detail.to_owned(), confirmed, remedy }
+    }
+}
+
 #[async_trait]
 impl FanOut for RecordingFanOut {
     fn name(&self) -> &str {
-        "recording"
+        self.name
+    }
+
+    async fn prepare(&mut self) -> Result<(), PublishError> {
+        match self.outputs.inner().unprepared {
+            None => Ok(()),
+            Some(reason) => Err(self.refusal(0, reason, Remedy::Operator)),
+        }
     }
 
     fn held_back(&self) -> Option<String> {
@@ -108,11 +136,20 @@ impl FanOut for RecordingFanOut {
 
     async fn publish(&mut self, messages: &[OutputMessage]) -> Result<(), PublishError> {
         self.crash.step().await;
+        self.prepare().await?;
         let act = {
             let mut inner = self.outputs.inner();
             inner.attempts += 1;
             inner.next.pop_front().or(inner.always)
         };
+        let refused = {
+            let inner = self.outputs.inner();
+            messages.iter().position(|message| inner.refused.contains(message.symbol.as_str()))
+        };
+        if let (None, Some(refused)) = (act, refused) {
+            self.outputs.inner().taken.extend(messages.iter().take(refused).cloned());
+            return Err(self.refusal(refused, "not this symbol, as told", Remedy::NoneForThisOutput));
+        }
         let taken = match act {
             None | Some(Publish::Hang | Publish::Slow(_)) => messages.len(),
             Some(Publish::FailAfter(count)) => count.min(messages.len()),
@@ -127,10 +164,7 @@ impl FanOut for RecordingFanOut {
                 tokio::time::sleep(each * u32::try_from(messages.len()).unwrap_or(u32::MAX)).await;
                 Ok(())
             }
-            Some(Publish::FailAfter(_) | Publish::Panic) => {
-                let detail = "as told".to_owned();
-                Err(PublishError { fan_out: "recording".to_owned(), detail, confirmed: taken })
-            }
+            Some(Publish::FailAfter(_) | Publish::Panic) => Err(self.refusal(taken, "as told", Remedy::Time)),
         }
     }
 }

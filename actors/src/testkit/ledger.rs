@@ -27,6 +27,8 @@ pub struct Counts {
     pub failed: u64,
     pub outputs_made: u64,
     pub published: u64,
+    pub outputs_skipped: u64,
+    pub outputs_held: u64,
     pub backlog: u64,
     pub exits: BTreeMap<(String, &'static str), u64>,
     pub halted: Vec<String>,
@@ -93,7 +95,9 @@ impl Ledger {
         let runs = before.open_runs + counts.started;
         assert_eq!(runs, counts.completed + counts.failed, "started = completed + failed: {counts:?}");
         let outputs = before.backlog + counts.outputs_made;
-        assert_eq!(outputs, counts.published + counts.backlog, "outputs = published + backlog: {counts:?}");
+        let (gone, waiting) =
+            (counts.published + counts.outputs_skipped, counts.outputs_held + counts.backlog);
+        assert_eq!(outputs, gone + waiting, "outputs = published + skipped + held + backlog: {counts:?}");
     }
 }
 
@@ -143,6 +147,8 @@ impl Observer for Ledger {
             }
             Observation::OutputsPublished { count, .. } => counts.published += count,
             Observation::PublishBacklog { outputs } => counts.backlog = *outputs,
+            Observation::OutputsSkipped { count } => counts.outputs_skipped += count,
+            Observation::OutputsHeld { outputs, .. } => counts.outputs_held = *outputs,
             Observation::ActorExited { actor, verdict } => {
                 *counts.exits.entry(((*actor).to_owned(), verdict)).or_default() += 1;
             }

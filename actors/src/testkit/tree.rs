@@ -25,6 +25,7 @@ use super::ledger::{Baseline, Ledger};
 use super::logs::FaultyLog;
 use super::source::TestSource;
 use super::verify::{message_bodies, replayed_bodies_after};
+use crate::act_log::ActLog;
 use crate::buffer::ProducerLimits;
 use crate::fatal::Fatal;
 use crate::flow::FlowLimits;
@@ -59,8 +60,12 @@ pub struct TestTree {
     pub checkpoints: Arc<MemoryCheckpoints>,
     /// The engine.
     pub engine: Arc<TestEngine>,
+    /// Starts and operators' acts.
+    pub manifests: Arc<FaultyLog>,
     /// What subscribers got.
     pub outputs: Outputs,
+    /// Name of the fan-out that takes it.
+    pub fan_out: &'static str,
     /// The kill switch. It allows trading at first.
     pub kill_switch: Arc<TestKillSwitch>,
     /// The sources.
@@ -115,6 +120,7 @@ pub fn settings(symbols: &[&str]) -> Settings {
         publish_batch_max: 64,
         publish_retry: retry(100, 800, 3),
         publish_attempt_max: ms(1000),
+        publish_held_symbols_max: 2,
         flow: FlowLimits { backlog_max: 8, backlog_resume: 2, blocked_max: Duration::from_secs(30) },
         kill_switch: KillSwitchSettings { poll: ms(100), read_timeout: ms(100), lease: ms(500) },
         retention: None,
@@ -132,7 +138,9 @@ impl TestTree {
             archives: Default::default(),
             checkpoints: Arc::default(),
             engine: Arc::default(),
+            manifests: Arc::default(),
             outputs: Outputs::default(),
+            fan_out: "recording",
             kill_switch: Arc::new(TestKillSwitch::trading()),
             sources: vec![TestSource::named("feed")],
             clock,
@@ -167,12 +175,16 @@ impl TestTree {
         }
         self.engine.set_crash(crash);
         self.sources.iter().for_each(|source| source.set_crash(crash));
-        let fan_out = RecordingFanOut { outputs: self.outputs.clone(), crash: crash.clone() };
+        let fan_out =
+            RecordingFanOut { name: self.fan_out, outputs: self.outputs.clone(), crash: crash.clone() };
         let clock: Arc<dyn Clock> = match &self.clock {
             TestClock::Manual(clock) => Arc::clone(clock) as _,
             TestClock::Lockstep => Arc::new(LockstepClock::default()),
         };
+        let manifests = Arc::clone(&self.manifests) as Arc<dyn Log>;
+        let acquired = manifests.acquire().await.expect("in memory");
         let ports = Ports {
+            act_log: ActLog::new(manifests, acquired),
             receipts: Arc::clone(&self.receipts) as _,
             quarantine: Arc::clone(&self.quarantine) as _,
             runs: Arc::clone(&self.runs) as _,
@@ -230,7 +242,7 @@ impl TestTree {
         let (started, completed, failed) = index.counts();
         // One that is damaged counts as none.
         let cursor = saved::published(self.checkpoints.as_ref()).await.ok().flatten();
-        let published = cursor.map_or(0, |cursor| cursor.outputs);
+        let published = cursor.map_or(0, |progress| progress.cursor.outputs - progress.holds.waiting());
         Baseline { open_runs: started - completed - failed, backlog: index.outputs() - published }
     }
 

@@ -9,6 +9,7 @@ use orchestrator_actors::saved;
 use orchestrator_actors::testkit::{CrashPoint, ManualClock, TestTree, eventually};
 use orchestrator_actors::tree::Stopped;
 use orchestrator_kernel::ids::Epoch;
+use orchestrator_kernel::outbox::Progress;
 use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError};
 use orchestrator_kernel::ports::fan_out::OutputMessage;
 use orchestrator_kernel::retention::{BASE, Base};
@@ -99,7 +100,7 @@ async fn a_damaged_cursor_before_the_first_output_is_replaced() {
     assert_eq!(rig.ledger().counts().checkpoints_damaged, ["published"]);
     tokio::time::sleep(Duration::from_secs(3)).await;
     let saved = saved::published(rig.checkpoints.as_ref()).await.unwrap();
-    assert_eq!(saved, Some(saved::Published::default()));
+    assert_eq!(saved, Some(Progress::default()));
     stop_and_check(&rig, tree).await;
 }
 

@@ -9,6 +9,7 @@ mod checkpoints;
 mod clock;
 mod crash;
 mod happy;
+mod held;
 mod kill_switch;
 mod kills;
 mod retention;

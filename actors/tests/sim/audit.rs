@@ -1,16 +1,22 @@
 //! The invariants, on what ports see. Written apart from the kernel's own checks, so that a defect there is no defect here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use futures_util::FutureExt;
 use orchestrator_actors::testkit::{replayed_bodies, without_publish_time};
 use orchestrator_kernel::contracts::engine_run::{RunFacts, RunRecord, RunStatus};
+use orchestrator_kernel::contracts::manifest::{ManifestEntry, OutputsAct};
 use orchestrator_kernel::contracts::orchestrator_event::{events, outputs_of};
 use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::contracts::raw_market_event::normalized;
 use orchestrator_kernel::contracts::receipt::ReceiptRecord;
-use orchestrator_kernel::ids::{EngineMode, IngestSeq, RunSeq, Symbol, TsMs};
+use orchestrator_kernel::ids::{EngineMode, IngestSeq, RunSeq, Seq, Symbol, TsMs};
+use orchestrator_kernel::outbox::{Holds, Progress};
 use orchestrator_kernel::ports::engine::{EngineAnswer, EngineCall};
 use orchestrator_kernel::ports::fan_out::OutputMessage;
+use orchestrator_kernel::ports::log::{Log, ReadLimit};
+use orchestrator_kernel::ports::log_memory::MemoryLog;
 use orchestrator_kernel::ports::source::ItemFate;
 use orchestrator_kernel::run_id::RunId;
 
@@ -48,7 +54,8 @@ struct Runs {
     outputs: u64,
     /// Outputs that subscribers have, from the first on without a hole.
     taken: u64,
-    bodies: Vec<String>,
+    /// What they have, by number.
+    bodies: BTreeMap<u64, String>,
 }
 
 /// Everything that is durable or was seen outside.
@@ -74,6 +81,8 @@ pub(crate) struct Audit {
     open_at_start: u64,
     outputs_at_start: u64,
     kept: retention::Kept,
+    /// Operators' acts.
+    manifests: Option<Arc<MemoryLog>>,
 }
 
 /// Which log a record landed in.
@@ -85,6 +94,27 @@ pub(crate) enum Role {
 }
 
 impl Audit {
+    /// Where operators' acts are recorded.
+    pub(crate) fn set_manifests(&mut self, manifests: Arc<MemoryLog>) {
+        self.manifests = Some(manifests);
+    }
+
+    /// Outputs that operators let go, as far as that is durable.
+    fn let_go(&self) -> BTreeSet<(Symbol, u64)> {
+        let read =
+            self.manifests.as_ref().and_then(|log| log.read(Seq(1), ReadLimit::default()).now_or_never());
+        let batch = read.and_then(Result::ok).unwrap_or_default();
+        let mut let_go = BTreeSet::new();
+        for (_, payload) in batch.iter() {
+            if let Ok(ManifestEntry::Operator(record)) = ManifestEntry::decode(payload)
+                && let OutputsAct::Skip { symbol, first, last, .. } = record.act
+            {
+                let_go.extend((first..=last).map(|number| (symbol.clone(), number)));
+            }
+        }
+        let_go
+    }
+
     pub(crate) fn begin_life(&mut self) {
         self.loaded = None;
         self.kept.base_outputs = 0;
@@ -259,17 +289,18 @@ impl Audit {
             "OUT-1: output {seq}.{} is not what its record says",
             message.index
         );
+        let let_go = self.let_go();
         let runs = self.runs.entry(symbol.clone()).or_default();
+        let missing =
+            (runs.taken + 1..message.symbol_seq).find(|number| !let_go.contains(&(symbol.clone(), *number)));
         must!(
-            message.symbol_seq <= runs.taken + 1,
+            missing.is_none(),
             "OUT-1: output {} of {symbol} comes after {}",
             message.symbol_seq,
             runs.taken
         );
-        if runs.taken < message.symbol_seq {
-            runs.taken = message.symbol_seq;
-            runs.bodies.push(body);
-        }
+        runs.taken = runs.taken.max(message.symbol_seq);
+        runs.bodies.entry(message.symbol_seq).or_insert(body);
         Ok(())
     }
 
@@ -277,9 +308,10 @@ impl Audit {
         self.confirmed.extend(messages.iter().map(|message| (message.run_seq, message.index)));
     }
 
-    /// OUT-2: the cursor stands only behind confirmed messages.
+    /// OUT-2: the cursor stands only behind messages that are confirmed, held, or let go by a durable record.
     pub(crate) fn cursor_saved(&mut self, value: &[u8]) -> Checked {
-        let (run_seq, outputs) = parse_cursor(value);
+        let (run_seq, outputs, holds) = parse_cursor(value)?;
+        let let_go = self.let_go();
         must!(
             run_seq as usize <= self.records.len(),
             "OUT-2: the cursor is at {run_seq}, the log ends at {}",
@@ -291,22 +323,30 @@ impl Audit {
         }
         let (mut seq, mut sum) = self.cursor;
         while seq < run_seq {
-            let made = outputs_of(&self.records[seq as usize]);
+            let record = &self.records[seq as usize];
+            let (made, symbol) = (outputs_of(record), &record.facts.symbol);
             seq += 1;
             for index in 0..made {
-                let there = self.confirmed.contains(&(RunSeq(seq), index as u32));
+                let number = record.facts.symbol_seq + index;
+                let there = self.confirmed.contains(&(RunSeq(seq), index as u32))
+                    || let_go.contains(&(symbol.clone(), number))
+                    || holds.iter().any(|(held, _, hold)| held == symbol && hold.first <= number);
                 must!(there, "OUT-2: the cursor is at {run_seq}, but output {seq}.{index} was not confirmed");
             }
             sum += made;
         }
-        self.cursor = (seq, sum);
+        if holds.is_empty() {
+            // What is held now has to be looked at again.
+            self.cursor = (seq, sum);
+        }
         must!(sum == outputs, "OUT-2: the cursor counts {outputs} outputs up to {run_seq}, there are {sum}");
         Ok(())
     }
 
     /// The publisher's first load of this life.
     pub(crate) fn cursor_loaded(&mut self, value: Option<&[u8]>) {
-        let outputs = value.map_or(0, |value| parse_cursor(value).1);
+        let parsed = value.and_then(|value| parse_cursor(value).ok());
+        let outputs = parsed.map_or(0, |(_, outputs, holds)| outputs - holds.waiting());
         self.loaded.get_or_insert(outputs.max(self.kept.base_outputs));
     }
 
@@ -321,7 +361,13 @@ impl Audit {
 
     /// Outputs that subscribers do not have yet.
     pub(crate) fn missing_outputs(&self) -> u64 {
-        self.runs.values().map(|runs| runs.outputs - runs.taken).sum()
+        let let_go = self.let_go();
+        let missing = |(symbol, runs): (&Symbol, &Runs)| {
+            let left =
+                (runs.taken + 1..=runs.outputs).filter(|number| !let_go.contains(&(symbol.clone(), *number)));
+            left.count() as u64
+        };
+        self.runs.iter().map(missing).sum()
     }
 
     /// Engine time of the symbol's last ended run.
@@ -343,11 +389,17 @@ impl Audit {
         if self.is_trimmed() {
             self.oracle_from_the_base()?;
         }
+        let let_go = self.let_go();
         for (symbol, runs) in &self.runs {
             let expected = replayed.get(symbol).map_or(&[][..], Vec::as_slice);
-            let differs = expected.iter().zip(&runs.bodies).position(|(expected, found)| expected != found);
+            let is_as_expected = |(number, expected): &(u64, &String)| match runs.bodies.get(number) {
+                Some(found) => found == *expected,
+                None => let_go.contains(&(symbol.clone(), *number)),
+            };
+            let differs = (1..).zip(expected).position(|numbered| !is_as_expected(&numbered));
+            let is_more = runs.bodies.keys().any(|number| (expected.len() as u64) < *number);
             must!(
-                expected == runs.bodies,
+                differs.is_none() && !is_more,
                 "REP-1: {symbol} has {} outputs, replay gives {}, the first difference is at {differs:?}",
                 runs.bodies.len(),
                 expected.len()
@@ -397,7 +449,8 @@ fn check_cut(stamps: &[TsMs], facts: &RunFacts) -> Checked {
     Ok(())
 }
 
-fn parse_cursor(value: &[u8]) -> (u64, u64) {
+fn parse_cursor(value: &[u8]) -> Result<(u64, u64, Holds), String> {
     let number = |at: usize| u64::from_le_bytes(value[at..at + 8].try_into().expect("sixteen bytes"));
-    (number(0), number(8))
+    let progress = Progress::decode(value).map_err(|error| error.to_string())?;
+    Ok((number(0), number(8), progress.holds))
 }

@@ -19,7 +19,7 @@ const RECORDED: &str = include_str!("../../../tests/seeds.txt");
 const COVERING: u64 = 2_000;
 
 /// What a campaign must have met, each at least once: a simulation in which nothing happens proves nothing.
-const MUST_BE_SEEN: [&str; 79] = [
+const MUST_BE_SEEN: [&str; 83] = [
     "acknowledgement lost",
     "actor killed",
     "actor killed that must not die",
@@ -63,6 +63,10 @@ const MUST_BE_SEEN: [&str; 79] = [
     "gap refused",
     "item that is no receipt",
     "items offered again",
+    "operator lets outputs go",
+    "operator's act comes too late",
+    "operator retries",
+    "output refused for good",
     "overtaken by a second tree",
     "overtaken tree ended as fenced",
     "producer leaves items out",

@@ -1,5 +1,6 @@
 //! One simulation: what happens to the tree, life after life, until everything has come to rest.
 
+mod refusals;
 mod rest;
 mod steps;
 
@@ -7,12 +8,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
+use orchestrator_actors::act_log::ActLog;
 use orchestrator_actors::fatal::{Fatal, FatalKind};
 use orchestrator_actors::retention::Archives;
 use orchestrator_actors::testkit::{CrashPoint, Ledger, ManualClock, Rng, TestEngine, TestKillSwitch};
 use orchestrator_actors::tree::{Ports, Settings, Tree};
 use orchestrator_kernel::ids::Symbol;
 use orchestrator_kernel::ports::fan_out::FanOut;
+use orchestrator_kernel::ports::log::Log;
+use orchestrator_kernel::ports::log_memory::MemoryLog;
 use orchestrator_kernel::ports::source::SourceFactory;
 use tokio::runtime::Runtime;
 use tokio::time::sleep;
@@ -73,7 +78,11 @@ pub(crate) struct Sim {
     /// Where records go before they go from their logs.
     archives: Option<[Arc<SimArchive>; 3]>,
     keeping: Option<Keeping>,
+    /// The dice of seeds whose broker refuses symbols for good.
+    refusals: Option<Rng>,
     checkpoints: Arc<SimCheckpoints>,
+    /// Operators' acts.
+    manifests: Arc<MemoryLog>,
     engine: Arc<TestEngine>,
     broker: Arc<Broker>,
     sources: Vec<Arc<SimSource>>,
@@ -147,6 +156,11 @@ impl Sim {
             audit.expect(scheduled, archived);
             Ok(())
         });
+        let manifests: Arc<MemoryLog> = Arc::default();
+        world.audit(|audit| {
+            audit.set_manifests(Arc::clone(&manifests));
+            Ok(())
+        });
         let unit = keeping.map_or(1, |keeping| keeping.unit);
         let in_flight = settings.in_flight_receipts_max as usize;
         let log = |role, max| SimLog::new(role, world, max, unit);
@@ -158,7 +172,9 @@ impl Sim {
             runs: log(Role::Runs, usize::MAX),
             archives: archived.then(|| ROLES.map(|role| SimArchive::new(role, world))),
             keeping,
+            refusals: refusals::dice(seed),
             checkpoints: SimCheckpoints::new(world),
+            manifests: manifests.clone(),
             engine: Arc::default(),
             broker: Arc::default(),
             sources: vec![source("numbered", true), source("queue", false)],
@@ -220,8 +236,12 @@ impl Sim {
         let of_process = |source: &Arc<SimSource>| {
             Arc::new(OfProcess { life, source: Arc::clone(source) }) as Arc<dyn SourceFactory>
         };
+        let manifests = Arc::clone(&self.manifests) as Arc<dyn Log>;
+        let acquired = manifests.acquire().now_or_never();
+        let acquired = acquired.and_then(Result::ok).expect("in memory");
         let fan_out = SimFanOut { world: Arc::clone(&self.world), broker: Arc::clone(&self.broker) };
         Ports {
+            act_log: ActLog::new(manifests, acquired),
             receipts: Arc::clone(&self.receipts) as _,
             quarantine: Arc::clone(&self.quarantine) as _,
             runs: Arc::clone(&self.runs) as _,

@@ -1,6 +1,6 @@
 //! The ports of a simulated process: the testkit's, which fail as they are told, told by the chance of the seed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use orchestrator_kernel::ids::{Epoch, TsMs};
 use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError, MemoryCheckpoints, SaveError};
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::engine::{Engine, EngineAnswer, EngineCall, EngineError, EngineIdentity};
-use orchestrator_kernel::ports::fan_out::{FanOut, OutputMessage, PublishError};
+use orchestrator_kernel::ports::fan_out::{FanOut, OutputMessage, PublishError, Remedy};
 use orchestrator_kernel::retention::BASE;
 
 use crate::retention::OnSave;
@@ -117,12 +117,24 @@ impl Engine for SimEngine {
 #[derive(Debug, Default)]
 pub(crate) struct Broker {
     pub(crate) blocked: Mutex<bool>,
+    /// Symbols of which it takes nothing, whenever it is offered.
+    refused: Mutex<BTreeSet<String>>,
     process: Process,
 }
 
 impl Broker {
     pub(crate) fn block(&self, blocked: bool) {
         *self.blocked.lock().unwrap_or_else(PoisonError::into_inner) = blocked;
+    }
+
+    /// Refuses a symbol for good, or takes it.
+    pub(crate) fn refuse(&self, symbol: &str, is_refused: bool) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let _was = if is_refused { refused.insert(symbol.to_owned()) } else { refused.remove(symbol) };
+    }
+
+    fn refuses(&self, message: &OutputMessage) -> bool {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).contains(message.symbol.as_str())
     }
 
     pub(crate) fn set_process(&self, crash: &CrashPoint) {
@@ -201,6 +213,10 @@ impl FanOut for SimFanOut {
         self.world.called().await;
         let crash = self.broker.process.now();
         crash.step().await;
+        let offered =
+            messages.iter().position(|message| self.broker.refuses(message)).unwrap_or(messages.len());
+        let is_refused = offered < messages.len();
+        let messages = &messages[..offered];
         let act = self.draw(messages.len());
         let all = messages.len();
         let (taken, confirmed) = match act {
@@ -223,9 +239,15 @@ impl FanOut for SimFanOut {
         });
         self.world.note(format_args!("publish {all}: {act:?}"));
         match act {
+            Publish::Work | Publish::Slow(_) if is_refused => {
+                self.world.saw("output refused for good");
+                let (fan_out, detail) = ("simulated".to_owned(), "not this symbol".to_owned());
+                Err(PublishError { fan_out, detail, confirmed, remedy: Remedy::NoneForThisOutput })
+            }
             Publish::Work | Publish::Slow(_) => Ok(()),
             Publish::Part(_) | Publish::Unconfirmed(..) | Publish::Silent | Publish::Panic => {
-                Err(PublishError { fan_out: "simulated".to_owned(), detail: "as told".to_owned(), confirmed })
+                let (fan_out, detail) = ("simulated".to_owned(), "as told".to_owned());
+                Err(PublishError { fan_out, detail, confirmed, remedy: Remedy::Time })
             }
         }
     }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use orchestrator_kernel::ids::RunSeq;
-use orchestrator_kernel::ports::fan_out::{FanOut, OutputMessage, PublishError};
+use orchestrator_kernel::ports::fan_out::{FanOut, OutputMessage, PublishError, Remedy};
 use orchestrator_kernel::ports::log::ReadError;
 use tracing::{info, warn};
 
@@ -202,7 +202,8 @@ impl NdjsonFile {
     }
 
     fn refused(&self, error: &OutputsFileError, confirmed: usize) -> PublishError {
-        PublishError { fan_out: self.name.clone(), detail: error.to_string(), confirmed }
+        let (fan_out, detail) = (self.name.clone(), error.to_string());
+        PublishError { fan_out, detail, confirmed, remedy: Remedy::Time }
     }
 }
 

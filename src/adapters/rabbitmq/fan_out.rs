@@ -10,6 +10,9 @@
 //! still be looked at. A message comes back as unroutable only when that is missing too: somebody broke the topology,
 //! and publishing stops there until it is repaired.
 //!
+//! A broker refuses a message for good by closing the channel; which of those on their way it was, it does not say. So the
+//! suspects are published again one at a time, and the one that is refused alone is named: its symbol is held.
+//!
 //! After an error the channel is given up with everything on it, and the caller offers again what follows the confirmed
 //! prefix. So a consumer may see an output twice, and after a refusal one that overtook an earlier one: `message_id`
 //! recognises the first, the header `symbol_seq` the second.
@@ -20,7 +23,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use lapin::Channel;
 use lapin::options::ConfirmSelectOptions;
-use orchestrator_kernel::ports::fan_out::{FanOut, OutputMessage, PublishError};
+use orchestrator_kernel::ports::fan_out::{FanOut, OutputMessage, PublishError, Remedy};
 
 use super::connection::{Link, RabbitEndpoint, Trouble, short};
 use super::topology::{Argument, Binding, Exchange, Kind, Queue, Topology, TopologyMode};
@@ -82,7 +85,7 @@ impl RabbitFanOutOptions {
     }
 }
 
-/// A fan-out to RabbitMQ. Connects with the first output, and again after each loss when it is next asked to publish.
+/// A fan-out to RabbitMQ. Connects when it is to make ready or to publish, and again after each loss.
 pub struct RabbitFanOut {
     endpoint: RabbitEndpoint,
     options: RabbitFanOutOptions,
@@ -100,7 +103,6 @@ impl RabbitFanOut {
 
     /// Publishes over a channel that is not used again after an error.
     async fn try_publish(&mut self, messages: &[OutputMessage]) -> Result<(), Stopped> {
-        let not_sent = |why: Trouble| Stopped { confirmed: 0, why, is_silent: false };
         let channel = match self.channel.take().filter(|channel| channel.status().connected()) {
             Some(channel) => channel,
             None => self.open().await.map_err(not_sent)?,
@@ -119,6 +121,40 @@ impl RabbitFanOut {
         Ok(())
     }
 
+    /// Finds the message that the broker refuses: each suspect is published alone, so that a closed channel has one cause.
+    ///
+    /// Those before it come twice; none of those behind it was taken.
+    async fn find_refused(
+        &mut self,
+        messages: &[OutputMessage],
+        Stopped { mut confirmed, suspects, why, .. }: Stopped,
+    ) -> Result<(), PublishError> {
+        let suspected = messages.iter().skip(confirmed).take(suspects);
+        for message in suspected {
+            match self.try_publish(std::slice::from_ref(message)).await {
+                Ok(()) => confirmed += 1,
+                Err(alone) => {
+                    let is_refused = alone.suspects > 0;
+                    let remedy = if is_refused { remedy_of_refused(&alone.why) } else { alone.remedy };
+                    return Err(self.error(Stopped { confirmed, remedy, ..alone }));
+                }
+            }
+        }
+        if confirmed == messages.len() {
+            return Ok(());
+        }
+        // None is refused any more, so what the broker said no longer holds.
+        Err(self.error(Stopped { confirmed, remedy: Remedy::Time, ..not_sent(why) }))
+    }
+
+    /// What is said of messages that were not taken; a broker that does not answer loses its connection.
+    fn error(&mut self, Stopped { confirmed, why, is_silent, remedy, .. }: Stopped) -> PublishError {
+        if is_silent {
+            self.link = None;
+        }
+        PublishError { fan_out: self.options.name.clone(), detail: why.detail, confirmed, remedy }
+    }
+
     /// Opens a channel that gives confirms, over a new connection when there is none.
     async fn open(&mut self) -> Result<Channel, Trouble> {
         let link = match self.link.take().filter(Link::is_connected) {
@@ -126,7 +162,7 @@ impl RabbitFanOut {
             None => Link::open(&self.endpoint, &self.options.name).await?,
         };
         let link = self.link.insert(link);
-        let opened = prepare(link, &self.options).await;
+        let opened = open_channel(link, &self.options).await;
         if opened.as_ref().is_err_and(|why| why.code.is_none()) {
             // Not a refusal: the broker did not answer, and will not over this connection.
             self.link = None;
@@ -135,14 +171,15 @@ impl RabbitFanOut {
     }
 }
 
-async fn prepare(link: &Link, options: &RabbitFanOutOptions) -> Result<Channel, Trouble> {
+async fn open_channel(link: &Link, options: &RabbitFanOutOptions) -> Result<Channel, Trouble> {
     let channel = link.channel().await?;
     match options.needs().ensure(link, &channel, options.topology).await {
         Ok(()) => {}
         Err(why) if why.code == Some(406) => {
             return Err(Trouble {
                 detail: format!(
-                    "{}; delete it, or set the topology to passive to use it as it is",
+                    "{}: somebody declared it otherwise. Delete it, and it is declared again with what is received here; or \
+                     set publish.rabbitmq.topology to passive to use it as it is",
                     why.detail
                 ),
                 ..why
@@ -152,6 +189,24 @@ async fn prepare(link: &Link, options: &RabbitFanOutOptions) -> Result<Channel, 
     }
     link.within("asking for confirms", channel.confirm_select(ConfirmSelectOptions::default())).await?;
     Ok(channel)
+}
+
+/// Reply codes that last until somebody changes something: a login or a right is refused, an exchange is missing or
+/// declared otherwise, there is no such virtual host.
+const NEEDS_AN_OPERATOR: [u16; 4] = [403, 404, 406, 530];
+
+/// Nothing was sent, since no channel could be had.
+fn not_sent(why: Trouble) -> Stopped {
+    let is_refused = why.code.is_some_and(|code| NEEDS_AN_OPERATOR.contains(&code));
+    let remedy = if is_refused { Remedy::Operator } else { Remedy::Time };
+    Stopped { confirmed: 0, why, is_silent: false, suspects: 0, remedy }
+}
+
+/// What helps when a message that was alone on its way is refused. A missing right to the exchange itself concerns all
+/// messages; the broker names the topic when it is about the routing key.
+fn remedy_of_refused(why: &Trouble) -> Remedy {
+    let is_about_all = why.code == Some(403) && !why.detail.contains("access to topic '");
+    if is_about_all { Remedy::Operator } else { Remedy::NoneForThisOutput }
 }
 
 #[async_trait]
@@ -166,15 +221,27 @@ impl FanOut for RabbitFanOut {
         }
         let published = match self.held_back() {
             // A channel could not even be opened.
-            Some(reason) => Err(Stopped { confirmed: 0, why: Trouble::new(reason), is_silent: false }),
+            Some(reason) => Err(not_sent(Trouble::new(reason))),
             None => self.try_publish(messages).await,
         };
-        published.map_err(|Stopped { confirmed, why, is_silent }| {
-            if is_silent {
-                self.link = None;
+        match published {
+            Ok(()) => Ok(()),
+            Err(stopped) if stopped.suspects > 0 => self.find_refused(messages, stopped).await,
+            Err(stopped) => Err(self.error(stopped)),
+        }
+    }
+
+    async fn prepare(&mut self) -> Result<(), PublishError> {
+        if self.channel.as_ref().is_some_and(|channel| channel.status().connected()) {
+            return Ok(());
+        }
+        match self.open().await {
+            Ok(channel) => {
+                self.channel = Some(channel);
+                Ok(())
             }
-            PublishError { fan_out: self.options.name.clone(), detail: why.detail, confirmed }
-        })
+            Err(why) => Err(self.error(not_sent(why))),
+        }
     }
 
     fn held_back(&self) -> Option<String> {

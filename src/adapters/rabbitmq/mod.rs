@@ -1,7 +1,7 @@
 //! RabbitMQ: where outputs go, where receipts come from, and where the second mark of logs on Redis is.
 //!
-//! Reading order: the connection, what has to be on the broker, an output's message, messages on their way, the
-//! fan-out, the copies of what is no receipt, the source, the marks.
+//! Reading order: the connection, what has to be on the broker, an output's routing key and message, messages on their
+//! way, the fan-out, the copies of what is no receipt, the source, the marks.
 
 mod connection;
 mod dead_letters;
@@ -12,6 +12,7 @@ mod marks;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod properties;
+mod routing_key;
 mod source;
 mod topology;
 mod window;

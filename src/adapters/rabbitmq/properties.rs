@@ -1,7 +1,7 @@
 //! What an output's message says beside its body. Consumers read these, so a test holds them to a recorded file.
 
 use lapin::BasicProperties;
-use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::types::{AMQPValue, FieldTable};
 use orchestrator_kernel::ports::fan_out::OutputMessage;
 
 /// `delivery_mode` of a message that is written to disk.
@@ -10,13 +10,6 @@ const PERSISTENT: u8 = 2;
 const SYMBOL: &str = "symbol";
 /// Header: the output's number among those of its symbol.
 const SYMBOL_SEQ: &str = "symbol_seq";
-
-/// `orchestrator_event.<event_type>.<symbol>`. At most 175 bytes: a symbol has 128.
-///
-/// A symbol that holds dots is several words to a topic exchange; `orchestrator_event.*.#` takes every symbol.
-pub(super) fn routing_key(message: &OutputMessage) -> ShortString {
-    format!("orchestrator_event.{}.{}", message.event_type, message.symbol).into()
-}
 
 /// The properties and headers. A function of the output alone, so a message that is sent again is the same message.
 pub(super) fn properties(message: &OutputMessage) -> BasicProperties {
@@ -82,6 +75,7 @@ mod tests {
     use orchestrator_kernel::run_id::RunId;
     use serde_json::json;
 
+    use super::super::routing_key::routing_key;
     use super::*;
 
     fn message() -> OutputMessage {
@@ -141,14 +135,5 @@ mod tests {
         assert!(!number.is(&OutputMessage { symbol_seq: 10, ..one.clone() }));
         assert!(!number.is(&OutputMessage { symbol: Symbol::from("BTC"), ..one }));
         assert!(OutputNumber::of(&BasicProperties::default()).is_none());
-    }
-
-    #[test]
-    fn the_longest_routing_key_fits() {
-        let symbol = Symbol::from("x".repeat(128).as_str());
-        for kind in event_type::ALL {
-            let message = OutputMessage { symbol: symbol.clone(), event_type: kind, ..message() };
-            assert!(routing_key(&message).as_str().len() <= 175);
-        }
     }
 }

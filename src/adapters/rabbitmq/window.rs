@@ -16,14 +16,15 @@ use lapin::message::BasicReturnMessage;
 use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
 use lapin::{Channel, Confirmation};
-use orchestrator_kernel::ports::fan_out::OutputMessage;
+use orchestrator_kernel::ports::fan_out::{OutputMessage, Remedy};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::connection::Trouble;
 #[cfg(feature = "mutants")]
 use super::mutants::is_mandatory;
-use super::properties::{OutputNumber, properties, routing_key};
+use super::properties::{OutputNumber, properties};
+use super::routing_key::routing_key;
 
 /// How long a blocked broker is waited for before the messages are handed back: whoever publishes can then say so.
 const BLOCKED_MAX: Duration = Duration::from_millis(500);
@@ -39,7 +40,16 @@ pub(super) struct Stopped {
     pub(super) why: Trouble,
     /// Whether the broker does not answer, so that its connection is of no more use.
     pub(super) is_silent: bool,
+    /// Messages behind the confirmed ones of which the broker refuses one, and so closed the channel. Which one, it does
+    /// not say: it has taken those before it, and none of those behind.
+    pub(super) suspects: usize,
+    /// What can help.
+    pub(super) remedy: Remedy,
 }
+
+/// Reply codes with which a broker refuses one message, by closing its channel: no right to its routing key, or it is
+/// larger than messages may be.
+const REFUSES_A_MESSAGE: [u16; 2] = [403, 406];
 
 /// Where messages go, and how many may be on their way for how long.
 pub(super) struct Lane<'a> {
@@ -104,11 +114,12 @@ impl<'a> Window<'a> {
                     (Trouble::new(format!("no confirm within {:?}", window.lane.confirm_timeout)), true)
                 }
             };
+            let is_refusal = why.code.is_some_and(|code| REFUSES_A_MESSAGE.contains(&code));
             window.note_bad(oldest.index, why);
             window.note_what_came().await;
-            return window.outcome(is_silent);
+            return window.outcome(is_silent, is_refusal);
         }
-        window.outcome(false)
+        window.outcome(false, false)
     }
 
     /// Sends while there is room, unless a message is lost already: then what follows would only come twice.
@@ -210,12 +221,14 @@ impl<'a> Window<'a> {
         }
     }
 
-    fn outcome(self, is_silent: bool) -> Result<(), Stopped> {
+    fn outcome(self, is_silent: bool, is_refusal: bool) -> Result<(), Stopped> {
         match self.bad {
             None => Ok(()),
             Some((confirmed, why)) => {
                 let id = self.messages.get(confirmed).map(OutputMessage::message_id).unwrap_or_default();
-                Err(Stopped { confirmed, why: why.during(&format!("message {id}")), is_silent })
+                let suspects = if is_refusal { self.sent.saturating_sub(confirmed) } else { 0 };
+                let why = why.during(&format!("message {id}"));
+                Err(Stopped { confirmed, why, is_silent, suspects, remedy: Remedy::Time })
             }
         }
     }

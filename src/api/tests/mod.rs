@@ -14,6 +14,7 @@ use orchestrator_actors::address::Address;
 use orchestrator_actors::buffer::BufferMsg;
 use orchestrator_actors::flow::{FlowLimits, OutputFlow};
 use orchestrator_actors::kill_switch::{Gate, KillSwitchSettings};
+use orchestrator_actors::publisher::Reached;
 use orchestrator_actors::status::{Lifecycle, StatusBoard};
 use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::ports::kill_switch::{KillGate as _, MemoryKillSwitch};
@@ -84,6 +85,8 @@ impl Setup {
             wall_now: || TsMs(1_767_225_600_000),
             board: board.clone(),
             flow: OutputFlow::new(flow_limits),
+            publisher: Address::new("publisher"),
+            reached: Reached::default(),
             metrics: Metrics { render: Arc::new(|| "up 1\n".to_owned()), content_type: "text/test" },
             durability: "fdatasync",
             version: "1.2.3",

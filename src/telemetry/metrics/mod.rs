@@ -41,6 +41,8 @@ struct Totals {
     runs_started: u64,
     runs_ended: u64,
     outputs_due: u64,
+    outputs_skipped: u64,
+    outputs_held: u64,
     outputs_published: u64,
     backlog_known: bool,
 }
@@ -104,7 +106,8 @@ impl State {
         self.registers.in_flight.set(difference(totals.received, totals.settled));
         self.registers.runs_in_flight.set(difference(totals.runs_started, totals.runs_ended));
         // Not what the publisher said last: runs end and outputs are confirmed between two of its reports.
-        self.registers.backlog.set(difference(totals.outputs_due, totals.outputs_published));
+        let elsewhere = totals.outputs_published + totals.outputs_skipped + totals.outputs_held;
+        self.registers.backlog.set(difference(totals.outputs_due, elsewhere));
         let age = match (now, self.last_ingest_ts) {
             (Some(now), Some(last)) => now.0.saturating_sub(last.0).max(0) as f64 / 1000.0,
             (None, _) | (_, None) => f64::NAN,
@@ -176,6 +179,15 @@ impl State {
                 self.totals.outputs_published += count;
                 registers.outputs_published.add([event_type], count);
             }
+            Observation::OutputsSkipped { count } => {
+                self.totals.outputs_skipped += count;
+                registers.outputs_skipped.inc_by(count);
+            }
+            Observation::OutputsHeld { outputs, symbols } => {
+                self.totals.outputs_held = outputs;
+                registers.held.set(gauge(outputs));
+                registers.held_symbols.set(gauge(symbols));
+            }
             Observation::PublishLatency { seconds } => registers.publish_latency.observe(seconds),
             Observation::PublishBacklog { outputs } => self.backlog(outputs),
             Observation::PublishBlocked { seconds } => {
@@ -214,7 +226,8 @@ impl State {
         let totals = &mut self.totals;
         if !totals.backlog_known {
             // What an earlier process left to be published is due as well, but no run of this one tells of it.
-            let left = (totals.outputs_published + outputs).saturating_sub(totals.outputs_due);
+            let there = totals.outputs_published + totals.outputs_held + outputs;
+            let left = there.saturating_sub(totals.outputs_due);
             self.registers.outputs_due.inc_by(left);
             totals.outputs_due += left;
             totals.backlog_known = true;

@@ -87,8 +87,11 @@ fn everything<'a>(
         Observation::RunStarted,
         Observation::EngineCalled { error: None, seconds: 0.0001 },
         Observation::RunEnded { error: Some(ErrorKind::EngineTimeout), seconds: 2.0, outputs: 2 },
+        Observation::OutputsHeld { outputs: 4, symbols: 1 },
         Observation::PublishBacklog { outputs: 2 },
         Observation::OutputsPublished { event_type: "EngineRunStarted", count: 1 },
+        Observation::OutputsHeld { outputs: 1, symbols: 1 },
+        Observation::OutputsSkipped { count: 2 },
         Observation::PublishLatency { seconds: 0.002 },
         Observation::PublishBacklog { outputs: 1 },
         Observation::PublishBlocked { seconds: 0.5 },
@@ -374,7 +377,8 @@ proptest! {
             prop_assert_eq!(sum(&[names::RUNS_IN_FLIGHT]), books.runs as f64);
             let ended = [names::RUNS_COMPLETED, names::RUNS_FAILED, names::RUNS_IN_FLIGHT];
             prop_assert_eq!(sum(&[names::RUNS_STARTED]), sum(&ended));
-            prop_assert_eq!(sum(&[names::OUTPUTS_DUE]), sum(&[names::OUTPUTS_PUBLISHED, names::PUBLISH_BACKLOG]));
+            let outputs = [names::OUTPUTS_PUBLISHED, names::OUTPUTS_SKIPPED, names::PUBLISH_HELD, names::PUBLISH_BACKLOG];
+            prop_assert_eq!(sum(&[names::OUTPUTS_DUE]), sum(&outputs));
         }
     }
 }

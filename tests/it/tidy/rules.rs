@@ -92,6 +92,7 @@ fn runbook_words() -> BTreeSet<String> {
         Condition::SourceUnsettled(String::new()),
         Condition::PublishBlocked,
         Condition::PublishDegraded,
+        Condition::OutputHeld(String::new()),
         Condition::FanOutBlocked,
         Condition::SymbolHalted(String::new()),
         Condition::SymbolLimit,
@@ -111,6 +112,7 @@ fn runbook_words() -> BTreeSet<String> {
             | Condition::SourceUnsettled(_)
             | Condition::PublishBlocked
             | Condition::PublishDegraded
+            | Condition::OutputHeld(_)
             | Condition::FanOutBlocked
             | Condition::SymbolHalted(_)
             | Condition::SymbolLimit

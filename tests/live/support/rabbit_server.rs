@@ -214,6 +214,13 @@ impl RabbitServer {
         self.ctl(&["set_disk_free_limit", if is_on { "1000000GB" } else { &shipped }]);
     }
 
+    /// Sets how large messages may be, for connections that are opened from now on.
+    pub(crate) fn set_max_message_size(&self, bytes: usize) {
+        let set = "application:set_env(rabbit, max_message_size, ";
+        let keep = "persistent_term:put(max_message_size, ";
+        self.ctl(&["eval", &format!("{set}{bytes}), {keep}{bytes}).")]);
+    }
+
     fn signal(&self, signal: Signal) {
         kill_process_group(self.running.as_ref().expect("it runs").group, signal).unwrap();
     }

@@ -1,4 +1,5 @@
-//! Which program and configuration wrote a stretch of the logs: one record a change, in a log of its own.
+//! What else than receipts outputs depend on, in a log of its own: which program and configuration wrote a stretch of the
+//! logs, one record a change; and what operators decided, one record an act.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,10 +8,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::DecodeError;
-use crate::ids::{IngestSeq, RunSeq, TsMs};
+use crate::ids::{IngestSeq, RunSeq, Symbol, TsMs};
 use crate::ports::engine::EngineIdentity;
 
+/// Version of the record of a start.
 const VERSION: u8 = 1;
+/// Version of the records of all other kinds.
+const VERSION_OF_ACTS: u8 = 2;
 
 /// What outputs depend on, besides the receipts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,6 +124,127 @@ impl ManifestRecord {
     /// [`DecodeError`]: another version, or bytes that are no record.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         super::decode(VERSION, bytes)
+    }
+}
+
+/// What an operator decided about outputs that are held.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OutputsAct {
+    /// What waits of the symbol is offered again.
+    Retry {
+        /// Whose outputs.
+        symbol: Symbol,
+        /// Where they are refused.
+        fan_out: String,
+    },
+    /// These outputs of the symbol are not offered there any more; what waits behind them is offered again.
+    Skip {
+        /// Whose outputs.
+        symbol: Symbol,
+        /// Where they are refused.
+        fan_out: String,
+        /// Number of the first one among the symbol's outputs.
+        first: u64,
+        /// Number of the last one.
+        last: u64,
+    },
+}
+
+impl OutputsAct {
+    /// Whose outputs it is about.
+    #[must_use]
+    pub const fn symbol(&self) -> &Symbol {
+        match self {
+            Self::Retry { symbol, .. } | Self::Skip { symbol, .. } => symbol,
+        }
+    }
+}
+
+impl fmt::Display for OutputsAct {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Retry { symbol, fan_out } => {
+                write!(f, "outputs of {symbol} that {fan_out} had refused were offered again")
+            }
+            Self::Skip { symbol, fan_out, first, last } => {
+                write!(f, "outputs {first} to {last} of {symbol} were let go unpublished at {fan_out}")
+            }
+        }
+    }
+}
+
+/// An act of an operator. It takes effect once this is durable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorRecord {
+    /// When it was decided (operational).
+    pub at_ms: TsMs,
+    /// Who decided.
+    pub operator: String,
+    /// Why.
+    pub reason: String,
+    /// The last run record at that time.
+    pub runs_tail: RunSeq,
+    /// What was decided.
+    pub act: OutputsAct,
+}
+
+/// Bytes of an operator's name.
+const OPERATOR_BYTES_MAX: usize = 128;
+/// Bytes of a reason.
+const REASON_BYTES_MAX: usize = 1024;
+
+impl OperatorRecord {
+    /// What is wrong with a name and a reason, if anything is: both are kept for ever and read by people.
+    #[must_use]
+    pub fn objection(operator: &str, reason: &str) -> Option<String> {
+        let fits = |text: &str, max: usize| {
+            !text.trim().is_empty() && text.len() <= max && !text.contains(char::is_control)
+        };
+        if !fits(operator, OPERATOR_BYTES_MAX) {
+            return Some(format!(
+                "operator must be 1 to {OPERATOR_BYTES_MAX} bytes without control characters"
+            ));
+        }
+        let fits = fits(reason, REASON_BYTES_MAX);
+        (!fits).then(|| format!("reason must be 1 to {REASON_BYTES_MAX} bytes without control characters"))
+    }
+}
+
+/// The kinds of version 2.
+#[derive(Serialize, Deserialize)]
+enum Act {
+    Operator(OperatorRecord),
+}
+
+/// A record of the manifest log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ManifestEntry {
+    /// A start that changed something. Stored in version 1, as ever.
+    Start(ManifestRecord),
+    /// An operator's act. Stored in version 2.
+    Operator(OperatorRecord),
+}
+
+impl ManifestEntry {
+    /// Appends the stored form to `out`.
+    pub fn encode_to(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Start(record) => record.encode_to(out),
+            Self::Operator(record) => super::encode_to(VERSION_OF_ACTS, &Act::Operator(record.clone()), out),
+        }
+    }
+
+    /// Reads the stored form of any version.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`]: another version, or bytes that are no record.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        if bytes.first() == Some(&VERSION) {
+            return ManifestRecord::decode(bytes).map(Self::Start);
+        }
+        let Act::Operator(record) = super::decode(VERSION_OF_ACTS, bytes)?;
+        Ok(Self::Operator(record))
     }
 }
 

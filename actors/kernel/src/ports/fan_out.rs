@@ -39,6 +39,19 @@ impl OutputMessage {
     }
 }
 
+/// What has to happen before outputs that were not taken can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// Time: the same outputs are offered again.
+    Time,
+    /// Somebody has to change the settings, the rights or the topology there. Nothing is taken until then, so it is tried
+    /// on like a passing fault, but said at once.
+    Operator,
+    /// Nothing that happens by itself: the output behind the confirmed ones is refused for good, whenever it is offered.
+    /// Others may be taken.
+    NoneForThisOutput,
+}
+
 /// Why outputs were not taken. They stay in the run log and are offered again.
 #[derive(Debug, thiserror::Error)]
 #[error("{fan_out} did not take outputs: {detail}")]
@@ -49,6 +62,8 @@ pub struct PublishError {
     pub detail: String,
     /// How many messages of the batch, from its start, are confirmed all the same.
     pub confirmed: usize,
+    /// What can help.
+    pub remedy: Remedy,
 }
 
 /// A place that outputs are published to, in order.
@@ -56,6 +71,16 @@ pub struct PublishError {
 pub trait FanOut: Send {
     /// Name for logs and metrics.
     fn name(&self) -> &str;
+
+    /// Makes ready to publish before there is anything to publish: what subscribers bind to exists from the start.
+    /// Nothing to do when it is ready.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`] with nothing confirmed. Publishing makes ready too.
+    async fn prepare(&mut self) -> Result<(), PublishError> {
+        Ok(())
+    }
 
     /// Publishes in order; `Ok` means that every message is confirmed: durable there and routed.
     ///

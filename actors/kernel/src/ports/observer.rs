@@ -2,7 +2,7 @@
 //!
 //! The conservation laws that the metrics obey (checked on every scrape in the tests):
 //! received = appended + duplicate + quarantined + in flight; started = completed + failed + in flight;
-//! outputs = published + backlog.
+//! outputs = published + skipped + held + backlog.
 
 use crate::error::{ErrorKind, FailureDomain};
 use crate::ids::{EventType, SourceId, Symbol, TsMs};
@@ -151,6 +151,18 @@ pub enum Observation<'a> {
         event_type: &'static str,
         /// How many.
         count: u64,
+    },
+    /// Outputs that an operator let go were passed over.
+    OutputsSkipped {
+        /// How many.
+        count: u64,
+    },
+    /// Outputs that wait because one of their symbol is refused for good.
+    OutputsHeld {
+        /// How many.
+        outputs: u64,
+        /// Of how many symbols.
+        symbols: u64,
     },
     /// From the durable end of a run to the confirmation of its outputs.
     PublishLatency {

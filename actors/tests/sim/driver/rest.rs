@@ -53,6 +53,7 @@ impl Sim {
         let yields = self.world.weather().yields;
         self.world.set_weather(Weather { yields, ..Weather::default() });
         self.broker.block(false);
+        self.take_everything();
         [&self.receipts, &self.quarantine, &self.runs].iter().for_each(|log| log.fill(0));
         self.sources.iter().for_each(|source| source.remember());
         // A receipt may be stamped one millisecond after the time that was sealed.
@@ -89,6 +90,7 @@ impl Sim {
                 return Some(self.failed(kind, &what));
             }
             self.check_exits();
+            self.retry_what_is_held(tree).await;
             let missing = self.what_is_missing(tree.as_ref().expect("it runs"))?;
             if REST_MAX < since.elapsed() {
                 self.world.violated(format!("not at rest after {REST_MAX:?} without faults: {missing}"));

@@ -42,6 +42,7 @@ impl Sim {
             }
             _ => {}
         }
+        self.refuse_or_decide(tree).await;
         let ms = match self.below(4) {
             0 => 1,
             1 => 1 + self.below(20),

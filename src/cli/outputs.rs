@@ -1,0 +1,190 @@
+//! `orchestrator outputs`: what an operator does with outputs that a fan-out refuses for good.
+//!
+//! A running service is asked over HTTP; the logs of a stopped one are opened, and its next start does what was recorded.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use orchestrator_kernel::contracts::manifest::OperatorRecord;
+use orchestrator_kernel::outbox::HeldChoice;
+use serde_json::{Value, json};
+
+use super::ask::{Ask, Url, ask};
+use super::{ConfigArgs, Exit, complain, print};
+use crate::api::held_outputs;
+use crate::config::Config;
+use crate::service::explain;
+use crate::wiring::outputs::{Decision, HeldOutputsError, decide, held};
+
+/// The path of held outputs on the HTTP interface.
+const PATH: &str = "/api/v1/outputs/held";
+/// Bytes of an answer: a thousand held symbols with their reasons.
+const ANSWER_BYTES_MAX: u64 = 4 << 20;
+/// Time for an answer: longer than a request may take there.
+const ANSWER_MAX: Duration = Duration::from_secs(15);
+
+/// Commands on held outputs.
+#[derive(Clone, Debug, PartialEq, Subcommand)]
+pub enum OutputsCommand {
+    /// List the symbols of which an output is refused for good: their outputs wait.
+    List {
+        /// Which service.
+        #[command(flatten)]
+        place: OutputsPlace,
+    },
+    /// Offer what waits of a symbol again, once the reason is mended.
+    Retry {
+        /// Which service.
+        #[command(flatten)]
+        place: OutputsPlace,
+        /// Whose outputs, and who decides why.
+        #[command(flatten)]
+        about: About,
+    },
+    /// Let the refused output of a symbol go unpublished, and offer what waits behind it. The run log keeps it.
+    Skip {
+        /// Which service.
+        #[command(flatten)]
+        place: OutputsPlace,
+        /// Whose outputs, and who decides why.
+        #[command(flatten)]
+        about: About,
+        /// Let everything go that waits of it now.
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+/// Whose outputs, and who decides why.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    /// The symbol, as `outputs list` names it.
+    #[arg(long, value_name = "SYMBOL")]
+    pub symbol: String,
+    /// Who you are; it is recorded.
+    #[arg(long, value_name = "NAME")]
+    pub operator: String,
+    /// Why; it is recorded.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: String,
+}
+
+/// Which service is meant.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutputsPlace {
+    /// Where the configuration comes from.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Where the running service is reached; without it: as configured. Plain HTTP only.
+    #[arg(long, value_name = "http://HOST:PORT")]
+    pub url: Option<Url>,
+}
+
+impl OutputsCommand {
+    const fn place(&self) -> &OutputsPlace {
+        match self {
+            Self::List { place } | Self::Retry { place, .. } | Self::Skip { place, .. } => place,
+        }
+    }
+
+    /// What is to be decided; nothing to be listed.
+    fn decision(&self) -> Option<Decision> {
+        let (about, choice) = match self {
+            Self::List { .. } => return None,
+            Self::Retry { about, .. } => (about, HeldChoice::Retry),
+            Self::Skip { about, all: false, .. } => (about, HeldChoice::SkipFirst),
+            Self::Skip { about, all: true, .. } => (about, HeldChoice::SkipAll),
+        };
+        let About { symbol, operator, reason } = about.clone();
+        Some(Decision { symbol, choice, operator, reason })
+    }
+}
+
+/// Carries out the command.
+#[must_use]
+pub fn outputs(command: &OutputsCommand, environment: Vec<(OsString, OsString)>) -> Exit {
+    let decision = command.decision();
+    let objection =
+        decision.as_ref().and_then(|known| OperatorRecord::objection(&known.operator, &known.reason));
+    if let Some(objection) = objection {
+        complain(&format!("--{objection}"));
+        return Exit::Usage;
+    }
+    let place = command.place();
+    let config = match Config::load(&place.config.layers(environment)) {
+        Ok(loaded) => loaded.config,
+        Err(error) => {
+            complain(&error);
+            return Exit::Config;
+        }
+    };
+    if let Some(url) = &place.url {
+        return ask_service(url, decision.as_ref());
+    }
+    super::block_on(async {
+        let done = match &decision {
+            None => held(&config).await.map(|holds| json!({ "held": held_outputs(&holds) })),
+            Some(decision) => decide(&config, decision).await.map(|acts| {
+                let acts: Vec<String> = acts.iter().map(ToString::to_string).collect();
+                json!({ "recorded": acts, "done": "at the next start" })
+            }),
+        };
+        match done {
+            Ok(report) => print(&format!("{report:#}\n")),
+            // Whoever holds the logs knows more than they say.
+            Err(HeldOutputsError::Wiring(error)) if error.exit() == Exit::Held => {
+                ask_service(&Url::of(on_this_machine(config.http.listen), PATH), decision.as_ref())
+            }
+            Err(error) => {
+                complain(&explain(&error));
+                error.exit()
+            }
+        }
+    })
+}
+
+/// Where this machine reaches what listens there.
+const fn on_this_machine(listen: SocketAddr) -> SocketAddr {
+    let address = match listen.ip() {
+        IpAddr::V4(address) if address.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(address) if address.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        address => address,
+    };
+    SocketAddr::new(address, listen.port())
+}
+
+fn ask_service(url: &Url, decision: Option<&Decision>) -> Exit {
+    let url = url.at(PATH);
+    let body = decision.map(|Decision { symbol, choice, operator, reason }| {
+        let action = match choice {
+            HeldChoice::Retry => "retry",
+            HeldChoice::SkipFirst => "skip",
+            HeldChoice::SkipAll => "skip_all",
+        };
+        json!({ "symbol": symbol, "action": action, "operator": operator, "reason": reason }).to_string()
+    });
+    let question =
+        Ask { url: &url, json: body.as_deref(), timeout: ANSWER_MAX, answer_bytes_max: ANSWER_BYTES_MAX };
+    match ask(&question) {
+        Ok(answer) if answer.status == 200 => match serde_json::from_str::<Value>(&answer.body) {
+            Ok(report) => print(&format!("{report:#}\n")),
+            Err(_) => print(&format!("{}\n", answer.body.trim_end())),
+        },
+        Ok(answer) => {
+            complain(&format!("{url} answered {}: {}", answer.status, answer.body.trim_end()));
+            match answer.status {
+                409 => Exit::Different,
+                400..=499 => Exit::Usage,
+                _ => Exit::Unavailable,
+            }
+        }
+        Err(error) => {
+            complain(&format!(
+                "a service holds the logs, and {url} cannot be asked: {error}; name it with --url"
+            ));
+            Exit::Unavailable
+        }
+    }
+}
