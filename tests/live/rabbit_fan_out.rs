@@ -409,7 +409,7 @@ async fn errors_name_what_happened_and_no_password() {
     client.exchange(EVENTS, ExchangeKind::Fanout, None).await;
     let error = fan_out(&url, |_| {}).publish(&message).await.unwrap_err();
     assert!(
-        error.detail.contains("406 PRECONDITION_FAILED") && error.detail.contains("delete it"),
+        error.detail.contains("406 PRECONDITION_FAILED") && error.detail.contains("Delete it"),
         "{error}"
     );
     let endpoint = RabbitEndpoint::new(&wrong, None, Duration::from_secs(1)).unwrap();
