@@ -468,8 +468,10 @@ async fn large_log_is_read_in_pages_and_trimmed_in_steps() {
 async fn two_writers_and_cut_connections_leave_one_sequence_without_conflict() {
     const ROUNDS: u64 = 30;
     let rig = Arc::new(Rig::start());
-    let elsewhere = tempfile::tempdir().unwrap();
-    let logs = [rig.log().await, rig.log_of_another_host(elsewhere.path()).await];
+    // Each is on the operator's word: neither host has a mark of what the other one has written.
+    let hosts = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let [one, other] = &hosts;
+    let logs = [rig.log_of_another_host(one.path()).await, rig.log_of_another_host(other.path()).await];
     let is_over = Arc::new(AtomicU64::new(0));
     let killer = {
         let (rig, is_over) = (Arc::clone(&rig), Arc::clone(&is_over));
