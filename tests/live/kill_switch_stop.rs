@@ -10,6 +10,7 @@ use orchestrator_kernel::ports::kill_switch::KillSwitchRead as _;
 use crate::support::ports::free_port;
 use crate::support::process::{PATIENCE, orchestrator};
 use crate::support::redis_server::RedisServer;
+use crate::support::secrets::Secrets;
 
 const KEY: &str = "kill_switch:state";
 const HISTORY: &str = "kill_switch:history";
@@ -128,6 +129,53 @@ fn a_redis_that_cannot_save_is_stopped_by_whoever_may_or_says_how() {
 
     check_halted(&redis);
     assert!(redis.command(&["SET", "other", "x"]).unwrap().starts_with("-MISCONF"), "as it was");
+}
+
+/// Method: what was shipped once, a user `default` that may only ping. The stop is gone after the restart, and nobody has
+/// believed this server before or after.
+#[test]
+fn a_redis_that_would_forget_a_stop_is_not_believed_until_it_is_mended() {
+    let mut redis = RedisServer::start();
+    redis.shut_down();
+    let shipped = redis.users();
+    redis.set_users(
+        &shipped.replace("user default off resetpass ~* &* +@all", "user default on nopass -@all +ping"),
+    );
+    redis.start_again();
+    let operator = Secrets::shared().as_operator(&redis.url());
+    // One write is no transaction: this one comes back.
+    ok(&redis, &["SET", KEY, "off"]);
+
+    let before = run(&operator, &["status"], 2);
+    let stopped = run(&operator, &ENGAGE, 0);
+    redis.kill();
+    redis.start_again();
+    let after = run(&operator, &["status"], 2);
+
+    assert!(redis.command(&["GET", KEY]).unwrap().ends_with("off\r\n"), "this server is a newer one");
+    for said in [before, stopped.clone(), after] {
+        assert!(said.contains("user default off resetpass ~* &* +@all"), "{said}");
+    }
+    assert!(stopped.contains("blocked now, but a restart of the server may undo it"), "{stopped}");
+    ok(&redis, &["ACL", "SETUSER", "default", "off", "resetpass", "~*", "&*", "+@all"]);
+    run(&operator, &["status"], 0);
+}
+
+#[test]
+fn a_stop_on_a_redis_with_snapshots_only_says_that_a_restart_may_undo_it() {
+    let mut redis = RedisServer::with(&["--appendonly", "no", "--save", "3600 1"]);
+    let operator = Secrets::shared().as_operator(&redis.url());
+    ok(&redis, &["SET", KEY, "off"]);
+    ok(&redis, &["SAVE"]);
+
+    let stopped = run(&operator, &ENGAGE, 0);
+    check_halted(&redis);
+    redis.kill();
+    redis.start_again();
+
+    assert!(stopped.contains("a restart of the server may undo it"), "{stopped}");
+    assert!(stopped.contains("`appendonly yes`"), "{stopped}");
+    run(&operator, &["status"], 0);
 }
 
 /// Method: a server that follows another one. Its readers see the stop as soon as the other one has it.

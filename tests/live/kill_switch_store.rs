@@ -6,10 +6,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use orchestrator::adapters::kill_redis::{KillRedis, KillRedisOptions};
 use orchestrator_kernel::ids::TsMs;
-use orchestrator_kernel::kill_switch::{Command, Reading, Stored};
+use orchestrator_kernel::kill_switch::{Command, ReadError, Reading, Stored};
 use orchestrator_kernel::ports::kill_switch::{ApplyError, KillSwitchRead as _, KillSwitchStore as _};
 use orchestrator_kernel::ports::kill_switch_conformance::{self as conformance, KillSwitchProvider};
 
+use crate::support::process::eventually;
 use crate::support::redis_server::RedisServer;
 use crate::support::secrets::Secrets;
 
@@ -164,7 +165,9 @@ async fn a_service_with_the_documented_rights_can_read_and_not_write() {
         "+subscribe",
         "+ping",
         "+select",
+        "+info",
         "+config|get",
+        "+acl|dryrun",
         "+pubsub|numsub",
     ];
     assert!(redis.command(&rights).unwrap().starts_with("+OK"));
@@ -181,4 +184,24 @@ async fn a_service_with_the_documented_rights_can_read_and_not_write() {
     redis.command(&["SET", KEY, "off"]).unwrap();
     let refused = store.apply(&engage(), TsMs(0)).await;
     assert!(matches!(&refused, Err(ApplyError::Unchanged(why)) if why.contains("NOPERM")), "{refused:?}");
+}
+
+/// Method: the user `default` without the right to replay, and with it again; read by the shipped user of the service.
+#[tokio::test]
+async fn a_reading_of_a_redis_that_would_forget_it_is_refused() {
+    let redis = RedisServer::start();
+    redis.command(&["SET", KEY, "off"]).unwrap();
+    redis.command(&["ACL", "SETUSER", "default", "-rpush"]).unwrap();
+    let store = KillRedis::start(options(Secrets::shared().as_service(&redis.url()))).unwrap();
+    assert!(store.connected().await);
+
+    let refused = store.read().await;
+    redis.command(&["ACL", "SETUSER", "default", "+@all"]).unwrap();
+
+    let Err(ReadError::Refused(why)) = refused else { panic!("{refused:?}") };
+    assert!(why.contains("rpush") && why.contains("`user default off resetpass ~* &* +@all`"), "{why}");
+    eventually("it is asked again", async || {
+        matches!(store.read().await, Ok(Stored::Value(value)) if value == "off").then_some(())
+    })
+    .await;
 }

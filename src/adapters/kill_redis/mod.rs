@@ -12,6 +12,7 @@
 //! have no timeout, no reconnection and send a command again when its connection dies (RELIABILITY F8).
 
 mod connection;
+mod replay;
 mod route;
 mod scripts;
 mod stop;
@@ -34,7 +35,8 @@ use orchestrator_kernel::ports::kill_switch::{ApplyError, KillSwitchRead, KillSw
 use tokio::time::{Instant, timeout};
 
 use connection::{is_reply, said};
-use route::{Link, Route, is_moved};
+use replay::Replay;
+use route::{About, Link, Route, is_moved};
 use scripts::{Expected, INSPECT, WRITE, write_without_memory};
 use stop::with_advice;
 
@@ -87,8 +89,11 @@ impl KillRedis {
         let database = config.database.unwrap_or(0);
         let hosts: Vec<String> = config.server.hosts().iter().map(ToString::to_string).collect();
         let place = format!("key {} of Redis {}, database {database}", options.key, hosts.join(", "));
-        let channel = format!("__keyspace@{database}__:{}", options.key);
-        Ok(Self { route: Route::start(config, channel, options.read_timeout), place, options })
+        let about = About {
+            channel: format!("__keyspace@{database}__:{}", options.key),
+            keys: [options.key.clone(), options.history_key.clone()],
+        };
+        Ok(Self { route: Route::start(config, about, options.read_timeout), place, options })
     }
 
     /// Waits for a connection to the server that has the key, as long as a command may take; says whether there is one.
@@ -105,7 +110,7 @@ impl KillRedis {
     async fn read_by(&self, deadline: Instant) -> Result<Stored, ReadError> {
         for _ in 0..HOPS_MAX {
             let link = self.route.current();
-            let read = link.read(&self.options.key, self.options.read_timeout).await;
+            let read = link.read(self.options.read_timeout).await;
             match read {
                 Err(ReadError::Refused(why)) if is_moved(&why) => {
                     // It says nothing about the value: what was read before counts until its lease ends.
@@ -198,6 +203,14 @@ impl KillRedis {
         Ok((written.first() == Some(&Value::Integer(1))).then_some(applied))
     }
 
+    /// Why a restart of the server may undo a stop, as far as it is known.
+    fn undone_by_restart(&self) -> Option<String> {
+        match self.route.current().replay.found()? {
+            Replay::Short(why) | Replay::Stale(why) => Some(why),
+            Replay::Whole | Replay::Untold(_) => None,
+        }
+    }
+
     /// Carries out a command by the scripts: one step among all writers.
     async fn apply_by_script(&self, command: &Command, now: TsMs) -> Result<Applied, ApplyError> {
         for attempt in 1..=ATTEMPTS_MAX {
@@ -236,7 +249,9 @@ impl KillSwitchRead for KillRedis {
 impl KillSwitchStore for KillRedis {
     async fn apply(&self, command: &Command, now: TsMs) -> Result<Applied, ApplyError> {
         if command.blocks() {
-            self.engage(command, now).await
+            let mut applied = self.engage(command, now).await?;
+            applied.shortfalls.extend(self.undone_by_restart().map(Shortfall::Forgettable));
+            Ok(applied)
         } else {
             self.apply_by_script(command, now).await
         }

@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::connection::{self, Trouble, is_reply, said};
+use super::replay::{Replay, ReplayKnown};
 use super::watch;
 
 /// How often a command looks whether there is a connection.
@@ -36,6 +37,19 @@ pub(super) struct Shared {
     pub(super) channel: String,
     pub(super) news: Arc<Notify>,
     pub(super) trouble: Trouble,
+    /// The keys of the value and of the history.
+    pub(super) keys: [String; 2],
+    /// Whether a restart of this server brings back what is written.
+    pub(super) replay: ReplayKnown,
+}
+
+/// What a link is about.
+#[derive(Clone)]
+pub(super) struct About {
+    /// What the subscriber listens to.
+    pub(super) channel: String,
+    /// The keys of the value and of the history.
+    pub(super) keys: [String; 2],
 }
 
 /// The two connections to one server.
@@ -55,10 +69,12 @@ impl Deref for Link {
 }
 
 impl Link {
-    fn start(config: Config, channel: String, read_timeout: Duration, news: Arc<Notify>) -> Arc<Self> {
+    fn start(config: Config, about: About, read_timeout: Duration, news: Arc<Notify>) -> Arc<Self> {
         let server = config.server.hosts().first().cloned();
         let (client, subscriber) = connection::clients(config, read_timeout);
-        let shared = Arc::new(Shared { client, subscriber, channel, news, trouble: Trouble::default() });
+        let About { channel, keys } = about;
+        let (trouble, replay) = (Trouble::default(), ReplayKnown::default());
+        let shared = Arc::new(Shared { client, subscriber, channel, news, trouble, keys, replay });
         Arc::new(Self { _tasks: watch::start(&shared), shared, server, began: Instant::now() })
     }
 
@@ -78,9 +94,9 @@ impl Link {
         REACH_MAX < self.began.elapsed() && !self.client.is_connected()
     }
 
-    /// Reads the value over this link.
-    pub(super) async fn read(&self, key: &str, read_timeout: Duration) -> Result<Stored, ReadError> {
-        let Shared { client, trouble, .. } = &*self.shared;
+    /// Reads the value over this link. A server that would forget it after a restart is asked for nothing: it refuses.
+    pub(super) async fn read(&self, read_timeout: Duration) -> Result<Stored, ReadError> {
+        let Shared { client, trouble, keys, replay, .. } = &*self.shared;
         trouble.reconnect_if_silent(client);
         let options = Options {
             max_attempts: Some(1),
@@ -89,8 +105,18 @@ impl Link {
             fail_fast: true,
             ..Options::default()
         };
+        let client = client.with_options(&options);
+        let found = match replay.found() {
+            Some(found) => found,
+            None => {
+                replay.ask(&client, keys).await.map_err(|error| ReadError::NoAnswer(trouble.of(&error)))?
+            }
+        };
+        if let Replay::Short(why) = found {
+            return Err(ReadError::Refused(why));
+        }
         // One byte more than counts: that is how a value is seen to be too long, without being read.
-        match client.with_options(&options).getrange::<Value, _>(key, 0, VALUE_BYTES_MAX).await {
+        match client.getrange::<Value, _>(keys[0].as_str(), 0, VALUE_BYTES_MAX).await {
             Ok(value) => {
                 trouble.answered();
                 Ok(stored(value))
@@ -125,8 +151,8 @@ pub(super) struct Route {
 
 impl Route {
     /// Begins to connect to the server of `config`.
-    pub(super) fn start(config: Config, channel: String, read_timeout: Duration) -> Self {
-        let home = Link::start(config.clone(), channel, read_timeout, Arc::default());
+    pub(super) fn start(config: Config, about: About, read_timeout: Duration) -> Self {
+        let home = Link::start(config.clone(), about, read_timeout, Arc::default());
         Self { config, read_timeout, home, away: Mutex::default() }
     }
 
@@ -161,8 +187,9 @@ impl Route {
             tracing::info!(server = %named, "the kill switch's key is on another server of the cluster");
             let config =
                 Config { server: ServerConfig::Centralized { server: named }, ..self.config.clone() };
-            let (channel, news) = (self.home.channel.clone(), Arc::clone(&self.home.news));
-            *away = Some(Link::start(config, channel, self.read_timeout, news));
+            let Shared { channel, keys, news, .. } = &*self.home.shared;
+            let about = About { channel: channel.clone(), keys: keys.clone() };
+            *away = Some(Link::start(config, about, self.read_timeout, Arc::clone(news)));
         }
         true
     }

@@ -60,6 +60,8 @@ fn commands(shared: Arc<Shared>) -> impl Future<Output = ()> + Send {
             let closed = tokio::select! {
                 biased;
                 up = ups.recv() => {
+                    // Perhaps another server, or the same one with other settings.
+                    shared.replay.forget();
                     shared.news.notify_one();
                     up.is_err_and(|error| error == RecvError::Closed)
                 }
@@ -125,6 +127,12 @@ async fn subscribe(shared: &Shared, told: &mut Option<String>) {
     if let Err(error) = subscribed.await {
         tracing::debug!(error_detail = said(&error), "the kill switch's subscription does not answer");
         return renew(subscriber).await;
+    }
+    if let Err(error) = shared.replay.ask(&shared.client, &shared.keys).await {
+        tracing::debug!(
+            error_detail = said(&error),
+            "the kill switch's Redis was not asked what it brings back"
+        );
     }
     // What happened before is known to nobody.
     news.notify_one();

@@ -85,6 +85,9 @@ pub enum Shortfall {
     /// The value is in force, but not known to be on the disk.
     #[error("blocked now, but a loss of power may undo it: engage it again when the disk is well ({0})")]
     Unsynced(String),
+    /// The value is in force, but the server does not keep it over a restart.
+    #[error("blocked now, but a restart of the server may undo it ({0})")]
+    Forgettable(String),
     /// The history has no line of it.
     #[error("blocked, but the history was not written ({0})")]
     Unrecorded(String),
