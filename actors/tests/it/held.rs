@@ -248,13 +248,13 @@ async fn what_is_held_at_a_fan_out_that_is_gone_stays_until_an_operator_lets_it_
 /// proves nothing.
 #[tokio::test(start_paused = true)]
 async fn what_an_operator_has_to_mend_is_said_from_the_start_until_the_fan_out_takes_something() {
-    let (rig, clock) = two_symbols();
+    let (rig, clock) = manual(settings(&["A"]));
     rig.outputs.unprepare(Some("declared otherwise"));
     let tree = rig.start().await;
     let degraded = || tree.board.read().conditions.get(&Condition::PublishDegraded).cloned();
     assert!(degraded().expect("it is said when the tree is up").contains("declared otherwise"));
 
-    rig.engine.next("A", [Act::AnswerAfter(Duration::from_millis(300))]);
+    rig.engine.next("A", [Act::Hang, Act::Hang]);
     second_and_tick(&rig, &clock, 1, &["A"]).await;
     eventually("a run has begun", || 0 < rig.ledger().counts().started).await;
     for _ in 0..100 {
@@ -263,6 +263,6 @@ async fn what_an_operator_has_to_mend_is_said_from_the_start_until_the_fan_out_t
     }
     rig.outputs.unprepare(None);
     eventually("it is over", || degraded().is_none()).await;
-    outputs(&rig, 4).await;
+    outputs(&rig, 2).await;
     stop_and_check(&rig, tree).await;
 }
