@@ -11,13 +11,14 @@ use crate::support::{Dice, PATIENCE, Service, eventually, orchestrator, seed};
 
 const MARKS: [&str; 2] = ["high_water.marks", "runs/high_water.marks"];
 
-/// A service with small segments, nothing but HTTP before it, and a tick only in years.
+/// A service with small segments and nothing but HTTP before it. Its ticks leave time between them in which nothing is
+/// written, so that both files of marks can be equal.
 fn config(dir: &Path) -> PathBuf {
     let path = dir.join("config.toml");
     let text = format!(
         "[service]\ndata_dir = {:?}\n[buffer]\nsegment_bytes = \"1MiB\"\nbatch_bytes_max = \"256KiB\"\n\
          [sources.http]\nkind = \"http\"\n[http]\nlisten = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\n\
-         [schedule]\nmode = \"boundary\"\ninterval = \"1s\"\n[symbols]\nlist = [\"A\"]\n",
+         [schedule]\nmode = \"boundary\"\ninterval = \"3s\"\n[symbols]\nlist = [\"A\"]\n",
         dir.join("data")
     );
     std::fs::write(&path, text).unwrap();
