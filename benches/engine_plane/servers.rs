@@ -17,5 +17,5 @@ pub(crate) mod rabbit_server;
 pub(crate) mod redis_server;
 #[path = "../../tests/live/support/secrets.rs"]
 pub(crate) mod secrets;
-#[path = "../../tests/live/support/small_disk.rs"]
+#[path = "../../tests/support/small_disk.rs"]
 pub(crate) mod small_disk;

@@ -8,7 +8,7 @@ use tokio::runtime::{Builder, Runtime};
 use super::signals::StopSignals;
 use super::{Exit, RunArgs, complain};
 use crate::config::Config;
-use crate::service::{Reason, Service, explain};
+use crate::service::{Reason, Service, explain_start};
 use crate::telemetry::logs;
 use crate::wiring::{StartOptions, cores_if_zero};
 
@@ -78,7 +78,7 @@ async fn serve(config: &Config, args: &RunArgs) -> Exit {
     let service = match started {
         Some(Ok(service)) => service,
         Some(Err(error)) => {
-            tracing::error!(error_detail = explain(&error), "the service did not start");
+            tracing::error!(error_detail = explain_start(&error), "the service did not start");
             return error.exit();
         }
         None => {

@@ -8,6 +8,7 @@ use orchestrator_actors::retention::Archives;
 use orchestrator_kernel::ids::Seq;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::log::{AcquireError, Log};
+use orchestrator_kernel::retention::BASE;
 
 use super::marks::second_mark;
 use super::{StartOptions, WiringError};
@@ -76,7 +77,8 @@ pub(super) struct EmbeddedParts {
 /// Opens it for writing.
 pub(super) fn embedded_parts(config: &Config, data_dir: &DataDir) -> Result<EmbeddedParts, WiringError> {
     let checkpoints = FileCheckpoints::open(&data_dir.checkpoints(), Arc::new(RealFs))
-        .map_err(|source| WiringError::File { what: "the checkpoints".to_owned(), source })?;
+        .map_err(|source| WiringError::File { what: "the checkpoints".to_owned(), source })?
+        .reserving(BASE);
     data_dir.check_logs()?;
     let open = |name, dir: PathBuf, log, capacity_bytes| {
         let (segment_bytes, mark) = (config.buffer.segment_bytes, data_dir.mark_of(log));

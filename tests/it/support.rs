@@ -10,6 +10,8 @@ pub(crate) mod made_up;
 mod process;
 #[path = "../support/readiness.rs"]
 mod readiness;
+#[path = "../support/small_disk.rs"]
+pub(crate) mod small_disk;
 #[path = "../support/verify.rs"]
 mod verify;
 
@@ -18,5 +20,5 @@ pub(crate) use logs::{
     checked_receipts, forget_high_water, message_id, outputs, recorded_lines, recording, records, run_records,
 };
 pub(crate) use process::{PATIENCE, Service, eventually, metric_of, orchestrator, root};
-pub(crate) use readiness::ReadinessWatch;
+pub(crate) use readiness::{ReadinessWatch, SAID_MAX};
 pub(crate) use verify::{verify, verify_by};

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::readiness::ReadinessWatch;
 use super::verify::verify;
 
 /// How long a test waits for anything before it fails.
@@ -204,6 +205,12 @@ impl Service {
     pub(crate) async fn metric(&self, series: &str) -> f64 {
         let text = reqwest::get(format!("{}/metrics", self.url)).await.unwrap().text().await.unwrap();
         metric_of(&text, series)
+    }
+
+    /// Begins to sample its readiness, once it is ready.
+    pub(crate) async fn watch_readiness(&self) -> ReadinessWatch {
+        eventually("it is ready", async || (self.get("/readyz").await.0 == 200).then_some(())).await;
+        ReadinessWatch::begin(&self.url)
     }
 
     /// Status code and body of a GET.

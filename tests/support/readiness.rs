@@ -26,7 +26,7 @@ struct Sample {
 /// A prober in a thread of its own, so that nothing that a test waits for holds it up.
 pub(crate) struct ReadinessWatch {
     is_over: Arc<AtomicBool>,
-    prober: JoinHandle<Vec<Sample>>,
+    prober: JoinHandle<ReadinessRecord>,
 }
 
 impl ReadinessWatch {
@@ -44,40 +44,59 @@ impl ReadinessWatch {
     /// Ends it and hands over what was seen.
     pub(crate) fn end(self) -> ReadinessRecord {
         self.is_over.store(true, Ordering::Relaxed);
-        ReadinessRecord(self.prober.join().expect("every probe was answered"))
+        self.prober.join().expect("the prober ends")
     }
 }
 
-async fn probe(url: &str, is_over: &AtomicBool) -> Vec<Sample> {
+async fn probe(url: &str, is_over: &AtomicBool) -> ReadinessRecord {
     let client = reqwest::Client::builder().timeout(ANSWER_MAX).build().unwrap();
     let mut samples = Vec::new();
-    while !is_over.load(Ordering::Relaxed) {
+    // At least once, however short the watch was.
+    while samples.is_empty() || !is_over.load(Ordering::Relaxed) {
         let asked = Instant::now();
-        let answer = client.get(url).send().await.unwrap();
-        let is_ready = answer.status().as_u16() == 200;
-        let body = answer.text().await.unwrap();
+        let (is_ready, body) = match ask(&client, url).await {
+            Ok(answer) => answer,
+            Err(error) => return ReadinessRecord { samples, unanswered: Some(error.to_string()) },
+        };
         samples.push(Sample { asked, came: Instant::now(), is_ready, body });
         tokio::time::sleep(EVERY.saturating_sub(asked.elapsed())).await;
     }
-    samples
+    ReadinessRecord { samples, unanswered: None }
+}
+
+async fn ask(client: &reqwest::Client, url: &str) -> reqwest::Result<(bool, String)> {
+    let answer = client.get(url).send().await?;
+    let is_ready = answer.status().as_u16() == 200;
+    Ok((is_ready, answer.text().await?))
 }
 
 /// What a prober saw.
-pub(crate) struct ReadinessRecord(Vec<Sample>);
+pub(crate) struct ReadinessRecord {
+    samples: Vec<Sample>,
+    /// Why the last probe had no answer; no further one was made.
+    unanswered: Option<String>,
+}
 
 impl ReadinessRecord {
     /// Checks that the service was ready all the time: the fault is none of those that a load balancer must know.
     pub(crate) fn never_lost(&self) {
-        assert!(!self.0.is_empty(), "nothing was asked");
-        if let Some(lost) = self.0.iter().find(|sample| !sample.is_ready) {
+        self.check_answered();
+        if let Some(lost) = self.samples.iter().find(|sample| !sample.is_ready) {
             panic!("it was not ready: {}", lost.body);
         }
     }
 
-    /// Checks that readiness was lost, said with `word` at most `said_max` after `fault`, and never came back.
+    fn check_answered(&self) {
+        assert!(!self.samples.is_empty(), "nothing was asked");
+        assert!(self.unanswered.is_none(), "a probe was not answered: {:?}", self.unanswered);
+    }
+
+    /// Checks that readiness was lost, said with `word` at most `said_max` after `fault`, and never came back. The service
+    /// may have ended meanwhile.
     pub(crate) fn lost_for_good(&self, word: &str, fault: Instant, said_max: Duration) {
-        let first = self.0.iter().position(|sample| !sample.is_ready).expect("the fault was never said");
-        let (before, outage) = self.0.split_at(first);
+        let first =
+            self.samples.iter().position(|sample| !sample.is_ready).expect("the fault was never said");
+        let (before, outage) = self.samples.split_at(first);
         assert!(
             before.iter().all(|sample| sample.asked <= fault + said_max),
             "ready {said_max:?} after the fault"
@@ -94,14 +113,16 @@ impl ReadinessRecord {
         said_max: Duration,
         healed: Instant,
     ) -> Duration {
-        let first = self.0.iter().position(|sample| !sample.is_ready).expect("the fault was never said");
-        let last = self.0.iter().rposition(|sample| !sample.is_ready).unwrap_or(first);
-        let (before, outage) = (&self.0[..first], &self.0[first..=last]);
+        self.check_answered();
+        let first =
+            self.samples.iter().position(|sample| !sample.is_ready).expect("the fault was never said");
+        let last = self.samples.iter().rposition(|sample| !sample.is_ready).unwrap_or(first);
+        let (before, outage) = (&self.samples[..first], &self.samples[first..=last]);
         check_outage(outage, word, fault);
         // A probe that was on its way when the fault came may say either.
         let early = before.iter().find(|sample| fault + said_max < sample.asked);
         assert!(early.is_none(), "it was ready {said_max:?} after the fault");
-        let back = self.0.get(last + 1).expect("it was never ready again");
+        let back = self.samples.get(last + 1).expect("it was never ready again");
         assert!(healed <= back.came, "it was ready {:.3?} before it could be", healed - back.came);
         outage[0].came.saturating_duration_since(fault)
     }
@@ -111,7 +132,14 @@ impl ReadinessRecord {
 fn check_outage(outage: &[Sample], word: &str, fault: Instant) {
     for sample in outage {
         let at = sample.came.saturating_duration_since(fault);
-        assert!(!sample.is_ready, "it said to be ready {at:.3?} after the fault, in the middle of it");
+        assert!(
+            !sample.is_ready,
+            "it said to be ready {at:.3?} after the fault, and then again not to be: {:?}",
+            outage
+                .iter()
+                .find(|later| sample.asked < later.asked && !later.is_ready)
+                .map(|later| &later.body)
+        );
         assert!(sample.body.contains(word), "{word} is not said {at:.3?} after the fault: {}", sample.body);
     }
 }

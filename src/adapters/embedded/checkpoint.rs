@@ -13,9 +13,10 @@ use bytes::Bytes;
 use orchestrator_kernel::ids::Epoch;
 use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError, SaveError};
 
-use super::fs::{FileId, Fs, check_name, read_small, replace_file};
+use super::fs::{FileId, Fs, check_name, read_small};
 use super::off_runtime;
 use super::read_only::ReadOnlyFs;
+use super::reserve::{keep_reserve, replace_with_reserve};
 
 /// Largest value that is kept or read back.
 pub const VALUE_BYTES_MAX: u64 = 1 << 30;
@@ -23,6 +24,9 @@ pub const VALUE_BYTES_MAX: u64 = 1 << 30;
 const MAGIC: [u8; 8] = *b"orchckpt";
 const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 24;
+const SUFFIX: &str = ".ckpt";
+/// Room for the checkpoint that trimming begins with, where no other one is larger.
+const RESERVED_BYTES_MIN: u64 = 64 << 10;
 
 /// Checkpoints in a directory of their own.
 ///
@@ -33,6 +37,8 @@ pub struct FileCheckpoints {
     fs: Arc<dyn Fs>,
     /// Which directory it is: one that takes its place later belongs to somebody else.
     id: Option<FileId>,
+    /// The checkpoint that must be saved before anything can make room.
+    before_trims: Option<&'static str>,
 }
 
 impl FileCheckpoints {
@@ -44,13 +50,38 @@ impl FileCheckpoints {
     pub fn open(dir: &Path, fs: Arc<dyn Fs>) -> io::Result<Self> {
         fs.create_dir(dir)?;
         let id = Some(fs.id_at(dir)?);
-        Ok(Self { dir: dir.to_owned(), fs, id })
+        Ok(Self { dir: dir.to_owned(), fs, id, before_trims: None })
+    }
+
+    /// The same, with room for the checkpoint `name` from now on, also before it is saved for the first time: without it
+    /// nothing may be trimmed, so it must not need the room that trimming makes. It says what the others say together.
+    #[must_use]
+    pub fn reserving(self, name: &'static str) -> Self {
+        let this = Self { before_trims: Some(name), ..self };
+        let sizes = this.fs.list(&this.dir).unwrap_or_default().into_iter().filter_map(|file| {
+            let file = file.ends_with(SUFFIX).then(|| this.fs.open_to_read(&this.dir.join(file)))?;
+            file.ok()?.size().ok()
+        });
+        this.reserve_beside(sizes.max().unwrap_or(0));
+        this
+    }
+
+    /// Takes room for the checkpoint that trimming needs, where another one has so many bytes.
+    fn reserve_beside(&self, bytes: u64) {
+        let Some(name) = self.before_trims else { return };
+        let name = format!("{name}{SUFFIX}");
+        if let Err(error) = keep_reserve(&*self.fs, &self.dir, &name, 2 * bytes + RESERVED_BYTES_MIN) {
+            tracing::warn!(
+                path = %self.dir.join(name).display(), %error,
+                "there is no reserve for the checkpoint that trimming begins with: on a full disk nothing could be trimmed"
+            );
+        }
     }
 
     /// Reads checkpoints in `dir`, if it is there. Nothing is created, and nothing can be saved.
     #[must_use]
     pub fn open_read_only(dir: &Path, fs: Arc<dyn Fs>) -> Self {
-        Self { dir: dir.to_owned(), fs: Arc::new(ReadOnlyFs(fs)), id: None }
+        Self { dir: dir.to_owned(), fs: Arc::new(ReadOnlyFs(fs)), id: None, before_trims: None }
     }
 }
 
@@ -85,7 +116,10 @@ impl CheckpointStore for FileCheckpoints {
         let this = self.clone();
         off_runtime(move || {
             this.id.map_or(Ok(()), |id| check_name(&*this.fs, &this.dir, id))?;
-            replace_file(&*this.fs, &this.dir, &file_name, &encode(&value))
+            let content = encode(&value);
+            replace_with_reserve(&*this.fs, &this.dir, &file_name, &content)?;
+            this.reserve_beside(content.len() as u64);
+            Ok::<_, io::Error>(())
         })
         .await??;
         Ok(())
@@ -99,7 +133,7 @@ fn file_name(name: &str) -> io::Result<String> {
         let text = format!("{name:?} is no name for a checkpoint: use 1 to 128 letters, digits, '_' and '-'");
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
-    Ok(format!("{name}.ckpt"))
+    Ok(format!("{name}{SUFFIX}"))
 }
 
 fn encode(value: &[u8]) -> Vec<u8> {

@@ -115,6 +115,8 @@ struct Disk {
     fail_sync: bool,
     fail_write: bool,
     allocatable: Option<u64>,
+    /// No block and no inode is left.
+    full: bool,
     /// Background work that waits for [`FaultFs::run_background`]; `None`: it runs at once.
     deferred: Option<Vec<Job>>,
 }
@@ -217,6 +219,11 @@ impl FaultFs {
         self.disk().allocatable = bytes;
     }
 
+    /// Leaves no block and no inode, or gives some back: nothing can be created or become longer meanwhile.
+    pub(crate) fn set_full(&self, full: bool) {
+        self.disk().full = full;
+    }
+
     /// What a reader sees in a file.
     pub(crate) fn content(&self, path: &Path) -> Vec<u8> {
         let disk = self.disk();
@@ -285,6 +292,9 @@ impl FsFile for FaultFile {
             disk.change(self.inode, Change::Write { at, bytes: bytes[..bytes.len() / 2].to_vec() });
             return Err(io::Error::other("injected write error"));
         }
+        if disk.full && disk.inodes[self.inode].content.len() < at + bytes.len() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let was_dark = disk.dark;
         let powered = disk.spend();
         if !was_dark {
@@ -312,6 +322,9 @@ impl FsFile for FaultFile {
         let mut disk = self.disk()?;
         disk.spend()?;
         let more = size.saturating_sub(disk.inodes[self.inode].content.len() as u64);
+        if disk.full && 0 < more {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         if let Some(left) = disk.allocatable {
             disk.allocatable = Some(left.checked_sub(more).ok_or(io::ErrorKind::StorageFull)?);
         }
@@ -384,6 +397,9 @@ impl Fs for FaultFs {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
         let mut disk = self.disk();
         disk.spend()?;
+        if disk.full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let inode = disk.inodes.len();
         disk.inodes.push(Inode::default());
         let change = NameChange::Create(path.to_owned(), inode);

@@ -2,7 +2,7 @@
 
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io;
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -233,11 +233,23 @@ pub trait Fs: Send + Sync {
 /// The storage failed; the old file stays.
 pub fn replace_file(fs: &dyn Fs, dir: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     let temporary = dir.join(format!("{name}{TEMPORARY}"));
-    let file = fs.create(&temporary)?;
-    file.write_at(content, 0)?;
-    file.sync()?;
+    let written = fs.create(&temporary).and_then(|file| {
+        file.write_at(content, 0)?;
+        file.sync()
+    });
+    if let Err(error) = written {
+        // What is left of it would take room from whoever makes some.
+        if let Err(error) = fs.remove(&temporary).or_else(unless_missing) {
+            tracing::debug!(path = %temporary.display(), %error, "a file that was not finished stays");
+        }
+        return Err(error);
+    }
     fs.rename(&temporary, &dir.join(name))?;
     fs.sync_dir(dir)
+}
+
+fn unless_missing(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
 
 /// Ends the name of every file that is not valid before it is renamed.
@@ -428,7 +440,7 @@ impl Fs for RealFs {
 
     fn lock(&self, path: &Path) -> Result<LockGuard, LockError> {
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-        let mut file = open.map_err(LockError::Io)?;
+        let file = open.map_err(LockError::Io)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(LockError::Held { holder: holder(&file) }),
@@ -440,8 +452,10 @@ impl Fs for RealFs {
             let text = format!("{} was replaced while it was being locked", path.display());
             return Err(LockError::Io(io::Error::other(text)));
         }
-        file.set_len(0).map_err(LockError::Io)?;
-        writeln!(file, "pid {}", std::process::id()).map_err(LockError::Io)?;
+        // Overwritten before it is cut: on a full disk a block that is given up may not be had again.
+        let text = format!("pid {}\n", std::process::id());
+        file.write_all_at(text.as_bytes(), 0).map_err(LockError::Io)?;
+        file.set_len(text.len() as u64).map_err(LockError::Io)?;
         Ok(Box::new(file))
     }
 

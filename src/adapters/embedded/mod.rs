@@ -11,6 +11,7 @@ pub mod high_water;
 pub mod log;
 pub mod ndjson;
 mod read_only;
+mod reserve;
 
 use std::io;
 

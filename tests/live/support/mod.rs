@@ -28,6 +28,7 @@ pub(crate) mod redis_server;
 pub(crate) mod redis_store;
 pub(crate) mod scene;
 pub(crate) mod secrets;
+#[path = "../../support/small_disk.rs"]
 pub(crate) mod small_disk;
 pub(crate) mod subscriber;
 pub(crate) mod topology;

@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use orchestrator_kernel::ids::{Epoch, Seq};
 
-use super::super::fs::{Fs, read_small, replace_file};
+use super::super::fs::{Fs, read_small};
+use super::super::reserve::replace_with_reserve;
 use super::frame::{u32_at, u64_at};
 
 /// The file's name.
@@ -129,7 +130,7 @@ impl MetaFile {
         let mut meta = *saved;
         change(&mut meta);
         if meta != *saved {
-            replace_file(&*self.fs, &self.dir, FILE_NAME, &meta.encode())?;
+            replace_with_reserve(&*self.fs, &self.dir, FILE_NAME, &meta.encode())?;
             *saved = meta;
         }
         Ok(meta)
