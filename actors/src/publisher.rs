@@ -354,6 +354,8 @@ impl PublisherState {
                 }
                 true
             }
+            // It is asked, and what it confirms is the proof.
+            None if fan_outs.iter().any(|fan_out| fan_out.is_in_doubt()) => false,
             None => {
                 if board.clear(&Condition::FanOutBlocked) {
                     tracing::info!(domain = "publish", "publishing goes on");

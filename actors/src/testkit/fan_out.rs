@@ -30,6 +30,7 @@ struct Inner {
     held_back: Option<&'static str>,
     unprepared: Option<&'static str>,
     refused: BTreeSet<String>,
+    in_doubt: bool,
     attempts: u64,
 }
 
@@ -66,6 +67,13 @@ impl Outputs {
     /// Says why it takes nothing now.
     pub fn hold_back(&self, reason: Option<&'static str>) {
         self.inner().held_back = reason;
+    }
+
+    /// Loses its connection while it takes nothing: until it confirms something nobody knows.
+    pub fn leave_in_doubt(&self) {
+        let mut inner = self.inner();
+        inner.held_back = None;
+        inner.in_doubt = true;
     }
 
     /// Everything that arrived.
@@ -134,6 +142,10 @@ impl FanOut for RecordingFanOut {
         self.outputs.inner().held_back.map(str::to_owned)
     }
 
+    fn is_in_doubt(&self) -> bool {
+        self.outputs.inner().in_doubt
+    }
+
     async fn publish(&mut self, messages: &[OutputMessage]) -> Result<(), PublishError> {
         self.crash.step().await;
         self.prepare().await?;
@@ -158,7 +170,10 @@ impl FanOut for RecordingFanOut {
         self.outputs.inner().taken.extend(messages.iter().take(taken).cloned());
         self.crash.step().await;
         match act {
-            None => Ok(()),
+            None => {
+                self.outputs.inner().in_doubt = false;
+                Ok(())
+            }
             Some(Publish::Hang) => std::future::pending().await,
             Some(Publish::Slow(each)) => {
                 tokio::time::sleep(each * u32::try_from(messages.len()).unwrap_or(u32::MAX)).await;

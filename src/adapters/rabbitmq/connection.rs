@@ -175,6 +175,11 @@ impl Link {
         self.connection.as_ref().is_some_and(|connection| connection.status().connected())
     }
 
+    /// Whether the last that the broker said is that it takes nothing, also on a connection that is lost by now.
+    pub(super) fn is_left_blocked(&self) -> bool {
+        self.blocked.borrow().is_some()
+    }
+
     /// Why the broker takes nothing from publishers, while it says so.
     pub(super) fn blocked(&self) -> Option<String> {
         self.is_connected().then(|| self.blocked.borrow().clone()).flatten()

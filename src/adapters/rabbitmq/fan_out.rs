@@ -90,6 +90,8 @@ pub struct RabbitFanOut {
     endpoint: RabbitEndpoint,
     options: RabbitFanOutOptions,
     link: Option<Link>,
+    /// The connection was lost while the broker took nothing: a new one is told so with its first output only.
+    is_in_doubt: bool,
     /// Taken while it is in use: a call that is dropped takes the channel with it, and late confirms count for nothing.
     channel: Option<Channel>,
 }
@@ -98,7 +100,7 @@ impl RabbitFanOut {
     /// Does not connect yet.
     #[must_use]
     pub const fn new(endpoint: RabbitEndpoint, options: RabbitFanOutOptions) -> Self {
-        Self { endpoint, options, link: None, channel: None }
+        Self { endpoint, options, link: None, is_in_doubt: false, channel: None }
     }
 
     /// Publishes over a channel that is not used again after an error.
@@ -150,14 +152,17 @@ impl RabbitFanOut {
     /// What is said of messages that were not taken; a broker that does not answer loses its connection.
     fn error(&mut self, Stopped { confirmed, why, is_silent, remedy, .. }: Stopped) -> PublishError {
         if is_silent {
-            self.link = None;
+            self.give_up_link();
         }
         PublishError { fan_out: self.options.name.clone(), detail: why.detail, confirmed, remedy }
     }
 
     /// Opens a channel that gives confirms, over a new connection when there is none.
     async fn open(&mut self) -> Result<Channel, Trouble> {
-        let link = match self.link.take().filter(Link::is_connected) {
+        if !self.link.as_ref().is_some_and(Link::is_connected) {
+            self.give_up_link();
+        }
+        let link = match self.link.take() {
             Some(link) => link,
             None => Link::open(&self.endpoint, &self.options.name).await?,
         };
@@ -165,9 +170,13 @@ impl RabbitFanOut {
         let opened = open_channel(link, &self.options).await;
         if opened.as_ref().is_err_and(|why| why.code.is_none()) {
             // Not a refusal: the broker did not answer, and will not over this connection.
-            self.link = None;
+            self.give_up_link();
         }
         opened
+    }
+
+    fn give_up_link(&mut self) {
+        self.is_in_doubt |= self.link.take().is_some_and(|link| link.is_left_blocked());
     }
 }
 
@@ -224,6 +233,7 @@ impl FanOut for RabbitFanOut {
             Some(reason) => Err(not_sent(Trouble::new(reason))),
             None => self.try_publish(messages).await,
         };
+        self.is_in_doubt &= published.is_err();
         match published {
             Ok(()) => Ok(()),
             Err(stopped) if stopped.suspects > 0 => self.find_refused(messages, stopped).await,
@@ -246,5 +256,10 @@ impl FanOut for RabbitFanOut {
 
     fn held_back(&self) -> Option<String> {
         self.link.as_ref().and_then(Link::blocked).map(|reason| blocked_text(&reason))
+    }
+
+    fn is_in_doubt(&self) -> bool {
+        let is_lost = |link: &Link| !link.is_connected() && link.is_left_blocked();
+        self.is_in_doubt || self.link.as_ref().is_some_and(is_lost)
     }
 }

@@ -96,4 +96,10 @@ pub trait FanOut: Send {
     fn held_back(&self) -> Option<String> {
         None
     }
+
+    /// Whether it may still be held back although it does not say so: it lost its connection while it was. It is asked to
+    /// publish then, and only what it confirms, or what it says, ends the doubt.
+    fn is_in_doubt(&self) -> bool {
+        false
+    }
 }
