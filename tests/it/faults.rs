@@ -12,8 +12,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use crate::support::{
-    PATIENCE, ReadinessWatch, Service, eventually, message_id, outputs, records, run_records, verify,
-    verify_by,
+    PATIENCE, ReadinessWatch, SAID_MAX, Service, eventually, message_id, outputs, records, run_records,
+    verify, verify_by,
 };
 
 /// How long a run of a working symbol may end after its planned time. Far above what a loaded machine costs, far below
@@ -156,8 +156,12 @@ async fn a_stop_ends_within_its_grace_and_a_second_signal_ends_at_once() {
     let mut service =
         Service::start(&config, &["--set", "engine.deadline=5m", "--set", "service.grace=5m"]).await;
     runs_completed(&service, 3.0).await;
+    let readiness = service.watch_readiness().await;
+    let asked = Instant::now();
     service.terminate();
     eventually("it is draining", async || (service.get("/readyz").await.0 == 503).then_some(())).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    readiness.end().lost_for_good("not_running", asked, SAID_MAX);
     service.terminate();
     assert_eq!(service.ended().await.code(), Some(69));
     verify(&config, &[]);
@@ -167,8 +171,10 @@ async fn a_stop_ends_within_its_grace_and_a_second_signal_ends_at_once() {
 async fn a_symbol_whose_engine_always_fails_fails_explicitly_and_alone() {
     let dir = tempfile::tempdir().unwrap();
     let service = Service::start(&market(dir.path(), &["--fail-symbol", "ETHUSDT"], ""), &[]).await;
+    let readiness = service.watch_readiness().await;
 
     runs_completed(&service, 9.0).await;
+    readiness.end().never_lost();
     service.stop().await;
 
     let (completed, failed) = ends(dir.path(), "ETHUSDT").await;
@@ -197,12 +203,12 @@ async fn a_worker_without_memory_fails_its_calls_alone_and_is_started_again() {
         let dir = tempfile::tempdir().unwrap();
         let config = market(dir.path(), &[fault, "ETHUSDT"], "");
         let service = Service::start(&config, &["--set", "engine.process.memory_max_bytes=256MiB"]).await;
+        let readiness = service.watch_readiness().await;
 
         let failed = "orch_runs_failed_total{error_kind=\"engine_failure\"}";
         eventually("its runs fail", async || (service.metric(failed).await >= 2.0).then_some(())).await;
         runs_completed(&service, 9.0).await;
-        let (ready, body) = service.get("/readyz").await;
-        assert_eq!(ready, 200, "{body}");
+        readiness.end().never_lost();
         let log = service.log();
         service.stop().await;
 
@@ -221,6 +227,7 @@ async fn a_consumer_that_stops_reading_slows_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let config = market(dir.path(), &[], "").to_owned();
     let service = Service::start(&config, &[]).await;
+    let readiness = service.watch_readiness().await;
     let address = service.url.trim_start_matches("http://").to_owned();
 
     // It asks for everything and never reads a byte.
@@ -232,6 +239,7 @@ async fn a_consumer_that_stops_reading_slows_nothing() {
         .await
         .unwrap();
     runs_completed(&service, 12.0).await;
+    readiness.end().never_lost();
     let metrics = service.get("/metrics").await.1;
     let metric = |series: &str| crate::support::metric_of(&metrics, series);
     assert!(metric("orch_publish_backlog_outputs") <= 8.0, "publishing goes on");

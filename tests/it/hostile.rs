@@ -265,9 +265,11 @@ async fn check_quarantine(data: &Path, expected: &[(&str, &str)]) {
 async fn hostile_receipts_are_stored_as_they_came_or_kept_with_their_reason() {
     let mut bed = Bed::start().await;
 
+    let readiness = bed.service.watch_readiness().await;
     for (what, item, fate) in items() {
         bed.check_items(what, item.clone(), vec![(item, fate)]).await;
     }
+    readiness.end().never_lost();
 
     bed.finish().await;
 }

@@ -127,6 +127,7 @@ async fn clients_that_send_a_byte_a_second_are_cut_off_in_time_and_hold_nobody_u
     let dir = tempfile::tempdir().unwrap();
     let service = service(dir.path(), 1024).await;
     let mut producer = Producer::of(&service);
+    let readiness = service.watch_readiness().await;
     let (calm, _) = producer.post_for(Duration::from_secs(1), || false).await;
     let before = memory_kib(&service);
 
@@ -138,6 +139,7 @@ async fn clients_that_send_a_byte_a_second_are_cut_off_in_time_and_hold_nobody_u
     let grown = memory_kib(&service).saturating_sub(before);
     let bodies = bodies.join_all().await;
     let heads = heads.join_all().await;
+    readiness.end().never_lost();
 
     for (said, after) in &bodies {
         assert!(said.starts_with("HTTP/1.1 408 "), "{said}");
@@ -263,6 +265,8 @@ async fn probes_are_answered_at_once_however_many_clients_are_slow() {
         stream.write_all(b"GET /livez HTTP/1.1\r\nHost:").await.unwrap();
         slow.push(stream);
     }
+    // From here on: a client that asks again and again keeps its connection.
+    let readiness = service.watch_readiness().await;
     check_probes(&service, "slow heads").await;
     drop(slow);
 
@@ -281,6 +285,7 @@ async fn probes_are_answered_at_once_however_many_clients_are_slow() {
     })
     .await;
     check_probes(&service, "slow bodies").await;
+    readiness.end().never_lost();
     drop(busy);
     service.stop_unverified().await;
 }

@@ -267,11 +267,13 @@ async fn an_outputs_file_that_is_replaced_while_it_is_written_lacks_nothing() {
     let service = publishing.start().await;
     published_more(&service, 4.0).await;
 
+    let readiness = service.watch_readiness().await;
     let copy = publishing.outputs().with_extension("new");
     fs::copy(publishing.outputs(), &copy).unwrap();
     published_more(&service, 4.0).await;
     fs::rename(&copy, publishing.outputs()).unwrap();
     published_more(&service, 4.0).await;
+    readiness.end().never_lost();
 
     assert!(service.log().contains("the outputs file was replaced"), "{}", service.log());
     service.stop_unverified().await;
@@ -446,10 +448,12 @@ async fn the_id_of_an_event_of_another_log_is_refused() {
 
     fs::remove_dir_all(publishing.dir.path().join("data")).unwrap();
     let service = publishing.start().await;
+    let readiness = service.watch_readiness().await;
     published_more(&service, 6.0).await;
     let (code, body) = service.get(&format!("/api/v1/events?from={}", ids[0])).await;
     assert_eq!(code, 409, "{body}");
     assert!(body.contains("position_of_another_log"), "{body}");
+    readiness.end().never_lost();
     let (_, numbers) = ids[0].split_once('-').unwrap();
     let first = event_ids(&service, "?from=earliest", 1).await;
     assert_eq!(first[0].split_once('-').unwrap().1, numbers, "the number alone is one of both");

@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{Service, eventually, orchestrator, root};
+use crate::support::{SAID_MAX, Service, eventually, orchestrator, root};
 
 /// 2026-01-09T23:51:00Z, a boundary of three minutes.
 const T: i64 = 1_768_002_660_000;
@@ -163,6 +163,7 @@ async fn an_absurd_time_over_http_is_answered_with_its_line() {
     let config = recording.path("http.toml");
     fs::write(&config, recording.config("kind = \"http\"", "")).unwrap();
     let service = Service::start(&config, &[]).await;
+    let readiness = service.watch_readiness().await;
     let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).build().unwrap();
     for (at, why) in absurd() {
         let mut lines = day(4);
@@ -176,7 +177,7 @@ async fn an_absurd_time_over_http_is_answered_with_its_line() {
         assert_eq!(answer["errors"][0]["line"], 3);
         assert!(answer["errors"][0]["reason"].as_str().unwrap().contains(why), "{answer}");
     }
-    assert_eq!(service.get("/readyz").await.0, 200);
+    readiness.end().never_lost();
     assert_eq!(service.metric("orch_ingest_items_quarantined_total{reason=\"implausible_time\"}").await, 8.0);
     service.stop().await;
 }
@@ -266,6 +267,9 @@ fn a_receipt_that_is_late_within_its_tick_is_no_trouble() {
     assert!(said(&logged, "backwards").is_empty());
 }
 
+/// How long a batch may wait before that is said.
+const UNSETTLED_AFTER: Duration = Duration::from_secs(10);
+
 /// Method: an engine that takes its time makes the runs of a gap slow, so the poster waits; then the gap is over.
 #[tokio::test]
 async fn a_batch_that_is_not_settled_for_long_is_shown_until_it_is() {
@@ -281,7 +285,8 @@ async fn a_batch_that_is_not_settled_for_long_is_shown_until_it_is() {
     fs::write(&config, format!("{}{slow}", recording.config("kind = \"http\"", ""))).unwrap();
     let service = Service::start(&config, &[]).await;
     let ready = async || service.get("/readyz").await;
-    assert_eq!(ready().await.0, 200);
+    let readiness = service.watch_readiness().await;
+    let fault = Instant::now();
 
     let post = reqwest::Client::new().post(format!("{}/api/v1/receipts", service.url));
     let post = post.header("content-type", "application/x-ndjson").body(day(1).join("\n"));
@@ -292,11 +297,11 @@ async fn a_batch_that_is_not_settled_for_long_is_shown_until_it_is() {
     })
     .await;
     assert!(shown.contains("source_unsettled") && shown.contains("\"day\""), "{shown}");
-    for _ in 0..20 {
-        assert_eq!(ready().await.0, 503, "no time clears it");
-    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let healed = Instant::now();
     fs::write(&go, "").unwrap();
     eventually("it is settled", async || (ready().await.0 == 200).then_some(())).await;
+    readiness.end().lost_once("source_unsettled", fault, UNSETTLED_AFTER + SAID_MAX, healed);
     posted.await.unwrap().unwrap();
     service.stop_unverified().await;
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
-use crate::support::{Service, eventually, metric_of, root};
+use crate::support::{ReadinessWatch, Service, eventually, metric_of, root};
 
 /// What an ordered stop may take: `service.grace`, and what a busy machine adds.
 const STOP_MAX: Duration = Duration::from_secs(20);
@@ -106,9 +106,9 @@ async fn a_log_reader_that_stops_reading_costs_lines_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let mut service = Unread::start(dir.path(), Stdio::piped()).await;
 
+    let readiness = ReadinessWatch::begin(&service.url);
     service.drop_lines().await;
-    let health = reqwest::get(format!("{}/readyz", service.url)).await.unwrap();
-    assert_eq!(health.status(), 200, "{:?}", health.text().await);
+    readiness.end().never_lost();
 
     let mut stderr = service.child.stderr.take().unwrap();
     let reading = std::thread::spawn(move || {
@@ -189,6 +189,7 @@ async fn signals_without_a_meaning_are_noted_and_outlived() {
     command.arg(&config);
     let service = Service::spawn(command, &config).await;
 
+    let readiness = service.watch_readiness().await;
     for signal in [Signal::USR1, Signal::USR2, Signal::HUP] {
         send(service.pid(), signal);
     }
@@ -198,7 +199,7 @@ async fn signals_without_a_meaning_are_noted_and_outlived() {
         (log.contains("SIGUSR1") && log.contains("SIGUSR2")).then_some(())
     })
     .await;
-    assert_eq!(service.get("/readyz").await.0, 200);
+    readiness.end().never_lost();
     assert!(!service.log().contains("SIGHUP"), "{}", service.log());
     service.stop_unverified().await;
 }

@@ -40,6 +40,7 @@ async fn made_up_producers_shut_nobody_out_for_good() {
     let dir = tempfile::tempdir().unwrap();
     let config = config(dir.path());
     let service = Service::start(&config, &[]).await;
+    let readiness = service.watch_readiness().await;
     for number in 0..PRODUCERS_MAX {
         assert_eq!(post(&service, Some((&format!("made-up-{number}"), 1))).await.0, 200);
     }
@@ -54,7 +55,7 @@ async fn made_up_producers_shut_nobody_out_for_good() {
     assert_eq!(post(&service, None).await.0, 200, "without numbers nothing is remembered");
     let (_, health) = service.get("/health").await;
     assert!(health.contains("producer_limit") && health.contains("http:real"), "{health}");
-    assert_eq!(service.get("/readyz").await.0, 200);
+    readiness.end().never_lost();
     assert_eq!(service.metric("orch_ingest_producers").await, PRODUCERS_MAX as f64);
     assert_eq!(service.metric("orch_ingest_producers_denied_total").await, 1.0);
     service.stop().await;

@@ -61,8 +61,10 @@ const CASES: [Case; 15] = [
     ("faults are tested", rules::faults_are_tested, |repo| {
         let manual = "docs/operations.md";
         vec![
-            repo.replaced(manual, "| `a_key_that_is_no_stream_is_hopeless` |", "| |"),
+            repo.replaced(manual, "| `nothing_is_acknowledged_before_a_slow_sync_has_returned` |", "| |"),
             repo.replaced(manual, "`missing_segment_is_refused`", "`no_such_test`"),
+            repo.replaced("tests/it/readiness.rs", "lost_for_good", "never_asked"),
+            repo.replaced("tests/it/faults.rs", "never_lost", "never_asked"),
             repo.replaced(manual, "## Faults", "## Troubles"),
         ]
     }),

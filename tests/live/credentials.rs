@@ -2,11 +2,12 @@
 //! It says what the broker says, loses nothing, and goes on by itself when the login holds again. (The login at Redis is
 //! in `redis_refusals`.)
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::campaign::{Campaign, Setup};
 use crate::support::process::eventually;
 use crate::support::rabbit_server::RabbitServer;
+use crate::support::readiness::SAID_MAX;
 
 /// The service's own user; producer and subscriber have another one.
 const USER: &str = "revoked";
@@ -42,12 +43,16 @@ async fn a_login_that_the_broker_takes_away_costs_nothing_and_is_named() {
     let setup = Setup { service_amqp_url: Some(&login), ..Setup::default() };
     let mut campaign = Campaign::start(&amqp, setup).await;
 
+    let (readiness, taken) = (campaign.service.watch_readiness().await, Instant::now());
     rabbit.ctl(&["change_password", USER, "another"]);
     rabbit.close_connections(&vhost);
     let noticed = waits_for_reason(&campaign, "ACCESS_REFUSED").await;
     fails_to_publish(&campaign, "ACCESS_REFUSED").await;
+    let given_back = Instant::now();
     rabbit.ctl(&["change_password", USER, PASSWORD]);
     campaign.heals("another password").await;
+    // It takes a moment until the connections are closed.
+    readiness.end().lost_once("source_down", taken, 3 * SAID_MAX, given_back);
 
     rabbit.ctl(&["clear_permissions", "--vhost", &vhost, USER]);
     rabbit.close_connections(&vhost);

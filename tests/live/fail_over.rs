@@ -341,11 +341,12 @@ async fn a_second_mark_that_is_away_is_said_and_stops_nobody_but_a_fail_over() {
     let service = first.start(&[]).await;
     site.fill(&service, 1..=100).await;
 
+    let readiness = service.watch_readiness().await;
     unmount();
     site.fill(&service, 101..=200).await;
     shows(&service, "mark_stale", true).await;
     site.fill(&service, 201..=300).await;
-    assert_eq!(service.get("/readyz").await.0, 200);
+    readiness.end().never_lost();
     service.kill();
     let (code, said) = second.refused(&["--takeover"]).await;
     assert_eq!(code, UNAVAILABLE, "{said}");

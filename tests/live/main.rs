@@ -34,6 +34,7 @@ mod rabbit_network;
 mod rabbit_refusals;
 mod rabbit_source;
 mod rabbit_topology;
+mod readiness;
 mod redis_checks;
 mod redis_disk;
 mod redis_faults;

@@ -76,6 +76,8 @@ async fn a_full_backlog_pauses_the_runs_and_not_the_receipts() {
     let over_http = HttpLoad::start(&campaign.service.url);
     campaign.busy().await;
 
+    let readiness = campaign.service.watch_readiness().await;
+    let killed = Instant::now();
     rabbit.kill();
     let paused = campaign.unready("publish_blocked").await;
     let metric = async |name: &str| campaign.service.metric(name).await;
@@ -90,8 +92,11 @@ async fn a_full_backlog_pauses_the_runs_and_not_the_receipts() {
     eventually("receipts go on", async || (durable + 500 <= over_http.durable()).then_some(())).await;
     let planned = metric("orch_schedule_runs_planned_total").await;
     let waiting = campaign.backlog().await;
+    let healed = Instant::now();
     rabbit.start_again();
     campaign.heals("an absence beyond the backlog").await;
+    // Its source is lost first.
+    readiness.end().lost_once("condition", killed, NOTICED_MAX, healed);
 
     assert_eq!(planned, planned_before, "no run is made while it is paused");
     // A tick looks before its runs: those of the last one before the pause come on top.

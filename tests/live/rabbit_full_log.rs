@@ -87,9 +87,12 @@ async fn a_channel_that_the_broker_closes_is_noticed_while_nothing_is_settled() 
     fill(&service, &amqp).await;
     is_full(&service).await;
 
+    let (full, readiness) = (Instant::now(), ReadinessWatch::begin(&service.url));
     eventually("the closed channel is noticed", async || {
         service.log().lines().any(|line| line.contains("source failed") && line.contains("406")).then_some(())
     })
     .await;
+    // The source comes and goes, the log stays full.
+    readiness.end().lost_for_good("buffer_append_failing", full, Duration::ZERO);
     service.stop_unverified().await;
 }

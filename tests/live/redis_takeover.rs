@@ -25,8 +25,10 @@ async fn second_service_is_refused_and_names_the_first() {
     let scene = Scene::start().await;
     let other = scene.deployment.on_another_host();
 
+    let readiness = scene.service.watch_readiness().await;
     let (code, said) = refused(&other, &[]).await;
 
+    readiness.end().never_lost();
     assert_eq!(code, HELD, "{said}");
     assert!(said.contains(&format!("pid {}", scene.service.pid())), "{said}");
     assert!(said.contains("--takeover"), "{said}");

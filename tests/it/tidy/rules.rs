@@ -209,7 +209,21 @@ pub(super) fn invariants_are_tested(repo: &Repo) -> Problems {
     problems
 }
 
-/// Every row of the table of faults names its tests, and they exist.
+/// What a row of the table of faults says of readiness, and which judgement of samples one of its tests then needs.
+const READINESS: [(&str, &[&str]); 3] = [
+    ("yes", &["never_lost()"]),
+    ("no", &["lost_once(", "lost_for_good(", "check_outage(", "is_behind_from_to("]),
+    ("–", &[]),
+];
+
+/// Whether the test `name` calls one of these.
+fn samples(tests: &str, name: &str, calls: &[&str]) -> bool {
+    let body = tests.split_once(&format!("fn {name}(")).map_or("", |(_, rest)| rest);
+    let body = body.split_once("\n}\n").map_or(body, |(body, _)| body);
+    calls.iter().any(|call| body.contains(call))
+}
+
+/// Every row of the table of faults names its tests, they exist, and one of them samples readiness as the row has it.
 pub(super) fn faults_are_tested(repo: &Repo) -> Problems {
     let tests = repo.test_code();
     let manual = repo.text("docs/operations.md");
@@ -221,11 +235,19 @@ pub(super) fn faults_are_tested(repo: &Repo) -> Problems {
     for row in section.lines().filter(is_fault) {
         rows += 1;
         let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
-        let [fault, _, _, _, named] = cells[..] else {
-            problems.push(format!("{row} has {} cells, not five", cells.len()));
+        let [fault, _, ready, _, _, named] = cells[..] else {
+            problems.push(format!("{row} has {} cells, not six", cells.len()));
             continue;
         };
         let named: Vec<&str> = named.split('`').skip(1).step_by(2).collect();
+        let Some(sampled_by) = READINESS.iter().find(|(word, _)| *word == ready).map(|(_, calls)| *calls)
+        else {
+            problems.push(format!("the fault \"{fault}\" says \"{ready}\" of readiness"));
+            continue;
+        };
+        if !sampled_by.is_empty() && !named.iter().any(|name| samples(&tests, name, sampled_by)) {
+            problems.push(format!("no test of the fault \"{fault}\" samples readiness by {sampled_by:?}"));
+        }
         if named.is_empty() {
             problems.push(format!("the fault \"{fault}\" names no test"));
         }
