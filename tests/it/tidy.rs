@@ -11,7 +11,7 @@ use rules::Problems;
 /// A rule, and the repository with a fault that it must see.
 type Case = (&'static str, fn(&Repo) -> Problems, fn(&Repo) -> Vec<Repo>);
 
-const CASES: [Case; 15] = [
+const CASES: [Case; 16] = [
     ("packages depend downwards", rules::packages_depend_downwards, |repo| {
         let kernel = "actors/kernel/Cargo.toml";
         vec![
@@ -99,6 +99,10 @@ const CASES: [Case; 15] = [
     }),
     ("links lead somewhere", rules::links_lead_somewhere, |repo| {
         vec![repo.without("docs/determinism.md"), repo.with("docs/extra.md", "[a](nowhere.md)")]
+    }),
+    ("documents are easy to read", rules::documents_are_easy_to_read, |repo| {
+        let long = format!("{}\n", "word ".repeat(25));
+        vec![repo.with("docs/extra.md", &long), repo.with("README.md", &"a line\n".repeat(151))]
     }),
     ("named settings exist", rules::named_settings_exist, |repo| {
         vec![repo.with("docs/extra.md", "set `schedule.intervall`"), repo.without("config/default.toml")]

@@ -162,6 +162,27 @@ pub(super) fn words_have_runbooks(repo: &Repo) -> Problems {
     problems
 }
 
+/// Lines of documents end where eyes expect it, but for rows of tables and what is shown as it is; the README is short.
+pub(super) fn documents_are_easy_to_read(repo: &Repo) -> Problems {
+    const COLUMNS_MAX: usize = 120;
+    const README_LINES_MAX: usize = 150;
+    let mut problems = Problems::new();
+    for (path, text) in repo.below("", ".md") {
+        let mut shown_as_is = false;
+        for (line, number) in text.lines().zip(1..) {
+            shown_as_is ^= line.trim_start().starts_with("```");
+            let wraps = !shown_as_is && !line.starts_with('|');
+            if wraps && COLUMNS_MAX < line.chars().count() {
+                problems.push(format!("{path}:{number} is longer than {COLUMNS_MAX} columns"));
+            }
+        }
+    }
+    if README_LINES_MAX < repo.text("README.md").lines().count() {
+        problems.push(format!("README.md is longer than {README_LINES_MAX} lines"));
+    }
+    problems
+}
+
 /// Every metric stands in the operations manual with its labels, and the manual names no other.
 pub(super) fn metrics_are_documented(repo: &Repo) -> Problems {
     let manual = repo.text("docs/operations.md");
