@@ -163,19 +163,20 @@ async fn a_symbol_that_the_broker_refuses_for_good_waits_alone_and_an_operator_h
     let stage = Stage::with(&["BTCUSDT", "BRK.B", REFUSED]).await;
     stage.permit(TOPICS);
     let service = stage.deployment.start().await;
+    let readiness = service.watch_readiness().await;
     feed(&stage.client, &["BTCUSDT", "BRK.B", REFUSED]).await;
 
     let detail = stage.held_from(&service, REFUSED, 1).await;
     assert!(detail.contains("access to topic 'orchestrator_event."), "{detail}");
     stage.flows("BTCUSDT").await;
     stage.flows("BRK.B").await;
-    assert_eq!(service.get("/readyz").await.0, 200);
     assert!(0.0 < service.metric("orch_publish_held_outputs").await);
     assert_eq!(service.metric("orch_publish_held_symbols").await, 1.0);
     eventually("nothing else waits", async || {
         (service.metric("orch_publish_backlog_outputs").await == 0.0).then_some(())
     })
     .await;
+    readiness.end().never_lost();
 
     // In the middle the process dies, and another time it is restarted; nothing of it is lost or overtaken.
     service.kill();
@@ -327,6 +328,7 @@ async fn an_exchange_that_a_stranger_declared_is_named_until_it_is_gone() {
     stranger.exchange("market.raw", ExchangeKind::Topic, None).await;
 
     let service = deployment.start().await;
+    let readiness = service.watch_readiness().await;
     let degraded = async || condition(&service, "publish_degraded", None).await;
     let detail = degraded().await.expect("it is said when the service is up");
     for said in ["inequivalent arg 'alternate-exchange'", "Delete it", "topology to passive"] {
@@ -343,6 +345,7 @@ async fn an_exchange_that_a_stranger_declared_is_named_until_it_is_gone() {
     while Instant::now() < until {
         assert!(degraded().await.is_some(), "it is said as long as the exchange is there");
     }
+    readiness.end().never_lost();
 
     let deleted = client.channel().exchange_delete(EVENTS.into(), ExchangeDeleteOptions::default());
     deleted.await.unwrap();

@@ -146,6 +146,22 @@ async fn append_without_an_answer_is_unknown_and_the_same_batch_is_written_once(
     check_content(&log, 6).await;
 }
 
+/// Method: a restart while nothing is written. The next batch finds a closed connection, and the outage long over.
+#[tokio::test]
+async fn log_that_was_idle_during_an_outage_takes_the_next_batch_at_once() {
+    let mut rig = Rig::start();
+    let (log, epoch) = rig.filled(3).await;
+
+    rig.redis.shut_down();
+    rig.redis.start_again();
+    // As long as a log has to be idle until its connection is asked first.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let appended = log.append(epoch, &sample_batch(4, 1)).await;
+
+    assert!(appended.is_ok(), "{appended:?}");
+    check_content(&log, 4).await;
+}
+
 #[tokio::test]
 async fn log_goes_on_after_the_server_was_killed_and_forgot_the_scripts() {
     let mut rig = Rig::start();

@@ -12,6 +12,7 @@ mod happy;
 mod held;
 mod kill_switch;
 mod kills;
+mod readiness;
 mod retention;
 mod rules;
 mod shutdown;

@@ -12,6 +12,7 @@ use orchestrator_kernel::ports::log::{
 };
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, ErrorKind, RedisResult, ServerErrorKind};
+use tokio::time::Instant;
 use tracing::{error, warn};
 
 use super::connect::{Endpoint, timeout_for};
@@ -33,6 +34,9 @@ const RECORD_OVERHEAD: usize = HEADER_BYTES + 16;
 const TRIM_ENTRIES: u64 = 500;
 const TRIM_BYTES: u64 = 4 << 20;
 
+/// A connection that was not used for so long is asked first whether its server is still there.
+const IDLE_MAX: Duration = Duration::from_millis(500);
+
 /// The one writer of a log.
 pub(super) struct Appender {
     shared: Arc<Shared>,
@@ -42,6 +46,8 @@ pub(super) struct Appender {
     options: LogOptions,
     host: Host,
     connection: Option<MultiplexedConnection>,
+    /// When the connection was used last.
+    used: Instant,
     tenure: Option<Tenure>,
     /// Room for one entry, used again for each.
     entry: Vec<u8>,
@@ -83,8 +89,8 @@ impl Appender {
         options: LogOptions,
         host: Host,
     ) -> Self {
-        let (connection, tenure, entry) = (None, None, Vec::new());
-        Self { shared, endpoint, promise, timeout, options, host, connection, tenure, entry }
+        let (connection, used, tenure, entry) = (None, Instant::now(), None, Vec::new());
+        Self { shared, endpoint, promise, timeout, options, host, connection, used, tenure, entry }
     }
 
     pub(super) async fn acquire(&mut self) -> Result<Acquired, AcquireError> {
@@ -415,15 +421,34 @@ impl Appender {
 
     /// The connection; a new one is asked first what its server keeps, since it may be another server by now.
     async fn connected(&mut self) -> io::Result<&mut MultiplexedConnection> {
-        match &mut self.connection {
-            Some(_) => {}
-            None => {
-                let mut connection = self.endpoint.open(None).await?;
-                self.promise.ask(&mut connection).await?;
-                self.connection = Some(connection);
+        self.drop_what_died_idle().await?;
+        if self.connection.is_none() {
+            let mut connection = self.endpoint.open(None).await?;
+            self.promise.ask(&mut connection).await?;
+            self.connection = Some(connection);
+        }
+        self.used = Instant::now();
+        self.connection.as_mut().ok_or_else(|| io::Error::other("there is no connection"))
+    }
+
+    /// Forgets a connection that was closed while nobody used it. A log that nothing was written to during an outage of the
+    /// server would fail at its next batch otherwise, when the outage is long over.
+    async fn drop_what_died_idle(&mut self) -> io::Result<()> {
+        let Some(connection) = self.connection.as_mut().filter(|_| IDLE_MAX < self.used.elapsed()) else {
+            return Ok(());
+        };
+        let ping = redis::cmd("PING");
+        match self.endpoint.within(self.timeout, ping.query_async::<()>(connection)).await {
+            Ok(()) => Ok(()),
+            Err(Fault::Unknown(error)) if error.kind() == io::ErrorKind::TimedOut => {
+                self.connection = None;
+                Err(error)
+            }
+            Err(_) => {
+                self.connection = None;
+                Ok(())
             }
         }
-        self.connection.as_mut().ok_or_else(|| io::Error::other("there is no connection"))
     }
 
     /// Drops the connection after an answer that leaves a doubt.
