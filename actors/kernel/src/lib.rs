@@ -27,6 +27,8 @@ pub mod retention;
 
 pub mod kill_switch;
 
+pub mod trading;
+
 pub mod error;
 pub mod foreign_format;
 pub mod invariants;

@@ -14,8 +14,18 @@ use super::repo::Repo;
 pub(super) type Problems = Vec<String>;
 
 /// What the kernel may depend on: nothing that runs, waits, reads a clock or touches the world.
-const KERNEL_MAY_USE: [&str; 7] =
-    ["async-trait", "bytes", "postcard", "serde", "serde_json", "sha2", "thiserror"];
+const KERNEL_MAY_USE: [&str; 10] = [
+    "async-trait",
+    "bytes",
+    "croner",
+    "jiff",
+    "postcard",
+    "rust_decimal",
+    "serde",
+    "serde_json",
+    "sha2",
+    "thiserror",
+];
 
 /// What the actors may depend on: no broker, no HTTP, no configuration file.
 const ACTORS_MAY_USE: [&str; 11] = [
