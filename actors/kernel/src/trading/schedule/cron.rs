@@ -1,0 +1,132 @@
+//! Cron patterns in a zone: the search is croner's, the clock jiff's.
+
+use std::cmp::Ordering;
+use std::fmt;
+
+use croner::Cron;
+use croner::errors::CronError;
+use croner::parser::{CronParser, Seconds, Year};
+use croner::time::{CivilDate, CivilDateTime, CivilTime, CronDateTime, Resolution, Weekday};
+use jiff::civil::DateTime;
+use jiff::tz::AmbiguousOffset;
+use jiff::{SignedDuration, ZonedDateTime};
+
+use super::super::zone::{MarketZone, to_timestamp};
+use crate::ids::TsMs;
+
+/// A cron pattern of five fields, or six with seconds first, read by the wall clock of a zone.
+///
+/// Days of the week count from Sunday = 0, so `1-5` is Monday to Friday. A time that the clock skips in spring fires once
+/// when it is over; one that it shows twice in autumn fires once. Both given, day of month and day of week fire when either
+/// fits, as in every cron.
+#[derive(Clone)]
+pub struct CronTrigger {
+    pattern: Box<Cron>,
+    zone: MarketZone,
+}
+
+/// A pattern that is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{pattern:?} is no cron pattern: {reason}")]
+pub struct CronTriggerError {
+    /// As given.
+    pub pattern: String,
+    /// The parser's words.
+    pub reason: String,
+}
+
+impl CronTrigger {
+    /// Reads a pattern.
+    ///
+    /// # Errors
+    ///
+    /// [`CronTriggerError`] says what is wrong with it.
+    pub fn parse(pattern: &str, zone: MarketZone) -> Result<Self, CronTriggerError> {
+        let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
+        let parsed = parser
+            .parse(pattern)
+            .map_err(|error| CronTriggerError { pattern: pattern.to_owned(), reason: error.to_string() })?;
+        Ok(Self { pattern: Box::new(parsed), zone })
+    }
+
+    /// Finds the first time after `at` that fits; none when none ever does, such as 30 February.
+    #[must_use]
+    pub fn first_fire_after(&self, at: TsMs) -> Option<TsMs> {
+        let from = to_timestamp(at).ok()?.to_zoned_datetime(self.zone.rules().clone());
+        let found = self.pattern.find_next_occurrence(&ZonedMoment(from), false).ok()?;
+        // The search works in whole seconds and keeps the fraction that it began with.
+        Some(TsMs(found.0.timestamp().as_second().saturating_mul(1000)))
+    }
+}
+
+impl PartialEq for CronTrigger {
+    fn eq(&self, other: &Self) -> bool {
+        self.pattern.as_str() == other.pattern.as_str() && self.zone == other.zone
+    }
+}
+
+impl fmt::Debug for CronTrigger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in {}", self.pattern.as_str(), self.zone)
+    }
+}
+
+/// A moment in a zone, as croner walks over it.
+#[derive(Clone)]
+struct ZonedMoment(ZonedDateTime);
+
+impl CronDateTime for ZonedMoment {
+    fn to_civil(&self) -> CivilDateTime {
+        let part = |part: i8| u32::try_from(part).unwrap_or_default();
+        let local = self.0.datetime();
+        CivilDateTime::new(
+            CivilDate::from_parts_unchecked(i32::from(local.year()), part(local.month()), part(local.day())),
+            CivilTime::from_parts_unchecked(part(local.hour()), part(local.minute()), part(local.second())),
+        )
+    }
+
+    fn civil_weekday(&self) -> Weekday {
+        let days = self.0.datetime().weekday().to_sunday_zero_offset();
+        Weekday::from_days_from_sunday(u32::try_from(days).unwrap_or_default())
+    }
+
+    fn resolve_civil(&self, civil: CivilDateTime) -> Result<Resolution<Self>, CronError> {
+        let local = to_local(civil).ok_or(CronError::InvalidDate)?;
+        let zone = self.0.time_zone();
+        let at = zone.to_ambiguous_zoned_datetime(local);
+        let resolved = match at.offset() {
+            AmbiguousOffset::Unambiguous { .. } => {
+                at.unambiguous().map(|only| Resolution::Single(Self(only)))
+            }
+            AmbiguousOffset::Fold { .. } => at
+                .clone()
+                .earlier()
+                .and_then(|earlier| Ok(Resolution::Ambiguous(Self(earlier), Self(at.later()?)))),
+            AmbiguousOffset::Gap { .. } => Ok(Resolution::Gap),
+        };
+        resolved.map_err(|_| CronError::InvalidTime)
+    }
+
+    fn checked_add_seconds(&self, seconds: i64) -> Option<Self> {
+        self.0.checked_add(SignedDuration::from_secs(seconds)).ok().map(Self)
+    }
+
+    fn cmp_instant(&self, other: &Self) -> Ordering {
+        self.0.timestamp().cmp(&other.0.timestamp())
+    }
+}
+
+fn to_local(civil: CivilDateTime) -> Option<DateTime> {
+    let part = |part: u32| i8::try_from(part).ok();
+    let (hour, minute, second) = (part(civil.hour())?, part(civil.minute())?, part(civil.second())?);
+    DateTime::new(
+        i16::try_from(civil.year()).ok()?,
+        part(civil.month())?,
+        part(civil.day())?,
+        hour,
+        minute,
+        second,
+        0,
+    )
+    .ok()
+}

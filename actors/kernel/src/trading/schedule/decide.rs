@@ -1,0 +1,204 @@
+//! Decisions about due fires: begin, hold, skip with a reason, or wait.
+//!
+//! The caller carries out one step, records it, applies it, and asks again. State is rebuilt by applying the recorded
+//! steps, so a crash between two of them loses no fire and repeats none.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use super::super::calendar::CalendarError;
+use super::{FireRange, MisfirePolicy, OverlapPolicy, Schedule};
+use crate::ids::TsMs;
+
+/// Reason why a fire became no cycle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SkipReason {
+    /// It lay outside of the schedule's hours.
+    MarketClosed,
+    /// It was late, and the misfire policy lets it go.
+    Missed,
+    /// It was later than any policy allows.
+    TooLate,
+    /// As many cycles ran as may, and the overlap policy lets it go.
+    Overlap,
+    /// The schedule began as many cycles as its rate allows.
+    RateLimited,
+}
+
+/// Fires that became no cycle: consecutive ones with one reason are one record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkippedFires {
+    /// Earliest planned time.
+    pub first: TsMs,
+    /// Latest one.
+    pub last: TsMs,
+    /// Number of them, at least 1.
+    pub count: u64,
+    /// Reason that all share.
+    pub reason: SkipReason,
+}
+
+/// One step of a schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScheduleStep {
+    /// Begin a cycle.
+    Fire {
+        /// Planned time, which names the cycle.
+        planned: TsMs,
+        /// The oldest running cycle has to be cancelled for it.
+        cancels_oldest: bool,
+    },
+    /// Keep this fire until a running cycle has ended.
+    Hold {
+        /// Planned time.
+        planned: TsMs,
+    },
+    /// Record that these fires become no cycle.
+    Skip(SkippedFires),
+    /// Nothing is to be done until this time, or until a cycle ends.
+    Wait {
+        /// Next planned fire; none when time brings none.
+        until: Option<TsMs>,
+    },
+}
+
+/// What a schedule has decided so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScheduleState {
+    /// Every fire up to this time is decided. It never moves back, so a clock that does fires nothing twice.
+    decided_until: TsMs,
+    held: Option<TsMs>,
+    /// When the last fires began, oldest first; as many as the rate limit has to know.
+    begun: VecDeque<TsMs>,
+}
+
+impl ScheduleState {
+    /// The state of a schedule that is switched on at `at`: what was planned before is none of its business.
+    #[must_use]
+    pub const fn switched_on(at: TsMs) -> Self {
+        Self { decided_until: at, held: None, begun: VecDeque::new() }
+    }
+
+    /// Time up to which every fire is decided.
+    #[must_use]
+    pub const fn decided_until(&self) -> TsMs {
+        self.decided_until
+    }
+
+    /// Takes a recorded step. `at` is when it was taken.
+    pub fn apply(&mut self, step: &ScheduleStep, at: TsMs, schedule: &Schedule) {
+        match *step {
+            ScheduleStep::Fire { planned, .. } => {
+                self.settle(planned);
+                self.begun.push_back(at);
+                let known_max = schedule.rate_limit.map_or(0, |limit| limit.fires_max as usize);
+                while known_max < self.begun.len() {
+                    self.begun.pop_front();
+                }
+            }
+            ScheduleStep::Hold { planned } => {
+                self.settle(planned);
+                self.held = Some(planned);
+            }
+            ScheduleStep::Skip(skipped) => self.settle(skipped.last),
+            ScheduleStep::Wait { .. } => {}
+        }
+    }
+
+    fn settle(&mut self, planned: TsMs) {
+        if self.held == Some(planned) {
+            self.held = None;
+        }
+        self.decided_until = self.decided_until.max(planned);
+    }
+
+    /// Decides the next step at `now`, while `running` cycles of this schedule run.
+    ///
+    /// # Errors
+    ///
+    /// [`CalendarError`] when the calendar's data end: nothing fires, and that is an alert, not a holiday.
+    pub fn next_step(
+        &self,
+        schedule: &Schedule,
+        now: TsMs,
+        running: u32,
+    ) -> Result<ScheduleStep, CalendarError> {
+        let is_free = running < schedule.concurrent_max;
+        if let Some(planned) = self.held.filter(|_| is_free) {
+            return Ok(self.begin(schedule, planned, now, false));
+        }
+        let next = schedule.next_fire(self.decided_until)?;
+        let Some(planned) = next.filter(|planned| *planned <= now) else {
+            return Ok(ScheduleStep::Wait { until: next });
+        };
+        if let Some(outside) = gather(schedule, self.decided_until, planned)? {
+            return Ok(skip(outside, SkipReason::MarketClosed));
+        }
+        if planned < now.plus(-schedule.misfire_after_ms) {
+            return self.decide_misfire(schedule, planned, now, is_free);
+        }
+        Ok(match schedule.overlap {
+            _ if is_free => self.begin(schedule, planned, now, false),
+            OverlapPolicy::Cancel => self.begin(schedule, planned, now, true),
+            OverlapPolicy::QueueOne if self.held.is_none() => ScheduleStep::Hold { planned },
+            OverlapPolicy::QueueOne | OverlapPolicy::Skip => skip(only(planned), SkipReason::Overlap),
+        })
+    }
+
+    /// Decides about a fire that is late. Late ones wait for a free place: they catch up and never burst.
+    fn decide_misfire(
+        &self,
+        schedule: &Schedule,
+        planned: TsMs,
+        now: TsMs,
+        is_free: bool,
+    ) -> Result<ScheduleStep, CalendarError> {
+        let oldest = now.plus(-schedule.lateness_max_ms);
+        if planned < oldest
+            && let Some(range) = gather(schedule, self.decided_until, oldest)?
+        {
+            return Ok(skip(range, SkipReason::TooLate));
+        }
+        let on_time = now.plus(-schedule.misfire_after_ms);
+        let missed = match schedule.misfire {
+            MisfirePolicy::Skip => gather(schedule, self.decided_until, on_time)?,
+            MisfirePolicy::Latest => match schedule.last_fire(planned, now)? {
+                Some(latest) => gather(schedule, self.decided_until, latest)?,
+                None => None,
+            },
+            MisfirePolicy::All => None,
+        };
+        Ok(match missed {
+            Some(range) => skip(range, SkipReason::Missed),
+            None if is_free => self.begin(schedule, planned, now, false),
+            None => ScheduleStep::Wait { until: None },
+        })
+    }
+
+    fn begin(&self, schedule: &Schedule, planned: TsMs, now: TsMs, cancels_oldest: bool) -> ScheduleStep {
+        let is_over = schedule.rate_limit.is_some_and(|limit| {
+            let recent = self.begun.iter().filter(|begun| now.plus(-limit.period_ms) < **begun).count();
+            limit.fires_max as usize <= recent
+        });
+        if is_over {
+            skip(only(planned), SkipReason::RateLimited)
+        } else {
+            ScheduleStep::Fire { planned, cancels_oldest }
+        }
+    }
+}
+
+fn gather(schedule: &Schedule, after: TsMs, until: TsMs) -> Result<Option<FireRange>, CalendarError> {
+    schedule.trigger.gather_fires(after, until, schedule.calendar.as_deref())
+}
+
+const fn only(planned: TsMs) -> FireRange {
+    FireRange { first: planned, last: planned, count: 1 }
+}
+
+const fn skip(range: FireRange, reason: SkipReason) -> ScheduleStep {
+    let FireRange { first, last, count } = range;
+    ScheduleStep::Skip(SkippedFires { first, last, count, reason })
+}
