@@ -3,7 +3,23 @@
 //! Pure like the rest of the kernel: zones and calendars are data, amounts are decimals, and the journal's records are
 //! what a decision is made from and what it leaves behind. It may read the engine plane's records, never the reverse.
 
-pub mod zone;
+pub mod decision;
+pub mod ids;
+pub mod risk;
 
 pub mod calendar;
 pub mod schedule;
+pub mod zone;
+
+pub mod gate;
+pub mod pipeline;
+pub mod stage;
+
+pub mod agent;
+pub mod cycle;
+pub mod strategy;
+
+pub mod journal;
+
+#[cfg(test)]
+mod testkit;

@@ -1,0 +1,209 @@
+//! The journal: one hash-chained log of what the trading plane was told, decided and did.
+//!
+//! ```text
+//! stored record  ┃ version │ who │ planned, actual │ correlation │ fact ┃ hash ┃      postcard, then 32 bytes
+//! hash           = SHA-256(hash of the record before ‖ stored bytes without the hash); 32 zero bytes before the first
+//! ```
+//!
+//! **One record is one decision, whole:** a crash may cut between any two, so nothing that must be true together is
+//! spread over two. Values that decided stand *in* the record, because receipts may be gone by retention later (JRN-1).
+
+mod chain;
+mod cycle_facts;
+mod facts;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::ids::{CorrelationId, CycleId, JournalSeq, ScheduleName};
+use crate::contracts::{self, DecodeError};
+use crate::ids::TsMs;
+use crate::rfc3339::rfc3339;
+
+pub use chain::{CHAIN_HASH_BYTES, ChainBreak, ChainHash, SealedEntry, seal};
+pub use cycle_facts::{
+    CycleCause, CycleCounts, CycleEnded, CycleError, CycleStarted, IntentEnd, IntentSide, OrderIntended,
+    STAGE_DATA_BYTES_MAX, StageEnded, StageError, StageErrorKind, StageOutcome, StageOutput, StrategyFailure,
+    TradingMode,
+};
+pub use facts::{
+    AlertCleared, AlertRaised, CommandEnded, CommandOutcome, CommandReceived, ConfigHash,
+    ConfigurationSnapshot, FireDisposition, FireSkipReason, FireTrigger, KillLatched, ScheduleFired,
+    ScheduleSkipped,
+};
+
+use super::agent::AgentChanged;
+use super::gate::GateDecided;
+use super::strategy::StrategyChanged;
+
+const VERSION: u8 = 1;
+
+/// Who made a record happen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JournalAuthor {
+    /// A part of this service, by its name.
+    Actor(String),
+    /// A person, or a program that commands in its name.
+    Operator(String),
+    /// A schedule.
+    Schedule(ScheduleName),
+}
+
+/// What one record says. The order of the variants is the log's format: never reorder, only add at the end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JournalFact {
+    /// A command came in.
+    CommandReceived(CommandReceived),
+    /// A command has its result.
+    CommandEnded(CommandEnded),
+    /// The agent changed.
+    AgentChanged(AgentChanged),
+    /// A strategy changed.
+    StrategyChanged(StrategyChanged),
+    /// A schedule fired.
+    ScheduleFired(ScheduleFired),
+    /// Fires of a schedule lead to nothing.
+    ScheduleSkipped(ScheduleSkipped),
+    /// A cycle began.
+    CycleStarted(Box<CycleStarted>),
+    /// Gates decided at one place of a cycle.
+    GateDecided(Box<GateDecided>),
+    /// A stage has its result.
+    StageEnded(Box<StageEnded>),
+    /// A decision became an order intent.
+    OrderIntended(Box<OrderIntended>),
+    /// A cycle ended.
+    CycleEnded(Box<CycleEnded>),
+    /// A condition needs somebody's attention.
+    AlertRaised(AlertRaised),
+    /// It does no longer.
+    AlertCleared(AlertCleared),
+    /// The configuration that holds from here on.
+    ConfigurationSnapshot(ConfigurationSnapshot),
+    /// Trading is latched as stopped, or is no longer.
+    KillLatched(KillLatched),
+}
+
+impl JournalFact {
+    /// The word of its kind, in exports and metrics.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::CommandReceived(_) => "command_received",
+            Self::CommandEnded(_) => "command_ended",
+            Self::AgentChanged(_) => "agent_changed",
+            Self::StrategyChanged(_) => "strategy_changed",
+            Self::ScheduleFired(_) => "schedule_fired",
+            Self::ScheduleSkipped(_) => "schedule_skipped",
+            Self::CycleStarted(_) => "cycle_started",
+            Self::GateDecided(_) => "gate_decided",
+            Self::StageEnded(_) => "stage_ended",
+            Self::OrderIntended(_) => "order_intended",
+            Self::CycleEnded(_) => "cycle_ended",
+            Self::AlertRaised(_) => "alert_raised",
+            Self::AlertCleared(_) => "alert_cleared",
+            Self::ConfigurationSnapshot(_) => "configuration_snapshot",
+            Self::KillLatched(_) => "kill_latched",
+        }
+    }
+
+    /// The cycle that it belongs to, or starts.
+    #[must_use]
+    pub const fn cycle_id(&self) -> Option<CycleId> {
+        match self {
+            Self::CycleStarted(started) => Some(started.cycle_id),
+            Self::GateDecided(decided) => Some(decided.cycle_id),
+            Self::StageEnded(ended) => Some(ended.cycle_id),
+            Self::OrderIntended(intent) => Some(intent.cycle_id),
+            Self::CycleEnded(ended) => Some(ended.cycle_id),
+            Self::CommandReceived(_)
+            | Self::CommandEnded(_)
+            | Self::AgentChanged(_)
+            | Self::StrategyChanged(_)
+            | Self::ScheduleFired(_)
+            | Self::ScheduleSkipped(_)
+            | Self::AlertRaised(_)
+            | Self::AlertCleared(_)
+            | Self::ConfigurationSnapshot(_)
+            | Self::KillLatched(_) => None,
+        }
+    }
+
+    /// Whether something outside follows from the record, so that it waits until the record is durable: an answer, an
+    /// order, a cycle's result. What happens inside a cycle waits for its end.
+    #[must_use]
+    pub fn has_effect(&self) -> bool {
+        match self {
+            Self::CommandEnded(_)
+            | Self::AgentChanged(_)
+            | Self::StrategyChanged(_)
+            | Self::CycleEnded(_)
+            | Self::KillLatched(_) => true,
+            Self::OrderIntended(intent) => intent.end == IntentEnd::HandedOn,
+            Self::CommandReceived(_)
+            | Self::ScheduleFired(_)
+            | Self::ScheduleSkipped(_)
+            | Self::CycleStarted(_)
+            | Self::GateDecided(_)
+            | Self::StageEnded(_)
+            | Self::AlertRaised(_)
+            | Self::AlertCleared(_)
+            | Self::ConfigurationSnapshot(_) => false,
+        }
+    }
+}
+
+/// One record of the journal, without its hash.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalEntry {
+    /// Who made it happen.
+    pub who: JournalAuthor,
+    /// When it was meant to happen, where something had planned it.
+    pub planned_ts_ms: Option<TsMs>,
+    /// When it happened, by the wall clock.
+    pub at_ms: TsMs,
+    /// What ties it to requests, events and other records.
+    pub correlation: CorrelationId,
+    /// What it says.
+    pub fact: JournalFact,
+}
+
+impl JournalEntry {
+    /// Appends the stored form without the hash to `out`.
+    fn encode_to(&self, out: &mut Vec<u8>) {
+        contracts::encode_to(VERSION, self, out);
+    }
+
+    /// Reads the stored form without the hash.
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        contracts::decode(VERSION, bytes)
+    }
+
+    /// The export form: one line of compact JSON, keys sorted.
+    #[must_use]
+    pub fn to_wire(&self, seq: JournalSeq, hash: ChainHash) -> String {
+        let (who, name) = match &self.who {
+            JournalAuthor::Actor(name) => ("actor", name.as_str()),
+            JournalAuthor::Operator(name) => ("operator", name.as_str()),
+            JournalAuthor::Schedule(name) => ("schedule", name.as_str()),
+        };
+        // The fact's own tag is its kind already.
+        let fact = serde_json::to_value(&self.fact).ok();
+        let fact =
+            fact.and_then(|tagged| tagged.as_object().and_then(|tagged| tagged.values().next().cloned()));
+        json!({
+            "at": rfc3339(self.at_ms),
+            "correlation_id": self.correlation,
+            "fact": fact,
+            "hash": hash.to_string(),
+            "kind": self.fact.kind(),
+            "planned": self.planned_ts_ms.map(rfc3339),
+            "seq": seq,
+            "who": { "kind": who, "name": name },
+        })
+        .to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests;

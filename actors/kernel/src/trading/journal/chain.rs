@@ -1,0 +1,118 @@
+//! The chain: each record's hash covers the one before, so that a record altered, removed or moved is seen.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::JournalEntry;
+use crate::contracts::DecodeError;
+use crate::run_id::hex_digit;
+
+/// Bytes of a hash.
+pub const CHAIN_HASH_BYTES: usize = 32;
+
+/// Hash of a record and of everything before it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ChainHash([u8; CHAIN_HASH_BYTES]);
+
+impl ChainHash {
+    /// What stands before the first record.
+    pub const START: Self = Self([0; CHAIN_HASH_BYTES]);
+
+    /// The hash of the record with these stored bytes that comes after the one with this hash.
+    ///
+    /// Source: issue "Details decided": previous hash ‖ stored bytes without the hash.
+    #[must_use]
+    pub fn after(self, body: &[u8]) -> Self {
+        Self(Sha256::new().chain_update(self.0).chain_update(body).finalize().into())
+    }
+
+    /// The 32 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; CHAIN_HASH_BYTES] {
+        &self.0
+    }
+}
+
+impl fmt::Display for ChainHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = self.0.iter().flat_map(|byte| [hex_digit(byte >> 4), hex_digit(byte & 0xf)]);
+        f.write_str(&digits.map(char::from).collect::<String>())
+    }
+}
+
+impl fmt::Debug for ChainHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Stored bytes that do not continue the journal.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChainBreak {
+    /// They are no record.
+    #[error(transparent)]
+    Undecodable(#[from] DecodeError),
+    /// The record was altered, or the one before it is another one than when it was written.
+    #[error("the record carries hash {stored}, what stands before it gives {computed}")]
+    Hash {
+        /// The hash that it carries.
+        stored: ChainHash,
+        /// The hash that follows from its bytes and the record before.
+        computed: ChainHash,
+    },
+}
+
+/// A record as it stands in the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedEntry {
+    /// The record.
+    pub entry: JournalEntry,
+    /// Its hash.
+    pub hash: ChainHash,
+}
+
+impl SealedEntry {
+    /// Reads stored bytes without looking at what stands before them.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`]: another version, or bytes that are no record.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let (body, hash) = split(bytes)?;
+        Ok(Self { entry: JournalEntry::decode(body)?, hash })
+    }
+
+    /// Reads stored bytes that come after the record with hash `previous`.
+    ///
+    /// # Errors
+    ///
+    /// [`ChainBreak`]: they are no record, or not the next one.
+    pub fn decode_after(previous: ChainHash, bytes: &[u8]) -> Result<Self, ChainBreak> {
+        let (body, stored) = split(bytes)?;
+        let computed = previous.after(body);
+        if stored != computed {
+            return Err(ChainBreak::Hash { stored, computed });
+        }
+        Ok(Self { entry: JournalEntry::decode(body)?, hash: stored })
+    }
+}
+
+fn split(bytes: &[u8]) -> Result<(&[u8], ChainHash), DecodeError> {
+    let (body, hash) = bytes
+        .split_last_chunk::<CHAIN_HASH_BYTES>()
+        .ok_or_else(|| DecodeError::Malformed { detail: format!("{} bytes hold no hash", bytes.len()) })?;
+    Ok((body, ChainHash(*hash)))
+}
+
+/// Appends the stored form of `entry` to `out` and returns its hash, which is `previous` for the next one.
+pub fn seal(previous: ChainHash, entry: &JournalEntry, out: &mut Vec<u8>) -> ChainHash {
+    let mut body = Vec::new();
+    entry.encode_to(&mut body);
+    let hash = previous.after(&body);
+    out.append(&mut body);
+    out.extend_from_slice(hash.as_bytes());
+    hash
+}
