@@ -8,6 +8,7 @@
 //! **One record is one decision, whole:** a crash may cut between any two, so nothing that must be true together is
 //! spread over two. Values that decided stand *in* the record, because receipts may be gone by retention later (JRN-1).
 
+pub mod audit;
 mod chain;
 mod cycle_facts;
 mod facts;

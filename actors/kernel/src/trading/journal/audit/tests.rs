@@ -1,0 +1,147 @@
+//! The audit passes what the state machines write, and names each planted defect by its record and rule.
+
+mod defects;
+mod world;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::ids::TsMs;
+use crate::trading::journal::{JournalAuthor, seal};
+use crate::trading::testkit::{WALL, cycle_id};
+
+use world::{World, any_script};
+
+fn sealed(facts: &[JournalFact]) -> Vec<Vec<u8>> {
+    let mut previous = ChainHash::START;
+    let stored = facts.iter().zip(0..).map(|(fact, at)| {
+        let entry = JournalEntry {
+            who: JournalAuthor::Actor("cadence".to_owned()),
+            planned_ts_ms: None,
+            at_ms: TsMs(WALL + at),
+            correlation: cycle_id(1).correlation(),
+            fact: fact.clone(),
+        };
+        let mut bytes = Vec::new();
+        previous = seal(previous, &entry, &mut bytes);
+        bytes
+    });
+    stored.collect()
+}
+
+fn audit_stored<'a>(
+    stored: impl IntoIterator<Item = (u64, &'a Vec<u8>)>,
+) -> Result<JournalAudit, BrokenRule> {
+    let mut audit = JournalAudit::default();
+    for (seq, bytes) in stored {
+        audit.take(JournalSeq(seq), bytes)?;
+    }
+    Ok(audit)
+}
+
+fn audited(facts: &[JournalFact]) -> Result<JournalAudit, BrokenRule> {
+    audit_stored((1..).zip(&sealed(facts)))
+}
+
+#[test]
+fn every_rule_has_a_word_of_its_own_and_a_sentence() {
+    let words: BTreeSet<_> = JournalRule::ALL.iter().map(|rule| rule.as_str()).collect();
+
+    assert_eq!(words.len(), JournalRule::ALL.len());
+    assert!(JournalRule::ALL.iter().all(|rule| rule.sentence().trim().ends_with('.')));
+    let broken = BrokenRule { seq: JournalSeq(7), rule: JournalRule::FireLost, detail: "fire 3".to_owned() };
+    assert_eq!(broken.to_string(), "record 7 breaks fire_lost: fire 3");
+}
+
+#[test]
+fn what_has_begun_and_not_ended_is_told_and_breaks_nothing() {
+    let facts = World::two_fires_and_a_command().facts;
+    let whole = audited(&facts).unwrap();
+    assert_eq!(whole.unfinished(), JournalUnfinished::default());
+    assert_eq!(whole.tail(), JournalSeq(facts.len() as u64));
+
+    let fired = facts.iter().position(|fact| matches!(fact, JournalFact::ScheduleFired(_))).unwrap();
+    let cut = audited(&facts[..=fired]).unwrap().unfinished();
+    assert_eq!((cut.fires.len(), cut.cycles.len()), (1, 0));
+    let cut = audited(&facts[..fired + 3]).unwrap().unfinished();
+    assert_eq!((cut.fires.len(), cut.cycles.len()), (0, 1));
+}
+
+#[test]
+fn the_last_ids_are_remembered_and_no_more() {
+    let mut recent = RecentIds::new();
+    for id in 0..=AUDIT_REMEMBERED_MAX {
+        recent.push(id);
+        recent.push(id);
+    }
+
+    assert!(!recent.contains(&0) && recent.contains(&1) && recent.contains(&AUDIT_REMEMBERED_MAX));
+    assert_eq!((recent.order.len(), recent.known.len()), (AUDIT_REMEMBERED_MAX, AUDIT_REMEMBERED_MAX));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn any_sequence_that_the_state_machines_produce_passes(script in any_script()) {
+        let world = World::play(&script);
+
+        let audit = audited(&world.facts);
+
+        prop_assert!(audit.is_ok(), "{:?}\n{}", audit, world.tail_of(&audit));
+        prop_assert_eq!(audit.unwrap().unfinished(), JournalUnfinished::default());
+    }
+
+    /// The audit's state is what a trimmed journal continues from.
+    #[test]
+    fn an_audit_continued_from_its_stored_base_says_the_same(
+        script in any_script(),
+        at in any::<prop::sample::Index>(),
+    ) {
+        let stored = sealed(&World::play(&script).facts);
+        let cut = at.index(stored.len());
+        let before = audit_stored((1..).zip(&stored[..cut])).unwrap();
+        let mut base = Vec::new();
+        before.encode_to(&mut base);
+
+        let mut continued = JournalAudit::decode(&base).unwrap();
+        prop_assert_eq!(&continued, &before);
+        for (seq, bytes) in (1..).zip(&stored).skip(cut) {
+            prop_assert!(continued.take(JournalSeq(seq), bytes).is_ok());
+        }
+
+        prop_assert_eq!(continued, audit_stored((1..).zip(&stored)).unwrap());
+    }
+
+    /// Method: one byte of one record, one record away, two records exchanged.
+    #[test]
+    fn a_record_altered_removed_or_moved_is_named(
+        script in any_script(),
+        at in any::<prop::sample::Index>(),
+        byte in any::<prop::sample::Index>(),
+        bits in 1..=255u8,
+    ) {
+        let stored = sealed(&World::play(&script).facts);
+        let at = at.index(stored.len() - 1);
+        let seq = JournalSeq(at as u64 + 1);
+
+        let mut altered = stored.clone();
+        let byte = byte.index(altered[at].len());
+        altered[at][byte] ^= bits;
+        let broken = audit_stored((1..).zip(&altered)).unwrap_err();
+        prop_assert_eq!((broken.seq, broken.rule), (seq, JournalRule::Chain));
+
+        let mut removed = stored.clone();
+        removed.remove(at);
+        let broken = audit_stored((1..).zip(&removed)).unwrap_err();
+        prop_assert_eq!((broken.seq, broken.rule), (seq, JournalRule::Chain), "and those behind it renumbered");
+        let gap = (1..).zip(&stored).filter(|(number, _)| *number != seq.0);
+        let broken = audit_stored(gap).unwrap_err();
+        prop_assert_eq!((broken.seq, broken.rule), (seq.next(), JournalRule::Numbering));
+
+        let mut swapped = stored;
+        swapped.swap(at, at + 1);
+        let broken = audit_stored((1..).zip(&swapped)).unwrap_err();
+        prop_assert_eq!((broken.seq, broken.rule), (seq, JournalRule::Chain));
+    }
+}
