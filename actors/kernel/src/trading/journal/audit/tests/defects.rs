@@ -287,6 +287,26 @@ fn defects_of_commands_agent_strategies_and_alerts_are_named() {
 }
 
 #[test]
+fn a_hook_that_was_not_asked_and_an_order_above_its_patch_are_named() {
+    let good = World::hooked_cycle().facts;
+    assert!(audited(&good).is_ok());
+    assert_eq!(good.iter().filter(|fact| matches!(fact, JournalFact::OrderIntended(_))).count(), 1);
+
+    let mut not_asked = good.clone();
+    not_asked.remove(find(
+        &good,
+        |fact| matches!(fact, JournalFact::GateDecided(decided) if decided.place == GatePlace::After(2)),
+    ));
+    assert_eq!(audited(&not_asked).unwrap_err().rule, JournalRule::GateSkipped);
+
+    let mut above = good.clone();
+    if let JournalFact::OrderIntended(intent) = &mut above[intent(&good)] {
+        intent.quantity = dec("5");
+    }
+    assert_eq!(audited(&above).unwrap_err().rule, JournalRule::IntentRaised);
+}
+
+#[test]
 fn a_permit_while_trading_is_latched_is_named() {
     let mut world = World::two_fires_and_a_command();
     world.latch(true);

@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use crate::ids::{RunSeq, TsMs};
 use crate::trading::agent::{AgentCause, AgentCommand, AgentState};
-use crate::trading::gate::KillReading;
+use crate::trading::cycle::HookReply;
+use crate::trading::gate::{HookAnswer, HookVote, KillReading, Narrowing};
 use crate::trading::ids::{CommandId, CycleId, ScheduleName, StrategyName};
 use crate::trading::journal::audit::BrokenRule;
 use crate::trading::journal::{
@@ -12,10 +13,12 @@ use crate::trading::journal::{
     CycleCause, FireDisposition, FireSkipReason, FireTrigger, JournalFact, KillLatched, ScheduleFired,
     ScheduleSkipped, StageError, StageErrorKind,
 };
-use crate::trading::pipeline::{analysis, canonical, heartbeat};
+use crate::trading::pipeline::{Pipeline, analysis, canonical, heartbeat};
+use crate::trading::stage::{HookMode, HookMoment};
 use crate::trading::strategy::{StrategyChanged, StrategyCommand, StrategyStatus, move_strategy};
 use crate::trading::testkit::{
-    CycleScript, CycleWalk, WALL, schedule_name, started, strategy, strategy_name,
+    CycleScript, CycleWalk, WALL, dec, decision_id, hook, schedule_name, stage_name, started, strategy,
+    strategy_name,
 };
 
 use super::JournalAudit;
@@ -255,10 +258,6 @@ impl World {
         if which % 7 == 6 {
             pipeline.stages[2].enabled = false;
         }
-        let mut cycle = started(pipeline);
-        cycle.cycle_id = cycle_id;
-        cycle.cause = cause;
-        cycle.config = self.config.hash();
         let mut script = CycleScript::default();
         if which % 5 == 4 {
             let stage =
@@ -275,9 +274,36 @@ impl World {
                 }
             });
         }
-        let walk = CycleWalk::new(cycle, script);
-        self.running.push((walk, 0));
+        self.begin_in(cause, cycle_id, pipeline, script);
+    }
+
+    fn begin_in(&mut self, cause: CycleCause, cycle_id: CycleId, pipeline: Pipeline, script: CycleScript) {
+        let mut cycle = started(pipeline);
+        cycle.cycle_id = cycle_id;
+        cycle.cause = cause;
+        cycle.config = self.config.hash();
+        self.running.push((CycleWalk::new(cycle, script), 0));
         self.note();
+    }
+
+    /// One cycle whose hook behind SIG limits `d-a` to 4 shares and drops `d-b`.
+    pub(super) fn hooked_cycle() -> Self {
+        let mut world = Self::new();
+        let mut pipeline = canonical();
+        pipeline.hooks = vec![hook("gov", "SIG", HookMoment::After, HookMode::Hard)];
+        let patch = vec![
+            Narrowing::Limit { decision_id: decision_id("d-a"), quantity: dec("4") },
+            Narrowing::Drop(decision_id("d-b")),
+        ];
+        let answer = Ok(HookAnswer { vote: HookVote::Modify, reasons: vec![], patch });
+        let replies = vec![HookReply { hook: stage_name("gov"), answer }];
+        let command = world.command();
+        let cycle_id = CycleId::of_command(command);
+        let script = CycleScript { replies, ..CycleScript::default() };
+        world.begin_in(CycleCause::Command(command), cycle_id, pipeline, script);
+        world.answer(command, true);
+        world.finish();
+        world
     }
 
     /// Puts the cycles' new records on record, and begins what waited for them.
