@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::ids::{DecisionId, StrategyName};
+use super::journal::FireSkipReason;
+use super::strategy::StrategyDefinition;
 use crate::error::bounded_detail;
 use crate::ids::Symbol;
 
@@ -169,6 +171,37 @@ impl TradeDecision {
     }
 }
 
+/// What becomes of a decision that came by event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DecisionRoute {
+    /// It answers a request of an open cycle.
+    Answers,
+    /// It begins a cycle of its strategy, at RISK.
+    Begins,
+    /// It is recorded and leads to nothing.
+    Skipped(FireSkipReason),
+}
+
+/// Decides where a decision goes. `is_requested` says that its correlation is that of an open request; `strategy` is
+/// the one that it names, if that exists.
+///
+/// Source: issue "Details decided", `ai.decision.generated`.
+#[must_use]
+pub fn route_decision(
+    decision: &TradeDecision,
+    is_requested: bool,
+    strategy: Option<&StrategyDefinition>,
+) -> DecisionRoute {
+    match strategy {
+        None => DecisionRoute::Skipped(FireSkipReason::UnknownStrategy),
+        Some(strategy) if !strategy.symbols.contains(&decision.symbol) => {
+            DecisionRoute::Skipped(FireSkipReason::UnknownSymbol)
+        }
+        Some(_) if is_requested => DecisionRoute::Answers,
+        Some(_) => DecisionRoute::Begins,
+    }
+}
+
 fn refused(field: &'static str, problem: &str) -> DecisionRefused {
     DecisionRefused { field, problem: bounded_detail(problem) }
 }
@@ -253,6 +286,23 @@ mod tests {
         }
         let twice = body("symbol", r#""A","symbol":"B""#);
         assert!(TradeDecision::from_json(&twice).unwrap_err().problem.contains("duplicate field"));
+    }
+
+    #[test]
+    fn a_decision_answers_its_request_or_begins_a_cycle_of_a_strategy_that_trades_its_symbol() {
+        use DecisionRoute::{Answers, Begins, Skipped};
+        let strategy = crate::trading::testkit::strategy("a");
+        let of = |symbol| crate::trading::testkit::decision("d", "a", symbol, "1");
+        for (symbol, is_requested, strategy, route) in [
+            ("AAPL", true, Some(&strategy), Answers),
+            ("AAPL", false, Some(&strategy), Begins),
+            ("TSLA", true, Some(&strategy), Skipped(FireSkipReason::UnknownSymbol)),
+            ("TSLA", false, Some(&strategy), Skipped(FireSkipReason::UnknownSymbol)),
+            ("AAPL", true, None, Skipped(FireSkipReason::UnknownStrategy)),
+            ("AAPL", false, None, Skipped(FireSkipReason::UnknownStrategy)),
+        ] {
+            assert_eq!(route_decision(&of(symbol), is_requested, strategy), route, "{symbol} {is_requested}");
+        }
     }
 
     #[test]

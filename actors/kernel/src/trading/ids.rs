@@ -132,9 +132,29 @@ impl From<JournalSeq> for Seq {
 }
 
 /// A UUID whose value follows from a text (version 8), or one that was made up and recorded (version 4).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TradingUuid([u8; 16]);
+
+impl Serialize for TradingUuid {
+    /// Text where people read it, 16 bytes in stored records.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            self.0.serialize(serializer)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for TradingUuid {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if !deserializer.is_human_readable() {
+            return <[u8; 16]>::deserialize(deserializer).map(Self);
+        }
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("no UUID"))
+    }
+}
 
 impl TradingUuid {
     /// The first 16 bytes of the text's SHA-256, with version 8 and variant 10.
@@ -366,6 +386,9 @@ mod tests {
 
             prop_assert_eq!(CommandId::parse(&id.to_string()), Some(id));
             prop_assert_eq!(CommandId::parse(&id.to_string().to_uppercase()), Some(id));
+            let json = serde_json::to_string(&id).unwrap();
+            prop_assert_eq!(&json, &format!("\"{id}\""));
+            prop_assert_eq!(serde_json::from_str::<CommandId>(&json).unwrap(), id);
         }
 
         #[test]

@@ -22,6 +22,18 @@ pub struct StageCall {
     pub deadline: Duration,
 }
 
+/// Time that an answer put together from events needs before its deadline.
+const COLLECT_MARGIN: Duration = Duration::from_millis(10);
+
+impl StageCall {
+    /// Until when answers are collected that come by event, in the time of [`CycleNow::elapsed`]: a little before the
+    /// deadline, so that what came counts.
+    #[must_use]
+    pub const fn collect_until(self) -> Duration {
+        self.deadline.saturating_sub(COLLECT_MARGIN)
+    }
+}
+
 /// What the driver has to do now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CycleStep {

@@ -54,10 +54,9 @@ impl CycleStanding {
         Self { status: CycleStatus::Ok, reason: CycleEndReason::Done, errors: Vec::new() }
     }
 
-    /// A worse status replaces a better one, with its reason; of equally bad ones the first reason stays.
+    /// A worse status replaces a better one, with its reason; of equally bad ones the first stays.
     fn worsen(&mut self, status: CycleStatus, reason: CycleEndReason) {
-        let says_nothing = self.status == status && self.reason == CycleEndReason::Done;
-        if self.status < status || says_nothing {
+        if self.status < status {
             self.status = status;
             self.reason = reason;
         }
@@ -209,14 +208,14 @@ impl CycleState {
             self.hooks_due = None;
         }
         if let Some((gate, why)) = decided.denied() {
+            let reason = CycleEndReason::Gate { gate: gate.clone(), why: why.to_owned() };
             // A strategy that was paused meanwhile loses its own intents only.
             if let (GatePlace::BeforeIntent(decision), GateKind::Strategy) = (&decided.place, gate) {
                 self.standing.push(None, CycleErrorCode::Blocked, format!("{decision}: {why}"));
-                self.standing.worsen(CycleStatus::Degraded, CycleEndReason::Done);
+                self.standing.worsen(CycleStatus::Degraded, reason);
                 self.settled.insert(decision.clone());
                 return true;
             }
-            let reason = CycleEndReason::Gate { gate: gate.clone(), why: why.to_owned() };
             self.standing.push(None, CycleErrorCode::Blocked, reason.line());
             self.standing.worsen(CycleStatus::Blocked, reason);
             self.halted = true;
@@ -275,7 +274,7 @@ impl CycleState {
                 code: failure.error.code(),
                 detail: failure.error.detail.clone(),
             });
-            self.standing.worsen(CycleStatus::Degraded, CycleEndReason::Done);
+            self.standing.worsen(CycleStatus::Degraded, CycleEndReason::Stage(stage.name.clone()));
         }
     }
 
@@ -289,7 +288,7 @@ impl CycleState {
                 self.standing.worsen(CycleStatus::Blocked, reason);
                 self.halted = true;
             }
-            OnStageFailure::Degrade => self.standing.worsen(CycleStatus::Degraded, CycleEndReason::Done),
+            OnStageFailure::Degrade => self.standing.worsen(CycleStatus::Degraded, reason),
         }
         let fails_closed = self.started.pipeline.fail_closed_on_audit;
         self.audit_failed |= stage.role() == StageRole::Audit && fails_closed;

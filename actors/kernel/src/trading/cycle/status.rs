@@ -99,9 +99,9 @@ impl CycleErrorCode {
 /// What decided how a cycle ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CycleEndReason {
-    /// Every stage was done, or failed without consequence.
+    /// Every stage was done.
     Done,
-    /// This stage failed, or its failure blocks.
+    /// This stage failed, for all strategies or for some: by its rule that fails, blocks or degrades.
     Stage(StageName),
     /// The cycle's budget was exceeded.
     OutOfTime,

@@ -189,6 +189,7 @@ fn a_strategy_paused_meanwhile_loses_its_own_intents_only() {
 
     assert_eq!(line, "ING FEAT SIG RISK ?d-a- !d-b EXEC PORT ANA GOV =degraded");
     assert_eq!(ended.counts.intents, 1);
+    assert_eq!(ended.reason.line(), "strategy: strategy a is not active");
 }
 
 /// T12: a HARD gate hangs, denies, fails, or widens by its patch, before or after any stage: denied each time.
@@ -267,7 +268,7 @@ fn one_strategys_failure_stops_no_other_and_stands_in_the_errors() {
     let (ended, line) = walked(canonical(), script);
 
     assert_eq!(line, "ING FEAT SIG RISK !d-b EXEC PORT ANA GOV =degraded");
-    assert_eq!(ended.counts.strategies_processed, 1);
+    assert_eq!((ended.counts.strategies_processed, ended.reason.line().as_str()), (1, "stage SIG"));
     assert_eq!(ended.errors[0].strategy, Some(strategy_name("a")));
     assert_eq!(ended.errors[0].stage, Some(stage_name("SIG")));
 }
@@ -344,4 +345,6 @@ fn the_result_tells_each_stage_and_why_it_ended_so() {
     assert_eq!(told["errors"][0]["retryable"], false);
     assert_eq!((&told["strategies_processed"], &told["order_intents"]), (&2.into(), &2.into()));
     assert_eq!(result.stages().len(), 8);
+    let golden = include_str!("../../../../../tests/golden/cycle_result_v1.json");
+    assert_eq!(result.to_wire("1.0.0+abc"), golden.trim_end());
 }

@@ -24,12 +24,17 @@ use fires::FireAccount;
 pub use rule::{BrokenRule, JournalRule};
 
 /// Ended cycles and commands that the audit remembers, to tell that one comes again.
-pub const AUDIT_REMEMBERED_MAX: usize = 1 << 16;
+pub const AUDIT_REMEMBERED_MAX: usize = 1 << 14;
 
 const VERSION: u8 = 1;
 
-/// The last ids of a kind.
+/// The last ids of a kind. Stored as a list, oldest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(
+    from = "Vec<T>",
+    into = "Vec<T>",
+    bound(serialize = "T: Ord + Copy + Serialize", deserialize = "T: Ord + Copy + Deserialize<'de>")
+)]
 struct RecentIds<T: Ord> {
     known: BTreeSet<T>,
     order: VecDeque<T>,
@@ -53,6 +58,20 @@ impl<T: Ord + Copy> RecentIds<T> {
 
     fn contains(&self, id: &T) -> bool {
         self.known.contains(id)
+    }
+}
+
+impl<T: Ord + Copy> From<Vec<T>> for RecentIds<T> {
+    fn from(ids: Vec<T>) -> Self {
+        let mut recent = Self::new();
+        ids.into_iter().for_each(|id| recent.push(id));
+        recent
+    }
+}
+
+impl<T: Ord> From<RecentIds<T>> for Vec<T> {
+    fn from(recent: RecentIds<T>) -> Self {
+        recent.order.into()
     }
 }
 

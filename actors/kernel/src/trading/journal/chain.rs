@@ -17,6 +17,11 @@ pub const CHAIN_HASH_BYTES: usize = 32;
 #[serde(transparent)]
 pub struct ChainHash([u8; CHAIN_HASH_BYTES]);
 
+/// Lower-case hexadecimal digits.
+pub(super) fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().flat_map(|byte| [hex_digit(byte >> 4), hex_digit(byte & 0xf)]).map(char::from).collect()
+}
+
 impl ChainHash {
     /// What stands before the first record.
     pub const START: Self = Self([0; CHAIN_HASH_BYTES]);
@@ -38,8 +43,7 @@ impl ChainHash {
 
 impl fmt::Display for ChainHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = self.0.iter().flat_map(|byte| [hex_digit(byte >> 4), hex_digit(byte & 0xf)]);
-        f.write_str(&digits.map(char::from).collect::<String>())
+        f.write_str(&to_hex(&self.0))
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
+use super::chain::to_hex;
 use crate::ids::{RunSeq, TsMs};
 use crate::trading::ids::{CommandId, CycleId, ScheduleName};
 
@@ -215,9 +216,19 @@ pub struct AlertCleared {
 }
 
 /// SHA-256 of a configuration's settings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(transparent)]
 pub struct ConfigHash(pub [u8; 32]);
+
+impl Serialize for ConfigHash {
+    /// Hexadecimal text where people read it, 32 bytes in stored records.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match serializer.is_human_readable() {
+            true => serializer.serialize_str(&to_hex(&self.0)),
+            false => self.0.serialize(serializer),
+        }
+    }
+}
 
 /// What was configured, from this record on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

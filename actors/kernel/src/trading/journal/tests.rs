@@ -240,6 +240,9 @@ fn the_export_is_one_line_with_who_when_and_the_fact() {
             (&"2026-01-09T23:51:00+00:00".into(), &"2026-01-09T23:51:00.012+00:00".into())
         );
         assert!(told["fact"].is_object(), "{line}");
+        if let Some(cycle) = told["fact"].get("cycle_id") {
+            assert_eq!(cycle.as_str(), Some(cycle_id(1).to_string().as_str()), "{line}");
+        }
         assert!(!line.contains('\n'));
     }
 }

@@ -89,8 +89,12 @@ impl CycleState {
         &self,
         decision: &DecisionId,
     ) -> Option<(Decimal, Decimal)> {
+        self.open_quantity(self.decision(decision)?)
+    }
+
+    fn open_quantity(&self, known: &TradeDecision) -> Option<(Decimal, Decimal)> {
+        let decision = &known.decision_id;
         let RiskOutcome::Allowed { quantity, price, .. } = self.verdicts.get(decision)? else { return None };
-        let known = self.decision(decision)?;
         let is_open = known.action != DecisionAction::Hold
             && !self.settled.contains(decision)
             && !self.failed_strategies.contains(&known.strategy);
@@ -101,12 +105,12 @@ impl CycleState {
 
     /// The next decision that is to become an intent, in the order in which they were made.
     pub(in crate::trading::cycle) fn next_to_execute(&self) -> Option<&TradeDecision> {
-        self.decisions.iter().find(|decision| self.allowed_quantity(&decision.decision_id).is_some())
+        self.decisions.iter().find(|decision| self.open_quantity(decision).is_some())
     }
 
     /// The intent of a decision that is [allowed](Self::allowed_quantity).
     pub(in crate::trading::cycle) fn intent_of(&self, decision: &TradeDecision) -> Option<OrderIntended> {
-        let (quantity, price) = self.allowed_quantity(&decision.decision_id)?;
+        let (quantity, price) = self.open_quantity(decision)?;
         let side = match decision.action {
             DecisionAction::Buy => IntentSide::Buy,
             DecisionAction::Sell => IntentSide::Sell,

@@ -67,6 +67,21 @@ fn what_has_begun_and_not_ended_is_told_and_breaks_nothing() {
     assert_eq!((cut.fires.len(), cut.cycles.len()), (0, 1));
 }
 
+/// The base of a trimmed journal, byte for byte: one written before is still read.
+#[test]
+fn the_stored_base_has_the_golden_bytes_of_version_1() {
+    const GOLDEN: &str = include_str!("../../../../../../tests/golden/journal_base_v1.hex");
+    let facts = World::hooked_cycle().facts;
+    let audit = audited(&facts[..facts.len() - 3]).unwrap();
+    let mut bytes = Vec::new();
+    audit.encode_to(&mut bytes);
+
+    let lines =
+        bytes.chunks(32).map(|line| line.iter().map(|byte| format!("{byte:02x}")).collect::<String>() + "\n");
+    assert_eq!(lines.collect::<String>(), GOLDEN);
+    assert_eq!(JournalAudit::decode(&bytes), Ok(audit));
+}
+
 #[test]
 fn the_last_ids_are_remembered_and_no_more() {
     let mut recent = RecentIds::new();
