@@ -1,0 +1,178 @@
+//! Any order at any gateway: a model gateway that may have it, loses answers, and fills when it likes.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// What the gateway does with a request.
+#[derive(Clone, Copy, Debug)]
+enum Whim {
+    AcceptAndAnswer,
+    AcceptInSilence,
+    /// It arrives only after this many seconds.
+    ArriveLate(i64),
+    Lose,
+    Gate,
+    Limit,
+    Reject,
+}
+
+fn whim() -> impl Strategy<Value = Whim> {
+    prop_oneof![
+        1 => Just(Whim::AcceptAndAnswer),
+        2 => Just(Whim::AcceptInSilence),
+        2 => (0..120i64).prop_map(Whim::ArriveLate),
+        3 => Just(Whim::Lose),
+        2 => Just(Whim::Gate),
+        1 => Just(Whim::Limit),
+        1 => Just(Whim::Reject),
+    ]
+}
+
+/// A gateway that derives ids from its own clock and places each id once.
+struct ModelGateway {
+    content: OrderContent,
+    /// Its clock minus ours.
+    skew_ms: i64,
+    /// When each order was placed, and how much of it is filled.
+    placed: BTreeMap<ClientOrderId, (TsMs, u32)>,
+    on_the_way: Vec<TsMs>,
+    requests: u32,
+}
+
+impl ModelGateway {
+    fn place(&mut self, at: TsMs) -> ClientOrderId {
+        let date = UtcDate::at(at.plus(self.skew_ms));
+        let id = ClientOrderId::derive(&self.content, "alpha_baseline", date);
+        self.placed.entry(id).or_insert((at, 0));
+        id
+    }
+
+    /// What was on its way arrives.
+    fn pass_to(&mut self, now: TsMs) {
+        let (arrived, waiting): (Vec<_>, _) = self.on_the_way.drain(..).partition(|at| *at <= now);
+        self.on_the_way = waiting;
+        for at in arrived {
+            self.place(at);
+        }
+    }
+
+    fn answer(&mut self, order: &mut Played, whim: Whim) {
+        self.requests += 1;
+        match whim {
+            Whim::AcceptAndAnswer => {
+                let id = self.place(order.now);
+                order.answer(OrderOutcome::Known {
+                    id,
+                    status: OrderStatus::Accepted,
+                    broker_order_id: None,
+                });
+            }
+            Whim::AcceptInSilence => {
+                self.place(order.now);
+                order.silence();
+            }
+            Whim::ArriveLate(seconds) => {
+                self.on_the_way.push(order.now.plus(seconds * 1000));
+                order.silence();
+            }
+            Whim::Gate => {
+                order.answer(gate());
+            }
+            Whim::Limit => {
+                let until = order.now.plus(60_000);
+                order.answer(limited(until));
+            }
+            // A gateway that has an order answers a repeat with it, and does not reject what it has.
+            Whim::Reject if self.placed.is_empty() && self.on_the_way.is_empty() => {
+                order.answer(rejected());
+            }
+            Whim::Reject | Whim::Lose => {
+                order.silence();
+            }
+        }
+    }
+
+    fn read(&mut self, order: &mut Played, ids: &[ClientOrderId], fills: bool) {
+        let position = match self.placed.is_empty() {
+            true => PositionCheck::Unmoved,
+            false => PositionCheck::Moved,
+        };
+        let reading = match ids.iter().find(|id| self.placed.contains_key(id)) {
+            None => OrderReading::Absent,
+            Some(id) => OrderReading::Found(self.view(order, *id, fills)),
+        };
+        order.read(reading, position);
+    }
+
+    fn view(&mut self, order: &Played, id: ClientOrderId, fills: bool) -> OrderView {
+        let (created_at, filled) = self.placed.get_mut(&id).unwrap();
+        let before = *filled;
+        *filled = (before + u32::from(fills) * 4).min(QTY);
+        let spans = if *filled == before { vec![] } else { vec![(*filled, *filled - before)] };
+        let status = if *filled == QTY { OrderStatus::Filled } else { OrderStatus::PartiallyFilled };
+        OrderView { id, created_at: *created_at, ..order.view(status, &spans) }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// ORD-1, ORD-2, ORD-3: whatever the gateway does, there is at most one order of an intent, an order that is there
+    /// is never called rejected or not placed, and what was filled is what was counted.
+    #[test]
+    fn one_intent_is_at_most_one_order_and_ends_as_it_is(
+        whims in prop::collection::vec(whim(), 1..12), to_midnight in 0..1200i64,
+        skew_ms in -150_000..150_000i64, fills in prop::collection::vec(any::<bool>(), 1..8),
+    ) {
+        let mut order = Played::at(MIDNIGHT.plus(-to_midnight * 1000));
+        let content = order.life.intent().content.clone();
+        let (placed, on_the_way) = (BTreeMap::new(), Vec::new());
+        let mut gateway = ModelGateway { content, skew_ms, placed, on_the_way, requests: 0 };
+        let (mut whims, mut fills) = (whims.iter().cycle(), fills.iter().cycle());
+        let mut end = None;
+        for _ in 0..4000 {
+            gateway.pass_to(order.now);
+            match order.next() {
+                OrderNext::Send => {
+                    order.send();
+                    gateway.answer(&mut order, *whims.next().unwrap());
+                }
+                OrderNext::GiveUpAnswer => {
+                    order.silence();
+                }
+                OrderNext::Read(ids) => gateway.read(&mut order, &ids, *fills.next().unwrap()),
+                OrderNext::SettleAbsent => drop(order.apply(&OrderEvent::SettledAbsent { at: order.now })),
+                OrderNext::WaitUntil(until) => {
+                    prop_assert!(order.now < until);
+                    order.now = until;
+                }
+                OrderNext::End(found) => {
+                    order.apply(&OrderEvent::Ended { at: order.now, end: found.clone() });
+                    end = Some(found);
+                    break;
+                }
+                OrderNext::AskOperator(_) => break,
+                OrderNext::Cancel(_) | OrderNext::Nothing => prop_assert!(false, "{:?}", order.next()),
+            }
+        }
+
+        gateway.pass_to(order.now.plus(1_000_000));
+        prop_assert!(gateway.placed.len() <= 1, "{} orders of one intent", gateway.placed.len());
+        prop_assert!(gateway.requests <= 40);
+        match end {
+            Some(OrderEnd::Rejected { .. } | OrderEnd::NotPlaced { .. }) => {
+                prop_assert!(gateway.placed.is_empty());
+            }
+            Some(OrderEnd::Status(OrderStatus::Filled)) => {
+                let filled: u32 = gateway.placed.values().map(|(_, filled)| *filled).sum();
+                prop_assert_eq!(order.life.fills().filled_qty(), Decimal::from(filled));
+            }
+            other => prop_assert!(other.is_none(), "{other:?}"),
+        }
+        let stored = postcard::to_stdvec(&order.life).unwrap();
+        prop_assert_eq!(postcard::from_bytes::<OrderLife>(&stored).unwrap(), order.life);
+    }
+}
