@@ -6,6 +6,7 @@
 pub mod decision;
 pub mod ids;
 pub mod risk;
+pub mod wire_values;
 
 pub mod calendar;
 pub mod schedule;
@@ -19,7 +20,18 @@ pub mod agent;
 pub mod cycle;
 pub mod strategy;
 
+pub mod order;
+pub mod price;
+pub mod signing;
+pub mod sizing;
+
+pub mod ledger;
+pub mod reconcile;
+pub mod saga;
+
 pub mod journal;
 
+#[cfg(test)]
+mod stored_forms;
 #[cfg(test)]
 mod testkit;

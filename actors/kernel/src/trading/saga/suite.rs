@@ -1,0 +1,286 @@
+//! The suite that every saga gets for nothing: each fault at each step, and what has to hold at the end.
+//!
+//! A world does the actions and the compensations and can say whether it is in order. The suite fails at every step,
+//! does every action and every compensation twice, and crashes before and after every effect; whatever it does, the
+//! saga ends COMPLETED, FAILED or MANUAL_REQUIRED, and the world is in order.
+
+use super::definition::{SagaAction, SagaCompensation, SagaKind, SagaPolicy};
+use super::next::{SagaNext, next_step};
+use super::progress::{SagaProgress, SagaStatus};
+use super::records::{SagaEvent, SagaFailure, SagaStepWords};
+use crate::ids::TsMs;
+
+/// The world that a saga acts on. Acting or undoing twice is doing it once.
+pub trait SagaWorld {
+    /// Does a step.
+    ///
+    /// # Errors
+    ///
+    /// How it failed: part of what the world is, not of what the suite does to it.
+    fn act(&mut self, step: u16, action: SagaAction) -> Result<(), SagaFailure>;
+
+    /// Undoes a step.
+    fn undo(&mut self, step: u16, compensation: SagaCompensation);
+
+    /// Says what is not in order, now that the saga has this status.
+    ///
+    /// # Errors
+    ///
+    /// What is not in order, in words.
+    fn check(&self, status: SagaStatus) -> Result<(), String>;
+}
+
+/// A place at which the suite can plant a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SagaMoment {
+    /// The action of a step.
+    Action(u16),
+    /// The compensation of a step.
+    Compensation(u16),
+}
+
+/// What the suite does there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SagaFault {
+    /// Nothing.
+    None,
+    /// It is done twice.
+    Twice,
+    /// It fails without effect, in this way; a compensation just fails.
+    Fail(SagaFailure),
+    /// It has its effect, and fails in doubt all the same.
+    FailAfterEffect,
+    /// The process ends before the effect.
+    CrashBefore,
+    /// The process ends after the effect and before its record.
+    CrashAfter,
+}
+
+/// Bound on the steps of one saga of the suite: more would be a loop.
+const TURNS_MAX: usize = 2000;
+
+/// A saga as the suite drives it.
+#[derive(Debug)]
+pub struct SagaDrive {
+    /// Its records so far.
+    pub records: Vec<SagaEvent>,
+    /// The time.
+    pub now: TsMs,
+    policy: SagaPolicy,
+}
+
+impl SagaDrive {
+    /// Creates a saga of these steps.
+    #[must_use]
+    pub fn of_steps(kind: &str, steps: Vec<SagaStepWords>) -> Self {
+        let now = TsMs(1_735_830_000_000);
+        let created = SagaEvent::Created { at: now, kind: kind.to_owned(), steps };
+        Self { records: vec![created], now, policy: SagaPolicy::default() }
+    }
+
+    /// Creates a saga of this kind.
+    #[must_use]
+    pub fn new(kind: SagaKind) -> Self {
+        Self::of_steps(kind.as_str(), SagaStepWords::of(kind))
+    }
+
+    /// How far it is, from its records.
+    #[must_use]
+    pub fn progress(&self) -> SagaProgress {
+        let mut records = self.records.iter();
+        let mut progress = records.next().map(SagaProgress::created);
+        for record in records {
+            if let Some(Ok(progress)) = &mut progress {
+                assert_eq!(progress.apply(record), Ok(()), "{record:?}");
+            }
+        }
+        #[expect(clippy::expect_used, reason = "a suite of tests")]
+        progress.and_then(Result::ok).expect("a saga begins with its creation")
+    }
+
+    /// Adds a record, which has to be allowed.
+    pub fn record(&mut self, event: SagaEvent) {
+        self.records.push(event);
+        let next = next_step(&self.records, &self.policy, self.now);
+        assert!(next.is_ok(), "{next:?} after {:?}", self.records);
+    }
+
+    /// Runs until there is nothing more to do. Every step is decided from the records alone, so that it makes no
+    /// difference after which of them the process ended.
+    pub fn run(
+        &mut self,
+        world: &mut dyn SagaWorld,
+        faults: &mut dyn FnMut(SagaMoment) -> SagaFault,
+    ) -> SagaStatus {
+        for _ in 0..TURNS_MAX {
+            let next = next_step(&self.records, &self.policy, self.now);
+            let at = self.now;
+            match next {
+                Ok(SagaNext::Act { step, action, .. }) => self.act(world, step, action, faults),
+                Ok(SagaNext::Undo { step, compensation }) => self.undo(world, step, compensation, faults),
+                Ok(SagaNext::GiveUp { why }) => self.record(SagaEvent::GivenUp { at, why }),
+                Ok(SagaNext::AskOperator { step, why }) => {
+                    self.record(SagaEvent::OperatorAsked { at, step, why });
+                }
+                Ok(SagaNext::End(end)) => self.record(SagaEvent::Ended { at, end }),
+                Ok(SagaNext::WaitUntil(until)) => {
+                    assert!(self.now < until, "waits for the past");
+                    self.now = until;
+                }
+                Ok(SagaNext::Nothing) => return self.progress().status(),
+                Err(violation) => panic!("{violation}: {:?}", self.records),
+            }
+        }
+        panic!("a saga goes on for ever: {:?}", self.records)
+    }
+
+    fn act(
+        &mut self,
+        world: &mut dyn SagaWorld,
+        step: u16,
+        action: SagaAction,
+        faults: &mut dyn FnMut(SagaMoment) -> SagaFault,
+    ) {
+        self.record(SagaEvent::ActionBegun { at: self.now, step });
+        self.now = self.now.plus(10);
+        let fault = faults(SagaMoment::Action(step));
+        let result = match fault {
+            SagaFault::Fail(failure) => Err(failure),
+            SagaFault::CrashBefore => return,
+            SagaFault::CrashAfter => {
+                let _lost = world.act(step, action).is_ok();
+                return;
+            }
+            SagaFault::FailAfterEffect => world.act(step, action).and(Err(SagaFailure::Doubtful)),
+            SagaFault::Twice => world.act(step, action).and_then(|()| world.act(step, action)),
+            SagaFault::None => world.act(step, action),
+        };
+        let at = self.now;
+        self.record(match result {
+            Ok(()) => SagaEvent::ActionDone { at, step },
+            Err(failure) => SagaEvent::ActionFailed { at, step, failure, why: "planted".to_owned() },
+        });
+    }
+
+    fn undo(
+        &mut self,
+        world: &mut dyn SagaWorld,
+        step: u16,
+        compensation: SagaCompensation,
+        faults: &mut dyn FnMut(SagaMoment) -> SagaFault,
+    ) {
+        self.record(SagaEvent::CompensationBegun { at: self.now, step });
+        self.now = self.now.plus(10);
+        let fault = faults(SagaMoment::Compensation(step));
+        let times = match fault {
+            SagaFault::Fail(_) | SagaFault::CrashBefore => 0,
+            SagaFault::None | SagaFault::FailAfterEffect | SagaFault::CrashAfter => 1,
+            SagaFault::Twice => 2,
+        };
+        (0..times).for_each(|_| world.undo(step, compensation));
+        let at = self.now;
+        match fault {
+            SagaFault::CrashBefore | SagaFault::CrashAfter => {}
+            SagaFault::Fail(_) | SagaFault::FailAfterEffect => {
+                self.record(SagaEvent::CompensationFailed { at, step, why: "planted".to_owned() });
+            }
+            SagaFault::None | SagaFault::Twice => self.record(SagaEvent::CompensationDone { at, step }),
+        }
+    }
+}
+
+/// Every fault that an action can meet.
+const ACTION_FAULTS: [SagaFault; 8] = [
+    SagaFault::Twice,
+    SagaFault::Fail(SagaFailure::Refused),
+    SagaFault::Fail(SagaFailure::Unavailable),
+    SagaFault::Fail(SagaFailure::Doubtful),
+    SagaFault::Fail(SagaFailure::Partial),
+    SagaFault::FailAfterEffect,
+    SagaFault::CrashBefore,
+    SagaFault::CrashAfter,
+];
+
+/// Every fault that a compensation can meet.
+const COMPENSATION_FAULTS: [SagaFault; 5] = [
+    SagaFault::Twice,
+    SagaFault::Fail(SagaFailure::Doubtful),
+    SagaFault::FailAfterEffect,
+    SagaFault::CrashBefore,
+    SagaFault::CrashAfter,
+];
+
+/// Runs the suite for sagas of `kind`: `world` makes a new world for each run. Returns how many runs it made.
+///
+/// # Panics
+///
+/// When a saga does not end as it should, or its world is not in order; the message names the faults.
+pub fn check_saga<W: SagaWorld>(kind: SagaKind, world: impl Fn() -> W) -> usize {
+    let steps = u16::try_from(kind.steps().len()).unwrap_or(u16::MAX);
+    let mut runs = 0;
+    let mut check = |name: &str, faults: &mut dyn FnMut(SagaMoment) -> SagaFault, allowed: &[SagaStatus]| {
+        let (mut drive, mut world) = (SagaDrive::new(kind), world());
+        let status = drive.run(&mut world, faults);
+        assert!(allowed.contains(&status), "{} ends {status:?}: {name}", kind.as_str());
+        if let Err(wrong) = world.check(status) {
+            panic!("{} is {status:?}, and {wrong}: {name}\n{:#?}", kind.as_str(), drive.records);
+        }
+        runs += 1;
+    };
+    let ends = [SagaStatus::Completed, SagaStatus::Failed];
+    check("no fault", &mut |_| SagaFault::None, &ends);
+    check("everything twice", &mut |_| SagaFault::Twice, &ends);
+    for failing in 0..steps {
+        for fault in ACTION_FAULTS {
+            for is_lasting in [false, true] {
+                // The fault once, or at every attempt; then everything is unwound, each compensation under each fault.
+                let mut once = Planted { at: SagaMoment::Action(failing), fault, is_lasting, met: false };
+                check(&format!("{once:?}"), &mut |moment| once.meet(moment), &ends);
+                for compensation in COMPENSATION_FAULTS {
+                    for undone in 0..=failing {
+                        let mut first =
+                            Planted { at: SagaMoment::Action(failing), fault, is_lasting, met: false };
+                        let at = SagaMoment::Compensation(undone);
+                        let mut second = Planted { at, fault: compensation, is_lasting: false, met: false };
+                        let name = format!("{first:?} and {second:?}");
+                        check(&name, &mut |moment| first.meet(moment).or(second.meet(moment)), &ends);
+                    }
+                }
+            }
+        }
+        // A compensation that fails for good ends with a human.
+        let manual = [SagaStatus::Completed, SagaStatus::Failed, SagaStatus::ManualRequired];
+        let mut lasting = |moment| match moment {
+            SagaMoment::Action(step) if step == failing => SagaFault::Fail(SagaFailure::Partial),
+            SagaMoment::Action(_) => SagaFault::None,
+            SagaMoment::Compensation(_) => SagaFault::Fail(SagaFailure::Doubtful),
+        };
+        check(&format!("step {failing} fails, and so does its undoing for good"), &mut lasting, &manual);
+    }
+    runs
+}
+
+impl SagaFault {
+    fn or(self, other: Self) -> Self {
+        if self == Self::None { other } else { self }
+    }
+}
+
+/// A fault at one place: once, or every time.
+#[derive(Debug)]
+struct Planted {
+    at: SagaMoment,
+    fault: SagaFault,
+    is_lasting: bool,
+    met: bool,
+}
+
+impl Planted {
+    fn meet(&mut self, moment: SagaMoment) -> SagaFault {
+        if moment != self.at || (self.met && !self.is_lasting) {
+            return SagaFault::None;
+        }
+        self.met = true;
+        self.fault
+    }
+}
