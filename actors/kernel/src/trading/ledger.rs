@@ -7,8 +7,8 @@
 //! │ qty × price × (1 + margin)      │ at their entry price      │                            │
 //! ```
 //!
-//! A fill turns its reservation into use at the fill price. A closing order reserves nothing; its fill frees at the entry
-//! price: realised profit does not move the limit. The gateway shows its account to people only, so this is ours alone.
+//! A fill turns its reservation into use at the fill price. A closing order reserves nothing; its fill frees at the
+//! entry price: realised profit does not move the limit. The gateway shows its account to people only, so this is ours alone.
 
 use std::collections::BTreeMap;
 
@@ -23,14 +23,14 @@ use crate::ids::Symbol;
 /// Decimal places of every amount in the ledger: sums of such amounts are exact.
 const PLACES: u32 = 8;
 
-/// What the limit is made of.
+/// Parts of the limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LedgerRules {
     /// All that there is to trade with, at most a million millions.
     pub capital: Decimal,
-    /// How often the capital may be used, long and short together. Default 2.
+    /// Multiple of the capital that may be used, long and short together. Default 2.
     pub gross_max: Decimal,
-    /// What a market order reserves above its price, as a share of it. Default 0.05.
+    /// Reserve above the price of an order, as a share of it. Default 0.05.
     pub margin: Decimal,
 }
 
@@ -49,7 +49,7 @@ pub enum LedgerRecord {
     V1(LedgerEvent),
 }
 
-/// What moves buying power.
+/// An event that moves buying power.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LedgerEvent {
     /// An order reserves what it opens.
@@ -97,9 +97,9 @@ pub enum LedgerRefused {
     /// The order would reserve more than is free. Shown as `no_buying_power`.
     #[error("no buying power: {needed} needed, {free} free")]
     NoBuyingPower {
-        /// What it would reserve.
+        /// Its reserve.
         needed: Decimal,
-        /// What is free.
+        /// The free part.
         free: Decimal,
     },
     /// A quantity or price that is not more than zero, or out of all bounds.
@@ -107,7 +107,7 @@ pub enum LedgerRefused {
     NotAnAmount,
 }
 
-/// What an order still reserves.
+/// Remaining reservation of an order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Reservation {
     symbol: Symbol,
@@ -118,7 +118,7 @@ struct Reservation {
     /// Shares that open one.
     #[serde(with = "rust_decimal::serde::str")]
     opening: Decimal,
-    /// What the opening shares reserve.
+    /// Reserve of the opening shares.
     #[serde(with = "rust_decimal::serde::str")]
     amount: Decimal,
 }
@@ -129,7 +129,7 @@ struct Holding {
     /// Negative when short.
     #[serde(with = "rust_decimal::serde::str")]
     qty: Decimal,
-    /// What its shares cost when they were opened, never negative.
+    /// Cost of its shares when they were opened, never negative.
     #[serde(with = "rust_decimal::serde::str")]
     cost: Decimal,
 }
@@ -180,19 +180,19 @@ impl BuyingPower {
         self.limit
     }
 
-    /// What orders reserve.
+    /// Reserve of all orders.
     #[must_use]
     pub const fn reserved(&self) -> Decimal {
         self.reserved
     }
 
-    /// What positions use.
+    /// Use by all positions.
     #[must_use]
     pub const fn used(&self) -> Decimal {
         self.used
     }
 
-    /// What is left. Negative after fills above what was reserved: a breach.
+    /// The rest. Negative after fills above what was reserved: a breach.
     #[must_use]
     pub const fn free(&self) -> Decimal {
         self.free
@@ -217,7 +217,8 @@ impl BuyingPower {
         self.reserved + self.used + self.free == self.limit && self.reserved == reserved && self.used == used
     }
 
-    /// Takes the next event. Reserving again for the same order, and releasing one that reserves nothing, change nothing.
+    /// Takes the next event. Reserving again for the same order changes nothing, nor does releasing one that reserves
+    /// nothing.
     ///
     /// # Errors
     ///

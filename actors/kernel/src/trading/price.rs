@@ -1,4 +1,4 @@
-//! What a price reading is worth: there is no fallback price, so a reading that is not good is a reason to skip.
+//! The worth of a price reading: there is no fallback price, so a reading that is not good is a reason to skip.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::ids::{Symbol, TsMs};
 /// Age beyond which a price is not used, unless configured otherwise.
 pub const PRICE_AGE_MAX: Duration = Duration::from_secs(30);
 
-/// Why there is no price. Shown behind `price_unavailable: `.
+/// Reason for which there is no price. Shown behind `price_unavailable: `.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PriceUnavailable {
     /// Nobody has one.
@@ -22,7 +22,7 @@ pub enum PriceUnavailable {
     /// The source did not answer.
     #[error("source is down: {0}")]
     SourceDown(String),
-    /// What the source has is no price.
+    /// The source has something that is no price.
     #[error("unreadable")]
     Unreadable,
     /// It is of another symbol.
@@ -43,7 +43,7 @@ pub enum PriceUnavailable {
     /// Observed too long ago.
     #[error("{age_ms} ms old")]
     TooOld {
-        /// How long ago.
+        /// Its age.
         age_ms: i64,
     },
 }
@@ -129,7 +129,7 @@ mod tests {
 
     fn quote(symbol: &str, mid: &str, at: &str) -> String {
         format!(
-            r#"{{"symbol":"{symbol}","bid":149.9,"ask":150.1,"mid":{mid},"bid_size":1,"ask_size":1,"timestamp":"{at}","exchange":"V"}}"#
+            r#"{{"symbol":"{symbol}","bid":149.9,"ask":150.1,"mid":{mid},"timestamp":"{at}","exchange":"V"}}"#
         )
     }
 

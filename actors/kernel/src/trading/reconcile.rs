@@ -1,7 +1,7 @@
 //! Differences between what we hold and intend and what the gateway has: shown, stopped, never repaired by a trade.
 //!
-//! Nothing trades before the first reconciliation (REC-1). A difference stops new orders of its symbol until it is gone,
-//! or until an operator has taken over what is there.
+//! Nothing trades before the first reconciliation (REC-1). A difference stops new orders of its symbol until a
+//! comparison finds none; an operator can take over what is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -61,11 +61,11 @@ pub struct ComparedOrder {
     pub id: ClientOrderId,
     /// Its symbol.
     pub symbol: Symbol,
-    /// What the comparison found.
+    /// Result of the comparison.
     pub found: OrderComparison,
 }
 
-/// What the gateway says of one of our orders.
+/// Comparison of one of our orders with the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OrderComparison {
     /// It is there as we know it, after its fills were taken.
@@ -107,10 +107,10 @@ pub enum ReconcileDifference {
     Position {
         /// The instrument.
         symbol: Symbol,
-        /// What our fills made of it.
+        /// Shares by our fills.
         #[serde(with = "rust_decimal::serde::str")]
         ours: Decimal,
-        /// What the gateway has.
+        /// Shares at the gateway.
         #[serde(with = "rust_decimal::serde::str")]
         theirs: Decimal,
     },
@@ -200,44 +200,44 @@ pub enum ReconcileRecord {
     V1(ReconcileEvent),
 }
 
-/// What reconciliation found, or an operator decided about it.
+/// A comparison, or an operator's decision about one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReconcileEvent {
     /// Both sides were compared.
     Compared {
-        /// When.
+        /// Moment of it.
         at: TsMs,
-        /// What differs.
+        /// The differences.
         differences: Vec<ReconcileDifference>,
     },
     /// An operator took over the position that the gateway has.
     PositionAdopted {
-        /// When.
+        /// Moment of it.
         at: TsMs,
-        /// Who.
+        /// The operator.
         by: String,
         /// The instrument.
         symbol: Symbol,
         /// The whole position.
         #[serde(with = "rust_decimal::serde::str")]
         qty: Decimal,
-        /// Why.
+        /// The reason, in words.
         reason: String,
     },
     /// An operator took over an order that nobody here intended: it is shown no longer.
     OrderAdopted {
-        /// When.
+        /// Moment of it.
         at: TsMs,
-        /// Who.
+        /// The operator.
         by: String,
         /// The order as it was told.
         id: String,
-        /// Why.
+        /// The reason, in words.
         reason: String,
     },
 }
 
-/// Why no order of a symbol may be sent.
+/// Reason for which no order of a symbol may be sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotReconciled {
     /// REC-1: nothing was compared since the start.
@@ -248,7 +248,7 @@ pub enum NotReconciled {
     Differs(ReconcileDifference),
 }
 
-/// What the last comparison stopped. New at every start: the records before it permit nothing.
+/// Result of the last comparison. New at every start: the records before it permit nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReconcileState {
     differences: Option<Vec<ReconcileDifference>>,
@@ -274,7 +274,7 @@ impl ReconcileState {
         self.adopted_orders.contains(id)
     }
 
-    /// What differs now; nothing before the first comparison.
+    /// The differences now; nothing before the first comparison.
     #[must_use]
     pub fn differences(&self) -> &[ReconcileDifference] {
         self.differences.as_deref().unwrap_or_default()

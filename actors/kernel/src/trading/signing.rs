@@ -14,7 +14,7 @@ use crate::run_id::hex_digit;
 /// Bytes that a secret has to have at least; the gateway refuses to start with fewer.
 pub const SECRET_BYTES_MIN: usize = 64;
 
-/// What is signed of a request. Absent values are empty.
+/// The signed parts of a request. Absent values are empty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SignedRequest<'a> {
     /// `GET` or `POST`.
@@ -25,7 +25,7 @@ pub struct SignedRequest<'a> {
     pub query: &'a str,
     /// The body; empty for a GET.
     pub body: &'a [u8],
-    /// Who asks: `orchestrator`.
+    /// The asking service: `orchestrator`.
     pub service_id: &'a str,
     /// On behalf of which strategy.
     pub strategy_id: &'a str,

@@ -26,7 +26,7 @@ use crate::json::mistake;
 pub struct TradeSignal {
     /// The instrument, one of those that were asked for.
     pub symbol: Symbol,
-    /// What the model expects.
+    /// The return that the model expects.
     #[serde(with = "rust_decimal::serde::str")]
     pub predicted_return: Decimal,
     /// Its place among the signals.
@@ -36,7 +36,7 @@ pub struct TradeSignal {
     pub target_weight: Decimal,
 }
 
-/// Why a signal became no order. Shown as `skip_reason`.
+/// Reason for which a signal became no order. Shown as `skip_reason`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SignalSkip {
     /// A weight of zero.
@@ -87,7 +87,7 @@ pub enum SignalRead {
     Skipped {
         /// Its symbol as it stands there; empty when there is none.
         symbol: String,
-        /// Why.
+        /// The reason, in words.
         skip: SignalSkip,
     },
 }
@@ -159,7 +159,7 @@ pub fn read_signals(body: &[u8], requested: &BTreeSet<Symbol>) -> Result<Vec<Sig
     Ok(fields.into_iter().map(read).collect())
 }
 
-/// What a position may cost.
+/// Limits of a position's cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SizingLimits {
     /// All that there is to trade with.
@@ -384,11 +384,14 @@ mod tests {
 
         #[test]
         fn no_amount_makes_it_panic(
-            weight in any::<[u32; 3]>(), capital in any::<[u32; 3]>(), price in any::<[u32; 3]>(), scales in any::<[u32; 3]>(),
+            parts in any::<[[u32; 3]; 3]>(), scales in any::<[u32; 3]>(),
         ) {
-            let amount = |[low, mid, high]: [u32; 3], scale: u32| Decimal::from_parts(low, mid, high, false, scale % 29);
-            let limits = SizingLimits { capital: amount(capital, scales[1]), max_position_size: Decimal::MAX };
-            let _ignored = size_signal(amount(weight, scales[0]), &limits, Ok(amount(price, scales[2]))).is_ok();
+            let [weight, capital, price] = [0, 1, 2].map(|at| {
+                let [low, mid, high] = parts[at];
+                Decimal::from_parts(low, mid, high, false, scales[at] % 29)
+            });
+            let limits = SizingLimits { capital, max_position_size: Decimal::MAX };
+            let _ignored = size_signal(weight, &limits, Ok(price)).is_ok();
         }
     }
 }

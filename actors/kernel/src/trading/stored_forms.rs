@@ -16,7 +16,7 @@ use super::order::status::OrderStatus;
 use super::order::{OrderContent, OrderSide, OrderType, TimeInForce};
 use super::reconcile::{ReconcileDifference, ReconcileEvent, ReconcileRecord};
 use super::saga::definition::SagaKind;
-use super::saga::records::{SagaEnd, SagaEvent, SagaFailure, SagaRecord, SagaStepWords};
+use super::saga::records::{SagaEnd, SagaEvent, SagaFailure, SagaId, SagaRecord, SagaStepWords};
 use crate::ids::{Symbol, TsMs};
 
 const AT: TsMs = TsMs(1_735_830_000_000);
@@ -101,7 +101,8 @@ fn order_events() -> Vec<OrderEvent> {
 
 #[test]
 fn order_records_keep_their_bytes() {
-    let records = order_events().into_iter().map(OrderRecord::V1).collect();
+    let record = |event| OrderRecord::V1 { order: id(), event };
+    let records = order_events().into_iter().map(record).collect();
     check(records, include_str!("../../../../tests/golden/order_records_v1.hex"));
 }
 
@@ -125,7 +126,8 @@ fn saga_records_keep_their_bytes() {
         SagaEvent::OperatorAdopted { at, by: text(), reason: text() },
         SagaEvent::Ended { at, end: SagaEnd::Failed { why: text() } },
     ];
-    let records = events.map(SagaRecord::V1).into();
+    let saga = SagaId::derive(SagaKind::Rebalance, "run-1");
+    let records = events.map(|event| SagaRecord::V1 { saga, event }).into();
     check(records, include_str!("../../../../tests/golden/saga_records_v1.hex"));
 }
 

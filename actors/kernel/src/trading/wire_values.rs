@@ -27,7 +27,7 @@ pub fn is_within_bounds(amount: Decimal) -> bool {
     amount.abs() <= AMOUNT_MAX
 }
 
-/// Why a text is no amount.
+/// A text that is no amount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAnAmount {
     /// `NaN`, `Infinity`, or a word of the same meaning.
@@ -135,7 +135,7 @@ pub fn decimal_of_json(value: &RawValue) -> Result<Decimal, NotAnAmount> {
 ///
 /// # Errors
 ///
-/// What serde_json says; also for JSON that is no object.
+/// The mistake, as serde_json says it; also for JSON that is no object.
 pub fn read_object<'a, T: Deserialize<'a>>(text: &'a [u8]) -> serde_json::Result<T> {
     match text.trim_ascii_start().first() {
         Some(b'{') => serde_json::from_slice(text),

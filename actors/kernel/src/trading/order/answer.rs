@@ -9,7 +9,7 @@ use crate::error::bounded_detail;
 use crate::ids::TsMs;
 use crate::trading::wire_values::{decimal_of_json, moment_of_text, read_object};
 
-/// What came of one request to the gateway.
+/// Result of one request to the gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GatewayAnswer<'a> {
     /// An HTTP answer.
@@ -103,7 +103,7 @@ impl OrderFields {
             && stop
     }
 
-    /// When the gateway made the order.
+    /// Moment at which the gateway made the order.
     pub(super) fn created_at(&self) -> Option<TsMs> {
         moment_of_text(&self.created_at)
     }

@@ -91,7 +91,7 @@ pub struct OrderAttempts {
     sent: u32,
     first_sent_at: Option<TsMs>,
     in_flight: Option<TsMs>,
-    /// When the attempts were sent that may have arrived.
+    /// Send times of the attempts that may have arrived.
     doubtful: Vec<TsMs>,
     /// Attempts since the first of them, sent or not: they are counted whatever they came to.
     resends: u32,
@@ -111,7 +111,7 @@ pub enum LastWord {
     MustBeUnique,
     /// An attempt was rejected. An earlier one may have arrived all the same.
     Rejected {
-        /// Why.
+        /// The reason, in words.
         reason: String,
     },
     /// An attempt met a wrong setting.
@@ -128,13 +128,13 @@ impl OrderAttempts {
         self.sent
     }
 
-    /// When the first of them was sent.
+    /// Send time of the first of them.
     #[must_use]
     pub const fn first_sent_at(&self) -> Option<TsMs> {
         self.first_sent_at
     }
 
-    /// When the attempt was sent that has no outcome yet.
+    /// Send time of the attempt that has no outcome yet.
     #[must_use]
     pub const fn in_flight(&self) -> Option<TsMs> {
         self.in_flight
@@ -146,25 +146,25 @@ impl OrderAttempts {
         !self.doubtful.is_empty()
     }
 
-    /// When the first attempt that may have arrived was sent.
+    /// Send time of the first attempt that may have arrived.
     #[must_use]
     pub fn doubtful_since(&self) -> Option<TsMs> {
         self.doubtful.first().copied()
     }
 
-    /// When the last attempt that may have arrived was sent.
+    /// Send time of the last attempt that may have arrived.
     #[must_use]
     pub fn last_doubtful_at(&self) -> Option<TsMs> {
         self.doubtful.last().copied()
     }
 
-    /// When the last outcome was known.
+    /// Moment of the last outcome.
     #[must_use]
     pub const fn last_outcome_at(&self) -> Option<TsMs> {
         self.last_outcome_at
     }
 
-    /// Why it was not accepted the last time; nothing while an attempt may have arrived.
+    /// The last refusal; nothing while an attempt may have arrived.
     #[must_use]
     pub const fn refused(&self) -> Option<&NotAccepted> {
         self.refused.as_ref()

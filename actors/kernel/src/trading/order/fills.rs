@@ -83,7 +83,7 @@ impl FillReport {
     }
 }
 
-/// When in the order's life a fill came.
+/// Stage of the order's life at which a fill came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum FillMoment {
     /// While the order was open, or its state unknown.
@@ -94,16 +94,16 @@ pub enum FillMoment {
     AfterEnd,
 }
 
-/// What a report added.
+/// Result of taking a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FillTaken {
     /// Shares that were not counted before; zero when all were.
     pub qty: Decimal,
     /// Price of each.
     pub price: Decimal,
-    /// When it came.
+    /// Stage at which it came.
     pub moment: FillMoment,
-    /// What does not fit what was known; a human should see it.
+    /// Contradiction to what was known; a human should see it.
     pub contradiction: Option<FillContradiction>,
 }
 
@@ -128,7 +128,7 @@ pub enum FillContradiction {
     TooMany,
 }
 
-/// Where a span's price comes from.
+/// Source of a span's price.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum SpanSource {
     /// A fill.
@@ -177,7 +177,7 @@ impl FillBook {
         self.spans.iter().map(Span::qty).sum()
     }
 
-    /// What the counted shares cost: the sum of quantity × price.
+    /// Cost of the counted shares: the sum of quantity × price.
     #[must_use]
     pub fn cost(&self) -> Decimal {
         self.spans.iter().map(|span| span.qty() * span.price).sum()
@@ -248,7 +248,7 @@ impl FillBook {
         FillTaken { qty, price, moment, contradiction }
     }
 
-    /// What of `from` to `to` at `price` does not fit the spans that are there. An implied span fits every fill: it
+    /// The contradiction of `from` to `to` at `price` to the spans that are there. An implied span fits every fill: it
     /// only stood for it.
     fn contradiction(&self, from: Decimal, to: Decimal, price: Decimal) -> Option<FillContradiction> {
         let told = |span: &&Span| span.source == SpanSource::Told;
@@ -275,7 +275,7 @@ impl FillBook {
         self.overlapping(from, to).map(|span| span.to.min(to) - span.from.max(from)).sum()
     }
 
-    /// What the counted ones of the first `to` shares cost.
+    /// Cost of the counted ones of the first `to` shares.
     fn cost_of(&self, to: Decimal) -> Decimal {
         self.overlapping(Decimal::ZERO, to).map(|span| (span.to.min(to) - span.from) * span.price).sum()
     }

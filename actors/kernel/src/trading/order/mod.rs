@@ -85,7 +85,7 @@ impl OrderType {
     }
 }
 
-/// How long an order stands.
+/// Lifetime of an order at the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TimeInForce {
@@ -134,7 +134,7 @@ pub enum InvalidOrder {
     },
 }
 
-/// What is ordered: the part of a request that is the same on every attempt (ORD-2).
+/// Content of an order: the part of a request that is the same on every attempt (ORD-2).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OrderContent {
     /// The instrument.
@@ -151,7 +151,7 @@ pub struct OrderContent {
     /// Price that triggers a stop or stop-limit order.
     #[serde(with = "rust_decimal::serde::str_option")]
     pub stop_price: Option<Decimal>,
-    /// How long it stands.
+    /// Its lifetime.
     pub time_in_force: TimeInForce,
 }
 
@@ -265,7 +265,10 @@ mod tests {
 
         assert_eq!(
             limit(OrderType::StopLimit, Some("300.505"), Some("299.90")).to_body(id),
-            r#"{"client_order_id":"479131535213089960f7eebb","limit_price":"300.505","order_type":"stop_limit","qty":133,"side":"buy","stop_price":"299.90","symbol":"AAPL","time_in_force":"day"}"#
+            concat!(
+                r#"{"client_order_id":"479131535213089960f7eebb","limit_price":"300.505","order_type":"stop_limit","#,
+                r#""qty":133,"side":"buy","stop_price":"299.90","symbol":"AAPL","time_in_force":"day"}"#,
+            )
         );
     }
 }

@@ -30,7 +30,7 @@ pub enum OrderNext {
     Nothing,
 }
 
-/// What the absence of an order has come to.
+/// Verdict on the absence of an order.
 enum Absence {
     /// Absent for the whole quarantine, and no position moved.
     Proven,
@@ -205,11 +205,10 @@ impl OrderLife {
         if ids.is_empty() { vec![self.intent.id] } else { ids }
     }
 
-    /// When it is sent again while it is unknown: only after a reading that found nothing since the last outcome.
+    /// Moment of the next attempt while it is unknown: only after a reading that found nothing. Every attempt begins
+    /// the trail of readings anew, so that one is younger than the last outcome.
     fn resend_at(&self, policy: &OrderPolicy, now: TsMs) -> Option<TsMs> {
-        let (_, absent_at) = self.trail.absent?;
-        let was_read_since = self.attempts.last_outcome_at() <= Some(absent_at);
-        if self.cancel_wanted || self.is_told_of() || !was_read_since {
+        if self.cancel_wanted || self.is_told_of() || self.trail.absent.is_none() {
             return None;
         }
         self.attempts.resend_at(policy, now).filter(|due| *due.max(&now) <= self.intent.fresh_until)

@@ -1,4 +1,4 @@
-//! What an answer to `POST /api/v1/orders` means: one table, and what it does not know is unknown (ORD-1).
+//! The meaning of an answer to `POST /api/v1/orders`: one table, and all that it does not name is unknown (ORD-1).
 //!
 //! Source: CONTRACTS §5, "answer of POST /orders".
 
@@ -24,15 +24,15 @@ const MUST_BE_UNIQUE: &[u8] = b"client_order_id must be unique";
 /// The order that an answer should be about.
 #[derive(Clone, Copy, Debug)]
 pub struct ExpectedOrder<'a> {
-    /// What was ordered.
+    /// The content of the order.
     pub content: &'a OrderContent,
     /// The ids that it may have got.
     pub ids: &'a [ClientOrderId],
-    /// When the first attempt was sent.
+    /// Moment at which the first attempt was sent.
     pub first_sent_at: TsMs,
 }
 
-/// What an attempt came to.
+/// Outcome of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OrderOutcome {
     /// The gateway has the order, in this status: open, ended or dry run.
@@ -46,7 +46,7 @@ pub enum OrderOutcome {
     },
     /// Refused for good: never tried again.
     Rejected {
-        /// Why, in the gateway's words.
+        /// The reason, in the gateway's words.
         reason: String,
     },
     /// Not accepted, by proof: it may be sent again where the kind allows it.
@@ -55,14 +55,14 @@ pub enum OrderOutcome {
     Unknown(UnknownOutcome),
 }
 
-/// Why an order was not accepted.
+/// Proof that an order was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NotAccepted {
     /// 401, 403, 404, 405: a setting is wrong. Sending again cannot help.
     SettingWrong {
         /// The status code.
         code: u16,
-        /// What the gateway says.
+        /// The gateway's words.
         detail: String,
     },
     /// 429: nothing more to this gateway before then.
@@ -72,12 +72,12 @@ pub enum NotAccepted {
     },
     /// 503 of a safety gate, before the order was looked at.
     SafetyGate {
-        /// What the gateway says.
+        /// The gateway's words.
         gate: String,
     },
     /// No byte of the request left: no connection, no permit, or a permit that ran out before.
     NotSent {
-        /// Why.
+        /// The reason, in words.
         why: String,
     },
     /// An unknown attempt stayed absent for the whole quarantine, and no position moved.
@@ -107,7 +107,7 @@ const fn setting_of(code: u16) -> &'static str {
     }
 }
 
-/// Why an outcome is unknown.
+/// Reason for which an outcome is unknown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UnknownOutcome {
     /// A 200 about another order: another id or another content.

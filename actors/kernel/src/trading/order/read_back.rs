@@ -1,4 +1,4 @@
-//! What `GET /api/v1/orders/{id}` and a cancel say of an order that may be there.
+//! Reading an order back, and cancels: the answers about an order that may be there.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -23,7 +23,7 @@ pub struct OrderView {
     pub status: OrderStatus,
     /// The broker's id, once there is one.
     pub broker_order_id: Option<String>,
-    /// When the gateway made it.
+    /// Moment at which the gateway made it.
     pub created_at: TsMs,
     /// The broker refused it because it already has the id: it has the order.
     pub is_at_broker_already: bool,
@@ -33,7 +33,7 @@ pub struct OrderView {
     pub fills: Vec<FillReport>,
 }
 
-/// What one read of an order by all its possible ids brought.
+/// Result of one read of an order, by all its possible ids.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OrderReading {
     /// It is there.
@@ -42,7 +42,7 @@ pub enum OrderReading {
     Absent,
     /// Nothing was learned.
     Unread {
-        /// Why.
+        /// The reason, in words.
         why: String,
     },
 }
@@ -139,7 +139,7 @@ pub fn joined(readings: impl IntoIterator<Item = OrderReading>) -> OrderReading 
     joined.unwrap_or_else(|| unread("no id was read".to_owned()))
 }
 
-/// What an answer to a cancel says. None ends an order: it is read until it is terminal.
+/// Meaning of an answer to a cancel. None ends an order: it is read until it is terminal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CancelAnswer {
     /// Asked for; the broker has not confirmed it.
@@ -152,7 +152,7 @@ pub enum CancelAnswer {
     NotBefore(TsMs),
     /// Nobody knows: asked for again.
     Unknown {
-        /// Why.
+        /// The reason, in words.
         why: String,
     },
 }

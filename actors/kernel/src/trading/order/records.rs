@@ -15,13 +15,13 @@ use crate::ids::TsMs;
 pub struct OrderIntent {
     /// The id that the gateway will derive on the date of the intent.
     pub id: ClientOrderId,
-    /// What is ordered.
+    /// The content of the order.
     pub content: OrderContent,
     /// The gateway's strategy id, part of the order's id.
     pub gateway_strategy: String,
     /// The run that decided it.
     pub run_id: String,
-    /// When it was decided.
+    /// Moment of the decision.
     pub intended_at: TsMs,
     /// Last moment at which its signals are fresh: it is not sent later.
     pub fresh_until: TsMs,
@@ -31,47 +31,52 @@ pub struct OrderIntent {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OrderRecord {
     /// The first version.
-    V1(OrderEvent),
+    V1 {
+        /// The id of the intent: no two intents of one date have one id.
+        order: ClientOrderId,
+        /// The event.
+        event: OrderEvent,
+    },
 }
 
-/// What happened to an order.
+/// An event in the life of an order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OrderEvent {
     /// It was decided on.
     Intended(OrderIntent),
     /// No byte left: no connection, no permit, or one that ran out.
     NotSent {
-        /// When.
+        /// Moment of it.
         at: TsMs,
-        /// Why.
+        /// The reason, in words.
         why: String,
     },
     /// A permit was given and its bytes leave now. Durable before the first of them does.
     Sending {
-        /// When.
+        /// Moment of it.
         at: TsMs,
         /// Age of the reading that the permit rests on, in milliseconds.
         permit_age_ms: u64,
     },
-    /// What the attempt came to.
+    /// The attempt has an outcome.
     Answered {
-        /// When.
+        /// Moment of it.
         at: TsMs,
         /// The outcome.
         outcome: OrderOutcome,
     },
     /// It was read back, or read again.
     Read {
-        /// When.
+        /// Moment of it.
         at: TsMs,
-        /// What was found.
+        /// The result.
         reading: OrderReading,
-        /// What its symbol's position said then.
+        /// The word of its symbol's position then.
         position: PositionCheck,
     },
     /// An event on the bus told of it: it exists, whatever was answered.
     Reported {
-        /// When.
+        /// Moment of it.
         at: TsMs,
         /// The id that was told.
         id: ClientOrderId,
@@ -80,56 +85,56 @@ pub enum OrderEvent {
     },
     /// It stayed absent for the whole quarantine and no position moved: no attempt arrived.
     SettledAbsent {
-        /// When.
+        /// Moment of it.
         at: TsMs,
     },
     /// Somebody wants it canceled.
     CancelWanted {
-        /// When.
+        /// Moment of it.
         at: TsMs,
-        /// Why.
+        /// The reason, in words.
         why: String,
     },
     /// A cancel was answered. It ends nothing.
     CancelAnswered {
-        /// When.
+        /// Moment of it.
         at: TsMs,
         /// The answer.
         answer: CancelAnswer,
     },
     /// It ended.
     Ended {
-        /// When.
+        /// Moment of it.
         at: TsMs,
-        /// How.
+        /// The way it ended.
         end: OrderEnd,
     },
     /// It cannot be settled without a human.
     NeedsOperator {
-        /// When.
+        /// Moment of it.
         at: TsMs,
-        /// Why.
+        /// The reason, in words.
         why: String,
     },
     /// An operator wants it read again from the beginning.
     OperatorRetried {
-        /// When.
+        /// Moment of it.
         at: TsMs,
-        /// Who.
+        /// The operator.
         by: String,
     },
     /// An operator settled it.
     OperatorResolved {
-        /// When.
+        /// Moment of it.
         at: TsMs,
-        /// Who.
+        /// The operator.
         by: String,
-        /// What was found out.
+        /// The operator's finding.
         reason: String,
     },
 }
 
-/// What the position of an order's symbol says about an order that nobody finds.
+/// Word of a symbol's position on an order that nobody finds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PositionCheck {
     /// It is what the known fills make of it.
@@ -140,28 +145,28 @@ pub enum PositionCheck {
     Unread,
 }
 
-/// How an order ended.
+/// End of an order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OrderEnd {
     /// In a terminal status of the gateway: filled, canceled, expired, replaced, done for the day, or dry run.
     Status(OrderStatus),
     /// Refused for good.
     Rejected {
-        /// Why.
+        /// The reason, in words.
         reason: String,
     },
     /// It was never at the gateway and will not be sent again.
     NotPlaced {
-        /// Why.
+        /// The reason, in words.
         why: String,
     },
     /// It was known, then absent for the whole quarantine, and no position moved: canceled, with its known part filled.
     Vanished,
     /// An operator settled it.
     Resolved {
-        /// Who.
+        /// The operator.
         by: String,
-        /// What was found out.
+        /// The operator's finding.
         reason: String,
     },
 }

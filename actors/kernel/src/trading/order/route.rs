@@ -18,7 +18,7 @@ use crate::trading::wire_values::read_object;
 /// Age at which the gateway's configuration counts no more.
 pub const GATEWAY_CONFIG_AGE_MAX: Duration = Duration::from_secs(60);
 
-/// Whether orders cost money, and whose.
+/// The two settings that decide which money an order costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub struct GatewayMode {
     /// Orders are logged and never placed.
@@ -32,13 +32,13 @@ impl GatewayMode {
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// The mistake, in words.
     pub fn read(body: &[u8]) -> Result<Self, String> {
         read_object(body).map_err(|error| mistake(&error))
     }
 }
 
-/// Where an order goes.
+/// Destination of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OrderRoute {
     /// To the gateway.
@@ -47,7 +47,7 @@ pub enum OrderRoute {
     RecordOnly,
 }
 
-/// Why an order goes nowhere.
+/// Reason for which an order goes nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RouteRefused {
     /// One side trades with real money, the other does not.

@@ -23,7 +23,7 @@ use super::records::{OrderEnd, OrderEvent, OrderIntent, OrderViolation, Position
 use super::status::{OrderStatus, StatusClass};
 use crate::ids::TsMs;
 
-/// Where an order stands.
+/// Phase of an order's life.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OrderPhase {
     /// Nothing of it can be at the gateway.
@@ -36,14 +36,14 @@ pub enum OrderPhase {
     Open,
     /// It ended.
     Ended {
-        /// When.
+        /// Moment of it.
         at: TsMs,
-        /// How.
+        /// The way it ended.
         end: OrderEnd,
     },
     /// A human has to look. It is read on.
     NeedsOperator {
-        /// Why.
+        /// The reason, in words.
         why: String,
     },
 }
@@ -56,7 +56,7 @@ pub(super) struct ReadTrail {
     pub(super) last_at: Option<TsMs>,
     /// First and last of the readings in a row that found nothing.
     pub(super) absent: Option<(TsMs, TsMs)>,
-    /// What the position said at the last of them.
+    /// The position's word at the last of them.
     pub(super) position: Option<PositionCheck>,
     /// Since when the gateway reports it in a way that is not to be believed.
     pub(super) doubted_since: Option<TsMs>,
@@ -107,7 +107,7 @@ impl OrderLife {
         &self.intent
     }
 
-    /// Where it stands.
+    /// Its phase.
     #[must_use]
     pub const fn phase(&self) -> &OrderPhase {
         &self.phase

@@ -27,7 +27,7 @@ macro_rules! statuses {
                 }
             }
 
-            /// What it says of an order that was sent once, in an answer that is no repeat.
+            /// Its worth in an answer that is no repeat, about an order that was sent once.
             #[must_use]
             pub const fn class(self) -> StatusClass {
                 match self {
@@ -62,7 +62,7 @@ statuses! {
     BlockedCircuitBreaker = "blocked_circuit_breaker" => Rejected,
 }
 
-/// What a status is worth.
+/// Worth of a status.
 ///
 /// Source: CONTRACTS §5, "Statuses".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! What a run's orders came to: its counts and its status.
+//! Counts and status of a run, from its orders.
 //!
 //! Source: CONTRACTS §5 ("accepted" = open, ended or dry run) and §6 (status).
 
@@ -6,7 +6,7 @@ use super::records::OrderEnd;
 use super::state::OrderPhase;
 use super::status::StatusClass;
 
-/// What one order counts as.
+/// Class in which an order is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OrderVerdict {
     /// The gateway took it: it is open, has ended, or was logged in dry run.
@@ -18,7 +18,7 @@ pub enum OrderVerdict {
 }
 
 impl OrderPhase {
-    /// What an order in this phase counts as. Unknown is never rejected (ORD-1).
+    /// The class in which an order of this phase is counted. Unknown is never rejected (ORD-1).
     #[must_use]
     pub const fn verdict(&self) -> OrderVerdict {
         match self {

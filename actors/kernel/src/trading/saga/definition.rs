@@ -46,7 +46,7 @@ words! {
 }
 
 words! {
-    /// What a step does. Doing it twice is doing it once: its effect is found by its id.
+    /// Action of a step. Doing it twice is doing it once: its effect is found by its id.
     SagaAction {
         /// Reserves in the ledger what the order opens.
         ReserveBuyingPower = "reserve_buying_power",
@@ -70,7 +70,7 @@ words! {
 }
 
 words! {
-    /// What undoes a step. Doing it twice is doing it once.
+    /// Compensation of a step: undoes it. Doing it twice is doing it once.
     SagaCompensation {
         /// Releases what the order still reserves.
         ReleaseBuyingPower = "release_buying_power",
@@ -94,9 +94,9 @@ words! {
 /// One step as data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SagaStepDefinition {
-    /// What it does.
+    /// Its action.
     pub action: SagaAction,
-    /// What undoes it.
+    /// Its compensation.
     pub compensation: SagaCompensation,
 }
 

@@ -14,28 +14,28 @@ pub enum SagaNext {
     Act {
         /// Which step, from 0.
         step: u16,
-        /// What it does.
+        /// Its action.
         action: SagaAction,
         /// Time for this attempt.
         within: Duration,
     },
     /// Record that it does not go on.
     GiveUp {
-        /// Why.
+        /// The reason, in words.
         why: String,
     },
     /// Record that the compensation begins, then do it.
     Undo {
         /// Of which step.
         step: u16,
-        /// What undoes it.
+        /// Its compensation.
         compensation: SagaCompensation,
     },
     /// Record that a human is asked.
     AskOperator {
         /// About which step.
         step: u16,
-        /// Why.
+        /// The reason, in words.
         why: String,
     },
     /// Record its end.

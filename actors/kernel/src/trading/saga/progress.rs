@@ -1,4 +1,4 @@
-//! How far a saga is: a fold of its records that refuses what must not be there.
+//! The progress of a saga: a fold of its records that refuses what must not be there.
 
 use serde::{Deserialize, Serialize};
 
@@ -51,7 +51,7 @@ pub enum SagaViolation {
     End,
 }
 
-/// Where a step stands.
+/// State of one step.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SagaStepState {
     /// Attempts of its action.
@@ -61,11 +61,11 @@ pub(super) struct SagaStepState {
     pub(super) is_done: bool,
     /// An attempt that ended may have had an effect that stands.
     pub(super) may_stand: bool,
-    /// How the last attempt failed.
+    /// Failure of the last attempt.
     pub(super) failure: Option<SagaFailure>,
     /// Attempts of its compensation, since an operator asked for it the last time.
     pub(super) compensations: u16,
-    /// When the last attempt of either ended.
+    /// End of the last attempt of either.
     pub(super) ended_at: Option<TsMs>,
 }
 
@@ -77,7 +77,7 @@ pub struct SagaProgress {
     pub(super) status: SagaStatus,
     /// The time that its timeout counts from.
     pub(super) since: TsMs,
-    /// Why it was given up.
+    /// Reason for which it was given up.
     pub(super) given_up: Option<String>,
     /// The step that a human was asked about, and why.
     stuck: Option<(u16, String)>,

@@ -1,23 +1,60 @@
 //! The records of a saga, in the form that the journal keeps.
 
-use serde::{Deserialize, Serialize};
+use std::fmt;
 
-use super::definition::SagaKind;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::definition::{SagaKind, SagaStepDefinition};
 use crate::ids::TsMs;
+
+/// Id of a saga: a UUID of version 8 that follows from its kind and what it is about, so that a crash keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SagaId([u8; 16]);
+
+impl SagaId {
+    /// Derives the id of the saga of `kind` about `subject`, for example the id of the order that it executes: the first
+    /// 16 bytes of the SHA-256 of `saga|{kind}|{subject}`, marked as version 8, variant 10 (RFC 9562).
+    #[must_use]
+    pub fn derive(kind: SagaKind, subject: &str) -> Self {
+        let digest: [u8; 32] = Sha256::digest(format!("saga|{}|{subject}", kind.as_str())).into();
+        let mut bytes = [0; 16];
+        bytes.iter_mut().zip(digest).for_each(|(to, from)| *to = from);
+        bytes[6] = bytes[6] & 0x0f | 0x80;
+        bytes[8] = bytes[8] & 0x3f | 0x80;
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for SagaId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, byte) in self.0.iter().enumerate() {
+            let dash = if matches!(at, 4 | 6 | 8 | 10) { "-" } else { "" };
+            write!(f, "{dash}{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
 
 /// One record of a saga. Versioned: the journal keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SagaRecord {
     /// The first version.
-    V1(SagaEvent),
+    V1 {
+        /// The saga.
+        saga: SagaId,
+        /// The event.
+        event: SagaEvent,
+    },
 }
 
 /// One step by its words: a saga keeps the steps that it was created with, whatever a later binary knows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SagaStepWords {
-    /// What it does.
+    /// Its action.
     pub action: String,
-    /// What undoes it.
+    /// Its compensation.
     pub compensation: String,
 }
 
@@ -25,7 +62,7 @@ impl SagaStepWords {
     /// The steps of a kind.
     #[must_use]
     pub fn of(kind: SagaKind) -> Vec<Self> {
-        let words = |step: &super::definition::SagaStepDefinition| Self {
+        let words = |step: &SagaStepDefinition| Self {
             action: step.action.as_str().to_owned(),
             compensation: step.compensation.as_str().to_owned(),
         };
@@ -33,7 +70,7 @@ impl SagaStepWords {
     }
 }
 
-/// How an action failed, by what may have happened and what may be done next.
+/// Failure of an action, by what may have happened and what may be done next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SagaFailure {
     /// Refused for good, without effect: no order, no room.
@@ -60,24 +97,24 @@ impl SagaFailure {
     }
 }
 
-/// How a saga ended.
+/// End of a saga.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SagaEnd {
     /// Every step is done.
     Completed,
     /// Every step that may have had an effect is undone.
     Failed {
-        /// Why it did not go on.
+        /// The reason for which it was given up.
         why: String,
     },
 }
 
-/// What happened to a saga.
+/// An event in the life of a saga.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SagaEvent {
     /// It was created.
     Created {
-        /// When.
+        /// Moment of it.
         at: TsMs,
         /// Its kind, for example `trade_execution`.
         kind: String,
@@ -86,98 +123,98 @@ pub enum SagaEvent {
     },
     /// An attempt of a step begins. Durable before its effect.
     ActionBegun {
-        /// When.
+        /// Moment of it.
         at: TsMs,
         /// Which step, from 0.
         step: u16,
     },
     /// The step is done.
     ActionDone {
-        /// When.
+        /// Moment of it.
         at: TsMs,
         /// Which step.
         step: u16,
     },
     /// The attempt failed.
     ActionFailed {
-        /// When.
+        /// Moment of it.
         at: TsMs,
         /// Which step.
         step: u16,
-        /// How.
+        /// The way it ended.
         failure: SagaFailure,
-        /// Why.
+        /// The reason, in words.
         why: String,
     },
     /// It does not go on: what may have had an effect is undone, the last step first.
     GivenUp {
-        /// When.
+        /// Moment of it.
         at: TsMs,
-        /// Why.
+        /// The reason, in words.
         why: String,
     },
     /// An attempt of a compensation begins.
     CompensationBegun {
-        /// When.
+        /// Moment of it.
         at: TsMs,
         /// Of which step.
         step: u16,
     },
     /// The step is undone.
     CompensationDone {
-        /// When.
+        /// Moment of it.
         at: TsMs,
         /// Which step.
         step: u16,
     },
     /// The attempt failed. It is tried again, then a human is asked.
     CompensationFailed {
-        /// When.
+        /// Moment of it.
         at: TsMs,
         /// Of which step.
         step: u16,
-        /// Why.
+        /// The reason, in words.
         why: String,
     },
     /// MANUAL_REQUIRED.
     OperatorAsked {
-        /// When.
+        /// Moment of it.
         at: TsMs,
         /// The step that cannot be undone.
         step: u16,
-        /// Why.
+        /// The reason, in words.
         why: String,
     },
     /// An operator wants the compensation tried again.
     OperatorRetried {
-        /// When.
+        /// Moment of it.
         at: TsMs,
-        /// Who.
+        /// The operator.
         by: String,
     },
     /// An operator undid the step by other means: it counts as undone, and the ones before it are undone next.
     OperatorResolved {
-        /// When.
+        /// Moment of it.
         at: TsMs,
-        /// Who.
+        /// The operator.
         by: String,
-        /// How.
+        /// The way it ended.
         reason: String,
     },
     /// An operator takes over what the step has done: it counts as done, and the saga goes on from there.
     OperatorAdopted {
-        /// When.
+        /// Moment of it.
         at: TsMs,
-        /// Who.
+        /// The operator.
         by: String,
-        /// Why.
+        /// The reason, in words.
         reason: String,
     },
     /// It ended.
     Ended {
-        /// When.
+        /// Moment of it.
         at: TsMs,
-        /// How.
+        /// The way it ended.
         end: SagaEnd,
     },
 }

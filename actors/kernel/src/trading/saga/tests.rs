@@ -8,7 +8,7 @@ use self::worlds::{CountingWorld, TradeWorld};
 use super::definition::{SagaKind, SagaPolicy};
 use super::next::{SagaNext, next_step};
 use super::progress::{SagaProgress, SagaStatus, SagaViolation};
-use super::records::{SagaEnd, SagaEvent, SagaFailure, SagaStepWords};
+use super::records::{SagaEnd, SagaEvent, SagaFailure, SagaId, SagaStepWords};
 use super::suite::{SagaDrive, SagaFault, SagaMoment, SagaWorld as _, check_saga};
 use crate::ids::TsMs;
 
@@ -52,6 +52,16 @@ fn steps_and_compensations_are_those_of_the_specification() {
     let policy = SagaPolicy::default();
     assert_eq!((policy.timeout.as_secs(), policy.fill_timeout.as_secs()), (60, 30));
     assert_eq!((policy.retries, policy.retry_delay.as_secs()), (3, 1));
+}
+
+#[test]
+fn a_sagas_id_follows_from_its_kind_and_subject() {
+    let id = |kind, subject: &str| SagaId::derive(kind, subject).to_string();
+
+    let trade = id(SagaKind::TradeExecution, "479131535213089960f7eebb");
+    assert_eq!(trade, "2f01fee7-64f5-857a-8c8b-07ee586cf8f1");
+    assert_ne!(trade, id(SagaKind::PositionClose, "479131535213089960f7eebb"));
+    assert_ne!(trade, id(SagaKind::TradeExecution, "dbc1c3abf98c0cb5561d131a"));
 }
 
 /// The faults of a saga whose step `failing` fails in part and whose compensation of step `undone` fails for good.

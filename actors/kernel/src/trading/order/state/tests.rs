@@ -35,13 +35,13 @@ pub(super) fn intent_at(at: TsMs) -> OrderIntent {
 }
 
 /// An order that tests play with: each step asserts nothing but that the record is allowed.
-pub(super) struct Played {
+pub(super) struct PlayedOrder {
     pub(super) life: OrderLife,
     pub(super) policy: OrderPolicy,
     pub(super) now: TsMs,
 }
 
-impl Played {
+impl PlayedOrder {
     pub(super) fn at(now: TsMs) -> Self {
         Self { life: OrderLife::new(intent_at(now)), policy: OrderPolicy::default(), now }
     }
@@ -151,7 +151,7 @@ fn not_placed(next: &OrderNext) -> &str {
 
 #[test]
 fn an_order_is_sent_read_until_it_is_filled_and_ends_once() {
-    let mut order = Played::new();
+    let mut order = PlayedOrder::new();
 
     order.send().answer(known(OrderStatus::PendingNew));
     order.found(OrderStatus::Accepted);
@@ -171,7 +171,7 @@ fn an_order_is_sent_read_until_it_is_filled_and_ends_once() {
 
 #[test]
 fn an_order_that_was_not_accepted_is_sent_again_after_4_8_16_seconds_then_queued() {
-    let mut order = Played::new();
+    let mut order = PlayedOrder::new();
     order.life.intent.fresh_until = START.plus(36_000_000);
     let mut delays = Vec::new();
 
@@ -190,7 +190,7 @@ fn an_order_that_was_not_accepted_is_sent_again_after_4_8_16_seconds_then_queued
 
 #[test]
 fn an_order_without_connection_or_permit_waits_like_one_that_was_not_accepted() {
-    let mut order = Played::new();
+    let mut order = PlayedOrder::new();
 
     order.apply(&OrderEvent::NotSent { at: order.now, why: "connection refused".to_owned() });
     assert_eq!(order.next(), OrderNext::WaitUntil(START.plus(4000)));
@@ -204,7 +204,7 @@ fn an_order_without_connection_or_permit_waits_like_one_that_was_not_accepted() 
 /// T17: waiting for its turn does not count towards giving up.
 #[test]
 fn after_429_nothing_is_sent_before_retry_after() {
-    let mut order = Played::new();
+    let mut order = PlayedOrder::new();
     for _ in 0..10 {
         let until = order.now.plus(60_000);
         order.send().answer(limited(until));
@@ -221,11 +221,11 @@ fn after_429_nothing_is_sent_before_retry_after() {
 
 #[test]
 fn a_wrong_setting_or_a_rejection_is_never_tried_again() {
-    let mut order = Played::new();
+    let mut order = PlayedOrder::new();
     order.send().answer(wrong_setting());
     assert!(not_placed(&order.next()).contains("secret"));
 
-    let mut order = Played::new();
+    let mut order = PlayedOrder::new();
     order.send().answer(rejected());
     let end = OrderEnd::Rejected { reason: "Position limit exceeded".to_owned() };
     assert_eq!(order.next(), OrderNext::End(end));
@@ -235,18 +235,18 @@ fn a_wrong_setting_or_a_rejection_is_never_tried_again() {
 
 #[test]
 fn what_is_no_longer_fresh_or_of_another_day_is_not_sent() {
-    let mut order = Played::new();
+    let mut order = PlayedOrder::new();
     order.pass(901);
     assert_eq!(not_placed(&order.next()), "its signals are no longer fresh");
 
-    let mut order = Played::at(MIDNIGHT.plus(-2000));
+    let mut order = PlayedOrder::at(MIDNIGHT.plus(-2000));
     order.send().answer(gate());
     assert_eq!(not_placed(&order.next()), "its day is over: safety gate: Reconciliation in progress");
 }
 
 #[test]
 fn an_order_in_dry_run_ends_at_once() {
-    let mut order = Played::new();
+    let mut order = PlayedOrder::new();
     order.send().answer(known(OrderStatus::DryRun));
 
     assert_eq!(order.next(), OrderNext::End(OrderEnd::Status(OrderStatus::DryRun)));
@@ -254,7 +254,7 @@ fn an_order_in_dry_run_ends_at_once() {
 
 #[test]
 fn an_answer_that_is_overdue_is_given_up_as_unknown() {
-    let mut order = Played::new();
+    let mut order = PlayedOrder::new();
     order.send();
     assert_eq!(order.next(), OrderNext::WaitUntil(START.plus(30_000)));
     order.pass(30);
@@ -266,7 +266,7 @@ fn an_answer_that_is_overdue_is_given_up_as_unknown() {
 /// T18: an event and the reading tell the same parts, an old one last.
 #[test]
 fn fills_of_events_and_readings_are_counted_once() {
-    let mut order = Played::new();
+    let mut order = PlayedOrder::new();
     order.send().answer(known(OrderStatus::Accepted));
     let id = order.life.intent().id;
     let report = |filled_qty: u32| {
@@ -287,7 +287,7 @@ fn fills_of_events_and_readings_are_counted_once() {
 
 #[test]
 fn only_readings_that_say_something_new_are_recorded() {
-    let mut order = Played::new();
+    let mut order = PlayedOrder::new();
     order.send().silence();
     let read = |reading| OrderEvent::Read { at: START, reading, position: PositionCheck::Unread };
     let unread = read(OrderReading::Unread { why: "timeout".to_owned() });
@@ -305,7 +305,7 @@ fn only_readings_that_say_something_new_are_recorded() {
 
 #[test]
 fn records_that_must_not_be_there_are_refused_and_change_nothing() {
-    let mut order = Played::new();
+    let mut order = PlayedOrder::new();
     order.send();
     let before = order.life.clone();
 

@@ -2,18 +2,18 @@
 
 use super::*;
 
-fn open() -> Played {
-    let mut order = Played::new();
+fn open() -> PlayedOrder {
+    let mut order = PlayedOrder::new();
     order.send().answer(known(OrderStatus::Accepted));
     order.found(OrderStatus::Accepted);
     order
 }
 
-fn want_cancel(order: &mut Played) {
+fn want_cancel(order: &mut PlayedOrder) {
     order.apply(&OrderEvent::CancelWanted { at: order.now, why: "not filled in time".to_owned() });
 }
 
-fn answer_cancel(order: &mut Played, answer: CancelAnswer) {
+fn answer_cancel(order: &mut PlayedOrder, answer: CancelAnswer) {
     assert!(matches!(order.next(), OrderNext::Cancel(_)), "{:?}", order.next());
     order.apply(&OrderEvent::CancelAnswered { at: order.now, answer });
 }
@@ -158,7 +158,7 @@ fn a_rejected_order_with_a_fill_is_not_called_rejected() {
 
 #[test]
 fn an_order_that_was_not_sent_is_withdrawn() {
-    let mut order = Played::new();
+    let mut order = PlayedOrder::new();
     want_cancel(&mut order);
 
     assert_eq!(not_placed(&order.next()), "withdrawn before it was sent");

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What the gateway does with a request.
+/// Behaviour of the gateway towards one request.
 #[derive(Clone, Copy, Debug)]
 enum Whim {
     AcceptAndAnswer,
@@ -36,7 +36,7 @@ struct ModelGateway {
     content: OrderContent,
     /// Its clock minus ours.
     skew_ms: i64,
-    /// When each order was placed, and how much of it is filled.
+    /// Time and filled shares of each order.
     placed: BTreeMap<ClientOrderId, (TsMs, u32)>,
     on_the_way: Vec<TsMs>,
     requests: u32,
@@ -50,7 +50,7 @@ impl ModelGateway {
         id
     }
 
-    /// What was on its way arrives.
+    /// Requests that were on their way arrive.
     fn pass_to(&mut self, now: TsMs) {
         let (arrived, waiting): (Vec<_>, _) = self.on_the_way.drain(..).partition(|at| *at <= now);
         self.on_the_way = waiting;
@@ -59,7 +59,7 @@ impl ModelGateway {
         }
     }
 
-    fn answer(&mut self, order: &mut Played, whim: Whim) {
+    fn answer(&mut self, order: &mut PlayedOrder, whim: Whim) {
         self.requests += 1;
         match whim {
             Whim::AcceptAndAnswer => {
@@ -95,7 +95,7 @@ impl ModelGateway {
         }
     }
 
-    fn read(&mut self, order: &mut Played, ids: &[ClientOrderId], fills: bool) {
+    fn read(&mut self, order: &mut PlayedOrder, ids: &[ClientOrderId], fills: bool) {
         let position = match self.placed.is_empty() {
             true => PositionCheck::Unmoved,
             false => PositionCheck::Moved,
@@ -107,7 +107,7 @@ impl ModelGateway {
         order.read(reading, position);
     }
 
-    fn view(&mut self, order: &Played, id: ClientOrderId, fills: bool) -> OrderView {
+    fn view(&mut self, order: &PlayedOrder, id: ClientOrderId, fills: bool) -> OrderView {
         let (created_at, filled) = self.placed.get_mut(&id).unwrap();
         let before = *filled;
         *filled = (before + u32::from(fills) * 4).min(QTY);
@@ -127,7 +127,7 @@ proptest! {
         whims in prop::collection::vec(whim(), 1..12), to_midnight in 0..1200i64,
         skew_ms in -150_000..150_000i64, fills in prop::collection::vec(any::<bool>(), 1..8),
     ) {
-        let mut order = Played::at(MIDNIGHT.plus(-to_midnight * 1000));
+        let mut order = PlayedOrder::at(MIDNIGHT.plus(-to_midnight * 1000));
         let content = order.life.intent().content.clone();
         let (placed, on_the_way) = (BTreeMap::new(), Vec::new());
         let mut gateway = ModelGateway { content, skew_ms, placed, on_the_way, requests: 0 };

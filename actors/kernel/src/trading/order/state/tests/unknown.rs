@@ -5,7 +5,7 @@ use super::*;
 /// T13: accepted, then no answer.
 #[test]
 fn an_order_that_is_found_after_silence_is_known() {
-    let mut order = Played::new();
+    let mut order = PlayedOrder::new();
     order.send().silence();
     assert_eq!(order.life.phase(), &OrderPhase::Unknown);
     order.found(OrderStatus::Accepted);
@@ -15,7 +15,7 @@ fn an_order_that_is_found_after_silence_is_known() {
 }
 
 /// Reads on while nothing is found, and returns what else there is to do.
-fn read_absent(order: &mut Played, position: PositionCheck) -> OrderNext {
+fn read_absent(order: &mut PlayedOrder, position: PositionCheck) -> OrderNext {
     loop {
         match order.wait() {
             OrderNext::Read(_) => drop(order.read(OrderReading::Absent, position)),
@@ -27,7 +27,7 @@ fn read_absent(order: &mut Played, position: PositionCheck) -> OrderNext {
 /// T15: not arrived, twice.
 #[test]
 fn an_absent_order_is_sent_again_the_same_day_after_4_and_8_seconds() {
-    let mut order = Played::new();
+    let mut order = PlayedOrder::new();
     order.send().silence();
     // A read that found nothing has to come first.
     assert!(matches!(order.next(), OrderNext::Read(_)));
@@ -46,7 +46,7 @@ fn an_absent_order_is_sent_again_the_same_day_after_4_and_8_seconds() {
 /// T16: a 404 is no proof.
 #[test]
 fn an_order_that_appears_after_it_was_absent_is_one_order() {
-    let mut order = Played::new();
+    let mut order = PlayedOrder::new();
     order.send().silence();
     order.absent();
     order.pass(1).absent();
@@ -58,7 +58,7 @@ fn an_order_that_appears_after_it_was_absent_is_one_order() {
 
 #[test]
 fn absent_for_the_whole_quarantine_with_unmoved_positions_is_not_accepted() {
-    let mut order = Played::new();
+    let mut order = PlayedOrder::new();
     order.policy.retry.max_attempts = 1;
     order.send().silence();
     let sent_at = order.now;
@@ -75,13 +75,13 @@ fn absent_for_the_whole_quarantine_with_unmoved_positions_is_not_accepted() {
 
 #[test]
 fn a_moved_position_leaves_it_to_a_human_and_an_unread_one_settles_nothing() {
-    let mut order = Played::new();
+    let mut order = PlayedOrder::new();
     order.policy.retry.max_attempts = 1;
     order.send().silence();
     let moved = read_absent(&mut order, PositionCheck::Moved);
     assert!(matches!(&moved, OrderNext::AskOperator(why) if why.contains("position moved")));
 
-    let mut order = Played::new();
+    let mut order = PlayedOrder::new();
     order.policy.retry.max_attempts = 1;
     order.send().silence();
     for _ in 0..200 {
@@ -92,7 +92,7 @@ fn a_moved_position_leaves_it_to_a_human_and_an_unread_one_settles_nothing() {
 
 #[test]
 fn an_unknown_order_is_sent_again_three_times_whatever_the_attempts_come_to() {
-    let mut order = Played::new();
+    let mut order = PlayedOrder::new();
     order.send().silence();
     for _ in 0..3 {
         assert_eq!(read_absent(&mut order, PositionCheck::Unmoved), OrderNext::Send);
@@ -105,7 +105,7 @@ fn an_unknown_order_is_sent_again_three_times_whatever_the_attempts_come_to() {
 
 #[test]
 fn a_gateway_that_is_away_is_asked_for_as_long_as_it_takes() {
-    let mut order = Played::new();
+    let mut order = PlayedOrder::new();
     order.send().silence();
 
     for _ in 0..1000 {
@@ -120,7 +120,7 @@ fn a_gateway_that_is_away_is_asked_for_as_long_as_it_takes() {
 #[test]
 fn near_midnight_it_is_read_under_both_dates_and_not_sent_again() {
     for offset in [-290, -1, 1, 290] {
-        let mut order = Played::at(MIDNIGHT.plus(offset * 1000));
+        let mut order = PlayedOrder::at(MIDNIGHT.plus(offset * 1000));
         order.send().silence();
 
         let OrderNext::Read(ids) = order.next() else { panic!("not read") };
@@ -131,7 +131,7 @@ fn near_midnight_it_is_read_under_both_dates_and_not_sent_again() {
 
 #[test]
 fn an_unknown_order_is_not_sent_on_the_next_date() {
-    let mut order = Played::at(MIDNIGHT.plus(-301_000));
+    let mut order = PlayedOrder::at(MIDNIGHT.plus(-301_000));
     order.send().silence();
     order.absent();
     let sending = OrderEvent::Sending { at: MIDNIGHT, permit_age_ms: 0 };
@@ -143,12 +143,12 @@ fn an_unknown_order_is_not_sent_on_the_next_date() {
 
 #[test]
 fn an_unknown_order_that_is_no_longer_fresh_or_wanted_is_not_sent_again() {
-    let mut order = Played::new();
+    let mut order = PlayedOrder::new();
     order.life.intent.fresh_until = START.plus(3000);
     order.send().silence();
     assert_eq!(read_absent(&mut order, PositionCheck::Unmoved), OrderNext::SettleAbsent);
 
-    let mut order = Played::new();
+    let mut order = PlayedOrder::new();
     order.send().silence();
     order.apply(&OrderEvent::CancelWanted { at: START, why: "saga".to_owned() });
     assert_eq!(read_absent(&mut order, PositionCheck::Unmoved), OrderNext::SettleAbsent);
@@ -163,7 +163,7 @@ fn a_refusal_of_a_second_attempt_does_not_settle_the_first() {
         (rejected(), Some(OrderEnd::Rejected { reason: "Position limit exceeded".to_owned() })),
         (wrong_setting(), None),
     ] {
-        let mut order = Played::new();
+        let mut order = PlayedOrder::new();
         order.send().silence();
         assert_eq!(read_absent(&mut order, PositionCheck::Unmoved), OrderNext::Send);
         order.send().answer(outcome);
@@ -182,7 +182,7 @@ fn a_refusal_of_a_second_attempt_does_not_settle_the_first() {
 /// F22: the gateway calls it rejected for ever while the broker fills it.
 #[test]
 fn an_id_that_the_broker_has_is_never_called_rejected() {
-    let mut order = Played::new();
+    let mut order = PlayedOrder::new();
     order.send().answer(OrderOutcome::Unknown(UnknownOutcome::MustBeUnique));
     let started = order.now;
 
@@ -205,7 +205,7 @@ fn an_id_that_the_broker_has_is_never_called_rejected() {
 
 #[test]
 fn an_id_that_the_broker_has_is_not_absent_because_the_gateway_lacks_it() {
-    let mut order = Played::new();
+    let mut order = PlayedOrder::new();
     order.send().answer(OrderOutcome::Unknown(UnknownOutcome::MustBeUnique));
 
     let next = read_absent(&mut order, PositionCheck::Unmoved);
@@ -216,13 +216,13 @@ fn an_id_that_the_broker_has_is_not_absent_because_the_gateway_lacks_it() {
 #[test]
 fn the_end_of_an_order_that_is_older_than_our_first_attempt_is_not_ours() {
     for status in [OrderStatus::Rejected, OrderStatus::Canceled, OrderStatus::Failed] {
-        let mut order = Played::new();
+        let mut order = PlayedOrder::new();
         order.send().answer(OrderOutcome::Unknown(UnknownOutcome::DoubtfulRepeat(status)));
         let older = OrderView { created_at: START.plus(-1), ..order.view(status, &[]) };
         order.read(OrderReading::Found(older), PositionCheck::Unread);
         assert_eq!(order.life.phase(), &OrderPhase::Unknown, "{status}");
     }
-    let mut order = Played::new();
+    let mut order = PlayedOrder::new();
     order.send().answer(OrderOutcome::Unknown(UnknownOutcome::DoubtfulRepeat(OrderStatus::Canceled)));
     order.found(OrderStatus::Canceled);
     assert_eq!(order.next(), OrderNext::End(OrderEnd::Status(OrderStatus::Canceled)));
@@ -231,7 +231,7 @@ fn the_end_of_an_order_that_is_older_than_our_first_attempt_is_not_ours() {
 /// T14: the event says that it is there while a retry is planned.
 #[test]
 fn an_order_that_an_event_tells_of_is_not_sent_again() {
-    let mut order = Played::new();
+    let mut order = PlayedOrder::new();
     order.send().answer(gate());
     assert!(matches!(order.next(), OrderNext::WaitUntil(_)));
 
@@ -245,7 +245,7 @@ fn an_order_that_an_event_tells_of_is_not_sent_again() {
 
 #[test]
 fn an_operator_reads_again_or_settles() {
-    let mut order = Played::new();
+    let mut order = PlayedOrder::new();
     order.policy.retry.max_attempts = 1;
     order.send().silence();
     read_absent(&mut order, PositionCheck::Moved);
