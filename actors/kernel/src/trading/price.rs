@@ -6,7 +6,9 @@ use rust_decimal::Decimal;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::wire_values::{NotAnAmount, decimal_of_json, is_within_bounds, moment_of_text, read_object};
+use super::wire_values::{
+    NotAnAmount, decimal_of_json, decimal_of_text, is_within_bounds, moment_of_text, read_object,
+};
 use crate::error::bounded_detail;
 use crate::ids::{Symbol, TsMs};
 
@@ -108,11 +110,15 @@ pub fn read_quote(
     usable_price(price, at, now, age_max)
 }
 
-/// An entry that is no JSON: Python writes `NaN` and `Infinity` bare.
+/// An entry that is no JSON: Python writes a `mid` that is not finite as a bare word.
 fn unreadable(entry: &[u8]) -> PriceUnavailable {
-    let bare = [b"\"mid\": NaN".as_slice(), b"\"mid\": Infinity", b"\"mid\": -Infinity", b"\"mid\":NaN"];
-    let is_bare = |words: &&[u8]| entry.windows(words.len()).any(|part| part == *words);
-    if bare.iter().any(is_bare) { PriceUnavailable::NotFinite } else { PriceUnavailable::Unreadable }
+    let text = std::str::from_utf8(entry).unwrap_or_default();
+    let behind = text.split_once("\"mid\"").map_or("", |(_, behind)| behind.trim_start_matches([' ', ':']));
+    let word = behind.split([',', '}']).next().unwrap_or_default().trim_end();
+    match decimal_of_text(word) {
+        Err(NotAnAmount::NotFinite) => PriceUnavailable::NotFinite,
+        Ok(_) | Err(NotAnAmount::NotANumber | NotAnAmount::TooLarge) => PriceUnavailable::Unreadable,
+    }
 }
 
 #[cfg(test)]
@@ -153,6 +159,8 @@ mod tests {
             (quote("AAPL", "\"NaN\"", GOOD), "not finite"),
             (quote("AAPL", "\"-inf\"", GOOD), "not finite"),
             (quote("AAPL", "NaN", GOOD), "not finite"),
+            (quote("AAPL", " -Infinity ", GOOD), "not finite"),
+            (quote("AAPL", "150,", GOOD), "unreadable"),
             (quote("AAPL", "1e400", GOOD), "too large"),
             (quote("AAPL", "1e13", GOOD), "too large"),
             (quote("AAPL", "0", GOOD), "not more than zero"),

@@ -118,7 +118,10 @@ impl OrderLife {
         if resend.is_some_and(|due| due <= now) {
             return OrderNext::Send;
         }
-        self.read(policy, now, resend)
+        match resend {
+            Some(due) => self.read(policy, now, Some(due)),
+            None => self.cancel_or_read(policy, now),
+        }
     }
 
     /// The gateway has it: it is read until it is terminal, canceled if somebody wants that.
@@ -162,7 +165,8 @@ impl OrderLife {
 
     /// A cancel that was answered is asked for again when the order is still open after the longest poll delay.
     fn cancel_or_read(&self, policy: &OrderPolicy, now: TsMs) -> OrderNext {
-        let (true, Some(id)) = (self.cancel_wanted, self.known_id) else {
+        let id = self.known_id.or(self.trail.view.as_ref().map(|view| view.id));
+        let (true, Some(id)) = (self.cancel_wanted, id) else {
             return self.read(policy, now, None);
         };
         let again = self.cancel_answered_at.map(|at| after(at, policy.poll_max));

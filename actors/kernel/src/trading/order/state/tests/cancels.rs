@@ -147,6 +147,20 @@ fn an_order_that_is_filled_without_its_fills_is_left_to_a_human() {
 }
 
 #[test]
+fn an_order_that_the_gateway_does_not_know_itself_is_canceled_too() {
+    let mut order = PlayedOrder::new();
+    order.send().answer(OrderOutcome::Unknown(UnknownOutcome::Status(OrderStatus::SubmittedUnconfirmed)));
+    want_cancel(&mut order);
+    // Nobody has seen it yet: it is read first.
+    order.found(OrderStatus::SubmittedUnconfirmed);
+
+    answer_cancel(&mut order, CancelAnswer::Requested);
+    order.found(OrderStatus::Canceled);
+
+    assert_eq!(order.next(), OrderNext::End(OrderEnd::Status(OrderStatus::Canceled)));
+}
+
+#[test]
 fn a_rejected_order_with_a_fill_is_not_called_rejected() {
     let mut order = open();
     order.wait();
