@@ -109,6 +109,7 @@ fn an_operator_retries_resolves_or_adopts() {
     drive.record(SagaEvent::OperatorRetried { at, by: by() });
     assert_eq!(drive.run(&mut world, &mut none), SagaStatus::Failed);
     assert_eq!(world.check(SagaStatus::Failed), Ok(()));
+    assert_eq!(drive.progress().done(), (0, 5));
 
     let (mut drive, mut world) = run_stuck();
     world.standing.remove(&1);

@@ -130,6 +130,30 @@ fn near_midnight_it_is_read_under_both_dates_and_not_sent_again() {
 }
 
 #[test]
+fn an_order_that_was_answered_is_read_under_the_id_of_the_answer() {
+    let mut order = PlayedOrder::at(MIDNIGHT.plus(-1000));
+    let id = ClientOrderId::derive(&order.life.intent().content, "alpha_baseline", UtcDate::at(MIDNIGHT));
+    order.send().answer(OrderOutcome::Known { id, status: OrderStatus::Accepted, broker_order_id: None });
+
+    assert_ne!(id, order.life.intent().id);
+    assert_eq!(order.next(), OrderNext::Read(vec![id]));
+}
+
+#[test]
+fn a_resend_that_did_not_leave_is_counted_once() {
+    let mut order = PlayedOrder::new();
+    order.send().silence();
+    for _ in 0..3 {
+        assert_eq!(read_absent(&mut order, PositionCheck::Unmoved), OrderNext::Send);
+        order.send();
+        let at = order.now;
+        order.apply(&OrderEvent::NotSent { at, why: "the lease ended".to_owned() });
+    }
+
+    assert_eq!(read_absent(&mut order, PositionCheck::Unmoved), OrderNext::SettleAbsent);
+}
+
+#[test]
 fn an_unknown_order_is_not_sent_on_the_next_date() {
     let mut order = PlayedOrder::at(MIDNIGHT.plus(-301_000));
     order.send().silence();
