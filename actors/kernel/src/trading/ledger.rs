@@ -8,7 +8,8 @@
 //! ```
 //!
 //! A fill turns its reservation into use at the fill price. A closing order reserves nothing; its fill frees at the
-//! entry price: realised profit does not move the limit. The gateway shows its account to people only, so this is ours alone.
+//! entry price: realised profit does not move the limit. The gateway shows its account to people only, so this ledger
+//! is ours alone.
 
 use std::collections::BTreeMap;
 

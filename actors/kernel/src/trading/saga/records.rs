@@ -14,8 +14,8 @@ use crate::ids::TsMs;
 pub struct SagaId([u8; 16]);
 
 impl SagaId {
-    /// Derives the id of the saga of `kind` about `subject`, for example the id of the order that it executes: the first
-    /// 16 bytes of the SHA-256 of `saga|{kind}|{subject}`, marked as version 8, variant 10 (RFC 9562).
+    /// Derives the id of the saga of `kind` about `subject`, for example the id of the order that it executes: the
+    /// first 16 bytes of the SHA-256 of `saga|{kind}|{subject}`, marked as version 8, variant 10 (RFC 9562).
     #[must_use]
     pub fn derive(kind: SagaKind, subject: &str) -> Self {
         let digest: [u8; 32] = Sha256::digest(format!("saga|{}|{subject}", kind.as_str())).into();
