@@ -301,7 +301,7 @@ fn answers_of_strategies_are_joined_and_only_a_failure_of_all_fails_the_stage() 
     assert_eq!(merge_strategy_answers(vec![]).unwrap().data, "{}");
 }
 
-/// The table of the issue: inside, `GET /api/v1/cycles`, `cycle.completed`.
+/// One status, four words: inside, `GET /api/v1/cycles`, `cycle.completed`.
 #[test]
 fn statuses_are_translated_for_each_face() {
     for (status, inside, cycles, event) in [

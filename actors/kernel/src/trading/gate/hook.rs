@@ -80,7 +80,7 @@ pub struct HookRuling {
 ///
 /// A patch may only narrow: an unknown decision, or more shares than now, make it as good as a denial.
 ///
-/// Source: CONTRACTS §7; issue "Pipelines and cycles".
+/// Source: CONTRACTS §7; specification 001, "HOOK/GOV gates".
 #[must_use]
 pub fn judge_hook(
     hook: &HookSpec,

@@ -1,4 +1,4 @@
-//! The life of an order: each rule of the issue, and any sequence of answers against a gateway that may have it.
+//! The life of an order: each rule, and any sequence of answers against a gateway that may have it.
 
 use std::time::Duration;
 
