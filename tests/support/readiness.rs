@@ -51,17 +51,21 @@ impl ReadinessWatch {
 async fn probe(url: &str, is_over: &AtomicBool) -> ReadinessRecord {
     let client = reqwest::Client::builder().timeout(ANSWER_MAX).build().unwrap();
     let mut samples = Vec::new();
-    // At least once, however short the watch was.
-    while samples.is_empty() || !is_over.load(Ordering::Relaxed) {
+    loop {
+        // Read before the question: the last answer is younger than the end of the watch, so what a test has seen before it
+        // is in the record too.
+        let is_last = is_over.load(Ordering::Relaxed);
         let asked = Instant::now();
         let (is_ready, body) = match ask(&client, url).await {
             Ok(answer) => answer,
             Err(error) => return ReadinessRecord { samples, unanswered: Some(error.to_string()) },
         };
         samples.push(Sample { asked, came: Instant::now(), is_ready, body });
+        if is_last {
+            return ReadinessRecord { samples, unanswered: None };
+        }
         tokio::time::sleep(EVERY.saturating_sub(asked.elapsed())).await;
     }
-    ReadinessRecord { samples, unanswered: None }
 }
 
 async fn ask(client: &reqwest::Client, url: &str) -> reqwest::Result<(bool, String)> {
