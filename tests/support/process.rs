@@ -15,6 +15,9 @@ use super::verify::verify;
 /// How long a test waits for anything before it fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How many lines of the service's log a failing test shows, from the end.
+const LOG_LINES_SHOWN: usize = 200;
+
 /// The variable that names a planted fault; only a binary with the feature `mutants` looks at it.
 const MUTANT: &str = "ORCHESTRATOR_MUTANT";
 
@@ -226,6 +229,12 @@ impl Drop for Service {
         if let Ok(None) = self.child.try_wait() {
             drop(self.child.kill());
             drop(self.child.wait());
+        }
+        if std::thread::panicking() {
+            let log = self.log();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines.get(lines.len().saturating_sub(LOG_LINES_SHOWN)..).unwrap_or_default();
+            println!("the end of {}:\n{}", self.stderr.display(), last.join("\n"));
         }
     }
 }
