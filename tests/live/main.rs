@@ -35,6 +35,7 @@ mod rabbit_refusals;
 mod rabbit_source;
 mod rabbit_topology;
 mod readiness;
+mod ready_throughout;
 mod redis_checks;
 mod redis_disk;
 mod redis_faults;

@@ -24,6 +24,9 @@ const USER: &str = "orchestrator";
 const TOPICS: &str = r"^orchestrator_event\.[A-Za-z]+\.[A-Z0-9%]+$";
 /// A symbol of which `TOPICS` allows nothing.
 const REFUSED: &str = "test-symbol";
+/// One symbol may be held, and little may wait.
+const HELD_LIMITS: &str =
+    "[publish]\nheld_symbols_max = 1\nbatch_max = 20\nbacklog_max = 20\nbacklog_resume = 5\n";
 /// Whoever decides, and why.
 const WHO: [&str; 4] = ["--operator", "eva", "--reason", "as agreed"];
 
@@ -39,10 +42,15 @@ struct Stage {
 
 impl Stage {
     async fn with(symbols: &[&str]) -> Self {
+        Self::limited(symbols, "").await
+    }
+
+    /// As [`with`](Self::with), with further sections of the configuration.
+    async fn limited(symbols: &[&str], sections: &str) -> Self {
         let (redis, server) = (RedisServer::start(), RabbitServer::own());
         let vhost = server.vhost();
         let amqp = server.url(&vhost);
-        let deployment = Deployment::new(&redis.url(), &amqp).with(&only(symbols));
+        let deployment = Deployment::new(&redis.url(), &amqp).with(&only(symbols)).with(sections);
         let subscriber = Subscriber::start(&amqp, "everything").await;
         let client = Amqp::connect(&amqp).await;
         Self { redis, server, vhost, deployment, subscriber, client }
@@ -279,6 +287,53 @@ async fn outputs_larger_than_the_broker_takes_wait_until_they_may_be() {
     let made = Logs::read(&stage.redis.url()).await.outputs()[&long].len() as u64;
     let all: Vec<u64> = (1..=made).collect();
     eventually("all arrive in order", async || (stage.arrived(&long) == all).then_some(())).await;
+}
+
+/// Method: one place for a held symbol and two symbols that are refused, with little that may wait; then the right is given.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_refused_symbol_too_many_blocks_publishing_until_it_is_taken() {
+    let stage = Stage::limited(&["BTCUSDT", REFUSED, "other-symbol"], HELD_LIMITS).await;
+    stage.permit(TOPICS);
+    let service = stage.deployment.start().await;
+    let readiness = service.watch_readiness().await;
+    feed(&stage.client, &["BTCUSDT"]).await;
+
+    eventually("it is degraded", async || condition(&service, "publish_degraded", None).await).await;
+    eventually("it is blocked", async || (service.get("/readyz").await.0 == 503).then_some(())).await;
+    let blocked = Instant::now();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mended = Instant::now();
+    stage.permit(".*");
+    ready(&service).await;
+    stage.flows("BTCUSDT").await;
+
+    readiness.end().lost_once("publish_blocked", blocked, Duration::ZERO, mended);
+    service.stop().await;
+}
+
+/// Method: outputs are held at the broker; the service is started again with a file in its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn outputs_held_at_a_fan_out_that_was_taken_out_never_make_it_unready() {
+    let stage = Stage::with(&["BTCUSDT", REFUSED]).await;
+    stage.permit(TOPICS);
+    let service = stage.deployment.start().await;
+    feed(&stage.client, &["BTCUSDT", REFUSED]).await;
+    stage.held_from(&service, REFUSED, 1).await;
+    service.stop().await;
+
+    let to_a_file = ["--set", "publish.rabbitmq.url=", "--set", "publish.file=outputs.jsonl"];
+    let service = Service::start(&stage.deployment.config(), &to_a_file).await;
+    let readiness = service.watch_readiness().await;
+    let detail = held(&service, REFUSED).await.expect("it is said from the start on");
+    assert!(detail.contains("not configured any more"), "{detail}");
+    let before = service.metric("orch_publish_outputs_total").await;
+    eventually("the others are published", async || {
+        (before + 10.0 < service.metric("orch_publish_outputs_total").await).then_some(())
+    })
+    .await;
+
+    readiness.end().never_lost();
+    service.stop().await;
 }
 
 /// Method: a client that is connected already binds as soon as the service says that it is ready, with the binding of the

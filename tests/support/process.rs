@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "two test binaries share this file, and each uses a part of it")]
 
 use std::fs::{self, File};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -76,6 +77,8 @@ pub(crate) struct Service {
     config: PathBuf,
     args: Vec<String>,
     stderr: PathBuf,
+    /// The same file, which can be read when a failing test has removed its directory already.
+    stderr_kept: File,
     /// Where its HTTP interface is.
     pub(crate) url: String,
 }
@@ -95,6 +98,7 @@ impl Service {
         orchestrator::tls::install();
         let stderr = config.with_extension("stderr");
         let file = File::options().create(true).append(true).open(&stderr).unwrap();
+        let stderr_kept = File::open(&stderr).unwrap();
         let from = file.metadata().unwrap().len();
         let child = command
             .current_dir(root())
@@ -107,7 +111,7 @@ impl Service {
             .spawn()
             .unwrap();
         let (config, args, url) = (config.to_owned(), Vec::new(), String::new());
-        let mut service = Self { child, config, args, stderr, url };
+        let mut service = Self { child, config, args, stderr, stderr_kept, url };
         service.url = service.running_line(from).await;
         service
     }
@@ -231,7 +235,8 @@ impl Drop for Service {
             drop(self.child.wait());
         }
         if std::thread::panicking() {
-            let log = self.log();
+            let mut log = String::new();
+            drop(self.stderr_kept.read_to_string(&mut log));
             let lines: Vec<&str> = log.lines().collect();
             let last = lines.get(lines.len().saturating_sub(LOG_LINES_SHOWN)..).unwrap_or_default();
             println!("the end of {}:\n{}", self.stderr.display(), last.join("\n"));

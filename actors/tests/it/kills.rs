@@ -42,7 +42,7 @@ fn one_of(names: &[&'static str], rng: &mut Rng) -> &'static str {
 }
 
 /// Kills an actor now, wherever it is in its work; whether there was one.
-fn kill(tree: &Tree, name: &str, rng: &mut Rng) -> bool {
+pub(crate) fn kill(tree: &Tree, name: &str, rng: &mut Rng) -> bool {
     let actors = tree.actors();
     let cell = match name {
         "kill_switch" => actors.kill_switch.get().map(|actor| actor.get_cell()),

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use orchestrator_actors::status::{Condition, Status, StatusBoard};
-use orchestrator_actors::testkit::{Act, Publish, eventually};
+use orchestrator_actors::testkit::{Act, Publish, Rng, eventually};
 use tokio::task::JoinHandle;
 
-use crate::common::{manual, outputs, second_and_tick, stop_and_check, two_symbols};
+use crate::common::{boundary, manual, outputs, second, second_and_tick, stop_and_check, two_symbols};
+use crate::kills::kill;
 
 const EVERY: Duration = Duration::from_millis(10);
 
@@ -93,6 +94,24 @@ async fn a_halted_symbol_and_a_panicking_scheduler_never_make_it_unready() {
     tree.stop(Duration::from_secs(10)).await;
 }
 
+/// Method: each actor that is started again, killed once while a tick is at work. Of a source it is said that it is down.
+#[tokio::test(start_paused = true)]
+async fn an_actor_that_is_started_again_never_makes_it_unready() {
+    let (rig, clock) = two_symbols();
+    let tree = rig.start().await;
+    let mut rng = Rng::new(1);
+    for (tick, name) in (1..).zip(["kill_switch", "publisher", "symbol_runner", "scheduler"]) {
+        let readiness = BoardWatch::begin(&tree.board);
+        second(&rig, tick, &["A", "B"]).await;
+        assert!(kill(&tree, name, &mut rng));
+        clock.set(boundary(tick).1);
+        outputs(&rig, 4 * usize::try_from(tick).unwrap()).await;
+        readiness.never_lost();
+        assert_eq!(rig.ledger().counts().exits_of(name, "restarted"), 1, "{name}");
+    }
+    stop_and_check(&rig, tree).await;
+}
+
 /// Method: a symbol with ten ticks to make up, after a start.
 #[tokio::test(start_paused = true)]
 async fn an_absence_never_makes_it_unready() {
@@ -102,7 +121,7 @@ async fn an_absence_never_makes_it_unready() {
     outputs(&rig, 4).await;
     stop_and_check(&rig, tree).await;
 
-    clock.set(crate::common::boundary(4).1);
+    clock.set(boundary(4).1);
     let tree = rig.start().await;
     let readiness = BoardWatch::begin(&tree.board);
     outputs(&rig, 16).await;

@@ -76,6 +76,11 @@ impl Deployment {
         &self.redis_url
     }
 
+    /// The broker's URL, with the login of its owner.
+    pub(crate) fn amqp_url(&self) -> &str {
+        &self.amqp_url
+    }
+
     /// The login of whoever runs the service: the shipped user, unless the URL names one that a test made.
     fn login(&self, url: &str) -> String {
         let place = url.split("://").nth(1).unwrap();
