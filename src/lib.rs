@@ -2,22 +2,12 @@
 
 pub mod adapters;
 pub mod api;
-pub mod backtest;
 pub mod cli;
 pub mod config;
-pub mod diff;
-pub mod export;
-pub mod files;
-pub mod import;
-pub mod inspect;
-pub mod manifest;
-pub mod recorded;
-pub mod replay;
+pub mod offline;
+pub mod process;
 pub mod service;
 pub mod telemetry;
-pub mod tls;
-pub mod verify;
-pub mod wiring;
 
 /// The fuzz targets name this crate as the fuzzer does, from outside.
 #[cfg(test)]

@@ -6,7 +6,7 @@ use orchestrator::cli::{self, Command, ConfigCommand, LogCommand};
 use orchestrator::telemetry::logs;
 
 fn main() -> ExitCode {
-    orchestrator::tls::install();
+    orchestrator::process::tls::install();
     if let Err(error) = cli::outlive_file_size_limit() {
         cli::complain(&format!("the file-size limit cannot be handled: {error}"));
     }

@@ -1,14 +1,12 @@
 //! The running service: the tree and the HTTP interface, from start to ordered stop.
 
 use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use orchestrator_actors::fatal::{Chain, Fatal, FatalKind};
+use orchestrator_actors::fatal::Fatal;
 use orchestrator_actors::tree::{Stopped, Tree};
-use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::ports::log::Log;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -16,14 +14,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::{self, ApiState, HttpLimits, Intake};
-use crate::cli::Exit;
 use crate::config::Config;
+use crate::process::exit::{Exit, exit_of};
+use crate::process::time::wall_now;
+use crate::process::version::VERSION;
 use crate::telemetry::metrics::{CONTENT_TYPE, Ingested, Metrics};
-use crate::wiring::marks::show_trouble;
-use crate::wiring::{self, StartOptions, Wired, WiringError};
 
-/// The version of the binary.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub mod manifest;
+pub mod wiring;
+
+use wiring::marks::show_trouble;
+use wiring::{StartOptions, Wired, WiringError};
 
 /// Why the service did not start. What was opened is closed again.
 #[derive(Debug, thiserror::Error)]
@@ -54,18 +55,6 @@ impl StartError {
             Self::Tree(fatal) => exit_of(fatal.kind),
             Self::Listen { .. } => Exit::Unavailable,
         }
-    }
-}
-
-/// How the process ends after a fatal failure of this kind.
-#[must_use]
-pub const fn exit_of(kind: FatalKind) -> Exit {
-    match kind {
-        FatalKind::Storage => Exit::Io,
-        FatalKind::Away => Exit::Unavailable,
-        FatalKind::Fenced => Exit::Held,
-        FatalKind::Corrupt => Exit::Data,
-        FatalKind::Internal => Exit::Internal,
     }
 }
 
@@ -300,43 +289,4 @@ fn api_state(
         limits,
         shutdown: shutdown.clone(),
     }
-}
-
-/// What the clock of this machine says: for people, never for a decision.
-#[must_use]
-pub fn wall_now() -> TsMs {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    TsMs(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
-}
-
-/// An error with its causes, for the last line that the process writes.
-#[must_use]
-pub fn explain(error: &(dyn std::error::Error + 'static)) -> String {
-    Chain(error).to_string()
-}
-
-/// The same of a start that failed; what people can do about a medium that is full or cannot be written comes last.
-#[must_use]
-pub fn explain_start(error: &(dyn std::error::Error + 'static)) -> String {
-    match medium_advice(error) {
-        Some(advice) => format!("{}; {advice}", Chain(error)),
-        None => Chain(error).to_string(),
-    }
-}
-
-fn medium_advice(error: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
-    let mut causes = std::iter::successors(Some(error), |error| error.source());
-    causes.find_map(|cause| {
-        let advice = match cause.downcast_ref::<io::Error>()?.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                "make room, also of inodes (df -h, df -i); orchestrator log trim works without room, and nothing stored is lost"
-            }
-            io::ErrorKind::ReadOnlyFilesystem => "mount it writable; nothing was changed",
-            io::ErrorKind::PermissionDenied => {
-                "give this user the right to read and write there, or name another service.data_dir; nothing was changed"
-            }
-            _ => return None,
-        };
-        Some(advice)
-    })
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use orchestrator_kernel::contracts::manifest::{ManifestEntry, OperatorRecord};
+use orchestrator_kernel::engine::contracts::manifest::{ManifestEntry, OperatorRecord};
 use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::ports::log::{Acquired, AppendError, Log, ReadError, ReadLimit, RecordBatch};
 use tokio::sync::Mutex;

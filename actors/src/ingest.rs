@@ -13,7 +13,7 @@ use futures_util::FutureExt;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
-use orchestrator_kernel::contracts::raw_market_event::{Names, NotAReceipt, Receipt, decode};
+use orchestrator_kernel::engine::contracts::raw_market_event::{Names, NotAReceipt, Receipt, decode};
 use orchestrator_kernel::error::FailureDomain;
 use orchestrator_kernel::ids::{Origin, TsMs};
 use orchestrator_kernel::input_time::InputTimes;

@@ -14,12 +14,12 @@ mod progress;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_kernel::contracts::engine_run::{RunRecord, RunStatus};
-use orchestrator_kernel::contracts::manifest::OutputsAct;
-use orchestrator_kernel::contracts::orchestrator_event::{event_type, events};
+use orchestrator_kernel::engine::contracts::engine_run::{RunRecord, RunStatus};
+use orchestrator_kernel::engine::contracts::manifest::OutputsAct;
+use orchestrator_kernel::engine::contracts::orchestrator_event::{event_type, events};
+use orchestrator_kernel::engine::outbox::{Cursor, Holds, Progress, Skips};
 use orchestrator_kernel::ids::{RunSeq, TsMs};
 use orchestrator_kernel::mutant;
-use orchestrator_kernel::outbox::{Cursor, Holds, Progress, Skips};
 use orchestrator_kernel::ports::checkpoint::{CheckpointStore, SaveError};
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::fan_out::{FanOut, OutputMessage, PublishError, Remedy};

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use orchestrator_kernel::cadence::GAP_TICKS_MAX;
+use orchestrator_kernel::engine::cadence::GAP_TICKS_MAX;
 use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::rfc3339::rfc3339;
 use serde::Serialize;

@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use orchestrator_kernel::contracts::engine_run::RunRecord;
-use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
-use orchestrator_kernel::contracts::receipt::ReceiptRecord;
-use orchestrator_kernel::cut::{BookCheckpoint, CutBook};
+use orchestrator_kernel::engine::contracts::engine_run::RunRecord;
+use orchestrator_kernel::engine::contracts::quarantine::QuarantineRecord;
+use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
+use orchestrator_kernel::engine::cut::{BookCheckpoint, CutBook};
+use orchestrator_kernel::engine::retention::{BASE, Base};
+use orchestrator_kernel::engine::run::RunIndex;
 use orchestrator_kernel::ids::{Epoch, IngestSeq, Seq, Symbol, TsMs};
 use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
-use orchestrator_kernel::retention::{BASE, Base};
-use orchestrator_kernel::run::RunIndex;
 use ractor::ActorProcessingErr;
 use serde::Serialize;
 use serde::de::DeserializeOwned;

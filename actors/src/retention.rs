@@ -15,13 +15,13 @@ mod round;
 use std::sync::Arc;
 use std::time::Duration;
 
+use orchestrator_kernel::engine::retention::{Base, Held, Holders, Later, Scheduled};
 use orchestrator_kernel::ids::{Epoch, RunSeq};
 use orchestrator_kernel::mutant;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::log::Log;
 use orchestrator_kernel::ports::observer::{Observation, Observer};
-use orchestrator_kernel::retention::{Base, Held, Holders, Later, Scheduled};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 

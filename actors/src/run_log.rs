@@ -8,15 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use orchestrator_kernel::contracts::engine_run::{RunRecord, RunStatus};
-use orchestrator_kernel::contracts::orchestrator_event::outputs_of;
+use orchestrator_kernel::engine::contracts::engine_run::{RunRecord, RunStatus};
+use orchestrator_kernel::engine::contracts::orchestrator_event::outputs_of;
+use orchestrator_kernel::engine::lockstep_order::{Last, Round};
+use orchestrator_kernel::engine::run::{RunIndex, RunViolation, SymbolRuns};
 use orchestrator_kernel::ids::{Epoch, IngestSeq, RunSeq, Seq, Symbol, TsMs};
 use orchestrator_kernel::mutant;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::log::{AppendError, BatchSize, Log, RecordBatch};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
-use orchestrator_kernel::round::{Last, Round};
-use orchestrator_kernel::run::{RunIndex, RunViolation, SymbolRuns};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::watch;
 

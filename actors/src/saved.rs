@@ -1,10 +1,10 @@
 //! What the tree saves beside the logs, for tools that look at it while no tree runs.
 
+use orchestrator_kernel::engine::outbox::Progress;
+use orchestrator_kernel::engine::retention::{BASE, Base};
+use orchestrator_kernel::engine::run::RunIndex;
 use orchestrator_kernel::ids::Seq;
-use orchestrator_kernel::outbox::Progress;
 use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError};
-use orchestrator_kernel::retention::{BASE, Base};
-use orchestrator_kernel::run::RunIndex;
 
 use crate::recovery::{self, BufferCheckpoint, decode_checkpoint};
 use crate::{buffer, publisher, run_log};

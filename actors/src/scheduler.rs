@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use orchestrator_kernel::cadence::{Cadence, GAP_TICKS_MAX, GapSkip, Tick};
-use orchestrator_kernel::cut::CutRequest;
+use orchestrator_kernel::engine::cadence::{Cadence, GAP_TICKS_MAX, GapSkip, Tick};
+use orchestrator_kernel::engine::cut::CutRequest;
 use orchestrator_kernel::ids::{IngestSeq, Symbol, TsMs};
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::observer::{Observation, Observer, SkipReason};

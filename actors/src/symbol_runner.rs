@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use orchestrator_kernel::cadence::Tick;
-use orchestrator_kernel::contracts::engine_run::{RunFacts, RunRecord, RunStatus};
-use orchestrator_kernel::contracts::orchestrator_event::outputs_of;
-use orchestrator_kernel::contracts::raw_market_event::normalized;
-use orchestrator_kernel::contracts::receipt::ReceiptRecord;
-use orchestrator_kernel::cut::CutSlice;
+use orchestrator_kernel::engine::cadence::Tick;
+use orchestrator_kernel::engine::contracts::engine_run::{RunFacts, RunRecord, RunStatus};
+use orchestrator_kernel::engine::contracts::orchestrator_event::outputs_of;
+use orchestrator_kernel::engine::contracts::raw_market_event::normalized;
+use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
+use orchestrator_kernel::engine::cut::CutSlice;
+use orchestrator_kernel::engine::run::{self, Attempts, SymbolRuns};
 use orchestrator_kernel::error::ErrorKind;
 use orchestrator_kernel::ids::{EngineMode, IngestSeq, Symbol, TsMs};
 use orchestrator_kernel::mutant;
@@ -21,7 +22,6 @@ use orchestrator_kernel::ports::engine::{Engine, EngineAnswer, EngineCall, Engin
 use orchestrator_kernel::ports::log::{Log, read_one};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
 use orchestrator_kernel::retry::RetrySchedule;
-use orchestrator_kernel::run::{self, Attempts, SymbolRuns};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;

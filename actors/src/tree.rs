@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use orchestrator_kernel::cadence::Cadence;
+use orchestrator_kernel::engine::cadence::Cadence;
 use orchestrator_kernel::ids::EngineMode;
 use orchestrator_kernel::input_time::InputTimes;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::Instant;
 
-use orchestrator_kernel::contracts::receipt::ReceiptRecord;
-use orchestrator_kernel::cut::{CutBook, CutRequest, CutSlice};
+use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
+use orchestrator_kernel::engine::cut::{CutBook, CutRequest, CutSlice};
 use orchestrator_kernel::ids::{IngestSeq, Symbol, TsMs};
 
 use super::feed::{EVENT_BYTES, symbol};

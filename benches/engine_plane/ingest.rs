@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use orchestrator::config::ClockMode;
-use orchestrator_kernel::cadence::Cadence;
+use orchestrator_kernel::engine::cadence::Cadence;
 
 use super::bed::{Bed, check_receipts, config};
 use super::feed::{Feed, symbol, trade};

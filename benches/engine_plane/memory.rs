@@ -4,7 +4,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use orchestrator::config::ClockMode;
-use orchestrator_kernel::cadence::Cadence;
+use orchestrator_kernel::engine::cadence::Cadence;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use super::bed::{Bed, check_runs, config};

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use orchestrator::adapters::demo::engine::{DemoEngine, HysteresisConfig};
 use orchestrator::config::ClockMode;
-use orchestrator::replay::{Answers, Driver, Pages, Plan, Replayed, Sink};
-use orchestrator_kernel::cadence::Cadence;
-use orchestrator_kernel::divergence::Divergence;
+use orchestrator::offline::replay::{Answers, Driver, Pages, Plan, Replayed, Sink};
+use orchestrator_kernel::engine::cadence::Cadence;
+use orchestrator_kernel::engine::divergence::Divergence;
 use orchestrator_kernel::ids::{IngestSeq, RunSeq, Seq};
 use orchestrator_kernel::ports::log::Log;
 

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use orchestrator::config::ClockMode;
-use orchestrator_kernel::cadence::Cadence;
+use orchestrator_kernel::engine::cadence::Cadence;
 
 use super::bed::{Bed, Recorder, check_runs, config};
 use super::feed::{Feed, snapshot, symbol, trade};

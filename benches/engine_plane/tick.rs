@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use orchestrator::adapters::clock::WallClock;
 use orchestrator::config::ClockMode;
-use orchestrator_kernel::cadence::Cadence;
-use orchestrator_kernel::contracts::orchestrator_event::event_type;
+use orchestrator_kernel::engine::cadence::Cadence;
+use orchestrator_kernel::engine::contracts::orchestrator_event::event_type;
 use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::ports::clock::Clock;
 

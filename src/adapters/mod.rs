@@ -1,15 +1,11 @@
-//! One module a neighbour. Adapters import neither each other nor actors; only the wiring names them.
+//! One module a technology, one file or folder in it a role. Adapters of two technologies import neither each other nor
+//! actors; only the service's wiring names them.
 
-pub mod capture;
 pub mod clock;
 pub mod demo;
-pub mod embedded;
-pub mod http_engine;
-pub mod http_source;
-pub mod kill_file;
-pub mod kill_redis;
-pub mod mark_file;
-pub mod process;
+pub mod files;
+pub mod http;
+pub mod process_engine;
 pub mod rabbitmq;
 pub mod recorded_log;
 pub mod redis;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use orchestrator_kernel::contracts::receipt::ReceiptRecord;
+use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::{Origin, Seq, TsMs};
 use orchestrator_kernel::ports::log::{Log, ReadError, ReadLimit};
 use orchestrator_kernel::ports::source::{

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use orchestrator_actors::run_log::Committed;
-use orchestrator_kernel::contracts::DecodeError;
-use orchestrator_kernel::contracts::engine_run::RunRecord;
-use orchestrator_kernel::contracts::orchestrator_event::{BadAnswer, events};
+use orchestrator_kernel::engine::contracts::DecodeError;
+use orchestrator_kernel::engine::contracts::engine_run::RunRecord;
+use orchestrator_kernel::engine::contracts::orchestrator_event::{BadAnswer, events};
 use orchestrator_kernel::ids::{LogIdentity, RunSeq, TsMs};
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::log::{Log, ReadError, ReadLimit, RecordBatch};

@@ -15,7 +15,7 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use orchestrator_kernel::contracts::orchestrator_event::event_type;
+use orchestrator_kernel::engine::contracts::orchestrator_event::event_type;
 use orchestrator_kernel::ids::{LogIdentity, RunSeq};
 
 use super::Shared;

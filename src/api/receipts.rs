@@ -7,7 +7,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use orchestrator_kernel::contracts::quarantine::KEPT_BYTES_MAX;
+use orchestrator_kernel::engine::contracts::quarantine::KEPT_BYTES_MAX;
 use orchestrator_kernel::error::bounded_detail;
 use orchestrator_kernel::foreign_format::without_byte_order_mark;
 use orchestrator_kernel::ports::source::{ItemFate, Settlement};

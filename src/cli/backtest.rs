@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use orchestrator_kernel::contracts::engine_run::RunRecord;
+use orchestrator_kernel::engine::contracts::engine_run::RunRecord;
 use orchestrator_kernel::ids::{Seq, TsMs};
 use orchestrator_kernel::ports::log::{Log, ReadError, read_one};
 use tempfile::TempDir;
@@ -18,13 +18,14 @@ use tokio::time::Instant;
 use super::from::{FromArgs, is_url};
 use super::run::runtime;
 use super::signals::StopSignals;
-use super::{ConfigArgs, Exit, complain, print};
-use crate::backtest::{End, Input, Plan, Played, Report, play};
+use super::{ConfigArgs, complain, print};
 use crate::config::{Config, LogLevel};
-use crate::service::explain;
+use crate::offline::backtest::{End, Input, Plan, Played, Report, play};
+use crate::process::exit::Exit;
+use crate::process::explain::explain;
+use crate::service::wiring::backtest::{Capture, Progress, Stamps, line_bytes_max, replaced, staged};
+use crate::service::wiring::reading::{self, Recorded};
 use crate::telemetry::logs;
-use crate::wiring::backtest::{Capture, Progress, Stamps, line_bytes_max, replaced, staged};
-use crate::wiring::reading::{self, Recorded};
 use place::{Place, removed};
 
 /// Names of the file of receipts in an exported directory.
@@ -229,7 +230,8 @@ async fn recorded(args: &BacktestArgs, config: &Config) -> Result<Opened, Refuse
         config: ConfigArgs::default(),
     };
     let place = from.place(config).map_err(Refused)?;
-    let failed = |error: crate::wiring::WiringError| Refused::because(error.exit(), &explain(&error));
+    let failed =
+        |error: crate::service::wiring::WiringError| Refused::because(error.exit(), &explain(&error));
     let recorded = reading::open(&place).await.map_err(failed)?;
     let (stamps, start, until) = match args.time {
         Time::Receive => (Stamps::Receive, None, None),

@@ -1,7 +1,7 @@
 //! `orchestrator completions`.
 
-use super::exit::Exit;
 use super::output::print;
+use crate::process::exit::Exit;
 
 /// Prints the completions of the command line for `shell`.
 #[must_use]

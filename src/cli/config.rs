@@ -3,9 +3,9 @@
 use std::ffi::OsString;
 
 use super::ConfigArgs;
-use super::exit::Exit;
 use super::output::{complain, print};
 use crate::config::{Config, Loaded, render};
+use crate::process::exit::Exit;
 
 /// Says whether the configuration is accepted, or everything that is wrong with it.
 #[must_use]

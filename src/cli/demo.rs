@@ -12,11 +12,13 @@ use tokio::time::Instant;
 use super::run::{RUNTIME_END_MAX, runtime};
 use super::signals::StopSignals;
 use super::tally::Tally;
-use super::{DemoArgs, Exit, complain, print};
+use super::{DemoArgs, complain, print};
 use crate::config::Config;
-use crate::service::{Reason, Service, explain};
+use crate::process::exit::Exit;
+use crate::process::explain::explain;
+use crate::service::wiring::StartOptions;
+use crate::service::{Reason, Service};
 use crate::telemetry::logs;
-use crate::wiring::StartOptions;
 
 /// How often the live line is drawn.
 const REFRESH: Duration = Duration::from_millis(250);

@@ -5,20 +5,21 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
-use orchestrator_kernel::audit::StateFrom;
+use orchestrator_kernel::engine::audit::StateFrom;
 use orchestrator_kernel::ids::Symbol;
 
 use super::run::runtime;
 use super::verify::{calls_max, rust_log};
-use super::{ConfigArgs, Exit, FromArgs, complain, print};
+use super::{ConfigArgs, FromArgs, complain, print};
 use crate::config::Config;
-use crate::diff::{Align, Differences, Side, Verdict, against_engine, render};
-use crate::recorded::{LogError, Runs};
-use crate::replay::{Plan, Range};
-use crate::service::explain;
+use crate::offline::diff::{Align, Differences, Side, Verdict, against_engine, render};
+use crate::offline::recorded::{LogError, Runs};
+use crate::offline::replay::{Plan, Range};
+use crate::process::exit::Exit;
+use crate::process::explain::explain;
+use crate::service::wiring::engine::engine;
+use crate::service::wiring::reading::{self, LogsPlace, Recorded};
 use crate::telemetry::logs;
-use crate::wiring::engine::engine;
-use crate::wiring::reading::{self, LogsPlace, Recorded};
 
 /// Options of `diff`.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use super::complain;
-use crate::wiring::worker_guard;
+use crate::service::wiring::worker_guard;
 
 /// Becomes the worker; returns only when that fails.
 #[must_use]

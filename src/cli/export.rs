@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Exit, FromArgs, block_on, complain, print};
-use crate::export::{ExportOptions, Format, export as export_logs};
-use crate::files::Compression;
-use crate::recorded::Selection;
-use crate::service::explain;
-use crate::wiring::reading;
+use super::{FromArgs, block_on, complain, print};
+use crate::offline::export::{ExportOptions, Format, export as export_logs};
+use crate::offline::recorded::Selection;
+use crate::process::exit::Exit;
+use crate::process::explain::explain;
+use crate::process::files::Compression;
+use crate::service::wiring::reading;
 
 /// Options of `export`.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{ConfigArgs, Exit, complain};
+use super::{ConfigArgs, complain};
 use crate::config::Config;
-use crate::wiring::reading::LogsPlace;
+use crate::process::exit::Exit;
+use crate::service::wiring::reading::LogsPlace;
 
 /// Options that name recorded logs.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]

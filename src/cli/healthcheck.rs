@@ -2,8 +2,8 @@
 
 use super::HealthcheckArgs;
 use super::ask::{Answer, Ask, ask};
-use super::exit::Exit;
 use super::output::{complain, print};
+use crate::process::exit::Exit;
 
 /// Bytes of the answer that are shown.
 const ANSWER_BYTES_MAX: u64 = 16 << 10;

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{Exit, complain, print};
-use crate::import::{
+use super::{complain, print};
+use crate::offline::import::{
     BarTime, Format, ImportOptions, OnError, Rows, TableOptions, Unit, import as import_recording,
 };
-use crate::service::explain;
+use crate::process::exit::Exit;
+use crate::process::explain::explain;
 
 /// What a recording is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -5,11 +5,12 @@ use std::ffi::OsString;
 use clap::{Args, Subcommand};
 use orchestrator_kernel::ids::Symbol;
 
-use super::{Exit, FromArgs, block_on, complain, print};
-use crate::inspect::{Question, inspect as look, render};
-use crate::recorded::Moment;
-use crate::service::explain;
-use crate::wiring::reading;
+use super::{FromArgs, block_on, complain, print};
+use crate::offline::inspect::{Question, inspect as look, render};
+use crate::offline::recorded::Moment;
+use crate::process::exit::Exit;
+use crate::process::explain::explain;
+use crate::service::wiring::reading;
 
 /// What is looked at.
 #[derive(Clone, Debug, PartialEq, Subcommand)]

@@ -9,10 +9,12 @@ use orchestrator_kernel::kill_switch::{Applied, Command, ReadError, Reading, Ref
 use orchestrator_kernel::ports::kill_switch::{ApplyError, KillSwitchStore};
 use serde_json::{Map, Value, json};
 
-use super::{ConfigArgs, Exit, complain, print};
+use super::{ConfigArgs, complain, print};
 use crate::config::{Config, ConfigError, FlagSetting, Layers};
-use crate::service::{explain, wall_now};
-use crate::wiring;
+use crate::process::exit::Exit;
+use crate::process::explain::explain;
+use crate::process::time::wall_now;
+use crate::service::wiring;
 
 /// Lines of history that `status` shows.
 const HISTORY_SHOWN: usize = 10;

@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 use orchestrator_actors::retention::Limits;
+use orchestrator_kernel::engine::retention::{Held, Policy};
 use orchestrator_kernel::ids::{Seq, TsMs};
-use orchestrator_kernel::retention::{Held, Policy};
 use serde_json::{Value, json};
 
-use super::{Exit, FromArgs, block_on, complain, print};
-use crate::service::{explain, wall_now};
-use crate::wiring::reading::LogsPlace;
-use crate::wiring::retention::{self, OfflineError, Trimmed};
+use super::{FromArgs, block_on, complain, print};
+use crate::process::exit::Exit;
+use crate::process::explain::explain;
+use crate::process::time::wall_now;
+use crate::service::wiring::reading::LogsPlace;
+use crate::service::wiring::retention::{self, OfflineError, Trimmed};
 
 /// Options of `log archive`.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]

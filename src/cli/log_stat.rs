@@ -3,19 +3,20 @@
 use std::ffi::OsString;
 
 use orchestrator_actors::retention::saved_base;
-use orchestrator_kernel::contracts::engine_run::{RunRecord, RunStatus};
-use orchestrator_kernel::contracts::receipt::ReceiptRecord;
+use orchestrator_kernel::engine::contracts::engine_run::{RunRecord, RunStatus};
+use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::Seq;
 use orchestrator_kernel::ports::log::{AcquireError, Log, LogStat, ReadLimit, RecordBatch};
 use orchestrator_kernel::ports::marks::{MarkError, Marks};
 use serde_json::{Value, json};
 
-use super::{Exit, FromArgs, block_on, complain, log_keep, print};
+use super::{FromArgs, block_on, complain, log_keep, print};
 use crate::config::Config;
-use crate::service::explain;
-use crate::wiring::reading::{self, LogsPlace, Recorded};
-use crate::wiring::retention::{self, OfflineError};
-use crate::wiring::{WiringError, marks};
+use crate::process::exit::Exit;
+use crate::process::explain::explain;
+use crate::service::wiring::reading::{self, LogsPlace, Recorded};
+use crate::service::wiring::retention::{self, OfflineError};
+use crate::service::wiring::{WiringError, marks};
 
 /// Reads every record of every log, checks it, and prints one JSON object.
 #[must_use]

@@ -7,7 +7,6 @@ mod config;
 mod demo;
 mod diff;
 mod engine_worker;
-mod exit;
 mod export;
 mod from;
 pub mod healthcheck;
@@ -32,8 +31,9 @@ use std::time::Duration;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::{Base, FlagSetting, Layers};
+use crate::process::exit::{self, Exit};
+use crate::service::wiring::worker_guard;
 use crate::telemetry::logs;
-use crate::wiring::worker_guard;
 
 pub use ask::Url;
 pub use backtest::{BacktestArgs, backtest};
@@ -42,7 +42,6 @@ pub use config::{check as config_check, show as config_show};
 pub use demo::demo;
 pub use diff::{DiffArgs, diff};
 pub use engine_worker::engine_worker;
-pub use exit::Exit;
 pub use export::{ExportArgs, export};
 pub use from::FromArgs;
 pub use healthcheck::healthcheck;

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 
-use super::exit::Exit;
+use crate::process::exit::Exit;
 use crate::telemetry::logs;
 
 /// Prints an answer. A reader that went away (`| head`) has seen enough: that is no failure.

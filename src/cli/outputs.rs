@@ -7,16 +7,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use orchestrator_kernel::contracts::manifest::OperatorRecord;
-use orchestrator_kernel::outbox::HeldChoice;
+use orchestrator_kernel::engine::contracts::manifest::OperatorRecord;
+use orchestrator_kernel::engine::outbox::HeldChoice;
 use serde_json::{Value, json};
 
 use super::ask::{Ask, Url, ask};
-use super::{ConfigArgs, Exit, complain, print};
+use super::{ConfigArgs, complain, print};
 use crate::api::held_outputs;
 use crate::config::Config;
-use crate::service::explain;
-use crate::wiring::outputs::{Decision, HeldOutputsError, decide, held};
+use crate::process::exit::Exit;
+use crate::process::explain::explain;
+use crate::service::wiring::outputs::{Decision, HeldOutputsError, decide, held};
 
 /// The path of held outputs on the HTTP interface.
 const PATH: &str = "/api/v1/outputs/held";

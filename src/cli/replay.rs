@@ -11,22 +11,23 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use clap::{Args, ValueEnum};
-use orchestrator_kernel::audit::{StateFrom, engine_of};
-use orchestrator_kernel::contracts::orchestrator_event::events;
-use orchestrator_kernel::divergence::{Check, Divergence};
+use orchestrator_kernel::engine::audit::{StateFrom, engine_of};
+use orchestrator_kernel::engine::contracts::orchestrator_event::events;
+use orchestrator_kernel::engine::divergence::{Check, Divergence};
 use orchestrator_kernel::ids::{IngestSeq, RunSeq, Symbol, TsMs};
 use tokio::time::Instant;
 
 use super::progress::Progress;
 use super::run::runtime;
 use super::verify::{calls_max, rust_log};
-use super::{Exit, FromArgs, complain};
+use super::{FromArgs, complain};
 use crate::config::{Config, EngineKind};
-use crate::replay::{Answers, Done, Driver, Plan, Range, ReplayError, Replayed, Sink};
-use crate::service::explain;
+use crate::offline::replay::{Answers, Done, Driver, Plan, Range, ReplayError, Replayed, Sink};
+use crate::process::exit::Exit;
+use crate::process::explain::explain;
+use crate::service::wiring::engine;
+use crate::service::wiring::reading::{self, LogsPlace};
 use crate::telemetry::logs;
-use crate::wiring::engine;
-use crate::wiring::reading::{self, LogsPlace};
 
 /// Differences that are printed; further ones are counted.
 const PRINTED_MAX: u64 = 5;

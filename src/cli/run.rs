@@ -6,11 +6,13 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
 use super::signals::StopSignals;
-use super::{Exit, RunArgs, complain};
+use super::{RunArgs, complain};
 use crate::config::Config;
-use crate::service::{Reason, Service, explain_start};
+use crate::process::exit::Exit;
+use crate::process::explain::explain_start;
+use crate::service::wiring::{StartOptions, cores_if_zero};
+use crate::service::{Reason, Service};
 use crate::telemetry::logs;
-use crate::wiring::{StartOptions, cores_if_zero};
 
 /// How long the end waits for what still blocks a thread: a disk that hangs must not keep the process.
 pub(super) const RUNTIME_END_MAX: Duration = Duration::from_secs(2);
@@ -86,7 +88,7 @@ async fn serve(config: &Config, args: &RunArgs) -> Exit {
             return Exit::Unavailable;
         }
     };
-    tracing::info!(version = crate::service::VERSION, data_dir = %config.service.data_dir.display(), http = service.url(), "running");
+    tracing::info!(version = crate::process::version::VERSION, data_dir = %config.service.data_dir.display(), http = service.url(), "running");
     let ended = service.sources_ended();
     let stop = async move {
         tokio::select! {

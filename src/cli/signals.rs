@@ -12,7 +12,7 @@ use std::io;
 use rustix::process::Signal as Number;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::Exit;
+use crate::process::exit::Exit;
 use crate::telemetry::logs;
 
 /// Signals that ask for an ordered stop, received from its creation on.

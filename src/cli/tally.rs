@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use orchestrator_kernel::contracts::engine_run::{RunRecord, RunStatus};
-use orchestrator_kernel::contracts::orchestrator_event::{outputs_of, selected_output};
+use orchestrator_kernel::engine::contracts::engine_run::{RunRecord, RunStatus};
+use orchestrator_kernel::engine::contracts::orchestrator_event::{outputs_of, selected_output};
 use orchestrator_kernel::error::ErrorKind;
 use orchestrator_kernel::ids::{Seq, Symbol, TsMs};
 use orchestrator_kernel::ports::engine::EngineAnswer;

@@ -4,17 +4,18 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use orchestrator_kernel::audit::StateFrom;
+use orchestrator_kernel::engine::audit::StateFrom;
 
 use super::progress::Progress;
 use super::run::runtime;
-use super::{Exit, FromArgs, complain, print};
+use super::{FromArgs, complain, print};
 use crate::config::{Config, EngineConfig, EngineKind};
-use crate::manifest;
+use crate::offline::verify::{Form, Report, Saved, Verify, unopened};
+use crate::process::exit::Exit;
+use crate::service::manifest;
+use crate::service::wiring::reading::{self, LogsPlace, Recorded};
+use crate::service::wiring::{WiringError, cores_if_zero, engine};
 use crate::telemetry::logs;
-use crate::verify::{Form, Report, Saved, Verify, unopened};
-use crate::wiring::reading::{self, LogsPlace, Recorded};
-use crate::wiring::{WiringError, cores_if_zero, engine};
 
 /// Where outputs are in a data directory, unless configured otherwise.
 const OUTPUTS_FILE: &str = "outputs/orchestrator_events.jsonl";

@@ -9,10 +9,10 @@ use orchestrator_kernel::ids::EngineMode;
 use orchestrator_kernel::retry::RetrySchedule;
 use serde::Serialize;
 
-use super::forms::{Bytes, Count, OneOf, OptionalPath, Real, Text, Texts, Time, is_line};
+use super::reader::forms::{Bytes, Count, OneOf, OptionalPath, Real, Text, Texts, Time, is_line};
+use super::reader::secret::{HeaderSecret, Secret, SecretUrl, Url};
+use super::reader::section::Section;
 use super::retry;
-use super::secret::{HeaderSecret, Secret, SecretUrl, Url};
-use super::section::Section;
 
 /// Which provider answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use orchestrator_kernel::positions::FORGET_AFTER_MIN;
+use orchestrator_kernel::engine::positions::FORGET_AFTER_MIN;
 
-use super::forms::{Bytes, Count, Time};
+use super::reader::forms::{Bytes, Count, Time};
+use super::reader::section::Section;
 use super::retry::ReconnectConfig;
-use super::section::Section;
 
 /// `[ingest]`: how much may be on its way into the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

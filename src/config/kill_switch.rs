@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::forms::{FilePath, OneOf, Text, Time, is_line};
-use super::secret::{SecretUrl, Url};
-use super::section::Section;
-use super::tree::Origin;
-use super::violation::Violation;
+use super::reader::forms::{FilePath, OneOf, Text, Time, is_line};
+use super::reader::secret::{SecretUrl, Url};
+use super::reader::section::Section;
+use super::reader::tree::Origin;
+use super::reader::violation::Violation;
 
 /// What stores the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,28 +4,21 @@
 //! Nothing below this module reads the environment.
 
 mod engine;
-mod environment;
-mod file;
-mod forms;
 mod ingest;
 mod kill_switch;
 mod publish;
 mod rabbitmq;
+mod reader;
 mod redis_stream;
 mod retention;
 mod retry;
 mod rules;
 mod schedule;
-mod secret;
-mod section;
 mod service;
-mod show;
 mod sources;
 mod storage;
 #[cfg(test)]
 mod tests;
-mod tree;
-mod violation;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -37,21 +30,22 @@ pub use ingest::{BufferConfig, IngestConfig};
 pub use kill_switch::{KillSwitchConfig, KillSwitchKind};
 pub use publish::{HttpConfig, PublishConfig};
 pub use rabbitmq::{RabbitConnection, RabbitFanOutConfig, RabbitSourceConfig, RabbitTopology};
+pub use reader::secret::{Secret, SecretUrl};
+pub use reader::section::Setting;
+pub use reader::show::render;
+pub use reader::tree::Origin;
+pub use reader::violation::{ConfigError, Violation};
 pub use redis_stream::RedisStreamConfig;
 pub use retention::RetentionConfig;
 pub use retry::ReconnectConfig;
 pub use schedule::{ScheduleConfig, SymbolsConfig};
-pub use secret::{Secret, SecretUrl};
-pub use section::Setting;
 pub use service::{ClockConfig, ClockMode, LogConfig, LogFormat, LogLevel, ServiceConfig};
-pub use show::render;
 pub use sources::{DemoSourceConfig, FileSourceConfig, HttpSourceConfig, SourceConfig, Sources, Speed};
 pub use storage::{MarkConfig, MarkKind, RedisConfig, RedisDurability, StorageConfig, StorageKind};
-pub use tree::Origin;
-pub use violation::{ConfigError, Violation};
 
-use section::{Report, Section};
-use tree::{Table, Value};
+use reader::section::{Report, Section};
+use reader::tree::{Table, Value};
+use reader::{environment, file, tree};
 
 /// The whole configuration. [`Config::default`] equals `config/default.toml`.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use orchestrator_kernel::retry::RetrySchedule;
 
-use super::forms::{Address, Bytes, Count, Flag, OptionalPath, Time};
 use super::rabbitmq::RabbitFanOutConfig;
+use super::reader::forms::{Address, Bytes, Count, Flag, OptionalPath, Time};
+use super::reader::section::Section;
 use super::retry;
-use super::section::Section;
 
 /// `[publish]`: where outputs go and how far they may fall behind.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::forms::{Count, Flag, OneOf, OptionalPath, Text, Time, is_line};
-use super::secret::{SecretUrl, Url};
-use super::section::Section;
+use super::reader::forms::{Count, Flag, OneOf, OptionalPath, Text, Time, is_line};
+use super::reader::secret::{SecretUrl, Url};
+use super::reader::section::Section;
 
 /// Who is responsible for exchanges and queues.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

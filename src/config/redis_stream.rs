@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::forms::{Count, Text, Time, is_line};
-use super::secret::SecretUrl;
-use super::section::Section;
+use super::reader::forms::{Count, Text, Time, is_line};
+use super::reader::secret::SecretUrl;
+use super::reader::section::Section;
 use super::storage::REDIS_URL;
 
 /// Options of a Redis Stream source.

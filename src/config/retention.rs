@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::forms::{Bytes, Count, Flag, Time};
-use super::section::Section;
+use super::reader::forms::{Bytes, Count, Flag, Time};
+use super::reader::section::Section;
 
 /// `[retention]`: how much of the logs is kept. 0 means no limit; of several limits of one log the strictest counts.
 ///

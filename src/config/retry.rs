@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use orchestrator_kernel::retry::RetrySchedule;
 
-use super::forms::{Count, Time};
-use super::section::Section;
+use super::reader::forms::{Count, Time};
+use super::reader::section::Section;
 
 /// Shortest and longest delay that can be configured.
 pub(super) const DELAY: Time = Time(Duration::from_millis(1)..=Duration::from_secs(600));

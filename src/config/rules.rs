@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use orchestrator_kernel::cadence::Cadence;
+use orchestrator_kernel::engine::cadence::Cadence;
 use orchestrator_kernel::retry::RetrySchedule;
 
-use super::section::Report;
+use super::reader::section::Report;
 use super::{
     ClockMode, Config, DemoSourceConfig, EngineKind, KillSwitchKind, MarkKind, SourceConfig, Speed,
     StorageKind,

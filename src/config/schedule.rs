@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use orchestrator_kernel::cadence::Cadence;
+use orchestrator_kernel::engine::cadence::Cadence;
 use orchestrator_kernel::ids::{SYMBOL_BYTES_MAX, Symbol};
 
-use super::forms::{Count, Flag, OneOf, Text, Texts, Time};
-use super::section::Section;
+use super::reader::forms::{Count, Flag, OneOf, Text, Texts, Time};
+use super::reader::section::Section;
 
 /// `[schedule]`: the cadence and its bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

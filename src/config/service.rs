@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::forms::{Count, FilePath, OneOf, Time};
-use super::section::Section;
+use super::reader::forms::{Count, FilePath, OneOf, Time};
+use super::reader::section::Section;
 
 /// `[service]`: where the process keeps its data and how it stops.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::forms::{Bytes, Count, FilePath, Flag, Form, OneOf, Real, Time, text_of};
 use super::rabbitmq::RabbitSourceConfig;
+use super::reader::forms::{Bytes, Count, FilePath, Flag, Form, OneOf, Real, Time, text_of};
+use super::reader::section::Section;
+use super::reader::tree::Value;
 use super::redis_stream::RedisStreamConfig;
-use super::section::Section;
-use super::tree::Value;
 
 /// The sources by name. A name is 1 to 32 of `a-z 0-9 _ -`; it is also the origin in the receipt log, so renaming a
 /// source starts its positions anew.

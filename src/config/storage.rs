@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::forms::{Bytes, OneOf, OptionalPath, Text, Time};
 use super::rabbitmq::{NAME, RabbitConnection};
-use super::secret::{SecretUrl, Url};
-use super::section::Section;
+use super::reader::forms::{Bytes, OneOf, OptionalPath, Text, Time};
+use super::reader::secret::{SecretUrl, Url};
+use super::reader::section::Section;
 
 /// What holds the logs, the checkpoints and the publish cursor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use orchestrator_kernel::cadence::Cadence;
+use orchestrator_kernel::engine::cadence::Cadence;
 use orchestrator_kernel::ids::Symbol;
 use proptest::prelude::*;
 

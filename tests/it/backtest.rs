@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use orchestrator_kernel::contracts::engine_run::{RunRecord, RunStatus};
+use orchestrator_kernel::engine::contracts::engine_run::{RunRecord, RunStatus};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use orchestrator_kernel::contracts::engine_run::RunStatus;
+use orchestrator_kernel::engine::contracts::engine_run::RunStatus;
 use orchestrator_kernel::error::ErrorKind;
 
 use crate::support::{

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use orchestrator_kernel::contracts::engine_run::RunStatus;
-use orchestrator_kernel::run_id::RunId;
+use orchestrator_kernel::engine::contracts::engine_run::RunStatus;
+use orchestrator_kernel::engine::run_id::RunId;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 

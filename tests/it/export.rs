@@ -6,8 +6,8 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
-use orchestrator::adapters::embedded::log::{EmbeddedLog, LogOptions};
-use orchestrator_kernel::contracts::receipt::ReceiptRecord;
+use orchestrator::adapters::files::log::{EmbeddedLog, LogOptions};
+use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::{IngestSeq, TsMs};
 use orchestrator_kernel::ports::log::{Log, RecordBatch};
 use parquet::file::reader::{FileReader, SerializedFileReader};

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use orchestrator_kernel::contracts::engine_run::RunStatus;
+use orchestrator_kernel::engine::contracts::engine_run::RunStatus;
 use orchestrator_kernel::error::ErrorKind;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;

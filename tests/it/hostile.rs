@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
+use orchestrator_kernel::engine::contracts::quarantine::QuarantineRecord;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

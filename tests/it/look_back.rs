@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use orchestrator_kernel::contracts::engine_run::{RunRecord, RunStatus};
+use orchestrator_kernel::engine::contracts::engine_run::{RunRecord, RunStatus};
 use orchestrator_kernel::ports::engine::EngineAnswer;
 use serde_json::{Value, json};
 

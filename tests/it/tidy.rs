@@ -11,7 +11,7 @@ use rules::Problems;
 /// A rule, and the repository with a fault that it must see.
 type Case = (&'static str, fn(&Repo) -> Problems, fn(&Repo) -> Vec<Repo>);
 
-const CASES: [Case; 16] = [
+const CASES: [Case; 17] = [
     ("packages depend downwards", rules::packages_depend_downwards, |repo| {
         let kernel = "actors/kernel/Cargo.toml";
         vec![
@@ -24,12 +24,18 @@ const CASES: [Case; 16] = [
         let plant = |line| repo.with("src/adapters/clock.rs", line);
         vec![
             plant("//! A.\nuse orchestrator_actors::tree::Tree;\n"),
-            plant("//! A.\nuse crate::adapters::capture::Speed;\n"),
+            plant("//! A.\nuse crate::adapters::files::capture_source::Speed;\n"),
             plant("//! A.\nuse crate::config::Config;\n"),
         ]
     }),
     ("only the wiring names adapters", rules::only_the_wiring_names_adapters, |repo| {
         vec![repo.with("src/api/extra.rs", "//! A.\nuse crate::adapters::clock::WallClock;\n")]
+    }),
+    ("what serves people is a leaf", rules::what_serves_people_is_a_leaf, |repo| {
+        vec![
+            repo.with("src/api/extra.rs", "//! A.\nuse crate::cli::print;\n"),
+            repo.with("src/service/extra.rs", "//! A.\nuse crate::offline::diff::text;\n"),
+        ]
     }),
     ("files open with their purpose", rules::files_open_with_their_purpose, |repo| {
         vec![repo.with("src/extra.rs", "use std::fmt;\n"), repo.with("actors/src/extra.rs", "")]

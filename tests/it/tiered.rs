@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use orchestrator::adapters::embedded::log::{EmbeddedLog, LogOptions};
+use orchestrator::adapters::files::log::{EmbeddedLog, LogOptions};
 use orchestrator::adapters::tiered::{TieredLog, TieredOptions};
 use orchestrator_kernel::ids::Seq;
 use orchestrator_kernel::ports::log::{Log, ReadLimit};

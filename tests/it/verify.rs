@@ -5,9 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use orchestrator::adapters::embedded::fs::RealFs;
-use orchestrator::adapters::embedded::log::{EmbeddedLog, LogOptions};
-use orchestrator::adapters::embedded::{DataDir, FileCheckpoints};
+use orchestrator::adapters::files::fs::RealFs;
+use orchestrator::adapters::files::log::{EmbeddedLog, LogOptions};
+use orchestrator::adapters::files::{DataDir, FileCheckpoints};
 use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::log::Log;

@@ -19,9 +19,9 @@ use std::time::Instant;
 
 use lapin::options::BasicPublishOptions;
 use lapin::{BasicProperties, Confirmation, ExchangeKind};
-use orchestrator_kernel::contracts::engine_run::RunRecord;
-use orchestrator_kernel::contracts::orchestrator_event::events;
-use orchestrator_kernel::contracts::receipt::ReceiptRecord;
+use orchestrator_kernel::engine::contracts::engine_run::RunRecord;
+use orchestrator_kernel::engine::contracts::orchestrator_event::events;
+use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::RunSeq;
 use serde_json::{Value, json};
 

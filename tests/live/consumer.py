@@ -45,12 +45,9 @@ def line(method: pika.spec.Basic.Deliver, properties: pika.BasicProperties, body
     )
 
 
-def consume(args: argparse.Namespace, seen: set[str], was_away: bool) -> bool:
+def consume(args: argparse.Namespace, seen: set[str]) -> bool:
     """Prints what comes over one connection; says whether it has all."""
     connection = pika.BlockingConnection(pika.URLParameters(args.url))
-    if was_away:
-        # Its quorum queues elect their leaders just now; see ops/runbooks/publish_degraded.md.
-        connection.sleep(1)
     channel = connection.channel()
     channel.queue_declare(args.queue, durable=True, arguments={"x-queue-type": "quorum"})
     channel.queue_bind(args.queue, args.exchange, routing_key="orchestrator_event.#")
@@ -75,12 +72,10 @@ def consume(args: argparse.Namespace, seen: set[str], was_away: bool) -> bool:
 def main() -> int:
     args = arguments()
     seen: set[str] = set()
-    was_away = False
     while True:
         try:
-            return 0 if consume(args, seen, was_away) else 1
+            return 0 if consume(args, seen) else 1
         except (pika.exceptions.AMQPError, OSError) as error:
-            was_away = True
             print(f"again after {error!r}", file=sys.stderr, flush=True)
             time.sleep(0.2)
 

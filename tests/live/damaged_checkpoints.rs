@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use orchestrator::adapters::embedded::FileCheckpoints;
-use orchestrator::adapters::embedded::fs::RealFs;
+use orchestrator::adapters::files::FileCheckpoints;
+use orchestrator::adapters::files::fs::RealFs;
 use orchestrator::adapters::redis::{RedisOptions, RedisStore};
+use orchestrator_kernel::engine::retention::{BASE, Base};
 use orchestrator_kernel::ids::Epoch;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
-use orchestrator_kernel::retention::{BASE, Base};
 
 use crate::support::day::Day;
 use crate::support::made_up::{run, text_of};

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use orchestrator::adapters::kill_redis::{KillRedis, KillRedisOptions};
+use orchestrator::adapters::redis::kill_switch::{KillRedis, KillRedisOptions};
 use orchestrator_actors::kill_switch::{Gate, KillSwitch, KillSwitchArgs, KillSwitchSettings};
 use orchestrator_actors::status::StatusBoard;
 use orchestrator_actors::testkit::Rng;

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use orchestrator::adapters::kill_redis::{KillRedis, KillRedisOptions};
+use orchestrator::adapters::redis::kill_switch::{KillRedis, KillRedisOptions};
 use orchestrator_kernel::kill_switch::Stored;
 use orchestrator_kernel::ports::kill_switch::KillSwitchRead as _;
 

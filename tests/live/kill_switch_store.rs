@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use orchestrator::adapters::kill_redis::{KillRedis, KillRedisOptions};
+use orchestrator::adapters::redis::kill_switch::{KillRedis, KillRedisOptions};
 use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::kill_switch::{Command, ReadError, Reading, Stored};
 use orchestrator_kernel::ports::kill_switch::{ApplyError, KillSwitchRead as _, KillSwitchStore as _};

@@ -15,11 +15,11 @@ use lapin::types::{AMQPValue, FieldTable};
 use orchestrator::adapters::rabbitmq::{
     RabbitEndpoint, RabbitFanOut, RabbitFanOutOptions, RabbitSourceFactory, RabbitSourceOptions, TopologyMode,
 };
-use orchestrator_kernel::contracts::orchestrator_event::event_type;
+use orchestrator_kernel::engine::contracts::orchestrator_event::event_type;
+use orchestrator_kernel::engine::run_id::RunId;
 use orchestrator_kernel::ids::{EngineMode, IngestSeq, RunSeq, Symbol, TsMs};
 use orchestrator_kernel::ports::fan_out::{FanOut, OutputMessage};
 use orchestrator_kernel::ports::source::{ResumeAt, SourceFactory};
-use orchestrator_kernel::run_id::RunId;
 
 use crate::support::amqp::Amqp;
 use crate::support::rabbit_server::RabbitServer;

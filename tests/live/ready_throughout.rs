@@ -11,7 +11,7 @@ use crate::support::amqp::Amqp;
 use crate::support::campaign::{Campaign, Setup};
 use crate::support::deployment::Deployment;
 use crate::support::load::Load;
-use crate::support::process::{Service, eventually, orchestrator};
+use crate::support::process::{Service, eventually, orchestrator, root};
 use crate::support::rabbit_server::RabbitServer;
 use crate::support::redis_server::RedisServer;
 use crate::support::scene::{Scene, stores};
@@ -189,4 +189,29 @@ async fn a_queue_that_answers_nothing_holds_outputs_up_and_never_makes_it_unread
 
     readiness.end().never_lost();
     campaign.finish(Vec::new()).await;
+}
+
+/// Method: the queue of a subscriber is made what RabbitMQ makes of one that it has not written down before it was killed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_without_a_leader_gets_one_as_the_runbook_says() {
+    let mut rabbit = RabbitServer::own();
+    let amqp = rabbit.url(RabbitServer::SHIPPED_VHOST);
+    let is_confirmed = async || {
+        let client = Amqp::connect(&amqp).await;
+        tokio::time::timeout(Duration::from_secs(3), client.send("", "mine", &[b"x"])).await.is_ok()
+    };
+    let quorum = AMQPValue::LongString("quorum".into());
+    Amqp::connect(&amqp).await.queue("mine", &[("x-queue-type", quorum)]).await;
+    assert!(is_confirmed().await);
+
+    rabbit.kill();
+    rabbit.forget_queues();
+    rabbit.start_again();
+    assert!(!is_confirmed().await, "this broker needs no runbook");
+
+    let runbook = std::fs::read_to_string(root().join("ops/runbooks/publish_degraded.md")).unwrap();
+    let command =
+        runbook.lines().find_map(|line| line.strip_prefix("rabbitmqctl eval \"")?.strip_suffix('"')).unwrap();
+    rabbit.ctl(&["eval", &command.replace("QUEUE", "mine")]);
+    eventually("it takes messages", async || is_confirmed().await.then_some(())).await;
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use orchestrator::adapters::embedded::log::{EmbeddedLog, LogOptions as EmbeddedOptions};
+use orchestrator::adapters::files::log::{EmbeddedLog, LogOptions as EmbeddedOptions};
 use orchestrator::adapters::redis::{LogOptions, RedisOptions, RedisStore};
 use orchestrator::adapters::tiered::{TieredLog, TieredOptions};
 use orchestrator_kernel::ids::{Epoch, Seq};

@@ -7,9 +7,9 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
-use orchestrator::adapters::embedded::log::{EmbeddedLog, LogOptions};
-use orchestrator_kernel::contracts::engine_run::RunRecord;
-use orchestrator_kernel::contracts::receipt::ReceiptRecord;
+use orchestrator::adapters::files::log::{EmbeddedLog, LogOptions};
+use orchestrator_kernel::engine::contracts::engine_run::RunRecord;
+use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::{Seq, TsMs};
 use orchestrator_kernel::ports::log::{Log, ReadLimit};
 

@@ -11,22 +11,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::path::PathBuf;
 
-use orchestrator_kernel::contracts::engine_run::{Cut, RunFacts, RunRecord};
-use orchestrator_kernel::contracts::manifest::{
+use orchestrator_kernel::engine::contracts::engine_run::{Cut, RunFacts, RunRecord};
+use orchestrator_kernel::engine::contracts::manifest::{
     Manifest, ManifestEntry, ManifestRecord, NO_TIME_ZONES, OperatorRecord, OutputsAct,
 };
-use orchestrator_kernel::contracts::orchestrator_event::{event_type, events};
-use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
-use orchestrator_kernel::contracts::receipt::ReceiptRecord;
-use orchestrator_kernel::cut::{BookCheckpoint, CutBook, CutRequest};
+use orchestrator_kernel::engine::contracts::orchestrator_event::{event_type, events};
+use orchestrator_kernel::engine::contracts::quarantine::QuarantineRecord;
+use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
+use orchestrator_kernel::engine::cut::{BookCheckpoint, CutBook, CutRequest};
+use orchestrator_kernel::engine::outbox::{Cursor, Progress};
+use orchestrator_kernel::engine::retention::{
+    Advance, Asked, Base, Held, Holders, Later, Scheduled, Stretch,
+};
+use orchestrator_kernel::engine::run::{Attempts, RunIndex, missing_snapshot};
+use orchestrator_kernel::engine::run_id::RunId;
 use orchestrator_kernel::error::ErrorKind;
 use orchestrator_kernel::ids::{CutKind, EngineMode, Epoch, EventType, IngestSeq, RunSeq, Seq, Symbol, TsMs};
-use orchestrator_kernel::outbox::{Cursor, Progress};
 use orchestrator_kernel::ports::engine::{EngineAnswer, EngineError, EngineIdentity};
 use orchestrator_kernel::ports::marks::{LogMark, Marks};
-use orchestrator_kernel::retention::{Advance, Asked, Base, Held, Holders, Later, Scheduled, Stretch};
-use orchestrator_kernel::run::{Attempts, RunIndex, missing_snapshot};
-use orchestrator_kernel::run_id::RunId;
 
 /// The golden file's text, written first when `BLESS` is set.
 fn golden(name: &str, actual: &str) -> String {

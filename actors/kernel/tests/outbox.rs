@@ -5,12 +5,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use orchestrator_kernel::contracts::manifest::OutputsAct;
-use orchestrator_kernel::contracts::orchestrator_event::event_type;
+use orchestrator_kernel::engine::contracts::manifest::OutputsAct;
+use orchestrator_kernel::engine::contracts::orchestrator_event::event_type;
+use orchestrator_kernel::engine::outbox::{Cursor, Fate, HeldChoice, Holds, Progress, Skips, TooManyHeld};
+use orchestrator_kernel::engine::run_id::RunId;
 use orchestrator_kernel::ids::{EngineMode, IngestSeq, RunSeq, Symbol, TsMs};
-use orchestrator_kernel::outbox::{Cursor, Fate, HeldChoice, Holds, Progress, Skips, TooManyHeld};
 use orchestrator_kernel::ports::fan_out::OutputMessage;
-use orchestrator_kernel::run_id::RunId;
 use proptest::prelude::*;
 
 const FAN_OUT: &str = "broker";

@@ -1,8 +1,8 @@
 //! Seals: the cuts of a tick, at hand where the receipts came in time, read back from the log where they did not.
 
-use orchestrator_kernel::cadence::Tick;
-use orchestrator_kernel::contracts::receipt::ReceiptRecord;
-use orchestrator_kernel::cut::{CutRequest, CutSlice, Rebuild};
+use orchestrator_kernel::engine::cadence::Tick;
+use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
+use orchestrator_kernel::engine::cut::{CutRequest, CutSlice, Rebuild};
 use orchestrator_kernel::ids::{IngestSeq, Seq, TsMs};
 use orchestrator_kernel::mutant;
 use orchestrator_kernel::ports::log::{ReadError, ReadLimit};

@@ -1,9 +1,9 @@
 //! What the buffer can be told, and what it answers.
 
-use orchestrator_kernel::cadence::Tick;
-use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
-use orchestrator_kernel::contracts::raw_market_event::Receipt;
-use orchestrator_kernel::cut::{CutRequest, CutSlice};
+use orchestrator_kernel::engine::cadence::Tick;
+use orchestrator_kernel::engine::contracts::quarantine::QuarantineRecord;
+use orchestrator_kernel::engine::contracts::raw_market_event::Receipt;
+use orchestrator_kernel::engine::cut::{CutRequest, CutSlice};
 use orchestrator_kernel::ids::{Epoch, IngestSeq, Origin, Seq, Symbol, TsMs};
 use orchestrator_kernel::ports::source::ResumeAt;
 use ractor::RpcReplyPort;

@@ -6,8 +6,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use orchestrator_kernel::engine::positions::Positions;
 use orchestrator_kernel::ids::{Origin, TsMs};
-use orchestrator_kernel::positions::Positions;
 
 /// How many producers are remembered, and which may be forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! The quarantine: what is no receipt becomes durable with the reason, before the receipts of its batch.
 
-use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
+use orchestrator_kernel::engine::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::ports::log::AppendError;
 use ractor::{ActorRef, RpcReplyPort};
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use orchestrator_kernel::contracts::quarantine::{KEPT_BYTES_MAX, QuarantineRecord, describe_cut};
-use orchestrator_kernel::contracts::raw_market_event::{NotAReceipt, Receipt};
+use orchestrator_kernel::engine::contracts::quarantine::{KEPT_BYTES_MAX, QuarantineRecord, describe_cut};
+use orchestrator_kernel::engine::contracts::raw_market_event::{NotAReceipt, Receipt};
 use orchestrator_kernel::ids::{Origin, TsMs};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
 use orchestrator_kernel::ports::source::{ItemFate, RawItem};

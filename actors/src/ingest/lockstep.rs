@@ -3,7 +3,7 @@
 use std::iter::Peekable;
 use std::vec::IntoIter;
 
-use orchestrator_kernel::contracts::raw_market_event::SNAPSHOT_INPUTS;
+use orchestrator_kernel::engine::contracts::raw_market_event::SNAPSHOT_INPUTS;
 use orchestrator_kernel::ids::{Origin, TsMs};
 use orchestrator_kernel::ports::source::Settlement;
 use orchestrator_kernel::rfc3339::rfc3339;

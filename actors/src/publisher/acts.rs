@@ -1,9 +1,9 @@
 //! What operators decide about held outputs: recorded first, then done.
 
-use orchestrator_kernel::contracts::manifest::{OperatorRecord, OutputsAct};
+use orchestrator_kernel::engine::contracts::manifest::{OperatorRecord, OutputsAct};
+use orchestrator_kernel::engine::outbox::{HeldChoice, Skips};
 use orchestrator_kernel::ids::{Symbol, TsMs};
 use orchestrator_kernel::mutant;
-use orchestrator_kernel::outbox::{HeldChoice, Skips};
 use orchestrator_kernel::ports::log::{AppendError, ReadError};
 
 use super::PublisherState;

@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
+use orchestrator_kernel::engine::outbox::Hold;
 use orchestrator_kernel::ids::{RunSeq, Symbol};
-use orchestrator_kernel::outbox::Hold;
 use orchestrator_kernel::ports::fan_out::{OutputMessage, PublishError, Remedy};
 use orchestrator_kernel::ports::log::RecordBatch;
 use orchestrator_kernel::ports::observer::Observation;

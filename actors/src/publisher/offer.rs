@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use orchestrator_kernel::engine::outbox::Fate;
 use orchestrator_kernel::mutant;
-use orchestrator_kernel::outbox::Fate;
 use orchestrator_kernel::ports::fan_out::{FanOut, OutputMessage, PublishError, Remedy};
 
 use super::{FanOuts, PublisherState};

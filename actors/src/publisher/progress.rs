@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use orchestrator_kernel::engine::outbox::{Cursor, Holds, Progress};
 use orchestrator_kernel::ids::RunSeq;
-use orchestrator_kernel::outbox::{Cursor, Holds, Progress};
 use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError};
 use orchestrator_kernel::ports::observer::Observation;
 use ractor::ActorProcessingErr;

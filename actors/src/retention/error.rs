@@ -1,10 +1,10 @@
 //! Why retention fails.
 
-use orchestrator_kernel::contracts::DecodeError;
+use orchestrator_kernel::engine::contracts::DecodeError;
+use orchestrator_kernel::engine::run::RunViolation;
 use orchestrator_kernel::ids::Seq;
 use orchestrator_kernel::ports::checkpoint::{LoadError, SaveError};
 use orchestrator_kernel::ports::log::{AcquireError, AppendError, ReadError, TrimError};
-use orchestrator_kernel::run::RunViolation;
 
 use crate::address::Down;
 use crate::fatal::Fatal;

@@ -1,9 +1,9 @@
 //! Reading a log for retention: pages, records, and where a limit of age lies.
 
-use orchestrator_kernel::contracts::DecodeError;
+use orchestrator_kernel::engine::contracts::DecodeError;
+use orchestrator_kernel::engine::retention::FirstYoung;
 use orchestrator_kernel::ids::{Seq, TsMs};
 use orchestrator_kernel::ports::log::{Log, ReadLimit, RecordBatch, read_one};
-use orchestrator_kernel::retention::FirstYoung;
 
 use super::error::RetentionError;
 

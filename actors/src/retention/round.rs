@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use orchestrator_kernel::contracts::engine_run::RunRecord;
-use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
-use orchestrator_kernel::contracts::receipt::ReceiptRecord;
+use orchestrator_kernel::engine::contracts::engine_run::RunRecord;
+use orchestrator_kernel::engine::contracts::quarantine::QuarantineRecord;
+use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
+use orchestrator_kernel::engine::retention::{Advance, Asked, BASE, Base, Held, Holders, Later, Policy};
 use orchestrator_kernel::ids::{Epoch, IngestSeq, RunSeq, Seq, TsMs};
 use orchestrator_kernel::mutant;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::log::Log;
-use orchestrator_kernel::retention::{Advance, Asked, BASE, Base, Held, Holders, Later, Policy};
 
 use super::copy::copy;
 use super::error::RetentionError;

@@ -6,8 +6,8 @@
 
 use std::collections::VecDeque;
 
-use orchestrator_kernel::cadence::Tick;
-use orchestrator_kernel::cut::CutSlice;
+use orchestrator_kernel::engine::cadence::Tick;
+use orchestrator_kernel::engine::cut::CutSlice;
 use orchestrator_kernel::ids::{IngestSeq, TsMs};
 use ractor::ActorId;
 

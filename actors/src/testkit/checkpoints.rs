@@ -1,8 +1,8 @@
 //! Doors to the stored forms of derived state, for the fuzz targets.
 
 use bytes::Bytes;
-use orchestrator_kernel::cut::BookCheckpoint;
-use orchestrator_kernel::run::RunIndex;
+use orchestrator_kernel::engine::cut::BookCheckpoint;
+use orchestrator_kernel::engine::run::RunIndex;
 
 use crate::recovery::{decode_checkpoint, encode_checkpoint};
 

@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use orchestrator_kernel::cadence::Cadence;
-use orchestrator_kernel::contracts::engine_run::RunRecord;
+use orchestrator_kernel::engine::cadence::Cadence;
+use orchestrator_kernel::engine::contracts::engine_run::RunRecord;
+use orchestrator_kernel::engine::run::RunIndex;
 use orchestrator_kernel::ids::EngineMode;
 use orchestrator_kernel::input_time::InputTimes;
 use orchestrator_kernel::ports::checkpoint::MemoryCheckpoints;
@@ -14,7 +15,6 @@ use orchestrator_kernel::ports::log::Log;
 use orchestrator_kernel::ports::source::SourceFactory;
 use orchestrator_kernel::restart::{BeyondIntensity, Restart, RestartPolicy};
 use orchestrator_kernel::retry::RetrySchedule;
-use orchestrator_kernel::run::RunIndex;
 
 use super::clocks::{LockstepClock, ManualClock};
 use super::crash::{CrashPoint, CrashingCheckpoints};

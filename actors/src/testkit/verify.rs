@@ -3,15 +3,15 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use orchestrator_kernel::audit::{Audit, Base, StateFrom, Step};
-use orchestrator_kernel::contracts::engine_run::RunRecord;
-use orchestrator_kernel::contracts::orchestrator_event::events;
-use orchestrator_kernel::contracts::receipt::ReceiptRecord;
+use orchestrator_kernel::engine::audit::{Audit, Base, StateFrom, Step};
+use orchestrator_kernel::engine::contracts::engine_run::RunRecord;
+use orchestrator_kernel::engine::contracts::orchestrator_event::events;
+use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
+use orchestrator_kernel::engine::replay::Outline;
+use orchestrator_kernel::engine::retention;
 use orchestrator_kernel::ids::{RunSeq, Seq, Symbol};
 use orchestrator_kernel::ports::engine::{EngineAnswer, EngineCall};
 use orchestrator_kernel::ports::fan_out::OutputMessage;
-use orchestrator_kernel::replay::Outline;
-use orchestrator_kernel::retention;
 
 use super::engine::TestEngine;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use orchestrator_actors::status::{Condition, Lifecycle};
 use orchestrator_actors::testkit::{CrashPoint, eventually, settings};
 use orchestrator_actors::tree::Tree;
-use orchestrator_kernel::contracts::receipt::ReceiptRecord;
+use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ports::observer::SkipReason;
 use tokio::time::sleep;
 
@@ -62,7 +62,8 @@ async fn a_clock_that_was_ahead_stops_runs_until_it_has_caught_up_and_says_so() 
 #[tokio::test(start_paused = true)]
 async fn receipts_that_were_stamped_ahead_are_noticed_without_any_tick() {
     let mut settings = settings(&["A", "B"]);
-    settings.cadence = orchestrator_kernel::cadence::Cadence::Boundary { interval_ms: 60_000, delay_ms: 100 };
+    settings.cadence =
+        orchestrator_kernel::engine::cadence::Cadence::Boundary { interval_ms: 60_000, delay_ms: 100 };
     let (rig, clock) = manual(settings);
     let tree = rig.start().await;
 

@@ -11,7 +11,7 @@ use orchestrator_actors::testkit::{
     Act, CrashPoint, Rng, TestClock, TestTree, eventually, message_bodies, runs_of, settings, snapshot, trade,
 };
 use orchestrator_actors::tree::Stopped;
-use orchestrator_kernel::contracts::receipt::ReceiptRecord;
+use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::{EngineMode, Symbol};
 
 use crate::common::START;

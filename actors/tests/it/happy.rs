@@ -3,7 +3,7 @@
 use orchestrator_actors::scheduler::Universe;
 use orchestrator_actors::status::{Condition, Lifecycle};
 use orchestrator_actors::testkit::{eventually, runs_of, settings, trade};
-use orchestrator_kernel::contracts::orchestrator_event::event_type;
+use orchestrator_kernel::engine::contracts::orchestrator_event::event_type;
 use orchestrator_kernel::ids::EngineMode;
 use orchestrator_kernel::ports::source::{ItemFate, Settlement};
 

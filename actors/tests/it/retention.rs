@@ -17,14 +17,14 @@ use orchestrator_actors::testkit::{
     without_publish_time,
 };
 use orchestrator_actors::tree::Stopped;
-use orchestrator_kernel::audit::{Audit, StateFrom, Step};
-use orchestrator_kernel::contracts::orchestrator_event::events;
-use orchestrator_kernel::contracts::receipt::ReceiptRecord;
+use orchestrator_kernel::engine::audit::{Audit, StateFrom, Step};
+use orchestrator_kernel::engine::contracts::orchestrator_event::events;
+use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
+use orchestrator_kernel::engine::replay::Outline;
+use orchestrator_kernel::engine::retention::{BASE, Base, Policy};
 use orchestrator_kernel::ids::{EngineMode, Epoch, RunSeq, Seq};
 use orchestrator_kernel::ports::checkpoint::{CheckpointStore, MemoryCheckpoints};
 use orchestrator_kernel::ports::log::Log;
-use orchestrator_kernel::replay::Outline;
-use orchestrator_kernel::retention::{BASE, Base, Policy};
 
 use crate::common::{START, outputs, second_and_tick, stop_and_check, two_symbols};
 use crate::crash::{check_equal, ends, rig, run_until, runtime};

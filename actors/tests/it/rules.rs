@@ -9,9 +9,9 @@ use orchestrator_actors::testkit::{
     Act, CrashPoint, OnAppend, Publish, eventually, runs_of, settings, snapshot, trade,
 };
 use orchestrator_actors::tree::Settings;
-use orchestrator_kernel::contracts::engine_run::RunStatus;
-use orchestrator_kernel::contracts::orchestrator_event::event_type;
-use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
+use orchestrator_kernel::engine::contracts::engine_run::RunStatus;
+use orchestrator_kernel::engine::contracts::orchestrator_event::event_type;
+use orchestrator_kernel::engine::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::error::ErrorKind;
 use orchestrator_kernel::ids::Epoch;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use orchestrator_actors::status::Lifecycle;
 use orchestrator_actors::testkit::{Act, OnAppend, Publish, eventually, runs_of, trade};
 use orchestrator_actors::tree::Stopped;
-use orchestrator_kernel::contracts::engine_run::RunStatus;
+use orchestrator_kernel::engine::contracts::engine_run::RunStatus;
 use orchestrator_kernel::error::ErrorKind;
 use tokio::time::Instant;
 

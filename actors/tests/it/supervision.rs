@@ -9,8 +9,8 @@ use orchestrator_actors::testkit::{
     Act, CrashPoint, OnAppend, Publish, SourceAct, eventually, fence, runs_of, settings, trade,
 };
 use orchestrator_actors::tree::Settings;
-use orchestrator_kernel::cadence::Cadence;
-use orchestrator_kernel::contracts::engine_run::RunStatus;
+use orchestrator_kernel::engine::cadence::Cadence;
+use orchestrator_kernel::engine::contracts::engine_run::RunStatus;
 use orchestrator_kernel::ports::source::Settlement;
 
 use crate::common::{

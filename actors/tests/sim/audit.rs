@@ -5,20 +5,20 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use orchestrator_actors::testkit::{replayed_bodies, without_publish_time};
-use orchestrator_kernel::contracts::engine_run::{RunFacts, RunRecord, RunStatus};
-use orchestrator_kernel::contracts::manifest::{ManifestEntry, OutputsAct};
-use orchestrator_kernel::contracts::orchestrator_event::{events, outputs_of};
-use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
-use orchestrator_kernel::contracts::raw_market_event::normalized;
-use orchestrator_kernel::contracts::receipt::ReceiptRecord;
+use orchestrator_kernel::engine::contracts::engine_run::{RunFacts, RunRecord, RunStatus};
+use orchestrator_kernel::engine::contracts::manifest::{ManifestEntry, OutputsAct};
+use orchestrator_kernel::engine::contracts::orchestrator_event::{events, outputs_of};
+use orchestrator_kernel::engine::contracts::quarantine::QuarantineRecord;
+use orchestrator_kernel::engine::contracts::raw_market_event::normalized;
+use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
+use orchestrator_kernel::engine::outbox::{Holds, Progress};
+use orchestrator_kernel::engine::run_id::RunId;
 use orchestrator_kernel::ids::{EngineMode, IngestSeq, RunSeq, Seq, Symbol, TsMs};
-use orchestrator_kernel::outbox::{Holds, Progress};
 use orchestrator_kernel::ports::engine::{EngineAnswer, EngineCall};
 use orchestrator_kernel::ports::fan_out::OutputMessage;
 use orchestrator_kernel::ports::log::{Log, ReadLimit};
 use orchestrator_kernel::ports::log_memory::MemoryLog;
 use orchestrator_kernel::ports::source::ItemFate;
-use orchestrator_kernel::run_id::RunId;
 
 /// An objection, or nothing.
 pub(crate) type Checked = Result<(), String>;

@@ -7,7 +7,7 @@ use orchestrator_actors::kill_switch::KillSwitchSettings;
 use orchestrator_actors::scheduler::Universe;
 use orchestrator_actors::testkit::{self, Rng};
 use orchestrator_actors::tree::Settings;
-use orchestrator_kernel::cadence::Cadence;
+use orchestrator_kernel::engine::cadence::Cadence;
 use orchestrator_kernel::ids::{EngineMode, Symbol};
 
 use crate::world::Weather;

@@ -8,13 +8,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use orchestrator_actors::fatal::FatalKind;
 use orchestrator_actors::testkit::{Act, CrashPoint, ManualClock, TestEngine};
+use orchestrator_kernel::engine::retention::BASE;
 use orchestrator_kernel::error::ErrorKind;
 use orchestrator_kernel::ids::{Epoch, TsMs};
 use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError, MemoryCheckpoints, SaveError};
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::engine::{Engine, EngineAnswer, EngineCall, EngineError, EngineIdentity};
 use orchestrator_kernel::ports::fan_out::{FanOut, OutputMessage, PublishError, Remedy};
-use orchestrator_kernel::retention::BASE;
 
 use crate::retention::OnSave;
 use crate::world::World;

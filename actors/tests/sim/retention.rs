@@ -6,12 +6,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use orchestrator_actors::retention::{Limits, RetentionSettings};
 use orchestrator_actors::testkit::{CrashPoint, FaultyLog, OnAppend, Rng};
+use orchestrator_kernel::engine::retention::Policy;
 use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::ports::log::{
     AcquireError, Acquired, AppendError, BatchSize, Log, LogStat, ReadError, ReadLimit, RecordBatch,
     TrimError,
 };
-use orchestrator_kernel::retention::Policy;
 
 use crate::audit::Role;
 use crate::world::World;

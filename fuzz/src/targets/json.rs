@@ -3,8 +3,8 @@
 use std::fmt;
 
 use bytes::Bytes;
-use orchestrator_kernel::contracts::raw_market_event::{self, Names, SNAPSHOT_INPUTS, normalized};
-use orchestrator_kernel::engine_wire::{Hello, RequestBody, read_answer};
+use orchestrator_kernel::engine::contracts::raw_market_event::{self, Names, SNAPSHOT_INPUTS, normalized};
+use orchestrator_kernel::engine::engine_protocol::{Hello, RequestBody, read_answer};
 use orchestrator_kernel::error::ERROR_DETAIL_BYTES_MAX;
 use orchestrator_kernel::ids::{EngineMode, Symbol, TsMs};
 use orchestrator_kernel::json::{DEPTH_MAX, JsonError, canonical};

@@ -1,15 +1,15 @@
 //! What comes back from disks and servers.
 
 use bytes::Bytes;
-use orchestrator::adapters::embedded;
-use orchestrator::adapters::embedded::log::testkit::{meta_again, segment as read_segment};
+use orchestrator::adapters::files;
+use orchestrator::adapters::files::log::testkit::{meta_again, segment as read_segment};
 use orchestrator::adapters::redis::{stream_source, testkit as redis};
 use orchestrator_actors::testkit::{book_again, run_index_again};
-use orchestrator_kernel::contracts::DecodeError;
-use orchestrator_kernel::contracts::engine_run::RunRecord;
-use orchestrator_kernel::contracts::orchestrator_event::{events, outputs_of};
-use orchestrator_kernel::contracts::quarantine::QuarantineRecord;
-use orchestrator_kernel::contracts::receipt::ReceiptRecord;
+use orchestrator_kernel::engine::contracts::DecodeError;
+use orchestrator_kernel::engine::contracts::engine_run::RunRecord;
+use orchestrator_kernel::engine::contracts::orchestrator_event::{events, outputs_of};
+use orchestrator_kernel::engine::contracts::quarantine::QuarantineRecord;
+use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::RunSeq;
 use orchestrator_kernel::json::canonical;
 
@@ -152,7 +152,7 @@ pub(super) fn checkpoints(input: &[u8]) {
     let (kind, content) = choice(input);
     let content = Bytes::copy_from_slice(content);
     match kind % 3 {
-        0 => match embedded::checkpoint::testkit::again(content.clone()) {
+        0 => match files::checkpoints::testkit::again(content.clone()) {
             Ok((value, stored)) => {
                 assert_eq!(stored, content);
                 assert!(content.ends_with(&value));

@@ -3,7 +3,8 @@
 use std::ffi::OsString;
 
 use bytes::Bytes;
-use orchestrator::adapters::{capture, process};
+use orchestrator::adapters::files::capture_source;
+use orchestrator::adapters::process_engine;
 use orchestrator::api::testkit as api;
 use orchestrator::config::{Config, FlagSetting, Layers, Origin, render};
 
@@ -13,7 +14,7 @@ use super::{check_error, check_line, choice, lines_of};
 pub(super) fn capture_lines(input: &[u8]) {
     let (kind, text) = choice(input);
     let (read_bytes, bytes_max) = (1 + usize::from(kind % 16), 1 + usize::from(kind / 16));
-    let found = capture::testkit::lines(text, read_bytes, bytes_max).expect("memory can be read");
+    let found = capture_source::testkit::lines(text, read_bytes, bytes_max).expect("memory can be read");
     let expected = lines_of(text);
     assert_eq!(found.len(), expected.len());
     for ((bytes, oversized), line) in found.iter().zip(expected) {
@@ -29,7 +30,7 @@ pub(super) fn capture_lines(input: &[u8]) {
 pub(super) fn worker_lines(input: &[u8]) {
     let (kind, stream) = choice(input);
     let (first_piece, bytes_max) = (usize::from(kind % 16), usize::from(kind / 16));
-    let (found, is_too_long) = process::testkit::lines(stream, first_piece, bytes_max);
+    let (found, is_too_long) = process_engine::testkit::lines(stream, first_piece, bytes_max);
     let whole: Vec<&[u8]> = stream.split_inclusive(|byte| *byte == b'\n').collect();
     let lines: Vec<&[u8]> = whole.iter().filter_map(|line| line.strip_suffix(b"\n")).collect();
     let good = lines.iter().take_while(|line| line.len() <= bytes_max).count();

@@ -6,7 +6,6 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,16 +18,12 @@ use rustix::net::{Shutdown, shutdown};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 /// Interval of heartbeats in seconds. A broker that is silent for two of them counts as lost, on both sides.
 const HEARTBEAT_S: u16 = 10;
 /// How long a connection that is given up may take to say goodbye before its socket is cut.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
-/// How long a broker that was away is left alone once it lets us in. Its quorum queues elect their leaders just then, and
-/// one that is asked something before it has one may stay without for ever (rabbitmq-server issue 10070, seen on 3.10):
-/// it then takes nothing, and nothing that is routed to it is confirmed. The election takes 0.1 to 0.3 s.
-const ELECTION: Duration = Duration::from_secs(1);
 
 /// Where the broker is. `Debug` and `Display` show no credentials.
 #[derive(Clone)]
@@ -36,8 +31,6 @@ pub struct RabbitEndpoint {
     uri: AMQPUri,
     tls: OwnedTLSConfig,
     timeout: Duration,
-    /// The last attempt to connect failed, by whichever copy of this endpoint.
-    was_away: Arc<AtomicBool>,
 }
 
 /// Why a URL is of no use. Never holds the URL itself: it may contain a password.
@@ -64,12 +57,7 @@ impl RabbitEndpoint {
         }
         let mut uri: AMQPUri = url.parse().map_err(bad)?;
         uri.query.heartbeat = Some(HEARTBEAT_S);
-        Ok(Self {
-            uri,
-            tls: OwnedTLSConfig { identity: None, cert_chain: ca_pem },
-            timeout,
-            was_away: Arc::default(),
-        })
+        Ok(Self { uri, tls: OwnedTLSConfig { identity: None, cert_chain: ca_pem }, timeout })
     }
 }
 
@@ -155,11 +143,7 @@ impl Link {
             Ok(Err(error)) => Err(Trouble::from(error)),
             Err(_) => Err(Trouble::new(format!("no answer within {:?}", endpoint.timeout))),
         };
-        let was_away = endpoint.was_away.swap(connection.is_err(), Ordering::Relaxed);
         let connection = connection.map_err(|why| why.during(&format!("cannot connect to {endpoint}")))?;
-        if was_away {
-            sleep(ELECTION).await;
-        }
         let (sender, blocked) = watch::channel(None);
         let listener = tokio::spawn(note_blocking(connection.events_listener(), sender));
         Ok(Self { connection: Some(connection), socket, timeout: endpoint.timeout, blocked, listener })

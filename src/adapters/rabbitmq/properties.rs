@@ -70,9 +70,9 @@ fn traceparent(run_id: &str) -> String {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use orchestrator_kernel::contracts::orchestrator_event::event_type;
+    use orchestrator_kernel::engine::contracts::orchestrator_event::event_type;
+    use orchestrator_kernel::engine::run_id::RunId;
     use orchestrator_kernel::ids::{EngineMode, IngestSeq, RunSeq, Symbol, TsMs};
-    use orchestrator_kernel::run_id::RunId;
     use serde_json::json;
 
     use super::super::routing_key::routing_key;

@@ -47,9 +47,9 @@ fn shortened(word: &str, symbol: &str) -> String {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use orchestrator_kernel::contracts::orchestrator_event::event_type;
+    use orchestrator_kernel::engine::contracts::orchestrator_event::event_type;
+    use orchestrator_kernel::engine::run_id::RunId;
     use orchestrator_kernel::ids::{EngineMode, IngestSeq, RunSeq, Symbol, TsMs};
-    use orchestrator_kernel::run_id::RunId;
     use proptest::prelude::*;
 
     use super::*;

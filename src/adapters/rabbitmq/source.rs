@@ -25,7 +25,7 @@ use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Consumer};
-use orchestrator_kernel::contracts::quarantine::KEPT_BYTES_MAX;
+use orchestrator_kernel::engine::contracts::quarantine::KEPT_BYTES_MAX;
 use orchestrator_kernel::ids::Origin;
 use orchestrator_kernel::ports::source::{
     RawItem, ResumeAt, Settlement, Source, SourceBatch, SourceError, SourceFactory, SourceOddity,

@@ -23,6 +23,7 @@ pub mod connect;
 mod entry;
 mod fault;
 mod high_water;
+pub mod kill_switch;
 mod log;
 #[cfg(feature = "mutants")]
 mod mutants;

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use orchestrator_actors::buffer::BufferMsg;
 use orchestrator_actors::run_log::Committed;
-use orchestrator_kernel::contracts::engine_run::{Cut, RunFacts, RunRecord, RunStatus};
+use orchestrator_kernel::engine::contracts::engine_run::{Cut, RunFacts, RunRecord, RunStatus};
+use orchestrator_kernel::engine::run_id::RunId;
 use orchestrator_kernel::error::ErrorKind;
 use orchestrator_kernel::ids::{
     CutKind, EngineMode, Epoch, IngestSeq, LogIdentity, Origin, RunSeq, Seq, Symbol, TsMs,
@@ -22,7 +23,6 @@ use orchestrator_kernel::ports::log::{
 };
 use orchestrator_kernel::ports::log_memory::MemoryLog;
 use orchestrator_kernel::ports::source::{ItemFate, RawItem, ResumeAt, Settlement};
-use orchestrator_kernel::run_id::RunId;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 

@@ -59,7 +59,7 @@ struct Service {
 
 impl Setup {
     async fn start(self) -> Service {
-        crate::tls::install();
+        crate::process::tls::install();
         let (intake, runs) = (Arc::new(FakeIntake::default()), Arc::new(Runs::new().await));
         let buffer: Address<BufferMsg> = Address::new("buffer");
         if self.has_buffer {

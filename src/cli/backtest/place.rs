@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
 use super::{BacktestArgs, Format, Refused};
-use crate::backtest::{Report, page};
-use crate::cli::{Exit, complain};
+use crate::cli::complain;
+use crate::offline::backtest::{Report, page};
+use crate::process::exit::Exit;
 
 /// Name of the outputs file, as the service calls it.
 const OUTPUTS: &str = "orchestrator_events.jsonl";

@@ -78,13 +78,33 @@ pub(super) fn adapters_know_only_the_kernel(repo: &Repo) -> Problems {
 
 /// Only the wiring names adapters, so that providers can be changed in one place.
 pub(super) fn only_the_wiring_names_adapters(repo: &Repo) -> Problems {
-    let others = repo.below("src/", ".rs").filter(|(path, _)| {
-        !path.starts_with("src/adapters/") && *path != "src/wiring.rs" && !path.starts_with("src/wiring/")
-    });
+    let others = repo
+        .below("src/", ".rs")
+        .filter(|(path, _)| !path.starts_with("src/adapters/") && !path.starts_with("src/service/wiring"));
     others
         .filter(|(_, text)| text.contains("adapters::"))
         .map(|(path, _)| format!("{path} names an adapter"))
         .collect()
+}
+
+/// Folders of `src/`, and who besides themselves may name them: what serves people is used by nothing that serves a market.
+const NAMED_BY: [(&str, &[&str]); 2] = [("cli", &["src/main.rs"]), ("offline", &["src/cli/"])];
+
+/// Nobody imports the command line, and only it the offline tools.
+pub(super) fn what_serves_people_is_a_leaf(repo: &Repo) -> Problems {
+    let mut problems = Problems::new();
+    for (path, text) in repo.below("src/", ".rs") {
+        for (folder, by) in NAMED_BY {
+            let may =
+                path.starts_with(&format!("src/{folder}/")) || by.iter().any(|place| path.starts_with(place));
+            let names =
+                after(text, "crate::").into_iter().any(|named| named.starts_with(&format!("{folder}::")));
+            if names && !may {
+                problems.push(format!("{path} names crate::{folder}"));
+            }
+        }
+    }
+    problems
 }
 
 /// Every Rust file says first what it is for.

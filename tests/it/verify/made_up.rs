@@ -6,8 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use orchestrator::adapters::embedded::log::{EmbeddedLog, LogOptions};
-use orchestrator_kernel::contracts::receipt::ReceiptRecord;
+use orchestrator::adapters::files::log::{EmbeddedLog, LogOptions};
+use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::{IngestSeq, Seq};
 use orchestrator_kernel::ports::log::{Log, RecordBatch};
 

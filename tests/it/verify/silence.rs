@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use orchestrator::adapters::embedded::log::{EmbeddedLog, LogOptions};
-use orchestrator_kernel::contracts::engine_run::{RunRecord, RunStatus};
+use orchestrator::adapters::files::log::{EmbeddedLog, LogOptions};
+use orchestrator_kernel::engine::contracts::engine_run::{RunRecord, RunStatus};
 use orchestrator_kernel::ids::Seq;
 use orchestrator_kernel::ports::log::{Log, RecordBatch};
 

@@ -10,7 +10,6 @@ use tokio::task::JoinHandle;
 
 use super::deployment::SYMBOLS;
 use super::secrets::Secrets;
-use super::subscriber::ELECTION;
 
 /// How long the producer waits before it connects again.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
@@ -77,21 +76,16 @@ struct Producer {
 
 impl Producer {
     async fn run(mut self) {
-        let mut was_away = false;
         while !self.stop.load(Ordering::Relaxed) {
-            if self.connected(was_away).await.is_err() {
-                was_away = true;
+            if self.connected().await.is_err() {
                 tokio::time::sleep(AGAIN_AFTER).await;
             }
         }
     }
 
-    async fn connected(&mut self, was_away: bool) -> lapin::Result<()> {
+    async fn connected(&mut self) -> lapin::Result<()> {
         let opening = Connection::connect(&self.url, ConnectionProperties::default());
         let connection = within(opening).await?;
-        if was_away {
-            tokio::time::sleep(ELECTION).await;
-        }
         let channel = within(connection.create_channel()).await?;
         within(channel.confirm_select(ConfirmSelectOptions::default())).await?;
         while !self.stop.load(Ordering::Relaxed) {

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use orchestrator::adapters::redis::{LogOptions, RedisOptions, RedisStore};
 use orchestrator_actors::testkit::check_logs;
-use orchestrator_kernel::contracts::engine_run::RunRecord;
-use orchestrator_kernel::contracts::orchestrator_event::events;
-use orchestrator_kernel::contracts::receipt::ReceiptRecord;
+use orchestrator_kernel::engine::contracts::engine_run::RunRecord;
+use orchestrator_kernel::engine::contracts::orchestrator_event::events;
+use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::{RunSeq, Seq};
 use orchestrator_kernel::ports::log::{Log, ReadLimit};
 

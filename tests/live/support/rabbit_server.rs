@@ -54,6 +54,7 @@ pub(crate) struct RabbitServer {
     epmd_port: u16,
     vhosts: usize,
     vhosts_used: AtomicUsize,
+    are_queues_noted: bool,
 }
 
 /// The shell beside the server, and the group of the server itself.
@@ -91,6 +92,7 @@ impl RabbitServer {
             epmd_port: free_port(),
             vhosts,
             vhosts_used: AtomicUsize::new(0),
+            are_queues_noted: false,
         }
     }
 
@@ -183,6 +185,7 @@ impl RabbitServer {
 
     /// kill −9 of the server and its helpers. Does nothing when it is down.
     pub(crate) fn kill(&mut self) {
+        self.note_queues();
         if let Some(Running { mut supervisor, group }) = self.running.take() {
             kill_process_group(group, Signal::KILL).unwrap();
             let mut stdin = supervisor.stdin.take().unwrap();
@@ -219,6 +222,25 @@ impl RabbitServer {
         let set = "application:set_env(rabbit, max_message_size, ";
         let keep = "persistent_term:put(max_message_size, ";
         self.ctl(&["eval", &format!("{set}{bytes}), {keep}{bytes}).")]);
+    }
+
+    /// Takes the names of its quorum queues from its disk while it is down, as if it had been killed too early.
+    pub(crate) fn forget_queues(&self) {
+        assert!(self.running.is_none(), "it runs");
+        let node = format!("rabbit-{}@localhost", self.port);
+        std::fs::remove_file(
+            self.dir.path().join("mnesia").join(&node).join("quorum").join(&node).join("names.dets"),
+        )
+        .unwrap();
+    }
+
+    /// Lets the broker write down the names of its quorum queues, which it does only when none was declared for a while: one
+    /// that it does not find at its start comes back empty and without a leader. What a subscriber declares is there before
+    /// the first fault, so once is enough.
+    pub(crate) fn note_queues(&mut self) {
+        if self.running.is_some() && !std::mem::replace(&mut self.are_queues_noted, true) {
+            self.ctl(&["eval", "dets:sync(ra_directory_reverse)."]);
+        }
     }
 
     fn signal(&self, signal: Signal) {

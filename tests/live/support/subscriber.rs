@@ -14,9 +14,6 @@ use tokio::task::JoinHandle;
 
 use super::secrets::Secrets;
 
-/// How long a client leaves a broker alone that was away; see ops/runbooks/publish_degraded.md.
-pub(crate) const ELECTION: Duration = Duration::from_secs(1);
-
 /// One message as it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Message {
@@ -51,11 +48,9 @@ impl Subscriber {
             let url = Secrets::shared().as_subscriber(amqp_url);
             let (queue, into) = (queue_of(queue), Arc::clone(&messages));
             async move {
-                let mut was_away = false;
                 while allowed.wait_for(|allowed| *allowed).await.is_ok() {
                     tokio::select! {
-                        ended = consume(&url, &queue, &into, was_away) => if let Err(error) = ended {
-                            was_away = true;
+                        ended = consume(&url, &queue, &into) => if let Err(error) = ended {
                             println!("subscriber of {queue}: {error}");
                         },
                         _ = allowed.wait_for(|allowed| !*allowed) => {}
@@ -176,11 +171,8 @@ async fn bind(url: &str, queue: &str) -> lapin::Result<()> {
         .await
 }
 
-async fn consume(url: &str, queue: &str, into: &Mutex<Vec<Message>>, was_away: bool) -> lapin::Result<()> {
+async fn consume(url: &str, queue: &str, into: &Mutex<Vec<Message>>) -> lapin::Result<()> {
     let connection = Connection::connect(url, ConnectionProperties::default()).await?;
-    if was_away {
-        tokio::time::sleep(ELECTION).await;
-    }
     let channel = connection.create_channel().await?;
     channel.basic_qos(256, BasicQosOptions::default()).await?;
     let consuming =

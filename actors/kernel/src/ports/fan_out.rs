@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::engine::run_id::RunId;
 use crate::ids::{RunSeq, Symbol};
-use crate::run_id::RunId;
 
 /// One output on its way out.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,8 +17,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
+use crate::engine::run_id::hex_digit;
 use crate::ids::{Seq, TsMs};
-use crate::run_id::hex_digit;
 
 /// Bytes that a strategy's, schedule's, pipeline's or stage's name may have.
 pub const TRADING_NAME_BYTES_MAX: usize = 64;

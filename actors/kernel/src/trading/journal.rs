@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::ids::{CorrelationId, CycleId, JournalSeq, ScheduleName};
-use crate::contracts::{self, DecodeError};
+use crate::engine::contracts::{self, DecodeError};
 use crate::ids::TsMs;
 use crate::rfc3339::rfc3339;
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::{Digest as _, Sha256};
 
-use crate::run_id::hex_digit;
+use crate::engine::run_id::hex_digit;
 
 /// Bytes that a secret has to have at least; the gateway refuses to start with fewer.
 pub const SECRET_BYTES_MIN: usize = 64;

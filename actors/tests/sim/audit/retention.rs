@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use orchestrator_actors::testkit::{TestEngine, without_publish_time};
-use orchestrator_kernel::audit::{self, StateFrom, Step};
-use orchestrator_kernel::contracts::engine_run::{RunFacts, RunRecord};
-use orchestrator_kernel::contracts::orchestrator_event::{events, outputs_of};
-use orchestrator_kernel::contracts::receipt::ReceiptRecord;
+use orchestrator_kernel::engine::audit::{self, StateFrom, Step};
+use orchestrator_kernel::engine::contracts::engine_run::{RunFacts, RunRecord};
+use orchestrator_kernel::engine::contracts::orchestrator_event::{events, outputs_of};
+use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
+use orchestrator_kernel::engine::replay::Outline;
+use orchestrator_kernel::engine::retention::Base;
+use orchestrator_kernel::engine::run::RunIndex;
 use orchestrator_kernel::ids::{RunSeq, Seq, Symbol};
-use orchestrator_kernel::replay::Outline;
-use orchestrator_kernel::retention::Base;
-use orchestrator_kernel::run::RunIndex;
 
 use super::{Audit, Checked, Role};
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use orchestrator_actors::publisher::{HeldError, HeldRequest, PublisherMsg};
 use orchestrator_actors::testkit::Rng;
 use orchestrator_actors::tree::Tree;
+use orchestrator_kernel::engine::outbox::HeldChoice;
 use orchestrator_kernel::ids::TsMs;
-use orchestrator_kernel::outbox::HeldChoice;
 use tokio::time::timeout;
 
 use super::Sim;

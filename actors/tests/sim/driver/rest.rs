@@ -7,8 +7,8 @@ use orchestrator_actors::fatal::FatalKind;
 use orchestrator_actors::status::Condition;
 use orchestrator_actors::testkit::Baseline;
 use orchestrator_actors::tree::{Stopped, Tree};
+use orchestrator_kernel::engine::retention::Policy;
 use orchestrator_kernel::ports::log::{Log, LogStat};
-use orchestrator_kernel::retention::Policy;
 use tokio::time::sleep;
 
 use super::{Ended, MS, REST_MAX, ROLES, Sim};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use orchestrator_kernel::contracts::raw_market_event::{self, Names, Receipt};
+use orchestrator_kernel::engine::contracts::raw_market_event::{self, Names, Receipt};
 use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::ports::source::RawItem;
 use orchestrator_kernel::ports::source_conformance::{self, Repeats, SourceProvider};

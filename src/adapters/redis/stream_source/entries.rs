@@ -174,7 +174,7 @@ fn describe(id: EntryId, why: &str, fields: &[Field]) -> Bytes {
 
 #[cfg(test)]
 mod tests {
-    use orchestrator_kernel::contracts::raw_market_event::{Names, NotAReceipt, decode};
+    use orchestrator_kernel::engine::contracts::raw_market_event::{Names, NotAReceipt, decode};
     use proptest::prelude::*;
 
     use super::*;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::chain::{ChainBreak, ChainHash, SealedEntry};
 use super::{CommandEnded, CommandReceived, ConfigHash, CycleCause, CycleStarted, JournalEntry, JournalFact};
-use crate::contracts::{self, DecodeError};
+use crate::engine::contracts::{self, DecodeError};
 use crate::trading::agent::{AgentCause, AgentChanged, AgentCommand, AgentStatus};
 use crate::trading::ids::{CommandId, CycleId, JournalSeq, ScheduleName, StrategyName};
 use crate::trading::strategy::{StrategyChanged, StrategyStatus, move_strategy};

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::JournalEntry;
-use crate::contracts::DecodeError;
-use crate::run_id::hex_digit;
+use crate::engine::contracts::DecodeError;
+use crate::engine::run_id::hex_digit;
 
 /// Bytes of a hash.
 pub const CHAIN_HASH_BYTES: usize = 32;

@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::{OrderContent, quantised};
+use crate::engine::run_id::hex_digit;
 use crate::ids::TsMs;
 use crate::rfc3339::rfc3339;
-use crate::run_id::hex_digit;
 
 const DAY_MS: i64 = 86_400_000;
 

@@ -1,0 +1,97 @@
+//! The environment layer: `ORCHESTRATOR__SECTION__KEY=value`, or `…__KEY_FILE=path` to read the value from a file.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+
+use super::file::read_text;
+use super::tree::{Origin, Table, Value, insert};
+use super::violation::Violation;
+
+/// What the names of our variables start with.
+const PREFIX: &str = "ORCHESTRATOR__";
+/// Ends the name of a variable that holds the path of a file with the value.
+const FILE_SUFFIX: &str = "_FILE";
+/// Largest value that is read from such a file.
+const VALUE_BYTES_MAX: u64 = 64 << 10;
+/// Keys below this are passed on as they are spelled: they are environment variables themselves.
+const SPELLED: [&str; 3] = ["engine", "process", "env"];
+
+/// Puts what `variables` say into `tree`. Variables of other names are ignored.
+pub(crate) fn apply(tree: &mut Table, variables: &[(OsString, OsString)]) -> Vec<Violation> {
+    let mut ours: Vec<_> = variables
+        .iter()
+        .filter_map(|(name, value)| Some((name.to_str()?.strip_prefix(PREFIX)?, value.as_os_str())))
+        .collect();
+    // The environment has no order; the messages must have one.
+    ours.sort_unstable();
+    let mut violations = Vec::new();
+    let mut seen = Vec::new();
+    for (rest, value) in ours {
+        let name = format!("{PREFIX}{rest}");
+        match setting(rest, &name, value) {
+            Ok(Entry { path, .. }) if seen.contains(&path) => violations.push(Violation {
+                path: path.join("."),
+                what: "is set twice in the environment, once with the suffix _FILE".to_owned(),
+                allowed: "one of the two".to_owned(),
+                origin: Origin::Env { name },
+            }),
+            Ok(Entry { path, text, origin }) => {
+                insert(tree, &path, Value::Word(text), origin);
+                seen.push(path);
+            }
+            Err((what, allowed)) => violations.push(Violation {
+                path: name.clone(),
+                what,
+                allowed: allowed.to_owned(),
+                origin: Origin::Env { name },
+            }),
+        }
+    }
+    violations
+}
+
+/// What one variable says.
+struct Entry {
+    path: Vec<String>,
+    text: String,
+    origin: Origin,
+}
+
+fn setting(rest: &str, name: &str, value: &OsStr) -> Result<Entry, (String, &'static str)> {
+    let text = value.to_str().ok_or_else(|| ("is not UTF-8".to_owned(), "UTF-8 text"))?;
+    let mut path: Vec<String> = rest.split("__").map(str::to_ascii_lowercase).collect();
+    if path.len() < 2 || path.iter().any(String::is_empty) {
+        return Err(("names no setting".to_owned(), "ORCHESTRATOR__SECTION__KEY"));
+    }
+    if path.len() == SPELLED.len() + 1 && path.iter().zip(SPELLED).all(|(key, spelled)| key == spelled) {
+        let spelled = rest.rsplit("__").next().unwrap_or_default().to_owned();
+        path.truncate(SPELLED.len());
+        path.push(spelled);
+    }
+    let last = path
+        .last_mut()
+        .filter(|last| last.len() > FILE_SUFFIX.len() && last.to_ascii_uppercase().ends_with(FILE_SUFFIX));
+    match last {
+        None => Ok(Entry { path, text: text.to_owned(), origin: Origin::Env { name: name.to_owned() } }),
+        Some(last) => {
+            last.truncate(last.len() - FILE_SUFFIX.len());
+            let content = read_value(text)?;
+            let origin = Origin::EnvFile { name: name.to_owned(), path: text.to_owned() };
+            Ok(Entry { path, text: content, origin })
+        }
+    }
+}
+
+/// The content of the file without the newline that editors and `echo` leave at its end.
+fn read_value(path: &str) -> Result<String, (String, &'static str)> {
+    const ALLOWED: &str = "the path of a readable UTF-8 file of at most 64KiB";
+    let mut text = read_text(Path::new(path), VALUE_BYTES_MAX)
+        .map_err(|error| (format!("cannot read {path}: {error}"), ALLOWED))?;
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    Ok(text)
+}

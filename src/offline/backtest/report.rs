@@ -1,0 +1,254 @@
+//! The report as data: what `report.json` holds and the page shows.
+
+use std::collections::BTreeMap;
+
+use orchestrator_actors::recorded_times::OddTimes;
+use orchestrator_kernel::engine::cadence::Cadence;
+use orchestrator_kernel::ids::EngineMode;
+use orchestrator_kernel::ports::engine::EngineIdentity;
+use orchestrator_kernel::ports::log::ReadError;
+use serde::Serialize;
+
+use super::figures::{self, Answerer, Receipts, Runs};
+use super::latency::Class;
+use super::over_time::{ReceiptCounts, RunCounts, Steps};
+use super::regimes::Regimes;
+use super::run::{End, Played};
+use crate::config::Config;
+use crate::process::version::VERSION;
+use crate::service::manifest;
+
+/// The whole report. Two backtests of one capture, configuration and engine differ in `performance` only.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// `orchestrator_backtest_report`.
+    pub schema: &'static str,
+    /// `1`; a field that goes or changes its meaning makes it `2`.
+    pub schema_version: &'static str,
+    /// Whether the capture was read to its end.
+    pub complete: bool,
+    /// Why not.
+    pub incomplete_because: Option<String>,
+    /// What was wrong at the end, for example a halted symbol.
+    pub conditions: Vec<Condition>,
+    /// What it was made with.
+    pub manifest: Manifest,
+    /// What went in.
+    pub capture: Capture,
+    /// What was run.
+    pub runs: Runs,
+    /// Both along recorded time.
+    pub over_time: OverTime,
+    /// What the engine said.
+    pub regimes: Regimes,
+    /// How fast it was, on this machine this time.
+    pub performance: Performance,
+}
+
+/// Something that was wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Condition {
+    /// The stable word.
+    pub condition: String,
+    /// Its details.
+    pub detail: String,
+}
+
+/// What a backtest was made with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Manifest {
+    /// Version of the binary.
+    pub orchestrator_version: &'static str,
+    /// Hash of the settings that decide what comes out; a service that wrote these logs would record the same.
+    pub config_hash: String,
+    /// Those settings, by path.
+    pub settings: BTreeMap<String, String>,
+    /// Version of the time zone database that decisions used.
+    pub tz_database: String,
+    /// What of the configuration the backtest replaced.
+    pub replaced: Vec<String>,
+    /// Which engine entry point.
+    pub engine_mode: EngineMode,
+    /// Who answered.
+    pub engines: Vec<Answerer>,
+    /// When runs happen.
+    pub schedule: Schedule,
+}
+
+/// The cadence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Schedule {
+    /// `boundary` or `timer`.
+    pub mode: &'static str,
+    /// Between two runs of one symbol.
+    pub interval_ms: i64,
+    /// In boundary mode: from the boundary to the cut.
+    pub delay_ms: Option<i64>,
+    /// In timer mode: what engine timestamps are multiples of.
+    pub align_ms: Option<i64>,
+}
+
+/// What went in.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Capture {
+    /// What it is called, without secrets.
+    pub name: String,
+    /// Whose time counts: `receive` or `ingest`.
+    pub time: &'static str,
+    /// What is odd about its times: each of it changed which runs were made.
+    pub odd_times: OddTimes,
+    /// What it holds.
+    #[serde(flatten)]
+    pub receipts: Receipts,
+}
+
+/// Counts along recorded time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OverTime {
+    /// Receipts.
+    pub receipts: Steps<ReceiptCounts>,
+    /// Runs and their outputs, in steps of whole intervals of the schedule.
+    pub runs: Steps<RunCounts>,
+}
+
+/// How fast a backtest was.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Performance {
+    /// From the start of the tree, with the engine up, to its ordered end.
+    pub wall_seconds: f64,
+    /// Receipts in one second of it.
+    pub receipts_per_second: f64,
+    /// Recorded time in one second of it; how often faster than live.
+    pub speed_up: f64,
+    /// The engine's calls.
+    pub engine_calls: EngineCalls,
+}
+
+/// How long engine calls took.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct EngineCalls {
+    /// How many were made.
+    pub calls: u64,
+    /// How many of them gave no answer.
+    pub failed: u64,
+    /// Half took no longer, in milliseconds; as the other quantiles at most 4.5 % too large.
+    pub p50_ms: f64,
+    /// 95 of 100 took no longer.
+    pub p95_ms: f64,
+    /// 99 of 100 took no longer.
+    pub p99_ms: f64,
+    /// The longest.
+    pub max_ms: f64,
+    /// How many took how long, by doublings.
+    pub histogram: Vec<Class>,
+}
+
+/// What a report is made from, besides the logs.
+pub struct Input<'a> {
+    /// The configuration as it was staged.
+    pub config: &'a Config,
+    /// What of it was replaced.
+    pub replaced: Vec<String>,
+    /// What the capture is called.
+    pub capture: String,
+    /// Whose time counts.
+    pub time: &'static str,
+}
+
+impl Report {
+    /// Reads the logs of a backtest.
+    ///
+    /// # Errors
+    ///
+    /// A log cannot be read.
+    pub async fn new(input: Input<'_>, played: &Played) -> Result<Self, ReadError> {
+        // Who answered is taken from the runs.
+        let manifest = manifest::of(input.config, EngineIdentity::default());
+        let schedule = schedule(input.config.schedule.cadence);
+        let Played { receipts, runs, quarantine, .. } = played;
+        let figures =
+            figures::read(receipts.as_ref(), runs.as_ref(), quarantine.as_ref(), schedule.interval_ms)
+                .await?;
+        let (complete, incomplete_because) = match &played.end {
+            End::Complete => (true, None),
+            End::Unreadable(detail) => (false, Some(detail.clone())),
+            End::Interrupted => (false, Some("it was interrupted".to_owned())),
+        };
+        let conditions = played.conditions.iter();
+        let conditions = conditions
+            .map(|(condition, detail)| Condition { condition: condition.clone(), detail: detail.clone() });
+        Ok(Self {
+            schema: "orchestrator_backtest_report",
+            schema_version: "1",
+            complete,
+            incomplete_because,
+            conditions: conditions.collect(),
+            manifest: Manifest {
+                orchestrator_version: VERSION,
+                config_hash: manifest.config_hash(),
+                settings: manifest.settings,
+                tz_database: manifest.tz_database,
+                replaced: input.replaced,
+                engine_mode: input.config.engine.mode,
+                engines: figures.engines,
+                schedule,
+            },
+            performance: performance(played, &figures.receipts),
+            capture: Capture {
+                name: input.capture,
+                time: input.time,
+                odd_times: played.times.clone(),
+                receipts: figures.receipts,
+            },
+            runs: figures.runs,
+            over_time: OverTime {
+                receipts: figures.receipts_over_time.steps(),
+                runs: figures.runs_over_time.steps(),
+            },
+            regimes: figures.regimes,
+        })
+    }
+}
+
+impl Receipts {
+    /// From the first to the last receipt, in milliseconds.
+    #[must_use]
+    pub fn span_ms(&self) -> i64 {
+        match (self.first_ts_ms, self.last_ts_ms) {
+            (Some(first), Some(last)) => last.0.saturating_sub(first.0),
+            (None, _) | (_, None) => 0,
+        }
+    }
+}
+
+const fn schedule(cadence: Cadence) -> Schedule {
+    match cadence {
+        Cadence::Boundary { interval_ms, delay_ms } => {
+            Schedule { mode: "boundary", interval_ms, delay_ms: Some(delay_ms), align_ms: None }
+        }
+        Cadence::Timer { interval_ms, align_ms } => {
+            Schedule { mode: "timer", interval_ms, delay_ms: None, align_ms: Some(align_ms) }
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "rates for people to look at")]
+fn performance(played: &Played, receipts: &Receipts) -> Performance {
+    let wall_seconds = played.took.as_secs_f64();
+    let a_second = |amount: f64| if wall_seconds > 0.0 { amount / wall_seconds } else { 0.0 };
+    let latency = &played.latency;
+    Performance {
+        wall_seconds,
+        receipts_per_second: a_second(receipts.receipts as f64),
+        speed_up: a_second(receipts.span_ms() as f64 / 1e3),
+        engine_calls: EngineCalls {
+            calls: latency.calls(),
+            failed: latency.failed(),
+            p50_ms: latency.quantile_ms(500),
+            p95_ms: latency.quantile_ms(950),
+            p99_ms: latency.quantile_ms(990),
+            max_ms: latency.max_ms(),
+            histogram: latency.histogram(),
+        },
+    }
+}

@@ -1,0 +1,230 @@
+//! Plays a capture through the live tree to its end, and stops the tree in order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestrator_actors::fatal::{Fatal, FatalKind};
+use orchestrator_actors::recorded_times::OddTimes;
+use orchestrator_actors::status::Condition;
+use orchestrator_actors::tree::{Stopped, Tree};
+use orchestrator_kernel::ids::TsMs;
+use orchestrator_kernel::ports::log::Log;
+use tokio::time::Instant;
+
+use super::latency::{Calls, Latency};
+use crate::config::Config;
+use crate::process::exit::Exit;
+use crate::process::exit::exit_of;
+use crate::service::wiring::backtest::{Capture, Progress, wire};
+use crate::service::wiring::{Wired, WiringError};
+
+/// What is played.
+pub struct Plan<'a> {
+    /// The configuration, already [staged](crate::service::wiring::backtest::staged).
+    pub config: &'a Config,
+    /// The capture.
+    pub capture: &'a Capture,
+    /// Longest line of a capture file in bytes; a longer one goes to the quarantine.
+    pub line_bytes_max: usize,
+    /// How far the clock goes on after the last receipt. `None`: no further.
+    pub until: Option<TsMs>,
+}
+
+/// How it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The capture was read to its end and everything that was due is done.
+    Complete,
+    /// The capture could not be read to its end; what was read is done.
+    Unreadable(String),
+    /// Somebody asked it to stop.
+    Interrupted,
+}
+
+/// What a finished backtest leaves.
+pub struct Played {
+    /// The receipt log.
+    pub receipts: Arc<dyn Log>,
+    /// The run log.
+    pub runs: Arc<dyn Log>,
+    /// The quarantine.
+    pub quarantine: Arc<dyn Log>,
+    /// How it ended.
+    pub end: End,
+    /// What was wrong at the end: the stable word and its details.
+    pub conditions: Vec<(String, String)>,
+    /// What was odd about the capture's times.
+    pub times: OddTimes,
+    /// How long it took, without the start of the engine.
+    pub took: Duration,
+    /// How long the engine's calls took.
+    pub latency: Latency,
+}
+
+/// Why there is no result.
+#[derive(Debug, thiserror::Error)]
+pub enum PlayError {
+    /// Something could not be opened.
+    #[error(transparent)]
+    Wiring(#[from] WiringError),
+    /// An actor could not start.
+    #[error(transparent)]
+    Tree(#[from] Fatal),
+    /// The tree failed.
+    #[error("the backtest failed: {what}")]
+    Failed {
+        /// Whose fault.
+        kind: FatalKind,
+        /// What happened.
+        what: String,
+    },
+    /// The end did not come in time.
+    #[error("the step {step} of the end was not finished in {grace:?}; give service.grace more time")]
+    Unfinished {
+        /// Which step.
+        step: &'static str,
+        /// The time it had.
+        grace: Duration,
+    },
+}
+
+impl PlayError {
+    /// How the process ends because of it.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Wiring(error) => error.exit(),
+            Self::Tree(Fatal { kind, .. }) | Self::Failed { kind, .. } => exit_of(*kind),
+            Self::Unfinished { .. } => Exit::Unavailable,
+        }
+    }
+}
+
+/// How often progress is told.
+const REFRESH: Duration = Duration::from_millis(200);
+/// Time for the ordered end of a complete backtest, at least: outputs may wait to be written.
+const GRACE_MIN: Duration = Duration::from_secs(300);
+
+/// Plays `plan` until the capture has ended or `stop` is ready. `show` is told now and then how far it is: the progress,
+/// and the receipts that are durable.
+///
+/// # Errors
+///
+/// [`PlayError`]: nothing of the result counts then.
+pub async fn play(
+    plan: &Plan<'_>,
+    stop: impl Future<Output = ()>,
+    mut show: impl FnMut(&Progress, u64),
+) -> Result<Played, PlayError> {
+    let calls = Arc::new(Calls::default());
+    let (wired, progress) =
+        wire(plan.config, plan.capture, plan.line_bytes_max, Arc::clone(&calls) as Arc<_>).await?;
+    let begun = Instant::now();
+    let played = play_wired(plan, &wired, stop, || {
+        show(&progress, wired.ports.receipts.stat().tail.0);
+    })
+    .await;
+    if let Some(workers) = &wired.workers {
+        workers.shutdown().await;
+    }
+    let (end, conditions, times) = played?;
+    Ok(Played {
+        receipts: Arc::clone(&wired.ports.receipts),
+        runs: Arc::clone(&wired.ports.runs),
+        quarantine: Arc::clone(&wired.ports.quarantine),
+        end,
+        conditions,
+        times,
+        took: begun.elapsed(),
+        latency: calls.latency(),
+    })
+}
+
+/// Why the tree is stopped.
+enum Ending {
+    SourceEnded,
+    Asked,
+}
+
+async fn play_wired(
+    plan: &Plan<'_>,
+    wired: &Wired,
+    stop: impl Future<Output = ()>,
+    mut show: impl FnMut(),
+) -> Result<(End, Vec<(String, String)>, OddTimes), PlayError> {
+    let mut tree = Tree::start(wired.ports.clone(), &wired.settings).await?;
+    let ended = tree.sources_ended();
+    let clock = Arc::clone(&wired.ports.clock);
+    let done = async move {
+        ended.await;
+        if let Some(until) = plan.until {
+            // A deadline *before* the moment fires, and the moment itself is to be over.
+            clock.advance(until.plus(1)).await;
+        }
+    };
+    tokio::pin!(done, stop);
+    let ending = loop {
+        tokio::select! {
+            biased;
+            (kind, what) = tree.failed() => return Err(PlayError::Failed { kind, what }),
+            () = &mut stop => break Ending::Asked,
+            () = &mut done => break Ending::SourceEnded,
+            () = tokio::time::sleep(REFRESH) => show(),
+        }
+    };
+    let given_up = tree.source_given_up();
+    let conditions = tree.board.read().conditions;
+    let grace = match ending {
+        Ending::SourceEnded => plan.config.service.grace.max(GRACE_MIN),
+        Ending::Asked => plan.config.service.grace,
+    };
+    let end = match ending {
+        Ending::Asked => End::Interrupted,
+        Ending::SourceEnded if given_up => End::Unreadable(source_detail(&conditions)),
+        Ending::SourceEnded => End::Complete,
+    };
+    let times = tree.times.clone();
+    match tree.stop(grace).await {
+        Stopped::Clean => Ok((end, shown(conditions), times.read())),
+        Stopped::Failed(kind, what) => Err(PlayError::Failed { kind, what }),
+        Stopped::Unfinished(step) => Err(PlayError::Unfinished { step, grace }),
+    }
+}
+
+/// Why the capture was given up.
+fn source_detail(conditions: &BTreeMap<Condition, String>) -> String {
+    let is_source = |condition: &Condition| matches!(condition, Condition::SourceDown(_));
+    let down = conditions.iter().find(|(condition, _)| is_source(condition));
+    down.map_or_else(|| "no reason is known".to_owned(), |(_, detail)| detail.clone())
+}
+
+/// What concerns a backtest, besides its capture, which is told by how it ended: it has no effects, so a kill switch means
+/// nothing to it.
+fn shown(conditions: BTreeMap<Condition, String>) -> Vec<(String, String)> {
+    let name = |condition: &Condition| match condition {
+        Condition::SourceDown(of)
+        | Condition::SourceUnsettled(of)
+        | Condition::SymbolHalted(of)
+        | Condition::OutputHeld(of) => {
+            format!("{} {of}", condition.word())
+        }
+        Condition::BufferFailing
+        | Condition::RunLogFailing
+        | Condition::PublishBlocked
+        | Condition::PublishDegraded
+        | Condition::FanOutBlocked
+        | Condition::SymbolLimit
+        | Condition::ClockBehind
+        | Condition::RetentionFailing
+        | Condition::MarkStale
+        | Condition::ProducerLimit
+        | Condition::KillSwitchEngaged
+        | Condition::KillSwitchUnknown => condition.word().to_owned(),
+    };
+    let is_source =
+        |condition: &Condition| matches!(condition, Condition::SourceDown(_) | Condition::SourceUnsettled(_));
+    let degrading = conditions.into_iter();
+    let degrading = degrading.filter(|(condition, _)| condition.degrades() && !is_source(condition));
+    degrading.map(|(condition, detail)| (name(&condition), detail)).collect()
+}

@@ -1,0 +1,169 @@
+//! Recorded logs as files for other tools: lines of JSON in the wire forms, or Parquet tables for notebooks.
+//!
+//! Everything is read once from front to back, with one batch and one group of rows in memory. The files get their names
+//! when all of them are whole.
+
+mod ndjson;
+mod parquet;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use orchestrator_kernel::engine::contracts::orchestrator_event::BadAnswer;
+use serde::Serialize;
+
+use crate::offline::recorded::{LogError, Selection};
+use crate::process::exit::Exit;
+use crate::process::files::{Compression, Finished};
+use crate::service::wiring::reading::Recorded;
+
+/// What kind of files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Lines of JSON: receipts, outputs, run records, quarantine.
+    #[default]
+    Ndjson,
+    /// Parquet tables: receipts and ended runs.
+    Parquet,
+}
+
+/// What is exported, and where to.
+#[derive(Clone, Debug)]
+pub struct ExportOptions {
+    /// The directory for the files; it is made when it is not there.
+    pub to: PathBuf,
+    /// What kind of files.
+    pub format: Format,
+    /// How lines of JSON are compressed. Tables are compressed inside.
+    pub compression: Compression,
+    /// Which part of the logs.
+    pub selection: Selection,
+    /// Whether files of the same names are replaced.
+    pub force: bool,
+}
+
+/// What was exported.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Exported {
+    /// Receipts.
+    pub receipts: u64,
+    /// The first of them.
+    pub first_ingest_seq: Option<u64>,
+    /// The last of them.
+    pub last_ingest_seq: Option<u64>,
+    /// Whether line n of the receipts is `ingest_seq` n: nothing was left out, and nothing had been trimmed.
+    pub line_is_ingest_seq: bool,
+    /// Receipts with line breaks between their JSON tokens; these are spaces in the lines.
+    pub receipts_with_line_breaks: u64,
+    /// Run records.
+    pub run_records: u64,
+    /// Outputs of ended runs.
+    pub outputs: u64,
+    /// Items of the quarantine; only when nothing is left out, because they have no symbol and no `ingest_seq`.
+    pub quarantined: u64,
+    /// The files.
+    pub files: Vec<PathBuf>,
+}
+
+impl Exported {
+    /// Counts a receipt.
+    fn note_receipt(&mut self, ingest_seq: u64) {
+        self.receipts += 1;
+        self.first_ingest_seq = self.first_ingest_seq.or(Some(ingest_seq));
+        self.last_ingest_seq = Some(ingest_seq);
+    }
+}
+
+/// Why nothing was exported.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// A log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// A file of that name is there.
+    #[error("{} exists; name another directory with --to, or replace it with --force", .0.display())]
+    Exists(PathBuf),
+    /// A file could not be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// The file or its directory.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A run's answer is no JSON.
+    #[error(transparent)]
+    Answer(#[from] BadAnswer),
+    /// A stored receipt has no envelope.
+    #[error("receipt {at} has no envelope: {detail}")]
+    NoEnvelope {
+        /// Its position.
+        at: u64,
+        /// What is wrong.
+        detail: String,
+    },
+}
+
+impl ExportError {
+    /// How the process ends because of it.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Log(error) => error.exit(),
+            Self::Exists(_) => Exit::Different,
+            Self::Write { .. } => Exit::Io,
+            Self::Answer(_) | Self::NoEnvelope { .. } => Exit::Data,
+        }
+    }
+}
+
+/// Exports what is selected of `recorded`.
+///
+/// # Errors
+///
+/// [`ExportError`]; of a failed export no file is left.
+pub async fn export(recorded: &Recorded, options: &ExportOptions) -> Result<Exported, ExportError> {
+    let targets = targets(options);
+    if let Some(existing) = targets.iter().find(|path| !options.force && path.exists()) {
+        return Err(ExportError::Exists(existing.clone()));
+    }
+    std::fs::create_dir_all(&options.to).map_err(writing(&options.to))?;
+    let range = options.selection.positions(recorded.receipts.as_ref()).await?;
+    let (mut exported, files) = match options.format {
+        Format::Ndjson => ndjson::write(recorded, options, range, &targets).await?,
+        Format::Parquet => parquet::write(recorded, options, range, &targets).await?,
+    };
+    for (file, target) in files.into_iter().zip(&targets) {
+        exported.files.push(publish(file, target, options.force)?);
+    }
+    Ok(exported)
+}
+
+/// The files, in the order in which they are named.
+fn targets(options: &ExportOptions) -> Vec<PathBuf> {
+    let names: &[&str] = match options.format {
+        Format::Ndjson if options.selection.is_everything() => &ndjson::NAMES,
+        // The quarantine stands last.
+        Format::Ndjson => &ndjson::NAMES[..ndjson::NAMES.len() - 1],
+        Format::Parquet => &parquet::NAMES,
+    };
+    let suffix = match options.format {
+        Format::Ndjson => options.compression.suffix(),
+        Format::Parquet => "",
+    };
+    names.iter().map(|name| options.to.join(format!("{name}{suffix}"))).collect()
+}
+
+fn publish(file: Finished, target: &Path, force: bool) -> Result<PathBuf, ExportError> {
+    file.publish(force).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => ExportError::Exists(target.to_owned()),
+        _ => writing(target)(error),
+    })
+}
+
+fn writing(path: &Path) -> impl FnOnce(io::Error) -> ExportError {
+    let path = path.to_owned();
+    move |source| ExportError::Write { path, source }
+}

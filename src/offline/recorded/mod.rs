@@ -1,0 +1,168 @@
+//! Going through recorded logs from front to back, one batch in memory at a time.
+
+mod range;
+mod select;
+
+use orchestrator_kernel::engine::contracts::engine_run::RunRecord;
+use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
+use orchestrator_kernel::ids::{IngestSeq, RunSeq, Seq, TsMs};
+use orchestrator_kernel::ports::log::{Log, ReadError, ReadLimit, RecordBatch, read_one};
+
+use crate::process::exit::Exit;
+
+pub use range::{BadRange, Bound, Moment, bounds};
+pub use select::{Range, Selection};
+
+/// A log could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read the log of {log}")]
+pub struct LogError {
+    /// Which log, as people call what is in it.
+    pub log: &'static str,
+    /// Why.
+    #[source]
+    pub source: ReadError,
+}
+
+impl LogError {
+    /// How the process ends because of it.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match &self.source {
+            ReadError::Corrupt { .. } | ReadError::Trimmed { .. } => Exit::Data,
+            ReadError::Io(error) => Exit::of_storage(error),
+        }
+    }
+
+    pub(crate) fn corrupt(log: &'static str, at: Seq, detail: &dyn std::fmt::Display) -> Self {
+        Self { log, source: ReadError::Corrupt { at, detail: detail.to_string() } }
+    }
+}
+
+/// The records of a log in order, from one position to another.
+pub struct Cursor<'a> {
+    log: &'a dyn Log,
+    name: &'static str,
+    batch: RecordBatch,
+    index: usize,
+    last: Seq,
+}
+
+impl<'a> Cursor<'a> {
+    /// The records of `log` from `first` to `last`, both included. What was trimmed is left out, so is what does not
+    /// exist yet.
+    #[must_use]
+    pub fn over(log: &'a dyn Log, name: &'static str, first: Seq, last: Seq) -> Self {
+        let stat = log.stat();
+        let first = first.max(stat.start).max(Seq(1));
+        Self { log, name, batch: RecordBatch::starting_at(first), index: 0, last: last.min(stat.tail) }
+    }
+
+    /// All records of `log`.
+    #[must_use]
+    pub fn all(log: &'a dyn Log, name: &'static str) -> Self {
+        Self::over(log, name, Seq(1), Seq(u64::MAX))
+    }
+
+    /// The next record with its position.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError`]; a record that cannot be read is never skipped.
+    pub async fn next(&mut self) -> Result<Option<(Seq, &[u8])>, LogError> {
+        let mut at = Seq(self.batch.first().0 + self.index as u64);
+        if self.last < at {
+            return Ok(None);
+        }
+        if self.batch.len() <= self.index {
+            let read = self.log.read(at, ReadLimit::default()).await;
+            self.batch = read.map_err(|source| LogError { log: self.name, source })?;
+            self.index = 0;
+            at = self.batch.first();
+        }
+        self.index += 1;
+        Ok(self.batch.get(self.index - 1).map(|payload| (at, payload)))
+    }
+}
+
+/// The receipts of a receipt log.
+pub struct Receipts<'a>(Cursor<'a>);
+
+impl<'a> Receipts<'a> {
+    /// Those from `first` to `last`, both included.
+    #[must_use]
+    pub fn over(log: &'a dyn Log, first: IngestSeq, last: IngestSeq) -> Self {
+        Self(Cursor::over(log, "receipts", first.into(), last.into()))
+    }
+
+    /// The next one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cursor::next`].
+    pub async fn next(&mut self) -> Result<Option<ReceiptRecord<'_>>, LogError> {
+        match self.0.next().await? {
+            None => Ok(None),
+            Some((seq, payload)) => receipt(seq, payload).map(Some),
+        }
+    }
+}
+
+/// The records of a run log.
+pub struct Runs<'a>(Cursor<'a>);
+
+impl<'a> Runs<'a> {
+    /// All of them.
+    #[must_use]
+    pub fn all(log: &'a dyn Log) -> Self {
+        Self(Cursor::all(log, "runs"))
+    }
+
+    /// The next one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Cursor::next`].
+    pub async fn next(&mut self) -> Result<Option<(RunSeq, RunRecord)>, LogError> {
+        match self.0.next().await? {
+            None => Ok(None),
+            Some((seq, payload)) => RunRecord::decode(payload)
+                .map(|record| Some((seq.into(), record)))
+                .map_err(|error| LogError::corrupt("runs", seq, &error)),
+        }
+    }
+}
+
+/// Reads a stored receipt.
+///
+/// # Errors
+///
+/// [`LogError`] with the position.
+pub fn receipt(seq: Seq, payload: &[u8]) -> Result<ReceiptRecord<'_>, LogError> {
+    ReceiptRecord::decode(payload).map_err(|error| LogError::corrupt("receipts", seq, &error))
+}
+
+/// The first receipt that was taken in after `at`, or the position behind the last one. Receipts never go back in time
+/// (LOG-5), so this is a binary search.
+///
+/// # Errors
+///
+/// [`LogError`].
+pub async fn first_after(receipts: &dyn Log, at: TsMs) -> Result<IngestSeq, LogError> {
+    let stat = receipts.stat();
+    let (mut low, mut high) = (stat.start.0.max(1), stat.tail.0 + 1);
+    while low < high {
+        let middle = Seq(low + (high - low) / 2);
+        let stored = read_one(receipts, middle).await;
+        let stored = stored.map_err(|source| LogError { log: "receipts", source })?;
+        let Some(stored) = stored else { break };
+        match receipt(middle, &stored)?.ingest_ts_ms <= at {
+            true => low = middle.0 + 1,
+            false => high = middle.0,
+        }
+    }
+    Ok(IngestSeq(low))
+}
+
+#[cfg(test)]
+mod tests;

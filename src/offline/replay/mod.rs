@@ -1,0 +1,18 @@
+//! Replaying recorded logs: pages read ahead, the audit fed in the right order, the engine called beside it.
+//!
+//! ```text
+//! receipt log ─▶ Pages ─┐ (a task reads and verifies while the one before is taken)
+//!                       ├─▶ Driver ─▶ Audit ─▶ engine calls, bounded, beside each other ─┐
+//! run log ─────▶ Pages ─┘                                                               ├─▶ Sink, in run-log order
+//!                               settled runs, divergences ──────────────────────────────┘
+//! ```
+//!
+//! The run log is read twice: first for its [`Outline`](orchestrator_kernel::engine::replay::Outline), then for its runs.
+
+mod driver;
+mod pages;
+mod plan;
+
+pub use driver::{Answers, Done, Driver, ReplayError, Replayed, Sink};
+pub use pages::Pages;
+pub use plan::{Plan, Range};

@@ -1,0 +1,159 @@
+//! The live tree on a recorded capture: the configured engine and schedule, and nothing that leaves this machine but the
+//! engine's own calls.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use orchestrator_kernel::ids::TsMs;
+use orchestrator_kernel::ports::observer::Observer;
+use orchestrator_kernel::ports::source::SourceFactory;
+
+use super::reading::Recorded;
+use super::{StartOptions, Wired, WiringError};
+use crate::adapters::clock::RecordedClock;
+use crate::adapters::files::capture_source::{CaptureFactory, CaptureOptions};
+use crate::adapters::recorded_log::RecordedLogFactory;
+use crate::config::{
+    ClockMode, Config, KillSwitchConfig, RabbitFanOutConfig, RetentionConfig, SourceConfig, Sources,
+    StorageKind,
+};
+
+pub use crate::adapters::recorded_log::Stamps;
+
+/// Name of the only source; the origin of the receipts.
+const SOURCE: &str = "capture";
+/// How often a server that holds the capture is asked again before it counts as lost.
+const RECONNECTS_MAX: u32 = 5;
+
+/// What is run again.
+pub enum Capture {
+    /// Raw market events, one a line, plain or compressed.
+    File(PathBuf),
+    /// The receipt log of a service.
+    Logs {
+        /// Its logs.
+        recorded: Box<Recorded>,
+        /// Whose time counts.
+        stamps: Stamps,
+        /// Where the clock starts instead of at the first receipt.
+        start: Option<TsMs>,
+    },
+}
+
+/// How much of the capture was read.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    done: Arc<AtomicU64>,
+    total: u64,
+}
+
+impl Progress {
+    /// The part that was read, 0 to 1. What was read may not be durable yet.
+    #[must_use]
+    pub fn fraction(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "a share for people to look at")]
+        let share = self.done.load(Ordering::Relaxed) as f64 / self.total.max(1) as f64;
+        share.min(1.0)
+    }
+}
+
+/// What of `config` a backtest leaves out, for people; empty when it is all used.
+#[must_use]
+pub fn replaced(config: &Config) -> Vec<String> {
+    let mut replaced: Vec<String> = config
+        .sources
+        .iter()
+        .map(|(name, source)| format!("source {name} ({}): the capture", source.kind()))
+        .collect();
+    if !config.publish.rabbitmq.connection.url.is_empty() {
+        replaced.push("fan-out rabbitmq: the outputs file".to_owned());
+    }
+    if config.storage.kind == StorageKind::Redis {
+        replaced.push("logs on redis: files of the backtest".to_owned());
+    }
+    if config.retention != RetentionConfig::default() {
+        replaced.push("retention: everything is kept".to_owned());
+    }
+    replaced.push("HTTP interface: none".to_owned());
+    replaced
+}
+
+/// `config` for a backtest with its logs in `data_dir` and its outputs in `outputs`.
+#[must_use]
+pub fn staged(config: &Config, data_dir: PathBuf, outputs: PathBuf) -> Config {
+    let mut staged = config.clone();
+    staged.service.data_dir = data_dir;
+    staged.clock.mode = ClockMode::Recorded;
+    staged.storage.kind = StorageKind::Embedded;
+    staged.sources = Sources::new();
+    staged.buffer.capacity_bytes = 0;
+    staged.retention = RetentionConfig::default();
+    staged.publish.file = Some(outputs);
+    // A crash of the machine loses a backtest as a whole; it is made again.
+    staged.publish.file_sync = false;
+    staged.publish.rabbitmq = RabbitFanOutConfig::default();
+    staged.kill_switch = KillSwitchConfig::default();
+    if staged.ingest.reconnect.max_attempts == 0 {
+        staged.ingest.reconnect.max_attempts = RECONNECTS_MAX;
+    }
+    staged
+}
+
+/// Opens what a `staged` configuration names, with `capture` as its only source.
+///
+/// # Errors
+///
+/// [`WiringError`].
+pub async fn wire(
+    staged: &Config,
+    capture: &Capture,
+    line_bytes_max: usize,
+    observer: Arc<dyn Observer>,
+) -> Result<(Wired, Progress), WiringError> {
+    let (source, progress) = source(capture, line_bytes_max)?;
+    let mut wired = super::wire(staged, StartOptions::default(), |_| observer).await?;
+    wired.ports.sources = vec![source];
+    if let Capture::Logs { start: Some(start), .. } = capture {
+        wired.ports.clock = Arc::new(RecordedClock::resume_at(*start));
+    }
+    Ok((wired, progress))
+}
+
+fn source(
+    capture: &Capture,
+    line_bytes_max: usize,
+) -> Result<(Arc<dyn SourceFactory>, Progress), WiringError> {
+    match capture {
+        Capture::File(path) => {
+            let factory =
+                CaptureFactory::new(CaptureOptions { line_bytes_max, ..CaptureOptions::new(SOURCE, path) });
+            let size = std::fs::metadata(path).map_err(|source| WiringError::File {
+                what: format!("the capture {}", path.display()),
+                source,
+            })?;
+            let progress = Progress { done: factory.bytes_read(), total: size.len() };
+            Ok((Arc::new(factory), progress))
+        }
+        Capture::Logs { recorded, stamps, .. } => {
+            let stat = recorded.receipts.stat();
+            let factory = RecordedLogFactory::new(SOURCE, Arc::clone(&recorded.receipts), *stamps);
+            let total = (stat.tail.0 + 1).saturating_sub(stat.start.0);
+            let progress = Progress { done: factory.records_read(), total };
+            Ok((Arc::new(factory), progress))
+        }
+    }
+}
+
+/// The longest line that the configured file sources read, or the default.
+#[must_use]
+pub fn line_bytes_max(config: &Config) -> usize {
+    let configured = config.sources.values().filter_map(|source| match source {
+        SourceConfig::File(file) => usize::try_from(file.line_bytes_max).ok(),
+        SourceConfig::Http(_)
+        | SourceConfig::Rabbit(_)
+        | SourceConfig::RedisStream(_)
+        | SourceConfig::Demo(_) => None,
+    });
+    configured.max().unwrap_or(CaptureOptions::new(SOURCE, "").line_bytes_max)
+}

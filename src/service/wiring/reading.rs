@@ -1,0 +1,270 @@
+//! The logs of a service that is stopped, or that keeps them on a server: for reading. Nothing is created or changed,
+//! so a copy on a medium that cannot be written is good too.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use orchestrator_actors::retention::saved_base;
+use orchestrator_kernel::engine::audit::Base;
+use orchestrator_kernel::ids::Seq;
+use orchestrator_kernel::ports::checkpoint::CheckpointStore;
+use orchestrator_kernel::ports::log::{AcquireError, Log, LogStat};
+
+use super::WiringError;
+use super::storage::{archive_mark, redis_options};
+use crate::adapters::files::checkpoints::FileCheckpoints;
+use crate::adapters::files::data_dir::DataDir;
+use crate::adapters::files::fs::RealFs;
+use crate::adapters::files::high_water::{LogMark, MarkedLog};
+use crate::adapters::files::log::{EmbeddedLog, LogOptions};
+use crate::adapters::redis::{
+    Endpoint, LogOptions as RedisLogOptions, RedisLog, RedisOpenError, RedisOptions, RedisStore,
+};
+use crate::adapters::tiered::{TieredLog, TieredOptions};
+use crate::config::{Config, StorageKind};
+
+/// Where recorded logs are.
+#[derive(Clone, Debug)]
+pub enum LogsPlace {
+    /// In the data directory of a stopped service.
+    DataDir(PathBuf),
+    /// As above, its old part in an archive that lies elsewhere.
+    Archived {
+        /// The data directory.
+        dir: PathBuf,
+        /// The archive.
+        archive: PathBuf,
+    },
+    /// On a Redis server, their old part in the archive of a data directory, if there is one.
+    Redis {
+        /// How the server is reached.
+        options: Box<RedisOptions>,
+        /// The data directory with the archive.
+        data_dir: Option<PathBuf>,
+    },
+}
+
+impl LogsPlace {
+    /// Where a service with this configuration keeps its logs.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let data_dir = config.service.data_dir.clone();
+        match config.storage.kind {
+            StorageKind::Embedded => Self::DataDir(data_dir),
+            StorageKind::Redis => Self::Redis {
+                options: Box::new(redis_options(config, data_dir.join("high_water"))),
+                data_dir: Some(data_dir),
+            },
+        }
+    }
+
+    /// On the server at `url`; their old part in the archive of `data_dir`. How long an answer may take is configured.
+    #[must_use]
+    pub fn on_server(url: &str, namespace: &str, data_dir: Option<PathBuf>, config: &Config) -> Self {
+        // Nothing is acquired, so nothing is written there.
+        let state_dir = data_dir.as_deref().unwrap_or(Path::new(".")).join("high_water");
+        let mut options = RedisOptions::new(url, namespace, state_dir);
+        options.response_timeout = config.redis.response_timeout;
+        options.connect_timeout = config.redis.connect_timeout;
+        Self::Redis { options: Box::new(options), data_dir }
+    }
+
+    /// What people call it; without secrets.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::DataDir(dir) | Self::Archived { dir, .. } => dir.display().to_string(),
+            Self::Redis { options, .. } => {
+                let endpoint = Endpoint::parse(&options.url, options.connect_timeout);
+                let place = endpoint.as_ref().map_or("redis", Endpoint::place);
+                format!("{place}, namespace {}", options.namespace)
+            }
+        }
+    }
+}
+
+/// Logs opened for reading. A data directory among them is held against other processes meanwhile.
+pub struct Recorded {
+    /// The receipt log.
+    pub receipts: Arc<dyn Log>,
+    /// The run log.
+    pub runs: Arc<dyn Log>,
+    /// The quarantine.
+    pub quarantine: Arc<dyn Log>,
+    /// Which programs and configurations wrote them.
+    pub manifests: Arc<dyn Log>,
+    /// The publish cursor, and what a trimmed log continues from.
+    pub checkpoints: Arc<dyn CheckpointStore>,
+    /// Per log on disk, bytes of a write that a crash cut short. Nobody was told of them; the next start removes them.
+    pub torn: Vec<(&'static str, u64)>,
+    /// Per log with an archive, what that holds.
+    pub archived: Vec<(&'static str, LogStat)>,
+    _data_dir: Option<DataDir>,
+    _server: Option<RedisStore>,
+}
+
+/// What was met while logs were opened.
+#[derive(Default)]
+struct Met {
+    torn: Vec<(&'static str, u64)>,
+    archived: Vec<(&'static str, LogStat)>,
+}
+
+impl Recorded {
+    /// What stood before these logs, where their beginning was let go and no archive has it; and what the service let go
+    /// without a run, where they still have it.
+    ///
+    /// # Errors
+    ///
+    /// [`WiringError`]: the base cannot be read.
+    pub async fn base(&self) -> Result<Base, WiringError> {
+        let is_whole = [&self.receipts, &self.runs].iter().all(|log| log.stat().start <= Seq(1));
+        let base = saved_base(self.checkpoints.as_ref()).await?;
+        Ok(if is_whole { Base::of_whole_logs(&base) } else { Base::from(&base) })
+    }
+}
+
+/// Opens the logs at `place`.
+///
+/// # Errors
+///
+/// [`WiringError`]; [`Exit::Held`](crate::process::exit::Exit::Held) among them while a service uses the data directory.
+pub async fn open(place: &LogsPlace) -> Result<Recorded, WiringError> {
+    match place {
+        LogsPlace::DataDir(dir) => embedded(dir, None),
+        LogsPlace::Archived { dir, archive } => embedded(dir, Some(archive)),
+        LogsPlace::Redis { options, data_dir } => on_redis((**options).clone(), data_dir.as_deref()).await,
+    }
+}
+
+fn embedded(dir: &Path, archive: Option<&Path>) -> Result<Recorded, WiringError> {
+    let data_dir = DataDir::open_read_only(dir)?;
+    data_dir.check_logs()?;
+    let archive = Archive { data_dir: Some(&data_dir), elsewhere: archive };
+    let mut met = Met::default();
+    let mut open = |name, dir: &Path, log| {
+        let hot = self::log(name, dir, data_dir.mark_of(log), &mut met)?;
+        joined(name, hot, &archive, &mut met)
+    };
+    Ok(Recorded {
+        receipts: open("receipts", &data_dir.receipts(), MarkedLog::Receipts)?,
+        runs: open("runs", &data_dir.runs(), MarkedLog::Runs)?,
+        quarantine: open("quarantine", &data_dir.quarantine(), MarkedLog::Quarantine)?,
+        manifests: open("manifests", &data_dir.manifests(), MarkedLog::Manifests)?,
+        checkpoints: Arc::new(FileCheckpoints::open_read_only(&data_dir.checkpoints(), Arc::new(RealFs))),
+        torn: met.torn,
+        archived: met.archived,
+        _data_dir: Some(data_dir),
+        _server: None,
+    })
+}
+
+/// Opens a log on disk so that nothing of it is changed.
+fn log(
+    name: &'static str,
+    dir: &Path,
+    mark: Option<LogMark>,
+    met: &mut Met,
+) -> Result<Arc<dyn Log>, WiringError> {
+    let log = EmbeddedLog::open_read_only(dir, LogOptions { mark, ..LogOptions::new(name) })?;
+    if log.torn_bytes() > 0 {
+        met.torn.push((name, log.torn_bytes()));
+    }
+    Ok(Arc::new(log))
+}
+
+/// Where the archives of logs are: in the data directory, where marks tell how long they are, or elsewhere.
+struct Archive<'a> {
+    data_dir: Option<&'a DataDir>,
+    elsewhere: Option<&'a Path>,
+}
+
+impl Archive<'_> {
+    /// The archive of one log, if there is one.
+    fn of(&self, name: &str) -> Option<(PathBuf, Option<LogMark>)> {
+        let (dir, mark) = match (self.elsewhere, self.data_dir) {
+            (Some(dir), _) => (dir.join(name), None),
+            (None, Some(data_dir)) => (data_dir.archive().join(name), archive_mark(data_dir, name)),
+            (None, None) => return None,
+        };
+        dir.is_dir().then_some((dir, mark))
+    }
+}
+
+/// A log and the archive of it, if there is one, as one log.
+fn joined(
+    name: &'static str,
+    hot: Arc<dyn Log>,
+    archive: &Archive<'_>,
+    met: &mut Met,
+) -> Result<Arc<dyn Log>, WiringError> {
+    let Some((dir, mark)) = archive.of(name) else { return Ok(hot) };
+    let cold = log(name, &dir, mark, met)?;
+    let (archived, start) = (cold.stat(), hot.stat().start);
+    met.archived.push((name, archived));
+    if archived.tail.next() < start {
+        tracing::warn!(
+            log = name, archive_ends = %archived.tail, log_starts = %start,
+            "the archive does not reach up to the log, so it is left aside"
+        );
+        return Ok(hot);
+    }
+    // It is never acquired, so it archives nothing.
+    Ok(Arc::new(TieredLog::new(hot, cold, TieredOptions::new(name, u64::MAX, 0))))
+}
+
+async fn on_redis(options: RedisOptions, data_dir: Option<&Path>) -> Result<Recorded, WiringError> {
+    let namespace = options.namespace.clone();
+    let server = RedisStore::connect_to_read(options).await?;
+    let data_dir = data_dir.filter(|dir| dir.is_dir()).map(DataDir::open_read_only).transpose()?;
+    let archive = Archive { data_dir: data_dir.as_ref(), elsewhere: None };
+    let mut met = Met::default();
+    // Runs first: every receipt that a run needs was there before it.
+    let runs = hot(&server, "runs").await?;
+    let receipts = hot(&server, "receipts").await?;
+    let quarantine = hot(&server, "quarantine").await?;
+    let manifests = hot(&server, "manifests").await?;
+    are_there([("receipts", &receipts), ("runs", &runs), ("quarantine", &quarantine)], &server, &namespace)?;
+    let mut tiered = |name, hot: RedisLog| joined(name, Arc::new(hot) as Arc<dyn Log>, &archive, &mut met);
+    Ok(Recorded {
+        receipts: tiered("receipts", receipts)?,
+        runs: tiered("runs", runs)?,
+        quarantine: tiered("quarantine", quarantine)?,
+        manifests: tiered("manifests", manifests)?,
+        checkpoints: Arc::new(server.checkpoints()),
+        torn: met.torn,
+        archived: met.archived,
+        _data_dir: data_dir,
+        _server: Some(server),
+    })
+}
+
+/// Opens a log on the server. Until here nothing but a login was asked of it, so it says only now what it refuses.
+async fn hot(server: &RedisStore, name: &str) -> Result<RedisLog, WiringError> {
+    server.log(name, RedisLogOptions::default()).await.map_err(|error| match error {
+        AcquireError::Io { source, .. } => RedisOpenError::Unreachable(source).into(),
+        error @ (AcquireError::Held { .. }
+        | AcquireError::Corrupt { .. }
+        | AcquireError::UnknownVersion { .. }) => error.into(),
+    })
+}
+
+/// A service makes all of these logs at its first start: without any there was none, and where one has records, no other
+/// may be missing. An empty log in the place of a lost one would be a made-up answer.
+fn are_there(
+    logs: [(&'static str, &RedisLog); 3],
+    server: &RedisStore,
+    namespace: &str,
+) -> Result<(), WiringError> {
+    let place = format!("{}, namespace {namespace}", server.place());
+    let missing = logs.iter().find(|(_, log)| !log.is_there());
+    match (missing, logs.iter().any(|(_, log)| log.stat().tail > Seq(0))) {
+        (None, _) => Ok(()),
+        (Some(_), false) => Err(WiringError::NoLogs { place }),
+        (Some((name, _)), true) => Err(WiringError::Log(AcquireError::Corrupt {
+            log: (*name).to_owned(),
+            place,
+            detail: "it is gone, and other logs beside it are not".to_owned(),
+        })),
+    }
+}

@@ -1,0 +1,287 @@
+//! Where the logs, the checkpoints and the publish cursor are: files of the data directory, or Redis Streams.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestrator_actors::retention::Archives;
+use orchestrator_kernel::engine::retention::BASE;
+use orchestrator_kernel::ids::Seq;
+use orchestrator_kernel::ports::checkpoint::CheckpointStore;
+use orchestrator_kernel::ports::log::{AcquireError, Log};
+
+use super::marks::second_mark;
+use super::{StartOptions, WiringError};
+use crate::adapters::files::checkpoints::FileCheckpoints;
+use crate::adapters::files::data_dir::DataDir;
+use crate::adapters::files::fs::RealFs;
+use crate::adapters::files::high_water::{LogMark, MarkedLog};
+use crate::adapters::files::log::{EmbeddedLog, LogOptions};
+use crate::adapters::redis::{
+    Durability, LogOptions as RedisLogOptions, RedisOptions, RedisStore, WriterClaim,
+};
+use crate::adapters::tiered::{TieredLog, TieredOptions};
+use crate::config::{Config, RedisDurability, StorageKind};
+
+/// What the tree keeps its data in.
+pub(super) struct Storage {
+    pub(super) receipts: Arc<dyn Log>,
+    pub(super) quarantine: Arc<dyn Log>,
+    pub(super) runs: Arc<dyn Log>,
+    /// Which programs and configurations wrote the other logs.
+    pub(super) manifests: Arc<dyn Log>,
+    pub(super) checkpoints: Arc<dyn CheckpointStore>,
+    /// Where retention copies records to before they leave embedded logs.
+    pub(super) archives: Option<Archives>,
+    /// What makes a receipt count as durable, for people.
+    pub(super) durability: &'static str,
+    /// How often idle logs are asked whether they are still there; `None` for files, which cannot go away.
+    pub(super) probe_every: Option<Duration>,
+    /// The server with the writer's claim, to be released at the end.
+    pub(super) server: Option<RedisStore>,
+    /// The logs in the data directory that are written: files that could be taken away.
+    pub(super) written: Vec<Arc<EmbeddedLog>>,
+}
+
+/// Twice within the two seconds in which readiness has to tell that a server is gone.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// Manifests are small and few.
+pub(super) const MANIFEST_SEGMENT_BYTES: u64 = 64 << 10;
+
+/// Opens what the configuration names.
+pub(super) async fn open(
+    config: &Config,
+    data_dir: &DataDir,
+    options: StartOptions,
+) -> Result<Storage, WiringError> {
+    match config.storage.kind {
+        StorageKind::Embedded => embedded(config, data_dir),
+        StorageKind::Redis => on_redis(config, data_dir, options).await,
+    }
+}
+
+/// The bytes that the receipt log may take, if they are limited.
+fn capacity(config: &Config) -> Option<u64> {
+    Some(config.buffer.capacity_bytes).filter(|bytes| *bytes > 0)
+}
+
+/// What retention works on in a data directory.
+pub(super) struct EmbeddedParts {
+    pub(super) receipts: Arc<EmbeddedLog>,
+    pub(super) quarantine: Arc<EmbeddedLog>,
+    pub(super) runs: Arc<EmbeddedLog>,
+    pub(super) checkpoints: Arc<dyn CheckpointStore>,
+}
+
+/// Opens it for writing.
+pub(super) fn embedded_parts(config: &Config, data_dir: &DataDir) -> Result<EmbeddedParts, WiringError> {
+    let checkpoints = FileCheckpoints::open(&data_dir.checkpoints(), Arc::new(RealFs))
+        .map_err(|source| WiringError::File { what: "the checkpoints".to_owned(), source })?
+        .reserving(BASE);
+    data_dir.check_logs()?;
+    let open = |name, dir: PathBuf, log, capacity_bytes| {
+        let (segment_bytes, mark) = (config.buffer.segment_bytes, data_dir.mark_of(log));
+        embedded_log(&dir, LogOptions { segment_bytes, capacity_bytes, mark, ..LogOptions::new(name) })
+    };
+    Ok(EmbeddedParts {
+        receipts: open("receipts", data_dir.receipts(), MarkedLog::Receipts, capacity(config))?,
+        quarantine: open("quarantine", data_dir.quarantine(), MarkedLog::Quarantine, None)?,
+        runs: open("runs", data_dir.runs(), MarkedLog::Runs, None)?,
+        checkpoints: Arc::new(checkpoints),
+    })
+}
+
+fn embedded(config: &Config, data_dir: &DataDir) -> Result<Storage, WiringError> {
+    let EmbeddedParts { receipts, quarantine, runs, checkpoints } = embedded_parts(config, data_dir)?;
+    let manifests = embedded_log(
+        &data_dir.manifests(),
+        LogOptions {
+            segment_bytes: MANIFEST_SEGMENT_BYTES,
+            mark: data_dir.mark_of(MarkedLog::Manifests),
+            ..LogOptions::new("manifests")
+        },
+    )?;
+    let mut written = vec![Arc::clone(&receipts), Arc::clone(&quarantine), Arc::clone(&runs)];
+    written.push(Arc::clone(&manifests));
+    let mut archive = |name: &str, log: &EmbeddedLog| {
+        let archive = archive_log(config, name, data_dir, log.stat().start)?;
+        written.push(Arc::clone(&archive));
+        Ok::<_, WiringError>(archive as Arc<dyn Log>)
+    };
+    let archives = match config.retention.archive {
+        false => None,
+        true => Some(Archives {
+            receipts: archive("receipts", &receipts)?,
+            runs: archive("runs", &runs)?,
+            quarantine: archive("quarantine", &quarantine)?,
+        }),
+    };
+    Ok(Storage {
+        receipts,
+        quarantine,
+        runs,
+        archives,
+        manifests,
+        checkpoints,
+        durability: "fdatasync",
+        probe_every: None,
+        server: None,
+        written,
+    })
+}
+
+/// The mark of the archive of the log `name`. An archive that was moved away as a whole is begun anew.
+pub(super) fn archive_mark(data_dir: &DataDir, name: &str) -> Option<LogMark> {
+    let log = match name {
+        "receipts" => MarkedLog::ReceiptsArchive,
+        "runs" => MarkedLog::RunsArchive,
+        "quarantine" => MarkedLog::QuarantineArchive,
+        _ => return None,
+    };
+    let mark = data_dir.mark_of(log)?;
+    Some(if data_dir.archive().join(name).is_dir() { mark } else { mark.forgetting() })
+}
+
+/// Opens the archive of a log in the data directory, or begins one with record `first`.
+pub(super) fn archive_log(
+    config: &Config,
+    name: &str,
+    data_dir: &DataDir,
+    first: Seq,
+) -> Result<Arc<EmbeddedLog>, WiringError> {
+    let (segment_bytes, mark) = (config.buffer.segment_bytes, archive_mark(data_dir, name));
+    let options = LogOptions { segment_bytes, first, mark, ..LogOptions::new(name) };
+    embedded_log(&data_dir.archive().join(name), options)
+}
+
+/// Opens an archive elsewhere, or begins one with record `first`.
+pub(super) fn archive_elsewhere(
+    config: &Config,
+    name: &str,
+    dir: &Path,
+    first: Seq,
+) -> Result<Arc<EmbeddedLog>, WiringError> {
+    let segment_bytes = config.buffer.segment_bytes;
+    embedded_log(dir, LogOptions { segment_bytes, first, ..LogOptions::new(name) })
+}
+
+fn embedded_log(dir: &Path, options: LogOptions) -> Result<Arc<EmbeddedLog>, WiringError> {
+    let name = options.name.clone();
+    let log = EmbeddedLog::open(dir, options)?;
+    if log.torn_bytes() > 0 {
+        tracing::warn!(
+            log = name,
+            bytes = log.torn_bytes(),
+            tail = %log.last(),
+            high_water = ?log.high_water(),
+            "removed what followed the last whole write: a write that a crash cut short, or damage of what was written \
+             within a second before this host failed; whether that was acknowledged is not known. Nothing up to the \
+             high-water mark is missing"
+        );
+    }
+    Ok(Arc::new(log))
+}
+
+async fn on_redis(
+    config: &Config,
+    data_dir: &DataDir,
+    options: StartOptions,
+) -> Result<Storage, WiringError> {
+    let server = connect(config, data_dir, options.trust_server).await?;
+    let claim = WriterClaim { instance: data_dir.instance().to_owned(), takeover: options.takeover };
+    server.claim(&claim).await?;
+    if let Err(doubt) = check_doubts(&server).await {
+        // Whoever may start must not wait for a claim that was of no use.
+        if let Err(error) = server.release().await {
+            tracing::warn!(%error, "the writer's claim was not released; it ends by itself");
+        }
+        return Err(doubt);
+    }
+    let durability = match server.durability() {
+        Durability::Always => "redis-always",
+        Durability::Everysec => "redis-everysec",
+        Durability::AssertedByOperator => "redis-asserted-by-operator",
+    };
+    let mut written = Vec::new();
+    Ok(Storage {
+        receipts: tiered(config, &server, "receipts", data_dir, capacity(config), &mut written).await?,
+        quarantine: tiered(config, &server, "quarantine", data_dir, None, &mut written).await?,
+        runs: tiered(config, &server, "runs", data_dir, None, &mut written).await?,
+        manifests: Arc::new(server.log("manifests", RedisLogOptions::default()).await?),
+        checkpoints: Arc::new(server.checkpoints()),
+        archives: None,
+        durability,
+        probe_every: Some(PROBE_EVERY),
+        server: Some(server),
+        written,
+    })
+}
+
+/// A log on the server with its archive in the data directory.
+async fn tiered(
+    config: &Config,
+    server: &RedisStore,
+    name: &str,
+    data_dir: &DataDir,
+    capacity_bytes: Option<u64>,
+    written: &mut Vec<Arc<EmbeddedLog>>,
+) -> Result<Arc<dyn Log>, WiringError> {
+    let hot = Arc::new(server.log(name, RedisLogOptions { capacity_bytes }).await?);
+    let cold = archive_log(config, name, data_dir, Seq(1))?;
+    written.push(Arc::clone(&cold));
+    let options = TieredOptions::new(name, config.redis.archive_above, config.redis.archive_keep);
+    Ok(Arc::new(TieredLog::new(hot, cold, options)))
+}
+
+async fn connect(config: &Config, data_dir: &DataDir, trust_server: bool) -> Result<RedisStore, WiringError> {
+    let options = RedisOptions {
+        instance: data_dir.instance().to_owned(),
+        marks: second_mark(config)?,
+        trust_server,
+        ..redis_options(config, data_dir.high_water())
+    };
+    Ok(RedisStore::connect(options).await?)
+}
+
+/// Refuses a server that has less than is known, or of which nobody can tell, with all that is wrong at once: before a
+/// log is taken over, and so before an epoch is spent.
+async fn check_doubts(server: &RedisStore) -> Result<(), WiringError> {
+    let mut doubts = Vec::new();
+    for name in ["receipts", "runs", "quarantine", "manifests"] {
+        let log = server.log(name, RedisLogOptions::default()).await?;
+        doubts.extend(log.doubt().await?);
+    }
+    let is_corrupt = |doubt: &AcquireError| matches!(doubt, AcquireError::Corrupt { .. });
+    for doubt in doubts.iter().filter(|doubt| is_corrupt(doubt)) {
+        tracing::error!(error_detail = %doubt, "a log on the server is not what is known of it");
+    }
+    // What is certain before what may be known later.
+    let first = doubts.iter().position(is_corrupt).unwrap_or(0);
+    match doubts.is_empty() {
+        true => Ok(()),
+        false => Err(doubts.swap_remove(first).into()),
+    }
+}
+
+/// How the configured server is used, with the high-water marks in `state_dir`.
+pub(super) fn redis_options(config: &Config, state_dir: PathBuf) -> RedisOptions {
+    let redis = &config.redis;
+    RedisOptions {
+        url: redis.url.expose().to_owned(),
+        namespace: redis.namespace.clone(),
+        durability: match redis.durability {
+            RedisDurability::Always => Durability::Always,
+            RedisDurability::Everysec => Durability::Everysec,
+            RedisDurability::AssertedByOperator => Durability::AssertedByOperator,
+        },
+        state_dir,
+        response_timeout: redis.response_timeout,
+        connect_timeout: redis.connect_timeout,
+        check_interval: redis.check_interval,
+        writer_ttl: redis.writer_ttl,
+        instance: String::new(),
+        marks: None,
+        trust_server: false,
+    }
+}
