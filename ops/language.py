@@ -14,7 +14,7 @@ from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PRODUCT = ("src/", "actors/src/", "actors/kernel/src/")
+PRODUCT = ("src/", "actors/src/", "actors/engine_plane/src/", "actors/kernel/src/", "actors/runtime/src/")
 ONLY_TESTS = ("/tests/", "/tests.rs", "/testkit", "_conformance.rs", "/golden.rs", "/model.rs", "/model/")
 QUESTION = re.compile(r"(what|who|whom|whose|whether|where|when|which|how|why)\b", re.IGNORECASE)
 FUNCTION = re.compile(r"^\s*(?:pub(?:\([^)]*\))?\s+)?(?:const\s+)?(?:async\s+)?(?:unsafe\s+)?fn\s+(\w+)")

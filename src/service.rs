@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_actors::fatal::Fatal;
 use orchestrator_actors::tree::{Stopped, Tree};
 use orchestrator_kernel::ports::log::Log;
+use orchestrator_runtime::fatal::Fatal;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use orchestrator_actors::run_log::Committed;
+use orchestrator_engine_plane::run_log::messages::Committed;
 use orchestrator_kernel::engine::contracts::DecodeError;
 use orchestrator_kernel::engine::contracts::engine_run::RunRecord;
 use orchestrator_kernel::engine::contracts::orchestrator_event::{BadAnswer, events};
@@ -235,7 +235,7 @@ impl EventStream {
             | Broken::Answer(_)
             | Broken::Missing(_) => {
                 let error: &dyn std::error::Error = broken;
-                tracing::error!(error = %orchestrator_actors::fatal::Chain(error), "event stream cannot go on");
+                tracing::error!(error = %orchestrator_runtime::fatal::Chain(error), "event stream cannot go on");
                 sse::farewell("the service cannot read on; connect again later")
             }
         }

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
-use orchestrator_actors::publisher::{HeldError, HeldRequest, PublisherMsg};
+use orchestrator_engine_plane::publisher::messages::{HeldError, HeldRequest, PublisherMsg};
 use orchestrator_kernel::engine::contracts::manifest::OperatorRecord;
 use orchestrator_kernel::engine::outbox::{HeldChoice, Holds};
 use orchestrator_kernel::ids::Symbol;

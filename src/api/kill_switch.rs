@@ -6,10 +6,10 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use orchestrator_actors::kill_switch::{Gate, Past};
 use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::kill_switch::{State as KillState, View};
 use orchestrator_kernel::rfc3339::rfc3339;
+use orchestrator_runtime::kill_switch::{Gate, Past};
 use serde::Serialize;
 
 use super::Shared;

@@ -7,7 +7,7 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
-use orchestrator_actors::buffer::BufferMsg;
+use orchestrator_engine_plane::buffer::messages::BufferMsg;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 

@@ -6,8 +6,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use orchestrator_actors::status::{Condition, Lifecycle, Status};
 use orchestrator_kernel::ports::log::{Log, LogStat};
+use orchestrator_runtime::status::{Condition, Lifecycle, Status};
 use serde::Serialize;
 
 use super::Shared;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
-use orchestrator_actors::retention::Limits;
+use orchestrator_engine_plane::retention::Limits;
 use orchestrator_kernel::engine::retention::{Held, Policy};
 use orchestrator_kernel::ids::{Seq, TsMs};
 use serde_json::{Value, json};

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use orchestrator_actors::retention::saved_base;
+use orchestrator_engine_plane::retention::saved_base;
 use orchestrator_kernel::engine::contracts::engine_run::{RunRecord, RunStatus};
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::Seq;

@@ -3,8 +3,8 @@
 use std::io;
 use std::process::ExitCode;
 
-use orchestrator_actors::fatal::FatalKind;
 use orchestrator_kernel::ports::away::may_serve_later;
+use orchestrator_runtime::fatal::FatalKind;
 
 /// How the process ends. Codes from 64 on are those of `sysexits.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

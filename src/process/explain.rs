@@ -2,7 +2,7 @@
 
 use std::io;
 
-use orchestrator_actors::fatal::Chain;
+use orchestrator_runtime::fatal::Chain;
 
 /// An error with its causes, for the last line that the process writes.
 #[must_use]

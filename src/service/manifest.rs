@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use orchestrator_actors::act_log::ActLog;
 use orchestrator_kernel::engine::cadence::Cadence;
 use orchestrator_kernel::engine::contracts::manifest::{
     Change, ChangeKind, Manifest, ManifestEntry, ManifestRecord, NO_TIME_ZONES,
@@ -13,6 +12,7 @@ use orchestrator_kernel::ports::engine::EngineIdentity;
 use orchestrator_kernel::ports::log::{
     AcquireError, Acquired, AppendError, Log, ReadError, ReadLimit, RecordBatch, read_one,
 };
+use orchestrator_runtime::act_log::ActLog;
 
 use crate::config::{ClockMode, Config, SymbolsConfig};
 use crate::process::version::VERSION;

@@ -3,10 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use orchestrator_actors::act_log::ActLog;
-use orchestrator_actors::fatal::Fatal;
-use orchestrator_actors::saved;
 use orchestrator_actors::tree::{Ports, Settings};
+use orchestrator_engine_plane::saved;
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::{Seq, TsMs};
 use orchestrator_kernel::ports::clock::Clock;
@@ -15,6 +13,8 @@ use orchestrator_kernel::ports::fan_out::FanOut;
 use orchestrator_kernel::ports::log::{AcquireError, AppendError, Log, ReadError, read_one};
 use orchestrator_kernel::ports::marks::MarkError;
 use orchestrator_kernel::ports::observer::Observer;
+use orchestrator_runtime::act_log::ActLog;
+use orchestrator_runtime::fatal::Fatal;
 use tokio::sync::Mutex;
 
 use crate::adapters::clock::{RecordedClock, WallClock};

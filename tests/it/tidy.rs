@@ -11,12 +11,17 @@ use rules::Problems;
 /// A rule, and the repository with a fault that it must see.
 type Case = (&'static str, fn(&Repo) -> Problems, fn(&Repo) -> Vec<Repo>);
 
-const CASES: [Case; 17] = [
+const CASES: [Case; 18] = [
     ("packages depend downwards", rules::packages_depend_downwards, |repo| {
         let kernel = "actors/kernel/Cargo.toml";
         vec![
             repo.replaced(kernel, "[dependencies]\n", "[dependencies]\ntokio = \"1\"\n"),
             repo.replaced("actors/Cargo.toml", "[dependencies]\n", "[dependencies]\naxum = \"0.8\"\n"),
+            repo.replaced(
+                "actors/engine_plane/Cargo.toml",
+                "[dependencies]\n",
+                "[dependencies]\norchestrator-trading-plane = \"0\"\n",
+            ),
             repo.without(kernel),
         ]
     }),
@@ -35,6 +40,14 @@ const CASES: [Case; 17] = [
         vec![
             repo.with("src/api/extra.rs", "//! A.\nuse crate::cli::print;\n"),
             repo.with("src/service/extra.rs", "//! A.\nuse crate::offline::diff::text;\n"),
+        ]
+    }),
+    ("actors know messages only", rules::actors_know_messages_only, |repo| {
+        vec![
+            repo.with(
+                "actors/engine_plane/src/buffer/extra.rs",
+                "//! A.\nuse crate::publisher::Publisher;\n",
+            ),
         ]
     }),
     ("files open with their purpose", rules::files_open_with_their_purpose, |repo| {
@@ -59,7 +72,7 @@ const CASES: [Case; 17] = [
     ("invariants are tested", rules::invariants_are_tested, |repo| {
         let architecture = "docs/architecture.md";
         vec![
-            repo.replaced("actors/kernel/src/cut/tests.rs", "CUT-3", "costs"),
+            repo.replaced("actors/kernel/src/engine/cut/tests.rs", "CUT-3", "costs"),
             repo.replaced(architecture, "| **LOG-1** |", "| LOG-1 |"),
             repo.replaced(architecture, "`later_writer_fences_the_earlier`", "`no_such_test`"),
         ]

@@ -12,11 +12,11 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use orchestrator::adapters::redis::kill_switch::{KillRedis, KillRedisOptions};
-use orchestrator_actors::kill_switch::{Gate, KillSwitch, KillSwitchArgs, KillSwitchSettings};
-use orchestrator_actors::status::StatusBoard;
 use orchestrator_actors::testkit::Rng;
 use orchestrator_kernel::ports::kill_switch::KillGate;
 use orchestrator_kernel::ports::observer::Unobserved;
+use orchestrator_runtime::kill_switch::{Gate, KillSwitch, KillSwitchArgs, KillSwitchSettings};
+use orchestrator_runtime::status::StatusBoard;
 use ractor::Actor;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::runtime::Runtime;

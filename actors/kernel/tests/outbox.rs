@@ -68,7 +68,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..60)
 }
 
-/// A publisher in small: the product's is `orchestrator_actors::publisher`.
+/// A publisher in small: the product's is `orchestrator_engine_plane::publisher`.
 #[derive(Default)]
 struct Outbox {
     log: Vec<Vec<OutputMessage>>,

@@ -8,8 +8,7 @@ use async_trait::async_trait;
 use orchestrator_kernel::error::ErrorKind;
 use orchestrator_kernel::ids::EngineMode;
 use orchestrator_kernel::ports::engine::{Engine, EngineAnswer, EngineCall, EngineError, EngineIdentity};
-
-use super::crash::CrashPoint;
+use orchestrator_runtime::testkit::CrashPoint;
 
 /// What one call does.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use orchestrator_kernel::ports::fan_out::{FanOut, OutputMessage, PublishError, Remedy};
-
-use super::crash::CrashPoint;
+use orchestrator_runtime::testkit::CrashPoint;
 
 /// What one attempt does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

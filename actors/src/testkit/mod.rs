@@ -4,27 +4,17 @@
 //! between any two effects.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test support: a broken test must stop loudly")]
 
-mod checkpoints;
-mod clocks;
-mod crash;
 mod engine;
 mod fan_out;
-mod kill_switch;
-mod ledger;
-mod logs;
 mod receipts;
 mod source;
 mod tree;
 mod verify;
 
-pub use checkpoints::{book_again, run_index_again};
-pub use clocks::{LockstepClock, ManualClock};
-pub use crash::{CrashPoint, Rng};
 pub use engine::{Act, TestEngine};
 pub use fan_out::{Outputs, Publish, RecordingFanOut};
-pub use kill_switch::{ReadMood, TestKillSwitch};
-pub use ledger::{Baseline, Counts, Ledger};
-pub use logs::{FaultyLog, OnAppend, fence, runs_of};
+pub use orchestrator_engine_plane::testkit::{book_again, run_index_again};
+pub use orchestrator_runtime::testkit::*;
 pub use receipts::{item, snapshot, trade};
 pub use source::{SourceAct, TestSource};
 pub use tree::{TestClock, TestTree, eventually, settings};

@@ -9,9 +9,8 @@ use orchestrator_kernel::ids::Origin;
 use orchestrator_kernel::ports::source::{
     RawItem, ResumeAt, Settlement, Source, SourceBatch, SourceError, SourceFactory,
 };
+use orchestrator_runtime::testkit::CrashPoint;
 use tokio::sync::Notify;
-
-use super::crash::CrashPoint;
 
 /// What one call of the source does instead of working.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,6 +3,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use orchestrator_engine_plane::buffer::ProducerLimits;
+use orchestrator_engine_plane::flow::FlowLimits;
+use orchestrator_engine_plane::retention::{Archives, saved_base};
+use orchestrator_engine_plane::saved;
+use orchestrator_engine_plane::scheduler::messages::Universe;
 use orchestrator_kernel::engine::cadence::Cadence;
 use orchestrator_kernel::engine::contracts::engine_run::RunRecord;
 use orchestrator_kernel::engine::run::RunIndex;
@@ -15,25 +20,20 @@ use orchestrator_kernel::ports::log::Log;
 use orchestrator_kernel::ports::source::SourceFactory;
 use orchestrator_kernel::restart::{BeyondIntensity, Restart, RestartPolicy};
 use orchestrator_kernel::retry::RetrySchedule;
+use orchestrator_runtime::act_log::ActLog;
+use orchestrator_runtime::fatal::Fatal;
+use orchestrator_runtime::group_commit::BatchLimits;
+use orchestrator_runtime::kill_switch::KillSwitchSettings;
+use orchestrator_runtime::testkit::FaultyLog;
+use orchestrator_runtime::testkit::TestKillSwitch;
+use orchestrator_runtime::testkit::{Baseline, Ledger};
+use orchestrator_runtime::testkit::{CrashPoint, CrashingCheckpoints};
+use orchestrator_runtime::testkit::{LockstepClock, ManualClock};
 
-use super::clocks::{LockstepClock, ManualClock};
-use super::crash::{CrashPoint, CrashingCheckpoints};
 use super::engine::TestEngine;
 use super::fan_out::{Outputs, RecordingFanOut};
-use super::kill_switch::TestKillSwitch;
-use super::ledger::{Baseline, Ledger};
-use super::logs::FaultyLog;
 use super::source::TestSource;
 use super::verify::{message_bodies, replayed_bodies_after};
-use crate::act_log::ActLog;
-use crate::buffer::ProducerLimits;
-use crate::fatal::Fatal;
-use crate::flow::FlowLimits;
-use crate::group_commit::BatchLimits;
-use crate::kill_switch::KillSwitchSettings;
-use crate::retention::{Archives, saved_base};
-use crate::saved;
-use crate::scheduler::Universe;
 use crate::tree::{Ports, SYMBOL_RUNNER, Settings, Tree};
 
 /// Which clock a tree gets.

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
+use orchestrator_engine_plane::run_log::messages::Committed;
 use orchestrator_kernel::ids::Epoch;
 use orchestrator_kernel::ports::log::{AppendError, Log, RecordBatch};
+use orchestrator_runtime::fatal::{Fatal, FatalKind};
 use tokio::time::{Instant, sleep, timeout_at};
-
-use crate::fatal::{Fatal, FatalKind};
-use crate::run_log::Committed;
 
 /// How long the run log may be asked whose it is.
 pub(super) const ASK_MAX: Duration = Duration::from_secs(3);

@@ -3,29 +3,31 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use orchestrator_engine_plane::buffer::{Buffer, BufferArgs};
+use orchestrator_engine_plane::flow::OutputFlow;
+use orchestrator_engine_plane::ingest::{Credits, Ingest, IngestArgs, Sources};
+use orchestrator_engine_plane::publisher::messages::Reached;
+use orchestrator_engine_plane::publisher::{Publisher, PublisherArgs};
+use orchestrator_engine_plane::recorded_times::RecordedTimes;
+use orchestrator_engine_plane::retention::{Retention, RetentionArgs, RetentionSettings};
+use orchestrator_engine_plane::run_log::messages::Committed;
+use orchestrator_engine_plane::run_log::{RunLog, RunLogArgs};
+use orchestrator_engine_plane::runners::Runners;
+use orchestrator_engine_plane::runners::symbol_runner::RunnerArgs;
+use orchestrator_engine_plane::scheduler::{Scheduler, SchedulerArgs};
 use orchestrator_kernel::ports::source::SourceFactory;
 use orchestrator_kernel::restart::{BeyondIntensity, Restart, RestartPolicy};
+use orchestrator_runtime::address::{Address, Down};
+use orchestrator_runtime::clock_watch::ClockWatch;
+use orchestrator_runtime::fatal::FatalSlot;
+use orchestrator_runtime::kill_switch::{Gate, KillSwitch, KillSwitchArgs};
+use orchestrator_runtime::status::{Condition, StatusBoard};
+use orchestrator_runtime::supervisor::{ChildSpec, OnHalt, Start, Supervisor, SupervisorArgs, SupervisorMsg};
 use ractor::Actor;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Addresses, Ports, Settings};
-use crate::address::{Address, Down};
-use crate::buffer::{Buffer, BufferArgs};
-use crate::clock_watch::ClockWatch;
-use crate::fatal::FatalSlot;
-use crate::flow::OutputFlow;
-use crate::ingest::{Credits, Ingest, IngestArgs, Sources};
-use crate::kill_switch::{Gate, KillSwitch, KillSwitchArgs};
-use crate::publisher::{Publisher, PublisherArgs, Reached};
-use crate::recorded_times::RecordedTimes;
-use crate::retention::{Retention, RetentionArgs, RetentionSettings};
-use crate::run_log::{Committed, RunLog, RunLogArgs};
-use crate::runners::Runners;
-use crate::scheduler::{Scheduler, SchedulerArgs};
-use crate::status::{Condition, StatusBoard};
-use crate::supervisor::{ChildSpec, OnHalt, Start, Supervisor, SupervisorArgs, SupervisorMsg};
-use crate::symbol_runner::RunnerArgs;
 
 /// The intensity of the actors that are neither a symbol's nor a source's: enough for a passing fault, little enough
 /// that a defect shows within a minute.

@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use orchestrator_actors::flow::FlowLimits;
 use orchestrator_actors::testkit::{Act, CrashPoint, Publish, TestTree, eventually, runs_of, settings};
 use orchestrator_actors::tree::Settings;
+use orchestrator_engine_plane::flow::FlowLimits;
 use orchestrator_kernel::ports::observer::SkipReason;
 
 use crate::common::{boundary, manual, outputs, second, second_and_tick, stop_and_check};

@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use orchestrator_actors::fatal::FatalKind;
-use orchestrator_actors::saved;
 use orchestrator_actors::testkit::{CrashPoint, ManualClock, TestTree, eventually};
 use orchestrator_actors::tree::Stopped;
+use orchestrator_engine_plane::saved;
 use orchestrator_kernel::engine::outbox::Progress;
 use orchestrator_kernel::engine::retention::{BASE, Base};
 use orchestrator_kernel::ids::Epoch;
 use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError};
 use orchestrator_kernel::ports::fan_out::OutputMessage;
+use orchestrator_runtime::fatal::FatalKind;
 
 use crate::common::{outputs, second_and_tick, stop_and_check, two_symbols};
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use orchestrator_actors::status::{Condition, Lifecycle};
 use orchestrator_actors::testkit::{CrashPoint, eventually, settings};
 use orchestrator_actors::tree::Tree;
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ports::observer::SkipReason;
+use orchestrator_runtime::status::{Condition, Lifecycle};
 use tokio::time::sleep;
 
 use crate::common::{START, boundary, manual, outputs, second, second_and_tick, stop_and_check, two_symbols};

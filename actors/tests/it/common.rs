@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use orchestrator_actors::fatal::FatalKind;
 use orchestrator_actors::testkit::{ManualClock, TestClock, TestTree, eventually, settings, snapshot, trade};
 use orchestrator_actors::tree::{Settings, Stopped, Tree};
+use orchestrator_runtime::fatal::FatalKind;
 use std::sync::Arc;
 
 /// The wall time at which tests begin: right after a boundary.

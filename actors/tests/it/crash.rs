@@ -6,11 +6,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use orchestrator_actors::scheduler::Universe;
 use orchestrator_actors::testkit::{
     Act, CrashPoint, Rng, TestClock, TestTree, eventually, message_bodies, runs_of, settings, snapshot, trade,
 };
 use orchestrator_actors::tree::Stopped;
+use orchestrator_engine_plane::scheduler::messages::Universe;
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::{EngineMode, Symbol};
 

@@ -1,11 +1,11 @@
 //! Good days: receipts in, runs, outputs out.
 
-use orchestrator_actors::scheduler::Universe;
-use orchestrator_actors::status::{Condition, Lifecycle};
 use orchestrator_actors::testkit::{eventually, runs_of, settings, trade};
+use orchestrator_engine_plane::scheduler::messages::Universe;
 use orchestrator_kernel::engine::contracts::orchestrator_event::event_type;
 use orchestrator_kernel::ids::EngineMode;
 use orchestrator_kernel::ports::source::{ItemFate, Settlement};
+use orchestrator_runtime::status::{Condition, Lifecycle};
 
 use crate::common::{boundary, manual, outputs, second_and_tick, stop_and_check, two_symbols};
 

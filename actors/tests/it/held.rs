@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
-use orchestrator_actors::publisher::{HeldError, HeldRequest, PublisherMsg};
-use orchestrator_actors::status::{Condition, Lifecycle};
 use orchestrator_actors::testkit::{Act, ManualClock, OnAppend, TestTree, eventually, settings};
 use orchestrator_actors::tree::{Stopped, Tree};
+use orchestrator_engine_plane::publisher::messages::{HeldError, HeldRequest, PublisherMsg};
 use orchestrator_kernel::engine::contracts::manifest::{ManifestEntry, OutputsAct};
 use orchestrator_kernel::engine::outbox::HeldChoice;
 use orchestrator_kernel::ids::TsMs;
+use orchestrator_runtime::status::{Condition, Lifecycle};
 
 use crate::common::{manual, outputs, second_and_tick, stop_and_check, two_symbols};
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use orchestrator_actors::status::{Condition, Lifecycle};
 use orchestrator_actors::testkit::{ReadMood, eventually};
 use orchestrator_kernel::kill_switch::{ReadError, Refused, Unknown};
 use orchestrator_kernel::ports::kill_switch::KillGate;
+use orchestrator_runtime::status::{Condition, Lifecycle};
 use tokio::time::{Instant, sleep};
 
 use crate::common::{outputs, second_and_tick, stop_and_check, two_symbols};

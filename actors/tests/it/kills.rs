@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_actors::fatal::FatalKind;
 use orchestrator_actors::testkit::{CrashPoint, ManualClock, Rng, TestTree, settings, snapshot, trade};
 use orchestrator_actors::tree::{Settings, Tree};
 use orchestrator_kernel::restart::RestartPolicy;
+use orchestrator_runtime::fatal::FatalKind;
 use tokio::time::{Instant, sleep};
 
 use crate::common::{boundary, manual, outputs, second_and_tick};

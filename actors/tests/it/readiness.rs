@@ -4,8 +4,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use orchestrator_actors::status::{Condition, Status, StatusBoard};
 use orchestrator_actors::testkit::{Act, Publish, Rng, eventually};
+use orchestrator_runtime::status::{Condition, Status, StatusBoard};
 use tokio::task::JoinHandle;
 
 use crate::common::{boundary, manual, outputs, second, second_and_tick, stop_and_check, two_symbols};

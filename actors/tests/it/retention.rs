@@ -8,15 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use orchestrator_actors::fatal::FatalKind;
-use orchestrator_actors::retention::{Limits, RetentionSettings};
-use orchestrator_actors::scheduler::Universe;
-use orchestrator_actors::status::Condition;
 use orchestrator_actors::testkit::{
     Act, CrashPoint, ManualClock, Publish, Rng, TestEngine, TestTree, eventually, message_bodies, runs_of,
     without_publish_time,
 };
 use orchestrator_actors::tree::Stopped;
+use orchestrator_engine_plane::retention::{Limits, RetentionSettings};
+use orchestrator_engine_plane::scheduler::messages::Universe;
 use orchestrator_kernel::engine::audit::{Audit, StateFrom, Step};
 use orchestrator_kernel::engine::contracts::orchestrator_event::events;
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
@@ -25,6 +23,8 @@ use orchestrator_kernel::engine::retention::{BASE, Base, Policy};
 use orchestrator_kernel::ids::{EngineMode, Epoch, RunSeq, Seq};
 use orchestrator_kernel::ports::checkpoint::{CheckpointStore, MemoryCheckpoints};
 use orchestrator_kernel::ports::log::Log;
+use orchestrator_runtime::fatal::FatalKind;
+use orchestrator_runtime::status::Condition;
 
 use crate::common::{START, outputs, second_and_tick, stop_and_check, two_symbols};
 use crate::crash::{check_equal, ends, rig, run_until, runtime};

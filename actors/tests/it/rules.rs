@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_actors::fatal::FatalKind;
-use orchestrator_actors::status::{Condition, Lifecycle};
 use orchestrator_actors::testkit::{
     Act, CrashPoint, OnAppend, Publish, eventually, runs_of, settings, snapshot, trade,
 };
@@ -18,6 +16,8 @@ use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::log::Log;
 use orchestrator_kernel::ports::observer::SkipReason;
 use orchestrator_kernel::ports::source::{ItemFate, Settlement};
+use orchestrator_runtime::fatal::FatalKind;
+use orchestrator_runtime::status::{Condition, Lifecycle};
 
 use crate::common::{
     boundary, failure_of, manual, outputs, second, second_and_tick, stop_and_check, two_symbols,

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use orchestrator_actors::status::Lifecycle;
 use orchestrator_actors::testkit::{Act, OnAppend, Publish, eventually, runs_of, trade};
 use orchestrator_actors::tree::Stopped;
 use orchestrator_kernel::engine::contracts::engine_run::RunStatus;
 use orchestrator_kernel::error::ErrorKind;
+use orchestrator_runtime::status::Lifecycle;
 use tokio::time::Instant;
 
 use crate::common::{boundary, outputs, second_and_tick, stop_and_check, two_symbols};

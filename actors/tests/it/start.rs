@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use orchestrator_actors::fatal::{Fatal, FatalKind};
 use orchestrator_actors::testkit::{CrashPoint, OnAppend, TestTree, fence};
 use orchestrator_actors::tree::Tree;
+use orchestrator_runtime::fatal::{Fatal, FatalKind};
 
 use crate::common::{outputs, second_and_tick, two_symbols};
 

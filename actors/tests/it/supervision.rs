@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use orchestrator_actors::fatal::FatalKind;
-use orchestrator_actors::status::{Condition, Lifecycle};
 use orchestrator_actors::testkit::{
     Act, CrashPoint, OnAppend, Publish, SourceAct, eventually, fence, runs_of, settings, trade,
 };
@@ -12,6 +10,8 @@ use orchestrator_actors::tree::Settings;
 use orchestrator_kernel::engine::cadence::Cadence;
 use orchestrator_kernel::engine::contracts::engine_run::RunStatus;
 use orchestrator_kernel::ports::source::Settlement;
+use orchestrator_runtime::fatal::FatalKind;
+use orchestrator_runtime::status::{Condition, Lifecycle};
 
 use crate::common::{
     START, boundary, failure_of, manual, outputs, second, second_and_tick, stop_and_check, two_symbols,

@@ -1,11 +1,11 @@
 //! Another writer takes over: how the process ends that was overtaken (LOG-3).
 
-use orchestrator_actors::fatal::FatalKind;
 use orchestrator_actors::testkit::{Publish, TestTree, eventually};
 use orchestrator_actors::tree::Tree;
 use orchestrator_kernel::ids::Epoch;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::log::Log;
+use orchestrator_runtime::fatal::FatalKind;
 
 use crate::common::{failure_of, second_and_tick, two_symbols};
 

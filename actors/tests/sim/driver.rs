@@ -9,16 +9,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use orchestrator_actors::act_log::ActLog;
-use orchestrator_actors::fatal::{Fatal, FatalKind};
-use orchestrator_actors::retention::Archives;
 use orchestrator_actors::testkit::{CrashPoint, Ledger, ManualClock, Rng, TestEngine, TestKillSwitch};
 use orchestrator_actors::tree::{Ports, Settings, Tree};
+use orchestrator_engine_plane::retention::Archives;
 use orchestrator_kernel::ids::Symbol;
 use orchestrator_kernel::ports::fan_out::FanOut;
 use orchestrator_kernel::ports::log::Log;
 use orchestrator_kernel::ports::log_memory::MemoryLog;
 use orchestrator_kernel::ports::source::SourceFactory;
+use orchestrator_runtime::act_log::ActLog;
+use orchestrator_runtime::fatal::{Fatal, FatalKind};
 use tokio::runtime::Runtime;
 use tokio::time::sleep;
 

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use orchestrator_actors::fatal::FatalKind;
 use orchestrator_actors::testkit::{CrashPoint, FaultyLog, OnAppend};
 use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::ports::log::{
     AcquireError, Acquired, AppendError, BatchSize, Log, LogStat, ReadError, ReadLimit, RecordBatch,
     TrimError,
 };
+use orchestrator_runtime::fatal::FatalKind;
 
 use crate::audit::Role;
 use crate::ports::Process;

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use orchestrator_actors::kill_switch::KillSwitchSettings;
-use orchestrator_actors::scheduler::Universe;
 use orchestrator_actors::testkit::{self, Rng};
 use orchestrator_actors::tree::Settings;
+use orchestrator_engine_plane::scheduler::messages::Universe;
 use orchestrator_kernel::engine::cadence::Cadence;
 use orchestrator_kernel::ids::{EngineMode, Symbol};
+use orchestrator_runtime::kill_switch::KillSwitchSettings;
 
 use crate::world::Weather;
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use orchestrator_actors::fatal::FatalKind;
 use orchestrator_actors::testkit::{Act, CrashPoint, ManualClock, TestEngine};
 use orchestrator_kernel::engine::retention::BASE;
 use orchestrator_kernel::error::ErrorKind;
@@ -15,6 +14,7 @@ use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError, MemoryC
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::engine::{Engine, EngineAnswer, EngineCall, EngineError, EngineIdentity};
 use orchestrator_kernel::ports::fan_out::{FanOut, OutputMessage, PublishError, Remedy};
+use orchestrator_runtime::fatal::FatalKind;
 
 use crate::retention::OnSave;
 use crate::world::World;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use orchestrator_actors::retention::{Limits, RetentionSettings};
 use orchestrator_actors::testkit::{CrashPoint, FaultyLog, OnAppend, Rng};
+use orchestrator_engine_plane::retention::{Limits, RetentionSettings};
 use orchestrator_kernel::engine::retention::Policy;
 use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::ports::log::{

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use orchestrator_actors::fatal::FatalKind;
 use orchestrator_actors::testkit::Rng;
+use orchestrator_runtime::fatal::FatalKind;
 use tokio::sync::Notify;
 
 use crate::audit::Audit;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use orchestrator_actors::buffer::BufferMsg;
-use orchestrator_actors::run_log::Committed;
+use orchestrator_engine_plane::buffer::messages::BufferMsg;
+use orchestrator_engine_plane::run_log::messages::Committed;
 use orchestrator_kernel::engine::contracts::engine_run::{Cut, RunFacts, RunRecord, RunStatus};
 use orchestrator_kernel::engine::run_id::RunId;
 use orchestrator_kernel::error::ErrorKind;

@@ -1,11 +1,11 @@
 //! Probes, health, metrics and the front page.
 
-use orchestrator_actors::status::{Condition, Lifecycle};
+use orchestrator_kernel::ports::kill_switch::KillGate as _;
+use orchestrator_runtime::status::{Condition, Lifecycle};
 use serde_json::json;
 
 use super::fakes::End;
 use super::*;
-use orchestrator_kernel::ports::kill_switch::KillGate as _;
 
 #[tokio::test]
 async fn readiness_names_what_is_in_the_way() {

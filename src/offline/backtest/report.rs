@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use orchestrator_actors::recorded_times::OddTimes;
+use orchestrator_engine_plane::recorded_times::OddTimes;
 use orchestrator_kernel::engine::cadence::Cadence;
 use orchestrator_kernel::ids::EngineMode;
 use orchestrator_kernel::ports::engine::EngineIdentity;

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_actors::fatal::{Fatal, FatalKind};
-use orchestrator_actors::recorded_times::OddTimes;
-use orchestrator_actors::status::Condition;
 use orchestrator_actors::tree::{Stopped, Tree};
+use orchestrator_engine_plane::recorded_times::OddTimes;
 use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::ports::log::Log;
+use orchestrator_runtime::fatal::{Fatal, FatalKind};
+use orchestrator_runtime::status::Condition;
 use tokio::time::Instant;
 
 use super::latency::{Calls, Latency};

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use orchestrator_actors::saved;
+use orchestrator_engine_plane::saved;
 use orchestrator_kernel::engine::audit::{Base, StateFrom, engine_of};
 use orchestrator_kernel::engine::contracts::manifest::{
     Change, Manifest, ManifestEntry, ManifestRecord, OperatorRecord,

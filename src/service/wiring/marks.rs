@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use orchestrator_actors::status::{Condition, StatusBoard};
 use orchestrator_kernel::ports::marks::{MarkError, MarkStore, Marks};
+use orchestrator_runtime::status::{Condition, StatusBoard};
 use tokio::sync::watch;
 
 use super::{WiringError, rabbit};

@@ -1,12 +1,12 @@
 //! Held outputs of a service that is stopped: what waits, and an operator's decision for its next start.
 
-use orchestrator_actors::act_log::ActLog;
-use orchestrator_actors::saved;
+use orchestrator_engine_plane::saved;
 use orchestrator_kernel::engine::contracts::manifest::{OperatorRecord, OutputsAct};
 use orchestrator_kernel::engine::outbox::{HeldChoice, Holds};
 use orchestrator_kernel::ids::{RunSeq, Symbol};
 use orchestrator_kernel::ports::checkpoint::LoadError;
 use orchestrator_kernel::ports::log::AppendError;
+use orchestrator_runtime::act_log::ActLog;
 
 use super::reading::{LogsPlace, open};
 use super::{StartOptions, WiringError, storage};

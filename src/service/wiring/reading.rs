@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use orchestrator_actors::retention::saved_base;
+use orchestrator_engine_plane::retention::saved_base;
 use orchestrator_kernel::engine::audit::Base;
 use orchestrator_kernel::ids::Seq;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;

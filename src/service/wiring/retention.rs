@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use orchestrator_actors::retention::{
+use orchestrator_engine_plane::retention::{
     Done, Kept, Limits, Plan, Readable, RetentionError, Writable, carry_out, copy, note_later, plan,
     saved_base, scheduled,
 };

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use orchestrator_actors::buffer::ProducerLimits;
-use orchestrator_actors::flow::FlowLimits;
-use orchestrator_actors::group_commit::BatchLimits;
-use orchestrator_actors::kill_switch::KillSwitchSettings;
-use orchestrator_actors::retention::{Limits, RetentionSettings};
-use orchestrator_actors::scheduler::Universe;
 use orchestrator_actors::tree::{SYMBOL_RUNNER, Settings};
+use orchestrator_engine_plane::buffer::ProducerLimits;
+use orchestrator_engine_plane::flow::FlowLimits;
+use orchestrator_engine_plane::retention::{Limits, RetentionSettings};
+use orchestrator_engine_plane::scheduler::messages::Universe;
 use orchestrator_kernel::engine::retention::Policy;
 use orchestrator_kernel::input_time::InputTimes;
 use orchestrator_kernel::restart::{BeyondIntensity, Restart, RestartPolicy};
+use orchestrator_runtime::group_commit::BatchLimits;
+use orchestrator_runtime::kill_switch::KillSwitchSettings;
 
 use crate::api::HttpLimits;
 use crate::config::{Config, EngineKind, RetentionConfig, SymbolsConfig};

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_actors::retention::Archives;
+use orchestrator_engine_plane::retention::Archives;
 use orchestrator_kernel::engine::retention::BASE;
 use orchestrator_kernel::ids::Seq;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;

@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use orchestrator_actors::fatal::FatalKind;
-use orchestrator_actors::status::Condition;
 use orchestrator_kernel::error::ErrorKind;
 use orchestrator_kernel::invariants::Invariant;
 use orchestrator_kernel::metric_names::ALL as METRICS;
+use orchestrator_runtime::fatal::FatalKind;
+use orchestrator_runtime::status::Condition;
 
 use super::repo::Repo;
 
@@ -44,19 +44,28 @@ const ACTORS_MAY_USE: [&str; 11] = [
     "tracing",
 ];
 
-/// kernel ← actors ← orchestrator, and no library that makes a lower one impure.
+/// The packages of ours below the service, and which others of ours each may know: neither plane knows the other.
+const PACKAGES: [(&str, &[&str]); 3] = [
+    ("actors/runtime/Cargo.toml", &[]),
+    ("actors/engine_plane/Cargo.toml", &["orchestrator-runtime"]),
+    ("actors/Cargo.toml", &["orchestrator-engine-plane", "orchestrator-runtime"]),
+];
+
+/// kernel ← runtime ← the planes ← the tree ← the service, and no library that makes a lower one impure.
 pub(super) fn packages_depend_downwards(repo: &Repo) -> Problems {
-    let check = |path: &'static str, allowed: &'static [&'static str]| {
+    let check = |path: &'static str, allowed: Vec<&'static str>| {
         let manifest: toml::Table = repo.text(path).parse().unwrap_or_default();
         let named = manifest.get("dependencies").and_then(toml::Value::as_table).cloned().unwrap_or_default();
         let missing = named.is_empty().then(|| format!("{path} has no dependencies that can be read"));
         let names = named.into_iter().map(|(name, _)| name);
-        let unwanted = names.filter(|name| !allowed.contains(&name.as_str()));
+        let unwanted = names.filter(move |name| !allowed.contains(&name.as_str()));
         missing.into_iter().chain(unwanted.map(move |name| format!("{path} may not depend on {name}")))
     };
-    check("actors/kernel/Cargo.toml", &KERNEL_MAY_USE)
-        .chain(check("actors/Cargo.toml", &ACTORS_MAY_USE))
-        .collect()
+    let of_actors = PACKAGES.iter().flat_map(|(path, ours)| {
+        let allowed = ACTORS_MAY_USE.iter().chain(ours.iter()).copied().collect();
+        check(path, allowed)
+    });
+    check("actors/kernel/Cargo.toml", KERNEL_MAY_USE.to_vec()).chain(of_actors).collect()
 }
 
 /// Adapters know the kernel and themselves, nothing else of ours.
@@ -101,6 +110,29 @@ pub(super) fn what_serves_people_is_a_leaf(repo: &Repo) -> Problems {
                 after(text, "crate::").into_iter().any(|named| named.starts_with(&format!("{folder}::")));
             if names && !may {
                 problems.push(format!("{path} names crate::{folder}"));
+            }
+        }
+    }
+    problems
+}
+
+/// The rooms of a plane's actors; what stands beside them belongs to none.
+const PLANES: [&str; 1] = ["actors/engine_plane/src/"];
+
+/// An actor knows of another one only what that can be told, and what it tells.
+pub(super) fn actors_know_messages_only(repo: &Repo) -> Problems {
+    let mut problems = Problems::new();
+    for plane in PLANES {
+        let room_of = |path: &str| path.strip_prefix(plane)?.split_once('/').map(|(room, _)| room.to_owned());
+        let rooms: BTreeSet<String> =
+            repo.below(plane, ".rs").filter_map(|(path, _)| room_of(path)).collect();
+        for (path, text) in repo.below(plane, ".rs") {
+            let Some(own) = room_of(path) else { continue };
+            for named in after(text, "crate::") {
+                let (room, rest) = named.split_once("::").unwrap_or((named, ""));
+                if rooms.contains(room) && *room != own && !rest.starts_with("messages::") {
+                    problems.push(format!("{path} knows more of {room} than its messages"));
+                }
             }
         }
     }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use orchestrator_actors::publisher::{HeldError, HeldRequest, PublisherMsg};
 use orchestrator_actors::testkit::Rng;
 use orchestrator_actors::tree::Tree;
+use orchestrator_engine_plane::publisher::messages::{HeldError, HeldRequest, PublisherMsg};
 use orchestrator_kernel::engine::outbox::HeldChoice;
 use orchestrator_kernel::ids::TsMs;
 use tokio::time::timeout;

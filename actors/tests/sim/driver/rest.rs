@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use orchestrator_actors::fatal::FatalKind;
-use orchestrator_actors::status::Condition;
 use orchestrator_actors::testkit::Baseline;
 use orchestrator_actors::tree::{Stopped, Tree};
 use orchestrator_kernel::engine::retention::Policy;
 use orchestrator_kernel::ports::log::{Log, LogStat};
+use orchestrator_runtime::fatal::FatalKind;
+use orchestrator_runtime::status::Condition;
 use tokio::time::sleep;
 
 use super::{Ended, MS, REST_MAX, ROLES, Sim};

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use orchestrator_actors::fatal::FatalKind;
 use orchestrator_actors::testkit::ManualClock;
 use orchestrator_actors::tree::{Stopped, Tree};
+use orchestrator_runtime::fatal::FatalKind;
 
 use super::{Ended, Sim};
 use crate::plan;

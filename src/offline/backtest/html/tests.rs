@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use orchestrator_actors::recorded_times::OddTimes;
+use orchestrator_engine_plane::recorded_times::OddTimes;
 use orchestrator_kernel::error::ErrorKind;
 use orchestrator_kernel::ids::{EngineMode, Symbol, TsMs};
 use orchestrator_kernel::ports::engine::{EngineAnswer, EngineIdentity};

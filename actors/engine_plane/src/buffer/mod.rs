@@ -1,0 +1,525 @@
+//! Buffer: the only writer of the receipt log and of the quarantine. Failure domain: buffer; its death is the tree's.
+//!
+//! It numbers and stamps receipts, makes them durable in batches, and takes the cuts of each tick. It never starts
+//! again by itself: a process that cannot append is not ready, never silently missing receipts.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
+use orchestrator_kernel::engine::cut::CutBook;
+use orchestrator_kernel::ids::{IngestSeq, Origin, Seq, TsMs};
+use orchestrator_kernel::mutant;
+use orchestrator_kernel::ports::checkpoint::CheckpointStore;
+use orchestrator_kernel::ports::log::{AppendError, BatchSize, Log, RecordBatch};
+use orchestrator_kernel::ports::observer::{Observation, Observer};
+use orchestrator_kernel::ports::source::ResumeAt;
+use orchestrator_runtime::address::{Address, answer};
+use orchestrator_runtime::checkpoint;
+use orchestrator_runtime::clock_watch::ClockWatch;
+use orchestrator_runtime::fatal::{Fatal, FatalKind};
+use orchestrator_runtime::group_commit::{BatchLimits, GroupCommit, Landed, Unanswered};
+use orchestrator_runtime::log_health::{LogHealth, Trouble};
+use orchestrator_runtime::patient_log::PatientLog;
+use orchestrator_runtime::status::{Condition, StatusBoard};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+
+use self::cuts::WaitingSeal;
+use self::producers::{Admission, ProducerBook};
+use crate::recovery::{self, BufferCheckpoint};
+use crate::run_log::messages::RunLogMsg;
+use crate::scheduler::messages::SchedulerMsg;
+
+mod cuts;
+pub mod messages;
+mod producers;
+mod quarantine;
+
+use self::messages::{AppendRefused, Appended, Arrival, Batch, BufferMsg, Credit, Durable, Extent};
+pub use self::producers::ProducerLimits;
+use self::quarantine::PendingAside;
+
+/// Somebody who waits for receipts to be durable.
+pub struct Pending {
+    duplicates: usize,
+    reply: RpcReplyPort<Result<Appended, AppendRefused>>,
+    credit: Credit,
+}
+
+/// What the buffer needs; cloned for each start.
+#[derive(Clone)]
+pub struct BufferArgs {
+    /// The receipt log.
+    pub receipts: Arc<dyn Log>,
+    /// The quarantine.
+    pub quarantine: Arc<dyn Log>,
+    /// Where the book is saved.
+    pub checkpoints: Arc<dyn CheckpointStore>,
+    /// Receipts between two checkpoints.
+    pub checkpoint_every: u64,
+    /// Bounds of a batch.
+    pub limits: BatchLimits,
+    /// How long after an unanswered attempt a batch is sent again.
+    pub resend_after: Duration,
+    /// How often idle logs are asked whether they are still there and ours; `None` for logs that cannot go away.
+    pub probe_every: Option<Duration>,
+    /// How long after a refusal for want of room the log is asked whether there is some.
+    pub reopen_after: Duration,
+    /// How many producers are remembered.
+    pub producers: ProducerLimits,
+    /// Asked for the last cuts.
+    pub run_log: Address<RunLogMsg>,
+    /// Told of new symbols.
+    pub scheduler: Address<SchedulerMsg>,
+    /// Telemetry.
+    pub observer: Arc<dyn Observer>,
+    /// Readiness.
+    pub board: StatusBoard,
+    /// Told of every time that comes into the logs.
+    pub watch: ClockWatch,
+}
+
+/// What the buffer remembers between messages. Rebuilt from the logs by `pre_start`.
+pub struct BufferState {
+    args: BufferArgs,
+    book: CutBook,
+    receipts: GroupCommit<Pending>,
+    readable: PatientLog,
+    quarantine: GroupCommit<PendingAside>,
+    quarantine_tail: Seq,
+    /// Positions given to the log but not yet durable.
+    assigned: BTreeMap<Origin, u64>,
+    producers: ProducerBook,
+    /// The log is sealed up to here: later receipts get a larger timestamp.
+    sealed: Option<TsMs>,
+    /// `ingest_ts_ms` of the last receipt that was gone at the start.
+    gone_ts: Option<TsMs>,
+    health: LogHealth,
+    last_stamp: Option<TsMs>,
+    seals: VecDeque<WaitingSeal>,
+    flush_queued: bool,
+    probe_queued: bool,
+    saved_at: IngestSeq,
+    drain: Option<RpcReplyPort<()>>,
+}
+
+/// The actor.
+pub struct Buffer;
+
+/// The log's name in errors and metrics.
+const RECEIPTS: &str = "receipts";
+const QUARANTINE: &str = "quarantine";
+/// The checkpoint's name.
+pub(crate) const CHECKPOINT: &str = "receipts";
+
+impl Actor for Buffer {
+    type Msg = BufferMsg;
+    type State = BufferState;
+    type Arguments = BufferArgs;
+
+    async fn pre_start(
+        &self,
+        me: ActorRef<BufferMsg>,
+        args: BufferArgs,
+    ) -> Result<BufferState, ActorProcessingErr> {
+        let mut state = BufferState::recover(args).await?;
+        state.probe_later(&me, None);
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        me: ActorRef<BufferMsg>,
+        message: BufferMsg,
+        state: &mut BufferState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            BufferMsg::Append(batch, reply) => state.append(&me, batch, reply),
+            BufferMsg::Quarantine { origin, span, records, reply } => {
+                match state.admit(&origin, span, records.first().map(|record| record.at_ms)) {
+                    Ok(_) => state.set_aside(&me, records, reply),
+                    Err(refused) => answer(reply, Err(refused)),
+                }
+            }
+            BufferMsg::Resume(origin, reply) => answer(reply, state.resume(&origin)),
+            BufferMsg::Arm(planned) => state.book.arm(planned),
+            BufferMsg::Seal { tick, requests, next, reply } => {
+                state.seal(tick, requests, next, reply);
+                state.take_cuts().await?;
+            }
+            BufferMsg::Extent(reply) => answer(reply, state.extent()),
+            BufferMsg::Durable(reply) => answer(reply, state.durable()),
+            BufferMsg::Flush => {
+                state.flush_queued = false;
+                state.flush(&me);
+            }
+            BufferMsg::Flushed(landed) => {
+                state.flushed(&me, landed)?;
+                state.take_cuts().await?;
+            }
+            BufferMsg::QuarantineFlushed(landed) => state.quarantine_flushed(&me, landed)?,
+            BufferMsg::Probe => state.probe(&me),
+            BufferMsg::Drain(reply) => state.drain = Some(reply),
+        }
+        if state.receipts.is_idle() && state.quarantine.is_idle() {
+            state.finish_drain().await;
+        }
+        Ok(())
+    }
+}
+
+impl BufferState {
+    async fn recover(args: BufferArgs) -> Result<Self, Fatal> {
+        let acquired = args.receipts.acquire().await.map_err(|error| Fatal::acquire(RECEIPTS, error))?;
+        let aside = args.quarantine.acquire().await.map_err(|error| Fatal::acquire(QUARANTINE, error))?;
+        let runs = args
+            .run_log
+            .call(RunLogMsg::Overview)
+            .await
+            .map_err(|error| Fatal::new(FatalKind::Internal, error.to_string()))?;
+        let tails = (acquired.tail, aside.tail);
+        let readable = PatientLog::new(Arc::clone(&args.receipts), RECEIPTS, args.probe_every);
+        let (mut book, gone_ts) = recovery::cut_book(
+            &readable,
+            &PatientLog::new(Arc::clone(&args.quarantine), QUARANTINE, args.probe_every),
+            checkpoint::Saved { store: args.checkpoints.as_ref(), observer: args.observer.as_ref() },
+            tails,
+            &runs,
+        )
+        .await?;
+        book.take_discovered();
+        args.watch.note(book.last_ts().max(runs.last_planned_ts));
+        let (board, observer) = (args.board.clone(), Arc::clone(&args.observer));
+        let health = LogHealth::new(Condition::BufferFailing, board, observer);
+        let commit = |log: &Arc<dyn Log>, acquired, name| {
+            let unanswered = health.clone();
+            let unanswered: Unanswered =
+                Arc::new(move |error| unanswered.failed(name, Trouble::NoAnswer, &error.to_string()));
+            (Arc::clone(log), acquired, args.limits, args.resend_after, unanswered)
+        };
+        let (log, at, limits, resend_after, unanswered) = commit(&args.receipts, acquired, RECEIPTS);
+        let receipts = GroupCommit::new(log, at, limits, resend_after, unanswered);
+        let (log, at, limits, resend_after, unanswered) = commit(&args.quarantine, aside, QUARANTINE);
+        let quarantine = GroupCommit::new(log, at, limits, resend_after, unanswered);
+        Ok(Self {
+            receipts,
+            readable,
+            quarantine,
+            health,
+            quarantine_tail: aside.tail,
+            assigned: BTreeMap::new(),
+            producers: ProducerBook::new(args.producers, book.last_ts().unwrap_or_default()),
+            sealed: runs.last_planned_ts,
+            gone_ts,
+            last_stamp: book.last_ts(),
+            seals: VecDeque::new(),
+            flush_queued: false,
+            probe_queued: false,
+            saved_at: book.tail(),
+            drain: None,
+            book,
+            args,
+        })
+    }
+
+    fn resume(&self, origin: &Origin) -> ResumeAt {
+        ResumeAt {
+            position: self.book.positions().settled(origin.as_str()),
+            ingest_ts_ms: self.book.last_ts(),
+        }
+    }
+
+    fn durable(&self) -> Durable {
+        Durable {
+            receipts: (self.receipts.epoch(), self.book.tail().into()),
+            quarantine: (self.quarantine.epoch(), self.quarantine_tail),
+        }
+    }
+
+    fn extent(&self) -> Extent {
+        let symbols = self.book.symbols().cloned().collect();
+        let (first_ts, last_ts) = (self.book.first_ts(), self.book.last_ts());
+        Extent { first_ts, last_ts, gone_ts: self.gone_ts, symbols }
+    }
+
+    /// The last position of `origin` that is durable or on its way.
+    fn last_position(&self, origin: &Origin) -> u64 {
+        let durable = self.book.positions().settled(origin.as_str());
+        let durable = if mutant!(PositionsForgotten) { 0 } else { durable };
+        self.assigned.get(origin).copied().unwrap_or(0).max(durable)
+    }
+
+    /// Whether a batch of these positions may follow what its origin has sent; returns the last known position.
+    fn admit(
+        &mut self,
+        origin: &Origin,
+        span: Option<(u64, u64)>,
+        now: Option<TsMs>,
+    ) -> Result<u64, AppendRefused> {
+        let Some((first, _)) = span else { return Ok(0) };
+        let known = self.last_position(origin);
+        if known + 1 < first {
+            return Err(AppendRefused::Gap { expected: known + 1 });
+        }
+        let now = now.max(self.last_stamp).unwrap_or_default();
+        match self.producers.admit(origin, self.book.positions(), &self.assigned, now) {
+            Admission::Admitted => {}
+            Admission::InPlaceOf(silent) => self.forget(&silent),
+            Admission::Full => return Err(self.turn_away(origin)),
+        }
+        Ok(known)
+    }
+
+    /// Forgets a producer that was silent for long, for a new one.
+    fn forget(&mut self, silent: &Origin) {
+        self.book.forget_origin(silent);
+        self.args.observer.observe(&Observation::ProducerForgotten);
+        tracing::info!(producer = %silent, domain = "ingest", "silent producer is forgotten for a new one");
+        if self.args.board.clear(&Condition::ProducerLimit) {
+            tracing::info!(domain = "ingest", "new producers are taken again");
+        }
+    }
+
+    /// No new producer is taken. One line a change.
+    fn turn_away(&self, origin: &Origin) -> AppendRefused {
+        let refused = AppendRefused::TooManyProducers { known_max: self.producers.known_max() };
+        self.args.observer.observe(&Observation::ProducerDenied);
+        let detail = format!("{refused}; turned away last: {origin}");
+        if self.args.board.raise(Condition::ProducerLimit, detail) {
+            tracing::warn!(producer = %origin, error_detail = %refused, domain = "ingest", "new producer is turned away");
+        }
+        refused
+    }
+
+    fn append(
+        &mut self,
+        me: &ActorRef<BufferMsg>,
+        batch: Batch,
+        reply: RpcReplyPort<Result<Appended, AppendRefused>>,
+    ) {
+        let Batch { origin, span, arrivals, credit } = batch;
+        let known = match self.admit(&origin, span, arrivals.first().map(|arrival| arrival.at)) {
+            Ok(known) => known,
+            Err(refused) => return answer(reply, Err(refused)),
+        };
+        if let Some((_, last)) = span.filter(|(_, last)| known < *last) {
+            self.assigned.insert(origin.clone(), last);
+        }
+        let duplicates =
+            arrivals.iter().take_while(|arrival| arrival.position != 0 && arrival.position <= known).count();
+        for arrival in arrivals.iter().skip(duplicates) {
+            self.number(&origin, arrival);
+        }
+        self.args.watch.note(self.last_stamp);
+        if mutant!(AcknowledgesBeforeAppend) {
+            self.queue_flush(me);
+            return answer(reply, Ok(Appended { duplicates }));
+        }
+        let pending = Pending { duplicates, reply, credit };
+        match self.receipts.wait(pending) {
+            None => self.queue_flush(me),
+            // Nothing is in the way any more: all of it was durable before.
+            Some(Pending { duplicates, reply, credit }) if self.receipts.is_idle() => {
+                drop(credit);
+                answer(reply, Ok(Appended { duplicates }));
+            }
+            // Durable with the batch in flight; an empty record-less batch waits behind it.
+            Some(pending) => {
+                self.receipts.wait_behind(pending);
+                self.queue_flush(me);
+            }
+        }
+    }
+
+    /// Numbers and stamps a receipt (LOG-1, LOG-5) and adds it to the batch.
+    fn number(&mut self, origin: &Origin, arrival: &Arrival) {
+        let floor = self.last_stamp.max(self.sealed.map(|sealed| sealed.plus(1)));
+        let floor = floor.filter(|_| !mutant!(StampsWithoutFloor));
+        let stamp = floor.map_or(arrival.at, |floor| arrival.at.max(floor));
+        self.last_stamp = Some(stamp);
+        let receipt = &arrival.receipt;
+        let record = ReceiptRecord {
+            ingest_seq: IngestSeq::from(self.receipts.next()),
+            ingest_ts_ms: stamp,
+            origin: origin.as_str(),
+            position: arrival.position,
+            symbol: receipt.symbol.as_str(),
+            event_type: receipt.event_type.as_str(),
+            snapshot_ts_ms: receipt.snapshot_ts_ms,
+            event: &receipt.bytes,
+        };
+        tracing::debug!(
+            source_id = %receipt.source_id,
+            symbol = %receipt.symbol,
+            ingest_seq = record.ingest_seq.0,
+            recv_ts_ms = receipt.recv_ts_ms.0,
+            exchange_ts_ms = receipt.exchange_ts_ms.map(|ts| ts.0),
+            "receipt"
+        );
+        self.receipts.push(|bytes| record.encode_to(bytes));
+    }
+
+    fn queue_flush(&mut self, me: &ActorRef<BufferMsg>) {
+        if !self.flush_queued {
+            self.flush_queued = me.cast(BufferMsg::Flush).is_ok();
+        }
+    }
+
+    fn flush(&mut self, me: &ActorRef<BufferMsg>) {
+        if let Some(append) = self.receipts.begin() {
+            let me = me.clone();
+            tokio::spawn(async move { tell(&me, BufferMsg::Flushed(append.await)) });
+        }
+        if let Some(append) = self.quarantine.begin() {
+            let me = me.clone();
+            tokio::spawn(async move { tell(&me, BufferMsg::QuarantineFlushed(append.await)) });
+        }
+    }
+
+    fn flushed(&mut self, me: &ActorRef<BufferMsg>, landed: Landed<Pending>) -> Result<(), Fatal> {
+        let size = landed.size();
+        match landed.result {
+            Ok(()) => {
+                self.receipts.landed(true, landed.batch.last(), size);
+                self.health.answered(RECEIPTS, self.receipts.has_room());
+                // The next batch is on its way while this one goes into the book: the disk need not wait for that.
+                self.flush(me);
+                self.observe(&landed.batch, landed.took)?;
+                for Pending { duplicates, reply, credit } in landed.waiters {
+                    drop(credit);
+                    answer(reply, Ok(Appended { duplicates }));
+                }
+                self.save_when_due();
+                Ok(())
+            }
+            Err(AppendError::Full { detail }) if landed.proved.is_some() => {
+                self.receipts.not_proved();
+                self.no_room(me, RECEIPTS, landed.proved, &detail);
+                self.flush(me);
+                Ok(())
+            }
+            Err(AppendError::Full { detail }) => {
+                self.no_room(me, RECEIPTS, landed.proved, &detail);
+                let given_up = self.receipts.landed(false, self.book.tail().into(), size);
+                self.assigned.clear();
+                for pending in landed.waiters.into_iter().chain(given_up) {
+                    answer(pending.reply, Err(AppendRefused::NoRoom(detail.clone())));
+                }
+                Ok(())
+            }
+            Err(error) => Err(self.give_up(RECEIPTS, error)),
+        }
+    }
+
+    /// Takes a durable batch into the book, and tells of it.
+    fn observe(&mut self, batch: &RecordBatch, took: Duration) -> Result<(), Fatal> {
+        for (seq, payload) in batch.iter() {
+            let record =
+                ReceiptRecord::decode(payload).map_err(|error| Fatal::undecodable(RECEIPTS, seq.0, error))?;
+            self.book.observe(&record);
+        }
+        let positions = self.book.positions();
+        self.assigned.retain(|origin, position| positions.settled(origin.as_str()) < *position);
+        let count = positions.origins().len() as u64;
+        let discovered = self.book.take_discovered();
+        if !discovered.is_empty() && self.args.scheduler.cast(SchedulerMsg::Discovered(discovered)).is_err() {
+            tracing::debug!("the scheduler is down; it asks for all symbols when it starts");
+        }
+        let observer = &self.args.observer;
+        observer.observe(&Observation::ProducersKnown { count });
+        observer.observe(&Observation::ReceiptsFlushed {
+            seconds: took.as_secs_f64(),
+            records: batch.len() as u64,
+        });
+        let stat = self.args.receipts.stat();
+        observer.observe(&Observation::BufferDepth {
+            records: (stat.tail.0 + 1).saturating_sub(stat.start.0),
+            bytes: stat.bytes,
+            last_ingest_ts: self.book.last_ts().unwrap_or_default(),
+        });
+        Ok(())
+    }
+
+    /// There is no room: not ready at once. Nothing was acknowledged, so upstream keeps what could not be stored.
+    fn no_room(
+        &mut self,
+        me: &ActorRef<BufferMsg>,
+        log: &'static str,
+        probed: Option<BatchSize>,
+        detail: &str,
+    ) {
+        match probed {
+            None => self.health.failed(log, Trouble::NoRoom, detail),
+            Some(_) => self.health.note(log, Trouble::NoRoom, detail),
+        }
+        // Nobody may send anything any more, or less than what was refused: only a proof tells that there is room again.
+        self.probe_later(me, Some(self.args.reopen_after));
+    }
+
+    /// Sees to it that a probe comes; one is on its way at a time.
+    fn probe_later(&mut self, me: &ActorRef<BufferMsg>, wanted_after: Option<Duration>) {
+        if let Some(after) = self.args.probe_every.or(wanted_after)
+            && !self.probe_queued
+        {
+            self.probe_queued = true;
+            me.send_after(after, || BufferMsg::Probe);
+        }
+    }
+
+    fn probe(&mut self, me: &ActorRef<BufferMsg>) {
+        self.probe_queued = false;
+        let always = self.args.probe_every.is_some();
+        if always || !self.receipts.has_room() {
+            self.receipts.probe();
+        }
+        if always || !self.quarantine.has_room() {
+            self.quarantine.probe();
+        }
+        self.flush(me);
+        let is_wanted = !(self.receipts.has_room() && self.quarantine.has_room());
+        self.probe_later(me, is_wanted.then_some(self.args.reopen_after));
+    }
+
+    fn give_up(&self, log: &'static str, error: AppendError) -> Fatal {
+        self.health.failed(log, Trouble::NoRoom, &error.to_string());
+        Fatal::append(log, error)
+    }
+
+    fn checkpoint(&self) -> bytes::Bytes {
+        checkpoint::encode_checkpoint(&BufferCheckpoint {
+            book: self.book.to_checkpoint(),
+            quarantine_tail: self.quarantine_tail,
+        })
+    }
+
+    fn save_when_due(&mut self) {
+        if self.book.tail().0 - self.saved_at.0 < self.args.checkpoint_every {
+            return;
+        }
+        self.saved_at = self.book.tail();
+        let (store, value) = (Arc::clone(&self.args.checkpoints), self.checkpoint());
+        let epoch = self.receipts.epoch();
+        tokio::spawn(
+            async move { checkpoint::save_checkpoint(store.as_ref(), CHECKPOINT, epoch, value).await },
+        );
+    }
+
+    async fn finish_drain(&mut self) {
+        let Some(reply) = self.drain.take() else { return };
+        checkpoint::save_checkpoint(
+            self.args.checkpoints.as_ref(),
+            CHECKPOINT,
+            self.receipts.epoch(),
+            self.checkpoint(),
+        )
+        .await;
+        answer(reply, ());
+    }
+}
+
+fn tell(me: &ActorRef<BufferMsg>, message: BufferMsg) {
+    if me.cast(message).is_err() {
+        tracing::debug!("buffer ended before its last batch landed");
+    }
+}

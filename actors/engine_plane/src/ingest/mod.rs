@@ -1,0 +1,363 @@
+//! Ingest: one per source, takes items to the buffer and acknowledges them upstream. Failure domain: ingest.
+//!
+//! Nothing is acknowledged before it is durable (LOG-2). Credits bound what is in flight: when the buffer is at its
+//! limits, ingest stops taking from its source, which is the backpressure that upstream feels.
+//!
+//! After a refusal nothing is taken from the source for as long as the refusal says. That wait is here and not in the
+//! sources, because one that forgot it would offer the refused items again at once, as fast as they can be refused.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesOrdered;
+use orchestrator_kernel::engine::contracts::raw_market_event::{Names, NotAReceipt, Receipt, decode};
+use orchestrator_kernel::error::FailureDomain;
+use orchestrator_kernel::ids::{Origin, TsMs};
+use orchestrator_kernel::input_time::InputTimes;
+use orchestrator_kernel::ports::clock::Clock;
+use orchestrator_kernel::ports::observer::{Observation, Observer};
+use orchestrator_kernel::ports::source::{
+    RawItem, Settlement, Source, SourceBatch, SourceError, SourceFactory,
+};
+use orchestrator_runtime::address::Address;
+use orchestrator_runtime::fatal::Hopeless;
+use orchestrator_runtime::status::{Condition, StatusBoard};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use self::batch::{Decoded, OpenItems, Sorted};
+use self::link::Link;
+use self::messages::IngestMsg;
+use self::sources::Active;
+use self::unsettled::UnsettledWatch;
+use crate::buffer::messages::{BufferMsg, Credit};
+use crate::recorded_times::RecordedTimes;
+
+mod batch;
+mod credits;
+mod link;
+mod lockstep;
+pub mod messages;
+mod sources;
+mod unsettled;
+
+pub use self::credits::Credits;
+pub use self::sources::Sources;
+
+/// What ingest needs; cloned for each start.
+#[derive(Clone)]
+pub struct IngestArgs {
+    /// Opens the source.
+    pub factory: Arc<dyn SourceFactory>,
+    /// Largest receipt in bytes; a larger item goes to the quarantine.
+    pub receipt_bytes_max: usize,
+    /// Batches of this source that may be in flight.
+    pub window: usize,
+    /// Under a driven clock: the times that it takes from receipts.
+    pub input_times: InputTimes,
+    /// Under a driven clock: the distance of two ticks, in milliseconds.
+    pub interval_ms: i64,
+    /// What is odd about a recording's times.
+    pub times: RecordedTimes,
+    /// Room in flight, shared by all sources.
+    pub credits: Credits,
+    /// Where receipts go.
+    pub buffer: Address<BufferMsg>,
+    /// The process's clock.
+    pub clock: Arc<dyn Clock>,
+    /// Set when the service stops: take nothing more, settle what is in flight.
+    pub stop: CancellationToken,
+    /// What upstream is told to wait when there is no room, in milliseconds.
+    pub retry_after_ms: u64,
+    /// Counts sources.
+    pub sources: Sources,
+    /// Telemetry.
+    pub observer: Arc<dyn Observer>,
+    /// Readiness.
+    pub board: StatusBoard,
+}
+
+impl IngestArgs {
+    fn down(&self) -> Condition {
+        Condition::SourceDown(self.factory.name().to_owned())
+    }
+}
+
+/// A batch in flight: what will become of it.
+type InFlight = BoxFuture<'static, (u64, Settlement)>;
+
+/// What ingest remembers between messages. Rebuilt by opening the source after the last durable position.
+pub struct IngestState {
+    args: IngestArgs,
+    source: Box<dyn Source>,
+    names: Names,
+    in_flight: FuturesOrdered<InFlight>,
+    /// Under a driven clock: the latest time seen, so that a late receipt does not turn it back.
+    latest: Option<TsMs>,
+    /// A refusal asked for time until then.
+    not_before: Option<Instant>,
+    ended: bool,
+    unsettled: UnsettledWatch,
+    active: Active,
+}
+
+/// What a batch may wait for under a driven clock.
+const FOR_RUNS: &str = "the recording's time waits for the runs that are due before its next receipt";
+/// What a batch may wait for under the wall clock.
+const FOR_LOGS: &str = "the logs have not made it durable";
+
+/// The actor.
+pub struct Ingest;
+
+impl Actor for Ingest {
+    type Msg = IngestMsg;
+    type State = IngestState;
+    type Arguments = IngestArgs;
+
+    async fn pre_start(
+        &self,
+        me: ActorRef<IngestMsg>,
+        args: IngestArgs,
+    ) -> Result<IngestState, ActorProcessingErr> {
+        let origin = Origin::from(args.factory.name());
+        let resume = args.buffer.call(|reply| BufferMsg::Resume(origin, reply)).await?;
+        let down = args.down();
+        let source = args.factory.open(resume).await.map_err(|error| {
+            args.board.raise(down.clone(), error.to_string());
+            failure(error)
+        })?;
+        if args.board.clear(&down) {
+            tracing::info!(source = args.factory.name(), domain = "ingest", "source is open again");
+        }
+        me.cast(IngestMsg::Step)?;
+        let mut state = IngestState {
+            unsettled: UnsettledWatch::new(args.board.clone(), args.factory.name()),
+            active: Active::begin(&args),
+            latest: resume.ingest_ts_ms,
+            args,
+            source,
+            names: Names::default(),
+            in_flight: FuturesOrdered::new(),
+            not_before: None,
+            ended: false,
+        };
+        state.told(());
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        me: ActorRef<IngestMsg>,
+        message: IngestMsg,
+        state: &mut IngestState,
+    ) -> Result<(), ActorProcessingErr> {
+        let IngestMsg::Step = message;
+        let stepped = state.step().await.inspect_err(|error| state.note_failure(error.as_ref()))?;
+        match stepped {
+            Stepped::On => me.cast(IngestMsg::Step)?,
+            Stepped::Done => {
+                state.active.why = None;
+                me.stop(Some("source ended".to_owned()));
+            }
+        }
+        Ok(())
+    }
+}
+
+enum Stepped {
+    On,
+    Done,
+}
+
+enum Next {
+    Stop,
+    Settled(u64, Settlement),
+    MayTakeAgain,
+    Batch(Result<Option<SourceBatch>, SourceError>),
+}
+
+impl IngestState {
+    /// Settles a batch that has landed, or takes the next one.
+    async fn step(&mut self) -> Result<Stepped, ActorProcessingErr> {
+        let stopping = self.args.stop.is_cancelled();
+        if self.in_flight.is_empty() && (self.ended || stopping) {
+            if self.ended {
+                self.args.sources.one_ended();
+            }
+            return Ok(Stepped::Done);
+        }
+        let may_take = !self.ended && !stopping && self.in_flight.len() < self.args.window;
+        let not_before = self.not_before;
+        let next = tokio::select! {
+            biased;
+            Some((id, settlement)) = self.in_flight.next() => Next::Settled(id, settlement),
+            () = self.args.stop.cancelled(), if !stopping => Next::Stop,
+            () = sleep_until(not_before.unwrap_or_else(Instant::now)), if not_before.is_some() => Next::MayTakeAgain,
+            batch = self.source.next(), if may_take && not_before.is_none() => Next::Batch(batch),
+        };
+        match next {
+            Next::Stop => {}
+            Next::MayTakeAgain => self.not_before = None,
+            Next::Settled(id, settlement) => self.settle(id, settlement).await?,
+            Next::Batch(batch) => match self.told(batch).map_err(failure)? {
+                None => {
+                    self.ended = true;
+                    self.work_off().await;
+                }
+                Some(batch) => self.take(batch).await?,
+            },
+        }
+        Ok(Stepped::On)
+    }
+
+    async fn take(&mut self, batch: SourceBatch) -> Result<(), ActorProcessingErr> {
+        let mut open = OpenItems::received(&self.args.observer, batch.items.len());
+        let sorted = self.sort(batch);
+        if self.args.clock.is_driven() {
+            let id = sorted.id;
+            let watch = self.unsettled.clone();
+            let settlement = watch.watch(FOR_RUNS, self.append_in_lockstep(sorted, open)).await;
+            return self.settle(id, settlement).await;
+        }
+        let (id, link, at) = (sorted.id, self.link(), self.args.clock.now().unwrap_or_default());
+        // Not in flight beside the next batch: that one must not overtake these receipts on the way to the buffer.
+        let watch = self.unsettled.clone();
+        let room = self.room(size(sorted.receipts.iter().map(|decoded| &decoded.receipt)));
+        let make_room = async {
+            link.set_aside(&sorted, at, &mut open).await?;
+            room.await
+        };
+        let stored = watch.watch(FOR_LOGS, make_room).await;
+        self.in_flight.push_back(match stored {
+            Err(refused) => std::future::ready((id, refused)).boxed(),
+            Ok(credit) => {
+                let store = async move { (id, link.store(sorted, at, credit, open).await) };
+                async move { watch.watch(FOR_LOGS, store).await }.boxed()
+            }
+        });
+        Ok(())
+    }
+
+    /// Tells people what the source found missing or odd on the way to `batch`.
+    fn told<T>(&mut self, batch: T) -> T {
+        for oddity in self.source.take_oddities() {
+            let (word, count) = (oddity.word(), oddity.count());
+            tracing::warn!(
+                source = self.args.factory.name(),
+                domain = "ingest",
+                kind = word,
+                count,
+                error_detail = oddity.detail(),
+                "something is missing or odd in what a source reads from"
+            );
+            self.args.observer.observe(&Observation::SourceOddity { word, count });
+        }
+        batch
+    }
+
+    /// Tells the source what became of a batch. Its next one waits as long as a refusal asks for.
+    async fn settle(&mut self, id: u64, settlement: Settlement) -> Result<(), ActorProcessingErr> {
+        if let Settlement::Refused { retry_after_ms, .. } = &settlement {
+            let until = Instant::now() + Duration::from_millis(*retry_after_ms);
+            self.not_before = self.not_before.max(Some(until));
+        }
+        self.source.settle(id, settlement).await.map_err(failure)
+    }
+
+    /// Waits for room in flight for this many receipts and bytes, unless the service stops.
+    fn room(
+        &self,
+        (receipts, bytes): (usize, usize),
+    ) -> impl Future<Output = Result<Credit, Settlement>> + Send + use<> {
+        let (credits, stop) = (self.args.credits.clone(), self.args.stop.clone());
+        async move {
+            let credit = tokio::select! {
+                biased;
+                credit = credits.acquire(receipts, bytes) => credit,
+                () = stop.cancelled() => None,
+            };
+            credit.ok_or_else(stopping)
+        }
+    }
+
+    fn link(&self) -> Link {
+        let own = Origin::from(self.args.factory.name());
+        Link { own, buffer: self.args.buffer.clone(), retry_after_ms: self.args.retry_after_ms }
+    }
+
+    /// Decodes each item: what is no receipt goes to the quarantine with the reason.
+    fn sort(&mut self, batch: SourceBatch) -> Sorted {
+        let SourceBatch { id, origin, items } = batch;
+        let span = match (items.first(), items.last()) {
+            (Some(RawItem { position: Some(first), .. }), Some(RawItem { position: Some(last), .. })) => {
+                Some((*first, *last))
+            }
+            _ => None,
+        };
+        let mut sorted =
+            Sorted { id, origin, span, receipts: Vec::with_capacity(items.len()), refused: Vec::new() };
+        let mut latest = self.latest;
+        for (index, item) in items.into_iter().enumerate() {
+            let position = item.position.unwrap_or(0);
+            match self
+                .decode(&item)
+                .and_then(|receipt| Ok((self.time_of(&receipt, position, latest)?, receipt)))
+            {
+                Ok((at, receipt)) => {
+                    latest = latest.max(Some(at));
+                    sorted.receipts.push(Decoded { position, at, receipt });
+                }
+                Err(why) => sorted.refused.push((index, position, why, item)),
+            }
+        }
+        sorted
+    }
+
+    fn decode(&mut self, item: &RawItem) -> Result<Receipt, NotAReceipt> {
+        let max = self.args.receipt_bytes_max;
+        let bytes = item.oversized.unwrap_or(item.bytes.len() as u64);
+        if item.oversized.is_some() || max < item.bytes.len() {
+            return Err(NotAReceipt::TooLarge { bytes, max: max as u64 });
+        }
+        decode(item.bytes.clone(), &mut self.names)
+    }
+
+    /// When a driven clock takes a receipt. What a log recorded is believed; what a receipt says of itself is checked.
+    fn time_of(&self, receipt: &Receipt, position: u64, latest: Option<TsMs>) -> Result<TsMs, NotAReceipt> {
+        if let Some(recorded) = self.source.taken_at(position) {
+            return Ok(recorded);
+        }
+        if self.args.clock.is_driven() {
+            self.args.input_times.check(receipt.recv_ts_ms, latest)?;
+        }
+        Ok(receipt.recv_ts_ms)
+    }
+
+    fn note_failure(&mut self, error: &(dyn std::error::Error + 'static)) {
+        let name = self.args.factory.name();
+        self.active.why = Some(error.to_string());
+        tracing::warn!(source = name, domain = "ingest", error_kind = "source_down", error_detail = %error, "source failed");
+        self.args.observer.observe(&Observation::Failure { domain: FailureDomain::Ingest });
+    }
+}
+
+/// A source that is lost is opened again; one that cannot be read is not.
+fn failure(error: SourceError) -> ActorProcessingErr {
+    match &error {
+        SourceError::Lost { .. } => Box::new(error),
+        SourceError::Fatal { .. } => Box::new(Hopeless(error.to_string())),
+    }
+}
+
+/// Number and bytes of receipts.
+fn size<'a>(receipts: impl Iterator<Item = &'a Receipt>) -> (usize, usize) {
+    receipts.fold((0, 0), |(count, bytes), receipt| (count + 1, bytes + receipt.bytes.len()))
+}
+
+fn stopping() -> Settlement {
+    Settlement::Refused { reason: "the service is stopping".to_owned(), retry_after_ms: 1000 }
+}

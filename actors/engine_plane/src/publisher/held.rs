@@ -1,0 +1,166 @@
+//! Symbols that a fan-out refuses for good: holding them, showing them, and offering what waits again.
+//!
+//! Nothing of what waits is kept in memory. What is offered again is read from the run log, page by page between the
+//! batches of everything else, until the cursor is reached; only then the symbol flows with the others again.
+
+use std::sync::Arc;
+
+use orchestrator_kernel::engine::outbox::Hold;
+use orchestrator_kernel::ids::{RunSeq, Symbol};
+use orchestrator_kernel::ports::fan_out::{OutputMessage, PublishError, Remedy};
+use orchestrator_kernel::ports::log::RecordBatch;
+use orchestrator_kernel::ports::observer::Observation;
+use orchestrator_kernel::rfc3339::rfc3339;
+use orchestrator_runtime::status::Condition;
+use ractor::ActorProcessingErr;
+
+use super::PublisherState;
+
+impl PublisherState {
+    /// Holds the symbol of an output that a fan-out refuses for good.
+    ///
+    /// # Errors
+    ///
+    /// The refusal, to be waited out with everything else: as many symbols are held as may be.
+    pub(super) fn hold(
+        &mut self,
+        fan_out: &str,
+        refused: &OutputMessage,
+        error: PublishError,
+    ) -> Result<(), PublishError> {
+        let (now, max) = (self.args.clock.now(), self.args.held_symbols_max);
+        if let Err(full) = self.progress.holds.hold(fan_out, refused, &error.detail, now, max) {
+            self.wants_room = true;
+            let detail = format!("{}; {full}, so everything waits", error.detail);
+            return Err(PublishError { detail, remedy: Remedy::Operator, ..error });
+        }
+        let (symbol, message) = (&refused.symbol, refused.message_id());
+        tracing::error!(
+            domain = "publish", error_kind = "output_held", fan_out, %symbol, symbol_seq = refused.symbol_seq, message,
+            error_detail = error.detail,
+            "an output is refused for good: the outputs of its symbol wait there, the others go on"
+        );
+        self.note_progress();
+        self.show_held();
+        Ok(())
+    }
+
+    /// Puts what is held on the board, and takes off what is no longer.
+    pub(super) fn show_held(&mut self) {
+        let board = &self.args.board;
+        for (symbol, fan_out, hold) in self.progress.holds.iter() {
+            let is_known = self.offers.knows(fan_out);
+            board.raise(Condition::OutputHeld(symbol.to_string()), detail(fan_out, hold, is_known));
+        }
+        for condition in board.read().conditions.keys() {
+            if let Condition::OutputHeld(symbol) = condition
+                && !self.progress.holds.contains(symbol)
+                && board.clear(condition)
+            {
+                tracing::info!(domain = "publish", symbol, "the symbol's outputs flow again");
+            }
+        }
+    }
+
+    /// Ends holds at a fan-out that is not configured any more once an operator has let go what waits there: nothing is
+    /// offered there, which would end them otherwise.
+    pub(super) fn forget_let_go(&mut self) {
+        let (before, skips, offers) = (self.progress.holds.waiting(), &self.skips, &self.offers);
+        self.progress.holds.retain(|symbol, fan_out, hold| {
+            offers.knows(fan_out) || !skips.covers_all(symbol, fan_out, hold.first..=hold.last())
+        });
+        let count = before - self.progress.holds.waiting();
+        if count > 0 {
+            super::observe_held(self.args.observer.as_ref(), &self.progress.holds);
+            self.args.observer.observe(&Observation::OutputsSkipped { count });
+        }
+    }
+
+    /// Offers one page of what waits of a symbol that is to be offered again. Nothing when there is none.
+    pub(super) async fn offer_held_page(
+        &mut self,
+    ) -> Result<Option<Result<(), PublishError>>, ActorProcessingErr> {
+        let next = self.progress.holds.next_retry(|fan_out| self.offers.level(fan_out).is_some());
+        let Some((symbol, name, hold)) = next else { return Ok(None) };
+        let cursor = self.progress.cursor.run_seq;
+        let page = match hold.from <= cursor {
+            true => self.read_runs(hold.from, cursor).await?,
+            false => RecordBatch::starting_at(hold.from.into()),
+        };
+        let through = if page.is_empty() { cursor } else { RunSeq::from(page.last()).min(cursor) };
+        let (mut waiting, _) = self.messages(&page, |record| record.facts.symbol == symbol)?;
+        waiting.retain(|message| hold.first <= message.symbol_seq);
+        let offered = self.offer_waiting(&symbol, &name, &waiting).await;
+        if matches!(offered, Ok(true)) {
+            self.progress.holds.note_read(&symbol, &name, through, cursor);
+        }
+        self.note_progress();
+        self.show_held();
+        Ok(Some(offered.map(drop)))
+    }
+
+    /// Offers waiting outputs in order; says whether all of them are dealt with. If not, one is refused for good again.
+    async fn offer_waiting(
+        &mut self,
+        symbol: &Symbol,
+        name: &str,
+        waiting: &[OutputMessage],
+    ) -> Result<bool, PublishError> {
+        let fan_outs = Arc::clone(&self.args.fan_outs);
+        let mut fan_outs = fan_outs.lock().await;
+        let at = self.offers.level(name);
+        let Some(fan_out) = at.and_then(|at| fan_outs.get_mut(at)) else { return Ok(false) };
+        let mut rest = waiting;
+        while !rest.is_empty() {
+            let (let_go, behind) = rest.split_at(self.let_go(name, rest));
+            self.note_taken(symbol, name, let_go);
+            let end = behind.iter().position(|message| self.is_let_go(name, message));
+            let part = behind.get(..end.unwrap_or(behind.len()).min(self.part_max())).unwrap_or(behind);
+            let result = self.attempt(fan_out.as_mut(), part).await;
+            let confirmed = result.as_ref().map_or_else(|error| error.confirmed, |()| part.len());
+            let (taken, left) = behind.split_at(confirmed.min(part.len()));
+            self.note_taken(symbol, name, taken);
+            rest = left;
+            match (result, left.first()) {
+                (Ok(()), _) => {}
+                (Err(error), Some(refused)) if error.remedy == Remedy::NoneForThisOutput => {
+                    self.hold(name, refused, error)?;
+                    return Ok(false);
+                }
+                (Err(error), _) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+
+    /// How many of these, from the first, an operator let go.
+    fn let_go(&self, fan_out: &str, messages: &[OutputMessage]) -> usize {
+        messages.iter().take_while(|message| self.is_let_go(fan_out, message)).count()
+    }
+
+    fn is_let_go(&self, fan_out: &str, message: &OutputMessage) -> bool {
+        self.skips.covers(&message.symbol, fan_out, message.symbol_seq)
+    }
+
+    /// Waiting outputs were confirmed or let go.
+    fn note_taken(&mut self, symbol: &Symbol, fan_out: &str, taken: &[OutputMessage]) {
+        if let Some(last) = taken.last() {
+            self.progress.holds.note_taken(symbol, fan_out, last.symbol_seq);
+            // At once: a publisher that dies at the next part has counted these, and its successor must not again.
+            self.note_progress();
+            self.account(taken);
+        }
+    }
+}
+
+/// What waits and why, for people.
+fn detail(fan_out: &str, hold: &Hold, is_known: bool) -> String {
+    let Hold { first, since, reason, is_retried, .. } = hold;
+    let since = since.map(|since| format!(" since {}", rfc3339(since))).unwrap_or_default();
+    let now = match (is_known, is_retried) {
+        (false, _) => ", and it is not configured any more",
+        (true, true) => ", being offered again",
+        (true, false) => "",
+    };
+    format!("{fan_out} refuses output {first} for good{since}; {} wait{now}: {reason}", hold.waiting())
+}

@@ -1,0 +1,155 @@
+//! Rebuilding derived state from the logs: from a checkpoint if there is one, and the records after it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use orchestrator_kernel::engine::contracts::engine_run::RunRecord;
+use orchestrator_kernel::engine::contracts::quarantine::QuarantineRecord;
+use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
+use orchestrator_kernel::engine::cut::{BookCheckpoint, CutBook};
+use orchestrator_kernel::engine::retention::{BASE, Base};
+use orchestrator_kernel::engine::run::RunIndex;
+use orchestrator_kernel::ids::{IngestSeq, Seq, Symbol, TsMs};
+use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError};
+use orchestrator_runtime::checkpoint::Saved;
+use orchestrator_runtime::fatal::{Fatal, FatalKind, NoAnswer};
+use orchestrator_runtime::patient_log::PatientLog;
+use ractor::ActorProcessingErr;
+use serde::Serialize;
+
+use crate::run_log::messages::Overview;
+
+/// A log shorter than what was derived from it has lost records: appending would reuse their numbers.
+fn regressed(log: &'static str, tail: Seq, known: Seq) -> Result<(), Fatal> {
+    if known <= tail {
+        return Ok(());
+    }
+    let what = format!(
+        "the log of {log} ends at {tail}, but record {known} was there: LOG_REGRESSED; restore the log"
+    );
+    Err(Fatal::new(FatalKind::Corrupt, what))
+}
+
+/// What the logs continue from; the default one when nothing was ever let go.
+pub(crate) async fn base(store: &dyn CheckpointStore) -> Result<Base, Fatal> {
+    let base = stored_base(store).await?;
+    base.map_err(|away| away.fatal())
+}
+
+/// As [`base`], for an actor that is started again: a storage that does not answer is no reason to end the process.
+pub(crate) async fn base_or_again(store: &dyn CheckpointStore) -> Result<Base, ActorProcessingErr> {
+    Ok(stored_base(store).await??)
+}
+
+async fn stored_base(store: &dyn CheckpointStore) -> Result<Result<Base, NoAnswer>, Fatal> {
+    let (what, source): (_, Box<dyn std::error::Error + Send + Sync>) = match store.load(BASE).await {
+        Ok(None) => return Ok(Ok(Base::default())),
+        Ok(Some(bytes)) => match Base::decode(&bytes) {
+            Ok(base) => return Ok(Ok(base)),
+            Err(error) => ("cannot use the base of the logs", Box::new(error)),
+        },
+        // Nobody can tell what it let go, so it is not taken for "nothing was let go".
+        Err(error @ LoadError::Damaged { .. }) => {
+            let what = "the base, from which trimmed logs go on, is damaged; restore the checkpoint \"base\"";
+            (what, Box::new(error))
+        }
+        Err(LoadError::Io(source)) => {
+            return Ok(Err(NoAnswer { what: "cannot read the base of the logs", source }));
+        }
+    };
+    Err(Fatal { kind: FatalKind::Corrupt, what: what.to_owned(), source: Some(source) })
+}
+
+/// What was trimmed away must be in the base.
+fn bridged(log: &'static str, start: Seq, needed: Seq) -> Result<(), Fatal> {
+    if start <= needed {
+        return Ok(());
+    }
+    let what = format!(
+        "the log of {log} starts at {start}, but the base, from which a trimmed log goes on, ends before {needed}: \
+         it is lost or too old; restore the checkpoint \"{BASE}\", or the log's beginning from the archive"
+    );
+    Err(Fatal::new(FatalKind::Corrupt, what))
+}
+
+/// The index of the run log.
+pub(crate) async fn run_index(log: &PatientLog, saved: Saved<'_>, tail: Seq) -> Result<RunIndex, Fatal> {
+    let base = base(saved.store).await?;
+    bridged("runs", log.start(), base.runs_from().into())?;
+    let saved: Option<RunIndex> = saved.checkpoint(crate::run_log::CHECKPOINT).await;
+    let saved = saved.filter(|saved| base.runs().tail() <= saved.tail());
+    let mut index = saved.unwrap_or_else(|| base.runs().clone());
+    index.resume_after(base.runs());
+    regressed("runs", tail, index.tail().into())?;
+    log.scan(index.tail().next().into(), tail, |seq, payload| {
+        let record = RunRecord::decode(payload).map_err(|error| Fatal::undecodable("runs", seq.0, error))?;
+        index.admit(&record).map_err(|error| Fatal::undecodable("runs", seq.0, error))
+    })
+    .await?;
+    Ok(index)
+}
+
+/// What a checkpoint of the buffer holds: the book, and how far of the quarantine it knows.
+#[derive(Serialize, serde::Deserialize)]
+pub(crate) struct BufferCheckpoint {
+    pub(crate) book: BookCheckpoint,
+    pub(crate) quarantine_tail: Seq,
+}
+
+/// The buffer's book, continued where the run log says that the symbols' last cuts ended; and when the last receipt came
+/// that was let go.
+pub(crate) async fn cut_book(
+    log: &PatientLog,
+    quarantine: &PatientLog,
+    saved: Saved<'_>,
+    (tail, quarantine_tail): (Seq, Seq),
+    runs: &Overview,
+) -> Result<(CutBook, Option<TsMs>), Fatal> {
+    let base = base(saved.store).await?;
+    bridged("receipts", log.start(), base.receipts_from().into())?;
+    bridged("quarantine", quarantine.start(), base.quarantine_from())?;
+    let saved: Option<BufferCheckpoint> = saved.checkpoint(crate::buffer::CHECKPOINT).await;
+    let (mut book, quarantine_from) =
+        match saved.filter(|saved| base.receipts_from() <= saved.book.tail().next()) {
+            Some(saved) => (saved.book.into_book(), saved.quarantine_tail),
+            None => (base.book(), Seq(0)),
+        };
+    let gone = base.book();
+    book.know_positions(gone.positions());
+    let quarantine_from = quarantine_from.max(Seq(base.quarantine_from().0 - 1));
+    regressed("receipts", tail, book.tail().into())?;
+    regressed("quarantine", quarantine_tail, quarantine_from)?;
+    let last_cut_end = runs.symbols.iter().map(|(_, end, _)| *end).max().unwrap_or_default();
+    regressed("receipts", tail, last_cut_end.into())?;
+
+    let ran: BTreeSet<&Symbol> = runs.symbols.iter().map(|(symbol, ..)| symbol).collect();
+    let forgotten = book.forget_before(base.receipts_from(), |symbol| ran.contains(symbol));
+    let mut missing: BTreeMap<Symbol, IngestSeq> =
+        forgotten.into_iter().map(|symbol| (symbol, base.receipts_from())).collect();
+    for (symbol, end, floor) in &runs.symbols {
+        if book.track(symbol, end.next(), Some(*floor)) {
+            missing.insert(symbol.clone(), end.next());
+        }
+    }
+    let saved_tail = book.tail();
+    let from = missing.values().min().copied().unwrap_or(saved_tail.next());
+    log.scan(from.into(), tail, |seq, payload| {
+        let record =
+            ReceiptRecord::decode(payload).map_err(|error| Fatal::undecodable("receipts", seq.0, error))?;
+        if saved_tail < record.ingest_seq {
+            book.observe(&record);
+        } else if missing.contains_key(record.symbol) {
+            book.backfill(&record);
+        }
+        Ok(())
+    })
+    .await?;
+    quarantine
+        .scan(quarantine_from.next(), quarantine_tail, |seq, payload| {
+            let record = QuarantineRecord::decode(payload)
+                .map_err(|error| Fatal::undecodable("quarantine", seq.0, error))?;
+            book.note_quarantined(&record.origin, record.position);
+            Ok(())
+        })
+        .await?;
+    Ok((book, gone.last_ts()))
+}

@@ -1,0 +1,336 @@
+//! One round of retention: what may go by the limits and the kernel's floor, and letting it go.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use orchestrator_kernel::engine::contracts::engine_run::RunRecord;
+use orchestrator_kernel::engine::contracts::quarantine::QuarantineRecord;
+use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
+use orchestrator_kernel::engine::retention::{Advance, Asked, BASE, Base, Held, Holders, Later, Policy};
+use orchestrator_kernel::ids::{Epoch, IngestSeq, RunSeq, Seq, TsMs};
+use orchestrator_kernel::mutant;
+use orchestrator_kernel::ports::checkpoint::CheckpointStore;
+use orchestrator_kernel::ports::log::Log;
+
+use super::copy::copy;
+use super::error::RetentionError;
+use super::reading::Readable;
+use crate::publisher::messages::released;
+
+/// A log as its writer has it.
+#[derive(Clone)]
+pub struct Writable {
+    /// Its name.
+    pub name: &'static str,
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// The writer's epoch.
+    pub epoch: Epoch,
+    /// Where its records are copied to before they go, and this writer's epoch there.
+    pub archive: Option<(Arc<dyn Log>, Epoch)>,
+}
+
+impl Writable {
+    /// The log, to be read.
+    #[must_use]
+    pub fn readable(&self) -> Readable<'_> {
+        Readable { name: self.name, log: self.log.as_ref() }
+    }
+}
+
+/// What a retention works on.
+#[derive(Clone)]
+pub struct Kept {
+    /// The receipt log.
+    pub receipts: Writable,
+    /// The run log.
+    pub runs: Writable,
+    /// The quarantine.
+    pub quarantine: Writable,
+    /// Where the base is, and the publish cursor.
+    pub checkpoints: Arc<dyn CheckpointStore>,
+}
+
+/// What is kept of each log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Of the receipts.
+    pub receipts: Policy,
+    /// Of the runs.
+    pub runs: Policy,
+    /// Of the quarantine.
+    pub quarantine: Policy,
+    /// Receipts before this one are to go, whatever their policy.
+    pub receipts_below: Option<Seq>,
+}
+
+/// What a round is going to do.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The next base.
+    pub base: Base,
+    /// What keeps receipts that were to go.
+    pub held: Held,
+    /// The first receipt that the limits want to keep.
+    pub receipts_wanted: Seq,
+    /// The first receipt, run record and quarantined item to stay.
+    pub below: [Seq; 3],
+}
+
+/// What went from a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// Which log.
+    pub log: &'static str,
+    /// How many records.
+    pub records: u64,
+    /// The first record still there.
+    pub start: Seq,
+}
+
+/// How far a round came.
+#[derive(Debug)]
+pub struct Done {
+    /// Whether the plan's base is the saved one.
+    pub is_base_saved: bool,
+    /// What went.
+    pub trimmed: Vec<Gone>,
+    /// Why not all of it.
+    pub result: Result<(), RetentionError>,
+}
+
+/// Decides what goes next: at most `step` receipts and `step` run records beyond `base`. Changes nothing.
+///
+/// # Errors
+///
+/// [`RetentionError`].
+pub async fn plan(
+    kept: &Kept,
+    base: &Base,
+    limits: Limits,
+    now: Option<TsMs>,
+    step: u64,
+    holders: Holders<'_>,
+) -> Result<Plan, RetentionError> {
+    let [receipts, quarantine] = [&kept.receipts, &kept.quarantine].map(|log| log.log.stat().tail);
+    let known = Known { published: published(kept).await?, receipts, quarantine };
+    plan_known(kept, base, limits, now, step, holders, known).await
+}
+
+/// How far the logs are known to be what they are. Nothing behind that goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    /// The last run record whose outputs are all published.
+    pub(super) published: RunSeq,
+    /// The last receipt that is durable.
+    pub(super) receipts: Seq,
+    /// The last quarantined item that is durable.
+    pub(super) quarantine: Seq,
+}
+
+/// The last run record that publishing needs no more, as it was saved: the outputs up to it are all published.
+pub(super) async fn published(kept: &Kept) -> Result<RunSeq, RetentionError> {
+    released(kept.checkpoints.as_ref()).await.map_err(RetentionError::Cursor)
+}
+
+/// As [`plan`], of logs that grow: their writers say how far they know them.
+pub(super) async fn plan_known(
+    kept: &Kept,
+    base: &Base,
+    limits: Limits,
+    now: Option<TsMs>,
+    step: u64,
+    holders: Holders<'_>,
+    known: Known,
+) -> Result<Plan, RetentionError> {
+    let [receipts, runs, quarantine] = [&kept.receipts, &kept.runs, &kept.quarantine].map(Writable::readable);
+    let wanted = receipts_wanted(receipts, base, limits, now).await?.min(known.receipts);
+    let runs_from = Seq::from(base.runs_from());
+    let stop = IngestSeq(base.receipts_from().0.saturating_add(step));
+    let receipts_below = IngestSeq::from(wanted);
+    let asked = Asked {
+        receipts_below: if mutant!(StepHoldsRuns) { receipts_below.min(stop) } else { receipts_below },
+        receipts_stop: Some(stop),
+        runs_below: limits.runs.below(runs.log.stat()).into(),
+        runs_older_than: now.and_then(|now| limits.runs.older_than(now)),
+        published: known.published.min(RunSeq(runs_from.0.saturating_add(step).saturating_sub(1))),
+    };
+    let quarantine_below = quarantine_wanted(quarantine, base, limits.quarantine, now).await?;
+    let quarantine_below = match mutant!(TrimsWhatIsInDoubt) {
+        true => quarantine_below,
+        false => quarantine_below.min(known.quarantine.next()),
+    };
+    let mut advance = Advance::new(base.clone(), asked, holders);
+    advance_runs(runs, &mut advance).await?;
+    let held = advance_receipts(receipts, &mut advance).await?;
+    count_quarantined(quarantine, &mut advance, quarantine_below).await?;
+    let next = advance.finish();
+    // Where a policy does not want a log trimmed, its part of the base stays where it is, and so do the records.
+    let receipts = if wanted == Seq(0) { Seq(0) } else { next.receipts_from().into() };
+    let below = [receipts, next.runs_from().into(), quarantine_below];
+    Ok(Plan { base: next, held, receipts_wanted: wanted, below })
+}
+
+/// Takes what came to the run log since.
+///
+/// # Errors
+///
+/// [`RetentionError`].
+pub async fn note_later(runs: &Writable, later: &mut Later) -> Result<(), RetentionError> {
+    let runs = runs.readable();
+    loop {
+        let batch = runs.page(later.next().into()).await?;
+        if batch.is_empty() {
+            return Ok(());
+        }
+        for (seq, payload) in batch.iter() {
+            let record = runs.decoded(seq, RunRecord::decode(payload))?;
+            later.note(&record);
+        }
+    }
+}
+
+/// Saves the plan's base, copies what goes to the archives, and trims.
+pub async fn carry_out(kept: &Kept, base: &Base, plan: &Plan) -> Done {
+    let save = if plan.base == *base { Save::Never } else { Save::Always };
+    carry_out_saving(kept, plan, save).await
+}
+
+/// When the base is saved although it may be the saved one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Save {
+    Never,
+    /// When anything goes.
+    BeforeTrims,
+    Always,
+}
+
+/// As [`carry_out`], for a plan whose base may have to be saved again.
+pub(super) async fn carry_out_saving(kept: &Kept, plan: &Plan, save: Save) -> Done {
+    let logs = || [&kept.receipts, &kept.runs, &kept.quarantine].into_iter().zip(plan.below);
+    let trims = logs().any(|(log, below)| log.log.stat().start < below);
+    let save = save == Save::Always || (save == Save::BeforeTrims && trims);
+    let mut done = Done { is_base_saved: false, trimmed: Vec::new(), result: Ok(()) };
+    done.result = async {
+        if save && !mutant!(TrimsBeforeBase) {
+            save_base(kept, &plan.base).await?;
+        }
+        done.is_base_saved = true;
+        for (log, below) in logs() {
+            let before = log.log.stat().start;
+            if before < below {
+                if let Some((archive, epoch)) = log.archive.as_ref().filter(|_| !mutant!(TrimsBeforeArchived))
+                {
+                    copy(log.readable(), archive.as_ref(), *epoch, below).await?;
+                }
+                let trimmed = log.log.trim(log.epoch, below).await;
+                let start =
+                    trimmed.map_err(|source| RetentionError::Trim { log: log.name, source })?.max(before);
+                done.trimmed.push(Gone { log: log.name, records: start.0 - before.0, start });
+            }
+        }
+        if mutant!(TrimsBeforeBase) {
+            save_base(kept, &plan.base).await?;
+        }
+        Ok(())
+    }
+    .await;
+    done
+}
+
+async fn save_base(kept: &Kept, base: &Base) -> Result<(), RetentionError> {
+    let value = Bytes::from(base.encode());
+    kept.checkpoints.save(BASE, kept.runs.epoch, value).await.map_err(RetentionError::Base)
+}
+
+/// The first receipt that the limits want to keep; 0 when they want all. The last receipt always stays: its time is
+/// what the next one continues (LOG-5).
+async fn receipts_wanted(
+    receipts: Readable<'_>,
+    base: &Base,
+    limits: Limits,
+    now: Option<TsMs>,
+) -> Result<Seq, RetentionError> {
+    if limits.receipts.keeps_all() && limits.receipts_below.is_none() {
+        return Ok(Seq(0));
+    }
+    let stat = receipts.log.stat();
+    let mut below = limits.receipts.below(stat).max(limits.receipts_below.unwrap_or_default());
+    if let Some(time) = now.and_then(|now| limits.receipts.older_than(now)) {
+        let from = stat.start.max(base.receipts_from().into());
+        let time_of = |payload: &[u8]| Ok(ReceiptRecord::decode(payload)?.ingest_ts_ms);
+        below = below.max(receipts.first_young(from, stat.tail, time, time_of).await?);
+    }
+    Ok(below.min(stat.tail))
+}
+
+async fn quarantine_wanted(
+    quarantine: Readable<'_>,
+    base: &Base,
+    policy: Policy,
+    now: Option<TsMs>,
+) -> Result<Seq, RetentionError> {
+    if policy.keeps_all() {
+        return Ok(Seq(0));
+    }
+    let stat = quarantine.log.stat();
+    let mut below = policy.below(stat);
+    if let Some(time) = now.and_then(|now| policy.older_than(now)) {
+        // Counted in the base and still there is possible: only whole units go.
+        let from = stat.start.max(base.quarantine_from()).min(stat.tail.next());
+        let time_of = |payload: &[u8]| Ok(QuarantineRecord::decode(payload)?.at_ms);
+        below = below.max(quarantine.first_young(from, stat.tail, time, time_of).await?);
+    }
+    Ok(below)
+}
+
+async fn advance_runs(runs: Readable<'_>, advance: &mut Advance<'_>) -> Result<(), RetentionError> {
+    loop {
+        let batch = runs.page(advance.next_run().into()).await?;
+        for (seq, payload) in batch.iter() {
+            let record = runs.decoded(seq, RunRecord::decode(payload))?;
+            if !advance.run(&record)? {
+                return Ok(());
+            }
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+async fn advance_receipts(receipts: Readable<'_>, advance: &mut Advance<'_>) -> Result<Held, RetentionError> {
+    let (limit, held) = advance.limit();
+    while advance.next_receipt() < limit {
+        let batch = receipts.page(advance.next_receipt().into()).await?;
+        for (seq, payload) in batch.iter().take_while(|(seq, _)| IngestSeq::from(*seq) < limit) {
+            let record = receipts.decoded(seq, ReceiptRecord::decode(payload))?;
+            match advance.receipt(&record) {
+                Held::No => {}
+                held => return Ok(held),
+            }
+        }
+        if batch.is_empty() {
+            break;
+        }
+    }
+    Ok(held)
+}
+
+async fn count_quarantined(
+    quarantine: Readable<'_>,
+    advance: &mut Advance<'_>,
+    below: Seq,
+) -> Result<(), RetentionError> {
+    while advance.next_quarantined() < below {
+        let batch = quarantine.page(advance.next_quarantined()).await?;
+        for (seq, payload) in batch.iter().take_while(|(seq, _)| *seq < below) {
+            let record = quarantine.decoded(seq, QuarantineRecord::decode(payload))?;
+            advance.quarantined(&record);
+        }
+        if batch.is_empty() {
+            break;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! The runners as a group: started as symbols come, reached by symbol, halted one by one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use orchestrator_kernel::ids::Symbol;
+use orchestrator_kernel::ports::observer::Observation;
+use orchestrator_kernel::restart::RestartPolicy;
+use orchestrator_runtime::address::Address;
+use orchestrator_runtime::status::{Condition, StatusBoard};
+use orchestrator_runtime::supervisor::{ChildSpec, SupervisorMsg};
+
+use crate::run_log::messages::RunLogMsg;
+use crate::scheduler::messages::SchedulerMsg;
+pub mod messages;
+pub mod symbol_runner;
+
+use messages::RunnerMsg;
+use symbol_runner::{RunnerArgs, SymbolRunner};
+
+/// Makes the arguments of a symbol's runner.
+pub type MakeArgs = Arc<dyn Fn(&Symbol) -> RunnerArgs + Send + Sync>;
+
+struct Shared {
+    supervisor: Address<SupervisorMsg>,
+    run_log: Address<RunLogMsg>,
+    scheduler: Address<SchedulerMsg>,
+    board: StatusBoard,
+    policy: RestartPolicy,
+    make: MakeArgs,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    addresses: BTreeMap<Symbol, Address<RunnerMsg>>,
+    halted: BTreeSet<Symbol>,
+}
+
+/// All runners. Cheap to clone.
+#[derive(Clone)]
+pub struct Runners(Arc<Shared>);
+
+impl Runners {
+    /// No runner yet; `supervisor` will hold them.
+    #[must_use]
+    pub fn new(
+        supervisor: Address<SupervisorMsg>,
+        run_log: Address<RunLogMsg>,
+        scheduler: Address<SchedulerMsg>,
+        board: StatusBoard,
+        policy: RestartPolicy,
+        make: MakeArgs,
+    ) -> Self {
+        let known = Mutex::default();
+        Self(Arc::new(Shared { supervisor, run_log, scheduler, board, policy, make, known }))
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the symbol's runner started, unless it was before.
+    pub fn ensure(&self, symbol: &Symbol) {
+        let mut known = self.known();
+        if known.addresses.contains_key(symbol) {
+            return;
+        }
+        let address = Address::new("symbol_runner");
+        known.addresses.insert(symbol.clone(), address.clone());
+        drop(known);
+        if self.0.supervisor.cast(SupervisorMsg::Add(self.spec(symbol, address))).is_err() {
+            tracing::error!(%symbol, "the supervisor of the runners is down");
+        }
+    }
+
+    fn spec(&self, symbol: &Symbol, address: Address<RunnerMsg>) -> ChildSpec {
+        let (make, for_start) = (Arc::clone(&self.0.make), symbol.clone());
+        let (runners, for_halt) = (self.clone(), symbol.clone());
+        ChildSpec {
+            name: format!("symbol_runner:{symbol}"),
+            kind: "symbol_runner",
+            policy: self.0.policy,
+            start: Arc::new(move |parent| {
+                let (args, address) = (make(&for_start), address.clone());
+                Box::pin(async move { address.start(SymbolRunner, args, parent).await })
+            }),
+            on_halt: Some(Arc::new(move |why| runners.halt(&for_halt, why))),
+        }
+    }
+
+    /// One bad symbol stops alone, and is shown (ISO-1).
+    fn halt(&self, symbol: &Symbol, why: &str) {
+        self.known().halted.insert(symbol.clone());
+        self.0.board.raise(Condition::SymbolHalted(symbol.to_string()), why);
+        (self.0.make)(symbol).observer.observe(&Observation::SymbolHalted { symbol });
+        for told in [
+            self.0.run_log.cast(RunLogMsg::Withdraw(symbol.clone())),
+            self.0.scheduler.cast(SchedulerMsg::RunnerHalted(symbol.clone())),
+        ] {
+            if let Err(down) = told {
+                tracing::debug!(%symbol, %down, "halt not told");
+            }
+        }
+    }
+
+    /// Whether the symbol was stopped for good.
+    #[must_use]
+    pub fn is_halted(&self, symbol: &Symbol) -> bool {
+        self.known().halted.contains(symbol)
+    }
+
+    /// Sends to the symbol's runner; a runner that is down reports to the scheduler when it is up again.
+    pub fn cast(&self, symbol: &Symbol, message: RunnerMsg) {
+        let address = self.known().addresses.get(symbol).cloned();
+        if let Some(Err(down)) = address.map(|address| address.cast(message)) {
+            tracing::debug!(%symbol, %down, "message not delivered");
+        }
+    }
+
+    /// Asks the symbol's runner to report to the scheduler.
+    pub fn announce(&self, symbol: &Symbol) {
+        self.cast(symbol, RunnerMsg::Announce);
+    }
+
+    /// Every runner's address.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<Address<RunnerMsg>> {
+        self.known().addresses.values().cloned().collect()
+    }
+}

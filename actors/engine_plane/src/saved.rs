@@ -1,0 +1,61 @@
+//! What the tree saves beside the logs, for tools that look at it while no tree runs.
+
+use orchestrator_kernel::engine::outbox::Progress;
+use orchestrator_kernel::engine::retention::{BASE, Base};
+use orchestrator_kernel::engine::run::RunIndex;
+use orchestrator_kernel::ids::Seq;
+use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError};
+use orchestrator_runtime::checkpoint::{self, decode_checkpoint};
+
+use crate::recovery::BufferCheckpoint;
+use crate::{buffer, publisher, run_log};
+
+/// How far the checkpoint of the buffer knows its logs: one that ends before has lost records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The last record of the receipt log.
+    pub receipts: Seq,
+    /// The last record of the quarantine.
+    pub quarantine: Seq,
+}
+
+/// How far publishing had come when it was saved, which may lag; nothing when none was saved.
+///
+/// # Errors
+///
+/// [`LoadError`].
+pub async fn published(store: &dyn CheckpointStore) -> Result<Option<Progress>, LoadError> {
+    checkpoint::load(store, publisher::messages::CURSOR, publisher::messages::decode_progress).await
+}
+
+/// What the checkpoint of the buffer knows.
+///
+/// # Errors
+///
+/// [`LoadError`].
+pub async fn known(store: &dyn CheckpointStore) -> Result<Option<Known>, LoadError> {
+    let saved = checkpoint::load(store, buffer::CHECKPOINT, decode_checkpoint::<BufferCheckpoint>).await?;
+    Ok(saved.map(|saved| Known {
+        receipts: saved.book.into_book().tail().into(),
+        quarantine: saved.quarantine_tail,
+    }))
+}
+
+/// The last record that the checkpoint of the run log knows.
+///
+/// # Errors
+///
+/// [`LoadError`].
+pub async fn known_runs(store: &dyn CheckpointStore) -> Result<Option<Seq>, LoadError> {
+    let saved = checkpoint::load(store, run_log::CHECKPOINT, decode_checkpoint::<RunIndex>).await?;
+    Ok(saved.map(|index| index.tail().into()))
+}
+
+/// Whether the base, if one was saved, can be used.
+///
+/// # Errors
+///
+/// [`LoadError`].
+pub async fn base_is_sound(store: &dyn CheckpointStore) -> Result<(), LoadError> {
+    checkpoint::load(store, BASE, |bytes| Base::decode(bytes).ok()).await.map(drop)
+}

@@ -1,0 +1,91 @@
+//! What an actor knows of the logs that it writes, and when that makes the service not ready.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use orchestrator_kernel::ports::observer::{Observation, Observer};
+
+use crate::status::{Condition, StatusBoard};
+
+/// What is wrong with a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// It does not answer: whether the batch in flight is there is unknown, and it is sent again.
+    NoAnswer,
+    /// It takes nothing: nothing of the batch is there.
+    NoRoom,
+}
+
+/// The logs behind one condition. The condition holds as long as one of them is in trouble.
+#[derive(Clone)]
+pub struct LogHealth {
+    condition: Condition,
+    board: StatusBoard,
+    observer: Arc<dyn Observer>,
+    troubles: Arc<Mutex<BTreeMap<&'static str, Trouble>>>,
+}
+
+impl LogHealth {
+    /// A log that works so far; `condition` is raised while it does not.
+    #[must_use]
+    pub fn new(condition: Condition, board: StatusBoard, observer: Arc<dyn Observer>) -> Self {
+        Self { condition, board, observer, troubles: Arc::default() }
+    }
+
+    /// An attempt to append to `log` failed.
+    pub fn failed(&self, log: &'static str, trouble: Trouble, detail: &str) {
+        self.observer.observe(&Observation::AppendFailed { log });
+        self.note(log, trouble, detail);
+    }
+
+    /// `log` is in trouble, as an attempt or a probe told. One line a change.
+    pub fn note(&self, log: &'static str, trouble: Trouble, detail: &str) {
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        troubles.insert(log, trouble);
+        let detail = format!("{log}: {detail}");
+        if self.board.raise(self.condition.clone(), detail.clone()) {
+            tracing::error!(error_kind = self.condition.word(), error_detail = detail, log, "cannot append");
+        }
+    }
+
+    /// `log` has answered. Only one that is known to have room is well again: time proves nothing, and neither does an
+    /// answer to less than what was refused.
+    pub fn answered(&self, log: &'static str, has_room: bool) {
+        let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        match troubles.get_mut(log) {
+            None => {}
+            Some(trouble) if !has_room => *trouble = Trouble::NoRoom,
+            Some(_) => {
+                troubles.remove(log);
+                if troubles.is_empty() && self.board.clear(&self.condition) {
+                    tracing::info!(log, "appending goes on");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use orchestrator_kernel::ports::observer::Unobserved;
+
+    use super::*;
+
+    #[test]
+    fn the_condition_holds_as_long_as_one_log_is_in_trouble() {
+        let board = StatusBoard::default();
+        let health = LogHealth::new(Condition::BufferFailing, board.clone(), Arc::new(Unobserved));
+        let holds = || board.read().conditions.contains_key(&Condition::BufferFailing);
+
+        health.failed("receipts", Trouble::NoAnswer, "timed out");
+        health.failed("quarantine", Trouble::NoRoom, "disk full");
+        health.answered("receipts", true);
+        assert!(holds(), "the quarantine is still full");
+
+        health.failed("quarantine", Trouble::NoAnswer, "timed out");
+        health.answered("quarantine", false);
+        assert!(holds(), "an answer says nothing of room");
+        health.answered("quarantine", true);
+        assert!(!holds());
+    }
+}
