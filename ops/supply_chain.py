@@ -16,16 +16,41 @@ from pathlib import Path
 
 
 def allowed(expression: str, licences: set[str]) -> bool:
-    """Whether an SPDX expression can be satisfied with `licences`: OR over AND, a slash meaning OR."""
-    text = expression.replace("/", " OR ")
-    atoms = re.split(r"(\(|\)|\bOR\b|\bAND\b)", text)
-    python = "".join(
-        {"OR": " or ", "AND": " and "}.get(atom, atom) if atom in ("(", ")", "OR", "AND")
-        else (str(atom.strip() in licences) if atom.strip() else "")
-        for atom in atoms
-    )
-    # Only True, False, and, or and parentheses are left.
-    return bool(eval(python, {"__builtins__": {}}, {}))  # noqa: S307
+    """Whether an SPDX expression can be satisfied with `licences`: OR over AND, a slash meaning OR.
+
+    Raises ValueError when it is none.
+    """
+    tokens = re.findall(r"[()]|\w[\w.+-]*(?: WITH \w[\w.+-]*)?", expression.replace("/", " OR "))
+
+    def alternatives() -> bool:
+        satisfied = parts()
+        while tokens[:1] == ["OR"]:
+            tokens.pop(0)
+            satisfied = parts() or satisfied
+        return satisfied
+
+    def parts() -> bool:
+        satisfied = atom()
+        while tokens[:1] == ["AND"]:
+            tokens.pop(0)
+            satisfied = atom() and satisfied
+        return satisfied
+
+    def atom() -> bool:
+        token = tokens.pop(0) if tokens else ")"
+        if token != "(":
+            if token in (")", "OR", "AND"):
+                raise ValueError(f"{expression!r} is no SPDX expression")
+            return token in licences
+        satisfied = alternatives()
+        if not tokens or tokens.pop(0) != ")":
+            raise ValueError(f"{expression!r} is no SPDX expression")
+        return satisfied
+
+    satisfied = alternatives()
+    if tokens:
+        raise ValueError(f"{expression!r} is no SPDX expression")
+    return satisfied
 
 
 def check(manifest: Path, rules: dict) -> tuple[int, list[str]]:

@@ -18,6 +18,11 @@ use serde::Serialize;
 
 use crate::run_log::messages::Overview;
 
+/// Name of the run log's checkpoint.
+pub(crate) const RUNS_CHECKPOINT: &str = "runs";
+/// Name of the buffer's checkpoint.
+pub(crate) const RECEIPTS_CHECKPOINT: &str = "receipts";
+
 /// A log shorter than what was derived from it has lost records: appending would reuse their numbers.
 fn regressed(log: &'static str, tail: Seq, known: Seq) -> Result<(), Fatal> {
     if known <= tail {
@@ -75,7 +80,7 @@ fn bridged(log: &'static str, start: Seq, needed: Seq) -> Result<(), Fatal> {
 pub(crate) async fn run_index(log: &PatientLog, saved: Saved<'_>, tail: Seq) -> Result<RunIndex, Fatal> {
     let base = base(saved.store).await?;
     bridged("runs", log.start(), base.runs_from().into())?;
-    let saved: Option<RunIndex> = saved.checkpoint(crate::run_log::CHECKPOINT).await;
+    let saved: Option<RunIndex> = saved.checkpoint(RUNS_CHECKPOINT).await;
     let saved = saved.filter(|saved| base.runs().tail() <= saved.tail());
     let mut index = saved.unwrap_or_else(|| base.runs().clone());
     index.resume_after(base.runs());
@@ -107,7 +112,7 @@ pub(crate) async fn cut_book(
     let base = base(saved.store).await?;
     bridged("receipts", log.start(), base.receipts_from().into())?;
     bridged("quarantine", quarantine.start(), base.quarantine_from())?;
-    let saved: Option<BufferCheckpoint> = saved.checkpoint(crate::buffer::CHECKPOINT).await;
+    let saved: Option<BufferCheckpoint> = saved.checkpoint(RECEIPTS_CHECKPOINT).await;
     let (mut book, quarantine_from) =
         match saved.filter(|saved| base.receipts_from() <= saved.book.tail().next()) {
             Some(saved) => (saved.book.into_book(), saved.quarantine_tail),

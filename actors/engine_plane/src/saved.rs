@@ -7,8 +7,8 @@ use orchestrator_kernel::ids::Seq;
 use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError};
 use orchestrator_runtime::checkpoint::{self, decode_checkpoint};
 
-use crate::recovery::BufferCheckpoint;
-use crate::{buffer, publisher, run_log};
+use crate::publisher;
+use crate::recovery::{BufferCheckpoint, RECEIPTS_CHECKPOINT, RUNS_CHECKPOINT};
 
 /// How far the checkpoint of the buffer knows its logs: one that ends before has lost records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub async fn published(store: &dyn CheckpointStore) -> Result<Option<Progress>, 
 ///
 /// [`LoadError`].
 pub async fn known(store: &dyn CheckpointStore) -> Result<Option<Known>, LoadError> {
-    let saved = checkpoint::load(store, buffer::CHECKPOINT, decode_checkpoint::<BufferCheckpoint>).await?;
+    let saved = checkpoint::load(store, RECEIPTS_CHECKPOINT, decode_checkpoint::<BufferCheckpoint>).await?;
     Ok(saved.map(|saved| Known {
         receipts: saved.book.into_book().tail().into(),
         quarantine: saved.quarantine_tail,
@@ -47,7 +47,7 @@ pub async fn known(store: &dyn CheckpointStore) -> Result<Option<Known>, LoadErr
 ///
 /// [`LoadError`].
 pub async fn known_runs(store: &dyn CheckpointStore) -> Result<Option<Seq>, LoadError> {
-    let saved = checkpoint::load(store, run_log::CHECKPOINT, decode_checkpoint::<RunIndex>).await?;
+    let saved = checkpoint::load(store, RUNS_CHECKPOINT, decode_checkpoint::<RunIndex>).await?;
     Ok(saved.map(|index| index.tail().into()))
 }
 

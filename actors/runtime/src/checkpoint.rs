@@ -1,7 +1,9 @@
 //! Saved values that shorten a start: their stored form, and what becomes of one that is damaged.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use orchestrator_kernel::ids::Epoch;
+use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
 use serde::Serialize;
@@ -49,7 +51,7 @@ pub async fn load<T>(
 }
 
 /// Saves a value; that it could not be saved only makes the next start longer.
-pub async fn save_checkpoint(store: &dyn CheckpointStore, name: &str, epoch: Epoch, value: Bytes) {
+async fn save_checkpoint(store: &dyn CheckpointStore, name: &str, epoch: Epoch, value: Bytes) {
     if let Err(error) = store.save(name, epoch, value).await {
         tracing::warn!(name, %error, "checkpoint not saved, the next start will take longer");
     }
@@ -79,5 +81,37 @@ impl Saved<'_> {
                 None
             }
         }
+    }
+}
+
+/// Saves what an actor knows of its log, once so many records came that reading them again would take long.
+pub struct CheckpointSaver {
+    name: &'static str,
+    store: Arc<dyn CheckpointStore>,
+    /// Records between two checkpoints.
+    every: u64,
+    saved_at: Seq,
+}
+
+impl CheckpointSaver {
+    /// Saves under `name`; `tail` is the last record that the actor knows at its start.
+    #[must_use]
+    pub fn new(name: &'static str, store: Arc<dyn CheckpointStore>, every: u64, tail: Seq) -> Self {
+        Self { name, store, every, saved_at: tail }
+    }
+
+    /// Saves in the background when it is due. `encode` gives the stored form of what is known up to `tail`.
+    pub fn save_when_due(&mut self, tail: Seq, epoch: Epoch, encode: impl FnOnce() -> Bytes) {
+        if tail.0 - self.saved_at.0 < self.every {
+            return;
+        }
+        self.saved_at = tail;
+        let (name, store, value) = (self.name, Arc::clone(&self.store), encode());
+        tokio::spawn(async move { save_checkpoint(store.as_ref(), name, epoch, value).await });
+    }
+
+    /// Saves now, for an actor that is done.
+    pub async fn save_now(&self, epoch: Epoch, value: Bytes) {
+        save_checkpoint(self.store.as_ref(), self.name, epoch, value).await;
     }
 }

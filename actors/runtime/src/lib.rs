@@ -10,6 +10,7 @@ pub mod act_log;
 pub mod checkpoint;
 pub mod group_commit;
 pub mod log_health;
+pub mod log_writer;
 pub mod patient_log;
 
 pub mod clock_watch;

@@ -1,6 +1,7 @@
 //! In files of this machine: the embedded default (logs in segments, checkpoints, outputs), recorded captures as a source, the
 //! kill switch, and the second mark of logs on a server.
 
+mod bytes;
 pub mod capture_source;
 pub mod checkpoints;
 pub mod data_dir;

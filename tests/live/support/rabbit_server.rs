@@ -24,7 +24,7 @@ use super::secrets::Secrets;
 const START_MAX: Duration = Duration::from_secs(90);
 /// Virtual hosts of the shared server: more than there are tests. All are there from the start, because each would take
 /// rabbitmqctl a second.
-const VHOSTS_SHARED: usize = 64;
+const VHOSTS_SHARED: usize = 80;
 /// Virtual hosts of a test's own server: they cost some 40 ms of its start each.
 const VHOSTS_OWN: usize = 4;
 

@@ -33,7 +33,7 @@ impl BufferState {
         if !mutant!(SealNotApplied) {
             self.sealed = self.sealed.max(Some(tick.planned_ts_ms));
         }
-        let after = Seq(self.receipts.next().0 - 1);
+        let after = Seq(self.receipts.next_seq().0 - 1);
         self.seals.push_back(WaitingSeal { after, tick, requests, next, reply });
     }
 

@@ -7,20 +7,22 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::engine::cut::CutBook;
 use orchestrator_kernel::ids::{IngestSeq, Origin, Seq, TsMs};
 use orchestrator_kernel::mutant;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
-use orchestrator_kernel::ports::log::{AppendError, BatchSize, Log, RecordBatch};
+use orchestrator_kernel::ports::log::{Log, RecordBatch};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
 use orchestrator_kernel::ports::source::ResumeAt;
 use orchestrator_runtime::address::{Address, answer};
-use orchestrator_runtime::checkpoint;
+use orchestrator_runtime::checkpoint::{self, CheckpointSaver};
 use orchestrator_runtime::clock_watch::ClockWatch;
 use orchestrator_runtime::fatal::{Fatal, FatalKind};
-use orchestrator_runtime::group_commit::{BatchLimits, GroupCommit, Landed, Unanswered};
-use orchestrator_runtime::log_health::{LogHealth, Trouble};
+use orchestrator_runtime::group_commit::{BatchLimits, Landed};
+use orchestrator_runtime::log_health::LogHealth;
+use orchestrator_runtime::log_writer::{Landing, LogWriter, LogWriterSettings, Waited};
 use orchestrator_runtime::patient_log::PatientLog;
 use orchestrator_runtime::status::{Condition, StatusBoard};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
@@ -84,9 +86,10 @@ pub struct BufferArgs {
 pub struct BufferState {
     args: BufferArgs,
     book: CutBook,
-    receipts: GroupCommit<Pending>,
+    receipts: LogWriter<Pending>,
     readable: PatientLog,
-    quarantine: GroupCommit<PendingAside>,
+    quarantine: LogWriter<PendingAside>,
+    checkpoints: CheckpointSaver,
     quarantine_tail: Seq,
     /// Positions given to the log but not yet durable.
     assigned: BTreeMap<Origin, u64>,
@@ -95,12 +98,10 @@ pub struct BufferState {
     sealed: Option<TsMs>,
     /// `ingest_ts_ms` of the last receipt that was gone at the start.
     gone_ts: Option<TsMs>,
-    health: LogHealth,
     last_stamp: Option<TsMs>,
     seals: VecDeque<WaitingSeal>,
     flush_queued: bool,
     probe_queued: bool,
-    saved_at: IngestSeq,
     drain: Option<RpcReplyPort<()>>,
 }
 
@@ -110,8 +111,6 @@ pub struct Buffer;
 /// The log's name in errors and metrics.
 const RECEIPTS: &str = "receipts";
 const QUARANTINE: &str = "quarantine";
-/// The checkpoint's name.
-pub(crate) const CHECKPOINT: &str = "receipts";
 
 impl Actor for Buffer {
     type Msg = BufferMsg;
@@ -124,7 +123,7 @@ impl Actor for Buffer {
         args: BufferArgs,
     ) -> Result<BufferState, ActorProcessingErr> {
         let mut state = BufferState::recover(args).await?;
-        state.probe_later(&me, None);
+        state.probe_later(&me);
         Ok(state)
     }
 
@@ -192,21 +191,27 @@ impl BufferState {
         args.watch.note(book.last_ts().max(runs.last_planned_ts));
         let (board, observer) = (args.board.clone(), Arc::clone(&args.observer));
         let health = LogHealth::new(Condition::BufferFailing, board, observer);
-        let commit = |log: &Arc<dyn Log>, acquired, name| {
-            let unanswered = health.clone();
-            let unanswered: Unanswered =
-                Arc::new(move |error| unanswered.failed(name, Trouble::NoAnswer, &error.to_string()));
-            (Arc::clone(log), acquired, args.limits, args.resend_after, unanswered)
+        let settings = LogWriterSettings {
+            limits: args.limits,
+            resend_after: args.resend_after,
+            probe_every: args.probe_every,
+            reopen_after: args.reopen_after,
         };
-        let (log, at, limits, resend_after, unanswered) = commit(&args.receipts, acquired, RECEIPTS);
-        let receipts = GroupCommit::new(log, at, limits, resend_after, unanswered);
-        let (log, at, limits, resend_after, unanswered) = commit(&args.quarantine, aside, QUARANTINE);
-        let quarantine = GroupCommit::new(log, at, limits, resend_after, unanswered);
+        let receipts =
+            LogWriter::new(RECEIPTS, Arc::clone(&args.receipts), acquired, settings, health.clone());
+        let quarantine = LogWriter::new(QUARANTINE, Arc::clone(&args.quarantine), aside, settings, health);
+        let store = Arc::clone(&args.checkpoints);
+        let checkpoints = CheckpointSaver::new(
+            recovery::RECEIPTS_CHECKPOINT,
+            store,
+            args.checkpoint_every,
+            book.tail().into(),
+        );
         Ok(Self {
             receipts,
             readable,
             quarantine,
-            health,
+            checkpoints,
             quarantine_tail: aside.tail,
             assigned: BTreeMap::new(),
             producers: ProducerBook::new(args.producers, book.last_ts().unwrap_or_default()),
@@ -216,7 +221,6 @@ impl BufferState {
             seals: VecDeque::new(),
             flush_queued: false,
             probe_queued: false,
-            saved_at: book.tail(),
             drain: None,
             book,
             args,
@@ -317,17 +321,12 @@ impl BufferState {
             return answer(reply, Ok(Appended { duplicates }));
         }
         let pending = Pending { duplicates, reply, credit };
-        match self.receipts.wait(pending) {
-            None => self.queue_flush(me),
+        match self.receipts.wait_for_pushed(pending) {
+            Waited::Queued => self.queue_flush(me),
             // Nothing is in the way any more: all of it was durable before.
-            Some(Pending { duplicates, reply, credit }) if self.receipts.is_idle() => {
+            Waited::Durable(Pending { duplicates, reply, credit }) => {
                 drop(credit);
                 answer(reply, Ok(Appended { duplicates }));
-            }
-            // Durable with the batch in flight; an empty record-less batch waits behind it.
-            Some(pending) => {
-                self.receipts.wait_behind(pending);
-                self.queue_flush(me);
             }
         }
     }
@@ -340,7 +339,7 @@ impl BufferState {
         self.last_stamp = Some(stamp);
         let receipt = &arrival.receipt;
         let record = ReceiptRecord {
-            ingest_seq: IngestSeq::from(self.receipts.next()),
+            ingest_seq: IngestSeq::from(self.receipts.next_seq()),
             ingest_ts_ms: stamp,
             origin: origin.as_str(),
             position: arrival.position,
@@ -357,7 +356,7 @@ impl BufferState {
             exchange_ts_ms = receipt.exchange_ts_ms.map(|ts| ts.0),
             "receipt"
         );
-        self.receipts.push(|bytes| record.encode_to(bytes));
+        self.receipts.push_record(|bytes| record.encode_to(bytes));
     }
 
     fn queue_flush(&mut self, me: &ActorRef<BufferMsg>) {
@@ -367,49 +366,41 @@ impl BufferState {
     }
 
     fn flush(&mut self, me: &ActorRef<BufferMsg>) {
-        if let Some(append) = self.receipts.begin() {
+        if let Some(append) = self.receipts.begin_append() {
             let me = me.clone();
             tokio::spawn(async move { tell(&me, BufferMsg::Flushed(append.await)) });
         }
-        if let Some(append) = self.quarantine.begin() {
+        if let Some(append) = self.quarantine.begin_append() {
             let me = me.clone();
             tokio::spawn(async move { tell(&me, BufferMsg::QuarantineFlushed(append.await)) });
         }
     }
 
     fn flushed(&mut self, me: &ActorRef<BufferMsg>, landed: Landed<Pending>) -> Result<(), Fatal> {
-        let size = landed.size();
-        match landed.result {
-            Ok(()) => {
-                self.receipts.landed(true, landed.batch.last(), size);
-                self.health.answered(RECEIPTS, self.receipts.has_room());
+        match self.receipts.land_batch(landed, self.book.tail().into())? {
+            Landing::Durable { batch, waiters, took } => {
                 // The next batch is on its way while this one goes into the book: the disk need not wait for that.
                 self.flush(me);
-                self.observe(&landed.batch, landed.took)?;
-                for Pending { duplicates, reply, credit } in landed.waiters {
+                self.observe(&batch, took)?;
+                for Pending { duplicates, reply, credit } in waiters {
                     drop(credit);
                     answer(reply, Ok(Appended { duplicates }));
                 }
                 self.save_when_due();
-                Ok(())
             }
-            Err(AppendError::Full { detail }) if landed.proved.is_some() => {
-                self.receipts.not_proved();
-                self.no_room(me, RECEIPTS, landed.proved, &detail);
-                self.flush(me);
-                Ok(())
-            }
-            Err(AppendError::Full { detail }) => {
-                self.no_room(me, RECEIPTS, landed.proved, &detail);
-                let given_up = self.receipts.landed(false, self.book.tail().into(), size);
+            Landing::Refused { waiters, detail } => {
                 self.assigned.clear();
-                for pending in landed.waiters.into_iter().chain(given_up) {
+                for pending in waiters {
                     answer(pending.reply, Err(AppendRefused::NoRoom(detail.clone())));
                 }
-                Ok(())
+                self.probe_later(me);
             }
-            Err(error) => Err(self.give_up(RECEIPTS, error)),
+            Landing::StillFull => {
+                self.probe_later(me);
+                self.flush(me);
+            }
         }
+        Ok(())
     }
 
     /// Takes a durable batch into the book, and tells of it.
@@ -441,25 +432,9 @@ impl BufferState {
         Ok(())
     }
 
-    /// There is no room: not ready at once. Nothing was acknowledged, so upstream keeps what could not be stored.
-    fn no_room(
-        &mut self,
-        me: &ActorRef<BufferMsg>,
-        log: &'static str,
-        probed: Option<BatchSize>,
-        detail: &str,
-    ) {
-        match probed {
-            None => self.health.failed(log, Trouble::NoRoom, detail),
-            Some(_) => self.health.note(log, Trouble::NoRoom, detail),
-        }
-        // Nobody may send anything any more, or less than what was refused: only a proof tells that there is room again.
-        self.probe_later(me, Some(self.args.reopen_after));
-    }
-
     /// Sees to it that a probe comes; one is on its way at a time.
-    fn probe_later(&mut self, me: &ActorRef<BufferMsg>, wanted_after: Option<Duration>) {
-        if let Some(after) = self.args.probe_every.or(wanted_after)
+    fn probe_later(&mut self, me: &ActorRef<BufferMsg>) {
+        if let Some(after) = self.receipts.probe_after().or(self.quarantine.probe_after())
             && !self.probe_queued
         {
             self.probe_queued = true;
@@ -469,53 +444,29 @@ impl BufferState {
 
     fn probe(&mut self, me: &ActorRef<BufferMsg>) {
         self.probe_queued = false;
-        let always = self.args.probe_every.is_some();
-        if always || !self.receipts.has_room() {
-            self.receipts.probe();
-        }
-        if always || !self.quarantine.has_room() {
-            self.quarantine.probe();
-        }
+        self.receipts.queue_probe();
+        self.quarantine.queue_probe();
         self.flush(me);
-        let is_wanted = !(self.receipts.has_room() && self.quarantine.has_room());
-        self.probe_later(me, is_wanted.then_some(self.args.reopen_after));
-    }
-
-    fn give_up(&self, log: &'static str, error: AppendError) -> Fatal {
-        self.health.failed(log, Trouble::NoRoom, &error.to_string());
-        Fatal::append(log, error)
-    }
-
-    fn checkpoint(&self) -> bytes::Bytes {
-        checkpoint::encode_checkpoint(&BufferCheckpoint {
-            book: self.book.to_checkpoint(),
-            quarantine_tail: self.quarantine_tail,
-        })
+        self.probe_later(me);
     }
 
     fn save_when_due(&mut self) {
-        if self.book.tail().0 - self.saved_at.0 < self.args.checkpoint_every {
-            return;
-        }
-        self.saved_at = self.book.tail();
-        let (store, value) = (Arc::clone(&self.args.checkpoints), self.checkpoint());
-        let epoch = self.receipts.epoch();
-        tokio::spawn(
-            async move { checkpoint::save_checkpoint(store.as_ref(), CHECKPOINT, epoch, value).await },
-        );
+        let (book, quarantine_tail) = (&self.book, self.quarantine_tail);
+        let encode = || stored_form(book, quarantine_tail);
+        self.checkpoints.save_when_due(book.tail().into(), self.receipts.epoch(), encode);
     }
 
     async fn finish_drain(&mut self) {
         let Some(reply) = self.drain.take() else { return };
-        checkpoint::save_checkpoint(
-            self.args.checkpoints.as_ref(),
-            CHECKPOINT,
-            self.receipts.epoch(),
-            self.checkpoint(),
-        )
-        .await;
+        let value = stored_form(&self.book, self.quarantine_tail);
+        self.checkpoints.save_now(self.receipts.epoch(), value).await;
         answer(reply, ());
     }
+}
+
+/// The checkpoint of the buffer.
+fn stored_form(book: &CutBook, quarantine_tail: Seq) -> Bytes {
+    checkpoint::encode_checkpoint(&BufferCheckpoint { book: book.to_checkpoint(), quarantine_tail })
 }
 
 fn tell(me: &ActorRef<BufferMsg>, message: BufferMsg) {

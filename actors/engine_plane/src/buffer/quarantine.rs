@@ -1,10 +1,10 @@
 //! The quarantine: what is no receipt becomes durable with the reason, before the receipts of its batch.
 
 use orchestrator_kernel::engine::contracts::quarantine::QuarantineRecord;
-use orchestrator_kernel::ports::log::AppendError;
 use orchestrator_runtime::address::answer;
 use orchestrator_runtime::fatal::Fatal;
 use orchestrator_runtime::group_commit::Landed;
+use orchestrator_runtime::log_writer::{Landing, Waited};
 use ractor::{ActorRef, RpcReplyPort};
 
 use super::messages::{AppendRefused, BufferMsg};
@@ -43,16 +43,12 @@ impl BufferState {
                     || positions.is_quarantined_ahead(&record.origin, record.position));
             known.push(if before { Known::Before } else { Known::New });
             if !before {
-                self.quarantine.push(|bytes| record.encode_to(bytes));
+                self.quarantine.push_record(|bytes| record.encode_to(bytes));
             }
         }
-        match self.quarantine.wait(PendingAside { known, reply }) {
-            None => self.queue_flush(me),
-            Some(PendingAside { known, reply }) if self.quarantine.is_idle() => answer(reply, Ok(known)),
-            Some(pending) => {
-                self.quarantine.wait_behind(pending);
-                self.queue_flush(me);
-            }
+        match self.quarantine.wait_for_pushed(PendingAside { known, reply }) {
+            Waited::Queued => self.queue_flush(me),
+            Waited::Durable(PendingAside { known, reply }) => answer(reply, Ok(known)),
         }
     }
 
@@ -61,38 +57,30 @@ impl BufferState {
         me: &ActorRef<BufferMsg>,
         landed: Landed<PendingAside>,
     ) -> Result<(), Fatal> {
-        let size = landed.size();
-        match landed.result {
-            Ok(()) => {
-                self.quarantine.landed(true, landed.batch.last(), size);
-                self.health.answered(QUARANTINE, self.quarantine.has_room());
-                self.quarantine_tail = self.quarantine_tail.max(landed.batch.last());
-                for (seq, payload) in landed.batch.iter() {
+        match self.quarantine.land_batch(landed, self.quarantine_tail)? {
+            Landing::Durable { batch, waiters, .. } => {
+                self.quarantine_tail = self.quarantine_tail.max(batch.last());
+                for (seq, payload) in batch.iter() {
                     let record = QuarantineRecord::decode(payload)
                         .map_err(|error| Fatal::undecodable(QUARANTINE, seq.0, error))?;
                     self.book.note_quarantined(&record.origin, record.position);
                 }
-                for PendingAside { known, reply } in landed.waiters {
+                for PendingAside { known, reply } in waiters {
                     answer(reply, Ok(known));
                 }
                 self.flush(me);
-                Ok(())
             }
-            Err(AppendError::Full { detail }) if landed.proved.is_some() => {
-                self.quarantine.not_proved();
-                self.no_room(me, QUARANTINE, landed.proved, &detail);
-                self.flush(me);
-                Ok(())
-            }
-            Err(AppendError::Full { detail }) => {
-                self.no_room(me, QUARANTINE, landed.proved, &detail);
-                let given_up = self.quarantine.landed(false, self.quarantine_tail, size);
-                for pending in landed.waiters.into_iter().chain(given_up) {
+            Landing::Refused { waiters, detail } => {
+                for pending in waiters {
                     answer(pending.reply, Err(AppendRefused::NoRoom(detail.clone())));
                 }
-                Ok(())
+                self.probe_later(me);
             }
-            Err(error) => Err(self.give_up(QUARANTINE, error)),
+            Landing::StillFull => {
+                self.probe_later(me);
+                self.flush(me);
+            }
         }
+        Ok(())
     }
 }

@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use orchestrator_kernel::engine::contracts::engine_run::{RunRecord, RunStatus};
 use orchestrator_kernel::engine::contracts::orchestrator_event::outputs_of;
 use orchestrator_kernel::engine::lockstep_order::{Last, Round};
@@ -15,13 +14,14 @@ use orchestrator_kernel::engine::run::{RunIndex, SymbolRuns};
 use orchestrator_kernel::ids::{RunSeq, Seq, Symbol, TsMs};
 use orchestrator_kernel::mutant;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
-use orchestrator_kernel::ports::log::{AppendError, BatchSize, Log, RecordBatch};
+use orchestrator_kernel::ports::log::{Log, RecordBatch};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
 use orchestrator_runtime::address::answer;
-use orchestrator_runtime::checkpoint;
+use orchestrator_runtime::checkpoint::{self, CheckpointSaver};
 use orchestrator_runtime::fatal::Fatal;
-use orchestrator_runtime::group_commit::{BatchLimits, GroupCommit, Landed, Unanswered};
-use orchestrator_runtime::log_health::{LogHealth, Trouble};
+use orchestrator_runtime::group_commit::{BatchLimits, Landed};
+use orchestrator_runtime::log_health::LogHealth;
+use orchestrator_runtime::log_writer::{Landing, LogWriter, LogWriterSettings};
 use orchestrator_runtime::patient_log::PatientLog;
 use orchestrator_runtime::status::{Condition, StatusBoard};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
@@ -65,8 +65,8 @@ pub struct RunLogArgs {
 pub struct RunLogState {
     args: RunLogArgs,
     index: RunIndex,
-    commit: GroupCommit<Waiting>,
-    health: LogHealth,
+    writer: LogWriter<Waiting>,
+    checkpoints: CheckpointSaver,
     round: Round<Waiting>,
     /// Records on their way to the log, by symbol.
     under_way: BTreeMap<Symbol, u32>,
@@ -77,7 +77,6 @@ pub struct RunLogState {
     collected: Seq,
     looks: u32,
     probe_queued: bool,
-    saved_at: RunSeq,
     drain: Option<RpcReplyPort<()>>,
 }
 
@@ -99,23 +98,31 @@ impl Actor for RunLog {
         let saved = checkpoint::Saved { store: args.checkpoints.as_ref(), observer: args.observer.as_ref() };
         let index = recovery::run_index(&readable, saved, acquired.tail).await?;
         let health = LogHealth::new(Condition::RunLogFailing, args.board.clone(), Arc::clone(&args.observer));
-        let told = health.clone();
-        let unanswered: Unanswered =
-            Arc::new(move |error| told.failed(LOG, Trouble::NoAnswer, &error.to_string()));
-        let log = Arc::clone(&args.log);
-        let commit = GroupCommit::new(log, acquired, args.limits, args.resend_after, unanswered);
+        let settings = LogWriterSettings {
+            limits: args.limits,
+            resend_after: args.resend_after,
+            probe_every: args.probe_every,
+            reopen_after: args.reopen_after,
+        };
+        let writer = LogWriter::new(LOG, Arc::clone(&args.log), acquired, settings, health);
+        let store = Arc::clone(&args.checkpoints);
+        let checkpoints = CheckpointSaver::new(
+            recovery::RUNS_CHECKPOINT,
+            store,
+            args.checkpoint_every,
+            index.tail().into(),
+        );
         args.flow.set_made(index.outputs());
         args.committed.send_replace(Committed {
             tail: index.tail(),
             batch: Arc::default(),
             epoch: acquired.epoch,
         });
-        let saved_at = index.tail();
         let mut state = RunLogState {
             args,
             index,
-            commit,
-            health,
+            writer,
+            checkpoints,
             round: Round::default(),
             under_way: BTreeMap::new(),
             asked: Vec::new(),
@@ -123,7 +130,6 @@ impl Actor for RunLog {
             collected: Seq(0),
             looks: 0,
             probe_queued: false,
-            saved_at,
             drain: None,
         };
         state.probe_later(&me);
@@ -156,7 +162,7 @@ impl Actor for RunLog {
             RunLogMsg::Probe => state.probe(&me),
             RunLogMsg::Drain(reply) => state.drain = Some(reply),
         }
-        if state.commit.is_idle() {
+        if state.writer.is_idle() {
             state.finish_drain().await;
         }
         Ok(())
@@ -168,8 +174,6 @@ impl Actor for RunLog {
 const LOOKS_MAX: u32 = 4;
 /// The log's name in errors and metrics.
 const LOG: &str = "runs";
-/// The checkpoint's name.
-pub(crate) const CHECKPOINT: &str = "runs";
 
 impl RunLogState {
     fn record(&mut self, me: &ActorRef<RunLogMsg>, waiting: Waiting) {
@@ -189,10 +193,10 @@ impl RunLogState {
             if mutant!(PublishesBeforeDurable) {
                 self.announce_early(&waiting.record);
             }
-            self.commit.push(|bytes| waiting.record.encode_to(bytes));
-            self.commit.wait(waiting);
+            self.writer.push_record(|bytes| waiting.record.encode_to(bytes));
+            self.writer.wait_for_pushed(waiting);
         }
-        if !self.commit.is_idle() && !self.flush_queued {
+        if !self.writer.is_idle() && !self.flush_queued {
             self.flush_queued = me.cast(RunLogMsg::Flush).is_ok();
         }
     }
@@ -200,8 +204,8 @@ impl RunLogState {
     /// Appends what has been collected, once no more is coming: in a burst of all symbols at one instant the first
     /// record would otherwise have a commit of its own, and all others would wait for it.
     async fn collect(&mut self, me: &ActorRef<RunLogMsg>) {
-        if self.collected != self.commit.next() && self.looks < LOOKS_MAX {
-            self.collected = self.commit.next();
+        if self.collected != self.writer.next_seq() && self.looks < LOOKS_MAX {
+            self.collected = self.writer.next_seq();
             self.looks += 1;
             // Lets the runners that are ready go first; their records are then before us in the mailbox.
             tokio::task::yield_now().await;
@@ -215,18 +219,18 @@ impl RunLogState {
 
     /// What a mutant does: tells the publisher of a record that is not in the log yet.
     fn announce_early(&self, record: &RunRecord) {
-        let mut batch = RecordBatch::starting_at(self.commit.next());
+        let mut batch = RecordBatch::starting_at(self.writer.next_seq());
         batch.push_with(|bytes| record.encode_to(bytes));
         let tail = batch.last().into();
         self.args.committed.send_replace(Committed {
             tail,
             batch: Arc::new(batch),
-            epoch: self.commit.epoch(),
+            epoch: self.writer.epoch(),
         });
     }
 
     fn flush(&mut self, me: &ActorRef<RunLogMsg>) {
-        if let Some(append) = self.commit.begin() {
+        if let Some(append) = self.writer.begin_append() {
             let me = me.clone();
             tokio::spawn(async move {
                 let landed = append.await;
@@ -239,8 +243,7 @@ impl RunLogState {
 
     /// Sees to it that a probe comes, when the log can go away or has no room; one is on its way at a time.
     fn probe_later(&mut self, me: &ActorRef<RunLogMsg>) {
-        let wanted_after = (!self.commit.has_room()).then_some(self.args.reopen_after);
-        if let Some(after) = self.args.probe_every.or(wanted_after)
+        if let Some(after) = self.writer.probe_after()
             && !self.probe_queued
         {
             self.probe_queued = true;
@@ -250,45 +253,26 @@ impl RunLogState {
 
     fn probe(&mut self, me: &ActorRef<RunLogMsg>) {
         self.probe_queued = false;
-        if self.args.probe_every.is_some() || !self.commit.has_room() {
-            self.commit.probe();
-            self.flush(me);
-        }
+        self.writer.queue_probe();
+        self.flush(me);
         self.probe_later(me);
     }
 
     fn flushed(&mut self, me: &ActorRef<RunLogMsg>, landed: Landed<Waiting>) -> Result<(), Fatal> {
-        let size = landed.size();
-        match landed.result {
-            Ok(()) if landed.batch.is_empty() => {
-                self.commit.landed(true, landed.batch.last(), size);
-                self.health.answered(LOG, self.commit.has_room());
-            }
-            Ok(()) => self.committed(&landed.batch, landed.waiters)?,
-            Err(AppendError::Full { detail }) => {
-                match landed.proved {
-                    None => {
-                        self.health.failed(LOG, Trouble::NoRoom, &detail);
-                        self.no_room(landed.waiters, size, &detail);
-                    }
-                    Some(_) => {
-                        self.health.note(LOG, Trouble::NoRoom, &detail);
-                        self.commit.not_proved();
-                    }
-                }
+        match self.writer.land_batch(landed, self.index.tail().into())? {
+            Landing::Durable { batch, .. } if batch.is_empty() => {}
+            Landing::Durable { batch, waiters, .. } => self.committed(&batch, waiters)?,
+            Landing::Refused { waiters, detail } => {
+                self.no_room(waiters, &detail);
                 self.probe_later(me);
             }
-            Err(error) => {
-                self.health.failed(LOG, Trouble::NoRoom, &error.to_string());
-                return Err(Fatal::append(LOG, error));
-            }
+            Landing::StillFull => self.probe_later(me),
         }
         self.flush(me);
         Ok(())
     }
 
     fn committed(&mut self, batch: &Arc<RecordBatch>, waiters: Vec<Waiting>) -> Result<(), Fatal> {
-        self.commit.landed(true, batch.last(), BatchSize::of(batch));
         for waiting in &waiters {
             let seq = self.index.tail().next().0;
             self.index.admit(&waiting.record).map_err(|error| Fatal::undecodable(LOG, seq, error))?;
@@ -299,15 +283,15 @@ impl RunLogState {
         self.args.committed.send_replace(Committed {
             tail: self.index.tail(),
             batch: Arc::clone(batch),
-            epoch: self.commit.epoch(),
+            epoch: self.writer.epoch(),
         });
-        self.health.answered(LOG, self.commit.has_room());
         for (waiting, seq) in waiters.into_iter().zip(batch.first().0..) {
             self.arrived(&waiting.record.facts.symbol);
             answer(waiting.reply, Ok(RunSeq(seq)));
         }
         self.answer_asked();
-        self.save_when_due();
+        let (tail, epoch, index) = (self.index.tail().into(), self.writer.epoch(), &self.index);
+        self.checkpoints.save_when_due(tail, epoch, || checkpoint::encode_checkpoint(index));
         Ok(())
     }
 
@@ -329,9 +313,8 @@ impl RunLogState {
         self.args.observer.observe(&observation);
     }
 
-    fn no_room(&mut self, waiters: Vec<Waiting>, size: BatchSize, detail: &str) {
-        let given_up = self.commit.landed(false, self.index.tail().into(), size);
-        for waiting in waiters.into_iter().chain(given_up) {
+    fn no_room(&mut self, waiters: Vec<Waiting>, detail: &str) {
+        for waiting in waiters {
             self.arrived(&waiting.record.facts.symbol);
             answer(waiting.reply, Err(RecordRefused::Full(detail.to_owned())));
         }
@@ -370,31 +353,9 @@ impl RunLogState {
         }
     }
 
-    fn checkpoint(&self) -> Bytes {
-        checkpoint::encode_checkpoint(&self.index)
-    }
-
-    fn save_when_due(&mut self) {
-        if self.index.tail().0 - self.saved_at.0 < self.args.checkpoint_every {
-            return;
-        }
-        self.saved_at = self.index.tail();
-        let (store, value) = (Arc::clone(&self.args.checkpoints), self.checkpoint());
-        let epoch = self.commit.epoch();
-        tokio::spawn(
-            async move { checkpoint::save_checkpoint(store.as_ref(), CHECKPOINT, epoch, value).await },
-        );
-    }
-
     async fn finish_drain(&mut self) {
         let Some(reply) = self.drain.take() else { return };
-        checkpoint::save_checkpoint(
-            self.args.checkpoints.as_ref(),
-            CHECKPOINT,
-            self.commit.epoch(),
-            self.checkpoint(),
-        )
-        .await;
+        self.checkpoints.save_now(self.writer.epoch(), checkpoint::encode_checkpoint(&self.index)).await;
         answer(reply, ());
     }
 }

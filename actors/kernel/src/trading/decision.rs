@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::ids::{DecisionId, StrategyName};
-use super::journal::FireSkipReason;
+use super::schedule::FireSkipReason;
 use super::strategy::StrategyDefinition;
 use crate::error::bounded_detail;
 use crate::ids::Symbol;

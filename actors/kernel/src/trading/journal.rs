@@ -29,8 +29,7 @@ pub use cycle_facts::{
 };
 pub use facts::{
     AlertCleared, AlertRaised, CommandEnded, CommandOutcome, CommandReceived, ConfigHash,
-    ConfigurationSnapshot, FireDisposition, FireSkipReason, FireTrigger, KillLatched, ScheduleFired,
-    ScheduleSkipped,
+    ConfigurationSnapshot, FireDisposition, FireTrigger, KillLatched, ScheduleFired, ScheduleSkipped,
 };
 
 use super::agent::AgentChanged;

@@ -11,7 +11,7 @@
 
 use orchestrator_kernel::ids::Seq;
 
-use super::super::log::{u32_at, u64_at};
+use super::super::bytes::{u32_at, u64_at};
 
 /// Bytes of a slot.
 pub(super) const SLOT_BYTES: usize = 72;

@@ -20,6 +20,7 @@
 //! frames of one group commit may reach the medium in any order, but a frame that says `synced = 7` proves that
 //! records 1 … 7 were once there.
 
+use super::super::bytes::{u32_at, u64_at};
 use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::ports::log::{BatchSize, RecordBatch};
 
@@ -44,16 +45,6 @@ pub(super) struct Head {
     pub(super) synced: Seq,
     pub(super) log_id: u64,
     pub(super) table_crc: u32,
-}
-
-/// The little-endian `u32` at `at`; zero past the end, which no checksum accepts.
-pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |chunk| u32::from_le_bytes(*chunk))
-}
-
-/// The little-endian `u64` at `at`; zero past the end.
-pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |chunk| u64::from_le_bytes(*chunk))
 }
 
 impl Head {

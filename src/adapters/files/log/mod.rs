@@ -50,7 +50,6 @@ use super::high_water::LogMark;
 use super::off_runtime;
 use super::read_only::ReadOnlyFs;
 use frame::Frame;
-pub(super) use frame::{u32_at, u64_at};
 use meta::MetaFile;
 use store::{HeldPlace, Place, Store};
 use writer::{Request, Room, Writer};

@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 
 use orchestrator_kernel::ids::Seq;
 
+use super::super::bytes::{u32_at, u64_at};
 use super::super::fs::{Fs, FsFile, TEMPORARY};
-use super::frame::{u32_at, u64_at};
 
 /// Bytes of the header; the first frame starts here.
 pub(super) const HEADER_BYTES: u64 = 64;

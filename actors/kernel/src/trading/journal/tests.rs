@@ -1,5 +1,6 @@
 //! The stored form: golden bytes, the chain, and what is no record.
 
+use crate::trading::schedule::FireSkipReason;
 use proptest::prelude::*;
 
 use super::*;

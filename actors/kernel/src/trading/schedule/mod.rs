@@ -10,6 +10,7 @@
 
 mod cron;
 mod decide;
+mod skip;
 mod trigger;
 
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use crate::ids::TsMs;
 
 pub use cron::{CronTrigger, CronTriggerError};
 pub use decide::{ScheduleState, ScheduleStep, SkipReason, SkippedFires};
+pub use skip::FireSkipReason;
 pub use trigger::{FireRange, ScheduleTrigger, SessionEdge};
 
 /// Longest distance of a fire from the edge of its session: a day.

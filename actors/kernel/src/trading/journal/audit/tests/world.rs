@@ -10,10 +10,11 @@ use crate::trading::ids::{CommandId, CycleId, ScheduleName, StrategyName};
 use crate::trading::journal::audit::BrokenRule;
 use crate::trading::journal::{
     AlertCleared, AlertRaised, CommandEnded, CommandOutcome, CommandReceived, ConfigurationSnapshot,
-    CycleCause, FireDisposition, FireSkipReason, FireTrigger, JournalFact, KillLatched, ScheduleFired,
-    ScheduleSkipped, StageError, StageErrorKind,
+    CycleCause, FireDisposition, FireTrigger, JournalFact, KillLatched, ScheduleFired, ScheduleSkipped,
+    StageError, StageErrorKind,
 };
 use crate::trading::pipeline::{Pipeline, analysis, canonical, heartbeat};
+use crate::trading::schedule::FireSkipReason;
 use crate::trading::stage::{HookMode, HookMoment};
 use crate::trading::strategy::{StrategyChanged, StrategyCommand, StrategyStatus, move_strategy};
 use crate::trading::testkit::{
