@@ -22,7 +22,7 @@ pub struct CommandReceived {
     pub from: String,
 }
 
-/// What became of a command.
+/// Outcome of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CommandOutcome {
     /// It was done.
@@ -48,7 +48,7 @@ pub struct CommandEnded {
     pub outcome: CommandOutcome,
 }
 
-/// What made a schedule fire.
+/// Trigger of a schedule's fire.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FireTrigger {
     /// Its interval.
@@ -94,7 +94,7 @@ impl FireTrigger {
     }
 }
 
-/// What a fire leads to.
+/// Consequence of a fire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FireDisposition {
     /// Its cycle starts next.
@@ -120,7 +120,7 @@ pub struct ScheduleFired {
     pub disposition: FireDisposition,
 }
 
-/// Why a fire leads to no cycle.
+/// Reason for which a fire leads to no cycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FireSkipReason {
@@ -230,7 +230,7 @@ impl Serialize for ConfigHash {
     }
 }
 
-/// What was configured, from this record on.
+/// Configuration that is in force from this record on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigurationSnapshot {
     /// The settings that decide, by path; secrets are not among them.
