@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Which part of the system failed. A failure in one leaves the others running (ISO-1).
+/// Part of the system that fails as a whole. A failure in one leaves the others running (ISO-1).
 ///
 /// Source: specification 000, "Failure isolation domains".
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,7 +32,7 @@ impl FailureDomain {
     }
 }
 
-/// Why a run failed, as consumers see it in `payload.error_kind`.
+/// Category of a run's failure, as consumers see it in `payload.error_kind`.
 ///
 /// The numbers are part of the run log's format: never reorder, only add at the end.
 ///

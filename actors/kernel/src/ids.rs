@@ -65,7 +65,7 @@ sequence! {
     Epoch
 }
 
-/// Which log it is: random, made up when the log is. Two logs have the same positions and not the same identity.
+/// Identity of a log: random, made up when the log is. Two logs have the same positions and not the same identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogIdentity(pub u64);
 
@@ -188,7 +188,7 @@ impl Symbol {
     }
 }
 
-/// Which engine entry point a run uses.
+/// Entry point of the engine that a run uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EngineMode {
@@ -210,7 +210,7 @@ impl EngineMode {
     }
 }
 
-/// What triggered a cut.
+/// Trigger of a cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CutKind {

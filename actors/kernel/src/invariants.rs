@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! invariants {
     ($($(#[$doc:meta])* $name:ident = $id:literal),+ $(,)?) => {
-        /// What must never stop being true. The ids are those of the documentation.
+        /// Property that must never stop being true. The ids are those of the documentation.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Invariant {
             $($(#[$doc])* $name),+

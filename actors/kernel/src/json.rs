@@ -10,7 +10,7 @@ use crate::error::bounded_detail_of;
 /// Deepest nesting of arrays and objects that has a canonical form.
 pub const DEPTH_MAX: usize = 64;
 
-/// Why a text has no canonical form.
+/// Reason for which a text has no canonical form.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
     /// Not one JSON value (RFC 8259), or a string with half of a surrogate pair, which is no Unicode text.

@@ -6,7 +6,7 @@
 //! - `runs_started = runs_completed + runs_failed + runs_in_flight`;
 //! - `publish_outputs_due = publish_outputs + …_skipped + …_held + …_backlog`, once the publisher has told its backlog.
 
-/// What a metric's values mean.
+/// Meaning of a metric's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricKind {
     /// Grows from 0 at the start of the process. Its name ends in `_total`.

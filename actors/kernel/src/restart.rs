@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// When a child is started again after it ended.
+/// Rule for starting a child again after it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Restart {
     /// Whatever the reason.
@@ -14,7 +14,7 @@ pub enum Restart {
     Never,
 }
 
-/// What a supervisor does when a child fails more often than its intensity allows.
+/// Reaction of a supervisor to a child that fails more often than its intensity allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BeyondIntensity {
     /// The supervisor fails too.
@@ -40,7 +40,7 @@ pub struct RestartPolicy {
     pub beyond: BeyondIntensity,
 }
 
-/// How a child ended.
+/// End of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// It stopped by itself.
@@ -49,7 +49,7 @@ pub enum Exit {
     Failed,
 }
 
-/// What the supervisor does about it.
+/// Reaction of the supervisor to a child's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Start it again after this delay.

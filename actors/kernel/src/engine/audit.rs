@@ -23,7 +23,7 @@ use crate::ports::engine::{EngineAnswer, EngineCall, EngineError, EngineIdentity
 use compare::{check_attempts, compare_answers, compare_facts, compare_failure, differs, receipt};
 pub use gone::{Anew, Gone};
 
-/// Where the hysteresis state of a call comes from.
+/// Origin of a call's hysteresis state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StateFrom {
     /// What the log recorded before the run. Each call stands alone: one wrong answer is one divergence.
@@ -33,7 +33,7 @@ pub enum StateFrom {
     Replay,
 }
 
-/// Where logs begin: what stood before them, if they were trimmed. The default is the beginning of everything.
+/// Start of a replay: the state before the logs' first records, if they were trimmed. The default is the beginning.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Base {
     /// The last receipt before the first one that is there.
@@ -71,7 +71,7 @@ impl From<&retention::Base> for Base {
     }
 }
 
-/// What a record of the run log needs to be replayed.
+/// Need of a run record in the replay: nothing, or the engine's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Not a terminal record: nothing to do.

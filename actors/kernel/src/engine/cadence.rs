@@ -2,7 +2,7 @@
 
 use crate::ids::{CutKind, TsMs};
 
-/// How often runs happen, and which timestamp the engine gets.
+/// Rhythm of the runs, with the timestamp that the engine gets.
 ///
 /// Source: specification 000, "Scheduling modes"; CONTRACTS §2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

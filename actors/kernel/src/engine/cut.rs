@@ -158,7 +158,7 @@ struct Late {
     event: Bytes,
 }
 
-/// What the buffer derives from the receipt log while it grows. Can be rebuilt from the log alone at any time.
+/// Book of the buffer: what the growing receipt log says about cuts and producers. Can be rebuilt from the log alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CutBook {
     tail: IngestSeq,

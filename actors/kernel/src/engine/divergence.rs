@@ -8,7 +8,7 @@ use crate::ids::{IngestSeq, RunSeq, Symbol};
 
 macro_rules! checks {
     ($($(#[$doc:meta])* $name:ident = $word:literal, $says:literal),+ $(,)?) => {
-        /// What is checked. Each divergence belongs to one of them.
+        /// Subject of a check. Each divergence belongs to one of them.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Check {
             $($(#[$doc])* $name),+
@@ -74,7 +74,7 @@ impl fmt::Display for Check {
     }
 }
 
-/// Where a divergence stands.
+/// Place of a divergence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// A record of the receipt log.

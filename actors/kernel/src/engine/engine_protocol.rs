@@ -29,7 +29,7 @@ use crate::ports::engine::{EngineAnswer, EngineCall, EngineError, EngineIdentity
 /// The protocol that this build speaks.
 pub const PROTOCOL: u64 = 1;
 
-/// How an engine introduces itself. Unknown members are ignored, so an answer that holds these two can be read as one.
+/// Introduction of an engine. Unknown members are ignored, so an answer that holds these two can be read as one.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Hello {
     /// The protocol that it speaks.
@@ -120,7 +120,7 @@ fn on_one_line(json: &str) -> Cow<'_, str> {
     }
 }
 
-/// Why something is no answer to the request: engine and orchestrator are out of step, and a worker has to go. Completes
+/// Line that is no answer to the request: engine and orchestrator are out of step, and a worker has to go. Completes
 /// "the engine wrote".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OutOfStep {

@@ -16,7 +16,7 @@ pub struct Round<T> {
     held: BTreeMap<Symbol, (T, Last)>,
 }
 
-/// Whether a member has no further item in this round.
+/// Mark of a member's last item: whether it has no further one in this round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Last {
     /// It has.

@@ -117,7 +117,7 @@ pub(crate) fn records(log: &[Stored]) -> impl Iterator<Item = ReceiptRecord<'_>>
     })
 }
 
-/// What one seal was asked and gave.
+/// Requests and cuts of one seal.
 #[derive(Clone, Debug)]
 pub(crate) struct Taken {
     pub(crate) tick: Tick,

@@ -32,7 +32,7 @@ pub struct Cursor {
     pub outputs: u64,
 }
 
-/// How far publishing has come: the cursor, and the outputs before it that wait.
+/// Progress of publishing: the cursor, and the outputs before it that wait.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// The end of what was offered.

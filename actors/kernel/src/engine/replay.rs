@@ -26,7 +26,7 @@ use crate::ports::engine::EngineError;
 /// Distinct event types whose names are shared in memory; further ones are kept once each.
 const SHARED_TYPES_MAX: usize = 1024;
 
-/// What has to be known of the run log before the receipts are read: where its cuts are planned to end.
+/// Outline of the run log, read before the receipts: the planned ends of its cuts.
 ///
 /// Runs of a symbol that lags stand behind later runs of others, so the receipts alone cannot tell what to remember.
 /// Takes memory for each tick and each symbol, not for each run.
@@ -60,7 +60,7 @@ impl Outline {
     }
 }
 
-/// What the receipts say about a run.
+/// Inputs of a run, derived from the receipts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Derived {
     /// The `normalized` object of the selected snapshot, byte for byte; or why the engine cannot be called.

@@ -34,7 +34,7 @@ pub use policy::{FirstYoung, Policy};
 pub const BASE: &str = "base";
 const VERSION: u8 = 2;
 
-/// What is known of the records that were let go: the state that the rest continues from.
+/// Base: the state after the trimmed records, from which the retained ones continue.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Base {
     receipts: BookCheckpoint,
@@ -128,7 +128,7 @@ impl Base {
     }
 }
 
-/// What a retention asks to let go. Positions are the first ones to stay.
+/// Positions up to which a retention asks to trim: each is the first one to be retained.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
     /// Receipts before this one; runs leave with the receipts of their cut.
@@ -144,7 +144,7 @@ pub struct Asked {
     pub published: RunSeq,
 }
 
-/// What the run log says after a base: who is still run, and where the first cuts start. Grows with the log.
+/// Runs of each symbol after a base: which symbols are still run, and where their first cuts start. Grows with the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Later {
     seen: RunSeq,
@@ -189,7 +189,7 @@ impl Later {
     }
 }
 
-/// Which symbols are run from now on, as it is configured.
+/// Symbols that are run from now on, as it is configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scheduled {
     /// These, with receipts or without.
@@ -201,7 +201,7 @@ pub enum Scheduled {
     },
 }
 
-/// Who still needs what.
+/// Symbols for which receipts are retained: those that are still run or are to be.
 #[derive(Clone, Copy)]
 pub struct Holders<'a> {
     /// Who is run from now on.
@@ -231,7 +231,7 @@ impl Holders<'_> {
     }
 }
 
-/// What keeps receipts from being let go.
+/// Obstacle that keeps receipts from being trimmed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Held {
     /// Nothing: as much goes as was asked.

@@ -133,7 +133,7 @@ pub fn unusable_snapshot(seq: IngestSeq) -> EngineError {
     EngineError::silent(ErrorKind::SnapshotBuildFailure, detail)
 }
 
-/// What the run log says about one symbol.
+/// State of one symbol by the run log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SymbolRuns {
     /// End of the last cut; the next one starts after it.
@@ -215,7 +215,7 @@ pub enum RunViolation {
     },
 }
 
-/// What the run log says about every symbol. Rebuilt by showing it the log's records in order.
+/// Index of the run log by symbol. Rebuilt by showing it the log's records in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunIndex {
     tail: RunSeq,

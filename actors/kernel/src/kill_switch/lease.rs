@@ -19,7 +19,7 @@ use crate::mutant;
 /// Transitions that are remembered: the last ones.
 pub const RECENT_MAX: usize = 100;
 
-/// Whether effects are allowed.
+/// State of trading: effects are allowed only in the first one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     /// Yes, until the lease ends.
@@ -76,7 +76,7 @@ impl Permit {
     }
 }
 
-/// Why there is no permit.
+/// Refusal of a permit, with its reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// An operator stopped trading.
@@ -118,7 +118,7 @@ pub struct Transition {
     pub to: State,
 }
 
-/// What is known now.
+/// View of the lease at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct View {
     /// The state.

@@ -11,7 +11,7 @@ use crate::error::bounded_detail;
 /// Longest value that is looked at, in bytes. A longer one is nobody's kill switch.
 pub const VALUE_BYTES_MAX: usize = 64 << 10;
 
-/// What a read of the store found.
+/// Content of the store, as a read found it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stored {
     /// Nothing, or nothing in it.
@@ -24,7 +24,7 @@ pub enum Stored {
     NotText,
 }
 
-/// Why a read brought nothing.
+/// Failure of a read of the store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// The store answered that it does not tell: no permission, still loading. That blocks at once.
@@ -35,7 +35,7 @@ pub enum ReadError {
     NoAnswer(String),
 }
 
-/// What the stored value says.
+/// Meaning of the stored value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reading {
     /// Effects are allowed.
@@ -46,7 +46,7 @@ pub enum Reading {
     Unknown(Unknown),
 }
 
-/// Who stopped trading, as far as the value says. Each text is one bounded line; times as they were written.
+/// Author, reason and time of a stop, as far as the value says. Each text is one bounded line, times as written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Halt {
     /// The operator.
@@ -70,7 +70,7 @@ impl fmt::Display for Halt {
     }
 }
 
-/// Why the state is not known.
+/// Reason for which the state is not known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unknown {
     /// No read has been answered yet.

@@ -43,7 +43,7 @@ pub enum Command {
     },
 }
 
-/// What a command writes. The store writes both or, for [`Command::Engage`], at least the value.
+/// Value and history line that a command writes. The store writes both or, for [`Command::Engage`], at least the value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// The new value.
@@ -93,7 +93,7 @@ pub enum Shortfall {
     Unrecorded(String),
 }
 
-/// Why a command writes nothing.
+/// Reason for which a command writes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// It is engaged: engaging again would overwrite who stopped trading and why.

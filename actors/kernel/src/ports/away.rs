@@ -2,7 +2,7 @@
 
 use std::io;
 
-/// What a server refused or left unanswered, as the inner error of an [`io::Error`].
+/// Refusal or silence of a server, as the inner error of an [`io::Error`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ServerFault(pub String);

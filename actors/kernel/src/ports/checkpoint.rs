@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::ids::Epoch;
 
-/// Why a value was not saved. The old one stays.
+/// Reason for which a value was not saved. The old one stays.
 #[derive(Debug, thiserror::Error)]
 pub enum SaveError {
     /// A later writer has saved under this name. Stop, never retry (LOG-3).
@@ -24,7 +24,7 @@ pub enum SaveError {
     Io(#[from] std::io::Error),
 }
 
-/// Why a value was not loaded.
+/// Reason for which a value was not loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// Something stands there that is not what was saved. It is never taken for nothing: whether it can be done without

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use crate::ids::TsMs;
 
-/// Where `ingest_ts_ms` and the schedule take their time from.
+/// Source of the time of `ingest_ts_ms` and of the schedule.
 ///
 /// Delays, deadlines and leases never use it: those are monotonic durations of the runtime, so a jump of the wall
 /// clock cannot stretch or shorten them.

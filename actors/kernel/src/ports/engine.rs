@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::ErrorKind;
 use crate::ids::{EngineMode, Symbol, TsMs};
 
-/// Which engine answered. Recorded with every run, so that a replay with another engine is seen.
+/// Identity of the engine that answered. Recorded with every run, so that a replay with another engine is seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineIdentity {
     /// Name of the engine.
@@ -32,7 +32,7 @@ pub struct EngineCall {
     pub state: Option<String>,
 }
 
-/// What an engine answered. JSON text in canonical form (compact, keys sorted).
+/// Answer of an engine. JSON text in canonical form (compact, keys sorted).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EngineAnswer {
     /// Answer of `run`.
@@ -49,7 +49,7 @@ pub enum EngineAnswer {
     },
 }
 
-/// Why a call gave no answer.
+/// Failure of a call: the engine gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{kind}: {detail}")]
 pub struct EngineError {

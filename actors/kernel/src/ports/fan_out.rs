@@ -39,7 +39,7 @@ impl OutputMessage {
     }
 }
 
-/// What has to happen before outputs that were not taken can be.
+/// Remedy that outputs need before a fan-out takes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Remedy {
     /// Time: the same outputs are offered again.
@@ -52,7 +52,7 @@ pub enum Remedy {
     NoneForThisOutput,
 }
 
-/// Why outputs were not taken. They stay in the run log and are offered again.
+/// Failure of a publication: outputs were not taken. They stay in the run log and are offered again.
 #[derive(Debug, thiserror::Error)]
 #[error("{fan_out} did not take outputs: {detail}")]
 pub struct PublishError {

@@ -34,7 +34,7 @@ pub trait KillSwitchRead: Send + Sync {
     async fn changed(&self);
 }
 
-/// Why a command was not carried out.
+/// Reason for which a command was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// It does not fit what is stored. Nothing was written.
@@ -73,7 +73,7 @@ pub trait KillSwitchStore: KillSwitchRead {
     async fn history(&self, count: usize) -> Result<Vec<String>, ReadError>;
 }
 
-/// Whom an effect asks right before it is sent.
+/// Gate that an effect asks for a permit right before it is sent.
 ///
 /// ```text
 /// effect ──permit()──▶ is the last reading Trading, and younger than its lease?      cheap, no I/O

@@ -85,7 +85,7 @@ impl RecordBatch {
     }
 }
 
-/// How much room a batch takes.
+/// Size of a batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BatchSize {
     /// Records.
@@ -114,7 +114,7 @@ impl BatchSize {
     }
 }
 
-/// How much one read may return. A read returns at least one record when there is one.
+/// Largest size of one read's answer. A read returns at least one record when there is one.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadLimit {
     /// Records at most.
@@ -129,7 +129,7 @@ impl Default for ReadLimit {
     }
 }
 
-/// What a writer learns when it takes a log over.
+/// Epoch and tail that a writer learns when it takes a log over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Acquired {
     /// The writer's generation, to be given with each append.
@@ -138,7 +138,7 @@ pub struct Acquired {
     pub tail: Seq,
 }
 
-/// Why a log could not be taken over.
+/// Reason for which a log could not be taken over.
 #[derive(Debug, thiserror::Error)]
 pub enum AcquireError {
     /// Another process holds it.
@@ -180,7 +180,7 @@ pub enum AcquireError {
     },
 }
 
-/// Why an append was not done. Only [`AppendError::Unknown`] may be followed by the same batch again.
+/// Failure of an append. Only [`AppendError::Unknown`] may be followed by the same batch again.
 #[derive(Debug, thiserror::Error)]
 pub enum AppendError {
     /// A later writer took over. Stop, never retry (LOG-3).
@@ -227,7 +227,7 @@ pub enum AppendError {
     },
 }
 
-/// Why a read failed.
+/// Failure of a read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// A stored record fails its checksum or its form.
@@ -251,7 +251,7 @@ pub enum ReadError {
     Io(#[from] std::io::Error),
 }
 
-/// Why a log was not trimmed, or not as far as asked.
+/// Reason for which a log was not trimmed, or not as far as asked.
 #[derive(Debug, thiserror::Error)]
 pub enum TrimError {
     /// A later writer took over, or this one never acquired the log: what is still needed is not its to say (LOG-3).
@@ -267,7 +267,7 @@ pub enum TrimError {
     Io(#[from] std::io::Error),
 }
 
-/// What a log holds, for operators and metrics.
+/// Extent of a log, for operators and metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogStat {
     /// First position still there; 1 when nothing was trimmed.

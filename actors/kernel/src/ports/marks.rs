@@ -26,7 +26,7 @@ const SUM_DIGITS: usize = 16;
 /// Bytes that tell the record at a log's tail from another one.
 pub type Fingerprint = [u8; 5];
 
-/// How far one log is known to be acknowledged.
+/// High-water mark of one log: how far it is known as acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogMark {
     /// Identity that the log got when it was begun.
@@ -49,7 +49,7 @@ impl LogMark {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Marks(BTreeMap<String, LogMark>);
 
-/// Why a stored form tells nothing.
+/// Reason for which a stored form tells nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct MarksUnreadable(pub String);
@@ -173,7 +173,7 @@ fn sum_of(text: &str) -> String {
     sum
 }
 
-/// Why marks were neither loaded nor noted.
+/// Reason for which marks were neither loaded nor noted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MarkError {
     /// The store does not answer, or refuses. It may answer later.

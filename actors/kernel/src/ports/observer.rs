@@ -7,7 +7,7 @@
 use crate::error::{ErrorKind, FailureDomain};
 use crate::ids::{EventType, SourceId, Symbol, TsMs};
 
-/// Why a tick of the schedule made no run.
+/// Reason for which a tick of the schedule made no run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SkipReason {
     /// Publishing is blocked beyond its limits.

@@ -29,7 +29,7 @@ pub struct SourceBatch {
     pub items: Vec<RawItem>,
 }
 
-/// What became of one item.
+/// Fate of one item.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ItemFate {
     /// Durable in the receipt log.
@@ -40,7 +40,7 @@ pub enum ItemFate {
     Quarantined(String),
 }
 
-/// What became of a batch.
+/// Outcome of a batch, told to its source: durable, or refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Settlement {
     /// Everything is durable: acknowledge upstream (LOG-2). One fate an item, in order.
@@ -120,7 +120,7 @@ impl SourceOddity {
     }
 }
 
-/// Why a source has no next batch.
+/// Reason for which a source has no next batch.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
     /// The connection or file failed; opening it again may help.
@@ -137,7 +137,7 @@ pub enum SourceError {
     },
 }
 
-/// Where a source goes on after a restart.
+/// Position from which a source goes on after a restart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ResumeAt {
     /// The last position of this origin that is in the receipt log; 0 when none.

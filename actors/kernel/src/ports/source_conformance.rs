@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::source::{ItemFate, RawItem, ResumeAt, Settlement, Source, SourceBatch, SourceFactory};
 
-/// Who has the items that are not acknowledged.
+/// Holder of the items that are not acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repeats {
     /// The source, or what it reads from: it offers them again.

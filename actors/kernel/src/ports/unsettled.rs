@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::source::{RawItem, Settlement, SourceBatch, SourceError};
 use crate::ids::Origin;
 
-/// What a source should do when it is asked for its next batch.
+/// Next step of a source that is asked for its next batch.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Turn {
     /// Hand over this batch: its items were refused before.

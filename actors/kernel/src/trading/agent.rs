@@ -39,7 +39,7 @@ impl AgentStatus {
     }
 }
 
-/// What an operator wants of the agent.
+/// Command of an operator to the agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AgentCommand {
     /// Run.
@@ -65,7 +65,7 @@ pub enum AgentCommand {
     Resume,
 }
 
-/// Why the agent changed.
+/// Cause of the agent's change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AgentCause {
     /// An operator's command.
@@ -112,7 +112,7 @@ pub struct AgentChanged {
     pub state: AgentState,
 }
 
-/// Why a command changes nothing.
+/// Reason for which a command changes nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AgentRefusal {
     /// It makes no sense now: 409.

@@ -12,7 +12,7 @@ use super::strategy::StrategyDefinition;
 use crate::error::bounded_detail;
 use crate::ids::Symbol;
 
-/// What a decision wants.
+/// Action that a decision wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum DecisionAction {
@@ -117,7 +117,7 @@ pub struct TradeDecision {
     pub suggested_price: Option<Decimal>,
 }
 
-/// Why a body is no decision: the field, by its name on the wire, and what is wrong with it.
+/// Refusal of a body that is no decision: the field, by its name on the wire, and what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct DecisionRefused {
@@ -171,7 +171,7 @@ impl TradeDecision {
     }
 }
 
-/// What becomes of a decision that came by event.
+/// Route of a decision that came by event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecisionRoute {
     /// It answers a request of an open cycle.

@@ -20,7 +20,7 @@ use crate::kill_switch::{Permit, Refused};
 
 pub use hook::{HookAnswer, HookError, HookRuling, HookVote, Narrowing, judge_hook};
 
-/// Where gates are asked.
+/// Place in a cycle at which gates are asked.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum GatePlace {
     /// Before the stage at this index.
@@ -31,7 +31,7 @@ pub enum GatePlace {
     BeforeIntent(DecisionId),
 }
 
-/// Which gate.
+/// Kind of a gate.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum GateKind {
     /// The pipeline executes orders and judges no risk.
@@ -69,7 +69,7 @@ impl GateKind {
     }
 }
 
-/// What one gate says.
+/// Verdict of one gate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum GateVerdict {
     /// Go on.
@@ -95,7 +95,7 @@ pub struct GateCheck {
     pub verdict: GateVerdict,
 }
 
-/// What the kill switch said.
+/// Reading of the kill switch, as it is recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum KillReading {
     /// Trading, by a reading of this age.
@@ -139,7 +139,7 @@ pub(super) fn whole_ms(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Whether the market is one to trade in now.
+/// Reading of the market: whether it is one to trade in now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionReading {
     /// By the calendar and the configured hours.
@@ -247,7 +247,7 @@ pub fn judge_staleness(newest: Option<TsMs>, now: TsMs, stale_after: Option<Dura
     }
 }
 
-/// What the gates decided at one place of a cycle, with what they looked at. One record.
+/// Decision of the gates at one place of a cycle, with what they looked at. One record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GateDecided {
     /// The cycle.

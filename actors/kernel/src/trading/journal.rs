@@ -38,7 +38,7 @@ use super::strategy::StrategyChanged;
 
 const VERSION: u8 = 1;
 
-/// Who made a record happen.
+/// Author of a record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JournalAuthor {
     /// A part of this service, by its name.
@@ -49,7 +49,7 @@ pub enum JournalAuthor {
     Schedule(ScheduleName),
 }
 
-/// What one record says. The order of the variants is the log's format: never reorder, only add at the end.
+/// Fact that one record states. The order of the variants is the log's format: never reorder, only add at the end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JournalFact {
     /// A command came in.

@@ -9,7 +9,7 @@ use super::decision::{Confidence, DecisionAction, TradeDecision};
 use super::ids::DecisionId;
 use crate::ids::Symbol;
 
-/// How careful the agent or a strategy is. Changes sizes and limits, never a gate.
+/// Carefulness of the agent or of a strategy. Changes sizes and limits, never a gate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RiskMode {
@@ -132,7 +132,7 @@ impl RiskRule {
     }
 }
 
-/// What RISK says of a decision.
+/// Outcome of RISK for a decision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RiskOutcome {
     /// It may become an order of at most this many whole shares.

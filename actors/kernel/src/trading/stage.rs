@@ -78,7 +78,7 @@ impl StageRole {
     }
 }
 
-/// Who does a stage's work.
+/// Provider that does a stage's work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StageProvider {
@@ -94,7 +94,7 @@ pub enum StageProvider {
     Event,
 }
 
-/// What a stage's failure does to its cycle.
+/// Effect of a stage's failure on its cycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnStageFailure {
@@ -147,7 +147,7 @@ impl StageSpec {
     }
 }
 
-/// When a hook is asked.
+/// Moment at which a hook is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HookMoment {
@@ -157,7 +157,7 @@ pub enum HookMoment {
     After,
 }
 
-/// What a hook's denial is worth.
+/// Weight of a hook's denial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum HookMode {

@@ -38,7 +38,7 @@ impl StrategyStatus {
     }
 }
 
-/// What a strategy is.
+/// Definition of a strategy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StrategyDefinition {
     /// Its name, from which its [id](StrategyDefinition::id) derives.
@@ -99,7 +99,7 @@ impl StrategyDefinition {
     }
 }
 
-/// Why a strategy's status changes.
+/// Command that changes a strategy's status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StrategyCommand {
     /// Run its cycles.
@@ -113,7 +113,7 @@ pub enum StrategyCommand {
     Pause,
 }
 
-/// What happened to a strategy, as it is recorded.
+/// Change of a strategy, as it is recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StrategyChanged {
     /// It exists, or is another since.

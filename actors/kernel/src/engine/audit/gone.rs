@@ -10,7 +10,7 @@ use crate::engine::replay::Gap;
 use crate::engine::retention::{self, LetGo};
 use crate::ids::{IngestSeq, RunSeq, Symbol};
 
-/// What the last saved base knows of receipts that were let go without a run. The default knows of none.
+/// Receipts that were trimmed without a run, as the last saved base knows them. The default knows of none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Gone {
     let_go: LetGo,
@@ -50,7 +50,7 @@ impl Gone {
     }
 }
 
-/// A cut that does not continue the symbol's last one: what lies between was let go while nobody ran the symbol.
+/// A cut that does not continue the symbol's last one: what lies between was trimmed while nobody ran the symbol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Anew {
     /// The symbol.

@@ -16,7 +16,7 @@ use crate::engine::divergence::Place;
 use crate::engine::model::{Live, Stored, engine, history, records};
 use crate::ports::fan_out::OutputMessage;
 
-/// What an audit gives.
+/// Result of an audit.
 #[derive(Debug, PartialEq)]
 struct Audited {
     found: Vec<Divergence>,

@@ -24,7 +24,7 @@ pub struct Cut {
     pub end: IngestSeq,
 }
 
-/// What stands in every record of a run.
+/// Facts of a run that each of its records repeats.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunFacts {
     /// The run.
@@ -49,7 +49,7 @@ pub struct RunFacts {
     pub symbol_seq: u64,
 }
 
-/// Where a run stands.
+/// Progress of a run: started, completed or failed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RunStatus {
     /// About to call the engine. Durable before the call (RUN-1).

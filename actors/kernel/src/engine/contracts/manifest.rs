@@ -16,7 +16,7 @@ const VERSION: u8 = 1;
 /// Version of the records of all other kinds.
 const VERSION_OF_ACTS: u8 = 2;
 
-/// What outputs depend on, besides the receipts.
+/// Everything that outputs depend on besides the receipts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Version of this program.
@@ -70,7 +70,7 @@ impl Manifest {
     }
 }
 
-/// Whether a change can change outputs.
+/// Effect of a change on outputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangeKind {
     /// The program is another version: its golden files promise the same decisions.
@@ -127,7 +127,7 @@ impl ManifestRecord {
     }
 }
 
-/// What an operator decided about outputs that are held.
+/// Decision of an operator about outputs that are held.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OutputsAct {
     /// What waits of the symbol is offered again.

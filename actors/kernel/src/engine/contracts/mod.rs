@@ -9,7 +9,7 @@ pub mod receipt;
 
 use serde::{Deserialize, Serialize};
 
-/// Why stored bytes are no record that this binary can read.
+/// Reason for which stored bytes are no record that this binary can read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// A version that this binary does not know.

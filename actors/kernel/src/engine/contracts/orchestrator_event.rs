@@ -54,7 +54,7 @@ enum Payload<'a> {
     Failed { error_detail: &'a str, error_kind: ErrorKind },
 }
 
-/// Why a stored answer cannot be published. Answers are checked before they are stored, so this is a defect of the log.
+/// Stored answer that cannot be published. Answers are checked before they are stored, so this is a defect of the log.
 #[derive(Debug, thiserror::Error)]
 #[error("run {run_id} holds an answer that is no JSON: {detail}")]
 pub struct BadAnswer {

@@ -34,7 +34,7 @@ pub struct Receipt {
     pub bytes: Bytes,
 }
 
-/// Why bytes are no receipt. The word goes to the quarantine and to metrics, so it is one of few.
+/// Reason for which bytes are no receipt. Its word goes to the quarantine and to metrics, so it is one of few.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAReceipt {
     /// Not UTF-8.

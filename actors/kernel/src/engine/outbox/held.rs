@@ -50,7 +50,7 @@ impl Hold {
     }
 }
 
-/// What becomes of an output at one fan-out.
+/// Fate of an output at one fan-out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// It is offered.
@@ -61,7 +61,7 @@ pub enum Fate {
     Skipped,
 }
 
-/// What an operator may want with a held symbol.
+/// Choice of an operator for a held symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeldChoice {
     /// Offer what waits again.

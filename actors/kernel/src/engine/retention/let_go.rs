@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{IngestSeq, RunSeq, Symbol};
 
-/// A part of the receipt log that was let go without a cut of one symbol.
+/// A part of the receipt log that was trimmed without a cut of one symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stretch {
     /// Where the symbol's next cut would have started; `None` for its first one, at its first receipt.
@@ -23,7 +23,7 @@ pub struct Stretch {
     pub begun: Option<RunSeq>,
 }
 
-/// Of each symbol, the stretches that were let go without it, oldest first. Only the last one can still be open.
+/// Of each symbol, the stretches that were trimmed without it, oldest first. Only the last one can still be open.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LetGo {
     stretches: BTreeMap<Symbol, Vec<Stretch>>,

@@ -29,7 +29,7 @@ struct CalendarFile {
     late_opens: BTreeMap<String, String>,
 }
 
-/// What an operator knows better than the calendar file, or knows later.
+/// Corrections by an operator who knows better than the calendar file, or knows later.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CalendarOverrides {

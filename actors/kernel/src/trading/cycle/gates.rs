@@ -9,7 +9,7 @@ use crate::trading::ids::{StageName, StrategyName};
 use crate::trading::pipeline::Pipeline;
 use crate::trading::stage::{HookMoment, HookSpec};
 
-/// What one hook answered.
+/// Answer of one hook, or its failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookReply {
     /// The hook.

@@ -34,7 +34,7 @@ impl StageCall {
     }
 }
 
-/// What the driver has to do now.
+/// Next step of a cycle, for its driver to do now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CycleStep {
     /// Read what gates look at, ask the place's hooks, then append and apply what [`CycleRun::decide_gates`] makes of
@@ -53,7 +53,7 @@ pub enum CycleStep {
     Ended,
 }
 
-/// What becomes of an answer.
+/// Fate of a stage's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnswerFate {
     /// It ends its stage.

@@ -41,7 +41,7 @@ pub struct CycleNow {
     pub wall: TsMs,
 }
 
-/// How a cycle stands: the worst that happened so far, and all that went wrong.
+/// Standing of a cycle: the worst that happened so far, and all that went wrong.
 #[derive(Clone, Debug)]
 struct CycleStanding {
     status: CycleStatus,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::trading::gate::GateKind;
 use crate::trading::ids::StageName;
 
-/// How a cycle ended; a later one is worse.
+/// Status of a cycle at its end; a later one is worse.
 ///
 /// Source: specification 001, `CycleResult`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -96,7 +96,7 @@ impl CycleErrorCode {
     }
 }
 
-/// What decided how a cycle ended.
+/// Reason for a cycle's status at its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CycleEndReason {
     /// Every stage was done.

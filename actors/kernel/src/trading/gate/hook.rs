@@ -8,7 +8,7 @@ use crate::error::bounded_detail;
 use crate::trading::ids::DecisionId;
 use crate::trading::stage::{HookMode, HookSpec};
 
-/// What a hook votes.
+/// Vote of a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HookVote {
     /// Go on.
@@ -55,7 +55,7 @@ pub struct HookAnswer {
     pub patch: Vec<Narrowing>,
 }
 
-/// Why a hook gave no answer.
+/// Reason for which a hook gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HookError {
     /// An error, or something that is no answer.
@@ -66,7 +66,7 @@ pub enum HookError {
     TimedOut,
 }
 
-/// What becomes of a hook's answer.
+/// Ruling on a hook's answer: the verdict that counts, and what it narrows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookRuling {
     /// What it is worth.

@@ -93,7 +93,7 @@ pub struct JournalAudit {
     latched: bool,
 }
 
-/// What has begun and not ended at the end of the records: a running service or a crash leaves it.
+/// Work that has begun and not ended at the end of the records: a running service or a crash leaves it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JournalUnfinished {
     /// Cycles that have not ended.

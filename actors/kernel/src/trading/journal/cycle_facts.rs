@@ -16,7 +16,7 @@ use crate::trading::risk::RiskVerdict;
 /// Bytes of a stage's data that stand in its record.
 pub const STAGE_DATA_BYTES_MAX: usize = 64 << 10;
 
-/// What a cycle works with.
+/// Mode of trading: the money and the market that a cycle works with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TradingMode {
@@ -28,7 +28,7 @@ pub enum TradingMode {
     Backtest,
 }
 
-/// What a cycle began for.
+/// Cause of a cycle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CycleCause {
     /// A fire of a schedule.
@@ -71,7 +71,7 @@ pub struct CycleStarted {
     pub denied_at_start: Vec<GateKind>,
 }
 
-/// How a stage failed.
+/// Kind of a stage's failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StageErrorKind {
@@ -89,7 +89,7 @@ pub enum StageErrorKind {
     Interrupted,
 }
 
-/// Why a stage has no result.
+/// Failure of a stage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{}: {detail}", self.code().as_str())]
 pub struct StageError {
@@ -129,7 +129,7 @@ pub struct StrategyFailure {
     pub error: StageError,
 }
 
-/// What a stage gives, also its provider's answer.
+/// Output of a stage, also its provider's answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageOutput {
     /// Its result as JSON text, at most [`STAGE_DATA_BYTES_MAX`] bytes; may be empty.
@@ -142,7 +142,7 @@ pub struct StageOutput {
     pub failures: Vec<StrategyFailure>,
 }
 
-/// How a stage ended.
+/// Outcome of a stage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StageOutcome {
     /// It did its work.
@@ -168,7 +168,7 @@ pub struct StageEnded {
     pub outcome: StageOutcome,
 }
 
-/// Which way an order goes.
+/// Side of an intended order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IntentSide {
@@ -178,7 +178,7 @@ pub enum IntentSide {
     Sell,
 }
 
-/// What becomes of an intent.
+/// End of an intent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IntentEnd {
@@ -226,7 +226,7 @@ pub struct CycleError {
     pub detail: String,
 }
 
-/// What a cycle did, in numbers.
+/// Counts of a cycle's work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CycleCounts {
     /// Strategies for which no stage failed.

@@ -23,7 +23,7 @@ pub struct CommandReceived {
     pub from: String,
 }
 
-/// What became of a command.
+/// Outcome of a command.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum CommandOutcome {
     /// It was done.
@@ -49,7 +49,7 @@ pub struct CommandEnded {
     pub outcome: CommandOutcome,
 }
 
-/// What made a schedule fire.
+/// Trigger of a schedule's fire.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FireTrigger {
     /// Its interval.
@@ -95,7 +95,7 @@ impl FireTrigger {
     }
 }
 
-/// What a fire leads to.
+/// Consequence of a fire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FireDisposition {
     /// Its cycle starts next.
@@ -171,7 +171,7 @@ impl Serialize for ConfigHash {
     }
 }
 
-/// What was configured, from this record on.
+/// Configuration that is in force from this record on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigurationSnapshot {
     /// The settings that decide, by path; secrets are not among them.

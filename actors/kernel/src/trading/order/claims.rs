@@ -12,7 +12,7 @@ pub struct DuplicateOrder {
     pub run_id: String,
 }
 
-/// Which run's intent has which id, of the last two dates.
+/// Order ids of the last two dates, each with the run whose intent has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OrderClaims {
     claims: BTreeMap<ClientOrderId, (UtcDate, String)>,

@@ -18,7 +18,7 @@ const ANALYSIS_TIMEOUT: Duration = Duration::from_secs(120);
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(30);
 const REBALANCE_CRON: &str = "0 9 * * 1-5";
 
-/// When a shipped pipeline's cycles begin unless a schedule says otherwise.
+/// Rhythm of a shipped pipeline's cycles unless a schedule says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DefaultCadence {
     /// Every so often.

@@ -64,7 +64,7 @@ pub enum ScheduleStep {
     },
 }
 
-/// What a schedule has decided so far.
+/// Decisions of a schedule so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScheduleState {
     /// Every fire up to this time is decided. It never moves back, so a clock that does fires nothing twice.

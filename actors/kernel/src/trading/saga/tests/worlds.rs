@@ -14,7 +14,7 @@ use crate::trading::order::fills::{FillBook, FillMoment, FillReport};
 use crate::trading::order::id::{ClientOrderId, UtcDate};
 use crate::trading::order::{OrderContent, OrderSide};
 
-/// Which steps stand.
+/// World that counts the steps that stand.
 pub(super) struct CountingWorld {
     kind: SagaKind,
     pub(super) standing: BTreeSet<u16>,
