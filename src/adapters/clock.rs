@@ -97,7 +97,7 @@ struct State {
     released: bool,
 }
 
-/// What one step of `advance` did.
+/// Outcome of one step of `advance`.
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
     /// The time is there.

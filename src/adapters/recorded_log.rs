@@ -22,7 +22,7 @@ const UNSETTLED_BATCHES_MAX: usize = 8;
 /// What is read of the log at once.
 const READ: ReadLimit = ReadLimit { records: 512, bytes: 1 << 20 };
 
-/// Whose time a repeated receipt has.
+/// Choice of the time that a repeated receipt has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Stamps {
     /// The receipt's own `recv_ts_ms`: when its producer had it.

@@ -31,7 +31,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use archiver::Archiver;
 
-/// How much is kept where.
+/// Settings of a tiered log: how much is kept where, and how it is moved.
 #[derive(Clone, Debug)]
 pub struct TieredOptions {
     /// Name for messages: `receipts`, `runs`, `quarantine`.
@@ -64,7 +64,7 @@ impl TieredOptions {
     }
 }
 
-/// What the log and its archiver share.
+/// State that the log and its archiver share.
 struct Tiers {
     hot: Arc<dyn Log>,
     cold: Arc<dyn Log>,

@@ -4,7 +4,7 @@ use axum::http::{HeaderMap, header};
 
 use super::problem::{Problem, ProblemKind};
 
-/// What a body claims to be.
+/// Form of a body, as its content type claims it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     /// `application/json`: one value, over several lines if it likes; if it is not that, lines.

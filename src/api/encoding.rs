@@ -14,7 +14,7 @@ use super::problem::{Problem, ProblemKind};
 /// What is unpacked, for `Accept-Encoding`.
 const TAKEN: HeaderValue = HeaderValue::from_static("gzip, zstd, identity");
 
-/// How a body is packed.
+/// Packing of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ContentEncoding {
     Identity,

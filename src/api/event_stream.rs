@@ -27,7 +27,7 @@ const READ: ReadLimit = ReadLimit { records: 256, bytes: 256 << 10 };
 /// A chunk is given out when it has this many bytes, or when the batch is used up.
 const CHUNK_BYTES: usize = 64 << 10;
 
-/// Which outputs a subscriber wants. Empty means all.
+/// Filter for the outputs that a subscriber wants. Empty means all.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Filter {
     /// The symbols.
@@ -46,7 +46,7 @@ impl Filter {
     }
 }
 
-/// What a stream reads from.
+/// Ports that a stream reads from.
 pub(super) struct Outputs {
     /// The run log.
     pub(super) runs: Arc<dyn Log>,
@@ -83,7 +83,7 @@ enum State {
     Ended,
 }
 
-/// Why a stream cannot go on. Its subscriber may connect again.
+/// Reason for which a stream cannot go on. Its subscriber may connect again.
 #[derive(Debug, thiserror::Error)]
 enum Broken {
     #[error(transparent)]

@@ -42,7 +42,7 @@ pub fn shown(holds: &Holds) -> Vec<Value> {
     shown.collect()
 }
 
-/// What an operator asks for.
+/// Request of an operator about the held outputs of a symbol.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Asked {

@@ -23,7 +23,7 @@ pub trait Intake: Send + Sync {
     async fn submit(&self, origin: Origin, items: Vec<RawItem>) -> Result<Settlement, TurnedAway>;
 }
 
-/// Why items were not taken. Nothing of them is stored.
+/// Reason for which items were not taken. Nothing of them is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TurnedAway {
     /// As many wait as may wait.

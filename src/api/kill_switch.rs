@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::Shared;
 
-/// What is known now.
+/// State of the kill switch as it is known now.
 #[derive(Debug, Serialize)]
 pub(super) struct KillSwitch {
     /// `trading`, `halted` or `unknown`; effects are allowed in the first only.

@@ -18,7 +18,7 @@ pub(super) struct Items {
     pub(super) lines: Vec<u64>,
 }
 
-/// Why a body is not taken.
+/// Reason for which a body is not taken.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum NotTaken {
     /// It has more items than it may have.

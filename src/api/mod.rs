@@ -61,7 +61,7 @@ pub use limits::HttpLimits;
 use problem::{Problem, ProblemKind};
 pub use server::serve;
 
-/// What the interface is made of; put together by the wiring.
+/// Parts of the interface; put together by the wiring.
 pub struct ApiState {
     /// Takes receipts. `None` when no source of kind `http` is configured: then posts are answered 404.
     pub intake: Option<Arc<dyn Intake>>,

@@ -22,7 +22,7 @@ const SEQUENCE: &str = "Orchestrator-Sequence";
 /// Bytes of a producer's name.
 const ID_BYTES_MAX: usize = 64;
 
-/// What the two headers say.
+/// Producer and position, as the two headers say them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Numbered {
     /// The producer's name.

@@ -25,7 +25,7 @@ use super::{Shared, body};
 /// Quarantined lines that are named in one answer; all are counted.
 const ERRORS_MAX: usize = 100;
 
-/// What became of the lines of a request.
+/// Count of a request's lines by their fate, with the first errors.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Accepted {
     /// Lines that are durable in the receipt log by this request.

@@ -22,7 +22,7 @@ const FINISH_MAX: Duration = Duration::from_secs(1);
 static WRITER: OnceLock<(LineSender, WriterEnd)> = OnceLock::new();
 static DROPPED: LazyLock<Counter> = LazyLock::new(Counter::default);
 
-/// Why log lines cannot be written.
+/// Reason for which log lines cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum LogsError {
     /// `RUST_LOG` is no filter.

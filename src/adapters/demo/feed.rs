@@ -34,7 +34,7 @@ const UNSETTLED_BATCHES_MAX: usize = 8;
 /// Largest rate: what a step makes stays small.
 pub const RATE_PER_SECOND_MAX: u32 = 1_000_000;
 
-/// What the demo feed sends.
+/// Settings of the demo feed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DemoFeedOptions {
     /// Name of the source; the origin of its items.

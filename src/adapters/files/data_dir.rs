@@ -12,7 +12,7 @@ use super::fs::{FileId, Fs as _, LockError, LockGuard, RealFs, check_name, is_fu
 use super::high_water::{FoundMarks, HighWaterMarks, LogMark, MarkKeeper, MarkedLog};
 use super::log::{EmbeddedLog, LogOptions, has_segments};
 
-/// Why the data directory cannot be used.
+/// Reason for which the data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
     /// Another instance uses it.

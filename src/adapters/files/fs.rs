@@ -91,7 +91,7 @@ pub trait FsFile: Send + Sync {
     }
 }
 
-/// Which file a name or a handle stands for, so that another one under the same name is told from it.
+/// Identity, links and kind of a file: they tell it from another one under the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileFacts {
     /// The file.
@@ -110,7 +110,7 @@ impl FileFacts {
     }
 }
 
-/// Why a lock was not taken.
+/// Reason for which a lock was not taken.
 #[derive(Debug)]
 pub enum LockError {
     /// Another process, or another value in this one, has it.

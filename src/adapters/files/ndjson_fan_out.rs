@@ -26,7 +26,7 @@ use super::off_runtime;
 /// How much is written with one call.
 const WRITE_BYTES_MAX: usize = 4 << 20;
 
-/// How the file is written.
+/// Settings of the outputs file.
 #[derive(Clone)]
 pub struct NdjsonOptions {
     /// Whether an output counts as confirmed only after it survives a crash of the machine. The file can always be
@@ -36,7 +36,7 @@ pub struct NdjsonOptions {
     pub fs: Arc<dyn Fs>,
 }
 
-/// Why the outputs file is not written.
+/// Reason for which the outputs file is not written.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputsFileError {
     /// Another process has it.
@@ -264,7 +264,7 @@ struct Confirmed {
     run_seq: RunSeq,
 }
 
-/// What became of the file that is open.
+/// Fate of the file that is open.
 enum Fate {
     /// It is where it was, and as long as it was.
     Here,

@@ -47,7 +47,7 @@ impl Default for HttpIntakeOptions {
     }
 }
 
-/// Why a batch was not queued. Nothing of it is stored.
+/// Reason for which a batch was not queued. Nothing of it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
     /// The queue is full: status 429.
@@ -191,7 +191,7 @@ impl Queue {
     }
 }
 
-/// What will become of a submitted batch. Always answers: a source that goes away refuses.
+/// Settlement of a submitted batch, to be waited for. It always comes: a source that goes away refuses.
 #[derive(Debug)]
 pub struct Submitted {
     settled: oneshot::Receiver<Settlement>,
@@ -238,7 +238,7 @@ struct HttpSource {
     next_id: u64,
 }
 
-/// What the queue has for the source.
+/// Answer of the queue to the source.
 enum Taken {
     Batch(Waiting),
     Nothing,

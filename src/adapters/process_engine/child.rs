@@ -28,7 +28,7 @@ const REAP_WAIT: Duration = Duration::from_secs(5);
 const DROP_WAIT: Duration = Duration::from_millis(100);
 const POLL: Duration = Duration::from_millis(1);
 
-/// Why a worker cannot be used any more.
+/// Reason for which a worker cannot be used any more.
 #[derive(Debug)]
 pub(super) enum Broken {
     /// It closed its pipe: it is gone or leaving.

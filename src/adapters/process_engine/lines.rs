@@ -6,7 +6,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 const READ_BYTES: usize = 16 * 1024;
 
-/// Why there is no next line.
+/// Reason for which there is no next line.
 #[derive(Debug)]
 pub(super) enum LineError {
     /// The other side closed the pipe; a last line without its end does not count.

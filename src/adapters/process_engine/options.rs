@@ -10,7 +10,7 @@ use orchestrator_kernel::ids::EngineMode;
 use orchestrator_kernel::json::{self, JsonError};
 use orchestrator_kernel::ports::engine::EngineIdentity;
 
-/// How the workers are run. No `Debug`: `env` may hold secrets.
+/// Settings of the workers. No `Debug`: `env` may hold secrets.
 #[derive(Clone)]
 pub struct ProcessEngineOptions {
     /// Program and arguments of one worker. The program is looked up in `PATH`.
@@ -83,7 +83,7 @@ impl ProcessEngineOptions {
     }
 }
 
-/// Why the pool did not start. Every process that was started is ended again.
+/// Reason for which the pool did not start. Every process that was started is ended again.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineStartError {
     /// An option out of its range.

@@ -58,7 +58,7 @@ impl Backoff {
     }
 }
 
-/// What one worker's task knows.
+/// State of one worker's task.
 pub(super) struct Worker {
     index: usize,
     options: Arc<ProcessEngineOptions>,

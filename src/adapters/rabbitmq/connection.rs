@@ -25,7 +25,7 @@ const HEARTBEAT_S: u16 = 10;
 /// How long a connection that is given up may take to say goodbye before its socket is cut.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
 
-/// Where the broker is. `Debug` and `Display` show no credentials.
+/// Address of the broker. `Debug` and `Display` show no credentials.
 #[derive(Clone)]
 pub struct RabbitEndpoint {
     uri: AMQPUri,
@@ -33,7 +33,7 @@ pub struct RabbitEndpoint {
     timeout: Duration,
 }
 
-/// Why a URL is of no use. Never holds the URL itself: it may contain a password.
+/// Reason for which a URL is of no use. Never holds the URL itself: it may contain a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a URL of RabbitMQ: {problem}; write amqp://user:password@host:port/vhost, or amqps:// with TLS")]
 pub struct BadEndpoint {
@@ -74,7 +74,7 @@ impl fmt::Debug for RabbitEndpoint {
     }
 }
 
-/// What went wrong with the broker, for people, without credentials.
+/// Failure of an exchange with the broker, for people, without credentials.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
 pub(super) struct Trouble {

@@ -29,7 +29,7 @@ use super::connection::{Link, RabbitEndpoint, Trouble, short};
 use super::topology::{Argument, Binding, Exchange, Kind, Queue, Topology, TopologyMode};
 use super::window::{Lane, Stopped, Window, blocked_text};
 
-/// Where and how outputs are published.
+/// Settings of the fan-out to RabbitMQ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RabbitFanOutOptions {
     /// Name of this fan-out in logs, metrics and the broker's list of connections.

@@ -40,7 +40,7 @@ const DELIVERY_LIMIT: i64 = 1_000_000;
 /// How long one's own message is waited for before another one is published: somebody else may have read it.
 const AGAIN_AFTER: Duration = Duration::from_millis(250);
 
-/// Where the marks are.
+/// Settings of the marks on RabbitMQ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RabbitMarksOptions {
     /// The queue, and the fanout exchange of the same name that feeds it.

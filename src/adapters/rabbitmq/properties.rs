@@ -33,7 +33,7 @@ pub(super) fn properties(message: &OutputMessage) -> BasicProperties {
         .with_headers(headers)
 }
 
-/// Which output a message is, read back from its headers.
+/// Symbol and number of an output, read back from the headers of its message.
 pub(super) struct OutputNumber<'a> {
     symbol: &'a [u8],
     symbol_seq: i64,

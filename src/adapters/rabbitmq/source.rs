@@ -42,7 +42,7 @@ const DEAD_MESSAGES_MAX: i64 = 100_000;
 /// How often a channel that nothing is taken from is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Which queue is read, and how.
+/// Settings of a queue that is read as a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RabbitSourceOptions {
     /// Name from the configuration; the origin of its receipts and the consumer's tag.

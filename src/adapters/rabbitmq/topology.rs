@@ -8,7 +8,7 @@ use lapin::{Channel, ExchangeKind};
 
 use super::connection::{Link, Trouble, short};
 
-/// Who is responsible for exchanges and queues.
+/// Responsibility for exchanges and queues: ours, or an operator's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum TopologyMode {
     /// We declare them each time a channel is opened; one that exists with other settings is refused. Needs the
@@ -28,7 +28,7 @@ pub(super) struct Exchange {
     pub(super) alternate: Option<String>,
 }
 
-/// How an exchange routes.
+/// Routing of an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// By patterns of the routing key.
@@ -53,7 +53,7 @@ pub(super) enum Argument {
     Flag(bool),
 }
 
-/// What of an exchange goes to a queue.
+/// Binding of a queue to an exchange by a routing key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Binding {
     pub(super) exchange: String,
@@ -61,7 +61,7 @@ pub(super) struct Binding {
     pub(super) routing_key: String,
 }
 
-/// What one adapter needs on the broker, in the order in which it is declared.
+/// Exchanges, queues and bindings that one adapter needs on the broker, in the order of their declaration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Topology {
     pub(super) exchanges: Vec<Exchange>,

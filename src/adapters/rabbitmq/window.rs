@@ -31,7 +31,7 @@ const BLOCKED_MAX: Duration = Duration::from_millis(500);
 /// How long the library is given to finish a frame that it is reading. It takes microseconds.
 const FRAME_MAX: Duration = Duration::from_millis(20);
 
-/// Why not all messages were taken.
+/// End of publishing before all messages were taken, and its reason.
 #[derive(Debug)]
 pub(super) struct Stopped {
     /// How many are confirmed, from the first.
@@ -51,7 +51,7 @@ pub(super) struct Stopped {
 /// larger than messages may be.
 const REFUSES_A_MESSAGE: [u16; 2] = [403, 406];
 
-/// Where messages go, and how many may be on their way for how long.
+/// Destination of messages, with the bounds of how many may be on their way for how long.
 pub(super) struct Lane<'a> {
     pub(super) channel: &'a Channel,
     pub(super) exchange: &'a ShortString,
@@ -73,7 +73,7 @@ struct InFlight<'a> {
     confirm: BoxFuture<'a, Confirm>,
 }
 
-/// Why the oldest message is not waited for any longer.
+/// Reason for which the oldest message is not waited for any longer.
 enum Wait {
     Silent,
     Blocked(String),

@@ -53,7 +53,7 @@ pub(super) struct Appender {
     entry: Vec<u8>,
 }
 
-/// Who wants to write a log, and what is known of it besides what its server says.
+/// Identity of a log's writer, and its knowledge of the log besides what the server says.
 pub(super) struct Host {
     /// Identity of the installation.
     pub(super) instance: String,
@@ -64,7 +64,7 @@ pub(super) struct Host {
     pub(super) trust_server: bool,
 }
 
-/// What this writer got when it acquired the log.
+/// Epoch, token and mark that this writer got when it acquired the log.
 struct Tenure {
     log: LogId,
     epoch: Epoch,

@@ -47,7 +47,7 @@ impl RedisCheckpoints {
     }
 }
 
-/// What stands under a key.
+/// Content of a checkpoint's key.
 enum Stored {
     Nothing,
     Value(Vec<u8>),

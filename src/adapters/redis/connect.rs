@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 
 use super::fault::Fault;
 
-/// Where a Redis server is. The URL with its password stays inside; `Debug` and [`place`](Self::place) are without it.
+/// Address of a Redis server. The URL and its password stay inside; `Debug` and [`place`](Self::place) are without it.
 #[derive(Clone)]
 pub struct Endpoint {
     client: Client,

@@ -32,7 +32,7 @@ const CRC_AT: usize = 48;
 /// Each slot has a block of its own: a torn write damages one.
 const SLOTS_AT: [u64; 2] = [0, 4096];
 
-/// What was acknowledged last.
+/// High-water mark: the last acknowledged record of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
     pub(super) log: LogId,

@@ -21,7 +21,7 @@ use super::reader::Reader;
 /// The version of the stored form that this binary writes and reads.
 pub(super) const FORMAT: u32 = 1;
 
-/// How a log is kept.
+/// Settings of a log in Redis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LogOptions {
     /// Most bytes of entries (payload and 5 bytes each) that the log may hold; appends beyond are refused as full.
@@ -29,7 +29,7 @@ pub struct LogOptions {
     pub capacity_bytes: Option<u64>,
 }
 
-/// What this process knows of the log. Refreshed by every answer.
+/// Last known state of the log in this process. Refreshed by every answer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Known {
     /// Nothing before the log was acquired for the first time.
@@ -37,7 +37,7 @@ pub(super) struct Known {
     pub(super) stat: LogStat,
 }
 
-/// What every part of a log needs.
+/// Keys and last known state of a log, shared by all its parts.
 pub(super) struct Shared {
     pub(super) name: String,
     pub(super) stream: String,
@@ -80,7 +80,7 @@ impl Shared {
     }
 }
 
-/// What stands under the meta key.
+/// Content of the meta key.
 pub(super) enum Look {
     /// Nothing: there is no log.
     Nothing,
@@ -134,7 +134,7 @@ pub struct RedisLog {
     _watch: Option<Arc<Watch>>,
 }
 
-/// What goes on for as long as somebody writes. Nobody needs it who only reads.
+/// Tasks that run for as long as somebody writes. Nobody needs them who only reads.
 pub(super) struct Watch {
     pub(super) _promise: AbortOnDropHandle<()>,
     pub(super) _second_mark: Option<AbortOnDropHandle<()>>,

@@ -20,7 +20,7 @@ const STREAM_NODE_BYTES_ADVISED: u64 = 65_536;
 /// The oldest server that the scripts were tested on.
 const MAJOR_VERSION_MIN: u32 = 7;
 
-/// What an acknowledged append survives. The service promises it; the server must do at least that.
+/// Durability of an acknowledged append. The service promises it; the server must do at least that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
     /// Every append is on the server's disk before it is acknowledged: it survives kill −9 and power failure of the
@@ -45,7 +45,7 @@ impl Durability {
     }
 }
 
-/// What a server was found to do. Each text says what to set.
+/// Findings about a server. Each text says what to set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Findings {
     /// The promise does not hold: no start, and no append while it lasts.
@@ -209,7 +209,7 @@ async fn check_settings(
     Ok(())
 }
 
-/// What a restart of the server would bring back.
+/// Extent to which a restart of the server would bring back what was written.
 enum Replay {
     /// Everything.
     Whole,

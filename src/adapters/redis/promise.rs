@@ -11,7 +11,7 @@ use super::connect::Endpoint;
 use super::preflight::{Durability, Findings, examine};
 use super::replay::Replayed;
 
-/// What was promised, and whether the server keeps it.
+/// Promise of durability, and whether the server keeps it.
 pub(super) struct Promise {
     endpoint: Endpoint,
     durability: Durability,

@@ -23,7 +23,7 @@ use super::replay::Replayed;
 use super::second_mark::SecondMark;
 use super::writer::{ClaimError, Writer, WriterClaim};
 
-/// How Redis is used.
+/// Settings of the storage in Redis.
 #[derive(Clone)]
 pub struct RedisOptions {
     /// `redis://[user:password@]host[:port][/database]`, `rediss://…` for TLS. A secret: it is in no text.
@@ -87,7 +87,7 @@ impl fmt::Debug for RedisOptions {
     }
 }
 
-/// Why Redis cannot be used.
+/// Reason for which Redis cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum RedisOpenError {
     /// The URL has no meaning.

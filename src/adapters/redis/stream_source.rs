@@ -59,7 +59,7 @@ const READ_BYTES: usize = 4 << 20;
 /// Batches that may be unsettled at once.
 const UNSETTLED_BATCHES_MAX: usize = 8;
 
-/// Which stream is read, and as whom. No `Debug`: the URL may hold a password.
+/// Settings of a stream that is read as a source. No `Debug`: the URL may hold a password.
 #[derive(Clone)]
 pub struct StreamSourceOptions {
     /// Name of the source; the origin of its receipts.
@@ -87,7 +87,7 @@ pub struct StreamSourceOptions {
     pub response_timeout: Duration,
 }
 
-/// What outlives one opening of the source.
+/// Memory of the source that outlives one opening of it.
 #[derive(Default)]
 struct Memory {
     /// Durable, and not known to be acknowledged. Bounded by what was in flight at the last fault.
@@ -99,7 +99,7 @@ struct Memory {
     removed: Mutex<RemovedTold>,
 }
 
-/// What people were told of entries that were removed before they were read.
+/// Entries that were removed before they were read, as far as people were told of them.
 #[derive(Default)]
 struct RemovedTold {
     /// Those that the server's count still has in it.
@@ -219,7 +219,7 @@ impl SourceFactory for StreamSourceFactory {
     }
 }
 
-/// What the server was asked for.
+/// Answer of the server, by what it was asked for.
 enum Step {
     Read(From, Vec<Entry>, Option<Looked>),
     Claimed(entries::Claimed),

@@ -16,7 +16,7 @@ use orchestrator_kernel::ids::{Epoch, Seq};
 use super::entry::LogId;
 use super::high_water::Mark;
 
-/// What the server says of a log.
+/// Statement of the server about a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ServerSays {
     pub(super) log: Option<LogId>,
@@ -26,7 +26,7 @@ pub(super) struct ServerSays {
     pub(super) writer: String,
 }
 
-/// What the second mark says of a log.
+/// Statement of the second mark about a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum SecondSays {
     /// None is configured.
@@ -39,7 +39,7 @@ pub(super) enum SecondSays {
     Known(Mark, Epoch),
 }
 
-/// What this host can find out without the server.
+/// Facts about a log that this host can find out without the server.
 #[derive(Clone, Debug)]
 pub(super) struct Witnesses {
     pub(super) instance: String,
@@ -50,7 +50,7 @@ pub(super) struct Witnesses {
     pub(super) second_place: String,
 }
 
-/// Why the server is not taken at its word.
+/// Reason for which the server is not taken at its word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Doubt {
     /// It has less than is known, or another log.

@@ -13,7 +13,7 @@ use super::connect::Link;
 use super::fault::Fault;
 use super::scripts::{CLAIM, DROP_CLAIM, KEEP_CLAIM};
 
-/// Who wants to write.
+/// Claim of an instance that wants to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WriterClaim {
     /// Identity of the installation, the same after a restart: a claim of the same instance is taken over at once. The
@@ -23,7 +23,7 @@ pub struct WriterClaim {
     pub takeover: bool,
 }
 
-/// Why the namespace cannot be written.
+/// Reason for which the namespace cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
     /// Another instance writes.

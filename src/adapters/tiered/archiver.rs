@@ -17,7 +17,7 @@ use super::Tiers;
 /// How often the size of the hot log is looked at without an append that asks for it.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Why a step was not done.
+/// Reason for which a step was not done.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ArchiveError {
     /// A later writer archives now.
@@ -54,7 +54,7 @@ impl ArchiveError {
     }
 }
 
-/// What a step did.
+/// Outcome of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Copied this many records.

@@ -38,7 +38,7 @@ impl Default for HysteresisConfig {
     }
 }
 
-/// What is remembered of one symbol between two updates.
+/// Hysteresis state of one symbol between two updates.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State<'a> {
     /// Updates in a row that said `candidate_regime`.
@@ -52,7 +52,7 @@ pub struct State<'a> {
     pub stable_output: Option<RegimeOutput<'a>>,
 }
 
-/// What `run_with_hysteresis` returns.
+/// Return value of `run_with_hysteresis`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Decision<'a> {
     /// The selected output's confidence, decayed while another regime is a candidate.

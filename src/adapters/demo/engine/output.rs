@@ -39,7 +39,7 @@ impl Regime {
     }
 }
 
-/// What `run` returns.
+/// Return value of `run`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RegimeOutput<'a> {
     /// 0 to 1.

@@ -92,7 +92,7 @@ pub(super) fn run<'a>(
     })
 }
 
-/// What the rules look at; unknown ones are 0.
+/// Readings that the rules look at; unknown ones are 0.
 struct Readings {
     /// See [`Market::stretch`].
     stretch: f64,

@@ -2,7 +2,7 @@
 
 use super::random::Random;
 
-/// What a market can be up to. The direction says which way.
+/// Kind of phase that a market is in. The direction says which way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shape {
     Balanced,

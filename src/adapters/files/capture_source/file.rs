@@ -82,7 +82,7 @@ pub(super) struct Capture {
     pub(super) place: Place,
 }
 
-/// Where in which file the reader is.
+/// Position of the reader: the file, and the bytes that were read of it.
 pub(super) struct Place {
     path: PathBuf,
     device_and_inode: (u64, u64),

@@ -23,7 +23,7 @@ const LAST_LINES: usize = 64;
 /// Records from the beginning of a log among which the first line is looked for.
 const FIRST_READ: ReadLimit = ReadLimit { records: 4096, bytes: 4 << 20 };
 
-/// Where a source's lines are stored.
+/// Logs in which a source's lines are stored.
 #[derive(Clone)]
 pub struct StoredLines {
     /// Lines that are receipts.
@@ -42,7 +42,7 @@ struct Stored {
     is_quarantined: bool,
 }
 
-/// How a line of the file stands to the stored one at its position.
+/// Relation of a line of the file to the stored one at its position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Likeness {
     /// The same, or nothing is known of this position.

@@ -16,7 +16,7 @@ pub(super) struct Line<'a> {
     pub(super) oversized: Option<u64>,
 }
 
-/// What a reader has for the caller.
+/// Answer of a line reader to its caller.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next<'a> {
     /// A whole line.

@@ -40,7 +40,7 @@ use orchestrator_kernel::ports::source::{ResumeAt, Source, SourceError, SourceFa
 use self::known::KnownLines;
 pub use self::known::StoredLines;
 
-/// How fast a recording is handed over.
+/// Speed at which a recording is handed over.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Speed {
     /// As fast as it is taken.
@@ -52,7 +52,7 @@ pub enum Speed {
     Times(f64),
 }
 
-/// What a capture source reads, and in which portions.
+/// Settings of a capture source: the file, how it is read, and in which portions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CaptureOptions {
     /// Name of the source; the origin of its items.
@@ -157,7 +157,7 @@ impl SourceFactory for CaptureFactory {
     }
 }
 
-/// Where reading goes on, and how the lines before it are recognised.
+/// Position after which reading goes on, and the stored lines that those before it are recognised by.
 #[derive(Debug, Default)]
 struct Resume {
     position: u64,

@@ -31,7 +31,7 @@ pub(super) struct Chunk {
     pub(super) recorded: Vec<Option<TsMs>>,
 }
 
-/// What the thread tells the source.
+/// Report of the thread to the source.
 #[derive(Debug)]
 pub(super) enum Message {
     Chunk(Chunk),
@@ -41,7 +41,7 @@ pub(super) enum Message {
     Failed(SourceError),
 }
 
-/// Why the thread stops before the end.
+/// Reason for which the thread stops before the end.
 enum Stop {
     /// The source is gone.
     Unwanted,

@@ -28,7 +28,7 @@ pub(super) struct CaptureSource {
     end: Option<End>,
 }
 
-/// How the file ended.
+/// End of the reading: everything was read, or it failed.
 enum End {
     Ended,
     Lost(String),

@@ -20,7 +20,7 @@ const MAGIC: [u8; 8] = *b"orchmark";
 const VERSION: u32 = 2;
 const CRC_AT: usize = 64;
 
-/// How far a log is known to be durable, and from where on it must be there.
+/// High-water mark of a log: how far it is durable, and from where on it must be there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TailMark {
     /// The log's random id.

@@ -33,7 +33,7 @@ use files::Files;
 /// Reads at a time. A disk that hangs holds so many threads and no more.
 const READS_MAX: usize = 4;
 
-/// Where the file is.
+/// Settings of a kill switch in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KillFileOptions {
     /// The file with the value. Its directory is created by the first command.

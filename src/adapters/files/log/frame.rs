@@ -35,7 +35,7 @@ pub(super) const FRAME_BYTES_MAX: usize = 1 << 30;
 
 const MAGIC: [u8; 4] = *b"oBAT";
 
-/// What the head of a frame says.
+/// Content of a frame's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) count: u32,
@@ -131,7 +131,7 @@ pub(super) struct Frame {
     bytes: Vec<u8>,
 }
 
-/// Why a batch has no frame.
+/// Refusal of a batch that is too large for a frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TooLarge {
     pub(super) bytes: usize,

@@ -28,7 +28,7 @@ const BYTES: usize = 56;
 const CRC_AT: usize = 48;
 const MARKED: u32 = 1;
 
-/// What is remembered.
+/// Facts that a log remembers beside its segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Meta {
     /// Random; every segment and frame names it, so that files of another log are not taken for this one's.
@@ -43,7 +43,7 @@ pub(super) struct Meta {
     pub(super) is_marked: bool,
 }
 
-/// Why the file is not usable.
+/// Reason for which the file is not usable.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum MetaError {
     Damaged,

@@ -61,7 +61,7 @@ const SEGMENT_BYTES_MIN: u64 = 4096;
 /// The lock file's name.
 const LOCK_NAME: &str = "lock";
 
-/// How a log is kept.
+/// Settings of an embedded log.
 #[derive(Clone)]
 pub struct LogOptions {
     /// Name for messages and metrics: `receipts`, `runs`, `quarantine`.

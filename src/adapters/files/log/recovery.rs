@@ -19,7 +19,7 @@ use super::scan::{Scan, check_last, ends_with_frame};
 use super::segment::{self, HEADER_BYTES, Header, HeaderError, Spare, file_name, parse_name};
 use super::store::{Active, Catalogue, Sealed};
 
-/// What opening found.
+/// State of the log as its opening found it.
 pub(super) struct Recovered {
     pub(super) catalogue: Catalogue,
     pub(super) meta: Meta,

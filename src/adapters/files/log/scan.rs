@@ -17,7 +17,7 @@ const SCAN_AHEAD: usize = 1 << 20;
 /// How much a read looks ahead at most: stays in the processor's cache between the copy and the checksum.
 const READ_AHEAD_MAX: usize = 256 << 10;
 
-/// Where some frames of a segment start: sparse, in order.
+/// Starts of some frames of a segment: sparse, in order.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Index(Vec<(Seq, u64)>);
 
@@ -36,7 +36,7 @@ impl Index {
     }
 }
 
-/// What the check of the last segment found.
+/// Findings of the check of the last segment.
 #[derive(Debug)]
 pub(super) struct Scan {
     /// The byte after the last valid frame.

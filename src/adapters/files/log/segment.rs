@@ -30,7 +30,7 @@ pub(super) const VERSION: u32 = 1;
 const MAGIC: [u8; 8] = *b"orchlog\0";
 const CRC_AT: usize = 60;
 
-/// What a segment's header says.
+/// Content of a segment's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) log_id: u64,
@@ -41,7 +41,7 @@ pub(super) struct Header {
     pub(super) previous_last: u64,
 }
 
-/// Why a header is not one.
+/// Reason for which a segment's header is refused.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum HeaderError {
     Damaged,

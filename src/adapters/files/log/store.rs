@@ -85,7 +85,7 @@ struct OpenSegment {
     index: Index,
 }
 
-/// Where a read finds its records.
+/// Place of the records that a read wants.
 pub(super) enum Place {
     /// Nothing is there yet.
     PastTail,
@@ -95,7 +95,7 @@ pub(super) enum Place {
     Closed { segment: Sealed, last: Seq },
 }
 
-/// What keeps a log that is written in its place.
+/// Lock and high-water mark that keep a log that is written in its place.
 pub(super) struct HeldPlace {
     /// The lock file that is held.
     pub(super) lock: FileId,

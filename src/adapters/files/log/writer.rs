@@ -20,7 +20,7 @@ const GROUP_BYTES_MAX: u64 = 8 << 20;
 /// Records are noted as known durable at least this often, for the regression check of the next start.
 const HIGH_WATER_BYTES: u64 = 16 << 20;
 
-/// What the writer can be told.
+/// Requests to the writer thread.
 pub(super) enum Request {
     /// Make the batch durable. Without a frame: an empty batch, of which only the epoch is checked.
     Append { epoch: Epoch, frame: Option<Frame>, reply: Reply },
@@ -39,7 +39,7 @@ pub(super) struct Room {
     pub(super) capacity_bytes: Option<u64>,
 }
 
-/// What a failed storage said. Every later append gets it too.
+/// Error of a failed storage. Every later append gets it too.
 struct Failure {
     kind: io::ErrorKind,
     text: String,

@@ -7,7 +7,7 @@ use orchestrator_kernel::json::{self, JsonError};
 use reqwest::Url;
 use reqwest::header::HeaderValue;
 
-/// How the engine is called. No `Debug`: `token` is a secret.
+/// Settings of the calls to the engine. No `Debug`: `token` is a secret.
 #[derive(Clone)]
 pub struct HttpEngineOptions {
     /// Where calls are posted: `http` or `https`, without user and password.
@@ -27,7 +27,7 @@ pub struct HttpEngineOptions {
     pub hysteresis_config: String,
 }
 
-/// Why there is no client. Nothing was sent.
+/// Reason for which there is no client. Nothing was sent.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpEngineError {
     /// An option out of its range.

@@ -75,7 +75,7 @@ pub(super) fn said(error: &Error) -> String {
     bounded_detail(error.details())
 }
 
-/// What is wrong with the connection, and since when it is silent.
+/// Last error of the connection, and since when it is silent.
 #[derive(Debug, Default)]
 pub(super) struct Trouble(Mutex<Inner>);
 

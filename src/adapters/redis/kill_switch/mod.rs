@@ -40,7 +40,7 @@ use route::{About, Link, Route, is_moved};
 use scripts::{Expected, INSPECT, WRITE, write_without_memory};
 use stop::with_advice;
 
-/// Where the key is and how long to wait for it.
+/// Settings of a kill switch in Redis: its keys, and how long to wait for them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KillRedisOptions {
     /// `redis://` or `rediss://` with credentials, host, port and database. Never shown.

@@ -17,7 +17,7 @@ use super::connection::{is_reply, said};
 /// The first Redis that replays without asking for rights. Of Valkey no release is known to.
 const FREE_SINCE: (u32, u32) = (8, 6);
 
-/// What a restart of the server does to what was written.
+/// Effect of a restart of the server on what was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Replay {
     /// Everything comes back, as far as it depends on settings and rights; or nothing does, which blocks.
@@ -30,7 +30,7 @@ pub(super) enum Replay {
     Untold(String),
 }
 
-/// What is known of it on one connection after the other.
+/// Latest knowledge of that effect, on one connection after the other.
 #[derive(Debug, Default)]
 pub(super) struct ReplayKnown(Mutex<Known>);
 
@@ -168,7 +168,7 @@ fn without_file(snapshots: Option<&str>) -> Replay {
     )
 }
 
-/// What `INFO` answered.
+/// Answer to `INFO`.
 struct Info<'a>(&'a str);
 
 impl Info<'_> {

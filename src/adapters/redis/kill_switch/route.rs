@@ -29,7 +29,7 @@ const CONNECTED_PAUSE: Duration = Duration::from_millis(5);
 /// Time that a server which was named has to be reached before the one of the URL is asked again.
 const REACH_MAX: Duration = Duration::from_secs(1);
 
-/// What the tasks and the calls of one link share.
+/// State that the tasks and the calls of one link share.
 pub(super) struct Shared {
     pub(super) client: Client,
     pub(super) subscriber: SubscriberClient,
@@ -43,7 +43,7 @@ pub(super) struct Shared {
     pub(super) replay: ReplayKnown,
 }
 
-/// What a link is about.
+/// Channel and keys that a link is about.
 #[derive(Clone)]
 pub(super) struct About {
     /// What the subscriber listens to.

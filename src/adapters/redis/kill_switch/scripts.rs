@@ -40,7 +40,7 @@ pub(super) fn write_without_memory() -> String {
     format!("#!lua flags=allow-oom{WRITE}")
 }
 
-/// What [`WRITE`] must find.
+/// State of the key that [`WRITE`] must find.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Expected {
     /// Whatever is there.

@@ -52,7 +52,7 @@ pub(super) struct Entry {
     pub(super) further: Vec<String>,
 }
 
-/// What `XAUTOCLAIM` answered.
+/// Answer to `XAUTOCLAIM`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Claimed {
     /// Where the next call goes on; zero at the end.

@@ -20,7 +20,7 @@ pub(super) struct Group {
     pub(super) field: String,
 }
 
-/// Where a read begins.
+/// Beginning of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum From {
     /// Behind this entry among those that were delivered to us and not acknowledged.
@@ -29,7 +29,7 @@ pub(super) enum From {
     New,
 }
 
-/// Why a command gave nothing.
+/// Reason for which a command gave nothing.
 #[derive(Debug)]
 pub(super) enum Fault {
     /// The group is not there, or its stream.

@@ -25,7 +25,7 @@ pub(super) struct Look {
     entries_read: Option<u64>,
 }
 
-/// What shows that the group will never see some entries.
+/// Evidence that the group will never see some entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Removed {
     /// Nothing is left of what it has read, and so many entries are neither there nor were given to it, since it began.
