@@ -26,7 +26,7 @@ pub mod wiring;
 use wiring::marks::show_trouble;
 use wiring::{StartOptions, Wired, WiringError};
 
-/// Why the service did not start. What was opened is closed again.
+/// Reason for which the service did not start. What was opened is closed again.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Something it needs could not be opened.
@@ -58,7 +58,7 @@ impl StartError {
     }
 }
 
-/// Why the service is asked to stop.
+/// Reason for which the service is asked to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// A signal, or the demo's time is over.
@@ -236,7 +236,7 @@ fn judge(ingested: Ingested) -> Exit {
     Exit::Ok
 }
 
-/// What becomes of the writer's claim on a server.
+/// Treatment of the writer's claim on a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Claim {
     /// Another instance may start at once.

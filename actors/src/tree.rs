@@ -61,7 +61,7 @@ use plan::Plan;
 
 pub use plan::SYMBOL_RUNNER;
 
-/// What the tree needs from the outside.
+/// Ports of the tree to the outside.
 #[derive(Clone)]
 pub struct Ports {
     /// The receipt log.
@@ -74,7 +74,7 @@ pub struct Ports {
     pub checkpoints: Arc<dyn CheckpointStore>,
     /// Where operators' acts are recorded.
     pub act_log: ActLog,
-    /// Where retention copies records to before it lets them go, if it does.
+    /// Where retention copies records to before it trims them, if it does.
     pub archives: Option<Archives>,
     /// The process's clock.
     pub clock: Arc<dyn Clock>,
@@ -90,7 +90,7 @@ pub struct Ports {
     pub observer: Arc<dyn Observer>,
 }
 
-/// What the configuration decides.
+/// Settings of the tree, decided by the configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// When runs happen.
@@ -176,7 +176,7 @@ pub struct Tree {
     pub times: RecordedTimes,
 }
 
-/// Where the tree's actors are reached.
+/// Addresses of the tree's actors.
 #[derive(Clone)]
 pub struct Addresses {
     /// The reader of the kill switch.
@@ -197,7 +197,7 @@ pub struct Addresses {
     pub ingest: Address<SupervisorMsg>,
 }
 
-/// How an ordered stop ended.
+/// Outcome of an ordered stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stopped {
     /// Everything in flight was finished or explicitly failed, and published.
@@ -376,7 +376,7 @@ impl Tree {
     }
 }
 
-/// What became of a request to finish.
+/// Outcome of a request to finish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
     /// It is finished.

@@ -59,7 +59,7 @@ pub(super) struct Ask<'a> {
     pub(super) answer_bytes_max: u64,
 }
 
-/// What was answered.
+/// Answer of HTTP: status and body.
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) body: String,

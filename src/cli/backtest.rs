@@ -32,7 +32,7 @@ use place::{Place, removed};
 const EXPORTED: [&str; 3] =
     ["raw_market_events.jsonl", "raw_market_events.jsonl.gz", "raw_market_events.jsonl.zst"];
 
-/// Whose time drives the clock.
+/// Time that drives the clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Time {
     /// The receipts' own recv_ts_ms: equal to `run --once` with clock.mode = "recorded".
@@ -42,7 +42,7 @@ pub enum Time {
     Ingest,
 }
 
-/// What a report is written as.
+/// File format of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// One page that needs nothing else.
@@ -81,7 +81,7 @@ pub struct BacktestArgs {
     pub config: ConfigArgs,
 }
 
-/// Why a backtest did not happen, and how the process ends. It was said on standard error.
+/// Exit of a backtest that did not happen. The reason was said on standard error.
 struct Refused(Exit);
 
 impl Refused {

@@ -12,7 +12,7 @@ use crate::offline::import::{
 use crate::process::exit::Exit;
 use crate::process::explain::explain;
 
-/// What a recording is.
+/// Format of a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ImportFormat {
     /// Frames of Binance, `<recv_ns> <json>` a line.

@@ -12,7 +12,7 @@ use crate::process::exit::Exit;
 use crate::process::explain::explain;
 use crate::service::wiring::reading;
 
-/// What is looked at.
+/// Subject of a look into the logs.
 #[derive(Clone, Debug, PartialEq, Subcommand)]
 pub enum InspectCommand {
     /// A run: its receipts, its answer, its outputs, and the runs before and after it.
@@ -46,7 +46,7 @@ pub enum InspectCommand {
     },
 }
 
-/// Where the logs are, and how the answer is shown.
+/// Place of the logs, and the form of the answer.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct InspectPlace {
     /// Where the logs are.

@@ -69,7 +69,7 @@ pub enum KillSwitchCommand {
     },
 }
 
-/// Which kill switch is meant.
+/// Place of the kill switch that is meant.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct KillSwitchPlace {
     /// Where the configuration comes from.

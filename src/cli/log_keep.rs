@@ -128,7 +128,7 @@ fn report(Trimmed { plan, starts }: &Trimmed, dry_run: bool) -> Value {
     })
 }
 
-/// Who holds receipts that were to go; null when nobody does.
+/// Who holds receipts that were to be trimmed; null when nobody does.
 pub(super) fn held(held: &Held) -> Value {
     match held {
         Held::No => Value::Null,

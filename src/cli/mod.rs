@@ -72,7 +72,7 @@ struct Cli {
     command: Option<Command>,
 }
 
-/// What the process was asked to do.
+/// Command that the process was given.
 #[derive(Clone, Debug, PartialEq, Subcommand)]
 pub enum Command {
     /// Run the service until it is told to stop.
@@ -154,7 +154,7 @@ pub enum LogCommand {
     Trim(TrimArgs),
 }
 
-/// Where the configuration comes from.
+/// Flags of the configuration: its file, and single values.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConfigArgs {
     /// Configuration file; without it: the defaults.

@@ -58,7 +58,7 @@ pub enum OutputsCommand {
     },
 }
 
-/// Whose outputs, and who decides why.
+/// Subject of a decision on held outputs, its operator and its reason.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct About {
     /// The symbol, as `outputs list` names it.
@@ -72,7 +72,7 @@ pub struct About {
     pub reason: String,
 }
 
-/// Which service is meant.
+/// Service that is meant.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct OutputsPlace {
     /// Where the configuration comes from.

@@ -5,7 +5,7 @@ use std::io::{IsTerminal, stderr};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use orchestrator_kernel::ids::{IngestSeq, RunSeq, Seq};
 
-/// How far reading a log has come.
+/// Progress of reading a log.
 pub(super) struct Progress(Option<ProgressBar>);
 
 impl Progress {

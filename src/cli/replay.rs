@@ -64,7 +64,7 @@ pub struct ReplayArgs {
     pub out: PathBuf,
 }
 
-/// Who answers the calls of a replay.
+/// Choice of the engine that answers the calls of a replay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum EngineChoice {
     /// The engine that the configuration names.
@@ -76,7 +76,7 @@ pub enum EngineChoice {
     Recorded,
 }
 
-/// How fast a replay goes.
+/// Speed of a replay.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Speed {
     /// As fast as it can.

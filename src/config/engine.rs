@@ -14,7 +14,7 @@ use super::reader::secret::{HeaderSecret, Secret, SecretUrl, Url};
 use super::reader::section::Section;
 use super::retry;
 
-/// Which provider answers.
+/// Provider of the engine's answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EngineKind {
     /// The small deterministic engine in this binary.

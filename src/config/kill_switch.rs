@@ -9,7 +9,7 @@ use super::reader::section::Section;
 use super::reader::tree::Origin;
 use super::reader::violation::Violation;
 
-/// What stores the value.
+/// Store of the kill switch's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KillSwitchKind {
     /// A file of this machine.

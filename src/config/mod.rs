@@ -104,7 +104,7 @@ impl Default for Config {
     }
 }
 
-/// What the configuration is made of, besides the defaults. Later fields win over earlier ones.
+/// Layers of the configuration, besides the defaults. Later fields win over earlier ones.
 #[derive(Clone, Debug, Default)]
 pub struct Layers {
     /// The lowest layer: the file.

@@ -7,7 +7,7 @@ use super::reader::forms::{Count, Flag, OneOf, OptionalPath, Text, Time, is_line
 use super::reader::secret::{SecretUrl, Url};
 use super::reader::section::Section;
 
-/// Who is responsible for exchanges and queues.
+/// Responsibility for exchanges and queues.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RabbitTopology {
     /// The service declares them; one that exists with other settings is refused.
@@ -17,7 +17,7 @@ pub enum RabbitTopology {
     Passive,
 }
 
-/// How the broker is reached.
+/// Connection to the broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RabbitConnection {
     /// Where it is; empty for none where that is allowed.

@@ -33,7 +33,7 @@ impl ServiceConfig {
     }
 }
 
-/// Whose time `ingest_ts_ms` and the schedule follow.
+/// Clock that `ingest_ts_ms` and the schedule follow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ClockMode {
     /// The machine's wall clock.
@@ -102,7 +102,7 @@ impl LogLevel {
     }
 }
 
-/// How log lines look.
+/// Form of the log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// Human on a terminal, JSON elsewhere.

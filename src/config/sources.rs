@@ -29,7 +29,7 @@ pub enum SourceConfig {
     Demo(DemoSourceConfig),
 }
 
-/// How fast a recording is read.
+/// Speed at which a recording is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Speed {
     /// As fast as the receipts become durable.

@@ -8,7 +8,7 @@ use super::reader::forms::{Bytes, OneOf, OptionalPath, Text, Time};
 use super::reader::secret::{SecretUrl, Url};
 use super::reader::section::Section;
 
-/// What holds the logs, the checkpoints and the publish cursor.
+/// Storage of the logs, the checkpoints and the publish cursor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StorageKind {
     /// Files in the data directory.
@@ -34,7 +34,7 @@ impl StorageConfig {
     }
 }
 
-/// What the Redis server must do before a receipt counts as durable.
+/// Condition under which the Redis server's answer makes a receipt durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RedisDurability {
     /// Its append-only file is synced before it answers. Nothing acknowledged is lost.
@@ -47,7 +47,7 @@ pub enum RedisDurability {
     AssertedByOperator,
 }
 
-/// Where the second mark of logs on Redis is.
+/// Store of the second high-water mark of logs on Redis.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MarkKind {
     /// Nowhere: another host takes these logs over on the operator's word only.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use orchestrator_kernel::ports::away::may_serve_later;
 use orchestrator_runtime::fatal::FatalKind;
 
-/// How the process ends. Codes from 64 on are those of `sysexits.h`.
+/// Exit of the process. Codes from 64 on are those of `sysexits.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// Done.

@@ -15,7 +15,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// Level of zstd: its own default.
 const ZSTD_LEVEL: i32 = 3;
 
-/// How a text file is compressed.
+/// Compression of a text file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Compression {
     /// Not at all.

@@ -17,7 +17,7 @@ use orchestrator_runtime::act_log::ActLog;
 use crate::config::{ClockMode, Config, SymbolsConfig};
 use crate::process::version::VERSION;
 
-/// Why the service does not start on these logs.
+/// Reason for which the service does not start on these logs.
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// Going on would mix two configurations in logs that promise equal runs.
@@ -100,7 +100,7 @@ fn settings(config: &Config) -> BTreeMap<String, String> {
     settings
 }
 
-/// What a start records, and how strictly.
+/// Manifest that a start records, and the strictness of its check.
 pub struct Start {
     /// What holds from now on.
     pub manifest: Manifest,

@@ -53,7 +53,7 @@ pub use crate::adapters::process_engine::guard as worker_guard;
 pub use engine::cores_if_zero;
 pub use settings::http_limits;
 
-/// Why the service could not be put together. Nothing was taken in or sent out.
+/// Reason for which the service could not be put together. Nothing was taken in or sent out.
 #[derive(Debug, thiserror::Error)]
 pub enum WiringError {
     /// The data directory.
@@ -217,7 +217,7 @@ pub struct Wired {
     pub data_dir: Arc<DataDir>,
 }
 
-/// What a start may do that it otherwise refuses.
+/// Permissions for what a start otherwise refuses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StartOptions {
     /// Take logs on a server over from another writer that still holds them.

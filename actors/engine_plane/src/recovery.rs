@@ -34,7 +34,7 @@ fn regressed(log: &'static str, tail: Seq, known: Seq) -> Result<(), Fatal> {
     Err(Fatal::new(FatalKind::Corrupt, what))
 }
 
-/// What the logs continue from; the default one when nothing was ever let go.
+/// What the logs continue from; the default one when nothing was ever trimmed.
 pub(crate) async fn base(store: &dyn CheckpointStore) -> Result<Base, Fatal> {
     let base = stored_base(store).await?;
     base.map_err(|away| away.fatal())
@@ -52,7 +52,7 @@ async fn stored_base(store: &dyn CheckpointStore) -> Result<Result<Base, NoAnswe
             Ok(base) => return Ok(Ok(base)),
             Err(error) => ("cannot use the base of the logs", Box::new(error)),
         },
-        // Nobody can tell what it let go, so it is not taken for "nothing was let go".
+        // Nobody can tell what was trimmed, so it is not taken for "nothing was trimmed".
         Err(error @ LoadError::Damaged { .. }) => {
             let what = "the base, from which trimmed logs go on, is damaged; restore the checkpoint \"base\"";
             (what, Box::new(error))
@@ -93,7 +93,7 @@ pub(crate) async fn run_index(log: &PatientLog, saved: Saved<'_>, tail: Seq) -> 
     Ok(index)
 }
 
-/// What a checkpoint of the buffer holds: the book, and how far of the quarantine it knows.
+/// Checkpoint of the buffer: the book, and the last quarantined item that it knows.
 #[derive(Serialize, serde::Deserialize)]
 pub(crate) struct BufferCheckpoint {
     pub(crate) book: BookCheckpoint,
@@ -101,7 +101,7 @@ pub(crate) struct BufferCheckpoint {
 }
 
 /// The buffer's book, continued where the run log says that the symbols' last cuts ended; and when the last receipt came
-/// that was let go.
+/// that was trimmed.
 pub(crate) async fn cut_book(
     log: &PatientLog,
     quarantine: &PatientLog,

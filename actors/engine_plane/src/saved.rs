@@ -10,7 +10,7 @@ use orchestrator_runtime::checkpoint::{self, decode_checkpoint};
 use crate::publisher;
 use crate::recovery::{BufferCheckpoint, RECEIPTS_CHECKPOINT, RUNS_CHECKPOINT};
 
-/// How far the checkpoint of the buffer knows its logs: one that ends before has lost records.
+/// Tails of the logs that the checkpoint of the buffer knows: a log that ends before has lost records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Known {
     /// The last record of the receipt log.

@@ -57,7 +57,7 @@ async fn save_checkpoint(store: &dyn CheckpointStore, name: &str, epoch: Epoch, 
     }
 }
 
-/// What an actor starts from: saved values, and who is told when one of them is damaged.
+/// Reader of the values that an actor starts from; it tells the observer when one of them is damaged.
 #[derive(Clone, Copy)]
 pub struct Saved<'a> {
     /// Where values are saved.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use orchestrator_kernel::ports::away::may_serve_later;
 use orchestrator_kernel::ports::log::{AcquireError, AppendError, ReadError};
 
-/// What the process tells by its exit code.
+/// Category of a fatal failure, which the process tells by its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FatalKind {
     /// The storage of a log failed.

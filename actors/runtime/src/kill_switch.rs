@@ -19,7 +19,7 @@ use crate::address::answer;
 
 pub use gate::{Gate, Past};
 
-/// How the kill switch is read.
+/// Times that the kill switch is read by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KillSwitchSettings {
     /// Time between two reads.
@@ -30,7 +30,7 @@ pub struct KillSwitchSettings {
     pub lease: Duration,
 }
 
-/// What the kill switch can be told.
+/// Messages to the kill switch, from itself and from its watcher.
 pub enum KillSwitchMsg {
     /// Read, and again after the poll interval. Sent by itself.
     Poll,
@@ -38,7 +38,7 @@ pub enum KillSwitchMsg {
     Changed(RpcReplyPort<()>),
 }
 
-/// What the kill switch needs; cloned for each start.
+/// Settings and ports of the kill switch; cloned for each start.
 #[derive(Clone)]
 pub struct KillSwitchArgs {
     /// What effects ask; it outlives this actor.
@@ -47,7 +47,7 @@ pub struct KillSwitchArgs {
     pub poll: Duration,
 }
 
-/// What the kill switch remembers between messages. What was read is in the gate.
+/// Kill switch state between two messages. What was read is in the gate.
 pub struct KillSwitchState {
     args: KillSwitchArgs,
     _watcher: Watcher,

@@ -7,7 +7,7 @@ use orchestrator_kernel::ports::observer::{Observation, Observer};
 
 use crate::status::{Condition, StatusBoard};
 
-/// What is wrong with a log.
+/// Trouble of a log that takes no append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
     /// It does not answer: whether the batch in flight is there is unknown, and it is sent again.

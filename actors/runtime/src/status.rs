@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Where the service is in its life.
+/// Stage of the service's life.
 ///
 /// Source: CONTRACTS §2.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -37,7 +37,7 @@ pub struct ChildSpec {
 /// Told why a child was halted.
 pub type OnHalt = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// What a supervisor can be told.
+/// Requests to a supervisor, and messages that it sends to itself.
 pub enum SupervisorMsg {
     /// Take this child in and start it.
     Add(ChildSpec),
@@ -49,7 +49,7 @@ pub enum SupervisorMsg {
     StopRestarting,
 }
 
-/// Whom a child is started under, and where it says why it cannot go on.
+/// Supervisor that a child is started under, and the slot for the reason why the child cannot go on.
 #[derive(Clone)]
 pub struct Parent {
     /// The supervisor.
@@ -70,7 +70,7 @@ impl Parent {
     }
 }
 
-/// What a supervisor needs.
+/// Settings and ports of a supervisor.
 pub struct SupervisorArgs {
     /// Its name in logs.
     pub name: &'static str,
@@ -90,7 +90,7 @@ struct Child {
 /// How a child ended: the reason of a normal end, or the error.
 type Ended = Result<String, ActorProcessingErr>;
 
-/// What a supervisor remembers between messages.
+/// Supervisor state between two messages.
 pub struct SupervisorState {
     name: &'static str,
     fatal: FatalSlot,

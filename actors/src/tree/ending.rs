@@ -13,8 +13,8 @@ pub(super) const ASK_MAX: Duration = Duration::from_secs(3);
 /// How long after an attempt without an answer it is asked again.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
-/// `first`, unless it looks like damage and a later writer has taken over: that one lets records go which it needs no more,
-/// under whoever still reads them (LOG-3). A run log that does not answer before `until` leaves it standing.
+/// `first`, unless it looks like damage and a later writer has taken over: that one trims records which it needs no
+/// more, under whoever still reads them (LOG-3). A run log that does not answer before `until` leaves it standing.
 pub(super) async fn told_apart(first: Fatal, runs: &dyn Log, committed: &Committed, until: Instant) -> Fatal {
     match first.kind {
         FatalKind::Corrupt => {}

@@ -13,7 +13,7 @@ use crate::process::exit::Exit;
 /// Name of the outputs file, as the service calls it.
 const OUTPUTS: &str = "orchestrator_events.jsonl";
 
-/// Where everything goes.
+/// Directories of a backtest: the report's, and those of the logs and of unfinished outputs.
 pub(super) struct Place {
     out: PathBuf,
     /// The outputs until they are complete: beside the logs, so that nothing of a failure is taken for a result.

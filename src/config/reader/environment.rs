@@ -50,7 +50,7 @@ pub(crate) fn apply(tree: &mut Table, variables: &[(OsString, OsString)]) -> Vec
     violations
 }
 
-/// What one variable says.
+/// Setting that one variable gives.
 struct Entry {
     path: Vec<String>,
     text: String,

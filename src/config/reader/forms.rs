@@ -10,7 +10,7 @@ use super::file::parse_list;
 use super::tree::Value;
 use super::violation::nearest;
 
-/// How one kind of setting is read, written and described.
+/// Reads, writes and describes one kind of setting.
 pub(crate) trait Form<T> {
     /// Reads it. The error completes a sentence that begins with the value.
     fn parse(&self, value: &Value) -> Result<T, String>;

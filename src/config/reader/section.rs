@@ -20,7 +20,7 @@ pub struct Setting {
     pub origin: Origin,
 }
 
-/// What reading found.
+/// Findings of reading: violations, and effective settings.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     pub(crate) violations: Vec<Violation>,

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Where a value comes from. Later layers win: default, file, environment, flag.
+/// Origin of a value. Later layers win: default, file, environment, flag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// Nobody set it.

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::over_time::{OverTime, ReceiptCounts, RunCounts};
 use super::regimes::Regimes;
 
-/// What the receipt log and the quarantine hold.
+/// Figures of the receipt log and the quarantine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Receipts {
     /// Receipts.
@@ -47,7 +47,7 @@ pub struct NoReceipt {
     pub detail: String,
 }
 
-/// What the run log holds.
+/// Figures of the run log.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Runs {
     /// Runs that were begun.
@@ -94,7 +94,7 @@ pub struct SymbolRuns {
     pub outputs: u64,
 }
 
-/// Who answered, and how often.
+/// Engine that answered, and the number of its answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Answerer {
     /// The engine.

@@ -7,7 +7,7 @@ use orchestrator_kernel::ids::{Symbol, TsMs};
 use orchestrator_kernel::ports::engine::EngineAnswer;
 use serde::{Deserialize, Serialize};
 
-/// What an output may say; everything else of it is not looked at.
+/// Members of an output that count here; everything else of it is not looked at.
 #[derive(Deserialize)]
 struct Output {
     regime: String,

@@ -54,7 +54,7 @@ pub struct Condition {
     pub detail: String,
 }
 
-/// What a backtest was made with.
+/// Provenance of a backtest: program, settings and engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Manifest {
     /// Version of the binary.
@@ -88,7 +88,7 @@ pub struct Schedule {
     pub align_ms: Option<i64>,
 }
 
-/// What went in.
+/// Capture of a backtest, and what it holds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Capture {
     /// What it is called, without secrets.
@@ -111,7 +111,7 @@ pub struct OverTime {
     pub runs: Steps<RunCounts>,
 }
 
-/// How fast a backtest was.
+/// Speed of a backtest.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Performance {
     /// From the start of the tree, with the engine up, to its ordered end.
@@ -124,7 +124,7 @@ pub struct Performance {
     pub engine_calls: EngineCalls,
 }
 
-/// How long engine calls took.
+/// Latency of the engine calls.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EngineCalls {
     /// How many were made.
@@ -143,7 +143,7 @@ pub struct EngineCalls {
     pub histogram: Vec<Class>,
 }
 
-/// What a report is made from, besides the logs.
+/// Facts that a report is made from, besides the logs.
 pub struct Input<'a> {
     /// The configuration as it was staged.
     pub config: &'a Config,

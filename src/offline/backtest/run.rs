@@ -19,7 +19,7 @@ use crate::process::exit::exit_of;
 use crate::service::wiring::backtest::{Capture, Progress, wire};
 use crate::service::wiring::{Wired, WiringError};
 
-/// What is played.
+/// Plan of a backtest.
 pub struct Plan<'a> {
     /// The configuration, already [staged](crate::service::wiring::backtest::staged).
     pub config: &'a Config,
@@ -31,7 +31,7 @@ pub struct Plan<'a> {
     pub until: Option<TsMs>,
 }
 
-/// How it ended.
+/// End of a backtest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
     /// The capture was read to its end and everything that was due is done.
@@ -42,7 +42,7 @@ pub enum End {
     Interrupted,
 }
 
-/// What a finished backtest leaves.
+/// Result of a finished backtest.
 pub struct Played {
     /// The receipt log.
     pub receipts: Arc<dyn Log>,
@@ -62,7 +62,7 @@ pub struct Played {
     pub latency: Latency,
 }
 
-/// Why there is no result.
+/// Reason for which there is no result.
 #[derive(Debug, thiserror::Error)]
 pub enum PlayError {
     /// Something could not be opened.
@@ -141,7 +141,7 @@ pub async fn play(
     })
 }
 
-/// Why the tree is stopped.
+/// Reason for which the tree is stopped.
 enum Ending {
     SourceEnded,
     Asked,

@@ -18,7 +18,7 @@ const DIGITS: &str = "(how a number is written)";
 /// Bytes of a value that are shown.
 const SHOWN_MAX: usize = 120;
 
-/// What differs in the runs compared so far.
+/// Differences of the runs compared so far.
 #[derive(Debug, Default)]
 pub struct Findings {
     regimes: BTreeMap<(String, String), RegimeChange>,

@@ -18,7 +18,7 @@ pub use compare::Findings;
 pub use engine::against_engine;
 pub use text::render;
 
-/// What was found.
+/// Result of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Differences {
     /// What it comes to.
@@ -47,7 +47,7 @@ pub struct Differences {
     pub doubts: Vec<String>,
 }
 
-/// What a comparison comes to.
+/// Verdict of a comparison.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {

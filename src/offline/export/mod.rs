@@ -18,7 +18,7 @@ use crate::process::exit::Exit;
 use crate::process::files::{Compression, Finished};
 use crate::service::wiring::reading::Recorded;
 
-/// What kind of files.
+/// Format of the exported files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// Lines of JSON: receipts, outputs, run records, quarantine.
@@ -28,7 +28,7 @@ pub enum Format {
     Parquet,
 }
 
-/// What is exported, and where to.
+/// Selection of what is exported, and its destination.
 #[derive(Clone, Debug)]
 pub struct ExportOptions {
     /// The directory for the files; it is made when it is not there.
@@ -43,7 +43,7 @@ pub struct ExportOptions {
     pub force: bool,
 }
 
-/// What was exported.
+/// Summary of an export.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Exported {
     /// Receipts.
@@ -75,7 +75,7 @@ impl Exported {
     }
 }
 
-/// Why nothing was exported.
+/// Reason for which nothing was exported.
 #[derive(Debug, thiserror::Error)]
 pub enum ExportError {
     /// A log.

@@ -85,7 +85,7 @@ struct One<'a> {
 /// A converter: the frame's data and the frame, to events.
 type Convert = fn(&One<'_>, &str, &str, Take<'_>) -> Result<(), Bad>;
 
-/// Why a frame of a known name was not converted.
+/// Reason for which a frame of a known name was not converted.
 enum Bad {
     /// It has not the fields of its name.
     Fields(serde_json::Error),
@@ -187,7 +187,7 @@ impl One<'_> {
     }
 }
 
-/// What tells frames apart.
+/// Members of a frame that tell its kind, symbol and time.
 #[derive(Deserialize)]
 struct Head<'a> {
     #[serde(borrow, default)]

@@ -29,7 +29,7 @@ const LINE_BYTES_MAX: usize = 16 << 20;
 /// Refused lines that are reported one by one.
 const REPORTED_MAX: usize = 10;
 
-/// What is imported.
+/// Options of an import.
 #[derive(Clone, Debug)]
 pub struct ImportOptions {
     /// The recording: plain, gzip or zstd.
@@ -48,7 +48,7 @@ pub struct ImportOptions {
     pub force: bool,
 }
 
-/// What a recording is.
+/// Format of a recording.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Format {
     /// `<recv_ns> <json>` a line.
@@ -57,7 +57,7 @@ pub enum Format {
     Table(TableOptions),
 }
 
-/// What becomes of a line that cannot be read.
+/// Treatment of a line that cannot be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum OnError {
     /// Nothing is imported at all.
@@ -67,7 +67,7 @@ pub enum OnError {
     Skip,
 }
 
-/// What was imported.
+/// Summary of an import.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Imported {
     /// Lines read, without empty ones.
@@ -88,7 +88,7 @@ pub struct Imported {
     pub errors: Vec<String>,
 }
 
-/// What is wrong with a line, and where.
+/// Problem of a line, with its column.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("column {column}: {detail}")]
 struct Problem {
@@ -102,7 +102,7 @@ struct Problem {
 #[error("{0}")]
 pub struct BadMap(String);
 
-/// Why nothing was imported.
+/// Reason for which nothing was imported.
 #[derive(Debug, thiserror::Error)]
 pub enum ImportError {
     /// The recording cannot be read.
@@ -211,7 +211,7 @@ pub fn import(options: &ImportOptions) -> Result<Imported, ImportError> {
     Ok(output.imported)
 }
 
-/// What turns a line into events.
+/// Converter of lines into events.
 enum Converter<'a> {
     Frames(Frames<'a>),
     Table(Table<'a>),
@@ -280,7 +280,7 @@ impl Records {
     }
 }
 
-/// Where events go: each is checked as the service checks it.
+/// Output file of events: each is checked as the service checks it.
 struct Output {
     file: NewFile,
     names: Names,

@@ -34,7 +34,7 @@ fn or_zero(digits: &str) -> &str {
     if digits.is_empty() { "0" } else { digits }
 }
 
-/// What a time of a table counts, since 1970 in UTC.
+/// Unit of a table's times, counted since 1970 in UTC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Unit {
     /// Seconds; a fraction is allowed, here and in the others.

@@ -15,7 +15,7 @@ const TRADE_KEYS: [&str; 8] = ["ts", "price", "quantity", "recv", "symbol", "id"
 /// What a column can be mapped to, for bars. The first six must be there.
 const BAR_KEYS: [&str; 8] = ["ts", "open", "high", "low", "close", "volume", "recv", "symbol"];
 
-/// What the time of a bar means.
+/// Meaning of a bar's time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum BarTime {
     /// Its begin. The event is received at its end: nobody knows a bar before.
@@ -25,7 +25,7 @@ pub enum BarTime {
     Close,
 }
 
-/// What a line is.
+/// Meaning of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rows {
     /// A trade.
@@ -39,7 +39,7 @@ pub enum Rows {
     },
 }
 
-/// How a table is read.
+/// Options for reading a table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableOptions {
     /// What a line is.

@@ -260,7 +260,7 @@ async fn stored(receipts: &dyn Log, seq: IngestSeq) -> Result<Option<bytes::Byte
 }
 
 async fn look_at_receipt(receipts: &dyn Log, runs: &dyn Log, seq: u64) -> Result<ReceiptView, InspectError> {
-    // One that was let go is none, as one that never was.
+    // One that was trimmed is none, as one that never was.
     let payload = match receipts.stat().start.0.max(1) <= seq {
         false => None,
         true => stored(receipts, IngestSeq(seq)).await?,

@@ -17,7 +17,7 @@ use crate::process::exit::Exit;
 pub use look::inspect;
 pub use text::render;
 
-/// What is asked.
+/// Question to the logs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
     /// A run, by the first digits of its id.
@@ -138,7 +138,7 @@ pub struct Snapshot {
     pub inputs: Option<Box<RawValue>>,
 }
 
-/// What the engine answered, or why it did not.
+/// Answer of the engine, or the reason why there is none.
 #[derive(Debug, Default, Serialize)]
 pub struct Decided {
     /// The regime output, in hysteresis mode the decision.
@@ -195,7 +195,7 @@ pub struct SymbolView {
     pub last_run: Option<Box<RunView>>,
 }
 
-/// Why there is no answer.
+/// Reason for which there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum InspectError {
     /// A log.

@@ -14,7 +14,7 @@ pub enum Bound {
     At(TsMs),
 }
 
-/// Why a range is not one.
+/// Reason for which a text is no range.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadRange {
     /// It has no two dots.

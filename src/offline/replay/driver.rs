@@ -22,7 +22,7 @@ use super::plan::Plan;
 /// How often an engine that fails is asked again: a call that once succeeded may have needed it too.
 const CALLS_PER_RUN_MAX: u32 = 3;
 
-/// Who answers the calls of completed runs.
+/// Provider of the answers to the calls of completed runs.
 #[derive(Clone)]
 pub enum Answers {
     /// An engine; what it answers is compared with the record.
@@ -65,7 +65,7 @@ pub trait Sink: Send {
     fn progress(&mut self, receipts: IngestSeq, runs: RunSeq);
 }
 
-/// Why a replay could not go on.
+/// Reason for which a replay could not go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
     /// A log cannot be read on.
@@ -102,7 +102,7 @@ pub enum ReplayError {
     },
 }
 
-/// What a replay came to.
+/// Summary of a replay.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Done {
     /// The last receipt that was read.
@@ -113,7 +113,7 @@ pub struct Done {
     pub replayed: u64,
     /// Runs that were started and have no terminal record.
     pub unfinished: Vec<(Symbol, RunId)>,
-    /// Cuts that began anew behind receipts that retention let go.
+    /// Cuts that resumed behind receipts that retention trimmed.
     pub anew: Vec<Anew>,
 }
 

@@ -9,8 +9,8 @@ use orchestrator_kernel::ids::{RunSeq, Symbol, TsMs};
 
 use crate::offline::recorded::{BadRange, Bound, bounds};
 
-/// Which runs are replayed, and how. Everything before and beside them is read all the same: what it says decides
-/// where their cuts begin.
+/// Plan of a replay: its runs, and the way in which they are replayed. Everything before and beside them is read all
+/// the same: what it says decides where their cuts begin.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Only these symbols; `None`: all.

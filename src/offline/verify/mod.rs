@@ -39,7 +39,7 @@ use crate::service::manifest;
 use crate::service::wiring::WiringError;
 use crate::service::wiring::reading::Recorded;
 
-/// What is compared with what.
+/// Comparison of recorded logs with what follows from them.
 pub struct Verify<'a> {
     /// The logs.
     pub recorded: &'a Recorded,
@@ -63,7 +63,7 @@ pub struct Verify<'a> {
     pub saved: Saved,
 }
 
-/// What was saved beside the logs.
+/// Saved values beside the logs.
 pub struct Saved {
     /// The publish cursor.
     pub published: Result<Option<Progress>, LoadError>,
@@ -184,7 +184,7 @@ impl Verify<'_> {
                 Some(files)
             }
             Ok((files, None)) if base.is_beginning() => Some(files),
-            // The file still has the outputs of runs that were let go; which of its lines those are, nothing tells.
+            // The file still has the outputs of runs that were trimmed; which of its lines those are, nothing tells.
             Ok((_, None)) => {
                 report.note("the outputs file is not compared: the logs were trimmed, it was not".to_owned());
                 None

@@ -38,7 +38,7 @@ struct Line {
     suspect: bool,
 }
 
-/// Where a line stands.
+/// Place of a line: file and number.
 #[derive(Clone, Debug)]
 struct LinePlace {
     file: Arc<str>,

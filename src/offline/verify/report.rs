@@ -12,10 +12,10 @@ use super::text::shortened;
 use crate::offline::replay::{Done, Replayed};
 use crate::process::exit::Exit;
 
-/// Divergences that a report lists; further ones are counted. So are cuts that began anew.
+/// Divergences that a report lists; further ones are counted. So are cuts that resumed after a trim.
 const LISTED_MAX: usize = 100;
 
-/// How a report is written.
+/// Format of a report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Form {
     /// For people.
@@ -27,7 +27,7 @@ pub enum Form {
     Junit,
 }
 
-/// What a comparison says.
+/// Verdict of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Everything that was recorded follows.
@@ -66,7 +66,7 @@ struct OtherEngine {
     now: EngineIdentity,
 }
 
-/// What a comparison came to.
+/// Report of a comparison.
 #[derive(Debug, Default)]
 pub struct Report {
     place: String,

@@ -26,7 +26,7 @@ const SOURCE: &str = "capture";
 /// How often a server that holds the capture is asked again before it counts as lost.
 const RECONNECTS_MAX: u32 = 5;
 
-/// What is run again.
+/// Capture that is run again.
 pub enum Capture {
     /// Raw market events, one a line, plain or compressed.
     File(PathBuf),
@@ -41,7 +41,7 @@ pub enum Capture {
     },
 }
 
-/// How much of the capture was read.
+/// Part of the capture that was read.
 #[derive(Clone, Debug)]
 pub struct Progress {
     done: Arc<AtomicU64>,

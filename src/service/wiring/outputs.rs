@@ -16,7 +16,7 @@ use crate::process::exit::Exit;
 use crate::process::time::wall_now;
 use crate::service::manifest::ManifestError;
 
-/// Why held outputs could not be looked at, or decided about.
+/// Reason for which held outputs could not be looked at, or decided about.
 #[derive(Debug, thiserror::Error)]
 pub enum HeldOutputsError {
     /// The logs cannot be opened.

@@ -23,7 +23,7 @@ use crate::adapters::redis::{
 use crate::adapters::tiered::{TieredLog, TieredOptions};
 use crate::config::{Config, StorageKind};
 
-/// Where recorded logs are.
+/// Place of recorded logs.
 #[derive(Clone, Debug)]
 pub enum LogsPlace {
     /// In the data directory of a stopped service.
@@ -103,7 +103,7 @@ pub struct Recorded {
     _server: Option<RedisStore>,
 }
 
-/// What was met while logs were opened.
+/// Torn writes and archived parts that were met while logs were opened.
 #[derive(Default)]
 struct Met {
     torn: Vec<(&'static str, u64)>,
@@ -111,8 +111,8 @@ struct Met {
 }
 
 impl Recorded {
-    /// What stood before these logs, where their beginning was let go and no archive has it; and what the service let go
-    /// without a run, where they still have it.
+    /// What stood before these logs, where their beginning was trimmed and no archive has it; and what the service
+    /// trimmed without a run, where they still have it.
     ///
     /// # Errors
     ///
@@ -173,7 +173,7 @@ fn log(
     Ok(Arc::new(log))
 }
 
-/// Where the archives of logs are: in the data directory, where marks tell how long they are, or elsewhere.
+/// Place of the logs' archives: in the data directory, where marks tell how long they are, or elsewhere.
 struct Archive<'a> {
     data_dir: Option<&'a DataDir>,
     elsewhere: Option<&'a Path>,

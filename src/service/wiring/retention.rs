@@ -26,7 +26,7 @@ use crate::process::exit::Exit;
 use crate::process::exit::exit_of;
 use crate::process::time::wall_now;
 
-/// Why nothing, or not everything, was archived or trimmed.
+/// Reason for which nothing, or not everything, was archived or trimmed.
 #[derive(Debug, thiserror::Error)]
 pub enum OfflineError {
     /// The logs cannot be opened.
@@ -35,7 +35,7 @@ pub enum OfflineError {
     /// A step failed.
     #[error(transparent)]
     Retention(#[from] RetentionError),
-    /// More was asked than may go.
+    /// More was asked than may be trimmed.
     #[error("receipts from {floor} on are still needed, so nothing was trimmed: {why}")]
     Needed {
         /// The first receipt that is needed.
@@ -71,7 +71,7 @@ impl OfflineError {
     }
 }
 
-/// What a trim did, or would do.
+/// Outcome of a trim, or of a dry run of it.
 #[derive(Debug)]
 pub struct Trimmed {
     /// What was decided.
@@ -175,7 +175,7 @@ pub async fn floor(logs: &Recorded, config: &Config) -> Result<(Seq, Held), Offl
     Ok((plan.base.receipts_from().into(), plan.held))
 }
 
-/// What was copied from one log.
+/// Records that were copied from one log.
 #[derive(Clone, Copy, Debug)]
 pub struct Archived {
     /// Which log.

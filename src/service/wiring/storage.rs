@@ -23,7 +23,7 @@ use crate::adapters::redis::{
 use crate::adapters::tiered::{TieredLog, TieredOptions};
 use crate::config::{Config, RedisDurability, StorageKind};
 
-/// What the tree keeps its data in.
+/// Storage of the tree's data.
 pub(super) struct Storage {
     pub(super) receipts: Arc<dyn Log>,
     pub(super) quarantine: Arc<dyn Log>,
@@ -66,7 +66,7 @@ fn capacity(config: &Config) -> Option<u64> {
     Some(config.buffer.capacity_bytes).filter(|bytes| *bytes > 0)
 }
 
-/// What retention works on in a data directory.
+/// Logs and checkpoints of a data directory that retention works on.
 pub(super) struct EmbeddedParts {
     pub(super) receipts: Arc<EmbeddedLog>,
     pub(super) quarantine: Arc<EmbeddedLog>,

@@ -83,7 +83,7 @@ impl BufferState {
     }
 
     /// The highest sequence with `ingest_ts_ms ≤ planned` (CUT-2), by bisection: timestamps never decrease (LOG-5). What
-    /// retention let go, also meanwhile, is before every cut that is still to be taken.
+    /// retention trimmed, also meanwhile, is before every cut that is still to be taken.
     async fn last_at_or_before(&self, planned: TsMs) -> Result<IngestSeq, Fatal> {
         let start = self.readable.start().0;
         let (mut low, mut high) = (start - 1, self.book.tail().0);

@@ -53,7 +53,7 @@ pub struct Appended {
     pub duplicates: usize,
 }
 
-/// Why a batch was not stored.
+/// Reason for which a batch was not stored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendRefused {
     /// Positions are missing before it.
@@ -85,7 +85,7 @@ pub struct CutsTaken {
     pub cuts: Vec<CutSlice>,
 }
 
-/// What the buffer can be told.
+/// Requests to the buffer, and messages that it sends to itself.
 pub enum BufferMsg {
     /// Make these receipts durable. Sent by ingest, which keeps a bounded number of them in flight.
     Append(Batch, RpcReplyPort<Result<Appended, AppendRefused>>),
@@ -117,7 +117,7 @@ pub enum BufferMsg {
     },
     /// Report the first and last `ingest_ts_ms` and all known symbols. Asked by the scheduler when it starts.
     Extent(RpcReplyPort<Extent>),
-    /// Report what is durable. Asked by the retention, which lets nothing go that is not known to be.
+    /// Report what is durable. Asked by the retention, which trims nothing that is not known to be.
     Durable(RpcReplyPort<Durable>),
     /// Append what has been collected. Sent by the actor to itself, behind everything that is in the mailbox already.
     Flush,
@@ -131,8 +131,8 @@ pub enum BufferMsg {
     Drain(RpcReplyPort<()>),
 }
 
-/// What is known to be durable: each log's epoch, and its last record of which that is known. Behind it can be records
-/// whose append was not answered; they are sent again, so they have to be there.
+/// Ends of the logs that are known to be durable: each log's epoch, and its last record of which that is known. Behind
+/// it can be records whose append was not answered; they are sent again, so they have to be there.
 #[derive(Clone, Copy, Debug)]
 pub struct Durable {
     /// Of the receipt log.
@@ -141,14 +141,14 @@ pub struct Durable {
     pub quarantine: (Epoch, Seq),
 }
 
-/// What the receipt log spans.
+/// Span of the receipt log in time, and its symbols.
 #[derive(Clone, Debug, Default)]
 pub struct Extent {
     /// `ingest_ts_ms` of the first receipt ever.
     pub first_ts: Option<TsMs>,
     /// `ingest_ts_ms` of the last receipt.
     pub last_ts: Option<TsMs>,
-    /// `ingest_ts_ms` of the last receipt that retention had let go at this start: no cut may end before it.
+    /// `ingest_ts_ms` of the last receipt that retention had trimmed at this start: no cut may end before it.
     pub gone_ts: Option<TsMs>,
     /// Every symbol seen.
     pub symbols: Vec<Symbol>,

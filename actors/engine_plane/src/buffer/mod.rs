@@ -49,7 +49,7 @@ pub struct Pending {
     credit: Credit,
 }
 
-/// What the buffer needs; cloned for each start.
+/// Settings and ports of the buffer; cloned for each start.
 #[derive(Clone)]
 pub struct BufferArgs {
     /// The receipt log.
@@ -82,7 +82,7 @@ pub struct BufferArgs {
     pub watch: ClockWatch,
 }
 
-/// What the buffer remembers between messages. Rebuilt from the logs by `pre_start`.
+/// Buffer state between two messages, rebuilt from the logs by `pre_start`.
 pub struct BufferState {
     args: BufferArgs,
     book: CutBook,
@@ -96,7 +96,7 @@ pub struct BufferState {
     producers: ProducerBook,
     /// The log is sealed up to here: later receipts get a larger timestamp.
     sealed: Option<TsMs>,
-    /// `ingest_ts_ms` of the last receipt that was gone at the start.
+    /// `ingest_ts_ms` of the last receipt that was trimmed before the start.
     gone_ts: Option<TsMs>,
     last_stamp: Option<TsMs>,
     seals: VecDeque<WaitingSeal>,

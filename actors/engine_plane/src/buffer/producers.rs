@@ -9,7 +9,7 @@ use std::time::Duration;
 use orchestrator_kernel::engine::positions::Positions;
 use orchestrator_kernel::ids::{Origin, TsMs};
 
-/// How many producers are remembered, and which may be forgotten.
+/// Bound of the remembered producers, and the silence after which one may be forgotten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProducerLimits {
     /// Producers that are remembered.
@@ -18,7 +18,7 @@ pub struct ProducerLimits {
     pub forget_after: Duration,
 }
 
-/// When producers were heard of last.
+/// Times at which producers were last heard of.
 pub(super) struct ProducerBook {
     limits: ProducerLimits,
     /// For those that were not heard of since the start.
@@ -28,7 +28,7 @@ pub(super) struct ProducerBook {
     full_until: Option<TsMs>,
 }
 
-/// What becomes of a batch of a producer.
+/// Decision about a batch of a producer.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Admission {
     /// It is remembered, or there is room.

@@ -10,7 +10,7 @@ use ractor::{ActorRef, RpcReplyPort};
 use super::messages::{AppendRefused, BufferMsg};
 use super::{BufferState, QUARANTINE};
 
-/// Whether a refused item was in the quarantine already.
+/// Novelty of a refused item: new, or in the quarantine already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
     /// From an earlier transmission: same origin, same position.

@@ -35,7 +35,7 @@ pub(super) struct Piece {
     pub(super) arrivals: Vec<Arrival>,
 }
 
-/// What became of each item, in the order of the batch.
+/// Fates of a batch's items, in the order of the batch.
 pub(super) struct Fates {
     items: Vec<Option<ItemFate>>,
     at: usize,

@@ -19,7 +19,8 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// The receipts; what was refused is set aside before, see [`Positions`](orchestrator_kernel::engine::positions::Positions).
+    /// The receipts; what was refused is quarantined before, see
+    /// [`Positions`](orchestrator_kernel::engine::positions::Positions).
     pub(super) async fn store(
         self,
         sorted: Sorted,

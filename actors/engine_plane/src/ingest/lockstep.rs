@@ -12,7 +12,7 @@ use super::batch::{Decoded, Fates, OpenItems, Piece, Sorted};
 use super::{IngestArgs, IngestState, size, stopping};
 use crate::buffer::messages::Arrival;
 
-/// What is left of a batch, taken piece by piece.
+/// Rest of a batch, taken piece by piece.
 struct Pieces {
     origin: Origin,
     receipts: Peekable<IntoIter<Decoded>>,

@@ -1,6 +1,6 @@
 //! What ingest can be told.
 
-/// What ingest can be told.
+/// Messages that ingest sends to itself.
 pub enum IngestMsg {
     /// Take the next step. Sent by the actor to itself.
     Step,

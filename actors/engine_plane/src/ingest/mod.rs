@@ -48,7 +48,7 @@ mod unsettled;
 pub use self::credits::Credits;
 pub use self::sources::Sources;
 
-/// What ingest needs; cloned for each start.
+/// Settings and ports of ingest; cloned for each start.
 #[derive(Clone)]
 pub struct IngestArgs {
     /// Opens the source.
@@ -90,7 +90,7 @@ impl IngestArgs {
 /// A batch in flight: what will become of it.
 type InFlight = BoxFuture<'static, (u64, Settlement)>;
 
-/// What ingest remembers between messages. Rebuilt by opening the source after the last durable position.
+/// Ingest state between two messages, rebuilt by opening the source after the last durable position.
 pub struct IngestState {
     args: IngestArgs,
     source: Box<dyn Source>,

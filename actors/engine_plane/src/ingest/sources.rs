@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::IngestArgs;
 
-/// How many sources there are, for those who wait for their end.
+/// Counts of the sources, for those who wait for their end.
 #[derive(Clone, Debug)]
 pub struct Sources {
     /// Sources that have not ended.

@@ -24,7 +24,7 @@ pub struct HeldRequest {
     pub at_ms: TsMs,
 }
 
-/// Why a decision was not carried out.
+/// Reason for which a decision was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum HeldError {
     /// Nothing of this symbol waits.
@@ -90,7 +90,7 @@ impl PublisherState {
     }
 }
 
-/// What operators let go, as the records of their acts say.
+/// What operators skipped, as the records of their acts say.
 pub(super) async fn skips(act_log: &ActLog) -> Result<Skips, ReadError> {
     Ok(Skips::of(act_log.acts().await?.iter().map(|record| &record.act)))
 }

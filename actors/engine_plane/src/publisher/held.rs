@@ -62,8 +62,8 @@ impl PublisherState {
         }
     }
 
-    /// Ends holds at a fan-out that is not configured any more once an operator has let go what waits there: nothing is
-    /// offered there, which would end them otherwise.
+    /// Ends holds at a fan-out that is not configured any more once an operator has skipped what waits there: nothing
+    /// is offered there, which would end them otherwise.
     pub(super) fn forget_let_go(&mut self) {
         let (before, skips, offers) = (self.progress.holds.waiting(), &self.skips, &self.offers);
         self.progress.holds.retain(|symbol, fan_out, hold| {
@@ -133,7 +133,7 @@ impl PublisherState {
         Ok(true)
     }
 
-    /// How many of these, from the first, an operator let go.
+    /// How many of these, from the first, an operator skipped.
     fn let_go(&self, fan_out: &str, messages: &[OutputMessage]) -> usize {
         messages.iter().take_while(|message| self.is_let_go(fan_out, message)).count()
     }
@@ -142,7 +142,7 @@ impl PublisherState {
         self.skips.covers(&message.symbol, fan_out, message.symbol_seq)
     }
 
-    /// Waiting outputs were confirmed or let go.
+    /// Waiting outputs were confirmed or skipped.
     fn note_taken(&mut self, symbol: &Symbol, fan_out: &str, taken: &[OutputMessage]) {
         if let Some(last) = taken.last() {
             self.progress.holds.note_taken(symbol, fan_out, last.symbol_seq);

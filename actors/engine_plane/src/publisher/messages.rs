@@ -7,7 +7,7 @@ pub use super::acts::{HeldError, HeldRequest};
 pub use super::progress::Reached;
 pub(crate) use super::progress::{CURSOR, decode_progress, released};
 
-/// What the publisher can be told.
+/// Requests to the publisher, and messages that it sends to itself.
 pub enum PublisherMsg {
     /// There may be something to publish. Sent by its watcher of the run log, and by itself after each batch.
     Wake,

@@ -44,7 +44,7 @@ use messages::{CURSOR, PublisherMsg, Reached};
 /// The fan-outs, shared with the next incarnation of the publisher.
 pub type FanOuts = Arc<Mutex<Vec<Box<dyn FanOut>>>>;
 
-/// What the publisher needs; cloned for each start.
+/// Settings and ports of the publisher; cloned for each start.
 #[derive(Clone)]
 pub struct PublisherArgs {
     /// The run log.
@@ -77,11 +77,11 @@ pub struct PublisherArgs {
     pub board: StatusBoard,
 }
 
-/// What the publisher remembers between messages. Rebuilt from the saved cursor and the run log by `pre_start`.
+/// Publisher state between two messages, rebuilt from the saved cursor and the run log by `pre_start`.
 pub struct PublisherState {
     args: PublisherArgs,
     progress: Progress,
-    /// What an operator let go.
+    /// What an operator skipped.
     skips: Skips,
     /// Nothing when what is saved cannot be used.
     saved: Option<Progress>,

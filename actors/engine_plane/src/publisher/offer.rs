@@ -10,7 +10,7 @@ use orchestrator_kernel::ports::fan_out::{FanOut, OutputMessage, PublishError, R
 
 use super::{FanOuts, PublisherState};
 
-/// How far each fan-out is ahead of the cursor.
+/// Lead of each fan-out over the cursor.
 pub(super) struct Offers {
     names: Vec<String>,
     /// Per fan-out, how many messages after the cursor it has dealt with while another one has not.
@@ -47,7 +47,7 @@ impl Offers {
     }
 }
 
-/// What of a batch a fan-out is offered together.
+/// Messages of a batch that a fan-out is offered together.
 struct Part<'a> {
     messages: Cow<'a, [OutputMessage]>,
     /// Where each stands in the batch; empty when they stand there one after the other.

@@ -16,8 +16,8 @@ use crate::recovery;
 /// The name under which progress is kept among the checkpoints.
 pub(crate) const CURSOR: &str = "published";
 
-/// How far publishing has come in this process, for the next incarnation of the publisher: the saved progress lags. Also
-/// for the retention: what the publisher has not published yet, it has to read.
+/// Progress of publishing in this process, for the next incarnation of the publisher: the saved progress lags. Also for
+/// the retention: what the publisher has not published yet, it has to read.
 #[derive(Clone, Debug, Default)]
 pub struct Reached(Arc<Mutex<Option<Progress>>>);
 
@@ -76,7 +76,7 @@ pub(super) async fn recover(
         Some(_) | None => known,
     };
     if progress.cursor < gone {
-        // What is saved is older than what retention let go. Everything from there on is offered, so nothing is held.
+        // What is saved is older than what retention trimmed. Everything from there on is offered, so nothing is held.
         progress = Progress { cursor: gone, holds: Holds::default() };
     }
     progress.holds.release(gone.run_seq, |symbol| base.runs().symbol(symbol).outputs);

@@ -8,7 +8,7 @@ use orchestrator_kernel::ports::log::{AcquireError, AppendError, ReadError, Trim
 use orchestrator_runtime::address::Down;
 use orchestrator_runtime::fatal::Fatal;
 
-/// Why a round was not done, or not to its end. Whatever it was: the base that is saved fits the logs.
+/// Reason for which a round was not done, or not to its end. Whatever it was: the base that is saved fits the logs.
 #[derive(Debug, thiserror::Error)]
 pub enum RetentionError {
     /// An actor that has to be asked is down.
@@ -37,10 +37,10 @@ pub enum RetentionError {
     /// The run log contradicts itself.
     #[error(transparent)]
     Runs(#[from] RunViolation),
-    /// The publish cursor is not known, so no run may go.
+    /// The publish cursor is not known, so no run may be trimmed.
     #[error("cannot read the publish cursor")]
     Cursor(#[source] LoadError),
-    /// The base is not saved, so nothing may go.
+    /// The base is not saved, so nothing may be trimmed.
     #[error("cannot save the base")]
     Base(#[source] SaveError),
     /// The archive cannot be opened.
@@ -55,7 +55,7 @@ pub enum RetentionError {
         #[source]
         source: AppendError,
     },
-    /// Between the archive and the log records are missing: they were let go while nothing was archived.
+    /// Between the archive and the log records are missing: they were trimmed while nothing was archived.
     #[error(
         "the archive of {log} ends at {archived}, the log starts at {start}: records between them are missing; move that \
          archive away to begin a new one"

@@ -1,7 +1,7 @@
 //! What the retention can be told.
 
-/// What the retention can be told.
+/// Messages that the retention sends to itself.
 pub enum RetentionMsg {
-    /// Let go what may go. Sent by itself.
+    /// Trim what may be trimmed. Sent by itself.
     Check,
 }

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Each arrow is behind the one before it: a crash between any two leaves a base that fits the logs, and the next check
-//! goes on from there. A failure stops nothing but the retention itself. What may go is the kernel's decision.
+//! goes on from there. A failure stops nothing but the retention itself. What may be trimmed is the kernel's decision.
 
 mod copy;
 mod error;
@@ -43,7 +43,7 @@ pub use reading::Readable;
 pub use round::{Done, Gone, Kept, Limits, Plan, Writable, carry_out, note_later, plan};
 use round::{Known, Save};
 
-/// How retention is done.
+/// Settings of retention.
 #[derive(Clone, Copy, Debug)]
 pub struct RetentionSettings {
     /// What is kept.
@@ -54,7 +54,7 @@ pub struct RetentionSettings {
     pub step: u64,
 }
 
-/// Where records are copied to before they are let go.
+/// Logs that records are copied to before they are trimmed.
 #[derive(Clone)]
 pub struct Archives {
     /// Receipts.
@@ -65,7 +65,7 @@ pub struct Archives {
     pub quarantine: Arc<dyn Log>,
 }
 
-/// What the retention needs; cloned for each start.
+/// Settings and ports of the retention; cloned for each start.
 #[derive(Clone)]
 pub struct RetentionArgs {
     /// The receipt log.
@@ -96,7 +96,7 @@ pub struct RetentionArgs {
     pub board: StatusBoard,
 }
 
-/// What the retention remembers between messages. Rebuilt from the saved base by `pre_start`.
+/// Retention state between two messages, rebuilt from the saved base by `pre_start`.
 pub struct RetentionState {
     args: RetentionArgs,
     base: Base,
@@ -155,7 +155,7 @@ impl Actor for Retention {
 }
 
 impl RetentionState {
-    /// Lets go, step by step, until no more may go.
+    /// Trims, step by step, until no more may be trimmed.
     async fn check(&mut self) -> Result<(), RetentionError> {
         let (kept, durable) = self.kept().await?;
         note_later(&kept.runs, &mut self.later).await?;
@@ -178,7 +178,7 @@ impl RetentionState {
             self.observe(&done.trimmed, &plan.held);
             let advanced = plan.base != self.base;
             if done.is_base_saved {
-                // What went, went after the base was saved.
+                // What was trimmed, was trimmed after the base was saved.
                 self.is_ours |= save == Save::Always || !done.trimmed.is_empty();
                 self.base = plan.base;
                 if !mutant!(RetentionLosesItsPlace) {

@@ -1,4 +1,4 @@
-//! One round of retention: what may go by the limits and the kernel's floor, and letting it go.
+//! One round of retention: what may be trimmed by the limits and the kernel's floor, and trimming it.
 
 use std::sync::Arc;
 
@@ -38,7 +38,7 @@ impl Writable {
     }
 }
 
-/// What a retention works on.
+/// Logs and checkpoints that a retention works on.
 #[derive(Clone)]
 pub struct Kept {
     /// The receipt log.
@@ -51,7 +51,7 @@ pub struct Kept {
     pub checkpoints: Arc<dyn CheckpointStore>,
 }
 
-/// What is kept of each log.
+/// Limits up to which each log is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Of the receipts.
@@ -60,16 +60,16 @@ pub struct Limits {
     pub runs: Policy,
     /// Of the quarantine.
     pub quarantine: Policy,
-    /// Receipts before this one are to go, whatever their policy.
+    /// Receipts before this one are to be trimmed, whatever their policy.
     pub receipts_below: Option<Seq>,
 }
 
-/// What a round is going to do.
+/// Decision of a round: the next base, and the trim point of each log.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The next base.
     pub base: Base,
-    /// What keeps receipts that were to go.
+    /// What keeps receipts that were to be trimmed.
     pub held: Held,
     /// The first receipt that the limits want to keep.
     pub receipts_wanted: Seq,
@@ -77,7 +77,7 @@ pub struct Plan {
     pub below: [Seq; 3],
 }
 
-/// What went from a log.
+/// Records that were trimmed from a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gone {
     /// Which log.
@@ -88,18 +88,18 @@ pub struct Gone {
     pub start: Seq,
 }
 
-/// How far a round came.
+/// Outcome of a round.
 #[derive(Debug)]
 pub struct Done {
     /// Whether the plan's base is the saved one.
     pub is_base_saved: bool,
-    /// What went.
+    /// What was trimmed.
     pub trimmed: Vec<Gone>,
     /// Why not all of it.
     pub result: Result<(), RetentionError>,
 }
 
-/// Decides what goes next: at most `step` receipts and `step` run records beyond `base`. Changes nothing.
+/// Decides what is trimmed next: at most `step` receipts and `step` run records beyond `base`. Changes nothing.
 ///
 /// # Errors
 ///
@@ -117,7 +117,7 @@ pub async fn plan(
     plan_known(kept, base, limits, now, step, holders, known).await
 }
 
-/// How far the logs are known to be what they are. Nothing behind that goes.
+/// Positions up to which the logs are known to be durable and published. Nothing behind them is trimmed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Known {
     /// The last run record whose outputs are all published.
@@ -196,11 +196,11 @@ pub async fn carry_out(kept: &Kept, base: &Base, plan: &Plan) -> Done {
     carry_out_saving(kept, plan, save).await
 }
 
-/// When the base is saved although it may be the saved one.
+/// Rule for saving the base although it may be the saved one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Save {
     Never,
-    /// When anything goes.
+    /// When anything is trimmed.
     BeforeTrims,
     Always,
 }

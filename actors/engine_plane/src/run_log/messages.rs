@@ -10,7 +10,7 @@ use orchestrator_kernel::ports::log::RecordBatch;
 use orchestrator_runtime::group_commit::Landed;
 use ractor::RpcReplyPort;
 
-/// Why a record was not stored.
+/// Reason for which a record was not stored.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecordRefused {
     /// It would break the order of runs.
@@ -21,7 +21,7 @@ pub enum RecordRefused {
     Full(String),
 }
 
-/// What the run log can be told.
+/// Requests to the run log, and messages that it sends to itself.
 pub enum RunLogMsg {
     /// Make this record durable. Sent by a runner, which waits for the reply before it goes on.
     Record {
@@ -49,7 +49,7 @@ pub enum RunLogMsg {
     Drain(RpcReplyPort<()>),
 }
 
-/// Where all symbols stand.
+/// Overview of all symbols: their last cuts and their open runs.
 #[derive(Clone, Debug, Default)]
 pub struct Overview {
     /// Symbol, end of its last cut, its last engine timestamp.

@@ -34,7 +34,7 @@ pub mod messages;
 
 use messages::{Committed, Overview, RecordRefused, RunLogMsg, Waiting};
 
-/// What the run log needs; cloned for each start.
+/// Settings and ports of the run log; cloned for each start.
 #[derive(Clone)]
 pub struct RunLogArgs {
     /// The log.
@@ -61,7 +61,7 @@ pub struct RunLogArgs {
     pub board: StatusBoard,
 }
 
-/// What the run log remembers between messages. Rebuilt from the log by `pre_start`.
+/// Run log state between two messages, rebuilt from the log by `pre_start`.
 pub struct RunLogState {
     args: RunLogArgs,
     index: RunIndex,

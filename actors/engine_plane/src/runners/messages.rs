@@ -17,7 +17,7 @@ pub struct Run {
     pub cut: CutSlice,
 }
 
-/// What a runner can be told.
+/// Requests to a runner.
 pub enum RunnerMsg {
     /// Make this run. Sent by the scheduler, which hands over a bounded number of them.
     Run(Box<Run>),

@@ -31,7 +31,7 @@ use super::messages::{Run, RunnerMsg};
 use crate::run_log::messages::{RecordRefused, RunLogMsg};
 use crate::scheduler::messages::SchedulerMsg;
 
-/// What a runner needs; cloned for each start.
+/// Settings and ports of a runner; cloned for each start.
 #[derive(Clone)]
 pub struct RunnerArgs {
     /// Its symbol.
@@ -62,7 +62,7 @@ pub struct RunnerArgs {
     pub observer: Arc<dyn Observer>,
 }
 
-/// What a runner remembers between messages. Rebuilt from the run log by `pre_start`.
+/// Runner state between two messages, rebuilt from the run log by `pre_start`.
 pub struct RunnerState {
     id: ActorId,
     args: RunnerArgs,

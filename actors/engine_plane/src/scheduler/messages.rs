@@ -3,7 +3,7 @@
 use orchestrator_kernel::ids::{IngestSeq, Symbol, TsMs};
 use ractor::{ActorId, RpcReplyPort};
 
-/// What the scheduler can be told.
+/// Requests to the scheduler, facts told to it, and messages that it sends to itself.
 pub enum SchedulerMsg {
     /// The clock reached the armed time.
     Wake,
@@ -39,7 +39,7 @@ pub enum SchedulerMsg {
     Drain(RpcReplyPort<()>),
 }
 
-/// Which symbols are run.
+/// Choice of the symbols that are run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Universe {
     /// These.

@@ -33,7 +33,7 @@ pub mod messages;
 
 use messages::{SchedulerMsg, Universe};
 
-/// What the scheduler needs; cloned for each start.
+/// Settings and ports of the scheduler; cloned for each start.
 #[derive(Clone)]
 pub struct SchedulerArgs {
     /// When runs happen.
@@ -67,7 +67,7 @@ pub struct SchedulerArgs {
     pub board: StatusBoard,
 }
 
-/// What the scheduler remembers between messages. Rebuilt from the run log by `pre_start`.
+/// Scheduler state between two messages, rebuilt from the run log by `pre_start`.
 pub struct SchedulerState {
     args: SchedulerArgs,
     lanes: BTreeMap<Symbol, Lane>,

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 use super::KillSwitchSettings;
 use crate::status::{Condition, StatusBoard};
 
-/// What effects ask. Cheap to clone; it lives as long as the process and across restarts of the actor.
+/// Gate that each effect asks. Cheap to clone; it lives as long as the process and across restarts of the actor.
 ///
 /// Its clock is monotonic and goes on while the process is stopped by a signal: after SIGCONT a lease has ended that
 /// ended meanwhile.
