@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_actors::tree::{Stopped, Tree};
+use orchestrator_actors::tree::{StopOutcome, Tree};
 use orchestrator_kernel::ports::log::Log;
 use orchestrator_runtime::fatal::Fatal;
 use tokio::net::TcpListener;
@@ -15,7 +15,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::api::{self, ApiState, HttpLimits, Intake};
 use crate::config::Config;
-use crate::process::exit::{Exit, exit_of};
+use crate::process::exit::{ProcessExit, exit_of};
 use crate::process::time::wall_now;
 use crate::process::version::VERSION;
 use crate::telemetry::metrics::{CONTENT_TYPE, Ingested, Metrics};
@@ -49,11 +49,11 @@ pub enum StartError {
 impl StartError {
     /// How the process ends because of it.
     #[must_use]
-    pub fn exit(&self) -> Exit {
+    pub fn to_exit(&self) -> ProcessExit {
         match self {
-            Self::Wiring(error) => error.exit(),
+            Self::Wiring(error) => error.to_exit(),
             Self::Tree(fatal) => exit_of(fatal.kind),
-            Self::Listen { .. } => Exit::Unavailable,
+            Self::Listen { .. } => ProcessExit::Unavailable,
         }
     }
 }
@@ -86,7 +86,7 @@ struct Http {
 }
 
 impl Http {
-    async fn end(self) {
+    async fn end_server(self) {
         self.shutdown.cancel();
         if let Err(error) = self.serving.await {
             tracing::warn!(%error, "the HTTP interface ended badly");
@@ -107,7 +107,7 @@ impl Service {
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let mut metrics = None;
-        let wired = wiring::wire(config, options, |clock| {
+        let wired = wiring::wire_service(config, options, |clock| {
             let made = Arc::new(Metrics::new(Arc::clone(clock), wall_now(), VERSION));
             metrics = Some(Arc::clone(&made));
             made
@@ -117,7 +117,8 @@ impl Service {
         let shutdown = CancellationToken::new();
         let limits = wiring::http_limits(config);
         let state = api_state(&tree, &wired, metrics.clone(), limits, &shutdown);
-        let serving = tokio::spawn(api::serve(listener, api::router(state), limits, shutdown.clone()));
+        let serving =
+            tokio::spawn(api::serve_router(listener, api::build_router(state), limits, shutdown.clone()));
         let http = Http { address, shutdown, serving };
         let trouble = wired.server.as_ref().and_then(|server| server.second_mark_trouble());
         let shown = trouble.map(|trouble| tokio::spawn(show_trouble(trouble, tree.board.clone())));
@@ -127,7 +128,7 @@ impl Service {
 
     /// The tree.
     #[must_use]
-    pub const fn tree(&self) -> &Tree {
+    pub const fn actor_tree(&self) -> &Tree {
         &self.tree
     }
 
@@ -138,102 +139,103 @@ impl Service {
 
     /// The receipt log, for reading.
     #[must_use]
-    pub fn receipts(&self) -> Arc<dyn Log> {
+    pub fn receipt_log(&self) -> Arc<dyn Log> {
         Arc::clone(&self.wired.ports.receipts)
     }
 
     /// The run log, for reading.
     #[must_use]
-    pub fn runs(&self) -> Arc<dyn Log> {
+    pub fn run_log(&self) -> Arc<dyn Log> {
         Arc::clone(&self.wired.ports.runs)
     }
 
     /// The quarantine, for reading.
     #[must_use]
-    pub fn quarantine(&self) -> Arc<dyn Log> {
+    pub fn quarantine_log(&self) -> Arc<dyn Log> {
         Arc::clone(&self.wired.ports.quarantine)
     }
 
     /// Where the HTTP interface is reached.
     #[must_use]
-    pub fn url(&self) -> String {
+    pub fn http_url(&self) -> String {
         format!("http://{}", self.http.address)
     }
 
     /// Runs until `stop` is ready or the tree fails; then stops in order.
-    pub async fn run(mut self, stop: impl Future<Output = Reason>) -> Exit {
+    pub async fn run_until_stopped(mut self, stop: impl Future<Output = Reason>) -> ProcessExit {
         let reason = tokio::select! {
             biased;
-            (kind, what) = self.tree.failed() => {
+            (kind, what) = self.tree.wait_for_failure() => {
                 tracing::error!(error_detail = what, "the service failed");
                 end_outside(self.http, &self.wired, Claim::Keep).await;
                 return exit_of(kind);
             }
-            lost = self.wired.place.lost() => {
+            lost = self.wired.place.wait_until_lost() => {
                 tracing::error!(
                     error = %lost,
                     "the data directory was taken away; nothing more is acknowledged, and what is not on another disk is lost"
                 );
                 end_outside(self.http, &self.wired, Claim::Keep).await;
-                return Exit::Io;
+                return ProcessExit::Io;
             }
             reason = stop => reason,
         };
         tracing::info!(?reason, "stopping");
         let Self { tree, wired, http, metrics, grace, _mark_shown } = self;
         if let Some(intake) = &wired.intake {
-            intake.close();
+            intake.close_intake();
         }
         let given_up = tree.source_given_up();
         let times = tree.times.clone();
         let stopped = tree.stop(grace).await;
         // A server that does not answer would only cost more time; the claim ends by itself.
-        let claim = if stopped == Stopped::Clean { Claim::Release } else { Claim::Keep };
+        let claim = if stopped == StopOutcome::Clean { Claim::Release } else { Claim::Keep };
         end_outside(http, &wired, claim).await;
-        for sentence in times.read().sentences() {
+        for sentence in times.current_notes().to_sentences() {
             tracing::warn!(domain = "ingest", "{sentence}");
         }
         match stopped {
-            Stopped::Clean if given_up && reason == Reason::SourcesEnded => {
+            StopOutcome::Clean if given_up && reason == Reason::SourcesEnded => {
                 tracing::error!("stopped; a source could not be read to its end");
-                Exit::Unavailable
+                ProcessExit::Unavailable
             }
-            Stopped::Clean => {
-                let ingested = metrics.map(|metrics| metrics.ingested()).unwrap_or_default();
-                let exit = if reason == Reason::SourcesEnded { judge(ingested) } else { Exit::Ok };
+            StopOutcome::Clean => {
+                let ingested = metrics.map(|metrics| metrics.ingested_totals()).unwrap_or_default();
+                let exit =
+                    if reason == Reason::SourcesEnded { exit_of_sources(ingested) } else { ProcessExit::Ok };
                 tracing::info!("stopped");
                 exit
             }
-            Stopped::Failed(kind, what) => {
+            StopOutcome::Failed(kind, what) => {
                 tracing::error!(error_detail = what, "failed while stopping");
                 exit_of(kind)
             }
-            Stopped::Unfinished(step) => {
+            StopOutcome::Unfinished(step) => {
                 tracing::error!(
                     step,
                     "stopped before everything was finished; the logs hold it and the next start goes on"
                 );
-                Exit::Unavailable
+                ProcessExit::Unavailable
             }
         }
     }
 }
 
 /// How a run of sources that ended by themselves ends: that none of what they brought is a receipt is no success.
-fn judge(ingested: Ingested) -> Exit {
+fn exit_of_sources(ingested: Ingested) -> ProcessExit {
     let Ingested { appended, duplicate, quarantined } = ingested;
     if quarantined == 0 {
-        return Exit::Ok;
+        return ProcessExit::Ok;
     }
     if appended + duplicate == 0 {
         tracing::error!(
             quarantined,
             "nothing that the sources brought is a receipt; it is all in the quarantine, each with its reason"
         );
-        return Exit::Different;
+        return ProcessExit::Different;
     }
     tracing::warn!(appended, duplicate, quarantined, "some of what the sources brought is no receipt");
-    Exit::Ok
+    ProcessExit::Ok
 }
 
 /// Treatment of the writer's claim on a server.
@@ -246,12 +248,12 @@ enum Claim {
 }
 
 async fn end_outside(http: Http, wired: &Wired, claim: Claim) {
-    http.end().await;
+    http.end_server().await;
     if let Some(workers) = &wired.workers {
-        workers.shutdown().await;
+        workers.shut_down_workers().await;
     }
     if let (Claim::Release, Some(server)) = (claim, &wired.server)
-        && let Err(error) = server.release().await
+        && let Err(error) = server.release_writer().await
     {
         tracing::warn!(%error, "the writer's claim was not released; it ends by itself");
     }
@@ -266,12 +268,12 @@ fn api_state(
 ) -> ApiState {
     let gate = tree.gate.clone();
     let render = move || {
-        gate.report();
-        metrics.as_ref().and_then(|metrics| metrics.encode().ok()).unwrap_or_default()
+        gate.report_to_telemetry();
+        metrics.as_ref().and_then(|metrics| metrics.encode_text().ok()).unwrap_or_default()
     };
     ApiState {
         intake: wired.intake.clone().map(|intake| Arc::new(intake) as Arc<dyn Intake>),
-        buffer: tree.actors().buffer.clone(),
+        buffer: tree.actor_addresses().buffer.clone(),
         receipts: Arc::clone(&wired.ports.receipts),
         quarantine: Arc::clone(&wired.ports.quarantine),
         runs: Arc::clone(&wired.ports.runs),
@@ -279,11 +281,11 @@ fn api_state(
         clock: Arc::clone(&wired.ports.clock),
         board: tree.board.clone(),
         flow: tree.flow.clone(),
-        publisher: tree.actors().publisher.clone(),
+        publisher: tree.actor_addresses().publisher.clone(),
         reached: tree.reached.clone(),
         gate: tree.gate.clone(),
         wall_now,
-        metrics: api::Metrics { render: Arc::new(render), content_type: CONTENT_TYPE },
+        metrics: api::MetricsPage { render: Arc::new(render), content_type: CONTENT_TYPE },
         durability: wired.durability,
         version: VERSION,
         limits,

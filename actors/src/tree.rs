@@ -23,7 +23,7 @@ use orchestrator_engine_plane::buffer::messages::BufferMsg;
 use orchestrator_engine_plane::flow::{FlowLimits, OutputFlow};
 use orchestrator_engine_plane::ingest::Sources;
 use orchestrator_engine_plane::publisher::FanOuts;
-use orchestrator_engine_plane::publisher::messages::{PublisherMsg, Reached};
+use orchestrator_engine_plane::publisher::messages::{PublishedUpTo, PublisherMsg};
 use orchestrator_engine_plane::recorded_times::RecordedTimes;
 use orchestrator_engine_plane::retention::messages::RetentionMsg;
 use orchestrator_engine_plane::retention::{Archives, RetentionSettings};
@@ -56,8 +56,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use ending::{ASK_MAX, told_apart};
-use plan::Plan;
+use ending::{ASK_MAX, fenced_rather_than_corrupt};
+use plan::TreePlan;
 
 pub use plan::SYMBOL_RUNNER;
 
@@ -167,7 +167,7 @@ pub struct Tree {
     /// Output counts.
     pub flow: OutputFlow,
     /// How far publishing has come, and what is held.
-    pub reached: Reached,
+    pub reached: PublishedUpTo,
     /// Announces what becomes durable in the run log.
     pub committed: watch::Receiver<Committed>,
     /// What effects ask before they begin.
@@ -199,7 +199,7 @@ pub struct Addresses {
 
 /// Outcome of an ordered stop.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Stopped {
+pub enum StopOutcome {
     /// Everything in flight was finished or explicitly failed, and published.
     Clean,
     /// This step was not finished in time, or its actor was down. Nothing is lost: the logs hold everything, the next
@@ -217,8 +217,8 @@ impl Tree {
     /// The first actor that could not start, with the reason. If it could not because another one had gone down: that
     /// one's reason.
     pub async fn start(ports: Ports, settings: &Settings) -> Result<Self, Fatal> {
-        let plan = Plan::new(ports, settings);
-        let Plan {
+        let plan = TreePlan::new(ports, settings);
+        let TreePlan {
             board,
             flow,
             fatal,
@@ -235,7 +235,7 @@ impl Tree {
         } = &plan;
         let args = SupervisorArgs {
             name: "root",
-            children: plan.table(settings),
+            children: plan.child_specs(settings),
             fatal: fatal.clone(),
             observer: Arc::clone(&plan.ports.observer),
         };
@@ -244,11 +244,17 @@ impl Tree {
             Err(error) => {
                 let known = committed.borrow().clone();
                 let until = Instant::now() + ASK_MAX;
-                return Err(told_apart(fatal.first_or(&error), plan.ports.runs.as_ref(), &known, until).await);
+                return Err(fenced_rather_than_corrupt(
+                    fatal.first_or(&error),
+                    plan.ports.runs.as_ref(),
+                    &known,
+                    until,
+                )
+                .await);
             }
         };
         plan.open_sources(settings).map_err(|down| fatal.first_or(&down))?;
-        board.enter(Lifecycle::Running);
+        board.enter_lifecycle(Lifecycle::Running);
         Ok(Self {
             root,
             joined,
@@ -270,7 +276,7 @@ impl Tree {
 
     /// Where the tree's actors are reached.
     #[must_use]
-    pub const fn actors(&self) -> &Addresses {
+    pub const fn actor_addresses(&self) -> &Addresses {
         &self.actors
     }
 
@@ -293,29 +299,29 @@ impl Tree {
     }
 
     /// Waits until the tree has failed, and says why.
-    pub async fn failed(&mut self) -> (FatalKind, String) {
+    pub async fn wait_for_failure(&mut self) -> (FatalKind, String) {
         if let Err(error) = (&mut self.joined).await {
             tracing::debug!(%error, "root was aborted");
         }
-        self.board.enter(Lifecycle::Stopped);
-        self.reason(Instant::now() + ASK_MAX)
+        self.board.enter_lifecycle(Lifecycle::Stopped);
+        self.failure_reason(Instant::now() + ASK_MAX)
             .await
             .unwrap_or((FatalKind::Internal, "the root supervisor ended".to_owned()))
     }
 
     /// What failed for good, if anything did; whose work it was is found out before `until`.
-    async fn reason(&self, until: Instant) -> Option<(FatalKind, String)> {
+    async fn failure_reason(&self, until: Instant) -> Option<(FatalKind, String)> {
         let (kind, what) = self.fatal.get()?;
         let known = self.committed.borrow().clone();
         let Fatal { kind, what, .. } =
-            told_apart(Fatal::new(kind, what), self.runs.as_ref(), &known, until).await;
+            fenced_rather_than_corrupt(Fatal::new(kind, what), self.runs.as_ref(), &known, until).await;
         Some((kind, what))
     }
 
     /// Stops in order, leaves first: no new receipts, no new runs, runs finished or explicitly failed, outputs
     /// published, logs flushed. Takes at most `grace`.
-    pub async fn stop(mut self, grace: Duration) -> Stopped {
-        self.board.enter(Lifecycle::Drained);
+    pub async fn stop(mut self, grace: Duration) -> StopOutcome {
+        self.board.enter_lifecycle(Lifecycle::Drained);
         let begin = Instant::now();
         let share = |percent: u32| begin + grace * percent / 100;
         self.stop_restarting();
@@ -327,24 +333,33 @@ impl Tree {
             }
         };
         note("ingest", timeout_at(share(20), self.sources.all_down()).await.is_ok());
-        note("scheduler", ask(&self.actors.scheduler, share(25), SchedulerMsg::Drain).await != Asked::Late);
+        note(
+            "scheduler",
+            ask_to_finish(&self.actors.scheduler, share(25), SchedulerMsg::Drain).await != Asked::Late,
+        );
         if !self.runners_idle(share(55)).await {
             // Explicitly failed with error_kind `shutdown` rather than left open.
             self.give_up.cancel();
             note("runners", self.runners_idle(share(65)).await);
         }
-        note("publisher", ask(&self.actors.publisher, share(80), PublisherMsg::Drain).await == Asked::Done);
-        note("run_log", ask(&self.actors.run_log, share(85), RunLogMsg::Drain).await == Asked::Done);
-        note("buffer", ask(&self.actors.buffer, share(90), BufferMsg::Drain).await == Asked::Done);
+        note(
+            "publisher",
+            ask_to_finish(&self.actors.publisher, share(80), PublisherMsg::Drain).await == Asked::Done,
+        );
+        note(
+            "run_log",
+            ask_to_finish(&self.actors.run_log, share(85), RunLogMsg::Drain).await == Asked::Done,
+        );
+        note("buffer", ask_to_finish(&self.actors.buffer, share(90), BufferMsg::Drain).await == Asked::Done);
         self.root.stop(Some("the service stops".to_owned()));
         if timeout_at(share(100), &mut self.joined).await.is_err() {
             self.root.kill();
         }
-        self.board.enter(Lifecycle::Stopped);
-        match (self.reason(share(100)).await, unfinished) {
-            (Some((kind, what)), _) => Stopped::Failed(kind, what),
-            (None, Some(step)) => Stopped::Unfinished(step),
-            (None, None) => Stopped::Clean,
+        self.board.enter_lifecycle(Lifecycle::Stopped);
+        match (self.failure_reason(share(100)).await, unfinished) {
+            (Some((kind, what)), _) => StopOutcome::Failed(kind, what),
+            (None, Some(step)) => StopOutcome::Unfinished(step),
+            (None, None) => StopOutcome::Clean,
         }
     }
 
@@ -370,8 +385,8 @@ impl Tree {
     }
 
     async fn runners_idle(&self, deadline: Instant) -> bool {
-        let runners = self.runners.addresses();
-        let waits = runners.iter().map(|runner| ask(runner, deadline, RunnerMsg::Drain));
+        let runners = self.runners.runner_addresses();
+        let waits = runners.iter().map(|runner| ask_to_finish(runner, deadline, RunnerMsg::Drain));
         join_all(waits).await.into_iter().all(|asked| asked != Asked::Late)
     }
 }
@@ -388,7 +403,7 @@ enum Asked {
 }
 
 /// Asks an actor to finish and waits for its answer until the deadline.
-async fn ask<M: Message>(
+async fn ask_to_finish<M: Message>(
     actor: &Address<M>,
     deadline: Instant,
     request: impl FnOnce(ractor::RpcReplyPort<()>) -> M,

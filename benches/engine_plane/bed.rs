@@ -10,7 +10,7 @@ use orchestrator::adapters::files::DataDir;
 use orchestrator::config::{ClockMode, Config, SymbolsConfig};
 use orchestrator::service::wiring;
 use orchestrator::telemetry::metrics::Metrics;
-use orchestrator_actors::tree::{Ports, Settings, Stopped, Tree};
+use orchestrator_actors::tree::{Ports, Settings, StopOutcome, Tree};
 use orchestrator_kernel::engine::cadence::Cadence;
 use orchestrator_kernel::engine::contracts::engine_run::{RunRecord, RunStatus};
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
@@ -42,7 +42,7 @@ impl Bed {
     ) -> Outcome<Self> {
         config.sources.clear();
         let mut counts = None;
-        let wired = wiring::wire(&config, wiring::StartOptions::default(), |clock| {
+        let wired = wiring::wire_service(&config, wiring::StartOptions::default(), |clock| {
             let metrics = Metrics::new(Arc::clone(clock), TsMs(wall_us() / 1000), "bench");
             let made = Arc::new(Counts { metrics, flushes: AtomicU64::new(0), completed: AtomicU64::new(0) });
             counts = Some(Arc::clone(&made));
@@ -63,14 +63,14 @@ impl Bed {
     /// Waits until every source has ended and every output is confirmed.
     pub(crate) async fn finished(&self, patience: Duration) -> Outcome<()> {
         tokio::time::timeout(patience, self.tree.sources_ended()).await?;
-        until("all outputs are confirmed", patience, || self.tree.flow.backlog() == 0).await
+        until("all outputs are confirmed", patience, || self.tree.flow.waiting_outputs() == 0).await
     }
 
     /// Stops in order, and waits until the logs are closed, so that they can be opened again.
     pub(crate) async fn stop(self) -> Outcome<()> {
         let Self { tree, receipts, runs, .. } = self;
         let stopped = tree.stop(Duration::from_secs(30)).await;
-        ensure(stopped == Stopped::Clean, || format!("the stop was not clean: {stopped:?}"))?;
+        ensure(stopped == StopOutcome::Clean, || format!("the stop was not clean: {stopped:?}"))?;
         released(receipts, runs).await
     }
 

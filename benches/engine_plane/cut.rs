@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
-use orchestrator_kernel::engine::cut::{CutBook, CutRequest, CutSlice};
+use orchestrator_kernel::engine::cut::{CutBook, CutRequest, SymbolCut};
 use orchestrator_kernel::ids::{IngestSeq, Symbol, TsMs};
 
 use super::feed::{EVENT_BYTES, symbol};
@@ -92,12 +92,12 @@ impl Log {
                     snapshot_ts_ms: is_snapshot.then_some(TsMs(ts)),
                     event: &event,
                 };
-                self.book.observe(&record);
+                self.book.observe_receipt(&record);
             }
         }
     }
 
-    fn seal(&mut self) -> Vec<CutSlice> {
+    fn seal(&mut self) -> Vec<SymbolCut> {
         self.tick += 1;
         let (now, next) = (TsMs(self.tick * TICK_MS), TsMs((self.tick + 1) * TICK_MS));
         let request = |name: &Symbol| CutRequest {
@@ -108,7 +108,7 @@ impl Log {
         };
         let requests = self.names.iter().map(request).collect();
         let begin = Instant::now();
-        let sealed = self.book.seal(now, now, requests, Some(next));
+        let sealed = self.book.seal_tick(now, now, requests, Some(next));
         self.took.push(begin.elapsed().as_secs_f64() * 1e6);
         self.next_start = sealed.end.map(|end| end.next());
         sealed.cuts
@@ -120,7 +120,7 @@ impl Log {
         self.fill(SLICE as u64);
         let cuts = self.seal();
         let end = self.book.tail();
-        let is_right = |cut: &CutSlice| {
+        let is_right = |cut: &SymbolCut| {
             let snapshot = cut.snapshot.as_ref().map(|snapshot| snapshot.seq);
             let is_last = snapshot.is_some_and(|seq| end.0 - SYMBOLS as u64 <= seq.0);
             cut.start == start

@@ -71,7 +71,7 @@ impl SourceFactory for Feed {
         "bench"
     }
 
-    async fn open(&self, resume: ResumeAt) -> Result<Box<dyn Source>, SourceError> {
+    async fn open_source(&self, resume: ResumeAt) -> Result<Box<dyn Source>, SourceError> {
         Ok(Box::new(Opened { feed: self.clone(), batch: 0, position: resume.position }))
     }
 }
@@ -84,7 +84,7 @@ struct Opened {
 
 #[async_trait]
 impl Source for Opened {
-    async fn next(&mut self) -> Result<Option<SourceBatch>, SourceError> {
+    async fn next_batch(&mut self) -> Result<Option<SourceBatch>, SourceError> {
         if let Some(due) = &self.feed.due {
             WallClock.sleep_until(due(self.batch)).await;
         }
@@ -103,7 +103,7 @@ impl Source for Opened {
         Ok(Some(batch))
     }
 
-    async fn settle(&mut self, _: u64, settlement: Settlement) -> Result<(), SourceError> {
+    async fn settle_batch(&mut self, _: u64, settlement: Settlement) -> Result<(), SourceError> {
         let (appended, other) = match settlement {
             Settlement::Durable(fates) => {
                 let appended = fates.iter().filter(|fate| **fate == ItemFate::Appended).count() as u64;

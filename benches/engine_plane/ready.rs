@@ -95,16 +95,16 @@ pub(super) fn victim(arguments: &[String]) -> Outcome<ExitCode> {
         let bed =
             Bed::start(config(Path::new(data), CADENCE, ClockMode::Wall), Some(&feed), |_, _| Ok(())).await?;
         ready(&bed).await?;
-        while bed.tree.board.read().ready && feed.appended() < most * 256 {
+        while bed.tree.board.current_status().ready && feed.appended() < most * 256 {
             tokio::time::sleep(Duration::from_millis(20)).await;
             println!("{}", feed.appended());
         }
-        Err(format!("the victim was not killed: {:?}", bed.tree.board.read()).into())
+        Err(format!("the victim was not killed: {:?}", bed.tree.board.current_status()).into())
     })
 }
 
 async fn ready(bed: &Bed) -> Outcome<()> {
-    until("the board says ready", Duration::from_secs(120), || bed.tree.board.read().ready).await
+    until("the board says ready", Duration::from_secs(120), || bed.tree.board.current_status().ready).await
 }
 
 fn batch(slot: u64) -> Vec<Bytes> {

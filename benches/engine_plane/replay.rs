@@ -1,14 +1,14 @@
-//! Replay of a log with the demo engine by the driver of `orchestrator verify`: receipts a second to the same run records,
-//! every fact audited, against a bare scan that reads and verifies the same bytes and looks at nothing.
+//! Replay of a log with the demo engine by the driver of `orchestrator verify`: receipts a second to the same run
+//! records, every fact audited, against a bare scan that reads and verifies the same bytes and looks at nothing.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use orchestrator::adapters::demo::engine::{DemoEngine, HysteresisConfig};
+use orchestrator::adapters::demo::engine::{DemoEngine, DemoHysteresisConfig};
 use orchestrator::config::ClockMode;
-use orchestrator::offline::replay::{Answers, Driver, Pages, Plan, Replayed, Sink};
+use orchestrator::offline::replay::{Answers, Driver, Pages, ReplayPlan, ReplayedRun, Sink};
 use orchestrator_kernel::engine::cadence::Cadence;
 use orchestrator_kernel::engine::divergence::Divergence;
 use orchestrator_kernel::ids::{IngestSeq, RunSeq, Seq};
@@ -82,13 +82,13 @@ async fn record(rig: &Rig, dir: &Path, ticks: u64) -> Outcome<Bed> {
 
 /// Receipts a second; fails unless every run comes out as it was recorded.
 async fn replay(bed: &Bed, ticks: u64) -> Outcome<f64> {
-    let engine = Arc::new(DemoEngine::new(HysteresisConfig::default()));
+    let engine = Arc::new(DemoEngine::new(DemoHysteresisConfig::default()));
     let begin = Instant::now();
     let (receipts, runs) = (Arc::clone(&bed.receipts), Arc::clone(&bed.runs));
-    let plan = Plan { calls_max: CALLS_MAX, ..Plan::default() };
+    let plan = ReplayPlan { calls_max: CALLS_MAX, ..ReplayPlan::default() };
     let driver = Driver::new(receipts, runs, Answers::Engine(engine), plan).await?;
     let mut compare = Compare::default();
-    let done = driver.run(&mut compare).await?;
+    let done = driver.replay_logs(&mut compare).await?;
     let took = begin.elapsed();
     ensure(compare.found.is_empty(), || format!("{:?}", compare.found))?;
     let equal = compare.equal;
@@ -105,25 +105,25 @@ struct Compare {
 
 #[async_trait]
 impl Sink for Compare {
-    async fn run(&mut self, run: Replayed) -> bool {
+    async fn take_run(&mut self, run: ReplayedRun) -> bool {
         self.equal += u64::from(run.replayed == run.recorded && run.engine.is_some());
         self.found.extend(run.found);
         true
     }
 
-    fn found(&mut self, found: Vec<Divergence>) {
+    fn take_divergences(&mut self, found: Vec<Divergence>) {
         self.found.extend(found);
     }
 
-    fn progress(&mut self, _: IngestSeq, _: RunSeq) {}
+    fn note_progress(&mut self, _: IngestSeq, _: RunSeq) {}
 }
 
 /// Receipts a second that are read and verified.
 async fn scan(log: &Arc<dyn Log>) -> Outcome<f64> {
-    let mut pages = Pages::of(Arc::clone(log), Seq(1), None);
+    let mut pages = Pages::read_ahead(Arc::clone(log), Seq(1), None);
     let mut count = 0;
     let begin = Instant::now();
-    while let Some(page) = pages.next().await? {
+    while let Some(page) = pages.next_page().await? {
         count += page.len() as u64;
     }
     let took = begin.elapsed();

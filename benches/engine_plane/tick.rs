@@ -100,7 +100,8 @@ async fn burst(medium: Medium, symbols: u64, ticks: u64, bar: Bar) -> Outcome<Ve
             latencies.bare.push(tokio::task::block_in_place(|| bare.burst(symbols, shape))?);
         }
     }
-    until("the last tick is published", Duration::from_secs(10), || bed.tree.flow.backlog() == 0).await?;
+    until("the last tick is published", Duration::from_secs(10), || bed.tree.flow.waiting_outputs() == 0)
+        .await?;
     confirmed.extend(recorder.take());
     let measured = planned(WARM_UP)..=planned(ticks - 1);
     evaluate(&confirmed, &woken, measured, symbols, &mut latencies)?;
@@ -189,8 +190,8 @@ impl Clock for Woken {
         WallClock.now()
     }
 
-    async fn started(&self) -> TsMs {
-        WallClock.started().await
+    async fn wait_started(&self) -> TsMs {
+        WallClock.wait_started().await
     }
 
     async fn sleep_until(&self, deadline: TsMs) {
@@ -198,7 +199,7 @@ impl Clock for Woken {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(deadline.0, Instant::now());
     }
 
-    fn barrier(&self) -> Option<TsMs> {
+    fn armed_deadline(&self) -> Option<TsMs> {
         None
     }
 

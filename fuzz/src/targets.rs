@@ -1,8 +1,8 @@
 //! What hostile bytes must not do to a decoder: one target each, called by the fuzzer and by the default suite.
 //!
-//! A target panics when a promise is broken. "Does not panic" is the least of them: what is accepted has the same meaning
-//! when it is written and read again, what is refused is refused for a reason that another reader of the same bytes
-//! shares, and the reason is one bounded line that names a place.
+//! A target panics when a promise is broken. "Does not panic" is the least of them: what is accepted has the same
+//! meaning when it is written and read again, what is refused is refused for a reason that another reader of the same
+//! bytes shares, and the reason is one bounded line that names a place.
 
 mod json;
 mod stored;

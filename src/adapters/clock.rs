@@ -24,7 +24,7 @@ impl Clock for WallClock {
         Some(read_wall())
     }
 
-    async fn started(&self) -> TsMs {
+    async fn wait_started(&self) -> TsMs {
         read_wall()
     }
 
@@ -32,7 +32,7 @@ impl Clock for WallClock {
         sleep_in_slices(deadline, read_wall).await;
     }
 
-    fn barrier(&self) -> Option<TsMs> {
+    fn armed_deadline(&self) -> Option<TsMs> {
         None
     }
 
@@ -130,7 +130,7 @@ impl State {
     }
 
     /// Arms `deadline`, or returns nothing when a receipt after it has already come.
-    fn arm(&mut self, deadline: TsMs) -> Option<(TsMs, u64)> {
+    fn arm_deadline(&mut self, deadline: TsMs) -> Option<(TsMs, u64)> {
         if self.now.is_some_and(|now| deadline < now) {
             return None;
         }
@@ -159,21 +159,21 @@ impl RecordedClock {
     ///
     /// Time still never runs backwards and deadlines that it passes still fire, so what is appended afterwards has a
     /// truthful time and cuts can still be derived from the log (CUT-2).
-    pub fn release(&self) {
-        self.state().released = true;
+    pub fn end_lockstep(&self) {
+        self.lock_state().released = true;
         self.changed.notify_waiters();
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn lock_state(&self) -> MutexGuard<'_, State> {
         // Every change under the lock is complete before it can panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn until<T>(&self, reached: impl Fn(&State) -> Option<T>) -> T {
+    async fn wait_until<T>(&self, reached: impl Fn(&State) -> Option<T>) -> T {
         loop {
             // Made before the check, so that no change between the two is missed.
             let changed = self.changed.notified();
-            let found = reached(&self.state());
+            let found = reached(&self.lock_state());
             match found {
                 Some(found) => return found,
                 None => changed.await,
@@ -190,33 +190,33 @@ struct Armed<'a> {
 
 impl Drop for Armed<'_> {
     fn drop(&mut self) {
-        self.clock.state().armed.remove(&self.key);
+        self.clock.lock_state().armed.remove(&self.key);
     }
 }
 
 #[async_trait]
 impl Clock for RecordedClock {
     fn now(&self) -> Option<TsMs> {
-        self.state().now
+        self.lock_state().now
     }
 
-    async fn started(&self) -> TsMs {
-        self.until(|state| state.now).await
+    async fn wait_started(&self) -> TsMs {
+        self.wait_until(|state| state.now).await
     }
 
     async fn sleep_until(&self, deadline: TsMs) {
-        let Some(key) = self.state().arm(deadline) else { return };
+        let Some(key) = self.lock_state().arm_deadline(deadline) else { return };
         let armed = Armed { clock: self, key };
         self.changed.notify_waiters();
-        self.until(|state| (!state.armed.contains(&armed.key)).then_some(())).await;
+        self.wait_until(|state| (!state.armed.contains(&armed.key)).then_some(())).await;
     }
 
-    fn barrier(&self) -> Option<TsMs> {
-        self.state().armed.first().map(|(deadline, _)| *deadline)
+    fn armed_deadline(&self) -> Option<TsMs> {
+        self.lock_state().armed.first().map(|(deadline, _)| *deadline)
     }
 
-    fn gap(&self) -> Option<(TsMs, TsMs)> {
-        let state = self.state();
+    fn crossing_gap(&self) -> Option<(TsMs, TsMs)> {
+        let state = self.lock_state();
         state.reached.zip(state.heading)
     }
 
@@ -228,7 +228,7 @@ impl Clock for RecordedClock {
     async fn advance(&self, at: TsMs) {
         loop {
             let changed = self.changed.notified();
-            let step = self.state().step_towards(at);
+            let step = self.lock_state().step_towards(at);
             match step {
                 Step::Arrived => return,
                 Step::Moved => self.changed.notify_waiters(),

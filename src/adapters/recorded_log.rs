@@ -1,7 +1,7 @@
 //! Receipts from a recorded receipt log: what a service took in, handed over once more.
 //!
-//! The items are the receipts' own bytes in the order of the log. Positions are those of the log, counted from its first
-//! record that is still there.
+//! The items are the receipts' own bytes in the order of the log. Positions are those of the log, counted from its
+//! first record that is still there.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ impl SourceFactory for RecordedLogFactory {
         &self.name
     }
 
-    async fn open(&self, resume: ResumeAt) -> Result<Box<dyn Source>, SourceError> {
+    async fn open_source(&self, resume: ResumeAt) -> Result<Box<dyn Source>, SourceError> {
         Ok(Box::new(RecordedLog {
             before_first: self.log.stat().start.0.saturating_sub(1),
             at: resume.position,
@@ -95,12 +95,12 @@ struct RecordedLog {
 
 impl RecordedLog {
     /// The next receipts; none at the end. Cancel safe: nothing is changed before the read is done.
-    async fn fresh(&mut self) -> Result<Vec<RawItem>, SourceError> {
-        let batch = self.log.read(Seq(self.before_first + self.at + 1), READ).await.map_err(failed)?;
+    async fn next_fresh_items(&mut self) -> Result<Vec<RawItem>, SourceError> {
+        let batch = self.log.read(Seq(self.before_first + self.at + 1), READ).await.map_err(source_error)?;
         let mut items = Vec::with_capacity(batch.len());
         for ((seq, payload), position) in batch.iter().zip(self.at + 1..) {
             let record = ReceiptRecord::decode(payload)
-                .map_err(|error| failed(ReadError::Corrupt { at: seq, detail: error.to_string() }))?;
+                .map_err(|error| source_error(ReadError::Corrupt { at: seq, detail: error.to_string() }))?;
             self.times.push_back(record.ingest_ts_ms);
             let bytes = Bytes::copy_from_slice(record.event);
             items.push(RawItem { position: Some(position), bytes, oversized: None });
@@ -119,14 +119,14 @@ impl RecordedLog {
 
 #[async_trait]
 impl Source for RecordedLog {
-    async fn next(&mut self) -> Result<Option<SourceBatch>, SourceError> {
-        match self.unsettled.turn() {
+    async fn next_batch(&mut self) -> Result<Option<SourceBatch>, SourceError> {
+        match self.unsettled.next_turn() {
             Turn::Again(batch) => return Ok(Some(self.in_flight(batch))),
             // A settlement needs `self` too, so it always comes after this future was dropped.
             Turn::Wait => return std::future::pending().await,
             Turn::Fresh => {}
         }
-        let items = self.fresh().await?;
+        let items = self.next_fresh_items().await?;
         if !items.is_empty() {
             let batch = self.unsettled.hand_over(items);
             return Ok(Some(self.in_flight(batch)));
@@ -134,8 +134,8 @@ impl Source for RecordedLog {
         if self.unsettled.is_empty() { Ok(None) } else { std::future::pending().await }
     }
 
-    async fn settle(&mut self, id: u64, settlement: Settlement) -> Result<(), SourceError> {
-        self.unsettled.settle(id, &settlement)?;
+    async fn settle_batch(&mut self, id: u64, settlement: Settlement) -> Result<(), SourceError> {
+        self.unsettled.settle_oldest(id, &settlement)?;
         let end = self.ends.pop_front().filter(|(batch, _)| *batch == id);
         if let (Settlement::Durable(_), Some((_, last))) = (&settlement, end) {
             let gone = usize::try_from(last.saturating_sub(self.settled)).unwrap_or(usize::MAX);
@@ -157,7 +157,7 @@ impl Source for RecordedLog {
 }
 
 /// A server that does not answer may come back; a log that is damaged does not.
-fn failed(error: ReadError) -> SourceError {
+fn source_error(error: ReadError) -> SourceError {
     let detail = format!("the recorded receipt log cannot be read: {error}");
     match error {
         ReadError::Io(source) => SourceError::Lost { detail: format!("{detail}: {source}") },
@@ -222,17 +222,17 @@ mod tests {
     async fn every_receipt_comes_once_in_order_with_its_bytes_and_its_recorded_time() {
         let log = recorded(1300).await;
         let factory = RecordedLogFactory::new("capture", log, Stamps::Ingest);
-        let mut source = factory.open(ResumeAt::default()).await.unwrap();
+        let mut source = factory.open_source(ResumeAt::default()).await.unwrap();
 
         let mut seen = 0;
-        while let Some(batch) = source.next().await.unwrap() {
+        while let Some(batch) = source.next_batch().await.unwrap() {
             for item in &batch.items {
                 seen += 1;
                 assert_eq!(item.position, Some(seen));
                 assert_eq!(item.bytes, format!("event {seen}").as_bytes());
                 assert_eq!(source.taken_at(seen), Some(TsMs(999 + i64::try_from(seen).unwrap())));
             }
-            source.settle(batch.id, durable()).await.unwrap();
+            source.settle_batch(batch.id, durable()).await.unwrap();
             assert_eq!(source.taken_at(seen), None, "what is settled is forgotten");
         }
 
@@ -243,20 +243,20 @@ mod tests {
     #[tokio::test]
     async fn a_refused_batch_comes_again_with_the_same_times() {
         let factory = RecordedLogFactory::new("capture", recorded(600).await, Stamps::Ingest);
-        let mut source = factory.open(ResumeAt::default()).await.unwrap();
-        let first = source.next().await.unwrap().unwrap();
-        let second = source.next().await.unwrap().unwrap();
+        let mut source = factory.open_source(ResumeAt::default()).await.unwrap();
+        let first = source.next_batch().await.unwrap().unwrap();
+        let second = source.next_batch().await.unwrap().unwrap();
 
         let refused = Settlement::Refused { reason: "full".to_owned(), retry_after_ms: 0 };
-        source.settle(first.id, refused.clone()).await.unwrap();
-        source.settle(second.id, refused).await.unwrap();
+        source.settle_batch(first.id, refused.clone()).await.unwrap();
+        source.settle_batch(second.id, refused).await.unwrap();
 
-        let again = source.next().await.unwrap().unwrap();
+        let again = source.next_batch().await.unwrap().unwrap();
         assert_eq!(again.items, first.items);
         assert_eq!(source.taken_at(1), Some(TsMs(1000)));
         assert_eq!(source.taken_at(600), Some(TsMs(1599)));
-        source.settle(again.id, durable()).await.unwrap();
-        let rest = source.next().await.unwrap().unwrap();
+        source.settle_batch(again.id, durable()).await.unwrap();
+        let rest = source.next_batch().await.unwrap().unwrap();
         assert_eq!(rest.items, second.items);
         assert_eq!(source.taken_at(600), Some(TsMs(1599)));
     }
@@ -264,9 +264,9 @@ mod tests {
     #[tokio::test]
     async fn after_a_restart_it_goes_on_and_by_default_receipts_keep_their_own_time() {
         let factory = RecordedLogFactory::new("capture", recorded(600).await, Stamps::Receive);
-        let mut source = factory.open(ResumeAt { position: 598, ingest_ts_ms: None }).await.unwrap();
+        let mut source = factory.open_source(ResumeAt { position: 598, ingest_ts_ms: None }).await.unwrap();
 
-        let batch = source.next().await.unwrap().unwrap();
+        let batch = source.next_batch().await.unwrap().unwrap();
 
         assert_eq!(batch.items.len(), 2);
         assert_eq!(batch.items[0].bytes, "event 599".as_bytes());

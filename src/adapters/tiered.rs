@@ -117,7 +117,7 @@ impl TieredLog {
     fn explain_full(&self, result: Result<(), AppendError>) -> Result<(), AppendError> {
         let Err(AppendError::Full { detail }) = result else { return result };
         self.tiers.wake.notify_one();
-        let detail = match self.tiers.trouble() {
+        let detail = match self.tiers.archive_trouble() {
             Some(trouble) => format!("{detail}, and {trouble}"),
             None => detail,
         };
@@ -181,7 +181,7 @@ impl Tiers {
         }
     }
 
-    async fn read(&self, from: Seq, limit: ReadLimit) -> Result<RecordBatch, ReadError> {
+    async fn read_across(&self, from: Seq, limit: ReadLimit) -> Result<RecordBatch, ReadError> {
         if self.hot.stat().start <= from {
             match self.hot.read(from, limit).await {
                 // Archived between the look and the read, or before anybody here could know.
@@ -204,11 +204,11 @@ impl Tiers {
     }
 
     /// Decides about a batch that the hot log cannot compare, because its positions are archived.
-    async fn compare(&self, batch: &RecordBatch, gap: AppendError) -> Result<(), AppendError> {
-        let mut next = batch.first();
-        while next <= batch.last() {
+    async fn compare_archived(&self, batch: &RecordBatch, gap: AppendError) -> Result<(), AppendError> {
+        let mut next = batch.first_seq();
+        while next <= batch.last_seq() {
             let limit = ReadLimit { records: batch.len(), bytes: batch.payload_bytes() };
-            let stored = match self.read(next, limit).await {
+            let stored = match self.read_across(next, limit).await {
                 Ok(stored) if !stored.is_empty() => stored,
                 Ok(_) | Err(ReadError::Trimmed { .. }) => return Err(gap),
                 Err(ReadError::Io(source)) => return Err(AppendError::Unknown { source }),
@@ -216,13 +216,13 @@ impl Tiers {
                     return Err(AppendError::Poisoned { source: io::Error::other(error) });
                 }
             };
-            for (at, payload) in stored.iter().take_while(|(at, _)| *at <= batch.last()) {
-                let index = usize::try_from(at.0 - batch.first().0).unwrap_or(usize::MAX);
+            for (at, payload) in stored.iter().take_while(|(at, _)| *at <= batch.last_seq()) {
+                let index = usize::try_from(at.0 - batch.first_seq().0).unwrap_or(usize::MAX);
                 if batch.get(index) != Some(payload) {
                     return Err(AppendError::Conflict { at });
                 }
             }
-            next = stored.last().next();
+            next = stored.last_seq().next();
         }
         Ok(())
     }
@@ -231,7 +231,7 @@ impl Tiers {
         self.options.hot_bytes_max < self.hot.stat().bytes
     }
 
-    fn trouble(&self) -> Option<String> {
+    fn archive_trouble(&self) -> Option<String> {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -248,14 +248,14 @@ impl Log for TieredLog {
         let mut running = self.archiver.lock().await;
         let (acquired, archiver) = self.take_over().await?;
         // The one before is fenced by both logs now, and ends with its handle.
-        *running = Some(AbortOnDropHandle::new(tokio::spawn(archiver.run())));
+        *running = Some(AbortOnDropHandle::new(tokio::spawn(archiver.run_archiver())));
         Ok(acquired)
     }
 
     async fn append(&self, epoch: Epoch, batch: &RecordBatch) -> Result<(), AppendError> {
         let appended = match self.tiers.hot.append(epoch, batch).await {
-            Err(gap @ AppendError::Gap { tail, .. }) if !batch.is_empty() && batch.last() <= tail => {
-                self.tiers.compare(batch, gap).await
+            Err(gap @ AppendError::Gap { tail, .. }) if !batch.is_empty() && batch.last_seq() <= tail => {
+                self.tiers.compare_archived(batch, gap).await
             }
             appended => self.explain_full(appended),
         };
@@ -270,7 +270,7 @@ impl Log for TieredLog {
     }
 
     async fn read(&self, from: Seq, limit: ReadLimit) -> Result<RecordBatch, ReadError> {
-        self.tiers.read(from, limit).await
+        self.tiers.read_across(from, limit).await
     }
 
     /// Trims the archive up to where the hot log starts: what is hot stays until it is archived.

@@ -24,7 +24,7 @@ pub(super) const PROBE_HEAD_MAX: Duration = Duration::from_millis(500);
 const HEAD_GRACE: Duration = Duration::from_millis(250);
 
 /// Gives out the slots of the HTTP interface.
-pub(super) struct Admission {
+pub(super) struct ConnectionAdmission {
     slots: Arc<Semaphore>,
     probe_slots: Arc<Semaphore>,
     silent: Arc<SilentConnections>,
@@ -59,7 +59,7 @@ struct SilentPlace {
     silent: Arc<SilentConnections>,
 }
 
-impl Admission {
+impl ConnectionAdmission {
     pub(super) fn new(connections_max: usize) -> Self {
         Self {
             slots: Arc::new(Semaphore::new(connections_max)),
@@ -69,32 +69,32 @@ impl Admission {
     }
 
     /// Waits for a slot, making room among clients that send nothing.
-    pub(super) async fn admit(&self) -> Admitted {
+    pub(super) async fn admit_client(&self) -> Admitted {
         loop {
             if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
-                return self.admitted(slot, false);
+                return self.grant_slot(slot, false);
             }
             let evictable_in = self.silent.evict_oldest().err();
             if evictable_in.is_some()
                 && let Ok(slot) = Arc::clone(&self.probe_slots).try_acquire_owned()
             {
-                return self.admitted(slot, true);
+                return self.grant_slot(slot, true);
             }
             // Woken by whatever comes first: a slot, or a silent connection that has had its time.
             tokio::select! {
                 biased;
                 slot = Arc::clone(&self.slots).acquire_owned() => if let Ok(slot) = slot {
-                    return self.admitted(slot, false);
+                    return self.grant_slot(slot, false);
                 },
                 () = tokio::time::sleep(evictable_in.unwrap_or(HEAD_GRACE)) => {}
             }
         }
     }
 
-    fn admitted(&self, slot: OwnedSemaphorePermit, is_for_probes: bool) -> Admitted {
+    fn grant_slot(&self, slot: OwnedSemaphorePermit, is_for_probes: bool) -> Admitted {
         let eviction = CancellationToken::new();
         // A probe's slot makes room by itself, soon.
-        let number = if is_for_probes { None } else { Some(self.silent.add(eviction.clone())) };
+        let number = if is_for_probes { None } else { Some(self.silent.add_connection(eviction.clone())) };
         let head = FirstHead(Arc::new(SilentPlace { number, silent: Arc::clone(&self.silent) }));
         Admitted { _slot: slot, is_for_probes, eviction, head }
     }
@@ -110,39 +110,39 @@ impl Admitted {
 impl FirstHead {
     /// From now on the connection is not ended in favour of another one.
     pub(super) fn has_come(&self) {
-        self.0.leave();
+        self.0.leave_silent();
     }
 }
 
 impl SilentPlace {
-    fn leave(&self) {
+    fn leave_silent(&self) {
         if let Some(number) = self.number {
-            self.silent.remove(number);
+            self.silent.remove_connection(number);
         }
     }
 }
 
 impl Drop for SilentPlace {
     fn drop(&mut self) {
-        self.leave();
+        self.leave_silent();
     }
 }
 
 impl SilentConnections {
-    fn lock(&self) -> MutexGuard<'_, Silent> {
+    fn lock_silent(&self) -> MutexGuard<'_, Silent> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn add(&self, eviction: CancellationToken) -> u64 {
-        let mut silent = self.lock();
+    fn add_connection(&self, eviction: CancellationToken) -> u64 {
+        let mut silent = self.lock_silent();
         let number = silent.next;
         silent.next += 1;
         silent.waiting.insert(number, (Instant::now(), eviction));
         number
     }
 
-    fn remove(&self, number: u64) {
-        self.lock().waiting.remove(&number);
+    fn remove_connection(&self, number: u64) {
+        self.lock_silent().waiting.remove(&number);
     }
 
     /// Ends the connection that has been silent for longest.
@@ -151,7 +151,7 @@ impl SilentConnections {
     ///
     /// None has had its time yet; how long until one may have.
     fn evict_oldest(&self) -> Result<(), Duration> {
-        let mut silent = self.lock();
+        let mut silent = self.lock_silent();
         let Some(oldest) = silent.waiting.first_entry() else { return Err(HEAD_GRACE) };
         let left = HEAD_GRACE.saturating_sub(oldest.get().0.elapsed());
         if !left.is_zero() {
@@ -169,13 +169,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_oldest_silent_connection_makes_room_and_one_that_was_asked_something_never_does() {
-        let admission = Admission::new(2);
-        let asked = admission.admit().await;
+        let admission = ConnectionAdmission::new(2);
+        let asked = admission.admit_client().await;
         asked.first_head().has_come();
-        let silent = admission.admit().await;
+        let silent = admission.admit_client().await;
         tokio::time::advance(HEAD_GRACE).await;
 
-        let mut third = std::pin::pin!(admission.admit());
+        let mut third = std::pin::pin!(admission.admit_client());
         assert!(futures_util::poll!(third.as_mut()).is_pending());
         assert!(silent.eviction.is_cancelled() && !asked.eviction.is_cancelled());
         drop(silent);
@@ -185,18 +185,18 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn when_all_are_busy_probes_have_slots_of_their_own_and_no_more() {
-        let admission = Admission::new(1);
-        let busy = admission.admit().await;
+        let admission = ConnectionAdmission::new(1);
+        let busy = admission.admit_client().await;
         busy.first_head().has_come();
 
         let mut probes = Vec::new();
         for _ in 0..PROBE_SLOTS {
-            let probe = admission.admit().await;
+            let probe = admission.admit_client().await;
             probe.first_head().has_come();
             assert!(probe.is_for_probes);
             probes.push(probe);
         }
-        let mut next = std::pin::pin!(admission.admit());
+        let mut next = std::pin::pin!(admission.admit_client());
         assert!(futures_util::poll!(next.as_mut()).is_pending());
         drop(busy);
 
@@ -205,12 +205,12 @@ mod tests {
 
     #[tokio::test]
     async fn places_of_ended_connections_are_given_back() {
-        let admission = Admission::new(4);
+        let admission = ConnectionAdmission::new(4);
 
         for _ in 0..100 {
-            drop(admission.admit().await);
+            drop(admission.admit_client().await);
         }
 
-        assert!(admission.silent.lock().waiting.is_empty());
+        assert!(admission.silent.lock_silent().waiting.is_empty());
     }
 }

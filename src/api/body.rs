@@ -34,10 +34,10 @@ impl HeldBody {
     ) -> Result<Bytes, Problem> {
         let (body, bytes_max) = (self.bytes.clone(), shared.state.limits.body_bytes_max);
         if encoding == ContentEncoding::Identity {
-            return encoding.unpack(body, bytes_max);
+            return encoding.unpack_body(body, bytes_max);
         }
-        hold(shared, &mut self.held, bytes_max)?;
-        match tokio::task::spawn_blocking(move || encoding.unpack(body, bytes_max)).await {
+        hold_bytes(shared, &mut self.held, bytes_max)?;
+        match tokio::task::spawn_blocking(move || encoding.unpack_body(body, bytes_max)).await {
             Ok(text) => text,
             Err(error) => {
                 tracing::error!(%error, "unpacking a body failed by a defect");
@@ -55,7 +55,7 @@ impl HeldBody {
 /// # Errors
 ///
 /// The problem: too large, too slow, torn, or as many bytes held as may be held.
-pub(super) async fn read(
+pub(super) async fn read_body(
     shared: &Shared,
     headers: &HeaderMap,
     body: Body,
@@ -80,7 +80,7 @@ pub(super) async fn read(
         if max - bytes.len() < chunk.len() {
             return Err(too_large(&mut chunks, max, deadline).await);
         }
-        hold(shared, &mut held, chunk.len())?;
+        hold_bytes(shared, &mut held, chunk.len())?;
         bytes.extend_from_slice(&chunk);
     }
 }
@@ -90,7 +90,7 @@ fn declared_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// Counts further bytes against the bound of all requests.
-fn hold(shared: &Shared, held: &mut Option<OwnedSemaphorePermit>, bytes: usize) -> Result<(), Problem> {
+fn hold_bytes(shared: &Shared, held: &mut Option<OwnedSemaphorePermit>, bytes: usize) -> Result<(), Problem> {
     let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
     let Ok(more) = Arc::clone(&shared.body_bytes).try_acquire_many_owned(bytes) else {
         let detail = "as many bytes of request bodies are held as may be held; send the request again later";
@@ -112,7 +112,7 @@ async fn too_large(chunks: &mut BodyDataStream, max: usize, deadline: Instant) -
         left = rest;
     }
     Problem::new(ProblemKind::BodyTooLarge, format!("body_bytes_max is {max}; send smaller batches"))
-        .with("limit", max)
+        .with_member("limit", max)
 }
 
 fn too_slow(shared: &Shared) -> Problem {

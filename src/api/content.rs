@@ -6,14 +6,14 @@ use super::problem::{Problem, ProblemKind};
 
 /// Form of a body, as its content type claims it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum BodyForm {
     /// `application/json`: one value, over several lines if it likes; if it is not that, lines.
     Json,
     /// `application/x-ndjson`: one receipt a line.
     Lines,
 }
 
-impl Form {
+impl BodyForm {
     /// Reads the content type. Of its parameters only a `charset` matters: receipts are UTF-8.
     ///
     /// There is no guess for other or missing types: a web page can make its visitor's browser send those to a
@@ -22,7 +22,7 @@ impl Form {
     /// # Errors
     ///
     /// The problem, naming the types that are taken.
-    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+    pub(super) fn from_headers(headers: &HeaderMap) -> Result<Self, Problem> {
         let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
         let (kind, parameters) = value.split_once(';').unwrap_or((value, ""));
         let kind = kind.trim();

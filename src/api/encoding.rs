@@ -28,7 +28,7 @@ impl ContentEncoding {
     /// # Errors
     ///
     /// The problem, with `Accept-Encoding`.
-    pub(super) fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+    pub(super) fn from_headers(headers: &HeaderMap) -> Result<Self, Problem> {
         let mut values = headers.get_all(header::CONTENT_ENCODING).iter();
         let (first, further) = (values.next(), values.next());
         let coding = first.map_or("identity", |value| value.to_str().unwrap_or("(not text)").trim());
@@ -36,7 +36,9 @@ impl ContentEncoding {
             ("identity" | "", None) => Ok(Self::Identity),
             ("gzip" | "x-gzip", None) => Ok(Self::Gzip),
             ("zstd", None) => Ok(Self::Zstd),
-            (_, _) => Err(refused("Content-Encoding must be gzip, zstd or identity, and only one of them")),
+            (_, _) => {
+                Err(refused_encoding("Content-Encoding must be gzip, zstd or identity, and only one of them"))
+            }
         }
     }
 
@@ -45,21 +47,21 @@ impl ContentEncoding {
     /// # Errors
     ///
     /// The problem: too large when unpacked, damaged, or in a format that holds no lines.
-    pub(super) fn unpack(self, body: Bytes, bytes_max: usize) -> Result<Bytes, Problem> {
+    pub(super) fn unpack_body(self, body: Bytes, bytes_max: usize) -> Result<Bytes, Problem> {
         let text = match self {
             Self::Identity => body,
             Self::Gzip => read_within(MultiGzDecoder::new(&body[..]), bytes_max)?,
             Self::Zstd => {
                 let decoder = zstd::stream::read::Decoder::with_buffer(&body[..]);
-                read_within(decoder.map_err(|error| damaged(&error))?, bytes_max)?
+                read_within(decoder.map_err(|error| damaged_body(&error))?, bytes_max)?
             }
         };
-        match ForeignFormat::recognise(&text) {
+        match ForeignFormat::recognise_format(&text) {
             None => Ok(text),
             Some(ForeignFormat::Gzip | ForeignFormat::Zstd) if self == Self::Identity => {
-                Err(refused("the body is compressed: say so with Content-Encoding: gzip or zstd"))
+                Err(refused_encoding("the body is compressed: say so with Content-Encoding: gzip or zstd"))
             }
-            Some(format) => Err(refused(&format!(
+            Some(format) => Err(refused_encoding(&format!(
                 "the body is {}: send JSON text in UTF-8, one receipt a line",
                 format.name()
             ))),
@@ -71,24 +73,24 @@ impl ContentEncoding {
 fn read_within(decoder: impl Read, bytes_max: usize) -> Result<Bytes, Problem> {
     let mut text = Vec::new();
     let one_more = (bytes_max as u64).saturating_add(1);
-    decoder.take(one_more).read_to_end(&mut text).map_err(|error| damaged(&error))?;
+    decoder.take(one_more).read_to_end(&mut text).map_err(|error| damaged_body(&error))?;
     if bytes_max < text.len() {
         let detail =
             format!("http.body_bytes_max is {bytes_max}, for the unpacked body too; send smaller batches");
-        return Err(Problem::new(ProblemKind::BodyTooLarge, detail).with("limit", bytes_max));
+        return Err(Problem::new(ProblemKind::BodyTooLarge, detail).with_member("limit", bytes_max));
     }
     Ok(text.into())
 }
 
-fn damaged(error: &io::Error) -> Problem {
+fn damaged_body(error: &io::Error) -> Problem {
     Problem::new(
         ProblemKind::BodyUnreadable,
         format!("the body cannot be unpacked ({error}); nothing was stored"),
     )
 }
 
-fn refused(detail: &str) -> Problem {
-    Problem::new(ProblemKind::UnsupportedContentType, detail).header(header::ACCEPT_ENCODING, TAKEN)
+fn refused_encoding(detail: &str) -> Problem {
+    Problem::new(ProblemKind::UnsupportedContentType, detail).with_header(header::ACCEPT_ENCODING, TAKEN)
 }
 
 #[cfg(test)]
@@ -102,7 +104,7 @@ mod tests {
         for value in values {
             headers.append(header::CONTENT_ENCODING, value.parse().unwrap());
         }
-        ContentEncoding::of(&headers).ok()
+        ContentEncoding::from_headers(&headers).ok()
     }
 
     fn gzip(text: &[u8]) -> Vec<u8> {
@@ -128,10 +130,10 @@ mod tests {
         let text = Bytes::from_static(b"{\"a\":1}\n{\"b\":2}\n");
         let members = [gzip(&text[..8]), gzip(&text[8..])].concat();
 
-        let unpacked = ContentEncoding::Gzip.unpack(members.into(), text.len()).unwrap();
+        let unpacked = ContentEncoding::Gzip.unpack_body(members.into(), text.len()).unwrap();
         assert_eq!(unpacked, text);
         let frame = zstd::encode_all(&text[..], 3).unwrap();
-        assert_eq!(ContentEncoding::Zstd.unpack(frame.into(), text.len()).unwrap(), text);
+        assert_eq!(ContentEncoding::Zstd.unpack_body(frame.into(), text.len()).unwrap(), text);
     }
 
     #[test]
@@ -149,7 +151,7 @@ mod tests {
             (ContentEncoding::Identity, b"\xff\xfe{\0}\0".to_vec()),
             (ContentEncoding::Gzip, gzip(b"{\0}\0")),
         ] {
-            assert!(encoding.unpack(body.into(), (1 << 20) - 1).is_err(), "{encoding:?}");
+            assert!(encoding.unpack_body(body.into(), (1 << 20) - 1).is_err(), "{encoding:?}");
         }
     }
 }

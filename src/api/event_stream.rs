@@ -111,7 +111,7 @@ impl EventStream {
         heartbeat: Duration,
         place: OwnedSemaphorePermit,
     ) -> Self {
-        let (next, seen) = from.next();
+        let (next, seen) = from.next_record();
         let heartbeat_at = Instant::now() + heartbeat;
         let state = State::Beginning;
         let log = outputs.runs.identity();
@@ -124,7 +124,7 @@ impl EventStream {
             State::Ended => return None,
             State::Beginning => {
                 self.state = State::Open;
-                sse::greeting(self.position())
+                sse::greeting_bytes(self.reached_event_id())
             }
             State::Open => self.outputs_or_heartbeat().await?,
         };
@@ -139,23 +139,25 @@ impl EventStream {
             }
             let tail = self.outputs.committed.borrow_and_update().tail;
             if tail < self.next {
-                match self.wait().await {
+                match self.wait_for_outputs().await {
                     Woke::Committed => continue,
-                    Woke::Silent => return Some(sse::heartbeat(self.position())),
+                    Woke::Silent => return Some(sse::heartbeat_bytes(self.reached_event_id())),
                     Woke::Ended => return None,
                 }
             }
-            match self.fill().await {
+            match self.fill_chunk().await {
                 Ok(chunk) if !chunk.is_empty() => return Some(chunk),
                 // Nothing in this batch passed the filter.
-                Ok(_) if self.heartbeat_at <= Instant::now() => return Some(sse::heartbeat(self.position())),
+                Ok(_) if self.heartbeat_at <= Instant::now() => {
+                    return Some(sse::heartbeat_bytes(self.reached_event_id()));
+                }
                 Ok(_) => tokio::task::yield_now().await,
-                Err(broken) => return Some(self.end(&broken)),
+                Err(broken) => return Some(self.end_with_farewell(&broken)),
             }
         }
     }
 
-    async fn wait(&mut self) -> Woke {
+    async fn wait_for_outputs(&mut self) -> Woke {
         tokio::select! {
             biased;
             () = self.outputs.shutdown.cancelled() => Woke::Ended,
@@ -170,14 +172,14 @@ impl EventStream {
 
     /// The outputs of the next records, as many as make a chunk. What is wrong with a record shows when nothing stands
     /// before it any more.
-    async fn fill(&mut self) -> Result<Vec<u8>, Broken> {
+    async fn fill_chunk(&mut self) -> Result<Vec<u8>, Broken> {
         let batch = self.next_batch().await?;
         let clock = &self.outputs.clock;
         let published = if clock.is_driven() { None } else { clock.now() };
         let mut chunk = Vec::new();
         while chunk.len() < CHUNK_BYTES {
             let Some(payload) = record_at(&batch, self.next) else { break };
-            match self.render(payload, published, &mut chunk) {
+            match self.render_record(payload, published, &mut chunk) {
                 Ok(()) => (self.next, self.seen) = (self.next.next(), 0),
                 Err(broken) if chunk.is_empty() => return Err(broken),
                 Err(_) => break,
@@ -188,14 +190,19 @@ impl EventStream {
     }
 
     /// Adds the outputs of the next record that the subscriber wants and does not have.
-    fn render(&self, payload: &[u8], published: Option<TsMs>, chunk: &mut Vec<u8>) -> Result<(), Broken> {
+    fn render_record(
+        &self,
+        payload: &[u8],
+        published: Option<TsMs>,
+        chunk: &mut Vec<u8>,
+    ) -> Result<(), Broken> {
         let record = RunRecord::decode(payload).map_err(|error| Broken::Decode(self.next, error))?;
         if !self.filter.wants_symbol(record.facts.symbol.as_str()) {
             return Ok(());
         }
         for message in events(self.next, &record, published)? {
             if self.seen <= u64::from(message.index) && self.filter.wants_type(message.event_type) {
-                sse::output(self.log, &message, chunk);
+                sse::write_output(self.log, &message, chunk);
             }
         }
         Ok(())
@@ -215,7 +222,7 @@ impl EventStream {
     }
 
     /// Where the subscriber stands.
-    const fn position(&self) -> EventId {
+    const fn reached_event_id(&self) -> EventId {
         let position = match self.seen.checked_sub(1) {
             // An index has 32 bits, and what was seen of a record is one more than an index.
             Some(index) => Position::AfterOutput(self.next, index as u32),
@@ -224,11 +231,11 @@ impl EventStream {
         EventId { log: self.log, position }
     }
 
-    fn end(&mut self, broken: &Broken) -> Vec<u8> {
+    fn end_with_farewell(&mut self, broken: &Broken) -> Vec<u8> {
         self.state = State::Ended;
         match broken {
             Broken::Read(ReadError::Trimmed { wanted, start }) => {
-                sse::farewell(&format!("position {wanted} was removed, the first one there is {start}"))
+                sse::farewell_bytes(&format!("position {wanted} was removed, the first one there is {start}"))
             }
             Broken::Read(ReadError::Corrupt { .. } | ReadError::Io(_))
             | Broken::Decode(..)
@@ -236,13 +243,13 @@ impl EventStream {
             | Broken::Missing(_) => {
                 let error: &dyn std::error::Error = broken;
                 tracing::error!(error = %orchestrator_runtime::fatal::Chain(error), "event stream cannot go on");
-                sse::farewell("the service cannot read on; connect again later")
+                sse::farewell_bytes("the service cannot read on; connect again later")
             }
         }
     }
 }
 
 fn record_at(batch: &RecordBatch, run_seq: RunSeq) -> Option<&[u8]> {
-    let index = run_seq.0.checked_sub(batch.first().0)?;
+    let index = run_seq.0.checked_sub(batch.first_seq().0)?;
     batch.get(usize::try_from(index).ok()?)
 }

@@ -28,22 +28,22 @@ const LAST_EVENT_ID: &str = "Last-Event-ID";
 const PLACE_RETRY: Duration = Duration::from_secs(5);
 
 /// Begins a stream.
-pub(super) async fn get(
+pub(super) async fn get_events(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(query) = query
         .map_err(|_| Problem::new(ProblemKind::BadParameter, "the query is not of the form name=value&…"))?;
-    let mut request = Request::of(&query)?;
+    let mut request = Request::from_query(&query)?;
     if let Some(id) = headers.get(LAST_EVENT_ID) {
         let id = id.to_str().ok().and_then(|id| id.parse().ok());
         request.from = Start::Behind(id.ok_or_else(|| {
             Problem::new(ProblemKind::BadHeader, format!("{LAST_EVENT_ID} must be the id of an event"))
-                .with("header", LAST_EVENT_ID)
+                .with_member("header", LAST_EVENT_ID)
         })?);
     }
-    let from = position(&shared, request.from)?;
+    let from = check_position(&shared, request.from)?;
     let place = Arc::clone(&shared.subscribers).try_acquire_owned().map_err(|_| no_place(&shared))?;
     let outputs = Outputs {
         runs: Arc::clone(&shared.state.runs),
@@ -76,47 +76,47 @@ struct Request {
 }
 
 impl Request {
-    fn of(query: &[(String, String)]) -> Result<Self, Problem> {
+    fn from_query(query: &[(String, String)]) -> Result<Self, Problem> {
         let mut request = Self { from: Start::Latest, filter: Filter::default() };
         for (name, value) in query {
             match name.as_str() {
-                "from" => request.from = start(value)?,
+                "from" => request.from = parse_start(value)?,
                 "symbol" => {
                     request.filter.symbols.insert(value.clone());
                 }
                 "event_type" => {
                     request.filter.event_types.insert(known_type(value)?);
                 }
-                _ => return Err(bad("a parameter is not one of: from, symbol, event_type")),
+                _ => return Err(bad_parameter("a parameter is not one of: from, symbol, event_type")),
             }
         }
         Ok(request)
     }
 }
 
-fn start(value: &str) -> Result<Start, Problem> {
+fn parse_start(value: &str) -> Result<Start, Problem> {
     match value {
         "earliest" => Ok(Start::Earliest),
         "latest" => Ok(Start::Latest),
         id => id
             .parse()
             .map(Start::Behind)
-            .map_err(|_| bad("from must be earliest, latest or the id of an event")),
+            .map_err(|_| bad_parameter("from must be earliest, latest or the id of an event")),
     }
 }
 
 /// A misspelt type would be a stream that stays silent for ever.
 fn known_type(value: &str) -> Result<&'static str, Problem> {
     let known = event_type::ALL.into_iter().find(|known| *known == value);
-    known.ok_or_else(|| bad(&format!("event_type must be one of: {}", event_type::ALL.join(", "))))
+    known.ok_or_else(|| bad_parameter(&format!("event_type must be one of: {}", event_type::ALL.join(", "))))
 }
 
-fn bad(rule: &str) -> Problem {
+fn bad_parameter(rule: &str) -> Problem {
     Problem::new(ProblemKind::BadParameter, rule)
 }
 
 /// Checks that the stream can begin there.
-fn position(shared: &Shared, start: Start) -> Result<Position, Problem> {
+fn check_position(shared: &Shared, start: Start) -> Result<Position, Problem> {
     let tail = shared.state.committed.borrow().tail;
     let first = RunSeq::from(shared.state.runs.stat().start);
     let own = shared.state.runs.identity();
@@ -129,12 +129,12 @@ fn position(shared: &Shared, start: Start) -> Result<Position, Problem> {
     if tail < position.run_seq() {
         let detail =
             format!("the log ends at {tail}: the position is another log's, or this one was restored");
-        return Err(Problem::new(ProblemKind::PositionAhead, detail).with("tail", tail.to_string()));
+        return Err(Problem::new(ProblemKind::PositionAhead, detail).with_member("tail", tail.to_string()));
     }
-    if position.next().0 < first {
+    if position.next_record().0 < first {
         let first = EventId { log: own, position: Position::AfterOutput(first, 0) }.to_string();
         let detail = format!("the first event still there is {first}; from=earliest begins with it");
-        return Err(Problem::new(ProblemKind::PositionTrimmed, detail).with("first_available", first));
+        return Err(Problem::new(ProblemKind::PositionTrimmed, detail).with_member("first_available", first));
     }
     Ok(position)
 }
@@ -146,7 +146,7 @@ fn of_another_log(id: EventId, own: Option<LogIdentity>) -> Problem {
         "{id} is the id of an event of another log (another instance, or a data directory made anew), this one is {own}: \
          from=earliest begins with its first event"
     );
-    Problem::new(ProblemKind::PositionOfAnotherLog, detail).with("log", own)
+    Problem::new(ProblemKind::PositionOfAnotherLog, detail).with_member("log", own)
 }
 
 fn no_place(shared: &Shared) -> Problem {

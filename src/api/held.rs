@@ -11,7 +11,7 @@ use orchestrator_engine_plane::publisher::messages::{HeldError, HeldRequest, Pub
 use orchestrator_kernel::engine::contracts::manifest::OperatorRecord;
 use orchestrator_kernel::engine::outbox::{HeldChoice, Holds};
 use orchestrator_kernel::ids::Symbol;
-use orchestrator_kernel::rfc3339::rfc3339;
+use orchestrator_kernel::rfc3339::to_rfc3339;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout_at};
@@ -20,21 +20,21 @@ use super::problem::{Problem, ProblemKind};
 use super::{Shared, body};
 
 /// `GET /api/v1/outputs/held`: every symbol of which an output is refused for good.
-pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Json<Value> {
-    Json(json!({ "held": shown(&shared.state.reached.holds()) }))
+pub(super) async fn list_held(State(shared): State<Arc<Shared>>) -> Json<Value> {
+    Json(json!({ "held": held_json(&shared.state.reached.current_holds()) }))
 }
 
 /// What is held, for people and programs.
 #[must_use]
-pub fn shown(holds: &Holds) -> Vec<Value> {
+pub fn held_json(holds: &Holds) -> Vec<Value> {
     let shown = holds.iter().map(|(symbol, fan_out, hold)| {
         json!({
             "symbol": symbol.as_str(),
             "fan_out": fan_out,
             "first_symbol_seq": hold.first,
             "first_run_seq": hold.from.0,
-            "waiting": hold.waiting(),
-            "since": hold.since.map(rfc3339),
+            "waiting": hold.waiting_outputs(),
+            "since": hold.since.map(to_rfc3339),
             "reason": hold.reason,
             "retrying": hold.is_retried,
         })
@@ -61,7 +61,7 @@ enum Action {
 }
 
 /// `POST /api/v1/outputs/held`: offers what waits of a symbol again, or lets outputs go. Answered once it is recorded.
-pub(super) async fn decide(
+pub(super) async fn decide_held(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
     body: Body,
@@ -71,11 +71,11 @@ pub(super) async fn decide(
         return Err(Problem::new(ProblemKind::UnsupportedContentType, "send application/json"));
     }
     let deadline = Instant::now() + shared.state.limits.request_timeout;
-    let held = body::read(&shared, &headers, body, deadline).await?;
+    let held = body::read_body(&shared, &headers, body, deadline).await?;
     let asked: Asked = serde_json::from_slice(&held.bytes).map_err(|error| {
         Problem::new(ProblemKind::BadParameter, format!("the body is not understood: {error}"))
     })?;
-    if let Some(objection) = OperatorRecord::objection(&asked.operator, &asked.reason) {
+    if let Some(objection) = OperatorRecord::find_objection(&asked.operator, &asked.reason) {
         return Err(Problem::new(ProblemKind::BadParameter, objection));
     }
     let request = HeldRequest {
@@ -95,14 +95,14 @@ pub(super) async fn decide(
             let acts: Vec<String> = acts.iter().map(ToString::to_string).collect();
             Ok(Json(json!({ "recorded": acts })))
         }
-        Ok(Ok(Err(error))) => Err(refused(&error)),
+        Ok(Ok(Err(error))) => Err(held_problem(&error)),
         Ok(Err(_)) => Err(Problem::new(ProblemKind::Unavailable, "the publisher is being started again")
             .retry_after(Duration::from_secs(1))),
         Err(_) => Err(in_doubt("the publisher did not answer in time".to_owned())),
     }
 }
 
-fn refused(error: &HeldError) -> Problem {
+fn held_problem(error: &HeldError) -> Problem {
     match error {
         HeldError::NotHeld { .. } => {
             Problem::new(ProblemKind::NotHeld, format!("{error}; GET this path lists what is"))

@@ -11,7 +11,7 @@ use orchestrator_kernel::ports::source::{RawItem, Settlement};
 pub trait Intake: Send + Sync {
     /// The ordered channel of a producer that numbers its receipts; without a producer, the channel of those that do
     /// not.
-    fn origin(&self, producer: Option<&str>) -> Origin;
+    fn origin_of_producer(&self, producer: Option<&str>) -> Origin;
 
     /// Offers items and waits for what becomes of them. They have positions either all or none.
     ///
@@ -20,7 +20,7 @@ pub trait Intake: Send + Sync {
     /// # Errors
     ///
     /// [`TurnedAway`] at once, with nothing stored, when they cannot even wait.
-    async fn submit(&self, origin: Origin, items: Vec<RawItem>) -> Result<Settlement, TurnedAway>;
+    async fn submit_items(&self, origin: Origin, items: Vec<RawItem>) -> Result<Settlement, TurnedAway>;
 }
 
 /// Reason for which items were not taken. Nothing of them is stored.

@@ -7,8 +7,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use orchestrator_kernel::ids::TsMs;
-use orchestrator_kernel::kill_switch::{State as KillState, View};
-use orchestrator_kernel::rfc3339::rfc3339;
+use orchestrator_kernel::kill_switch::{TradingState as KillState, TradingStateView};
+use orchestrator_kernel::rfc3339::to_rfc3339;
 use orchestrator_runtime::kill_switch::{Gate, Past};
 use serde::Serialize;
 
@@ -16,7 +16,7 @@ use super::Shared;
 
 /// State of the kill switch as it is known now.
 #[derive(Debug, Serialize)]
-pub(super) struct KillSwitch {
+pub(super) struct KillSwitchView {
     /// `trading`, `halted` or `unknown`; effects are allowed in the first only.
     state: &'static str,
     reason: Option<String>,
@@ -26,14 +26,14 @@ pub(super) struct KillSwitch {
     since: String,
 }
 
-impl KillSwitch {
-    pub(super) fn of(gate: &Gate, now: TsMs) -> Self {
-        let View { state, age, lasted } = gate.view();
+impl KillSwitchView {
+    pub(super) fn from_gate(gate: &Gate, now: TsMs) -> Self {
+        let TradingStateView { state, age, lasted } = gate.current_view();
         Self {
-            state: state.word(),
-            reason: state.reason(),
-            age_ms: age.map(millis),
-            since: before(now, lasted),
+            state: state.state_word(),
+            reason: state.block_reason(),
+            age_ms: age.map(to_millis),
+            since: moment_before(now, lasted),
         }
     }
 }
@@ -48,17 +48,17 @@ struct Change {
 }
 
 impl Change {
-    fn of(past: Past, now: TsMs) -> Self {
+    fn from_past(past: Past, now: TsMs) -> Self {
         let to = past.transition.to;
         let engaged_by = match &to {
             KillState::Halted(halt) => halt.by.clone(),
             KillState::Trading | KillState::Unknown(_) => None,
         };
         Self {
-            at: before(now, past.ago),
+            at: moment_before(now, past.ago),
             from: past.transition.from,
-            to: to.word(),
-            reason: to.reason(),
+            to: to.state_word(),
+            reason: to.block_reason(),
             engaged_by,
         }
     }
@@ -67,7 +67,7 @@ impl Change {
 #[derive(Debug, Serialize)]
 struct Status {
     #[serde(flatten)]
-    now: KillSwitch,
+    now: KillSwitchView,
     /// Where the value is stored.
     place: String,
     /// What this process has seen, oldest first.
@@ -75,17 +75,18 @@ struct Status {
 }
 
 /// `GET /api/v1/kill-switch/status`: the state, and what it was before.
-pub(super) async fn status(axum::extract::State(shared): State<Arc<Shared>>) -> Response {
+pub(super) async fn get_status(axum::extract::State(shared): State<Arc<Shared>>) -> Response {
     let (gate, now) = (&shared.state.gate, (shared.state.wall_now)());
-    let transitions = gate.recent().into_iter().map(|past| Change::of(past, now)).collect();
-    Json(Status { now: KillSwitch::of(gate, now), place: gate.place(), transitions }).into_response()
+    let transitions = gate.recent_changes().into_iter().map(|past| Change::from_past(past, now)).collect();
+    Json(Status { now: KillSwitchView::from_gate(gate, now), place: gate.place_text(), transitions })
+        .into_response()
 }
 
-fn millis(duration: Duration) -> u64 {
+fn to_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The moment `ago` before `now`.
-fn before(now: TsMs, ago: Duration) -> String {
-    rfc3339(TsMs(now.0.saturating_sub_unsigned(millis(ago))))
+fn moment_before(now: TsMs, ago: Duration) -> String {
+    to_rfc3339(TsMs(now.0.saturating_sub_unsigned(to_millis(ago))))
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use orchestrator_kernel::ports::source::RawItem;
 use serde::de::IgnoredAny;
 
-use super::content::Form;
+use super::content::BodyForm;
 
 /// The items of a body.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,15 +37,15 @@ pub(super) enum NotTaken {
 /// # Errors
 ///
 /// [`NotTaken`].
-pub(super) fn split(
+pub(super) fn split_body(
     body: &Bytes,
-    form: Form,
+    form: BodyForm,
     items_max: usize,
     item_bytes_max: usize,
 ) -> Result<Items, NotTaken> {
     let mut found = Items { items: Vec::new(), lines: Vec::new() };
-    if form == Form::Json && is_one_value_over_lines(body) {
-        found.push(body.slice_ref(body.trim_ascii()), 1, item_bytes_max)?;
+    if form == BodyForm::Json && is_one_value_over_lines(body) {
+        found.push_item(body.slice_ref(body.trim_ascii()), 1, item_bytes_max)?;
         return Ok(found);
     }
     for (number, line) in (1..).zip(body.split_inclusive(|byte| *byte == b'\n')) {
@@ -59,13 +59,13 @@ pub(super) fn split(
         if found.items.len() == items_max {
             return Err(NotTaken::TooMany);
         }
-        found.push(body.slice_ref(line), number, item_bytes_max)?;
+        found.push_item(body.slice_ref(line), number, item_bytes_max)?;
     }
     Ok(found)
 }
 
 impl Items {
-    fn push(&mut self, bytes: Bytes, line: u64, bytes_max: usize) -> Result<(), NotTaken> {
+    fn push_item(&mut self, bytes: Bytes, line: u64, bytes_max: usize) -> Result<(), NotTaken> {
         if bytes_max < bytes.len() {
             return Err(NotTaken::TooLong { line, bytes: bytes.len() });
         }
@@ -95,8 +95,8 @@ mod tests {
 
     use super::*;
 
-    fn check_split(body: &'static str, form: Form) -> Vec<(u64, &'static str)> {
-        let found = split(&Bytes::from_static(body.as_bytes()), form, 100, 100).unwrap();
+    fn check_split(body: &'static str, form: BodyForm) -> Vec<(u64, &'static str)> {
+        let found = split_body(&Bytes::from_static(body.as_bytes()), form, 100, 100).unwrap();
         let texts = found.items.iter().map(|item| {
             let at = item.bytes.as_ptr() as usize - body.as_ptr() as usize;
             &body[at..at + item.bytes.len()]
@@ -107,34 +107,37 @@ mod tests {
     #[test]
     fn terminators_and_blank_lines_are_framing_and_everything_else_is_kept() {
         assert_eq!(
-            check_split("{\"a\":1} \r\n\n \t\r\n{\"é\":\"\u{2028}\"}\r\r\n x", Form::Lines),
+            check_split("{\"a\":1} \r\n\n \t\r\n{\"é\":\"\u{2028}\"}\r\r\n x", BodyForm::Lines),
             [(1, "{\"a\":1} "), (4, "{\"é\":\"\u{2028}\"}\r"), (5, " x")]
         );
-        assert_eq!(check_split("a\r", Form::Lines), [(1, "a\r")]);
-        assert_eq!(check_split("\n\r\n", Form::Lines), []);
+        assert_eq!(check_split("a\r", BodyForm::Lines), [(1, "a\r")]);
+        assert_eq!(check_split("\n\r\n", BodyForm::Lines), []);
     }
 
     #[test]
     fn one_value_over_several_lines_is_one_item_only_as_json() {
         let text = "{\n \"a\": 1\n}\n";
 
-        assert_eq!(check_split(text, Form::Json), [(1, "{\n \"a\": 1\n}")]);
-        assert_eq!(check_split(text, Form::Lines).len(), 3);
-        assert_eq!(check_split("{\"a\":1}\n{\"a\":2}", Form::Json), [(1, "{\"a\":1}"), (2, "{\"a\":2}")]);
+        assert_eq!(check_split(text, BodyForm::Json), [(1, "{\n \"a\": 1\n}")]);
+        assert_eq!(check_split(text, BodyForm::Lines).len(), 3);
+        assert_eq!(check_split("{\"a\":1}\n{\"a\":2}", BodyForm::Json), [(1, "{\"a\":1}"), (2, "{\"a\":2}")]);
     }
 
     #[test]
     fn an_item_that_cannot_be_kept_whole_and_too_many_are_refused() {
-        let long = split(&Bytes::from_static(b"12345\n123456\n"), Form::Lines, 2, 5);
+        let long = split_body(&Bytes::from_static(b"12345\n123456\n"), BodyForm::Lines, 2, 5);
 
         assert_eq!(long, Err(NotTaken::TooLong { line: 2, bytes: 6 }));
-        assert_eq!(split(&Bytes::from_static(b"1\n2\n\n3\n"), Form::Lines, 2, 5), Err(NotTaken::TooMany));
-        assert!(split(&Bytes::from_static(b"1\n2\n\n\n"), Form::Lines, 2, 5).is_ok());
+        assert_eq!(
+            split_body(&Bytes::from_static(b"1\n2\n\n3\n"), BodyForm::Lines, 2, 5),
+            Err(NotTaken::TooMany)
+        );
+        assert!(split_body(&Bytes::from_static(b"1\n2\n\n\n"), BodyForm::Lines, 2, 5).is_ok());
     }
 
     #[test]
     fn positions_are_consecutive_and_fit_into_64_bits() {
-        let mut found = split(&Bytes::from_static(b"1\n2"), Form::Lines, 2, 5).unwrap();
+        let mut found = split_body(&Bytes::from_static(b"1\n2"), BodyForm::Lines, 2, 5).unwrap();
 
         assert_eq!(found.number_from(7), Some(()));
         assert_eq!(found.items.iter().map(|item| item.position).collect::<Vec<_>>(), [Some(7), Some(8)]);
@@ -159,7 +162,7 @@ mod tests {
                 rest = next;
             }
 
-            let found = split(&body, Form::Lines, 100, 100).unwrap();
+            let found = split_body(&body, BodyForm::Lines, 100, 100).unwrap();
 
             let found: Vec<_> = found.items.iter().map(|item| item.bytes.to_vec()).collect();
             prop_assert_eq!(found, expected);

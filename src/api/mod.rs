@@ -44,7 +44,7 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use orchestrator_engine_plane::buffer::messages::BufferMsg;
 use orchestrator_engine_plane::flow::OutputFlow;
-use orchestrator_engine_plane::publisher::messages::{PublisherMsg, Reached};
+use orchestrator_engine_plane::publisher::messages::{PublishedUpTo, PublisherMsg};
 use orchestrator_engine_plane::run_log::messages::Committed;
 use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::ports::clock::Clock;
@@ -55,11 +55,11 @@ use orchestrator_runtime::status::StatusBoard;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use held::shown as held_outputs;
+pub use held::held_json as held_outputs;
 pub use intake::{Intake, TurnedAway};
 pub use limits::HttpLimits;
 use problem::{Problem, ProblemKind};
-pub use server::serve;
+pub use server::serve_router;
 
 /// Parts of the interface; put together by the wiring.
 pub struct ApiState {
@@ -84,13 +84,13 @@ pub struct ApiState {
     /// Told what operators decide about held outputs.
     pub publisher: Address<PublisherMsg>,
     /// Which outputs are held.
-    pub reached: Reached,
+    pub reached: PublishedUpTo,
     /// What is known of the kill switch.
     pub gate: Gate,
     /// The time of this machine, for what people read.
     pub wall_now: fn() -> TsMs,
     /// What `/metrics` answers.
-    pub metrics: Metrics,
+    pub metrics: MetricsPage,
     /// What makes a receipt count as durable, in one word.
     pub durability: &'static str,
     /// The version of the service.
@@ -103,14 +103,14 @@ pub struct ApiState {
 
 /// Renders the metrics.
 #[derive(Clone)]
-pub struct Metrics {
+pub struct MetricsPage {
     /// The text of one scrape. Must not block.
     pub render: Arc<dyn Fn() -> String + Send + Sync>,
     /// Its content type.
     pub content_type: &'static str,
 }
 
-impl fmt::Debug for Metrics {
+impl fmt::Debug for MetricsPage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Metrics({})", self.content_type)
     }
@@ -125,8 +125,8 @@ struct Shared {
     body_bytes: Arc<Semaphore>,
 }
 
-/// The routes. Serve them with [`serve`]: the timeouts of connections are there.
-pub fn router(state: ApiState) -> Router {
+/// The routes. Serve them with [`serve_router`]: the timeouts of connections are there.
+pub fn build_router(state: ApiState) -> Router {
     let limits = state.limits;
     let shared = Arc::new(Shared {
         state,
@@ -134,16 +134,16 @@ pub fn router(state: ApiState) -> Router {
         body_bytes: Arc::new(Semaphore::new(limits.body_bytes_in_flight_max.max(limits.body_bytes_max))),
     });
     Router::new()
-        .route("/", get(status::index))
-        .route("/livez", get(status::livez))
-        .route("/readyz", get(status::readyz))
-        .route("/health", get(status::health))
-        .route("/metrics", get(status::metrics))
-        .route("/api/v1/receipts", post(receipts::post))
-        .route("/api/v1/producers/{id}", get(producers::get))
-        .route("/api/v1/events", get(events::get))
-        .route("/api/v1/outputs/held", get(held::list).post(held::decide))
-        .route("/api/v1/kill-switch/status", get(kill_switch::status))
+        .route("/", get(status::get_index))
+        .route("/livez", get(status::get_livez))
+        .route("/readyz", get(status::get_readyz))
+        .route("/health", get(status::get_health))
+        .route("/metrics", get(status::get_metrics))
+        .route("/api/v1/receipts", post(receipts::post_receipts))
+        .route("/api/v1/producers/{id}", get(producers::get_producer))
+        .route("/api/v1/events", get(events::get_events))
+        .route("/api/v1/outputs/held", get(held::list_held).post(held::decide_held))
+        .route("/api/v1/kill-switch/status", get(kill_switch::get_status))
         .fallback(async || Problem::new(ProblemKind::NotFound, "GET / lists the endpoints"))
         .method_not_allowed_fallback(async || {
             Problem::new(ProblemKind::MethodNotAllowed, "the Allow header names the methods of this path")

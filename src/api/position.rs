@@ -1,7 +1,7 @@
 //! Positions in the stream of outputs: the ids of server-sent events, `{log}-{run_seq}.{index}`.
 //!
-//! A number alone says how far, not of what: an id of another log would begin in the middle of this one as soon as this one
-//! is as long. An id without a log is taken for this one's: it was written by hand, or saved before ids had one.
+//! A number alone says how far, not of what: an id of another log would begin in the middle of this one as soon as this
+//! one is as long. An id without a log is taken for this one's: it was written by hand, or saved before ids had one.
 
 use std::fmt;
 use std::str::FromStr;
@@ -26,7 +26,7 @@ impl Position {
     }
 
     /// The record to go on with, and how many of its outputs were seen.
-    pub(super) const fn next(self) -> (RunSeq, u64) {
+    pub(super) const fn next_record(self) -> (RunSeq, u64) {
         match self {
             Self::After(run_seq) => (RunSeq(run_seq.0.saturating_add(1)), 0),
             Self::AfterOutput(run_seq, index) => (run_seq, index as u64 + 1),
@@ -89,10 +89,10 @@ impl FromStr for Position {
 
     fn from_str(text: &str) -> Result<Self, NotAPosition> {
         let (run_seq, index) = match text.split_once('.') {
-            Some((run_seq, index)) => (run_seq, Some(digits(index)?)),
+            Some((run_seq, index)) => (run_seq, Some(parse_digits(index)?)),
             None => (text, None),
         };
-        let run_seq = RunSeq(digits(run_seq)?);
+        let run_seq = RunSeq(parse_digits(run_seq)?);
         match index {
             // There is no record 0, so there is nothing of it to go on with.
             Some(index) if run_seq.0 > 0 => {
@@ -104,7 +104,7 @@ impl FromStr for Position {
 }
 
 /// A number without a sign.
-fn digits(text: &str) -> Result<u64, NotAPosition> {
+fn parse_digits(text: &str) -> Result<u64, NotAPosition> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         text.parse().map_err(|_| NotAPosition)
     } else {
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn the_next_output_is_the_one_right_behind() {
-        assert_eq!(Position::After(RunSeq(7)).next(), (RunSeq(8), 0));
-        assert_eq!(Position::AfterOutput(RunSeq(7), 1).next(), (RunSeq(7), 2));
+        assert_eq!(Position::After(RunSeq(7)).next_record(), (RunSeq(8), 0));
+        assert_eq!(Position::AfterOutput(RunSeq(7), 1).next_record(), (RunSeq(7), 2));
     }
 }

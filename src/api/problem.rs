@@ -37,7 +37,7 @@ pub(super) enum ProblemKind {
 
 impl ProblemKind {
     /// Status, stable word, title.
-    const fn facts(self) -> (StatusCode, &'static str, &'static str) {
+    const fn status_word_title(self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::NotFound => (StatusCode::NOT_FOUND, "not_found", "There is nothing at this path"),
             Self::MethodNotAllowed => {
@@ -131,13 +131,13 @@ impl Problem {
     }
 
     /// Adds a header that the status asks for.
-    pub(super) fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+    pub(super) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.header = Some(Box::new((name, value)));
         self
     }
 
     /// Adds a fact for programs.
-    pub(super) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+    pub(super) fn with_member(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.members.insert(name.to_owned(), value.into());
         self
     }
@@ -145,7 +145,7 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let (status, word, title) = self.kind.facts();
+        let (status, word, title) = self.kind.status_word_title();
         let mut body = self.members;
         body.extend([
             ("type".to_owned(), json!(word)),

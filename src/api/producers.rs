@@ -24,34 +24,34 @@ const ID_BYTES_MAX: usize = 64;
 
 /// Producer and position, as the two headers say them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Numbered {
+pub(super) struct ProducerSequence {
     /// The producer's name.
     pub(super) producer: String,
     /// Position of the first receipt.
     pub(super) first: u64,
 }
 
-impl Numbered {
+impl ProducerSequence {
     /// Reads the headers; `None` when neither is there.
     ///
     /// # Errors
     ///
     /// The problem, naming the header that is missing, double or of no use.
-    pub(super) fn of(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
-        match (only(headers, PRODUCER)?, only(headers, SEQUENCE)?) {
+    pub(super) fn from_headers(headers: &HeaderMap) -> Result<Option<Self>, Problem> {
+        match (only_value(headers, PRODUCER)?, only_value(headers, SEQUENCE)?) {
             (None, None) => Ok(None),
-            (Some(_), None) => Err(bad(SEQUENCE, "is missing: the two headers go together")),
-            (None, Some(_)) => Err(bad(PRODUCER, "is missing: the two headers go together")),
+            (Some(_), None) => Err(bad_header(SEQUENCE, "is missing: the two headers go together")),
+            (None, Some(_)) => Err(bad_header(PRODUCER, "is missing: the two headers go together")),
             (Some(producer), Some(sequence)) => {
                 if !is_id(producer) {
-                    return Err(bad(PRODUCER, "must be 1 to 64 of A-Z a-z 0-9 . _ -"));
+                    return Err(bad_header(PRODUCER, "must be 1 to 64 of A-Z a-z 0-9 . _ -"));
                 }
                 let is_number = sequence.bytes().all(|byte| byte.is_ascii_digit());
                 match sequence.parse() {
                     Ok(first) if is_number && first > 0 => {
                         Ok(Some(Self { producer: producer.to_owned(), first }))
                     }
-                    Ok(_) | Err(_) => Err(bad(SEQUENCE, "must be a whole number from 1 on")),
+                    Ok(_) | Err(_) => Err(bad_header(SEQUENCE, "must be a whole number from 1 on")),
                 }
             }
         }
@@ -60,20 +60,20 @@ impl Numbered {
 
 /// The problem of a sequence whose last number would not fit.
 pub(super) fn sequence_overflow() -> Problem {
-    bad(SEQUENCE, "is so large that the positions of the lines would not fit into 64 bits")
+    bad_header(SEQUENCE, "is so large that the positions of the lines would not fit into 64 bits")
 }
 
-fn only<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Problem> {
+fn only_value<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Problem> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
-        return Err(bad(name, "must come once"));
+        return Err(bad_header(name, "must come once"));
     }
-    value.to_str().map(Some).map_err(|_| bad(name, "must be visible ASCII"))
+    value.to_str().map(Some).map_err(|_| bad_header(name, "must be visible ASCII"))
 }
 
-fn bad(name: &str, rule: &str) -> Problem {
-    Problem::new(ProblemKind::BadHeader, format!("{name} {rule}")).with("header", name)
+fn bad_header(name: &str, rule: &str) -> Problem {
+    Problem::new(ProblemKind::BadHeader, format!("{name} {rule}")).with_member("header", name)
 }
 
 fn is_id(id: &str) -> bool {
@@ -82,7 +82,7 @@ fn is_id(id: &str) -> bool {
 }
 
 /// `GET /api/v1/producers/{id}`: the last position of the producer that is settled, so that it can go on after it.
-pub(super) async fn get(
+pub(super) async fn get_producer(
     State(shared): State<Arc<Shared>>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, Problem> {
@@ -90,7 +90,7 @@ pub(super) async fn get(
     let Some(Path(id)) = id.ok().filter(|id| is_id(id)) else {
         return Err(Problem::new(ProblemKind::BadParameter, "id must be 1 to 64 of A-Z a-z 0-9 . _ -"));
     };
-    let origin = intake.origin(Some(&id));
+    let origin = intake.origin_of_producer(Some(&id));
     let asked = shared.state.buffer.call(|reply| BufferMsg::Resume(origin, reply));
     match timeout(shared.state.limits.request_timeout, asked).await {
         Ok(Ok(resume)) => Ok(Json(json!({ "producer": id, "settled": resume.position }))),

@@ -14,12 +14,12 @@ use orchestrator_kernel::ports::source::{ItemFate, Settlement};
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
-use super::content::Form;
+use super::content::BodyForm;
 use super::encoding::ContentEncoding;
 use super::intake::{Intake, TurnedAway};
 use super::lines::{self, NotTaken};
 use super::problem::{Problem, ProblemKind};
-use super::producers::{Numbered, sequence_overflow};
+use super::producers::{ProducerSequence, sequence_overflow};
 use super::{Shared, body};
 
 /// Quarantined lines that are named in one answer; all are counted.
@@ -57,7 +57,7 @@ pub(super) fn intake_of(shared: &Shared) -> Result<&dyn Intake, Problem> {
 }
 
 /// Takes one receipt or a batch.
-pub(super) async fn post(
+pub(super) async fn post_receipts(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
     body: Body,
@@ -65,14 +65,14 @@ pub(super) async fn post(
     let limits = &shared.state.limits;
     let deadline = Instant::now() + limits.request_timeout;
     let intake = intake_of(&shared)?;
-    let form = Form::of(&headers)?;
-    let encoding = ContentEncoding::of(&headers)?;
-    let numbered = Numbered::of(&headers)?;
-    let mut body = body::read(&shared, &headers, body, deadline).await?;
+    let form = BodyForm::from_headers(&headers)?;
+    let encoding = ContentEncoding::from_headers(&headers)?;
+    let numbered = ProducerSequence::from_headers(&headers)?;
+    let mut body = body::read_body(&shared, &headers, body, deadline).await?;
     // Of the body as a whole first: cut into lines, a mistake of all of it would be settled line by line.
     let text = body.unpack(&shared, encoding).await?;
     let text = text.slice_ref(without_byte_order_mark(&text));
-    let mut found = lines::split(&text, form, limits.lines_max, KEPT_BYTES_MAX)
+    let mut found = lines::split_body(&text, form, limits.lines_max, KEPT_BYTES_MAX)
         .map_err(|why| not_taken(&why, limits.lines_max))?;
     if found.items.is_empty() {
         return Err(Problem::new(ProblemKind::EmptyBody, "send one receipt, or one a line"));
@@ -80,10 +80,10 @@ pub(super) async fn post(
     if let Some(numbered) = &numbered {
         found.number_from(numbered.first).ok_or_else(sequence_overflow)?;
     }
-    let origin = intake.origin(numbered.as_ref().map(|numbered| numbered.producer.as_str()));
-    match timeout_at(deadline, intake.submit(origin, found.items)).await {
-        Ok(Ok(Settlement::Durable(fates))) => Ok(Json(Accepted::of(&found.lines, fates))),
-        Ok(Ok(Settlement::Gap { expected })) => Err(gap(expected)),
+    let origin = intake.origin_of_producer(numbered.as_ref().map(|numbered| numbered.producer.as_str()));
+    match timeout_at(deadline, intake.submit_items(origin, found.items)).await {
+        Ok(Ok(Settlement::Durable(fates))) => Ok(Json(Accepted::from_fates(&found.lines, fates))),
+        Ok(Ok(Settlement::Gap { expected })) => Err(gap_problem(expected)),
         Ok(Ok(Settlement::Denied { reason })) => {
             Err(Problem::new(ProblemKind::ProducerLimit, bounded_detail(&reason)))
         }
@@ -91,13 +91,13 @@ pub(super) async fn post(
             Err(Problem::new(ProblemKind::Refused, bounded_detail(&reason))
                 .retry_after(Duration::from_millis(retry_after_ms)))
         }
-        Ok(Err(turned_away)) => Err(turned(turned_away)),
-        Err(_) => Err(unanswered(numbered.is_some())),
+        Ok(Err(turned_away)) => Err(turned_away_problem(turned_away)),
+        Err(_) => Err(unanswered_problem(numbered.is_some())),
     }
 }
 
 impl Accepted {
-    fn of(lines: &[u64], fates: Vec<ItemFate>) -> Self {
+    fn from_fates(lines: &[u64], fates: Vec<ItemFate>) -> Self {
         let mut accepted = Self::default();
         for (line, fate) in lines.iter().zip(fates) {
             match fate {
@@ -119,18 +119,18 @@ fn not_taken(why: &NotTaken, lines_max: usize) -> Problem {
     match why {
         NotTaken::TooMany => {
             let detail = format!("lines_max is {lines_max}; send smaller batches");
-            Problem::new(ProblemKind::TooManyLines, detail).with("limit", lines_max)
+            Problem::new(ProblemKind::TooManyLines, detail).with_member("limit", lines_max)
         }
         NotTaken::TooLong { line, bytes } => {
             let detail = format!(
                 "line {line} has {bytes} bytes, at most {KEPT_BYTES_MAX} of a line are kept; nothing was stored"
             );
-            Problem::new(ProblemKind::LineTooLarge, detail).with("limit", KEPT_BYTES_MAX)
+            Problem::new(ProblemKind::LineTooLarge, detail).with_member("limit", KEPT_BYTES_MAX)
         }
     }
 }
 
-fn gap(expected: u64) -> Problem {
+fn gap_problem(expected: u64) -> Problem {
     let detail = match expected {
         1 => "nothing was stored: this producer is not known, because nothing of it came here, or because it was silent \
               for long and is forgotten. Begin at Orchestrator-Sequence 1; a producer that has answers 200 goes on under \
@@ -138,10 +138,10 @@ fn gap(expected: u64) -> Problem {
             .to_owned(),
         expected => format!("nothing was stored; go on from Orchestrator-Sequence {expected}"),
     };
-    Problem::new(ProblemKind::SequenceGap, detail).with("expected", expected)
+    Problem::new(ProblemKind::SequenceGap, detail).with_member("expected", expected)
 }
 
-fn turned(away: TurnedAway) -> Problem {
+fn turned_away_problem(away: TurnedAway) -> Problem {
     let detail = away.to_string();
     match away {
         TurnedAway::Busy { retry_after } => Problem::new(ProblemKind::Busy, detail).retry_after(retry_after),
@@ -151,7 +151,7 @@ fn turned(away: TurnedAway) -> Problem {
     }
 }
 
-fn unanswered(is_numbered: bool) -> Problem {
+fn unanswered_problem(is_numbered: bool) -> Problem {
     let detail = if is_numbered {
         "send the same request again: what is stored already is recognised"
     } else {

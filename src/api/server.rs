@@ -18,7 +18,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::admission::{Admission, Admitted, FirstHead, PROBE_HEAD_MAX};
+use super::admission::{Admitted, ConnectionAdmission, FirstHead, PROBE_HEAD_MAX};
 use super::limits::HttpLimits;
 use super::problem::{Problem, ProblemKind};
 use super::write_timeout::WriteTimeout;
@@ -35,21 +35,26 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 /// Serves `router` until `shutdown`; then answers what was asked already, for at most `limits.drain_timeout`.
 ///
 /// Event streams end by the token in [`ApiState`](super::ApiState), which may be the same one.
-pub async fn serve(listener: TcpListener, router: Router, limits: HttpLimits, shutdown: CancellationToken) {
-    let admission = Admission::new(limits.connections_max);
+pub async fn serve_router(
+    listener: TcpListener,
+    router: Router,
+    limits: HttpLimits,
+    shutdown: CancellationToken,
+) {
+    let admission = ConnectionAdmission::new(limits.connections_max);
     let probes = router.clone().layer(middleware::from_fn(refuse_all_but_probes));
     let mut connections = JoinSet::new();
     while let Some((stream, admitted)) = next_connection(&listener, &admission, &shutdown).await {
         while let Some(ended) = connections.try_join_next() {
-            report(ended);
+            report_ended(ended);
         }
         let router = if admitted.is_for_probes { &probes } else { &router };
-        connections.spawn(connection(stream, router.clone(), limits, shutdown.clone(), admitted));
+        connections.spawn(serve_connection(stream, router.clone(), limits, shutdown.clone(), admitted));
     }
     drop(listener);
     let drained = timeout(limits.drain_timeout, async {
         while let Some(ended) = connections.join_next().await {
-            report(ended);
+            report_ended(ended);
         }
     });
     if drained.await.is_err() {
@@ -58,15 +63,15 @@ pub async fn serve(listener: TcpListener, router: Router, limits: HttpLimits, sh
     }
 }
 
-/// Waits for a connection and then for a slot; `None` at the shutdown. Meanwhile further connections wait in the kernel's
-/// queue.
+/// Waits for a connection and then for a slot; `None` at the shutdown. Meanwhile further connections wait in the
+/// kernel's queue.
 async fn next_connection(
     listener: &TcpListener,
-    admission: &Admission,
+    admission: &ConnectionAdmission,
     shutdown: &CancellationToken,
 ) -> Option<(TcpStream, Admitted)> {
     // In this order: nobody is ended to make room for a connection that does not come.
-    let next = async { (accept(listener).await, admission.admit().await) };
+    let next = async { (accept_connection(listener).await, admission.admit_client().await) };
     tokio::select! {
         biased;
         () = shutdown.cancelled() => None,
@@ -82,7 +87,7 @@ async fn refuse_all_but_probes(request: Request, next: Next) -> Response {
     Problem::new(ProblemKind::TooManyConnections, detail).retry_after(Duration::from_secs(1)).into_response()
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept_connection(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => return stream,
@@ -102,7 +107,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-async fn connection(
+async fn serve_connection(
     stream: TcpStream,
     router: Router,
     limits: HttpLimits,
@@ -170,7 +175,7 @@ fn set_options(stream: &TcpStream, write_timeout: Duration) -> io::Result<()> {
     Ok(())
 }
 
-fn report(ended: Result<(), JoinError>) {
+fn report_ended(ended: Result<(), JoinError>) {
     if let Err(error) = ended {
         tracing::error!(%error, "a request failed by a defect");
     }

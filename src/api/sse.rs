@@ -11,7 +11,7 @@ use super::position::{EventId, Position};
 const RETRY_MS: u64 = 1000;
 
 /// One output of the run log `log`.
-pub(super) fn output(log: Option<LogIdentity>, message: &OutputMessage, out: &mut Vec<u8>) {
+pub(super) fn write_output(log: Option<LogIdentity>, message: &OutputMessage, out: &mut Vec<u8>) {
     let id = EventId { log, position: Position::AfterOutput(message.run_seq, message.index) };
     out.extend_from_slice(format!("id: {id}\nevent: {}\n", message.event_type).as_bytes());
     // Wire JSON is one line; an engine's answer with line breaks between its tokens would end the event in its middle.
@@ -25,16 +25,16 @@ pub(super) fn output(log: Option<LogIdentity>, message: &OutputMessage, out: &mu
 
 /// The beginning of a stream. It has no data, so it is no event; but the client remembers the id and, cut off before
 /// the first event, goes on from here.
-pub(super) fn greeting(at: EventId) -> Vec<u8> {
+pub(super) fn greeting_bytes(at: EventId) -> Vec<u8> {
     format!("retry: {RETRY_MS}\nid: {at}\n\n").into_bytes()
 }
 
 /// A sign of life, with the position that was reached: what a filter kept out need not be looked at again.
-pub(super) fn heartbeat(at: EventId) -> Vec<u8> {
+pub(super) fn heartbeat_bytes(at: EventId) -> Vec<u8> {
     format!(": heartbeat\nid: {at}\n\n").into_bytes()
 }
 
 /// Why the stream ends. `reason` is one line.
-pub(super) fn farewell(reason: &str) -> Vec<u8> {
+pub(super) fn farewell_bytes(reason: &str) -> Vec<u8> {
     format!(": {reason}\n\n").into_bytes()
 }

@@ -11,18 +11,18 @@ use orchestrator_runtime::status::{Condition, Lifecycle, Status};
 use serde::Serialize;
 
 use super::Shared;
-use super::kill_switch::KillSwitch;
+use super::kill_switch::KillSwitchView;
 
 /// Conditions named in one answer.
 const CONDITIONS_MAX: usize = 100;
 
 /// `GET /`: the endpoints, for people.
-pub(super) async fn index() -> Html<&'static str> {
+pub(super) async fn get_index() -> Html<&'static str> {
     Html(include_str!("index.html"))
 }
 
 /// `GET /livez`: 200 while the process serves.
-pub(super) async fn livez() -> &'static str {
+pub(super) async fn get_livez() -> &'static str {
     "alive\n"
 }
 
@@ -37,12 +37,16 @@ struct Reason {
 }
 
 impl Reason {
-    fn of((condition, detail): (&Condition, &String)) -> Self {
-        Self { condition: condition.word(), subject: subject(condition), detail: detail.clone() }
+    fn from_condition((condition, detail): (&Condition, &String)) -> Self {
+        Self {
+            condition: condition.runbook_word(),
+            subject: condition_subject(condition),
+            detail: detail.clone(),
+        }
     }
 }
 
-fn subject(condition: &Condition) -> Option<String> {
+fn condition_subject(condition: &Condition) -> Option<String> {
     match condition {
         Condition::SourceDown(name)
         | Condition::SourceUnsettled(name)
@@ -70,13 +74,13 @@ struct Ready {
     durability: &'static str,
     reasons: Vec<Reason>,
     /// It blocks effects, not the engine plane: never a reason not to be ready.
-    kill_switch: KillSwitch,
+    kill_switch: KillSwitchView,
 }
 
 /// `GET /readyz`: 200 when it takes and schedules work, else 503 with what is in the way.
-pub(super) async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
-    let kill_switch = KillSwitch::of(&shared.state.gate, (shared.state.wall_now)());
-    let status = shared.state.board.read();
+pub(super) async fn get_readyz(State(shared): State<Arc<Shared>>) -> Response {
+    let kill_switch = KillSwitchView::from_gate(&shared.state.gate, (shared.state.wall_now)());
+    let status = shared.state.board.current_status();
     let code = if status.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let ready = Ready {
         ready: status.ready,
@@ -97,7 +101,7 @@ fn in_the_way(status: &Status) -> Vec<Reason> {
         }),
     };
     let conditions = status.conditions.iter().filter(|(condition, _)| condition.blocks_readiness());
-    life.into_iter().chain(conditions.map(Reason::of)).take(CONDITIONS_MAX).collect()
+    life.into_iter().chain(conditions.map(Reason::from_condition)).take(CONDITIONS_MAX).collect()
 }
 
 #[derive(Debug, Serialize)]
@@ -109,7 +113,7 @@ struct Health {
     /// At most [`CONDITIONS_MAX`] of them.
     conditions: Vec<Reason>,
     conditions_total: usize,
-    kill_switch: KillSwitch,
+    kill_switch: KillSwitchView,
     logs: Logs,
     outputs: OutputCounts,
     /// Event streams that are open.
@@ -134,7 +138,7 @@ struct LogCounts {
 }
 
 impl LogCounts {
-    fn of(log: &dyn Log) -> Self {
+    fn from_log(log: &dyn Log) -> Self {
         let LogStat { start, tail, bytes } = log.stat();
         Self { first: start.0, tail: tail.0, bytes }
     }
@@ -153,30 +157,30 @@ struct OutputCounts {
 }
 
 /// `GET /health`: how the service is, in numbers. Always 200: it informs, `/readyz` judges.
-pub(super) async fn health(State(shared): State<Arc<Shared>>) -> Response {
+pub(super) async fn get_health(State(shared): State<Arc<Shared>>) -> Response {
     let state = &shared.state;
     // First: looking at it puts an ended lease on the board.
-    let kill_switch = KillSwitch::of(&state.gate, (state.wall_now)());
-    let status = state.board.read();
-    let holds = state.reached.holds();
+    let kill_switch = KillSwitchView::from_gate(&state.gate, (state.wall_now)());
+    let status = state.board.current_status();
+    let holds = state.reached.current_holds();
     let health = Health {
         lifecycle: status.lifecycle.as_str(),
         ready: status.ready,
         version: state.version,
         durability: state.durability,
-        conditions: status.conditions.iter().take(CONDITIONS_MAX).map(Reason::of).collect(),
+        conditions: status.conditions.iter().take(CONDITIONS_MAX).map(Reason::from_condition).collect(),
         conditions_total: status.conditions.len(),
         kill_switch,
         logs: Logs {
-            receipts: LogCounts::of(state.receipts.as_ref()),
-            quarantine: LogCounts::of(state.quarantine.as_ref()),
-            runs: LogCounts::of(state.runs.as_ref()),
+            receipts: LogCounts::from_log(state.receipts.as_ref()),
+            quarantine: LogCounts::from_log(state.quarantine.as_ref()),
+            runs: LogCounts::from_log(state.runs.as_ref()),
         },
         outputs: OutputCounts {
-            backlog: state.flow.backlog(),
+            backlog: state.flow.waiting_outputs(),
             blocked_seconds: state.flow.blocked_for().as_secs_f64(),
-            held: holds.waiting(),
-            held_symbols: holds.symbols(),
+            held: holds.waiting_outputs(),
+            held_symbols: holds.symbol_count(),
         },
         subscribers: state.limits.subscribers_max.saturating_sub(shared.subscribers.available_permits()),
     };
@@ -184,7 +188,7 @@ pub(super) async fn health(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 /// `GET /metrics`: for Prometheus.
-pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
+pub(super) async fn get_metrics(State(shared): State<Arc<Shared>>) -> Response {
     let metrics = &shared.state.metrics;
     ([(header::CONTENT_TYPE, metrics.content_type)], (metrics.render)()).into_response()
 }

@@ -24,7 +24,11 @@ impl WriteTimeout {
         Self { stream, timeout, stalled: None }
     }
 
-    fn watch<T>(&mut self, context: &mut Context<'_>, write: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn watch_write<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        write: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if write.is_ready() {
             self.stalled = None;
             return write;
@@ -55,7 +59,7 @@ impl AsyncWrite for WriteTimeout {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let write = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.watch(context, write)
+        self.watch_write(context, write)
     }
 
     fn poll_write_vectored(
@@ -64,7 +68,7 @@ impl AsyncWrite for WriteTimeout {
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let write = Pin::new(&mut self.stream).poll_write_vectored(context, bytes);
-        self.watch(context, write)
+        self.watch_write(context, write)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 /// An address of plain HTTP: `http://host[:port][/path]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Url {
+pub struct HttpUrl {
     authority: String,
     path: String,
 }
 
-impl FromStr for Url {
+impl FromStr for HttpUrl {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -30,19 +30,19 @@ impl FromStr for Url {
     }
 }
 
-impl Url {
+impl HttpUrl {
     /// A path at this address.
-    pub(super) fn of(address: SocketAddr, path: &str) -> Self {
+    pub(super) fn at_address(address: SocketAddr, path: &str) -> Self {
         Self { authority: address.to_string(), path: path.to_owned() }
     }
 
     /// Another path at the same address.
-    pub(super) fn at(&self, path: &str) -> Self {
+    pub(super) fn with_path(&self, path: &str) -> Self {
         Self { authority: self.authority.clone(), path: path.to_owned() }
     }
 }
 
-impl fmt::Display for Url {
+impl fmt::Display for HttpUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "http://{}{}", self.authority, self.path)
     }
@@ -50,7 +50,7 @@ impl fmt::Display for Url {
 
 /// A question to a service.
 pub(super) struct Ask<'a> {
-    pub(super) url: &'a Url,
+    pub(super) url: &'a HttpUrl,
     /// What is posted; without it the question is a GET.
     pub(super) json: Option<&'a str>,
     /// Time for the answer.
@@ -60,7 +60,7 @@ pub(super) struct Ask<'a> {
 }
 
 /// Answer of HTTP: status and body.
-pub(super) struct Answer {
+pub(super) struct HttpAnswer {
     pub(super) status: u16,
     pub(super) body: String,
 }
@@ -70,7 +70,7 @@ pub(super) struct Answer {
 /// # Errors
 ///
 /// No answer of HTTP within the time.
-pub(super) fn ask(question: &Ask<'_>) -> io::Result<Answer> {
+pub(super) fn ask_http(question: &Ask<'_>) -> io::Result<HttpAnswer> {
     let Ask { url, json, timeout, answer_bytes_max } = *question;
     let begun = Instant::now();
     // A read timeout counts from each read: a peer that trickles bytes must not stretch the whole.
@@ -81,7 +81,7 @@ pub(super) fn ask(question: &Ask<'_>) -> io::Result<Answer> {
     let address = url.authority.to_socket_addrs()?.next().ok_or(ErrorKind::HostUnreachable)?;
     let mut stream = TcpStream::connect_timeout(&address, left()?)?;
     stream.set_write_timeout(Some(left()?))?;
-    let Url { authority, path } = url;
+    let HttpUrl { authority, path } = url;
     let head = |method: &str, more: &str| {
         format!("{method} {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n{more}\r\n")
     };
@@ -105,14 +105,14 @@ pub(super) fn ask(question: &Ask<'_>) -> io::Result<Answer> {
             Err(error) => return Err(error),
         }
     }
-    parse(&String::from_utf8_lossy(&received)).ok_or_else(|| ErrorKind::InvalidData.into())
+    parse_answer(&String::from_utf8_lossy(&received)).ok_or_else(|| ErrorKind::InvalidData.into())
 }
 
 /// The status and the body as it is; chunked ones are shown with their chunk sizes.
-fn parse(answer: &str) -> Option<Answer> {
+fn parse_answer(answer: &str) -> Option<HttpAnswer> {
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let status = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
-    Some(Answer { status, body: body.to_owned() })
+    Some(HttpAnswer { status, body: body.to_owned() })
 }
 
 #[cfg(test)]
@@ -121,14 +121,14 @@ mod tests {
 
     #[test]
     fn urls_are_plain_http() {
-        let url: Url = "http://[::1]:81".parse().unwrap();
+        let url: HttpUrl = "http://[::1]:81".parse().unwrap();
         assert_eq!((url.authority.as_str(), url.path.as_str()), ("[::1]:81", "/"));
-        let url: Url = "http://localhost/a/b".parse().unwrap();
+        let url: HttpUrl = "http://localhost/a/b".parse().unwrap();
         assert_eq!((url.authority.as_str(), url.path.as_str()), ("localhost:80", "/a/b"));
         for bad in
             ["https://x/", "x:80", "http://", "http:///x", "http://a@x/", "http://a/ b", "http://a/\r\nX: y"]
         {
-            assert!(bad.parse::<Url>().is_err(), "{bad}");
+            assert!(bad.parse::<HttpUrl>().is_err(), "{bad}");
         }
     }
 }

@@ -16,17 +16,19 @@ use tempfile::TempDir;
 use tokio::time::Instant;
 
 use super::from::{FromArgs, is_url};
-use super::run::runtime;
+use super::run::build_runtime;
 use super::signals::StopSignals;
-use super::{ConfigArgs, complain, print};
+use super::{ConfigArgs, print_answer, print_complaint};
 use crate::config::{Config, LogLevel};
-use crate::offline::backtest::{End, Input, Plan, Played, Report, play};
-use crate::process::exit::Exit;
-use crate::process::explain::explain;
-use crate::service::wiring::backtest::{Capture, Progress, Stamps, line_bytes_max, replaced, staged};
+use crate::offline::backtest::{BacktestPlan, BacktestReport, End, Input, Played, play_capture};
+use crate::process::exit::ProcessExit;
+use crate::process::explain::explain_error;
+use crate::service::wiring::backtest::{
+    BacktestCapture, CaptureProgress, Stamps, line_bytes_max, replaced_settings, stage_config,
+};
 use crate::service::wiring::reading::{self, Recorded};
 use crate::telemetry::logs;
-use place::{Place, removed};
+use place::{BacktestPlace, remove_logs};
 
 /// Names of the file of receipts in an exported directory.
 const EXPORTED: [&str; 3] =
@@ -34,7 +36,7 @@ const EXPORTED: [&str; 3] =
 
 /// Time that drives the clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Time {
+pub enum BacktestTime {
     /// The receipts' own recv_ts_ms: equal to `run --once` with clock.mode = "recorded".
     #[default]
     Receive,
@@ -44,7 +46,7 @@ pub enum Time {
 
 /// File format of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum ReportFormat {
     /// One page that needs nothing else.
     Html,
     /// For programs.
@@ -54,8 +56,8 @@ pub enum Format {
 /// Options of `backtest`.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct BacktestArgs {
-    /// What to run: a file of raw market events (.jsonl, .gz, .zst), a directory made by `export`, the data directory of a
-    /// stopped service, or `redis://[user:password@]host[:port][/database]`.
+    /// What to run: a file of raw market events (.jsonl, .gz, .zst), a directory made by `export`, the data directory
+    /// of a stopped service, or `redis://[user:password@]host[:port][/database]`.
     #[arg(long, value_name = "FILE|DIR|URL")]
     pub capture: String,
     /// With a URL: the namespace of the keys.
@@ -66,13 +68,13 @@ pub struct BacktestArgs {
     pub archive: Option<PathBuf>,
     /// Whose time drives the clock.
     #[arg(long, value_enum, default_value_t)]
-    pub time: Time,
+    pub time: BacktestTime,
     /// Where the outputs and the report go. Those of an earlier backtest are replaced.
     #[arg(long, value_name = "DIR", default_value = "backtest")]
     pub out: PathBuf,
     /// What the report is written as.
-    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [Format::Html, Format::Json])]
-    pub report: Vec<Format>,
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = [ReportFormat::Html, ReportFormat::Json])]
+    pub report: Vec<ReportFormat>,
     /// Keep the logs, in data below the directory of the outputs; it must not exist yet.
     #[arg(long)]
     pub keep_logs: bool,
@@ -82,92 +84,105 @@ pub struct BacktestArgs {
 }
 
 /// Exit of a backtest that did not happen. The reason was said on standard error.
-struct Refused(Exit);
+struct Refused(ProcessExit);
 
 impl Refused {
-    fn because(exit: Exit, what: &dyn std::fmt::Display) -> Self {
-        complain(what);
+    fn complain_because(exit: ProcessExit, what: &dyn std::fmt::Display) -> Self {
+        print_complaint(what);
         Self(exit)
     }
 }
 
 /// Runs the backtest.
 #[must_use]
-pub fn backtest(args: &BacktestArgs, environment: Vec<(OsString, OsString)>) -> Exit {
-    match prepared(args, environment) {
-        Ok(config) => match runtime(&config) {
+pub fn run_backtest(args: &BacktestArgs, environment: Vec<(OsString, OsString)>) -> ProcessExit {
+    match prepare_config(args, environment) {
+        Ok(config) => match build_runtime(&config) {
             Ok(runtime) => {
                 let mut logs = None;
-                let exit =
-                    runtime.block_on(run(args, &config, &mut logs)).unwrap_or_else(|refused| refused.0);
+                let exit = runtime
+                    .block_on(backtest_capture(args, &config, &mut logs))
+                    .unwrap_or_else(|refused| refused.0);
                 // Whoever still writes into the logs goes with the runtime; only then can they be removed.
                 drop(runtime);
-                removed(logs).unwrap_or(exit)
+                remove_logs(logs).unwrap_or(exit)
             }
             Err(error) => {
-                complain(&format!("cannot start the runtime: {error}"));
-                Exit::Internal
+                print_complaint(&format!("cannot start the runtime: {error}"));
+                ProcessExit::Internal
             }
         },
         Err(refused) => refused.0,
     }
 }
 
-fn prepared(args: &BacktestArgs, environment: Vec<(OsString, OsString)>) -> Result<Config, Refused> {
+fn prepare_config(args: &BacktestArgs, environment: Vec<(OsString, OsString)>) -> Result<Config, Refused> {
     let rust_log = environment.iter().find(|(name, _)| name == "RUST_LOG").map(|(_, value)| value.clone());
-    let loaded = Config::load(&args.config.layers(environment))
-        .map_err(|error| Refused::because(Exit::Config, &error))?;
+    let loaded = Config::load(&args.config.config_layers(environment))
+        .map_err(|error| Refused::complain_because(ProcessExit::Config, &error))?;
     let mut config = loaded.config;
     // What a service tells its operator every day would only tear the progress.
     config.log.level = LogLevel::Error;
-    logs::start(&config.log, rust_log.as_deref().and_then(|value| value.to_str()))
-        .map_err(|error| Refused::because(Exit::Config, &error))?;
+    logs::start_logging(&config.log, rust_log.as_deref().and_then(|value| value.to_str()))
+        .map_err(|error| Refused::complain_because(ProcessExit::Config, &error))?;
     Ok(config)
 }
 
-async fn run(args: &BacktestArgs, config: &Config, logs: &mut Option<TempDir>) -> Result<Exit, Refused> {
+async fn backtest_capture(
+    args: &BacktestArgs,
+    config: &Config,
+    logs: &mut Option<TempDir>,
+) -> Result<ProcessExit, Refused> {
     // From here on a signal counts and does not end the process in the middle of something.
-    let signals = StopSignals::listen().map_err(|error| Refused::because(Exit::Internal, &error))?;
+    let signals =
+        StopSignals::listen().map_err(|error| Refused::complain_because(ProcessExit::Internal, &error))?;
     let stop = std::pin::pin!(signals.asked_to_stop());
-    let Opened { capture, name, until } = opened(args, config).await?;
-    let place = Place::make(args, logs)?;
-    let staged = staged(config, place.data.clone(), place.partial.clone());
-    let plan = Plan { config: &staged, capture: &capture, line_bytes_max: line_bytes_max(config), until };
+    let Opened { capture, name, until } = open_capture(args, config).await?;
+    let place = BacktestPlace::make_dirs(args, logs)?;
+    let staged = stage_config(config, place.data.clone(), place.partial.clone());
+    let plan =
+        BacktestPlan { config: &staged, capture: &capture, line_bytes_max: line_bytes_max(config), until };
     let mut screen = Screen::new();
-    let played = play(&plan, stop, |progress, receipts| screen.show(progress, receipts)).await;
-    screen.done();
-    let played = played.map_err(|error| Refused::because(error.exit(), &explain(&error)))?;
+    let played =
+        play_capture(&plan, stop, |progress, receipts| screen.show_progress(progress, receipts)).await;
+    screen.clear_progress();
+    let played =
+        played.map_err(|error| Refused::complain_because(error.to_exit(), &explain_error(&error)))?;
     let input = Input {
         config: &staged,
-        replaced: replaced(config),
+        replaced: replaced_settings(config),
         capture: name,
         time: match args.time {
-            Time::Receive => "receive",
-            Time::Ingest => "ingest",
+            BacktestTime::Receive => "receive",
+            BacktestTime::Ingest => "ingest",
         },
     };
-    let report =
-        Report::new(input, &played).await.map_err(|error| Refused::because(Exit::Data, &explain(&error)))?;
-    let files = place.write(&report, &args.report).map_err(|error| {
-        Refused::because(Exit::Io, &format!("cannot write to {}: {error}", args.out.display()))
+    let report = BacktestReport::from_logs(input, &played)
+        .await
+        .map_err(|error| Refused::complain_because(ProcessExit::Data, &explain_error(&error)))?;
+    let files = place.write_report(&report, &args.report).map_err(|error| {
+        Refused::complain_because(
+            ProcessExit::Io,
+            &format!("cannot write to {}: {error}", args.out.display()),
+        )
     })?;
-    let printed = print(&summary(&report, &files));
-    Ok(match verdict(&played, &report) {
-        Exit::Ok => printed,
+    let printed = print_answer(&summary_text(&report, &files));
+    Ok(match exit_of_backtest(&played, &report) {
+        ProcessExit::Ok => printed,
         exit => exit,
     })
 }
 
 /// How the process ends, and why when it is not well.
-fn verdict(played: &Played, report: &Report) -> Exit {
+fn exit_of_backtest(played: &Played, report: &BacktestReport) -> ProcessExit {
     match &played.end {
         End::Unreadable(detail) => {
-            complain(&format!("the capture was not read to its end: {detail}"));
-            return Exit::Unavailable;
+            print_complaint(&format!("the capture was not read to its end: {detail}"));
+            return ProcessExit::Unavailable;
         }
         End::Interrupted => {
-            complain(&"interrupted; what was done until then is in the report");
-            return Exit::Different;
+            print_complaint(&"interrupted; what was done until then is in the report");
+            return ProcessExit::Different;
         }
         End::Complete => {}
     }
@@ -175,32 +190,36 @@ fn verdict(played: &Played, report: &Report) -> Exit {
     if receipts.receipts == 0 {
         let first = receipts.first_quarantined.as_ref();
         let first = first.map(|first| format!("; line {}: {}", first.position, first.detail));
-        complain(&format!("the capture holds no receipt{}", first.unwrap_or_default()));
-        return Exit::Data;
+        print_complaint(&format!("the capture holds no receipt{}", first.unwrap_or_default()));
+        return ProcessExit::Data;
     }
     for condition in &report.conditions {
-        complain(&format!("{}: {}", condition.condition, condition.detail));
+        print_complaint(&format!("{}: {}", condition.condition, condition.detail));
     }
-    if report.runs.open > 0 || !report.conditions.is_empty() { Exit::Different } else { Exit::Ok }
+    if report.runs.open > 0 || !report.conditions.is_empty() {
+        ProcessExit::Different
+    } else {
+        ProcessExit::Ok
+    }
 }
 
 /// An opened capture.
 struct Opened {
-    capture: Capture,
+    capture: BacktestCapture,
     /// What it is called, without secrets.
     name: String,
     /// How far the clock goes on after the last receipt.
     until: Option<TsMs>,
 }
 
-async fn opened(args: &BacktestArgs, config: &Config) -> Result<Opened, Refused> {
+async fn open_capture(args: &BacktestArgs, config: &Config) -> Result<Opened, Refused> {
     let dir = PathBuf::from(&args.capture);
     if is_url(&args.capture) || dir.join("receipts").is_dir() {
-        return recorded(args, config).await;
+        return open_logs(args, config).await;
     }
-    if args.time == Time::Ingest {
-        return Err(Refused::because(
-            Exit::Usage,
+    if args.time == BacktestTime::Ingest {
+        return Err(Refused::complain_because(
+            ProcessExit::Usage,
             &"--time ingest needs the logs of a service; a file of events does not say when they were ingested",
         ));
     }
@@ -210,8 +229,8 @@ async fn opened(args: &BacktestArgs, config: &Config) -> Result<Opened, Refused>
         Some(dir)
     };
     let Some(file) = file else {
-        return Err(Refused::because(
-            Exit::Unavailable,
+        return Err(Refused::complain_because(
+            ProcessExit::Unavailable,
             &format!(
                 "{} holds neither logs nor {}; name a file with --capture FILE",
                 args.capture,
@@ -219,49 +238,50 @@ async fn opened(args: &BacktestArgs, config: &Config) -> Result<Opened, Refused>
             ),
         ));
     };
-    Ok(Opened { name: file.display().to_string(), capture: Capture::File(file), until: None })
+    Ok(Opened { name: file.display().to_string(), capture: BacktestCapture::File(file), until: None })
 }
 
-async fn recorded(args: &BacktestArgs, config: &Config) -> Result<Opened, Refused> {
+async fn open_logs(args: &BacktestArgs, config: &Config) -> Result<Opened, Refused> {
     let from = FromArgs {
         from: Some(args.capture.clone()),
         namespace: args.namespace.clone(),
         archive: args.archive.clone(),
         config: ConfigArgs::default(),
     };
-    let place = from.place(config).map_err(Refused)?;
-    let failed =
-        |error: crate::service::wiring::WiringError| Refused::because(error.exit(), &explain(&error));
-    let recorded = reading::open(&place).await.map_err(failed)?;
+    let place = from.logs_place(config).map_err(Refused)?;
+    let failed = |error: crate::service::wiring::WiringError| {
+        Refused::complain_because(error.to_exit(), &explain_error(&error))
+    };
+    let recorded = reading::open_logs(&place).await.map_err(failed)?;
     let (stamps, start, until) = match args.time {
-        Time::Receive => (Stamps::Receive, None, None),
-        Time::Ingest => {
+        BacktestTime::Receive => (Stamps::Receive, None, None),
+        BacktestTime::Ingest => {
             let (start, until) =
                 schedule_of(&recorded, config).await.map_err(|error| failed(error.into()))?;
             (Stamps::Ingest, start, until)
         }
     };
     Ok(Opened {
-        capture: Capture::Logs { recorded: Box::new(recorded), stamps, start },
-        name: place.name(),
+        capture: BacktestCapture::Logs { recorded: Box::new(recorded), stamps, start },
+        name: place.display_name(),
         until,
     })
 }
 
-/// Where the schedule of recorded runs begins and ends: a live service's clock runs before its first receipt and after its
-/// last one. The start is the moment whose first tick is that of the first run.
+/// Where the schedule of recorded runs begins and ends: a live service's clock runs before its first receipt and after
+/// its last one. The start is the moment whose first tick is that of the first run.
 async fn schedule_of(
     recorded: &Recorded,
     config: &Config,
 ) -> Result<(Option<TsMs>, Option<TsMs>), ReadError> {
     let stat = recorded.runs.stat();
-    let first = planned(recorded.runs.as_ref(), stat.start).await?;
-    let last = planned(recorded.runs.as_ref(), stat.tail).await?;
+    let first = planned_ts_at(recorded.runs.as_ref(), stat.start).await?;
+    let last = planned_ts_at(recorded.runs.as_ref(), stat.tail).await?;
     let interval = config.schedule.cadence.interval_ms();
-    Ok((first.map(|first| first.plus(-interval)), last))
+    Ok((first.map(|first| first.plus_ms(-interval)), last))
 }
 
-async fn planned(runs: &dyn Log, at: Seq) -> Result<Option<TsMs>, ReadError> {
+async fn planned_ts_at(runs: &dyn Log, at: Seq) -> Result<Option<TsMs>, ReadError> {
     if at.0 == 0 {
         return Ok(None);
     }
@@ -272,7 +292,7 @@ async fn planned(runs: &dyn Log, at: Seq) -> Result<Option<TsMs>, ReadError> {
 }
 
 /// What is printed at the end.
-fn summary(report: &Report, files: &[PathBuf]) -> String {
+fn summary_text(report: &BacktestReport, files: &[PathBuf]) -> String {
     let (receipts, runs, performance) = (&report.capture.receipts, &report.runs, &report.performance);
     #[expect(clippy::cast_precision_loss, reason = "a span for people to look at")]
     let minutes = receipts.span_ms() as f64 / 60e3;
@@ -286,7 +306,7 @@ fn summary(report: &Report, files: &[PathBuf]) -> String {
     if let Some(first) = &receipts.first_quarantined {
         text.push_str(&format!("first line that is no receipt: {}: {}\n", first.position, first.detail));
     }
-    for sentence in report.capture.odd_times.sentences() {
+    for sentence in report.capture.odd_times.to_sentences() {
         text.push_str(&format!("{sentence}\n"));
     }
     text.push_str(&format!(
@@ -323,9 +343,9 @@ impl Screen {
         Self { bar, begun: Instant::now() }
     }
 
-    fn show(&mut self, progress: &Progress, receipts: u64) {
+    fn show_progress(&mut self, progress: &CaptureProgress, receipts: u64) {
         let Some(bar) = &self.bar else { return };
-        let (fraction, seconds) = (progress.fraction(), self.begun.elapsed().as_secs_f64());
+        let (fraction, seconds) = (progress.read_fraction(), self.begun.elapsed().as_secs_f64());
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to PARTS")]
         bar.set_position((fraction * PARTS as f64) as u64);
         #[expect(clippy::cast_precision_loss, reason = "a rate for people to look at")]
@@ -337,7 +357,7 @@ impl Screen {
         bar.set_message(format!("{receipts} receipts, {rate:.0}/s, {} s left", left.as_secs()));
     }
 
-    fn done(&self) {
+    fn clear_progress(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

@@ -1,17 +1,17 @@
 //! `orchestrator completions`.
 
-use super::output::print;
-use crate::process::exit::Exit;
+use super::output::print_answer;
+use crate::process::exit::ProcessExit;
 
 /// Prints the completions of the command line for `shell`.
 #[must_use]
-pub fn completions(shell: clap_complete::Shell) -> Exit {
-    print(&generate(shell))
+pub fn print_completions(shell: clap_complete::Shell) -> ProcessExit {
+    print_answer(&generate_script(shell))
 }
 
-fn generate(shell: clap_complete::Shell) -> String {
+fn generate_script(shell: clap_complete::Shell) -> String {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut super::definition(), "orchestrator", &mut script);
+    clap_complete::generate(shell, &mut super::command_definition(), "orchestrator", &mut script);
     String::from_utf8_lossy(&script).into_owned()
 }
 
@@ -24,7 +24,7 @@ mod tests {
         use clap::ValueEnum;
 
         for shell in clap_complete::Shell::value_variants() {
-            assert!(generate(*shell).contains("healthcheck"), "{shell}");
+            assert!(generate_script(*shell).contains("healthcheck"), "{shell}");
         }
     }
 }

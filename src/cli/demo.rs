@@ -9,13 +9,13 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
-use super::run::{RUNTIME_END_MAX, runtime};
+use super::run::{RUNTIME_END_MAX, build_runtime};
 use super::signals::StopSignals;
 use super::tally::Tally;
-use super::{DemoArgs, complain, print};
+use super::{DemoArgs, print_answer, print_complaint};
 use crate::config::Config;
-use crate::process::exit::Exit;
-use crate::process::explain::explain;
+use crate::process::exit::ProcessExit;
+use crate::process::explain::explain_error;
 use crate::service::wiring::StartOptions;
 use crate::service::{Reason, Service};
 use crate::telemetry::logs;
@@ -25,13 +25,13 @@ const REFRESH: Duration = Duration::from_millis(250);
 
 /// Runs the demo until its time is over or it is interrupted.
 #[must_use]
-pub fn demo(args: &DemoArgs, environment: Vec<(OsString, OsString)>) -> Exit {
+pub fn run_demo(args: &DemoArgs, environment: Vec<(OsString, OsString)>) -> ProcessExit {
     let rust_log = environment.iter().find(|(name, _)| name == "RUST_LOG").map(|(_, value)| value.clone());
-    let mut config = match Config::load(&args.layers(environment)) {
+    let mut config = match Config::load(&args.config_layers(environment)) {
         Ok(loaded) => loaded.config,
         Err(error) => {
-            complain(&error);
-            return Exit::Config;
+            print_complaint(&error);
+            return ProcessExit::Config;
         }
     };
     // Kept until the end: dropping it removes the directory.
@@ -40,58 +40,61 @@ pub fn demo(args: &DemoArgs, environment: Vec<(OsString, OsString)>) -> Exit {
         None => match TempDir::with_prefix("orchestrator-demo-") {
             Ok(dir) => Some(dir),
             Err(error) => {
-                complain(&format!("cannot make a temporary directory: {error}; give one with --data DIR"));
-                return Exit::Io;
+                print_complaint(&format!(
+                    "cannot make a temporary directory: {error}; give one with --data DIR"
+                ));
+                return ProcessExit::Io;
             }
         },
     };
     if let Some(dir) = &temporary {
         config.service.data_dir = dir.path().to_owned();
     }
-    if let Err(error) = logs::start(&config.log, rust_log.as_deref().and_then(|value| value.to_str())) {
-        complain(&error);
-        return Exit::Config;
+    if let Err(error) = logs::start_logging(&config.log, rust_log.as_deref().and_then(|value| value.to_str()))
+    {
+        print_complaint(&error);
+        return ProcessExit::Config;
     }
-    let exit = match runtime(&config) {
+    let exit = match build_runtime(&config) {
         Ok(runtime) => {
-            let exit = runtime.block_on(show(&config, args.duration, temporary.is_some()));
+            let exit = runtime.block_on(show_demo(&config, args.duration, temporary.is_some()));
             runtime.shutdown_timeout(RUNTIME_END_MAX);
             exit
         }
         Err(error) => {
-            complain(&format!("cannot start the runtime: {error}"));
-            Exit::Internal
+            print_complaint(&format!("cannot start the runtime: {error}"));
+            ProcessExit::Internal
         }
     };
     drop(temporary);
     exit
 }
 
-async fn show(config: &Config, duration: Option<Duration>, temporary: bool) -> Exit {
+async fn show_demo(config: &Config, duration: Option<Duration>, temporary: bool) -> ProcessExit {
     let signals = match StopSignals::listen() {
         Ok(signals) => signals,
         Err(error) => {
-            complain(&format!("signals cannot be handled: {error}"));
-            return Exit::Internal;
+            print_complaint(&format!("signals cannot be handled: {error}"));
+            return ProcessExit::Internal;
         }
     };
     let service = match Service::start(config, StartOptions::default()).await {
         Ok(service) => service,
         Err(error) => {
-            complain(&explain(&error));
-            return error.exit();
+            print_complaint(&explain_error(&error));
+            return error.to_exit();
         }
     };
     let screen = Screen::new();
-    screen.line(&format!(
+    screen.print_line(&format!(
         "A made-up market of {} symbols, a run of each every other second; logs in {}.",
         config_symbols(config),
         config.service.data_dir.display()
     ));
-    screen.line(&format!("Outputs as they come: curl -N {}/api/v1/events", service.url()));
+    screen.print_line(&format!("Outputs as they come: curl -N {}/api/v1/events", service.http_url()));
     let mut tally = Tally::default();
-    let runs = service.runs();
-    let receipts = service.receipts();
+    let runs = service.run_log();
+    let receipts = service.receipt_log();
     let begun = Instant::now();
     let stop = {
         let (screen, tally) = (&screen, &mut tally);
@@ -99,10 +102,11 @@ async fn show(config: &Config, duration: Option<Duration>, temporary: bool) -> E
             let mut stop = std::pin::pin!(signals.asked_to_stop());
             let end = duration.map(|duration| begun + duration);
             loop {
-                if let Err(error) = tally.follow(runs.as_ref(), |line| screen.line(line)).await {
-                    screen.line(&format!("cannot read the run log: {error}"));
+                if let Err(error) = tally.follow_run_log(runs.as_ref(), |line| screen.print_line(line)).await
+                {
+                    screen.print_line(&format!("cannot read the run log: {error}"));
                 }
-                screen.live(&tally.live(begun.elapsed(), receipts.stat().tail));
+                screen.show_live_line(&tally.live_line(begun.elapsed(), receipts.stat().tail));
                 let wait =
                     end.map_or(REFRESH, |end| REFRESH.min(end.saturating_duration_since(Instant::now())));
                 tokio::select! {
@@ -115,16 +119,16 @@ async fn show(config: &Config, duration: Option<Duration>, temporary: bool) -> E
             }
         }
     };
-    let (runs, receipts, quarantine) = (service.runs(), service.receipts(), service.quarantine());
-    let exit = service.run(stop).await;
-    screen.done();
-    if let Err(error) = tally.follow(runs.as_ref(), |line| screen.line(line)).await {
-        complain(&error);
+    let (runs, receipts, quarantine) = (service.run_log(), service.receipt_log(), service.quarantine_log());
+    let exit = service.run_until_stopped(stop).await;
+    screen.clear_live_line();
+    if let Err(error) = tally.follow_run_log(runs.as_ref(), |line| screen.print_line(line)).await {
+        print_complaint(&error);
     }
-    tally.last_tick(|line| screen.line(line));
-    let summary = tally.summary(begun.elapsed(), receipts.stat().tail, quarantine.stat().tail);
-    let printed = print(&format!("\n{summary}\n{}", next_steps(&config.service.data_dir, temporary)));
-    if exit == Exit::Ok { printed } else { exit }
+    tally.last_tick(|line| screen.print_line(line));
+    let summary = tally.summary_text(begun.elapsed(), receipts.stat().tail, quarantine.stat().tail);
+    let printed = print_answer(&format!("\n{summary}\n{}", next_steps(&config.service.data_dir, temporary)));
+    if exit == ProcessExit::Ok { printed } else { exit }
 }
 
 fn config_symbols(config: &Config) -> usize {
@@ -173,25 +177,25 @@ impl Screen {
         Self { bar: Some(bar) }
     }
 
-    fn line(&self, line: &str) {
+    fn print_line(&self, line: &str) {
         match &self.bar {
             Some(bar) => bar.println(line),
             None => {
-                if print(&format!("{line}\n")) != Exit::Ok {
+                if print_answer(&format!("{line}\n")) != ProcessExit::Ok {
                     tracing::debug!("nobody reads the output any more");
                 }
             }
         }
     }
 
-    fn live(&self, line: &str) {
+    fn show_live_line(&self, line: &str) {
         if let Some(bar) = &self.bar {
             bar.set_message(line.to_owned());
             bar.tick();
         }
     }
 
-    fn done(&self) {
+    fn clear_live_line(&self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

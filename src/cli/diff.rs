@@ -8,16 +8,16 @@ use clap::Args;
 use orchestrator_kernel::engine::audit::StateFrom;
 use orchestrator_kernel::ids::Symbol;
 
-use super::run::runtime;
+use super::run::build_runtime;
 use super::verify::{calls_max, rust_log};
-use super::{ConfigArgs, FromArgs, complain, print};
+use super::{ConfigArgs, FromArgs, print_answer, print_complaint};
 use crate::config::Config;
-use crate::offline::diff::{Align, Differences, Side, Verdict, against_engine, render};
-use crate::offline::recorded::{LogError, Runs};
-use crate::offline::replay::{Plan, Range};
-use crate::process::exit::Exit;
-use crate::process::explain::explain;
-use crate::service::wiring::engine::engine;
+use crate::offline::diff::{Align, DiffVerdict, Differences, Side, against_engine, render_differences};
+use crate::offline::recorded::{LogError, RunCursor};
+use crate::offline::replay::{ReplayPlan, ReplayRange};
+use crate::process::exit::ProcessExit;
+use crate::process::explain::explain_error;
+use crate::service::wiring::engine::open_engine;
 use crate::service::wiring::reading::{self, LogsPlace, Recorded};
 use crate::telemetry::logs;
 
@@ -33,8 +33,8 @@ pub struct DiffArgs {
     /// Instead of B: the runs of A, answered again by the engine that the configuration names (--config, --set).
     #[arg(long)]
     pub engine: bool,
-    /// With --engine: each call begins with the recorded state, so that one difference does not make the next. Without it
-    /// the engine goes on from its own, as it would have.
+    /// With --engine: each call begins with the recorded state, so that one difference does not make the next. Without
+    /// it the engine goes on from its own, as it would have.
     #[arg(long, requires = "engine")]
     pub recorded_state: bool,
     /// With a URL: the namespace of the keys of A.
@@ -58,20 +58,20 @@ pub struct DiffArgs {
     /// Only these runs, both ends included: by the position of their run record (10..20), or by engine time
     /// (2026-01-01T00:00:00Z..2026-01-02T00:00:00Z). An end may be left out.
     #[arg(long, value_name = "FIRST..LAST RUN RECORD", default_value = "..")]
-    pub range: Range,
+    pub range: ReplayRange,
     /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
 }
 
 /// The exit with code 2.
-const CANNOT_TELL: Exit = Exit::Usage;
+const CANNOT_TELL: ProcessExit = ProcessExit::Usage;
 
 /// Something keeps the comparison from being made; it was said.
 struct CannotTell;
 
 impl DiffArgs {
-    fn from(&self, side: Side) -> FromArgs {
+    fn args_of_side(&self, side: Side) -> FromArgs {
         let (from, namespace, archive) = match side {
             Side::A => (Some(&self.a), &self.namespace, &self.archive),
             Side::B => {
@@ -87,92 +87,100 @@ impl DiffArgs {
     }
 
     /// Which runs are compared.
-    fn plan(&self, config: &Config) -> Plan {
+    fn replay_plan(&self, config: &Config) -> ReplayPlan {
         let symbols =
             self.symbols.iter().map(|symbol| Symbol::from(symbol.as_str())).collect::<BTreeSet<_>>();
-        Plan {
+        ReplayPlan {
             symbols: (!symbols.is_empty()).then_some(symbols),
             range: self.range,
             state_from: if self.recorded_state { StateFrom::Record } else { StateFrom::Replay },
             calls_max: calls_max(&config.engine),
             to_the_end: false,
-            ..Plan::default()
+            ..ReplayPlan::default()
         }
     }
 }
 
 /// Compares, and prints what was found. The exit says it too: 0 equal, 1 different, 2 cannot tell.
 #[must_use]
-pub fn diff(args: &DiffArgs, environment: Vec<(OsString, OsString)>) -> Exit {
+pub fn run_diff(args: &DiffArgs, environment: Vec<(OsString, OsString)>) -> ProcessExit {
     let rust_log = rust_log(&environment);
-    let loaded = args.from(Side::A).load(environment.clone()).and_then(|(config, a)| match args.engine {
-        true => Ok((config, a, None)),
-        false => args.from(Side::B).load(environment).map(|(_, b)| (config, a, Some(b))),
-    });
+    let loaded =
+        args.args_of_side(Side::A).load_config_and_place(environment.clone()).and_then(|(config, a)| {
+            match args.engine {
+                true => Ok((config, a, None)),
+                false => args
+                    .args_of_side(Side::B)
+                    .load_config_and_place(environment)
+                    .map(|(_, b)| (config, a, Some(b))),
+            }
+        });
     let (config, a, b) = match loaded {
         Ok(loaded) => loaded,
-        Err(Exit::Unavailable) => return CANNOT_TELL,
+        Err(ProcessExit::Unavailable) => return CANNOT_TELL,
         Err(exit) => return exit,
     };
-    if let Err(error) = logs::start(&config.log, Some(&rust_log)) {
-        complain(&error);
-        return Exit::Config;
+    if let Err(error) = logs::start_logging(&config.log, Some(&rust_log)) {
+        print_complaint(&error);
+        return ProcessExit::Config;
     }
-    let runtime = match runtime(&config) {
+    let runtime = match build_runtime(&config) {
         Ok(runtime) => runtime,
         Err(error) => {
-            complain(&format!("cannot start the runtime: {error}"));
-            return Exit::Internal;
+            print_complaint(&format!("cannot start the runtime: {error}"));
+            return ProcessExit::Internal;
         }
     };
     let compared = runtime.block_on(async {
         match &b {
-            Some(b) => compare(args, &config, &a, b).await,
+            Some(b) => compare_logs(args, &config, &a, b).await,
             None => compare_with_engine(args, &config, &a).await,
         }
     });
     match compared {
-        Ok(differences) => deliver(&differences, args.json),
+        Ok(differences) => print_differences(&differences, args.json),
         Err(CannotTell) => CANNOT_TELL,
     }
 }
 
-fn deliver(differences: &Differences, as_json: bool) -> Exit {
+fn print_differences(differences: &Differences, as_json: bool) -> ProcessExit {
     let shown = match as_json {
         true => format!("{:#}\n", serde_json::json!(differences)),
-        false => render(differences),
+        false => render_differences(differences),
     };
-    match (print(&shown), differences.verdict) {
-        (Exit::Ok, Verdict::Equal) => Exit::Ok,
-        (Exit::Ok, Verdict::Different) => Exit::Different,
-        (Exit::Ok, Verdict::CannotTell) => CANNOT_TELL,
+    match (print_answer(&shown), differences.verdict) {
+        (ProcessExit::Ok, DiffVerdict::Equal) => ProcessExit::Ok,
+        (ProcessExit::Ok, DiffVerdict::Different) => ProcessExit::Different,
+        (ProcessExit::Ok, DiffVerdict::CannotTell) => CANNOT_TELL,
         (failed, _) => failed,
     }
 }
 
 /// Says what keeps the comparison from being made.
 fn cannot_tell(error: &(dyn std::error::Error + 'static)) -> CannotTell {
-    complain(&explain(error));
+    print_complaint(&explain_error(error));
     CannotTell
 }
 
-async fn open(place: &LogsPlace) -> Result<Recorded, CannotTell> {
-    reading::open(place).await.map_err(|error| {
-        complain(&format!("{}: {}", place.name(), explain(&error)));
+async fn open_logs(place: &LogsPlace) -> Result<Recorded, CannotTell> {
+    reading::open_logs(place).await.map_err(|error| {
+        print_complaint(&format!("{}: {}", place.display_name(), explain_error(&error)));
         CannotTell
     })
 }
 
-async fn compare(
+async fn compare_logs(
     args: &DiffArgs,
     config: &Config,
     a: &LogsPlace,
     b: &LogsPlace,
 ) -> Result<Differences, CannotTell> {
-    let (opened_a, opened_b) = (open(a).await?, open(b).await?);
-    let mut align = Align::new(&a.name(), &b.name());
-    feed(&mut align, &args.plan(config), &opened_a, &opened_b).await.map_err(|error| cannot_tell(&error))?;
-    Ok(align.finish())
+    let (opened_a, opened_b) = (open_logs(a).await?, open_logs(b).await?);
+    let mut align = Align::new(&a.display_name(), &b.display_name());
+    feed_run_logs(&mut align, &args.replay_plan(config), &opened_a, &opened_b)
+        .await
+        .map_err(|error| cannot_tell(&error))?;
+    Ok(align.into_differences())
 }
 
 async fn compare_with_engine(
@@ -180,35 +188,40 @@ async fn compare_with_engine(
     config: &Config,
     place: &LogsPlace,
 ) -> Result<Differences, CannotTell> {
-    let recorded = open(place).await?;
-    let (engine, workers) = engine(&config.engine).await.map_err(|error| cannot_tell(&error))?;
-    let names = (place.name(), format!("{}, answered again", place.name()));
-    let compared = match recorded.base().await {
+    let recorded = open_logs(place).await?;
+    let (engine, workers) = open_engine(&config.engine).await.map_err(|error| cannot_tell(&error))?;
+    let names = (place.display_name(), format!("{}, answered again", place.display_name()));
+    let compared = match recorded.load_base().await {
         Ok(base) => {
-            let plan = Plan { base, ..args.plan(config) };
+            let plan = ReplayPlan { base, ..args.replay_plan(config) };
             let compared = against_engine(&recorded, engine, plan, (&names.0, &names.1)).await;
             compared.map_err(|error| cannot_tell(&error))
         }
         Err(error) => Err(cannot_tell(&error)),
     };
     if let Some(workers) = workers {
-        workers.shutdown().await;
+        workers.shut_down_workers().await;
     }
     compared
 }
 
 /// Feeds both run logs, always the side that is behind.
-async fn feed(align: &mut Align, plan: &Plan, a: &Recorded, b: &Recorded) -> Result<(), LogError> {
-    let (mut a, mut b) = (Runs::all(a.runs.as_ref()), Runs::all(b.runs.as_ref()));
-    while let Some(side) = align.behind() {
+async fn feed_run_logs(
+    align: &mut Align,
+    plan: &ReplayPlan,
+    a: &Recorded,
+    b: &Recorded,
+) -> Result<(), LogError> {
+    let (mut a, mut b) = (RunCursor::over_all(a.runs.as_ref()), RunCursor::over_all(b.runs.as_ref()));
+    while let Some(side) = align.side_behind() {
         let next = match side {
             Side::A => a.next().await?,
             Side::B => b.next().await?,
         };
         match next {
-            Some((at, record)) if plan.includes(at, &record) => align.take(side, record),
+            Some((at, record)) if plan.includes_run(at, &record) => align.take_record(side, record),
             Some(_) => {}
-            None => align.end(side),
+            None => align.end_side(side),
         }
     }
     Ok(())

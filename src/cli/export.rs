@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{FromArgs, block_on, complain, print};
-use crate::offline::export::{ExportOptions, Format, export as export_logs};
+use super::{FromArgs, block_on, print_answer, print_complaint};
+use crate::offline::export::{ExportFormat, ExportOptions, export_logs};
 use crate::offline::recorded::Selection;
-use crate::process::exit::Exit;
-use crate::process::explain::explain;
+use crate::process::exit::ProcessExit;
+use crate::process::explain::explain_error;
 use crate::process::files::Compression;
 use crate::service::wiring::reading;
 
@@ -24,7 +24,7 @@ pub struct ExportArgs {
     pub to: PathBuf,
     /// Lines of JSON in the wire forms, or Parquet tables of receipts and ended runs.
     #[arg(long, value_enum, default_value_t)]
-    pub format: Format,
+    pub format: ExportFormat,
     /// Compression of the lines; tables are compressed inside.
     #[arg(long, value_enum, default_value_t)]
     pub compress: Compression,
@@ -38,14 +38,14 @@ pub struct ExportArgs {
 
 /// Exports, and prints what as one JSON object.
 #[must_use]
-pub fn export(args: &ExportArgs, environment: Vec<(OsString, OsString)>) -> Exit {
-    let (_, place) = match args.from.load(environment) {
+pub fn run_export(args: &ExportArgs, environment: Vec<(OsString, OsString)>) -> ProcessExit {
+    let (_, place) = match args.from.load_config_and_place(environment) {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
-    if args.format == Format::Parquet && args.compress != Compression::None {
-        complain(&"--compress is for lines of JSON; Parquet tables are compressed inside");
-        return Exit::Usage;
+    if args.format == ExportFormat::Parquet && args.compress != Compression::None {
+        print_complaint(&"--compress is for lines of JSON; Parquet tables are compressed inside");
+        return ProcessExit::Usage;
     }
     let options = ExportOptions {
         to: args.to.clone(),
@@ -55,18 +55,18 @@ pub fn export(args: &ExportArgs, environment: Vec<(OsString, OsString)>) -> Exit
         force: args.force,
     };
     block_on(async {
-        let recorded = match reading::open(&place).await {
+        let recorded = match reading::open_logs(&place).await {
             Ok(recorded) => recorded,
             Err(error) => {
-                complain(&explain(&error));
-                return error.exit();
+                print_complaint(&explain_error(&error));
+                return error.to_exit();
             }
         };
         match export_logs(&recorded, &options).await {
-            Ok(exported) => print(&format!("{:#}\n", serde_json::json!(exported))),
+            Ok(exported) => print_answer(&format!("{:#}\n", serde_json::json!(exported))),
             Err(error) => {
-                complain(&explain(&error));
-                error.exit()
+                print_complaint(&explain_error(&error));
+                error.to_exit()
             }
         }
     })

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::{ConfigArgs, complain};
+use super::{ConfigArgs, print_complaint};
 use crate::config::Config;
-use crate::process::exit::Exit;
+use crate::process::exit::ProcessExit;
 use crate::service::wiring::reading::LogsPlace;
 
 /// Options that name recorded logs.
@@ -20,8 +20,8 @@ pub struct FromArgs {
     /// With a URL: the namespace of the keys.
     #[arg(long, value_name = "NAME", requires = "from", default_value = "default")]
     pub namespace: String,
-    /// With a URL: the data directory whose archive holds what moved out of the server; its service must be stopped. With
-    /// a directory: where its archive is, when it is not in there.
+    /// With a URL: the data directory whose archive holds what moved out of the server; its service must be stopped.
+    /// With a directory: where its archive is, when it is not in there.
     #[arg(long, value_name = "DIR", requires = "from")]
     pub archive: Option<PathBuf>,
     /// Where the configuration comes from that names the engine, and without --from the logs.
@@ -35,15 +35,18 @@ impl FromArgs {
     /// # Errors
     ///
     /// The exit: the configuration is refused, or there are no logs.
-    pub fn load(&self, environment: Vec<(OsString, OsString)>) -> Result<(Config, LogsPlace), Exit> {
-        let config = match Config::load(&self.config.layers(environment)) {
+    pub fn load_config_and_place(
+        &self,
+        environment: Vec<(OsString, OsString)>,
+    ) -> Result<(Config, LogsPlace), ProcessExit> {
+        let config = match Config::load(&self.config.config_layers(environment)) {
             Ok(loaded) => loaded.config,
             Err(error) => {
-                complain(&error);
-                return Err(Exit::Config);
+                print_complaint(&error);
+                return Err(ProcessExit::Config);
             }
         };
-        let place = self.place(&config)?;
+        let place = self.logs_place(&config)?;
         Ok((config, place))
     }
 
@@ -52,9 +55,9 @@ impl FromArgs {
     /// # Errors
     ///
     /// The exit: there are no logs.
-    pub(super) fn place(&self, config: &Config) -> Result<LogsPlace, Exit> {
+    pub(super) fn logs_place(&self, config: &Config) -> Result<LogsPlace, ProcessExit> {
         let place = match &self.from {
-            None => LogsPlace::of(config),
+            None => LogsPlace::of_config(config),
             Some(url) if is_url(url) => {
                 LogsPlace::on_server(url, &self.namespace, self.archive.clone(), config)
             }
@@ -65,19 +68,19 @@ impl FromArgs {
         };
         match &place {
             LogsPlace::DataDir(dir) | LogsPlace::Archived { dir, .. } if !holds_logs(dir) => {
-                complain(&format!(
+                print_complaint(&format!(
                     "{} holds no logs; name the data directory with --from DIR",
                     dir.display()
                 ));
-                Err(Exit::Unavailable)
+                Err(ProcessExit::Unavailable)
             }
             LogsPlace::DataDir(_) | LogsPlace::Archived { .. } | LogsPlace::Redis { .. } => Ok(place),
         }
     }
 }
 
-/// Whether `text` is meant as a URL, be it a right one or not: one with a slip in it may hold a password, and must not be
-/// taken for the name of a directory, which is shown.
+/// Whether `text` is meant as a URL, be it a right one or not: one with a slip in it may hold a password, and must not
+/// be taken for the name of a directory, which is shown.
 pub(super) fn is_url(text: &str) -> bool {
     let scheme = text.split_once(':').map_or("", |(scheme, _)| scheme).trim();
     let is_known =

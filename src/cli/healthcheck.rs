@@ -1,27 +1,27 @@
 //! `orchestrator healthcheck`: one HTTP request, so that a container needs neither shell nor curl.
 
 use super::HealthcheckArgs;
-use super::ask::{Answer, Ask, ask};
-use super::output::{complain, print};
-use crate::process::exit::Exit;
+use super::ask::{Ask, HttpAnswer, ask_http};
+use super::output::{print_answer, print_complaint};
+use crate::process::exit::ProcessExit;
 
 /// Bytes of the answer that are shown.
 const ANSWER_BYTES_MAX: u64 = 16 << 10;
 
-/// Asks the service and says what it answered: [`Exit::Ok`] for status 200, else [`Exit::Unavailable`].
+/// Asks the service and says what it answered: [`ProcessExit::Ok`] for status 200, else [`ProcessExit::Unavailable`].
 #[must_use]
-pub fn healthcheck(args: &HealthcheckArgs) -> Exit {
+pub fn run_healthcheck(args: &HealthcheckArgs) -> ProcessExit {
     let HealthcheckArgs { url, timeout } = args;
     let question = Ask { url, json: None, timeout: *timeout, answer_bytes_max: ANSWER_BYTES_MAX };
-    match ask(&question) {
-        Ok(Answer { status: 200, body }) => print(&format!("{}\n", body.trim_end())),
-        Ok(Answer { status, body }) => {
-            complain(&format!("not ready: status {status}: {}", body.trim_end()));
-            Exit::Unavailable
+    match ask_http(&question) {
+        Ok(HttpAnswer { status: 200, body }) => print_answer(&format!("{}\n", body.trim_end())),
+        Ok(HttpAnswer { status, body }) => {
+            print_complaint(&format!("not ready: status {status}: {}", body.trim_end()));
+            ProcessExit::Unavailable
         }
         Err(error) => {
-            complain(&format!("cannot ask {url}: {error}"));
-            Exit::Unavailable
+            print_complaint(&format!("cannot ask {url}: {error}"));
+            ProcessExit::Unavailable
         }
     }
 }
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     /// Asks a server that reads one request and answers `pieces`, with a pause before each.
-    fn check_ask(pieces: &'static [&'static str], pause: Duration) -> Exit {
+    fn check_ask(pieces: &'static [&'static str], pause: Duration) -> ProcessExit {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/readyz", listener.local_addr().unwrap()).parse().unwrap();
         let server = std::thread::spawn(move || {
@@ -50,7 +50,7 @@ mod tests {
                 }
             }
         });
-        let exit = healthcheck(&HealthcheckArgs { url, timeout: Duration::from_millis(500) });
+        let exit = run_healthcheck(&HealthcheckArgs { url, timeout: Duration::from_millis(500) });
         server.join().unwrap();
         exit
     }
@@ -58,11 +58,11 @@ mod tests {
     #[test]
     fn only_status_200_is_ready() {
         for (answer, exit) in [
-            (&["HTTP/1.1 200 OK\r\n\r\nready"][..], Exit::Ok),
-            (&["HTTP/1.1 503 Service Unavailable\r\n\r\nno"], Exit::Unavailable),
-            (&["HTTP/1.1 2000 OK\r\n\r\n"], Exit::Unavailable),
-            (&["SSH-2.0-OpenSSH"], Exit::Unavailable),
-            (&[], Exit::Unavailable),
+            (&["HTTP/1.1 200 OK\r\n\r\nready"][..], ProcessExit::Ok),
+            (&["HTTP/1.1 503 Service Unavailable\r\n\r\nno"], ProcessExit::Unavailable),
+            (&["HTTP/1.1 2000 OK\r\n\r\n"], ProcessExit::Unavailable),
+            (&["SSH-2.0-OpenSSH"], ProcessExit::Unavailable),
+            (&[], ProcessExit::Unavailable),
         ] {
             assert_eq!(check_ask(answer, Duration::ZERO), exit, "{answer:?}");
         }
@@ -74,7 +74,7 @@ mod tests {
 
         let exit = check_ask(&["H"; 100], Duration::from_millis(50));
 
-        assert_eq!(exit, Exit::Unavailable);
+        assert_eq!(exit, ProcessExit::Unavailable);
         assert!(begun.elapsed() < Duration::from_secs(4));
     }
 
@@ -83,6 +83,9 @@ mod tests {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let url = format!("http://{free}").parse().unwrap();
 
-        assert_eq!(healthcheck(&HealthcheckArgs { url, timeout: Duration::from_secs(1) }), Exit::Unavailable);
+        assert_eq!(
+            run_healthcheck(&HealthcheckArgs { url, timeout: Duration::from_secs(1) }),
+            ProcessExit::Unavailable
+        );
     }
 }

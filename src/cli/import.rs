@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{complain, print};
+use super::{print_answer, print_complaint};
 use crate::offline::import::{
-    BarTime, Format, ImportOptions, OnError, Rows, TableOptions, Unit, import as import_recording,
+    BarTime, ImportOptions, OnError, RecordingFormat, Rows, TableOptions, Unit, import_recording,
 };
-use crate::process::exit::Exit;
-use crate::process::explain::explain;
+use crate::process::exit::ProcessExit;
+use crate::process::explain::explain_error;
 
 /// Format of a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -41,8 +41,8 @@ pub struct ImportArgs {
     /// source_id of the events; without it: binance_usdm, or csv.
     #[arg(long, value_name = "NAME")]
     pub source: Option<String>,
-    /// Tables: which column is what, for example ts=time_ms,price=p. Trades: ts, price, quantity, and if there are recv,
-    /// symbol, id, side, buyer_maker. Bars: ts, open, high, low, close, volume, and if there are recv, symbol.
+    /// Tables: which column is what, for example ts=time_ms,price=p. Trades: ts, price, quantity, and if there are
+    /// recv, symbol, id, side, buyer_maker. Bars: ts, open, high, low, close, volume, and if there are recv, symbol.
     #[arg(long, value_name = "WORD=COLUMN,…", value_delimiter = ',', value_parser = parse_mapping)]
     pub map: Vec<(String, String)>,
     /// Tables: what times count, since 1970 in UTC.
@@ -69,16 +69,16 @@ pub struct ImportArgs {
 }
 
 impl ImportArgs {
-    fn format(&self) -> Result<Format, &'static str> {
+    fn to_format(&self) -> Result<RecordingFormat, &'static str> {
         let rows = match (self.format, self.interval) {
-            (ImportFormat::Binance, _) => return Ok(Format::Binance),
+            (ImportFormat::Binance, _) => return Ok(RecordingFormat::Binance),
             (ImportFormat::TradesCsv, _) => Rows::Trades,
             (ImportFormat::BarsCsv, Some(interval)) if !interval.is_zero() => {
                 Rows::Bars { interval, time: self.bar_time }
             }
             (ImportFormat::BarsCsv, _) => return Err("bars need --interval, for example --interval 1m"),
         };
-        Ok(Format::Table(TableOptions {
+        Ok(RecordingFormat::Table(TableOptions {
             rows,
             map: self.map.iter().cloned().collect(),
             unit: self.unit,
@@ -90,12 +90,12 @@ impl ImportArgs {
 
 /// Imports, and prints what as one JSON object.
 #[must_use]
-pub fn import(args: &ImportArgs) -> Exit {
-    let format = match args.format() {
+pub fn run_import(args: &ImportArgs) -> ProcessExit {
+    let format = match args.to_format() {
         Ok(format) => format,
         Err(error) => {
-            complain(&error);
-            return Exit::Usage;
+            print_complaint(&error);
+            return ProcessExit::Usage;
         }
     };
     let source_id = match (&args.source, args.format) {
@@ -113,10 +113,10 @@ pub fn import(args: &ImportArgs) -> Exit {
         force: args.force,
     };
     match import_recording(&options) {
-        Ok(imported) => print(&format!("{:#}\n", serde_json::json!(imported))),
+        Ok(imported) => print_answer(&format!("{:#}\n", serde_json::json!(imported))),
         Err(error) => {
-            complain(&explain(&error));
-            error.exit()
+            print_complaint(&explain_error(&error));
+            error.to_exit()
         }
     }
 }

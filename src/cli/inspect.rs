@@ -5,11 +5,11 @@ use std::ffi::OsString;
 use clap::{Args, Subcommand};
 use orchestrator_kernel::ids::Symbol;
 
-use super::{FromArgs, block_on, complain, print};
-use crate::offline::inspect::{Question, inspect as look, render};
+use super::{FromArgs, block_on, print_answer, print_complaint};
+use crate::offline::inspect::{Question, answer_question as look, render_answer};
 use crate::offline::recorded::Moment;
-use crate::process::exit::Exit;
-use crate::process::explain::explain;
+use crate::process::exit::ProcessExit;
+use crate::process::explain::explain_error;
 use crate::service::wiring::reading;
 
 /// Subject of a look into the logs.
@@ -58,7 +58,7 @@ pub struct InspectPlace {
 }
 
 impl InspectCommand {
-    fn question(&self) -> (Question, &InspectPlace) {
+    fn to_question(&self) -> (Question, &InspectPlace) {
         match self {
             Self::Run { run_id, place } => (Question::Run(run_id.clone()), place),
             Self::Seq { seq, place } => (Question::Seq(*seq), place),
@@ -71,33 +71,33 @@ impl InspectCommand {
 
 /// Looks, and prints what is there.
 #[must_use]
-pub fn inspect(command: &InspectCommand, environment: Vec<(OsString, OsString)>) -> Exit {
-    let (question, place) = command.question();
-    let (_, logs) = match place.from.load(environment) {
+pub fn run_inspect(command: &InspectCommand, environment: Vec<(OsString, OsString)>) -> ProcessExit {
+    let (question, place) = command.to_question();
+    let (_, logs) = match place.from.load_config_and_place(environment) {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
     block_on(async {
-        let recorded = match reading::open(&logs).await {
+        let recorded = match reading::open_logs(&logs).await {
             Ok(recorded) => recorded,
             Err(error) => {
-                complain(&explain(&error));
-                return error.exit();
+                print_complaint(&explain_error(&error));
+                return error.to_exit();
             }
         };
         match look(&recorded, &question).await {
             // By way of a value the bytes of events and answers would change: serialised directly they do not.
             Ok(answer) if place.json => match serde_json::to_string(&answer) {
-                Ok(json) => print(&format!("{json}\n")),
+                Ok(json) => print_answer(&format!("{json}\n")),
                 Err(error) => {
-                    complain(&error);
-                    Exit::Internal
+                    print_complaint(&error);
+                    ProcessExit::Internal
                 }
             },
-            Ok(answer) => print(&render(&answer)),
+            Ok(answer) => print_answer(&render_answer(&answer)),
             Err(error) => {
-                complain(&explain(&error));
-                error.exit()
+                print_complaint(&explain_error(&error));
+                error.to_exit()
             }
         }
     })

@@ -5,14 +5,16 @@ use std::future::Future;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use orchestrator_kernel::kill_switch::{Applied, Command, ReadError, Reading, Refusal, State, Unknown};
+use orchestrator_kernel::kill_switch::{
+    Applied, KillSwitchReadError, KillSwitchReading, OperatorCommand, Refusal, TradingState, UnknownReason,
+};
 use orchestrator_kernel::ports::kill_switch::{ApplyError, KillSwitchStore};
 use serde_json::{Map, Value, json};
 
-use super::{ConfigArgs, complain, print};
+use super::{ConfigArgs, print_answer, print_complaint};
 use crate::config::{Config, ConfigError, FlagSetting, Layers};
-use crate::process::exit::Exit;
-use crate::process::explain::explain;
+use crate::process::exit::ProcessExit;
+use crate::process::explain::explain_error;
 use crate::process::time::wall_now;
 use crate::service::wiring;
 
@@ -86,8 +88,8 @@ pub struct KillSwitchPlace {
 
 impl KillSwitchPlace {
     /// The layers of the configuration, with these environment variables.
-    fn layers(&self, environment: Vec<(OsString, OsString)>) -> Layers {
-        let mut layers = self.config.layers(environment);
+    fn config_layers(&self, environment: Vec<(OsString, OsString)>) -> Layers {
+        let mut layers = self.config.config_layers(environment);
         let mut set = |flag: &str, key: &str, value: &str| {
             let path = format!("kill_switch.{key}");
             layers.flags.push(FlagSetting { flag: flag.to_owned(), path, value: value.to_owned() });
@@ -107,7 +109,7 @@ impl KillSwitchPlace {
 }
 
 impl KillSwitchCommand {
-    const fn place(&self) -> &KillSwitchPlace {
+    const fn kill_switch_place(&self) -> &KillSwitchPlace {
         match self {
             Self::Init { place, .. }
             | Self::Engage { place, .. }
@@ -126,14 +128,14 @@ impl KillSwitchCommand {
         }
     }
 
-    fn load(&self, environment: Vec<(OsString, OsString)>) -> Result<Config, ConfigError> {
-        let layers = self.place().layers(environment);
+    fn load_config(&self, environment: Vec<(OsString, OsString)>) -> Result<Config, ConfigError> {
+        let layers = self.kill_switch_place().config_layers(environment);
         if !self.is_safe() {
             return Config::load(&layers).map(|loaded| loaded.config);
         }
         let (config, others) = Config::load_kill_switch_place(&layers)?;
         for violation in others {
-            complain(&format!("not needed for this, but wrong in the configuration: {violation}"));
+            print_complaint(&format!("not needed for this, but wrong in the configuration: {violation}"));
         }
         Ok(config)
     }
@@ -146,26 +148,26 @@ fn parse_object(text: &str) -> Result<Map<String, Value>, String> {
 /// Carries out the command. The exit code is a number of its own for `status`.
 #[must_use]
 pub fn kill_switch(command: &KillSwitchCommand, environment: Vec<(OsString, OsString)>) -> u8 {
-    let config = match command.load(environment) {
+    let config = match command.load_config(environment) {
         Ok(config) => config,
         Err(error) => {
-            complain(&error);
-            return Exit::Config.code();
+            print_complaint(&error);
+            return ProcessExit::Config.code();
         }
     };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            complain(&format!("cannot start the runtime: {error}"));
-            return Exit::Internal.code();
+            print_complaint(&format!("cannot start the runtime: {error}"));
+            return ProcessExit::Internal.code();
         }
     };
     let code = runtime.block_on(async {
-        match wiring::kill_switch::open(&config).await {
+        match wiring::kill_switch::open_store(&config).await {
             Ok(store) => carry_out(command, &store).await,
             Err(error) => {
-                complain(&explain(&error));
-                error.exit().code()
+                print_complaint(&explain_error(&error));
+                error.to_exit().code()
             }
         }
     });
@@ -176,19 +178,21 @@ pub fn kill_switch(command: &KillSwitchCommand, environment: Vec<(OsString, OsSt
 
 async fn carry_out(command: &KillSwitchCommand, store: &Arc<dyn KillSwitchStore>) -> u8 {
     let act = match command.clone() {
-        KillSwitchCommand::Init { operator, .. } => Command::Init { operator },
+        KillSwitchCommand::Init { operator, .. } => OperatorCommand::Init { operator },
         KillSwitchCommand::Engage { operator, reason, details, .. } => {
-            Command::Engage { operator, reason, details }
+            OperatorCommand::Engage { operator, reason, details }
         }
-        KillSwitchCommand::Disengage { operator, notes, .. } => Command::Disengage { operator, notes },
-        KillSwitchCommand::Status { json, .. } => return status(store.as_ref(), json).await,
+        KillSwitchCommand::Disengage { operator, notes, .. } => {
+            OperatorCommand::Disengage { operator, notes }
+        }
+        KillSwitchCommand::Status { json, .. } => return print_status(store.as_ref(), json).await,
     };
-    match store.apply(&act, wall_now()).await {
-        Ok(applied) => tell(&act, &applied).code(),
+    match store.apply_command(&act, wall_now()).await {
+        Ok(applied) => print_applied(&act, &applied).code(),
         Err(error) => {
-            complain(&error);
-            let exit = refused(&error);
-            if act.blocks() && exit == Exit::Unavailable {
+            print_complaint(&error);
+            let exit = exit_of_refusal(&error);
+            if act.only_blocks() && exit == ProcessExit::Unavailable {
                 tell_what_holds(store.as_ref()).await;
             }
             exit.code()
@@ -197,80 +201,81 @@ async fn carry_out(command: &KillSwitchCommand, store: &Arc<dyn KillSwitchStore>
 }
 
 /// Prints what is in force now.
-fn tell(act: &Command, applied: &Applied) -> Exit {
+fn print_applied(act: &OperatorCommand, applied: &Applied) -> ProcessExit {
     for shortfall in &applied.shortfalls {
-        complain(shortfall);
+        print_complaint(shortfall);
     }
-    let printed = applied.value().map_or(Exit::Ok, |value| print(&format!("{value}\n")));
+    let printed =
+        applied.value_in_force().map_or(ProcessExit::Ok, |value| print_answer(&format!("{value}\n")));
     // A stop that nobody could be told of is a stop.
-    if act.blocks() { Exit::Ok } else { printed }
+    if act.only_blocks() { ProcessExit::Ok } else { printed }
 }
 
 /// Says what holds after a stop that could not be carried out, and what is left to do.
 async fn tell_what_holds(store: &dyn KillSwitchStore) {
-    let state = look(store).await;
-    let place = store.place();
-    complain(&match &state {
-        State::Trading => format!(
+    let state = read_state(store).await;
+    let place = store.place_text();
+    print_complaint(&match &state {
+        TradingState::Trading => format!(
             "the state stays `trading` ({place}). To stop effects all the same: engage it where {place} can be written, \
              take it away from the services (one that cannot read it blocks within kill_switch.lease), or stop the services"
         ),
-        State::Halted(_) => format!("the state is `halted` ({place}): effects are blocked"),
-        State::Unknown(why) => format!("the state is `unknown` from here ({place}): {why}"),
+        TradingState::Halted(_) => format!("the state is `halted` ({place}): effects are blocked"),
+        TradingState::Unknown(why) => format!("the state is `unknown` from here ({place}): {why}"),
     });
 }
 
 /// The state, as far as the store tells.
-async fn look(store: &dyn KillSwitchStore) -> State {
-    match within(store.read()).await {
-        Ok(stored) => match Reading::of(&stored) {
-            Reading::Trading => State::Trading,
-            Reading::Halted(halt) => State::Halted(halt),
-            Reading::Unknown(why) => State::Unknown(why),
+async fn read_state(store: &dyn KillSwitchStore) -> TradingState {
+    match read_within_timeout(store.read_value()).await {
+        Ok(stored) => match KillSwitchReading::of(&stored) {
+            KillSwitchReading::Trading => TradingState::Trading,
+            KillSwitchReading::Halted(halt) => TradingState::Halted(halt),
+            KillSwitchReading::Unknown(why) => TradingState::Unknown(why),
         },
-        Err(error) => State::Unknown(Unknown::Refused(error.to_string())),
+        Err(error) => TradingState::Unknown(UnknownReason::Refused(error.to_string())),
     }
 }
 
-const fn refused(error: &ApplyError) -> Exit {
+const fn exit_of_refusal(error: &ApplyError) -> ProcessExit {
     match error {
-        ApplyError::Refused(Refusal::Unfit { .. }) => Exit::Usage,
+        ApplyError::Refused(Refusal::Unfit { .. }) => ProcessExit::Usage,
         ApplyError::Refused(
             Refusal::AlreadyEngaged | Refusal::NotEngaged | Refusal::NotKnown(_) | Refusal::NotMissing,
-        ) => Exit::Different,
-        ApplyError::Unchanged(_) | ApplyError::Unknown(_) => Exit::Unavailable,
+        ) => ProcessExit::Different,
+        ApplyError::Unchanged(_) | ApplyError::Unknown(_) => ProcessExit::Unavailable,
     }
 }
 
-async fn status(store: &dyn KillSwitchStore, as_json: bool) -> u8 {
-    let state = look(store).await;
-    let history = within(store.history(HISTORY_SHOWN)).await.unwrap_or_default();
+async fn print_status(store: &dyn KillSwitchStore, as_json: bool) -> u8 {
+    let state = read_state(store).await;
+    let history = read_within_timeout(store.read_history(HISTORY_SHOWN)).await.unwrap_or_default();
     let text = if as_json {
         let lines: Vec<Value> = history
             .iter()
             .map(|line| serde_json::from_str(line).unwrap_or_else(|_| json!({"unreadable": line})))
             .collect();
         let (by, at) = match &state {
-            State::Halted(halt) => (halt.by.clone(), halt.at.clone()),
-            State::Trading | State::Unknown(_) => (None, None),
+            TradingState::Halted(halt) => (halt.by.clone(), halt.at.clone()),
+            TradingState::Trading | TradingState::Unknown(_) => (None, None),
         };
         let report = json!({
-            "state": state.word(), "reason": state.reason(), "place": store.place(),
+            "state": state.state_word(), "reason": state.block_reason(), "place": store.place_text(),
             "engaged_by": by, "engaged_at": at, "history": lines,
         });
         format!("{report:#}\n")
     } else {
-        let mut text = format!("{}\n", state.word());
-        for line in state.reason().into_iter().chain([store.place()]).chain(history) {
+        let mut text = format!("{}\n", state.state_word());
+        for line in state.block_reason().into_iter().chain([store.place_text()]).chain(history) {
             text.push_str(&format!("  {line}\n"));
         }
         text
     };
-    let printed = print(&text);
+    let printed = print_answer(&text);
     match (printed, state) {
-        (Exit::Ok, State::Trading) => 0,
-        (Exit::Ok, State::Halted(_)) => 1,
-        (Exit::Ok, State::Unknown(_)) => 2,
+        (ProcessExit::Ok, TradingState::Trading) => 0,
+        (ProcessExit::Ok, TradingState::Halted(_)) => 1,
+        (ProcessExit::Ok, TradingState::Unknown(_)) => 2,
         (failed, _) => failed.code(),
     }
 }
@@ -278,9 +283,11 @@ async fn status(store: &dyn KillSwitchStore, as_json: bool) -> u8 {
 /// Time for one look.
 const LOOK_MAX: std::time::Duration = std::time::Duration::from_secs(3);
 
-async fn within<T>(look: impl Future<Output = Result<T, ReadError>>) -> Result<T, ReadError> {
+async fn read_within_timeout<T>(
+    look: impl Future<Output = Result<T, KillSwitchReadError>>,
+) -> Result<T, KillSwitchReadError> {
     match tokio::time::timeout(LOOK_MAX, look).await {
         Ok(seen) => seen,
-        Err(_) => Err(ReadError::NoAnswer(format!("none within {LOOK_MAX:?}"))),
+        Err(_) => Err(KillSwitchReadError::NoAnswer(format!("none within {LOOK_MAX:?}"))),
     }
 }

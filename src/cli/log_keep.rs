@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 use orchestrator_engine_plane::retention::Limits;
-use orchestrator_kernel::engine::retention::{Held, Policy};
+use orchestrator_kernel::engine::retention::{Policy, TrimBlocker};
 use orchestrator_kernel::ids::{Seq, TsMs};
 use serde_json::{Value, json};
 
-use super::{FromArgs, block_on, complain, print};
-use crate::process::exit::Exit;
-use crate::process::explain::explain;
+use super::{FromArgs, block_on, print_answer, print_complaint};
+use crate::process::exit::ProcessExit;
+use crate::process::explain::explain_error;
 use crate::process::time::wall_now;
 use crate::service::wiring::reading::LogsPlace;
 use crate::service::wiring::retention::{self, OfflineError, Trimmed};
@@ -53,7 +53,7 @@ pub struct TrimArgs {
 }
 
 impl TrimArgs {
-    fn limits(&self) -> Limits {
+    fn trim_limits(&self) -> Limits {
         let age_ms_max = self.older_than.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
         let by_age = Policy { age_ms_max, ..Policy::default() };
         Limits {
@@ -67,8 +67,8 @@ impl TrimArgs {
 
 /// Copies the logs and prints one JSON object.
 #[must_use]
-pub fn log_archive(args: &ArchiveArgs, environment: Vec<(OsString, OsString)>) -> Exit {
-    let (config, place) = match args.from.load(environment) {
+pub fn log_archive(args: &ArchiveArgs, environment: Vec<(OsString, OsString)>) -> ProcessExit {
+    let (config, place) = match args.from.load_config_and_place(environment) {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
@@ -76,8 +76,8 @@ pub fn log_archive(args: &ArchiveArgs, environment: Vec<(OsString, OsString)>) -
         .older_than
         .map(|age| TsMs(wall_now().0.saturating_sub(i64::try_from(age.as_millis()).unwrap_or(i64::MAX))));
     block_on(async {
-        let archived = retention::archive(&place, &config, &args.to, before).await;
-        finish(archived.map(|logs| {
+        let archived = retention::archive_logs(&place, &config, &args.to, before).await;
+        print_outcome(archived.map(|logs| {
             let logs = logs.into_iter().map(|log| {
                 let value = json!({"first": log.first, "last": log.last, "copied": log.copied});
                 (log.log.to_owned(), value)
@@ -89,32 +89,32 @@ pub fn log_archive(args: &ArchiveArgs, environment: Vec<(OsString, OsString)>) -
 
 /// Trims the logs and prints one JSON object.
 #[must_use]
-pub fn log_trim(args: &TrimArgs, environment: Vec<(OsString, OsString)>) -> Exit {
-    let (config, place) = match args.from.load(environment) {
+pub fn log_trim(args: &TrimArgs, environment: Vec<(OsString, OsString)>) -> ProcessExit {
+    let (config, place) = match args.from.load_config_and_place(environment) {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
     let dir = match &place {
         LogsPlace::DataDir(dir) => dir,
         LogsPlace::Archived { .. } => {
-            complain(&"log trim takes no --archive: it never touches an archive");
-            return Exit::Usage;
+            print_complaint(&"log trim takes no --archive: it never touches an archive");
+            return ProcessExit::Usage;
         }
         LogsPlace::Redis { .. } => {
-            complain(&format!(
+            print_complaint(&format!(
                 "{} is trimmed by its service alone, which holds the writer's claim; configure [retention] there",
-                place.name()
+                place.display_name()
             ));
-            return Exit::Usage;
+            return ProcessExit::Usage;
         }
     };
     block_on(async {
-        let trimmed = retention::trim(dir, &config, args.limits(), args.dry_run).await;
-        finish(trimmed.map(|trimmed| report(&trimmed, args.dry_run)))
+        let trimmed = retention::trim_logs(dir, &config, args.trim_limits(), args.dry_run).await;
+        print_outcome(trimmed.map(|trimmed| trim_report(&trimmed, args.dry_run)))
     })
 }
 
-fn report(Trimmed { plan, starts }: &Trimmed, dry_run: bool) -> Value {
+fn trim_report(Trimmed { plan, starts }: &Trimmed, dry_run: bool) -> Value {
     let log = |at: usize| {
         let (before, after) = starts[at];
         json!({"start": after, "removed": after.0 - before.0, "removable_below": plan.below[at].max(before)})
@@ -124,24 +124,24 @@ fn report(Trimmed { plan, starts }: &Trimmed, dry_run: bool) -> Value {
         "receipts": log(0),
         "runs": log(1),
         "quarantine": log(2),
-        "held_by": held(&plan.held),
+        "held_by": held_json(&plan.held),
     })
 }
 
 /// Who holds receipts that were to be trimmed; null when nobody does.
-pub(super) fn held(held: &Held) -> Value {
+pub(super) fn held_json(held: &TrimBlocker) -> Value {
     match held {
-        Held::No => Value::Null,
-        Held::BySymbol(symbol, at) => json!({"symbol": symbol.as_str(), "ingest_seq": at.0}),
+        TrimBlocker::No => Value::Null,
+        TrimBlocker::BySymbol(symbol, at) => json!({"symbol": symbol.as_str(), "ingest_seq": at.0}),
     }
 }
 
-fn finish(done: Result<Value, OfflineError>) -> Exit {
+fn print_outcome(done: Result<Value, OfflineError>) -> ProcessExit {
     match done {
-        Ok(report) => print(&format!("{report:#}\n")),
+        Ok(report) => print_answer(&format!("{report:#}\n")),
         Err(error) => {
-            complain(&explain(&error));
-            error.exit()
+            print_complaint(&explain_error(&error));
+            error.to_exit()
         }
     }
 }

@@ -10,41 +10,41 @@ use orchestrator_kernel::ports::log::{AcquireError, Log, LogStat, ReadLimit, Rec
 use orchestrator_kernel::ports::marks::{MarkError, Marks};
 use serde_json::{Value, json};
 
-use super::{FromArgs, block_on, complain, log_keep, print};
+use super::{FromArgs, block_on, log_keep, print_answer, print_complaint};
 use crate::config::Config;
-use crate::process::exit::Exit;
-use crate::process::explain::explain;
+use crate::process::exit::ProcessExit;
+use crate::process::explain::explain_error;
 use crate::service::wiring::reading::{self, LogsPlace, Recorded};
 use crate::service::wiring::retention::{self, OfflineError};
 use crate::service::wiring::{WiringError, marks};
 
 /// Reads every record of every log, checks it, and prints one JSON object.
 #[must_use]
-pub fn log_stat(args: &FromArgs, environment: Vec<(OsString, OsString)>) -> Exit {
-    let (config, place) = match args.load(environment) {
+pub fn log_stat(args: &FromArgs, environment: Vec<(OsString, OsString)>) -> ProcessExit {
+    let (config, place) = match args.load_config_and_place(environment) {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
     block_on(async {
         match read_all(&place, &config, args.from.is_none()).await {
-            Ok(report) => print(&format!("{report:#}\n")),
+            Ok(report) => print_answer(&format!("{report:#}\n")),
             Err(error) => {
-                complain(&explain(&error));
-                error.exit()
+                print_complaint(&explain_error(&error));
+                error.to_exit()
             }
         }
     })
 }
 
 async fn read_all(place: &LogsPlace, config: &Config, is_configured: bool) -> Result<Value, OfflineError> {
-    let noted = if is_configured { marks::noted(config).await? } else { None };
-    let logs = reading::open(place).await?;
-    let second_mark = noted.map(|noted| compared(noted, &logs)).transpose()?;
+    let noted = if is_configured { marks::read_marks(config).await? } else { None };
+    let logs = reading::open_logs(place).await?;
+    let second_mark = noted.map(|noted| compare_with_mark(noted, &logs)).transpose()?;
     let Recorded { receipts, runs, quarantine, archived, .. } = &logs;
     let mut span = (None, None);
     let mut symbols = std::collections::BTreeSet::new();
-    scan(receipts.as_ref(), |seq, payload| {
-        let record = ReceiptRecord::decode(payload).map_err(|error| corrupt(seq, &error))?;
+    scan_log(receipts.as_ref(), |seq, payload| {
+        let record = ReceiptRecord::decode(payload).map_err(|error| corrupt_record(seq, &error))?;
         span = (span.0.or(Some(record.ingest_ts_ms)), Some(record.ingest_ts_ms));
         if !symbols.contains(record.symbol) {
             symbols.insert(record.symbol.to_owned());
@@ -53,8 +53,8 @@ async fn read_all(place: &LogsPlace, config: &Config, is_configured: bool) -> Re
     })
     .await?;
     let (mut started, mut completed, mut failed) = (0u64, 0u64, 0u64);
-    scan(runs.as_ref(), |seq, payload| {
-        let record = RunRecord::decode(payload).map_err(|error| corrupt(seq, &error))?;
+    scan_log(runs.as_ref(), |seq, payload| {
+        let record = RunRecord::decode(payload).map_err(|error| corrupt_record(seq, &error))?;
         match record.status {
             RunStatus::Started { .. } => started += 1,
             RunStatus::Completed { .. } => completed += 1,
@@ -63,12 +63,12 @@ async fn read_all(place: &LogsPlace, config: &Config, is_configured: bool) -> Re
         Ok(())
     })
     .await?;
-    scan(quarantine.as_ref(), |_, _| Ok(())).await?;
+    scan_log(quarantine.as_ref(), |_, _| Ok(())).await?;
     let extent = |log: &dyn Log| extent_of(log.stat());
     let archive =
         |name: &str| archived.iter().find(|(log, _)| *log == name).map(|(_, stat)| extent_of(*stat));
     let base = saved_base(logs.checkpoints.as_ref()).await.map_err(WiringError::from)?;
-    let (floor, held) = retention::floor(&logs, config).await?;
+    let (floor, held) = retention::trim_floor(&logs, config).await?;
     let mut report = json!({
         "receipts": {
             "log": extent(receipts.as_ref()),
@@ -77,7 +77,7 @@ async fn read_all(place: &LogsPlace, config: &Config, is_configured: bool) -> Re
             "symbols": symbols.len(),
             "archive": archive("receipts"),
             "floor": floor,
-            "floor_held_by": log_keep::held(&held),
+            "floor_held_by": log_keep::held_json(&held),
         },
         "runs": {
             "log": extent(runs.as_ref()),
@@ -100,7 +100,7 @@ async fn read_all(place: &LogsPlace, config: &Config, is_configured: bool) -> Re
 }
 
 /// How far the second mark says that each log reaches, or why it says nothing.
-fn compared(
+fn compare_with_mark(
     (place, marks): (String, Result<Marks, MarkError>),
     logs: &Recorded,
 ) -> Result<Value, WiringError> {
@@ -134,7 +134,7 @@ fn extent_of(stat: LogStat) -> Value {
     json!({"first": stat.start, "last": stat.tail, "bytes": stat.bytes})
 }
 
-async fn scan(
+async fn scan_log(
     log: &dyn Log,
     mut take: impl FnMut(Seq, &[u8]) -> Result<(), WiringError>,
 ) -> Result<(), WiringError> {
@@ -147,10 +147,10 @@ async fn scan(
         for (seq, payload) in batch.iter() {
             take(seq, payload)?;
         }
-        next = batch.last().next();
+        next = batch.last_seq().next();
     }
 }
 
-fn corrupt(at: Seq, error: &dyn std::fmt::Display) -> WiringError {
+fn corrupt_record(at: Seq, error: &dyn std::fmt::Display) -> WiringError {
     orchestrator_kernel::ports::log::ReadError::Corrupt { at, detail: error.to_string() }.into()
 }

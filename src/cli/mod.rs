@@ -30,32 +30,32 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::config::{Base, FlagSetting, Layers};
-use crate::process::exit::{self, Exit};
+use crate::config::{ConfigBase, FlagSetting, Layers};
+use crate::process::exit::{self, ProcessExit};
 use crate::service::wiring::worker_guard;
 use crate::telemetry::logs;
 
-pub use ask::Url;
-pub use backtest::{BacktestArgs, backtest};
-pub use completions::completions;
-pub use config::{check as config_check, show as config_show};
-pub use demo::demo;
-pub use diff::{DiffArgs, diff};
+pub use ask::HttpUrl;
+pub use backtest::{BacktestArgs, run_backtest};
+pub use completions::print_completions;
+pub use config::{check_config as config_check, show_config as config_show};
+pub use demo::run_demo;
+pub use diff::{DiffArgs, run_diff};
 pub use engine_worker::engine_worker;
-pub use export::{ExportArgs, export};
+pub use export::{ExportArgs, run_export};
 pub use from::FromArgs;
-pub use healthcheck::healthcheck;
-pub use import::{ImportArgs, ImportFormat, import};
-pub use inspect::{InspectCommand, InspectPlace, inspect};
+pub use healthcheck::run_healthcheck;
+pub use import::{ImportArgs, ImportFormat, run_import};
+pub use inspect::{InspectCommand, InspectPlace, run_inspect};
 pub use kill_switch::{KillSwitchCommand, KillSwitchPlace, kill_switch};
 pub use log_keep::{ArchiveArgs, TrimArgs, log_archive, log_trim};
 pub use log_stat::log_stat;
-pub use output::{complain, print};
-pub use outputs::{About, OutputsCommand, OutputsPlace, outputs};
-pub use replay::{EngineChoice, ReplayArgs, Speed, replay};
-pub use run::run;
+pub use output::{print_answer, print_complaint};
+pub use outputs::{DecisionArgs, OutputsCommand, OutputsPlace, run_outputs};
+pub use replay::{EngineChoice, ReplayArgs, ReplaySpeed, run_replay};
+pub use run::run_service;
 pub use signals::outlive_file_size_limit;
-pub use verify::{VerifyArgs, verify};
+pub use verify::{VerifyArgs, run_verify};
 
 /// Time that the demo runs when no command is given.
 const DEMO_DURATION: Duration = Duration::from_secs(20);
@@ -66,15 +66,15 @@ const DEMO_TOML: &str = include_str!("../../config/demo.toml");
 ///
 /// Without a command it runs the demo for 20 seconds.
 #[derive(Debug, Parser)]
-#[command(name = "orchestrator", version, after_help = exit::help(), after_long_help = exit::help())]
+#[command(name = "orchestrator", version, after_help = exit::exit_codes_help(), after_long_help = exit::exit_codes_help())]
 struct Cli {
     #[command(subcommand)]
-    command: Option<Command>,
+    command: Option<CliCommand>,
 }
 
 /// Command that the process was given.
 #[derive(Clone, Debug, PartialEq, Subcommand)]
-pub enum Command {
+pub enum CliCommand {
     /// Run the service until it is told to stop.
     Run(RunArgs),
     /// Run a made-up market through the built-in engine and show what happens.
@@ -212,7 +212,7 @@ pub struct DemoArgs {
 pub struct HealthcheckArgs {
     /// What to ask. Plain HTTP only.
     #[arg(long, default_value = "http://127.0.0.1:8080/readyz")]
-    pub url: Url,
+    pub url: HttpUrl,
     /// Time for the answer.
     #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = humantime::parse_duration)]
     pub timeout: Duration,
@@ -220,7 +220,7 @@ pub struct HealthcheckArgs {
 
 /// Reads the command line. Prints help, version or what is not understood, and ends the process then (code 0 or 2).
 #[must_use]
-pub fn parse() -> Command {
+pub fn parse_command_line() -> CliCommand {
     match Cli::try_parse() {
         Ok(cli) => cli.into_command(),
         Err(error) => {
@@ -237,8 +237,8 @@ pub fn parse() -> Command {
 }
 
 impl Cli {
-    fn into_command(self) -> Command {
-        let demo = || Command::Demo(DemoArgs { duration: Some(DEMO_DURATION), ..DemoArgs::default() });
+    fn into_command(self) -> CliCommand {
+        let demo = || CliCommand::Demo(DemoArgs { duration: Some(DEMO_DURATION), ..DemoArgs::default() });
         self.command.unwrap_or_else(demo)
     }
 }
@@ -246,8 +246,8 @@ impl Cli {
 impl ConfigArgs {
     /// The layers of the configuration, with these environment variables.
     #[must_use]
-    pub fn layers(&self, environment: Vec<(OsString, OsString)>) -> Layers {
-        let base = self.config.clone().map_or(Base::None, Base::File);
+    pub fn config_layers(&self, environment: Vec<(OsString, OsString)>) -> Layers {
+        let base = self.config.clone().map_or(ConfigBase::None, ConfigBase::File);
         Layers { base, environment, flags: self.set.clone() }
     }
 }
@@ -256,7 +256,7 @@ impl DemoArgs {
     /// The layers of the demo's configuration, with these environment variables. Without `--data` the data directory
     /// is the usual one: the caller puts a temporary one in its place.
     #[must_use]
-    pub fn layers(&self, environment: Vec<(OsString, OsString)>) -> Layers {
+    pub fn config_layers(&self, environment: Vec<(OsString, OsString)>) -> Layers {
         let flag = |flag: &str, path: &str, value: Option<String>| {
             value.map(|value| FlagSetting { flag: flag.to_owned(), path: path.to_owned(), value })
         };
@@ -266,18 +266,18 @@ impl DemoArgs {
             flag("--rate", "sources.demo.rate_per_second", self.rate.map(|rate| rate.to_string())),
             flag("--listen", "http.listen", self.listen.clone()),
         ];
-        let base = Base::BuiltIn { name: "config/demo.toml", toml: DEMO_TOML };
+        let base = ConfigBase::BuiltIn { name: "config/demo.toml", toml: DEMO_TOML };
         Layers { base, environment, flags: flags.into_iter().flatten().collect() }
     }
 }
 
 /// Runs a command that needs no tree to its end.
-fn block_on(command: impl Future<Output = Exit>) -> Exit {
+fn block_on(command: impl Future<Output = ProcessExit>) -> ProcessExit {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(command),
         Err(error) => {
-            complain(&error);
-            Exit::Internal
+            print_complaint(&error);
+            ProcessExit::Internal
         }
     }
 }
@@ -288,7 +288,7 @@ fn parse_set(text: &str) -> Result<FlagSetting, &'static str> {
 }
 
 /// The definition of the command line.
-fn definition() -> clap::Command {
+fn command_definition() -> clap::Command {
     Cli::command()
 }
 
@@ -297,29 +297,32 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    fn check_parse(arguments: &[&str]) -> Command {
+    fn check_parse(arguments: &[&str]) -> CliCommand {
         Cli::try_parse_from(std::iter::once(&"orchestrator").chain(arguments)).unwrap().into_command()
     }
 
     #[test]
     fn the_definition_is_consistent() {
-        definition().debug_assert();
+        command_definition().debug_assert();
     }
 
     #[test]
     fn no_command_is_the_demo_for_twenty_seconds() {
         let demo = DemoArgs { duration: Some(Duration::from_secs(20)), ..DemoArgs::default() };
 
-        assert_eq!(check_parse(&[]), Command::Demo(demo));
-        assert_eq!(check_parse(&["demo"]), Command::Demo(DemoArgs::default()));
+        assert_eq!(check_parse(&[]), CliCommand::Demo(demo));
+        assert_eq!(check_parse(&["demo"]), CliCommand::Demo(DemoArgs::default()));
     }
 
     #[test]
     fn flags_of_the_demo_become_its_configuration() {
         let arguments = ["demo", "--data", "d", "--symbols", "9", "--rate", "50", "--listen", "127.0.0.1:0"];
-        let Command::Demo(args) = check_parse(&arguments) else { panic!("no demo") };
+        let CliCommand::Demo(args) = check_parse(&arguments) else { panic!("no demo") };
 
-        let shown = crate::config::render(&Config::load(&args.layers(Vec::new())).unwrap().settings, true);
+        let shown = crate::config::render_settings(
+            &Config::load(&args.config_layers(Vec::new())).unwrap().settings,
+            true,
+        );
 
         for (line, flag) in [
             ("data_dir = \"d\"", "--data"),
@@ -337,7 +340,7 @@ mod tests {
 
     #[test]
     fn set_takes_the_first_equals_sign() {
-        let Command::Run(args) = check_parse(&["run", "--config", "c.toml", "--set", "a.b=c=d"]) else {
+        let CliCommand::Run(args) = check_parse(&["run", "--config", "c.toml", "--set", "a.b=c=d"]) else {
             panic!()
         };
 
@@ -362,7 +365,7 @@ mod tests {
             let parsed = Cli::try_parse_from(std::iter::once(&"orchestrator").chain(arguments));
             assert_eq!(
                 parsed.expect_err(&arguments.join(" ")).exit_code(),
-                i32::from(Exit::Usage.code()),
+                i32::from(ProcessExit::Usage.code()),
                 "{arguments:?}"
             );
         }
@@ -376,7 +379,7 @@ mod tests {
             ("replay", "<FIRST..LAST RUN RECORD>"),
             ("diff", "<FIRST..LAST RUN RECORD>"),
         ] {
-            let mut definition = definition();
+            let mut definition = command_definition();
             let help = definition.find_subcommand_mut(command).unwrap().render_help().to_string();
 
             assert!(help.contains(&format!("--range {counted}")), "{command}:\n{help}");
@@ -385,10 +388,10 @@ mod tests {
 
     #[test]
     fn help_lists_every_exit_code() {
-        let help = definition().render_long_help().to_string();
+        let help = command_definition().render_long_help().to_string();
 
-        for exit in Exit::ALL {
-            assert!(help.contains(&format!("{:>2}  {}", exit.code(), exit.meaning())), "{help}");
+        for exit in ProcessExit::ALL {
+            assert!(help.contains(&format!("{:>2}  {}", exit.code(), exit.help_text())), "{help}");
         }
     }
 }

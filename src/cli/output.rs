@@ -3,25 +3,25 @@
 use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 
-use crate::process::exit::Exit;
+use crate::process::exit::ProcessExit;
 use crate::telemetry::logs;
 
 /// Prints an answer. A reader that went away (`| head`) has seen enough: that is no failure.
 #[must_use]
-pub fn print(answer: &str) -> Exit {
+pub fn print_answer(answer: &str) -> ProcessExit {
     let mut output = io::stdout().lock();
     match output.write_all(answer.as_bytes()).and_then(|()| output.flush()) {
-        Ok(()) => Exit::Ok,
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Exit::Ok,
+        Ok(()) => ProcessExit::Ok,
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => ProcessExit::Ok,
         Err(error) => {
-            complain(&format!("cannot write to standard output: {error}"));
-            Exit::Io
+            print_complaint(&format!("cannot write to standard output: {error}"));
+            ProcessExit::Io
         }
     }
 }
 
 /// Prints what went wrong, without the login of any URL in it.
-pub fn complain(what: &dyn Display) {
+pub fn print_complaint(what: &dyn Display) {
     logs::write_line(&format!("orchestrator: {}", without_logins(&what.to_string())));
 }
 

@@ -1,6 +1,7 @@
 //! `orchestrator outputs`: what an operator does with outputs that a fan-out refuses for good.
 //!
-//! A running service is asked over HTTP; the logs of a stopped one are opened, and its next start does what was recorded.
+//! A running service is asked over HTTP; the logs of a stopped one are opened, and its next start does what was
+//! recorded.
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,13 +12,13 @@ use orchestrator_kernel::engine::contracts::manifest::OperatorRecord;
 use orchestrator_kernel::engine::outbox::HeldChoice;
 use serde_json::{Value, json};
 
-use super::ask::{Ask, Url, ask};
-use super::{ConfigArgs, complain, print};
+use super::ask::{Ask, HttpUrl, ask_http};
+use super::{ConfigArgs, print_answer, print_complaint};
 use crate::api::held_outputs;
 use crate::config::Config;
-use crate::process::exit::Exit;
-use crate::process::explain::explain;
-use crate::service::wiring::outputs::{Decision, HeldOutputsError, decide, held};
+use crate::process::exit::ProcessExit;
+use crate::process::explain::explain_error;
+use crate::service::wiring::outputs::{HeldDecision, HeldOutputsError, read_held, record_decision};
 
 /// The path of held outputs on the HTTP interface.
 const PATH: &str = "/api/v1/outputs/held";
@@ -42,7 +43,7 @@ pub enum OutputsCommand {
         place: OutputsPlace,
         /// Whose outputs, and who decides why.
         #[command(flatten)]
-        about: About,
+        about: DecisionArgs,
     },
     /// Let the refused output of a symbol go unpublished, and offer what waits behind it. The run log keeps it.
     Skip {
@@ -51,7 +52,7 @@ pub enum OutputsCommand {
         place: OutputsPlace,
         /// Whose outputs, and who decides why.
         #[command(flatten)]
-        about: About,
+        about: DecisionArgs,
         /// Let everything go that waits of it now.
         #[arg(long)]
         all: bool,
@@ -60,7 +61,7 @@ pub enum OutputsCommand {
 
 /// Subject of a decision on held outputs, its operator and its reason.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
-pub struct About {
+pub struct DecisionArgs {
     /// The symbol, as `outputs list` names it.
     #[arg(long, value_name = "SYMBOL")]
     pub symbol: String,
@@ -80,45 +81,45 @@ pub struct OutputsPlace {
     pub config: ConfigArgs,
     /// Where the running service is reached; without it: as configured. Plain HTTP only.
     #[arg(long, value_name = "http://HOST:PORT")]
-    pub url: Option<Url>,
+    pub url: Option<HttpUrl>,
 }
 
 impl OutputsCommand {
-    const fn place(&self) -> &OutputsPlace {
+    const fn outputs_place(&self) -> &OutputsPlace {
         match self {
             Self::List { place } | Self::Retry { place, .. } | Self::Skip { place, .. } => place,
         }
     }
 
     /// What is to be decided; nothing to be listed.
-    fn decision(&self) -> Option<Decision> {
+    fn to_decision(&self) -> Option<HeldDecision> {
         let (about, choice) = match self {
             Self::List { .. } => return None,
             Self::Retry { about, .. } => (about, HeldChoice::Retry),
             Self::Skip { about, all: false, .. } => (about, HeldChoice::SkipFirst),
             Self::Skip { about, all: true, .. } => (about, HeldChoice::SkipAll),
         };
-        let About { symbol, operator, reason } = about.clone();
-        Some(Decision { symbol, choice, operator, reason })
+        let DecisionArgs { symbol, operator, reason } = about.clone();
+        Some(HeldDecision { symbol, choice, operator, reason })
     }
 }
 
 /// Carries out the command.
 #[must_use]
-pub fn outputs(command: &OutputsCommand, environment: Vec<(OsString, OsString)>) -> Exit {
-    let decision = command.decision();
+pub fn run_outputs(command: &OutputsCommand, environment: Vec<(OsString, OsString)>) -> ProcessExit {
+    let decision = command.to_decision();
     let objection =
-        decision.as_ref().and_then(|known| OperatorRecord::objection(&known.operator, &known.reason));
+        decision.as_ref().and_then(|known| OperatorRecord::find_objection(&known.operator, &known.reason));
     if let Some(objection) = objection {
-        complain(&format!("--{objection}"));
-        return Exit::Usage;
+        print_complaint(&format!("--{objection}"));
+        return ProcessExit::Usage;
     }
-    let place = command.place();
-    let config = match Config::load(&place.config.layers(environment)) {
+    let place = command.outputs_place();
+    let config = match Config::load(&place.config.config_layers(environment)) {
         Ok(loaded) => loaded.config,
         Err(error) => {
-            complain(&error);
-            return Exit::Config;
+            print_complaint(&error);
+            return ProcessExit::Config;
         }
     };
     if let Some(url) = &place.url {
@@ -126,21 +127,22 @@ pub fn outputs(command: &OutputsCommand, environment: Vec<(OsString, OsString)>)
     }
     super::block_on(async {
         let done = match &decision {
-            None => held(&config).await.map(|holds| json!({ "held": held_outputs(&holds) })),
-            Some(decision) => decide(&config, decision).await.map(|acts| {
+            None => read_held(&config).await.map(|holds| json!({ "held": held_outputs(&holds) })),
+            Some(decision) => record_decision(&config, decision).await.map(|acts| {
                 let acts: Vec<String> = acts.iter().map(ToString::to_string).collect();
                 json!({ "recorded": acts, "done": "at the next start" })
             }),
         };
         match done {
-            Ok(report) => print(&format!("{report:#}\n")),
+            Ok(report) => print_answer(&format!("{report:#}\n")),
             // Whoever holds the logs knows more than they say.
-            Err(HeldOutputsError::Wiring(error)) if error.exit() == Exit::Held => {
-                ask_service(&Url::of(on_this_machine(config.http.listen), PATH), decision.as_ref())
-            }
+            Err(HeldOutputsError::Wiring(error)) if error.to_exit() == ProcessExit::Held => ask_service(
+                &HttpUrl::at_address(on_this_machine(config.http.listen), PATH),
+                decision.as_ref(),
+            ),
             Err(error) => {
-                complain(&explain(&error));
-                error.exit()
+                print_complaint(&explain_error(&error));
+                error.to_exit()
             }
         }
     })
@@ -156,9 +158,9 @@ const fn on_this_machine(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(address, listen.port())
 }
 
-fn ask_service(url: &Url, decision: Option<&Decision>) -> Exit {
-    let url = url.at(PATH);
-    let body = decision.map(|Decision { symbol, choice, operator, reason }| {
+fn ask_service(url: &HttpUrl, decision: Option<&HeldDecision>) -> ProcessExit {
+    let url = url.with_path(PATH);
+    let body = decision.map(|HeldDecision { symbol, choice, operator, reason }| {
         let action = match choice {
             HeldChoice::Retry => "retry",
             HeldChoice::SkipFirst => "skip",
@@ -168,24 +170,24 @@ fn ask_service(url: &Url, decision: Option<&Decision>) -> Exit {
     });
     let question =
         Ask { url: &url, json: body.as_deref(), timeout: ANSWER_MAX, answer_bytes_max: ANSWER_BYTES_MAX };
-    match ask(&question) {
+    match ask_http(&question) {
         Ok(answer) if answer.status == 200 => match serde_json::from_str::<Value>(&answer.body) {
-            Ok(report) => print(&format!("{report:#}\n")),
-            Err(_) => print(&format!("{}\n", answer.body.trim_end())),
+            Ok(report) => print_answer(&format!("{report:#}\n")),
+            Err(_) => print_answer(&format!("{}\n", answer.body.trim_end())),
         },
         Ok(answer) => {
-            complain(&format!("{url} answered {}: {}", answer.status, answer.body.trim_end()));
+            print_complaint(&format!("{url} answered {}: {}", answer.status, answer.body.trim_end()));
             match answer.status {
-                409 => Exit::Different,
-                400..=499 => Exit::Usage,
-                _ => Exit::Unavailable,
+                409 => ProcessExit::Different,
+                400..=499 => ProcessExit::Usage,
+                _ => ProcessExit::Unavailable,
             }
         }
         Err(error) => {
-            complain(&format!(
+            print_complaint(&format!(
                 "a service holds the logs, and {url} cannot be asked: {error}; name it with --url"
             ));
-            Exit::Unavailable
+            ProcessExit::Unavailable
         }
     }
 }

@@ -6,11 +6,11 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use orchestrator_kernel::ids::{IngestSeq, RunSeq, Seq};
 
 /// Progress of reading a log.
-pub(super) struct Progress(Option<ProgressBar>);
+pub(super) struct ReadProgress(Option<ProgressBar>);
 
-impl Progress {
+impl ReadProgress {
     /// Progress through `receipts` receipts, on standard error.
-    pub(super) fn of(receipts: Seq) -> Self {
+    pub(super) fn for_receipts(receipts: Seq) -> Self {
         if !stderr().is_terminal() {
             return Self(None);
         }
@@ -22,14 +22,14 @@ impl Progress {
         Self(Some(bar))
     }
 
-    pub(super) fn set(&self, receipts: IngestSeq, runs: RunSeq) {
+    pub(super) fn set_position(&self, receipts: IngestSeq, runs: RunSeq) {
         if let Some(bar) = &self.0 {
             bar.set_position(receipts.0);
             bar.set_message(format!("(run record {runs})"));
         }
     }
 
-    pub(super) fn done(&self) {
+    pub(super) fn clear_bar(&self) {
         if let Some(bar) = &self.0 {
             bar.finish_and_clear();
         }

@@ -17,14 +17,16 @@ use orchestrator_kernel::engine::divergence::{Check, Divergence};
 use orchestrator_kernel::ids::{IngestSeq, RunSeq, Symbol, TsMs};
 use tokio::time::Instant;
 
-use super::progress::Progress;
-use super::run::runtime;
+use super::progress::ReadProgress;
+use super::run::build_runtime;
 use super::verify::{calls_max, rust_log};
-use super::{FromArgs, complain};
+use super::{FromArgs, print_complaint};
 use crate::config::{Config, EngineKind};
-use crate::offline::replay::{Answers, Done, Driver, Plan, Range, ReplayError, Replayed, Sink};
-use crate::process::exit::Exit;
-use crate::process::explain::explain;
+use crate::offline::replay::{
+    Answers, Driver, ReplayError, ReplayPlan, ReplayRange, ReplaySummary, ReplayedRun, Sink,
+};
+use crate::process::exit::ProcessExit;
+use crate::process::explain::explain_error;
 use crate::service::wiring::engine;
 use crate::service::wiring::reading::{self, LogsPlace};
 use crate::telemetry::logs;
@@ -46,7 +48,7 @@ pub struct ReplayArgs {
     /// Only these runs, both ends included: by the position of their run record (10..20), or by engine time
     /// (2026-01-01T00:00:00Z..2026-01-02T00:00:00Z). An end may be left out.
     #[arg(long, value_name = "FIRST..LAST RUN RECORD", default_value = "..")]
-    pub range: Range,
+    pub range: ReplayRange,
     /// Who answers.
     #[arg(long, value_name = "ENGINE", default_value = "configured")]
     pub engine: EngineChoice,
@@ -58,7 +60,7 @@ pub struct ReplayArgs {
     pub recompute_state: bool,
     /// How fast: max, or so many times as fast as it was planned, for example 1x or 60x.
     #[arg(long, value_name = "max|Nx", default_value = "max")]
-    pub speed: Speed,
+    pub speed: ReplaySpeed,
     /// Write the outputs into this file, one OrchestratorEvent a line; - is standard output.
     #[arg(long, value_name = "FILE", default_value = "-")]
     pub out: PathBuf,
@@ -78,7 +80,7 @@ pub enum EngineChoice {
 
 /// Speed of a replay.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum Speed {
+pub enum ReplaySpeed {
     /// As fast as it can.
     #[default]
     Max,
@@ -86,7 +88,7 @@ pub enum Speed {
     Times(f64),
 }
 
-impl FromStr for Speed {
+impl FromStr for ReplaySpeed {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -102,31 +104,31 @@ impl FromStr for Speed {
 /// Replays and writes the outputs. Exits with 1 when the logs contradict each other or the engine the record, with 2
 /// when another engine would answer and that is not allowed.
 #[must_use]
-pub fn replay(args: &ReplayArgs, environment: Vec<(OsString, OsString)>) -> Exit {
+pub fn run_replay(args: &ReplayArgs, environment: Vec<(OsString, OsString)>) -> ProcessExit {
     let rust_log = rust_log(&environment);
-    let (config, place) = match args.from.load(environment) {
+    let (config, place) = match args.from.load_config_and_place(environment) {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
-    if let Err(error) = logs::start(&config.log, Some(&rust_log)) {
-        complain(&error);
-        return Exit::Config;
+    if let Err(error) = logs::start_logging(&config.log, Some(&rust_log)) {
+        print_complaint(&error);
+        return ProcessExit::Config;
     }
-    match runtime(&config) {
-        Ok(runtime) => runtime.block_on(run(config, &place, args)),
+    match build_runtime(&config) {
+        Ok(runtime) => runtime.block_on(replay_logs(config, &place, args)),
         Err(error) => {
-            complain(&format!("cannot start the runtime: {error}"));
-            Exit::Internal
+            print_complaint(&format!("cannot start the runtime: {error}"));
+            ProcessExit::Internal
         }
     }
 }
 
-async fn run(mut config: Config, place: &LogsPlace, args: &ReplayArgs) -> Exit {
-    let recorded = match reading::open(place).await {
+async fn replay_logs(mut config: Config, place: &LogsPlace, args: &ReplayArgs) -> ProcessExit {
+    let recorded = match reading::open_logs(place).await {
         Ok(recorded) => recorded,
         Err(error) => {
-            complain(&explain(&error));
-            return error.exit();
+            print_complaint(&explain_error(&error));
+            return error.to_exit();
         }
     };
     if args.engine == EngineChoice::Demo {
@@ -134,30 +136,30 @@ async fn run(mut config: Config, place: &LogsPlace, args: &ReplayArgs) -> Exit {
     }
     let (answers, workers) = match args.engine {
         EngineChoice::Recorded => (Answers::Recorded, None),
-        EngineChoice::Configured | EngineChoice::Demo => match engine::engine(&config.engine).await {
+        EngineChoice::Configured | EngineChoice::Demo => match engine::open_engine(&config.engine).await {
             Ok((engine, workers)) => (Answers::Engine(engine), workers),
             Err(error) => {
-                complain(&explain(&error));
-                return error.exit();
+                print_complaint(&explain_error(&error));
+                return error.to_exit();
             }
         },
     };
-    let out = match output(&args.out) {
+    let out = match open_output(&args.out) {
         Ok(out) => out,
         Err(error) => {
-            complain(&format!("cannot write {}: {error}", args.out.display()));
-            return Exit::Io;
+            print_complaint(&format!("cannot write {}: {error}", args.out.display()));
+            return ProcessExit::Io;
         }
     };
-    let base = match recorded.base().await {
+    let base = match recorded.load_base().await {
         Ok(base) => base,
         Err(error) => {
-            complain(&explain(&error));
-            return error.exit();
+            print_complaint(&explain_error(&error));
+            return error.to_exit();
         }
     };
     let symbols: BTreeSet<Symbol> = args.symbols.iter().map(|name| Symbol::from(name.as_str())).collect();
-    let plan = Plan {
+    let plan = ReplayPlan {
         symbols: Some(symbols).filter(|symbols| !symbols.is_empty()),
         range: args.range,
         state_from: if args.recompute_state { StateFrom::Replay } else { StateFrom::Record },
@@ -165,21 +167,21 @@ async fn run(mut config: Config, place: &LogsPlace, args: &ReplayArgs) -> Exit {
         to_the_end: false,
         base,
     };
-    let progress = Progress::of(recorded.receipts.stat().tail);
+    let progress = ReadProgress::for_receipts(recorded.receipts.stat().tail);
     let mut writer = Writer::new(out, args, progress);
     let (receipts, runs) = (Arc::clone(&recorded.receipts), Arc::clone(&recorded.runs));
     let replayed = match Driver::new(receipts, runs, answers, plan).await {
-        Ok(driver) => driver.run(&mut writer).await,
+        Ok(driver) => driver.replay_logs(&mut writer).await,
         Err(error) => Err(error),
     };
-    let exit = writer.finish(replayed);
+    let exit = writer.finish_replay(replayed);
     if let Some(workers) = workers {
-        workers.shutdown().await;
+        workers.shut_down_workers().await;
     }
     exit
 }
 
-fn output(path: &Path) -> io::Result<Box<dyn Write + Send>> {
+fn open_output(path: &Path) -> io::Result<Box<dyn Write + Send>> {
     if path == Path::new("-") {
         return Ok(Box::new(BufWriter::new(io::stdout())));
     }
@@ -191,10 +193,10 @@ fn output(path: &Path) -> io::Result<Box<dyn Write + Send>> {
 struct Writer {
     out: Box<dyn Write + Send>,
     allow_other_engine: bool,
-    speed: Speed,
+    speed: ReplaySpeed,
     /// When the first run was written, and when it was planned.
     begun: Option<(Instant, TsMs)>,
-    progress: Progress,
+    progress: ReadProgress,
     written: u64,
     differences: u64,
     /// Runs that another engine answers than then.
@@ -202,11 +204,11 @@ struct Writer {
     /// Those of them with another answer.
     answered_otherwise: u64,
     /// Why it was ended early.
-    ended: Option<Exit>,
+    ended: Option<ProcessExit>,
 }
 
 impl Writer {
-    fn new(out: Box<dyn Write + Send>, args: &ReplayArgs, progress: Progress) -> Self {
+    fn new(out: Box<dyn Write + Send>, args: &ReplayArgs, progress: ReadProgress) -> Self {
         Self {
             out,
             allow_other_engine: args.allow_other_engine,
@@ -222,7 +224,7 @@ impl Writer {
     }
 
     /// Whether the engine may answer this run: the recorded one always, another one only when that was allowed.
-    fn admits(&mut self, run: &Replayed) -> bool {
+    fn admits_engine(&mut self, run: &ReplayedRun) -> bool {
         let (Some(recorded), Some(now)) = (engine_of(&run.recorded), &run.engine) else { return true };
         if recorded == now {
             return true;
@@ -231,7 +233,7 @@ impl Writer {
         if self.other_engine == 1 {
             let advice =
                 if self.allow_other_engine { "allowed" } else { "refused; see --allow-other-engine" };
-            complain(&format!(
+            print_complaint(&format!(
                 "run record {} was answered by {} {} {}, now it would be {} {} {}: {advice}",
                 run.at,
                 recorded.name,
@@ -246,17 +248,17 @@ impl Writer {
     }
 
     /// Waits until the run is due.
-    async fn pace(&mut self, planned: TsMs) -> io::Result<()> {
-        let Speed::Times(times) = self.speed else { return Ok(()) };
+    async fn wait_until_due(&mut self, planned: TsMs) -> io::Result<()> {
+        let ReplaySpeed::Times(times) = self.speed else { return Ok(()) };
         self.out.flush()?;
         let (begun, first) = *self.begun.get_or_insert_with(|| (Instant::now(), planned));
-        let wait = wait(planned.0.saturating_sub(first.0), times);
+        let wait = time_until_due(planned.0.saturating_sub(first.0), times);
         tokio::time::sleep_until(begun + wait).await;
         Ok(())
     }
 
-    async fn write(&mut self, run: &Replayed) -> io::Result<()> {
-        self.pace(run.recorded.facts.planned_ts_ms).await?;
+    async fn write_outputs(&mut self, run: &ReplayedRun) -> io::Result<()> {
+        self.wait_until_due(run.recorded.facts.planned_ts_ms).await?;
         for message in events(run.at, &run.replayed, None).map_err(io::Error::other)? {
             self.out.write_all(&message.body)?;
             self.out.write_all(b"\n")?;
@@ -265,80 +267,87 @@ impl Writer {
         Ok(())
     }
 
-    fn report(&mut self, found: Vec<Divergence>) {
+    fn report_divergences(&mut self, found: Vec<Divergence>) {
         for divergence in found {
             self.differences += 1;
             if self.differences <= PRINTED_MAX {
-                complain(&divergence);
+                print_complaint(&divergence);
             }
         }
     }
 
-    fn stop(&mut self, error: &io::Error) {
+    fn end_on_error(&mut self, error: &io::Error) {
         let seen_enough = error.kind() == ErrorKind::BrokenPipe;
         if !seen_enough {
-            complain(&format!("cannot write the outputs: {error}"));
+            print_complaint(&format!("cannot write the outputs: {error}"));
         }
-        self.ended = Some(if seen_enough { Exit::Ok } else { Exit::Io });
+        self.ended = Some(if seen_enough { ProcessExit::Ok } else { ProcessExit::Io });
     }
 
-    fn finish(mut self, replayed: Result<Done, ReplayError>) -> Exit {
-        self.progress.done();
+    fn finish_replay(mut self, replayed: Result<ReplaySummary, ReplayError>) -> ProcessExit {
+        self.progress.clear_bar();
         if self.ended.is_none()
             && let Err(error) = self.out.flush()
         {
-            self.stop(&error);
+            self.end_on_error(&error);
         }
         if PRINTED_MAX < self.differences {
-            complain(&format!("{} differences in all; orchestrator verify explains them", self.differences));
+            print_complaint(&format!(
+                "{} differences in all; orchestrator verify explains them",
+                self.differences
+            ));
         }
         match (self.ended, replayed) {
             (Some(exit), _) => exit,
             (None, Err(error)) => {
-                complain(&explain(&error));
+                print_complaint(&explain_error(&error));
                 exit_of(&error)
             }
             (None, Ok(done)) => {
                 if self.other_engine > 0 {
                     let (asked, otherwise) = (self.other_engine, self.answered_otherwise);
-                    complain(&format!(
+                    print_complaint(&format!(
                         "another engine answered {asked} runs, {otherwise} of them otherwise than recorded"
                     ));
                 }
-                (0..PRINTED_MAX).zip(&done.anew).for_each(|(_, anew)| complain(anew));
+                (0..PRINTED_MAX).zip(&done.anew).for_each(|(_, anew)| print_complaint(anew));
                 let anew = done.anew.len() as u64;
                 if PRINTED_MAX < anew {
-                    complain(&format!("{anew} cuts began anew in all; orchestrator verify names them"));
+                    print_complaint(&format!(
+                        "{anew} cuts began anew in all; orchestrator verify names them"
+                    ));
                 }
                 let runs = done.replayed;
-                complain(&format!("{runs} runs replayed, {} outputs written", self.written));
-                if self.differences == 0 { Exit::Ok } else { Exit::Different }
+                print_complaint(&format!("{runs} runs replayed, {} outputs written", self.written));
+                if self.differences == 0 { ProcessExit::Ok } else { ProcessExit::Different }
             }
         }
     }
 }
 
-fn wait(planned_ms: i64, times: f64) -> Duration {
+fn time_until_due(planned_ms: i64, times: f64) -> Duration {
     #[expect(clippy::cast_precision_loss, reason = "exact up to 285,000 years of milliseconds")]
     let seconds = planned_ms.max(0) as f64 / 1e3 / times;
     Duration::try_from_secs_f64(seconds).map_or(WAIT_MAX, |wait| wait.min(WAIT_MAX))
 }
 
-fn exit_of(error: &ReplayError) -> Exit {
+fn exit_of(error: &ReplayError) -> ProcessExit {
     use orchestrator_kernel::ports::log::ReadError;
     match error {
-        ReplayError::Read { source: ReadError::Corrupt { .. } | ReadError::Trimmed { .. }, .. } => Exit::Data,
-        ReplayError::Read { source: ReadError::Io(error), .. } => Exit::of_storage(error),
-        ReplayError::Trimmed { .. } => Exit::Usage,
-        ReplayError::Engine { .. } => Exit::Unavailable,
+        ReplayError::Read { source: ReadError::Corrupt { .. } | ReadError::Trimmed { .. }, .. } => {
+            ProcessExit::Data
+        }
+        ReplayError::Read { source: ReadError::Io(error), .. } => ProcessExit::of_storage(error),
+        ReplayError::Trimmed { .. } => ProcessExit::Usage,
+        ReplayError::Engine { .. } => ProcessExit::Unavailable,
     }
 }
 
 #[async_trait]
 impl Sink for Writer {
-    async fn run(&mut self, mut run: Replayed) -> bool {
-        if !self.admits(&run) {
-            self.ended = Some(Exit::Usage);
+    async fn take_run(&mut self, mut run: ReplayedRun) -> bool {
+        if !self.admits_engine(&run) {
+            self.ended = Some(ProcessExit::Usage);
             return false;
         }
         let mut found = std::mem::take(&mut run.found);
@@ -350,25 +359,25 @@ impl Sink for Writer {
             found.retain(|divergence| divergence.check != Check::Answers);
             self.answered_otherwise += u64::from(found.len() < all);
         }
-        self.report(found);
+        self.report_divergences(found);
         if !run.included {
             return true;
         }
-        match self.write(&run).await {
+        match self.write_outputs(&run).await {
             Ok(()) => true,
             Err(error) => {
-                self.stop(&error);
+                self.end_on_error(&error);
                 false
             }
         }
     }
 
-    fn found(&mut self, found: Vec<Divergence>) {
-        self.report(found);
+    fn take_divergences(&mut self, found: Vec<Divergence>) {
+        self.report_divergences(found);
     }
 
-    fn progress(&mut self, receipts: IngestSeq, runs: RunSeq) {
-        self.progress.set(receipts, runs);
+    fn note_progress(&mut self, receipts: IngestSeq, runs: RunSeq) {
+        self.progress.set_position(receipts, runs);
     }
 }
 
@@ -378,18 +387,18 @@ mod tests {
 
     #[test]
     fn speed_is_max_or_a_positive_number_of_times() {
-        assert_eq!("max".parse(), Ok(Speed::Max));
-        assert_eq!("1x".parse(), Ok(Speed::Times(1.0)));
-        assert_eq!("0.5x".parse(), Ok(Speed::Times(0.5)));
+        assert_eq!("max".parse(), Ok(ReplaySpeed::Max));
+        assert_eq!("1x".parse(), Ok(ReplaySpeed::Times(1.0)));
+        assert_eq!("0.5x".parse(), Ok(ReplaySpeed::Times(0.5)));
         for text in ["", "x", "0x", "-1x", "NaNx", "infx", "2"] {
-            assert!(text.parse::<Speed>().is_err(), "{text:?}");
+            assert!(text.parse::<ReplaySpeed>().is_err(), "{text:?}");
         }
     }
 
     #[test]
     fn runs_are_due_at_their_planned_distance_divided_by_the_speed() {
-        assert_eq!(wait(180_000, 60.0), Duration::from_secs(3));
-        assert_eq!(wait(-5, 1.0), Duration::ZERO);
-        assert_eq!(wait(i64::MAX, 1e-300), WAIT_MAX);
+        assert_eq!(time_until_due(180_000, 60.0), Duration::from_secs(3));
+        assert_eq!(time_until_due(-5, 1.0), Duration::ZERO);
+        assert_eq!(time_until_due(i64::MAX, 1e-300), WAIT_MAX);
     }
 }

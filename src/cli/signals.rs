@@ -12,7 +12,7 @@ use std::io;
 use rustix::process::Signal as Number;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::process::exit::Exit;
+use crate::process::exit::ProcessExit;
 use crate::telemetry::logs;
 
 /// Signals that ask for an ordered stop, received from its creation on.
@@ -43,17 +43,17 @@ impl StopSignals {
 
     /// Waits for the first one. A second one ends the process at once: nothing acknowledged is lost by that.
     pub(super) async fn asked_to_stop(mut self) {
-        let signal = self.next().await;
+        let signal = self.next_signal().await;
         tracing::info!(signal, "asked to stop");
         tokio::spawn(async move {
-            let signal = self.next().await;
+            let signal = self.next_signal().await;
             tracing::warn!(signal, "second signal: ending at once");
-            logs::finish();
-            std::process::exit(i32::from(Exit::Unavailable.code()));
+            logs::finish_logging();
+            std::process::exit(i32::from(ProcessExit::Unavailable.code()));
         });
     }
 
-    async fn next(&mut self) -> &'static str {
+    async fn next_signal(&mut self) -> &'static str {
         std::future::poll_fn(|context| {
             for (name, signal) in &mut self.0 {
                 if signal.poll_recv(context).is_ready() {

@@ -37,7 +37,7 @@ struct Output<'a> {
 
 impl Tally {
     /// Reads what was added to the run log; shows one line a tick.
-    pub(super) async fn follow(
+    pub(super) async fn follow_run_log(
         &mut self,
         runs: &dyn Log,
         mut show: impl FnMut(&str),
@@ -50,13 +50,13 @@ impl Tally {
             for (seq, payload) in batch.iter() {
                 self.seen = seq;
                 if let Ok(record) = RunRecord::decode(payload) {
-                    self.take(&record, &mut show);
+                    self.take_record(&record, &mut show);
                 }
             }
         }
     }
 
-    fn take(&mut self, record: &RunRecord, show: &mut impl FnMut(&str)) {
+    fn take_record(&mut self, record: &RunRecord, show: &mut impl FnMut(&str)) {
         self.outputs += outputs_of(record);
         let word = match &record.status {
             RunStatus::Started { .. } => return,
@@ -74,7 +74,7 @@ impl Tally {
             }
             RunStatus::Completed { answer, .. } => {
                 self.completed += 1;
-                self.regime(answer)
+                self.regime_text(answer)
             }
         };
         let at = record.facts.engine_timestamp_ms;
@@ -97,7 +97,7 @@ impl Tally {
         show(&table_row(&clock_time(at), cells));
     }
 
-    fn regime(&mut self, answer: &EngineAnswer) -> String {
+    fn regime_text(&mut self, answer: &EngineAnswer) -> String {
         let output = match answer {
             EngineAnswer::Truth { regime_output } => Some(regime_output.as_str()),
             EngineAnswer::Hysteresis { decision, .. } => {
@@ -113,31 +113,31 @@ impl Tally {
         }
     }
 
-    fn failures(&self) -> u64 {
+    fn failures_total(&self) -> u64 {
         self.failed.values().sum()
     }
 
     /// The live line.
-    pub(super) fn live(&self, elapsed: Duration, receipts: Seq) -> String {
+    pub(super) fn live_line(&self, elapsed: Duration, receipts: Seq) -> String {
         let seconds = elapsed.as_secs_f64();
         format!(
             "{seconds:>4.0} s   {} receipts durable   {} runs completed, {} failed   {} outputs",
             receipts.0,
             self.completed,
-            self.failures(),
+            self.failures_total(),
             self.outputs,
         )
     }
 
     /// What happened in all.
-    pub(super) fn summary(&mut self, elapsed: Duration, receipts: Seq, quarantined: Seq) -> String {
+    pub(super) fn summary_text(&mut self, elapsed: Duration, receipts: Seq, quarantined: Seq) -> String {
         let mut text = format!(
             "In {:.0} s: {} receipts made durable, {} undecodable ones kept in the quarantine,\n{} runs completed, {} failed, {} outputs published in order.\n",
             elapsed.as_secs_f64(),
             receipts.0,
             quarantined.0,
             self.completed,
-            self.failures(),
+            self.failures_total(),
             self.outputs,
         );
         for (kind, count) in &self.failed {

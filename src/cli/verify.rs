@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use orchestrator_kernel::engine::audit::StateFrom;
 
-use super::progress::Progress;
-use super::run::runtime;
-use super::{FromArgs, complain, print};
+use super::progress::ReadProgress;
+use super::run::build_runtime;
+use super::{FromArgs, print_answer, print_complaint};
 use crate::config::{Config, EngineConfig, EngineKind};
-use crate::offline::verify::{Form, Report, Saved, Verify, unopened};
-use crate::process::exit::Exit;
+use crate::offline::verify::{SavedState, Verify, VerifyFormat, VerifyReport, unopened_report};
+use crate::process::exit::ProcessExit;
 use crate::service::manifest;
 use crate::service::wiring::reading::{self, LogsPlace, Recorded};
 use crate::service::wiring::{WiringError, cores_if_zero, engine};
@@ -38,7 +38,7 @@ pub struct VerifyArgs {
     pub outputs: Vec<PathBuf>,
     /// Form of the report.
     #[arg(long, value_name = "FORM", default_value = "text")]
-    pub report: Form,
+    pub report: VerifyFormat,
     /// Write the report into this file; without it: to standard output.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
@@ -46,25 +46,25 @@ pub struct VerifyArgs {
 
 /// Compares, reports, and exits with 0 when all is equal, 1 when something differs, 2 when it cannot tell.
 #[must_use]
-pub fn verify(args: &VerifyArgs, environment: Vec<(OsString, OsString)>) -> Exit {
+pub fn run_verify(args: &VerifyArgs, environment: Vec<(OsString, OsString)>) -> ProcessExit {
     let rust_log = rust_log(&environment);
-    let (config, place) = match args.from.load(environment) {
+    let (config, place) = match args.from.load_config_and_place(environment) {
         Ok(loaded) => loaded,
-        Err(Exit::Unavailable) => return Exit::Usage,
+        Err(ProcessExit::Unavailable) => return ProcessExit::Usage,
         Err(exit) => return exit,
     };
-    if let Err(error) = logs::start(&config.log, Some(&rust_log)) {
-        complain(&error);
-        return Exit::Config;
+    if let Err(error) = logs::start_logging(&config.log, Some(&rust_log)) {
+        print_complaint(&error);
+        return ProcessExit::Config;
     }
-    match runtime(&config) {
+    match build_runtime(&config) {
         Ok(runtime) => {
-            let report = runtime.block_on(compare(&config, &place, args));
-            deliver(&report, args)
+            let report = runtime.block_on(compare_logs(&config, &place, args));
+            deliver_report(&report, args)
         }
         Err(error) => {
-            complain(&format!("cannot start the runtime: {error}"));
-            Exit::Internal
+            print_complaint(&format!("cannot start the runtime: {error}"));
+            ProcessExit::Internal
         }
     }
 }
@@ -76,32 +76,32 @@ pub(super) fn rust_log(environment: &[(OsString, OsString)]) -> String {
 }
 
 /// The logs, and what was saved beside them before they were opened: on a server a service may go on meanwhile.
-async fn open(place: &LogsPlace) -> Result<(Recorded, Saved), WiringError> {
-    let recorded = reading::open(place).await?;
-    let saved = Saved::beside(&recorded).await;
+async fn open_logs(place: &LogsPlace) -> Result<(Recorded, SavedState), WiringError> {
+    let recorded = reading::open_logs(place).await?;
+    let saved = SavedState::read_beside(&recorded).await;
     match place {
         LogsPlace::DataDir(_) | LogsPlace::Archived { .. } => Ok((recorded, saved)),
         LogsPlace::Redis { .. } => {
             drop(recorded);
-            Ok((reading::open(place).await?, saved))
+            Ok((reading::open_logs(place).await?, saved))
         }
     }
 }
 
-async fn compare(config: &Config, place: &LogsPlace, args: &VerifyArgs) -> Report {
-    let (recorded, saved) = match open(place).await {
+async fn compare_logs(config: &Config, place: &LogsPlace, args: &VerifyArgs) -> VerifyReport {
+    let (recorded, saved) = match open_logs(place).await {
         Ok(opened) => opened,
-        Err(error) => return unopened(place.name(), &error),
+        Err(error) => return unopened_report(place.display_name(), &error),
     };
-    let (engine, workers) = match engine::engine(&config.engine).await {
+    let (engine, workers) = match engine::open_engine(&config.engine).await {
         Ok(started) => started,
-        Err(error) => return unopened(place.name(), &error),
+        Err(error) => return unopened_report(place.display_name(), &error),
     };
-    let progress = Progress::of(recorded.receipts.stat().tail);
+    let progress = ReadProgress::for_receipts(recorded.receipts.stat().tail);
     let verify = Verify {
         recorded: &recorded,
-        place: place.name(),
-        now: manifest::of(config, engine.identity()),
+        place: place.display_name(),
+        now: manifest::manifest_of(config, engine.identity()),
         engine,
         calls_max: calls_max(&config.engine),
         state_from: if args.recompute_state { StateFrom::Replay } else { StateFrom::Record },
@@ -110,10 +110,10 @@ async fn compare(config: &Config, place: &LogsPlace, args: &VerifyArgs) -> Repor
         is_outputs_configured: args.from.from.is_none() || !args.outputs.is_empty(),
         saved,
     };
-    let report = verify.run(&mut |receipts, runs| progress.set(receipts, runs)).await;
-    progress.done();
+    let report = verify.compare_all(&mut |receipts, runs| progress.set_position(receipts, runs)).await;
+    progress.clear_bar();
     if let Some(workers) = workers {
-        workers.shutdown().await;
+        workers.shut_down_workers().await;
     }
     report
 }
@@ -141,20 +141,20 @@ fn outputs_files(config: &Config, place: &LogsPlace, args: &VerifyArgs) -> Vec<P
     file.into_iter().collect()
 }
 
-fn deliver(report: &Report, args: &VerifyArgs) -> Exit {
-    let rendered = report.render(args.report);
+fn deliver_report(report: &VerifyReport, args: &VerifyArgs) -> ProcessExit {
+    let rendered = report.render_as(args.report);
     let written = match &args.out {
-        None => print(&rendered),
+        None => print_answer(&rendered),
         Some(path) => match std::fs::write(path, rendered) {
-            Ok(()) => Exit::Ok,
+            Ok(()) => ProcessExit::Ok,
             Err(error) => {
-                complain(&format!("cannot write the report to {}: {error}", path.display()));
-                Exit::Io
+                print_complaint(&format!("cannot write the report to {}: {error}", path.display()));
+                ProcessExit::Io
             }
         },
     };
-    match (report.verdict().exit(), written) {
-        (Exit::Ok, written) => written,
+    match (report.to_verdict().to_exit(), written) {
+        (ProcessExit::Ok, written) => written,
         (exit, _) => exit,
     }
 }

@@ -9,8 +9,8 @@ use orchestrator_kernel::ids::EngineMode;
 use orchestrator_kernel::retry::RetrySchedule;
 use serde::Serialize;
 
-use super::reader::forms::{Bytes, Count, OneOf, OptionalPath, Real, Text, Texts, Time, is_line};
-use super::reader::secret::{HeaderSecret, Secret, SecretUrl, Url};
+use super::reader::forms::{Bytes, Count, DurationForm, OneOf, OptionalPath, Real, TextForm, Texts, is_line};
+use super::reader::secret::{HeaderSecret, Secret, SecretUrl, UrlForm};
 use super::reader::section::Section;
 use super::retry;
 
@@ -181,45 +181,45 @@ impl Default for HysteresisConfig {
 }
 
 impl EngineConfig {
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
+    pub(super) fn from_section(section: &mut Section<'_>) -> Self {
         let mut config = Self::default();
         let kinds = OneOf(&[
             ("demo", EngineKind::Demo),
             ("process", EngineKind::Process),
             ("http", EngineKind::Http),
         ]);
-        section.value("kind", &mut config.kind, &kinds);
+        section.read_value("kind", &mut config.kind, &kinds);
         let modes = OneOf(&[("truth", EngineMode::Truth), ("hysteresis", EngineMode::Hysteresis)]);
-        section.value("mode", &mut config.mode, &modes);
-        let deadline = Time(Duration::from_millis(1)..=Duration::from_secs(600));
-        section.value("deadline", &mut config.deadline, &deadline);
-        section.section("retry", |section| retry::read(&mut config.retry, section));
-        config.process = section.section("process", ProcessConfig::read);
-        config.http = section.section("http", HttpEngineConfig::read);
-        config.hysteresis = section.section("hysteresis", HysteresisConfig::read);
+        section.read_value("mode", &mut config.mode, &modes);
+        let deadline = DurationForm(Duration::from_millis(1)..=Duration::from_secs(600));
+        section.read_value("deadline", &mut config.deadline, &deadline);
+        section.read_section("retry", |section| retry::read_schedule(&mut config.retry, section));
+        config.process = section.read_section("process", ProcessConfig::from_section);
+        config.http = section.read_section("http", HttpEngineConfig::from_section);
+        config.hysteresis = section.read_section("hysteresis", HysteresisConfig::from_section);
         config
     }
 }
 
 impl ProcessConfig {
-    fn read(section: &mut Section<'_>) -> Self {
+    fn from_section(section: &mut Section<'_>) -> Self {
         let mut config = Self::default();
-        let argument = Text { accepts: |text| !text.contains('\0'), allowed: "text without NUL" };
-        section.value("command", &mut config.command, &Texts { item: argument, items_max: 256 });
-        section.value("workers", &mut config.workers, &Count(0..=1024));
-        section.value("memory_max_bytes", &mut config.memory_max_bytes, &Bytes(0..=1 << 40));
-        let deadline = Time(Duration::from_millis(100)..=Duration::from_secs(600));
-        section.value("start_deadline", &mut config.start_deadline, &deadline);
-        section.value("working_dir", &mut config.working_dir, &OptionalPath);
-        section.value("output_bytes_max", &mut config.output_bytes_max, &Bytes(1 << 10..=256 << 20));
-        let wait = Time(Duration::from_millis(1)..=Duration::from_secs(600));
-        section.value("restart_wait_max", &mut config.restart_wait_max, &wait);
-        section.section("respawn", |section| {
-            section.value("min", &mut config.respawn.min, &retry::DELAY);
-            section.value("max", &mut config.respawn.max, &retry::DELAY);
+        let argument = TextForm { accepts: |text| !text.contains('\0'), allowed: "text without NUL" };
+        section.read_value("command", &mut config.command, &Texts { item: argument, items_max: 256 });
+        section.read_value("workers", &mut config.workers, &Count(0..=1024));
+        section.read_value("memory_max_bytes", &mut config.memory_max_bytes, &Bytes(0..=1 << 40));
+        let deadline = DurationForm(Duration::from_millis(100)..=Duration::from_secs(600));
+        section.read_value("start_deadline", &mut config.start_deadline, &deadline);
+        section.read_value("working_dir", &mut config.working_dir, &OptionalPath);
+        section.read_value("output_bytes_max", &mut config.output_bytes_max, &Bytes(1 << 10..=256 << 20));
+        let wait = DurationForm(Duration::from_millis(1)..=Duration::from_secs(600));
+        section.read_value("restart_wait_max", &mut config.restart_wait_max, &wait);
+        section.read_section("respawn", |section| {
+            section.read_value("min", &mut config.respawn.min, &retry::DELAY);
+            section.read_value("max", &mut config.respawn.max, &retry::DELAY);
         });
-        let value = Text { accepts: |text| !text.contains('\0'), allowed: "text without NUL" };
-        config.env = section.section("env", |section| {
+        let value = TextForm { accepts: |text| !text.contains('\0'), allowed: "text without NUL" };
+        config.env = section.read_section("env", |section| {
             WorkerEnv(section.hidden_texts(is_variable, &value).into_iter().collect())
         });
         config
@@ -227,15 +227,15 @@ impl ProcessConfig {
 }
 
 impl HttpEngineConfig {
-    fn read(section: &mut Section<'_>) -> Self {
+    fn from_section(section: &mut Section<'_>) -> Self {
         let mut config = Self::default();
-        let url = Url { schemes: &["http", "https"], may_be_empty: true };
-        section.value("url", &mut config.url, &url);
-        section.value("token", &mut config.token, &HeaderSecret);
-        let timeout = Time(Duration::from_millis(1)..=Duration::from_secs(600));
-        section.value("connect_timeout", &mut config.connect_timeout, &timeout);
-        section.value("connections_max", &mut config.connections_max, &Count(1..=1024));
-        section.value("output_bytes_max", &mut config.output_bytes_max, &Bytes(1 << 10..=256 << 20));
+        let url = UrlForm { schemes: &["http", "https"], may_be_empty: true };
+        section.read_value("url", &mut config.url, &url);
+        section.read_value("token", &mut config.token, &HeaderSecret);
+        let timeout = DurationForm(Duration::from_millis(1)..=Duration::from_secs(600));
+        section.read_value("connect_timeout", &mut config.connect_timeout, &timeout);
+        section.read_value("connections_max", &mut config.connections_max, &Count(1..=1024));
+        section.read_value("output_bytes_max", &mut config.output_bytes_max, &Bytes(1 << 10..=256 << 20));
         config
     }
 }
@@ -246,13 +246,13 @@ fn is_variable(name: &str) -> bool {
 }
 
 impl HysteresisConfig {
-    fn read(section: &mut Section<'_>) -> Self {
+    fn from_section(section: &mut Section<'_>) -> Self {
         let mut config = Self::default();
-        section.value("min_persistence_updates", &mut config.min_persistence_updates, &Count(1..=1000));
-        section.value("min_confidence_for_flip", &mut config.min_confidence_for_flip, &Real(0.0..=1.0));
-        section.value("decay_factor", &mut config.decay_factor, &Real(0.0..=1.0));
-        section.value("min_confidence_floor", &mut config.min_confidence_floor, &Real(0.0..=1.0));
-        section.value("update_interval_ms", &mut config.update_interval_ms, &Count(1..=604_800_000));
+        section.read_value("min_persistence_updates", &mut config.min_persistence_updates, &Count(1..=1000));
+        section.read_value("min_confidence_for_flip", &mut config.min_confidence_for_flip, &Real(0.0..=1.0));
+        section.read_value("decay_factor", &mut config.decay_factor, &Real(0.0..=1.0));
+        section.read_value("min_confidence_floor", &mut config.min_confidence_floor, &Real(0.0..=1.0));
+        section.read_value("update_interval_ms", &mut config.update_interval_ms, &Count(1..=604_800_000));
         config
     }
 }

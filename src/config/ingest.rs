@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use orchestrator_kernel::engine::positions::FORGET_AFTER_MIN;
 
-use super::reader::forms::{Bytes, Count, Time};
+use super::reader::forms::{Bytes, Count, DurationForm};
 use super::reader::section::Section;
 use super::retry::ReconnectConfig;
 
@@ -43,15 +43,23 @@ impl Default for IngestConfig {
 }
 
 impl IngestConfig {
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
+    pub(super) fn from_section(section: &mut Section<'_>) -> Self {
         let mut config = Self::default();
-        section.value("in_flight_receipts_max", &mut config.in_flight_receipts_max, &Count(1..=10_000_000));
-        section.value("in_flight_bytes_max", &mut config.in_flight_bytes_max, &Bytes(64 << 10..=16 << 30));
-        section.value("receipt_bytes_max", &mut config.receipt_bytes_max, &Bytes(1 << 10..=64 << 20));
-        section.value("producers_max", &mut config.producers_max, &Count(16..=1_000_000));
-        let silence = Time(FORGET_AFTER_MIN..=Duration::from_secs(30 * 86_400));
-        section.value("producer_forget_after", &mut config.producer_forget_after, &silence);
-        section.section("reconnect", |section| config.reconnect.read(section));
+        section.read_value(
+            "in_flight_receipts_max",
+            &mut config.in_flight_receipts_max,
+            &Count(1..=10_000_000),
+        );
+        section.read_value(
+            "in_flight_bytes_max",
+            &mut config.in_flight_bytes_max,
+            &Bytes(64 << 10..=16 << 30),
+        );
+        section.read_value("receipt_bytes_max", &mut config.receipt_bytes_max, &Bytes(1 << 10..=64 << 20));
+        section.read_value("producers_max", &mut config.producers_max, &Count(16..=1_000_000));
+        let silence = DurationForm(FORGET_AFTER_MIN..=Duration::from_secs(30 * 86_400));
+        section.read_value("producer_forget_after", &mut config.producer_forget_after, &silence);
+        section.read_section("reconnect", |section| config.reconnect.read_keys(section));
         config
     }
 }
@@ -85,14 +93,14 @@ impl Default for BufferConfig {
 }
 
 impl BufferConfig {
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
+    pub(super) fn from_section(section: &mut Section<'_>) -> Self {
         let mut config = Self::default();
-        section.value("batch_records_max", &mut config.batch_records_max, &Count(1..=65_536));
-        section.value("batch_bytes_max", &mut config.batch_bytes_max, &Bytes(64 << 10..=256 << 20));
-        section.value("segment_bytes", &mut config.segment_bytes, &Bytes(1 << 20..=4 << 30));
-        section.value("capacity_bytes", &mut config.capacity_bytes, &Bytes(0..=1 << 50));
+        section.read_value("batch_records_max", &mut config.batch_records_max, &Count(1..=65_536));
+        section.read_value("batch_bytes_max", &mut config.batch_bytes_max, &Bytes(64 << 10..=256 << 20));
+        section.read_value("segment_bytes", &mut config.segment_bytes, &Bytes(1 << 20..=4 << 30));
+        section.read_value("capacity_bytes", &mut config.capacity_bytes, &Bytes(0..=1 << 50));
         let receipts = Count(1000..=1_000_000_000);
-        section.value("checkpoint_every_receipts", &mut config.checkpoint_every_receipts, &receipts);
+        section.read_value("checkpoint_every_receipts", &mut config.checkpoint_every_receipts, &receipts);
         config
     }
 }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::reader::forms::{FilePath, OneOf, Text, Time, is_line};
-use super::reader::secret::{SecretUrl, Url};
+use super::reader::forms::{DurationForm, FilePath, OneOf, TextForm, is_line};
+use super::reader::secret::{SecretUrl, UrlForm};
 use super::reader::section::Section;
 use super::reader::tree::Origin;
 use super::reader::violation::Violation;
@@ -81,20 +81,24 @@ pub(super) fn concerns_place(violation: &Violation, named: bool) -> bool {
 const KEY_BYTES_MAX: usize = 512;
 
 impl KillSwitchConfig {
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
+    pub(super) fn from_section(section: &mut Section<'_>) -> Self {
         let mut config = Self::default();
         let kinds = OneOf(&[("file", KillSwitchKind::File), ("redis", KillSwitchKind::Redis)]);
-        section.value("kind", &mut config.kind, &kinds);
-        section.value("file", &mut config.file, &FilePath);
-        section.value("url", &mut config.url, &Url { schemes: &["redis", "rediss"], may_be_empty: true });
-        let key = Text { accepts: is_key, allowed: "1 to 512 bytes without control character" };
-        section.value("key", &mut config.key, &key);
-        section.value("history_key", &mut config.history_key, &key);
-        let short = Time(Duration::from_millis(10)..=Duration::from_secs(10));
-        section.value("poll", &mut config.poll, &short);
-        section.value("read_timeout", &mut config.read_timeout, &short);
-        let lease = Time(Duration::from_millis(50)..=Duration::from_secs(60));
-        section.value("lease", &mut config.lease, &lease);
+        section.read_value("kind", &mut config.kind, &kinds);
+        section.read_value("file", &mut config.file, &FilePath);
+        section.read_value(
+            "url",
+            &mut config.url,
+            &UrlForm { schemes: &["redis", "rediss"], may_be_empty: true },
+        );
+        let key = TextForm { accepts: is_key, allowed: "1 to 512 bytes without control character" };
+        section.read_value("key", &mut config.key, &key);
+        section.read_value("history_key", &mut config.history_key, &key);
+        let short = DurationForm(Duration::from_millis(10)..=Duration::from_secs(10));
+        section.read_value("poll", &mut config.poll, &short);
+        section.read_value("read_timeout", &mut config.read_timeout, &short);
+        let lease = DurationForm(Duration::from_millis(50)..=Duration::from_secs(60));
+        section.read_value("lease", &mut config.lease, &lease);
         config
     }
 }

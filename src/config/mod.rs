@@ -32,7 +32,7 @@ pub use publish::{HttpConfig, PublishConfig};
 pub use rabbitmq::{RabbitConnection, RabbitFanOutConfig, RabbitSourceConfig, RabbitTopology};
 pub use reader::secret::{Secret, SecretUrl};
 pub use reader::section::Setting;
-pub use reader::show::render;
+pub use reader::show::render_settings;
 pub use reader::tree::Origin;
 pub use reader::violation::{ConfigError, Violation};
 pub use redis_stream::RedisStreamConfig;
@@ -40,10 +40,12 @@ pub use retention::RetentionConfig;
 pub use retry::ReconnectConfig;
 pub use schedule::{ScheduleConfig, SymbolsConfig};
 pub use service::{ClockConfig, ClockMode, LogConfig, LogFormat, LogLevel, ServiceConfig};
-pub use sources::{DemoSourceConfig, FileSourceConfig, HttpSourceConfig, SourceConfig, Sources, Speed};
+pub use sources::{
+    DemoSourceConfig, FileSourceConfig, HttpSourceConfig, RecordingSpeed, SourceConfig, Sources,
+};
 pub use storage::{MarkConfig, MarkKind, RedisConfig, RedisDurability, StorageConfig, StorageKind};
 
-use reader::section::{Report, Section};
+use reader::section::{ReadReport, Section};
 use reader::tree::{Table, Value};
 use reader::{environment, file, tree};
 
@@ -108,7 +110,7 @@ impl Default for Config {
 #[derive(Clone, Debug, Default)]
 pub struct Layers {
     /// The lowest layer: the file.
-    pub base: Base,
+    pub base: ConfigBase,
     /// Environment variables. Those named `ORCHESTRATOR__SECTION__KEY` count, and `…__KEY_FILE`, which names a file
     /// with the value.
     pub environment: Vec<(OsString, OsString)>,
@@ -118,7 +120,7 @@ pub struct Layers {
 
 /// The file layer.
 #[derive(Clone, Debug, Default)]
-pub enum Base {
+pub enum ConfigBase {
     /// No file.
     #[default]
     None,
@@ -133,12 +135,12 @@ pub enum Base {
     },
 }
 
-impl Base {
-    fn read(&self) -> Result<Table, Vec<Violation>> {
+impl ConfigBase {
+    fn read_table(&self) -> Result<Table, Vec<Violation>> {
         match self {
             Self::None => Ok(Table::new()),
-            Self::File(path) => file::read(path),
-            Self::BuiltIn { name, toml } => file::parse(toml, Path::new(name)),
+            Self::File(path) => file::read_file(path),
+            Self::BuiltIn { name, toml } => file::parse_text(toml, Path::new(name)),
         }
     }
 }
@@ -171,12 +173,12 @@ impl Config {
     /// [`ConfigError`] with every violation of every layer. Only syntax errors come alone: what the file says is
     /// unknown then.
     pub fn load(layers: &Layers) -> Result<Loaded, ConfigError> {
-        let mut tree = layers.base.read().map_err(|violations| ConfigError { violations })?;
+        let mut tree = layers.base.read_table().map_err(|violations| ConfigError { violations })?;
         Self::of_tree(&mut tree, layers)
     }
 
     fn of_tree(tree: &mut Table, layers: &Layers) -> Result<Loaded, ConfigError> {
-        let (config, report) = Self::judge(tree, layers);
+        let (config, report) = Self::judge_layers(tree, layers);
         if report.violations.is_empty() {
             Ok(Loaded { config, settings: report.settings })
         } else {
@@ -185,14 +187,14 @@ impl Config {
     }
 
     /// Puts the layers on top of `tree` and reads all of it. A default stands in for what is wrong.
-    fn judge(tree: &mut Table, layers: &Layers) -> (Self, Report) {
-        let mut report = Report::default();
-        report.violations.extend(environment::apply(tree, &layers.environment));
+    fn judge_layers(tree: &mut Table, layers: &Layers) -> (Self, ReadReport) {
+        let mut report = ReadReport::default();
+        report.violations.extend(environment::apply_variables(tree, &layers.environment));
         for setting in &layers.flags {
             report.violations.extend(apply_flag(tree, setting));
         }
-        let config = Section::read_tree(tree, &mut report, Self::read);
-        rules::check(&config, &mut report);
+        let config = Section::read_tree(tree, &mut report, Self::from_root);
+        rules::check_rules(&config, &mut report);
         (config, report)
     }
 
@@ -205,12 +207,12 @@ impl Config {
     /// [`ConfigError`] with every violation after which the place is not known.
     pub fn load_kill_switch_place(layers: &Layers) -> Result<(Self, Vec<Violation>), ConfigError> {
         let named = layers.flags.iter().any(|flag| kill_switch::NAMES_PLACE.contains(&flag.path.as_str()));
-        let (mut tree, unread) = match layers.base.read() {
+        let (mut tree, unread) = match layers.base.read_table() {
             Ok(tree) => (tree, Vec::new()),
             Err(violations) if named => (Table::new(), violations),
             Err(violations) => return Err(ConfigError { violations }),
         };
-        let (config, report) = Self::judge(&mut tree, layers);
+        let (config, report) = Self::judge_layers(&mut tree, layers);
         let (violations, others): (Vec<_>, Vec<_>) = report
             .violations
             .into_iter()
@@ -230,27 +232,28 @@ impl Config {
     #[cfg(any(test, feature = "testkit"))]
     #[doc(hidden)]
     pub fn load_text(text: &str, name: &str, layers: &Layers) -> Result<Loaded, ConfigError> {
-        let mut tree = file::parse(text, Path::new(name)).map_err(|violations| ConfigError { violations })?;
+        let mut tree =
+            file::parse_text(text, Path::new(name)).map_err(|violations| ConfigError { violations })?;
         Self::of_tree(&mut tree, layers)
     }
 
-    fn read(root: &mut Section<'_>) -> Self {
+    fn from_root(root: &mut Section<'_>) -> Self {
         Self {
-            service: root.section("service", ServiceConfig::read),
-            clock: root.section("clock", ClockConfig::read),
-            storage: root.section("storage", StorageConfig::read),
-            redis: root.section("redis", RedisConfig::read),
-            sources: root.section("sources", sources::read),
-            ingest: root.section("ingest", IngestConfig::read),
-            buffer: root.section("buffer", BufferConfig::read),
-            retention: root.section("retention", RetentionConfig::read),
-            schedule: root.section("schedule", ScheduleConfig::read),
-            symbols: root.section("symbols", SymbolsConfig::read),
-            engine: root.section("engine", EngineConfig::read),
-            publish: root.section("publish", PublishConfig::read),
-            kill_switch: root.section("kill_switch", KillSwitchConfig::read),
-            http: root.section("http", HttpConfig::read),
-            log: root.section("log", LogConfig::read),
+            service: root.read_section("service", ServiceConfig::from_section),
+            clock: root.read_section("clock", ClockConfig::from_section),
+            storage: root.read_section("storage", StorageConfig::from_section),
+            redis: root.read_section("redis", RedisConfig::from_section),
+            sources: root.read_section("sources", sources::read_sources),
+            ingest: root.read_section("ingest", IngestConfig::from_section),
+            buffer: root.read_section("buffer", BufferConfig::from_section),
+            retention: root.read_section("retention", RetentionConfig::from_section),
+            schedule: root.read_section("schedule", ScheduleConfig::from_section),
+            symbols: root.read_section("symbols", SymbolsConfig::from_section),
+            engine: root.read_section("engine", EngineConfig::from_section),
+            publish: root.read_section("publish", PublishConfig::from_section),
+            kill_switch: root.read_section("kill_switch", KillSwitchConfig::from_section),
+            http: root.read_section("http", HttpConfig::from_section),
+            log: root.read_section("log", LogConfig::from_section),
         }
     }
 
@@ -278,6 +281,6 @@ fn apply_flag(tree: &mut Table, setting: &FlagSetting) -> Option<Violation> {
             origin,
         });
     }
-    tree::insert(tree, &path, Value::Word(setting.value.clone()), origin);
+    tree::insert_at_path(tree, &path, Value::Word(setting.value.clone()), origin);
     None
 }

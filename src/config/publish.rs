@@ -7,7 +7,7 @@ use std::time::Duration;
 use orchestrator_kernel::retry::RetrySchedule;
 
 use super::rabbitmq::RabbitFanOutConfig;
-use super::reader::forms::{Address, Bytes, Count, Flag, OptionalPath, Time};
+use super::reader::forms::{AddressForm, Bytes, Count, DurationForm, Flag, OptionalPath};
 use super::reader::section::Section;
 use super::retry;
 
@@ -27,8 +27,8 @@ pub struct PublishConfig {
     pub backlog_resume: u64,
     /// Time without progress after which publishing counts as blocked and no new runs are made, 100ms to 1h.
     pub blocked_max: Duration,
-    /// Symbols of which an output may be refused for good, 0 to 1000. Their outputs wait and the others go on; beyond it
-    /// publishing waits as a whole.
+    /// Symbols of which an output may be refused for good, 0 to 1000. Their outputs wait and the others go on; beyond
+    /// it publishing waits as a whole.
     pub held_symbols_max: usize,
     /// The fan-out to RabbitMQ.
     pub rabbitmq: RabbitFanOutConfig,
@@ -58,18 +58,18 @@ impl Default for PublishConfig {
 }
 
 impl PublishConfig {
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
+    pub(super) fn from_section(section: &mut Section<'_>) -> Self {
         let mut config = Self::default();
-        section.value("file", &mut config.file, &OptionalPath);
-        section.value("file_sync", &mut config.file_sync, &Flag);
-        section.value("batch_max", &mut config.batch_max, &Count(1..=65_536));
-        section.value("backlog_max", &mut config.backlog_max, &Count(1..=100_000_000));
-        section.value("backlog_resume", &mut config.backlog_resume, &Count(0..=100_000_000));
-        let blocked = Time(Duration::from_millis(100)..=Duration::from_secs(3600));
-        section.value("blocked_max", &mut config.blocked_max, &blocked);
-        section.value("held_symbols_max", &mut config.held_symbols_max, &Count(0..=1000));
-        config.rabbitmq = section.section("rabbitmq", RabbitFanOutConfig::read);
-        section.section("retry", |section| retry::read(&mut config.retry, section));
+        section.read_value("file", &mut config.file, &OptionalPath);
+        section.read_value("file_sync", &mut config.file_sync, &Flag);
+        section.read_value("batch_max", &mut config.batch_max, &Count(1..=65_536));
+        section.read_value("backlog_max", &mut config.backlog_max, &Count(1..=100_000_000));
+        section.read_value("backlog_resume", &mut config.backlog_resume, &Count(0..=100_000_000));
+        let blocked = DurationForm(Duration::from_millis(100)..=Duration::from_secs(3600));
+        section.read_value("blocked_max", &mut config.blocked_max, &blocked);
+        section.read_value("held_symbols_max", &mut config.held_symbols_max, &Count(0..=1000));
+        config.rabbitmq = section.read_section("rabbitmq", RabbitFanOutConfig::from_section);
+        section.read_section("retry", |section| retry::read_schedule(&mut config.retry, section));
         config
     }
 }
@@ -105,15 +105,15 @@ impl Default for HttpConfig {
 }
 
 impl HttpConfig {
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
+    pub(super) fn from_section(section: &mut Section<'_>) -> Self {
         let mut config = Self::default();
-        section.value("listen", &mut config.listen, &Address);
-        section.value("allow_public", &mut config.allow_public, &Flag);
-        section.value("body_bytes_max", &mut config.body_bytes_max, &Bytes(1 << 10..=256 << 20));
-        section.value("connections_max", &mut config.connections_max, &Count(1..=65_536));
-        let timeout = Time(Duration::from_millis(100)..=Duration::from_secs(600));
-        section.value("request_timeout", &mut config.request_timeout, &timeout);
-        section.value("subscribers_max", &mut config.subscribers_max, &Count(1..=65_535));
+        section.read_value("listen", &mut config.listen, &AddressForm);
+        section.read_value("allow_public", &mut config.allow_public, &Flag);
+        section.read_value("body_bytes_max", &mut config.body_bytes_max, &Bytes(1 << 10..=256 << 20));
+        section.read_value("connections_max", &mut config.connections_max, &Count(1..=65_536));
+        let timeout = DurationForm(Duration::from_millis(100)..=Duration::from_secs(600));
+        section.read_value("request_timeout", &mut config.request_timeout, &timeout);
+        section.read_value("subscribers_max", &mut config.subscribers_max, &Count(1..=65_535));
         config
     }
 }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::reader::forms::{Count, Flag, OneOf, OptionalPath, Text, Time, is_line};
-use super::reader::secret::{SecretUrl, Url};
+use super::reader::forms::{Count, DurationForm, Flag, OneOf, OptionalPath, TextForm, is_line};
+use super::reader::secret::{SecretUrl, UrlForm};
 use super::reader::section::Section;
 
 /// Responsibility for exchanges and queues.
@@ -48,7 +48,8 @@ pub struct RabbitFanOutConfig {
     pub confirms_max: usize,
     /// Time for one confirmation, 100ms to 10m; it does not run while the broker blocks publishers.
     pub confirm_timeout: Duration,
-    /// Outputs without a subscriber that the broker keeps, 1 to 1000000000; it drops older ones. The run log has them all.
+    /// Outputs without a subscriber that the broker keeps, 1 to 1000000000; it drops older ones. The run log has them
+    /// all.
     pub unrouted_messages_max: u32,
 }
 
@@ -77,8 +78,8 @@ pub struct RabbitSourceConfig {
     pub prefetch: u16,
     /// Messages handed over together, 1 to 65536.
     pub batch_max: usize,
-    /// How often the broker delivers one message before it goes to the dead-letter queue, 1 to 1000000. Each end of this
-    /// process with the message in hand counts.
+    /// How often the broker delivers one message before it goes to the dead-letter queue, 1 to 1000000. Each end of
+    /// this process with the message in hand counts.
     pub delivery_limit: u32,
     /// The higher one of several consumers gets the messages, 0 to 255.
     pub priority: u8,
@@ -105,57 +106,61 @@ impl Default for RabbitSourceConfig {
 const SCHEMES: &[&str] = &["amqp", "amqps"];
 
 /// A name on the broker.
-pub(super) const NAME: Text = Text {
+pub(super) const NAME: TextForm = TextForm {
     accepts: |text| (1..=200).contains(&text.len()) && is_line(text),
     allowed: "1 to 200 bytes without control characters",
 };
 
-fn timeout() -> Time {
-    Time(Duration::from_millis(100)..=Duration::from_secs(600))
+fn timeout_form() -> DurationForm {
+    DurationForm(Duration::from_millis(100)..=Duration::from_secs(600))
 }
 
 impl RabbitConnection {
     /// Reads all of it where the broker may be left out.
     pub(super) fn read_optional(&mut self, section: &mut Section<'_>) {
-        section.value("url", &mut self.url, &Url { schemes: SCHEMES, may_be_empty: true });
-        self.read(section);
+        section.read_value("url", &mut self.url, &UrlForm { schemes: SCHEMES, may_be_empty: true });
+        self.read_common_keys(section);
     }
 
     /// Reads what source and fan-out have in common, but for the URL.
-    fn read(&mut self, section: &mut Section<'_>) {
-        let minute = Time(Duration::from_millis(100)..=Duration::from_secs(60));
+    fn read_common_keys(&mut self, section: &mut Section<'_>) {
+        let minute = DurationForm(Duration::from_millis(100)..=Duration::from_secs(60));
         let modes = OneOf(&[("declare", RabbitTopology::Declare), ("passive", RabbitTopology::Passive)]);
-        section.value("ca_file", &mut self.ca_file, &OptionalPath);
-        section.value("timeout", &mut self.timeout, &minute);
-        section.value("topology", &mut self.topology, &modes);
+        section.read_value("ca_file", &mut self.ca_file, &OptionalPath);
+        section.read_value("timeout", &mut self.timeout, &minute);
+        section.read_value("topology", &mut self.topology, &modes);
     }
 }
 
 impl RabbitFanOutConfig {
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
+    pub(super) fn from_section(section: &mut Section<'_>) -> Self {
         let mut config = Self::default();
         config.connection.read_optional(section);
-        section.value("exchange", &mut config.exchange, &NAME);
-        section.value("confirms_max", &mut config.confirms_max, &Count(1..=65_536));
-        section.value("confirm_timeout", &mut config.confirm_timeout, &timeout());
-        section.value("unrouted_messages_max", &mut config.unrouted_messages_max, &Count(1..=1_000_000_000));
+        section.read_value("exchange", &mut config.exchange, &NAME);
+        section.read_value("confirms_max", &mut config.confirms_max, &Count(1..=65_536));
+        section.read_value("confirm_timeout", &mut config.confirm_timeout, &timeout_form());
+        section.read_value(
+            "unrouted_messages_max",
+            &mut config.unrouted_messages_max,
+            &Count(1..=1_000_000_000),
+        );
         config
     }
 }
 
 impl RabbitSourceConfig {
-    pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
+    pub(super) fn from_section(section: &mut Section<'_>) -> Option<Self> {
         let mut config = Self::default();
-        let form = Url { schemes: SCHEMES, may_be_empty: false };
-        let url = section.required("url", "it says where the broker is", &form);
-        config.connection.read(section);
-        section.value("queue", &mut config.queue, &NAME);
-        section.value("exchange", &mut config.exchange, &NAME);
-        section.value("prefetch", &mut config.prefetch, &Count(1..=65_535));
-        section.value("batch_max", &mut config.batch_max, &Count(1..=65_536));
-        section.value("delivery_limit", &mut config.delivery_limit, &Count(1..=1_000_000));
-        section.value("priority", &mut config.priority, &Count(0..=255));
-        section.value("single_active", &mut config.single_active, &Flag);
+        let form = UrlForm { schemes: SCHEMES, may_be_empty: false };
+        let url = section.read_required("url", "it says where the broker is", &form);
+        config.connection.read_common_keys(section);
+        section.read_value("queue", &mut config.queue, &NAME);
+        section.read_value("exchange", &mut config.exchange, &NAME);
+        section.read_value("prefetch", &mut config.prefetch, &Count(1..=65_535));
+        section.read_value("batch_max", &mut config.batch_max, &Count(1..=65_536));
+        section.read_value("delivery_limit", &mut config.delivery_limit, &Count(1..=1_000_000));
+        section.read_value("priority", &mut config.priority, &Count(0..=255));
+        section.read_value("single_active", &mut config.single_active, &Flag);
         config.connection.url = url?;
         Some(config)
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::reader::forms::{Count, Text, Time, is_line};
+use super::reader::forms::{Count, DurationForm, TextForm, is_line};
 use super::reader::secret::SecretUrl;
 use super::reader::section::Section;
 use super::storage::REDIS_URL;
@@ -29,14 +29,14 @@ pub struct RedisStreamConfig {
 }
 
 /// What names a key, a group, a consumer or a field.
-const REDIS_NAME: Text = Text {
+const REDIS_NAME: TextForm = TextForm {
     accepts: |text| (1..=512).contains(&text.len()) && is_line(text),
     allowed: "1 to 512 bytes without control characters",
 };
 
 /// Where a consumer group begins.
-const GROUP_START: Text =
-    Text { accepts: is_group_start, allowed: "\"0\", \"$\", or an id such as \"1768002660000-0\"" };
+const GROUP_START: TextForm =
+    TextForm { accepts: is_group_start, allowed: "\"0\", \"$\", or an id such as \"1768002660000-0\"" };
 
 fn is_group_start(text: &str) -> bool {
     let is_number = |digits: &str| digits.parse::<u64>().is_ok() && !digits.starts_with('+');
@@ -47,20 +47,20 @@ fn is_group_start(text: &str) -> bool {
 }
 
 impl RedisStreamConfig {
-    pub(super) fn read(section: &mut Section<'_>) -> Option<Self> {
-        let url = section.required("url", "it says where the server is", &REDIS_URL);
-        let stream = section.required("stream", "it says which key holds the stream", &REDIS_NAME);
+    pub(super) fn from_section(section: &mut Section<'_>) -> Option<Self> {
+        let url = section.read_required("url", "it says where the server is", &REDIS_URL);
+        let stream = section.read_required("stream", "it says which key holds the stream", &REDIS_NAME);
         let name = || "orchestrator".to_owned();
         let (mut group, mut consumer) = (name(), name());
         let (mut field, mut start) = ("event".to_owned(), "0".to_owned());
         let (mut count_max, mut claim_idle) = (1000, Duration::from_secs(30));
-        section.value("group", &mut group, &REDIS_NAME);
-        section.value("consumer", &mut consumer, &REDIS_NAME);
-        section.value("field", &mut field, &REDIS_NAME);
-        section.value("start", &mut start, &GROUP_START);
-        section.value("count_max", &mut count_max, &Count(1..=65_536));
-        let idle = Time(Duration::from_secs(1)..=Duration::from_secs(86_400));
-        section.value("claim_idle", &mut claim_idle, &idle);
+        section.read_value("group", &mut group, &REDIS_NAME);
+        section.read_value("consumer", &mut consumer, &REDIS_NAME);
+        section.read_value("field", &mut field, &REDIS_NAME);
+        section.read_value("start", &mut start, &GROUP_START);
+        section.read_value("count_max", &mut count_max, &Count(1..=65_536));
+        let idle = DurationForm(Duration::from_secs(1)..=Duration::from_secs(86_400));
+        section.read_value("claim_idle", &mut claim_idle, &idle);
         Some(Self { url: url?, stream: stream?, group, consumer, field, start, count_max, claim_idle })
     }
 }

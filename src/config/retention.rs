@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::reader::forms::{Bytes, Count, Flag, Time};
+use super::reader::forms::{Bytes, Count, DurationForm, Flag};
 use super::reader::section::Section;
 
 /// `[retention]`: how much of the logs is kept. 0 means no limit; of several limits of one log the strictest counts.
@@ -54,21 +54,25 @@ const DAY: Duration = Duration::from_secs(86_400);
 const YEARS_10: Duration = Duration::from_secs(315_576_000);
 
 impl RetentionConfig {
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
+    pub(super) fn from_section(section: &mut Section<'_>) -> Self {
         let mut config = Self::default();
-        let age = Time(Duration::ZERO..=YEARS_10);
+        let age = DurationForm(Duration::ZERO..=YEARS_10);
         let records = Count(0..=1_000_000_000_000_000);
         let bytes = Bytes(0..=1 << 50);
-        section.value("receipts_age_max", &mut config.receipts_age_max, &age);
-        section.value("receipts_records_max", &mut config.receipts_records_max, &records);
-        section.value("receipts_bytes_max", &mut config.receipts_bytes_max, &bytes);
-        section.value("runs_age_max", &mut config.runs_age_max, &age);
-        section.value("runs_records_max", &mut config.runs_records_max, &records);
-        section.value("runs_bytes_max", &mut config.runs_bytes_max, &bytes);
-        section.value("quarantine_age_max", &mut config.quarantine_age_max, &age);
-        section.value("quarantine_bytes_max", &mut config.quarantine_bytes_max, &bytes);
-        section.value("check_every", &mut config.check_every, &Time(Duration::from_secs(1)..=DAY));
-        section.value("archive", &mut config.archive, &Flag);
+        section.read_value("receipts_age_max", &mut config.receipts_age_max, &age);
+        section.read_value("receipts_records_max", &mut config.receipts_records_max, &records);
+        section.read_value("receipts_bytes_max", &mut config.receipts_bytes_max, &bytes);
+        section.read_value("runs_age_max", &mut config.runs_age_max, &age);
+        section.read_value("runs_records_max", &mut config.runs_records_max, &records);
+        section.read_value("runs_bytes_max", &mut config.runs_bytes_max, &bytes);
+        section.read_value("quarantine_age_max", &mut config.quarantine_age_max, &age);
+        section.read_value("quarantine_bytes_max", &mut config.quarantine_bytes_max, &bytes);
+        section.read_value(
+            "check_every",
+            &mut config.check_every,
+            &DurationForm(Duration::from_secs(1)..=DAY),
+        );
+        section.read_value("archive", &mut config.archive, &Flag);
         config
     }
 }

@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use orchestrator_kernel::retry::RetrySchedule;
 
-use super::reader::forms::{Count, Time};
+use super::reader::forms::{Count, DurationForm};
 use super::reader::section::Section;
 
 /// Shortest and longest delay that can be configured.
-pub(super) const DELAY: Time = Time(Duration::from_millis(1)..=Duration::from_secs(600));
+pub(super) const DELAY: DurationForm = DurationForm(Duration::from_millis(1)..=Duration::from_secs(600));
 
 /// Reads a retry table: `min` and `max` (1ms to 10m), `max_attempts` (1 to 1000), `max_elapsed` (1ms to 1day).
-pub(super) fn read(schedule: &mut RetrySchedule, section: &mut Section<'_>) {
-    section.value("min", &mut schedule.min, &DELAY);
-    section.value("max", &mut schedule.max, &DELAY);
-    section.value("max_attempts", &mut schedule.max_attempts, &Count(1..=1000));
-    let elapsed = Time(Duration::from_millis(1)..=Duration::from_secs(86_400));
-    section.value("max_elapsed", &mut schedule.max_elapsed, &elapsed);
+pub(super) fn read_schedule(schedule: &mut RetrySchedule, section: &mut Section<'_>) {
+    section.read_value("min", &mut schedule.min, &DELAY);
+    section.read_value("max", &mut schedule.max, &DELAY);
+    section.read_value("max_attempts", &mut schedule.max_attempts, &Count(1..=1000));
+    let elapsed = DurationForm(Duration::from_millis(1)..=Duration::from_secs(86_400));
+    section.read_value("max_elapsed", &mut schedule.max_elapsed, &elapsed);
 }
 
 /// Opening a lost connection again.
@@ -32,9 +32,9 @@ pub struct ReconnectConfig {
 }
 
 impl ReconnectConfig {
-    pub(super) fn read(&mut self, section: &mut Section<'_>) {
-        section.value("min", &mut self.min, &DELAY);
-        section.value("max", &mut self.max, &DELAY);
-        section.value("max_attempts", &mut self.max_attempts, &Count(0..=1_000_000));
+    pub(super) fn read_keys(&mut self, section: &mut Section<'_>) {
+        section.read_value("min", &mut self.min, &DELAY);
+        section.read_value("max", &mut self.max, &DELAY);
+        section.read_value("max_attempts", &mut self.max_attempts, &Count(0..=1_000_000));
     }
 }

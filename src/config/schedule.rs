@@ -5,7 +5,7 @@ use std::time::Duration;
 use orchestrator_kernel::engine::cadence::Cadence;
 use orchestrator_kernel::ids::{SYMBOL_BYTES_MAX, Symbol};
 
-use super::reader::forms::{Count, Flag, OneOf, Text, Texts, Time};
+use super::reader::forms::{Count, DurationForm, Flag, OneOf, TextForm, Texts};
 use super::reader::section::Section;
 
 /// `[schedule]`: the cadence and its bounds.
@@ -23,7 +23,10 @@ pub struct ScheduleConfig {
 impl Default for ScheduleConfig {
     fn default() -> Self {
         Self {
-            cadence: Cadence::Boundary { interval_ms: ms(DEFAULT_INTERVAL), delay_ms: ms(DEFAULT_DELAY) },
+            cadence: Cadence::Boundary {
+                interval_ms: whole_ms(DEFAULT_INTERVAL),
+                delay_ms: whole_ms(DEFAULT_DELAY),
+            },
             catch_up_max: 20,
             runs_queued_max: 4,
         }
@@ -42,40 +45,51 @@ const DEFAULT_INTERVAL: Duration = Duration::from_secs(180);
 /// `delay` when none is given.
 const DEFAULT_DELAY: Duration = Duration::from_millis(500);
 /// Range of `interval`.
-const INTERVAL: Time = Time(Duration::from_millis(10)..=Duration::from_secs(7 * 86_400));
+const INTERVAL: DurationForm = DurationForm(Duration::from_millis(10)..=Duration::from_secs(7 * 86_400));
 
 /// Why timer mode has no default `align`. Source: CONTRACTS, section 2.
 const WHY_ALIGN: &str = "a raw wall-clock timestamp can never equal the aligned timestamp_ms of a SnapshotInputs, so timer \
                          mode floors engine_timestamp_ms to multiples of align, and which ones the snapshots have must be said";
 
 impl ScheduleConfig {
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
+    pub(super) fn from_section(section: &mut Section<'_>) -> Self {
         let mut config = Self::default();
         let mut mode = Mode::Boundary;
-        section.value("mode", &mut mode, &OneOf(&[("boundary", Mode::Boundary), ("timer", Mode::Timer)]));
+        section.read_value(
+            "mode",
+            &mut mode,
+            &OneOf(&[("boundary", Mode::Boundary), ("timer", Mode::Timer)]),
+        );
         let (mut interval, mut delay) = (DEFAULT_INTERVAL, DEFAULT_DELAY);
-        section.value("interval", &mut interval, &INTERVAL);
+        section.read_value("interval", &mut interval, &INTERVAL);
         config.cadence = match mode {
             Mode::Boundary => {
-                section.value("delay", &mut delay, &Time(Duration::ZERO..=Duration::from_secs(3600)));
-                section.inapplicable("align", "boundary mode is aligned to its interval");
-                Cadence::Boundary { interval_ms: ms(interval), delay_ms: ms(delay) }
+                section.read_value(
+                    "delay",
+                    &mut delay,
+                    &DurationForm(Duration::ZERO..=Duration::from_secs(3600)),
+                );
+                section.refuse_inapplicable("align", "boundary mode is aligned to its interval");
+                Cadence::Boundary { interval_ms: whole_ms(interval), delay_ms: whole_ms(delay) }
             }
             Mode::Timer => {
-                section.inapplicable("delay", "timer mode cuts at the tick itself");
-                let aligns = Time(Duration::from_millis(1)..=Duration::from_secs(7 * 86_400));
-                let align = section.required("align", WHY_ALIGN, &aligns);
-                Cadence::Timer { interval_ms: ms(interval), align_ms: ms(align.unwrap_or(interval)) }
+                section.refuse_inapplicable("delay", "timer mode cuts at the tick itself");
+                let aligns = DurationForm(Duration::from_millis(1)..=Duration::from_secs(7 * 86_400));
+                let align = section.read_required("align", WHY_ALIGN, &aligns);
+                Cadence::Timer {
+                    interval_ms: whole_ms(interval),
+                    align_ms: whole_ms(align.unwrap_or(interval)),
+                }
             }
         };
-        section.value("catch_up_max", &mut config.catch_up_max, &Count(0..=100_000));
-        section.value("runs_queued_max", &mut config.runs_queued_max, &Count(1..=1000));
+        section.read_value("catch_up_max", &mut config.catch_up_max, &Count(0..=100_000));
+        section.read_value("runs_queued_max", &mut config.runs_queued_max, &Count(1..=1000));
         config
     }
 }
 
 /// Whole milliseconds; the ranges keep them far below the type's.
-fn ms(duration: Duration) -> i64 {
+fn whole_ms(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -101,43 +115,48 @@ impl Default for SymbolsConfig {
 const LISTED_MAX: usize = 100_000;
 
 impl SymbolsConfig {
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
+    pub(super) fn from_section(section: &mut Section<'_>) -> Self {
         let Self::Discover { mut limit } = Self::default() else { return Self::default() };
-        let mut discover = !section.has("list");
-        section.value("discover", &mut discover, &Flag);
-        if section.has("list") {
+        let mut discover = !section.has_key("list");
+        section.read_value("discover", &mut discover, &Flag);
+        if section.has_key("list") {
             return Self::read_list(section, discover);
         }
         if !discover {
-            section.refuse(
+            section.refuse_key(
                 "discover",
                 "is false and there is no list, so there would be no run".to_owned(),
                 "a list, or discover = true",
             );
         }
         section.expect_key("list");
-        section.value("limit", &mut limit, &Count(1..=LISTED_MAX as u64));
+        section.read_value("limit", &mut limit, &Count(1..=LISTED_MAX as u64));
         Self::Discover { limit }
     }
 
     fn read_list(section: &mut Section<'_>, discover: bool) -> Self {
         let mut names: Vec<String> = Vec::new();
-        let symbol = Text { accepts: Symbol::is_valid, allowed: "1 to 128 bytes without control characters" };
-        section.value("list", &mut names, &Texts { item: symbol, items_max: LISTED_MAX });
-        section.inapplicable("limit", "it bounds discovery, and there is a list");
+        let symbol =
+            TextForm { accepts: Symbol::is_valid, allowed: "1 to 128 bytes without control characters" };
+        section.read_value("list", &mut names, &Texts { item: symbol, items_max: LISTED_MAX });
+        section.refuse_inapplicable("limit", "it bounds discovery, and there is a list");
         if discover {
-            section.refuse(
+            section.refuse_key(
                 "discover",
                 "is true although there is a list".to_owned(),
                 "a list, or discover = true",
             );
         } else if names.is_empty() && section.is_accepted("list") {
-            section.refuse("list", "is empty, so there would be no run".to_owned(), "at least one symbol");
+            section.refuse_key(
+                "list",
+                "is empty, so there would be no run".to_owned(),
+                "at least one symbol",
+            );
         }
         let mut sorted = names.clone();
         sorted.sort_unstable();
         if let Some([twice, _]) = sorted.array_windows().find(|[a, b]| a == b) {
-            section.refuse("list", format!("names {twice:?} twice"), "each symbol once");
+            section.refuse_key("list", format!("names {twice:?} twice"), "each symbol once");
         }
         Self::List(names.iter().map(|name| Symbol::from(name.as_str())).collect())
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::reader::forms::{Count, FilePath, OneOf, Time};
+use super::reader::forms::{Count, DurationForm, FilePath, OneOf};
 use super::reader::section::Section;
 
 /// `[service]`: where the process keeps its data and how it stops.
@@ -24,11 +24,15 @@ impl Default for ServiceConfig {
 }
 
 impl ServiceConfig {
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
+    pub(super) fn from_section(section: &mut Section<'_>) -> Self {
         let mut config = Self::default();
-        section.value("data_dir", &mut config.data_dir, &FilePath);
-        section.value("grace", &mut config.grace, &Time(Duration::from_secs(1)..=Duration::from_secs(300)));
-        section.value("worker_threads", &mut config.worker_threads, &Count(0..=256));
+        section.read_value("data_dir", &mut config.data_dir, &FilePath);
+        section.read_value(
+            "grace",
+            &mut config.grace,
+            &DurationForm(Duration::from_secs(1)..=Duration::from_secs(300)),
+        );
+        section.read_value("worker_threads", &mut config.worker_threads, &Count(0..=256));
         config
     }
 }
@@ -62,12 +66,12 @@ impl Default for ClockConfig {
 const YEAR_SECONDS: u64 = 31_557_600;
 
 impl ClockConfig {
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
+    pub(super) fn from_section(section: &mut Section<'_>) -> Self {
         let mut config = Self::default();
         let modes = OneOf(&[("wall", ClockMode::Wall), ("recorded", ClockMode::Recorded)]);
-        section.value("mode", &mut config.mode, &modes);
-        let gaps = Time(Duration::from_secs(60)..=Duration::from_secs(100 * YEAR_SECONDS));
-        section.value("gap_max", &mut config.gap_max, &gaps);
+        section.read_value("mode", &mut config.mode, &modes);
+        let gaps = DurationForm(Duration::from_secs(60)..=Duration::from_secs(100 * YEAR_SECONDS));
+        section.read_value("gap_max", &mut config.gap_max, &gaps);
         config
     }
 }
@@ -124,7 +128,7 @@ pub struct LogConfig {
 }
 
 impl LogConfig {
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
+    pub(super) fn from_section(section: &mut Section<'_>) -> Self {
         let mut config = Self::default();
         let levels = OneOf(&[
             ("error", LogLevel::Error),
@@ -133,10 +137,10 @@ impl LogConfig {
             ("debug", LogLevel::Debug),
             ("trace", LogLevel::Trace),
         ]);
-        section.value("level", &mut config.level, &levels);
+        section.read_value("level", &mut config.level, &levels);
         let formats =
             OneOf(&[("auto", LogFormat::Auto), ("human", LogFormat::Human), ("json", LogFormat::Json)]);
-        section.value("format", &mut config.format, &formats);
+        section.read_value("format", &mut config.format, &formats);
         config
     }
 }

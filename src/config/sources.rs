@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::rabbitmq::RabbitSourceConfig;
-use super::reader::forms::{Bytes, Count, FilePath, Flag, Form, OneOf, Real, Time, text_of};
+use super::reader::forms::{Bytes, Count, DurationForm, FilePath, Flag, OneOf, Real, SettingForm, text_of};
 use super::reader::section::Section;
 use super::reader::tree::Value;
 use super::redis_stream::RedisStreamConfig;
@@ -31,7 +31,7 @@ pub enum SourceConfig {
 
 /// Speed at which a recording is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum Speed {
+pub enum RecordingSpeed {
     /// As fast as the receipts become durable.
     #[default]
     Max,
@@ -45,7 +45,7 @@ pub struct FileSourceConfig {
     /// The file, one receipt a line; `.gz` and `.zst` are unpacked.
     pub path: PathBuf,
     /// How fast it is read.
-    pub speed: Speed,
+    pub speed: RecordingSpeed,
     /// Whether to wait for more at its end, like `tail -f`.
     pub follow: bool,
     /// Longest line that is read whole, 1KiB to 64MiB. A longer one goes to the quarantine.
@@ -118,10 +118,10 @@ fn is_name(name: &str) -> bool {
 const NAME_ALLOWED: &str = "1 to 32 of a-z 0-9 _ -";
 
 /// Reads the sources; those of the default only when no layer names any.
-pub(super) fn read(section: &mut Section<'_>) -> Sources {
+pub(super) fn read_sources(section: &mut Section<'_>) -> Sources {
     let mut sources = Sources::new();
     section.named_sections(is_name, NAME_ALLOWED, default_sources().keys(), |name, section| {
-        if let Some(source) = SourceConfig::read(name, section) {
+        if let Some(source) = SourceConfig::from_section(name, section) {
             sources.insert(name.to_owned(), source);
         }
     });
@@ -141,7 +141,7 @@ enum Kind {
 impl SourceConfig {
     /// The word of its `kind`.
     #[must_use]
-    pub const fn kind(&self) -> &'static str {
+    pub const fn kind_word(&self) -> &'static str {
         match self {
             Self::File(_) => "file",
             Self::Http(_) => "http",
@@ -151,7 +151,7 @@ impl SourceConfig {
         }
     }
 
-    fn read(name: &str, section: &mut Section<'_>) -> Option<Self> {
+    fn from_section(name: &str, section: &mut Section<'_>) -> Option<Self> {
         let kinds = OneOf(&[
             ("file", Kind::File),
             ("http", Kind::Http),
@@ -163,19 +163,19 @@ impl SourceConfig {
             // Options of a default source can be changed without repeating its kind.
             Some(Self::Http(_)) => {
                 let mut kind = Kind::Http;
-                section.value("kind", &mut kind, &kinds);
+                section.read_value("kind", &mut kind, &kinds);
                 Some(kind)
             }
             Some(Self::File(_) | Self::Rabbit(_) | Self::RedisStream(_) | Self::Demo(_)) | None => {
-                section.required("kind", "it says what the source is", &kinds)
+                section.read_required("kind", "it says what the source is", &kinds)
             }
         };
         match kind {
-            Some(Kind::File) => FileSourceConfig::read(section).map(Self::File),
-            Some(Kind::Http) => Some(Self::Http(HttpSourceConfig::read(section))),
-            Some(Kind::Rabbit) => RabbitSourceConfig::read(section).map(Self::Rabbit),
-            Some(Kind::RedisStream) => RedisStreamConfig::read(section).map(Self::RedisStream),
-            Some(Kind::Demo) => Some(Self::Demo(DemoSourceConfig::read(section))),
+            Some(Kind::File) => FileSourceConfig::from_section(section).map(Self::File),
+            Some(Kind::Http) => Some(Self::Http(HttpSourceConfig::from_section(section))),
+            Some(Kind::Rabbit) => RabbitSourceConfig::from_section(section).map(Self::Rabbit),
+            Some(Kind::RedisStream) => RedisStreamConfig::from_section(section).map(Self::RedisStream),
+            Some(Kind::Demo) => Some(Self::Demo(DemoSourceConfig::from_section(section))),
             None => {
                 // Which keys it may have is unknown without the kind.
                 section.ignore_rest();
@@ -186,38 +186,38 @@ impl SourceConfig {
 }
 
 impl FileSourceConfig {
-    fn read(section: &mut Section<'_>) -> Option<Self> {
-        let path = section.required("path", "it says which file to read", &FilePath);
-        let (mut speed, mut follow, mut line_bytes_max) = (Speed::default(), false, 256 << 10);
-        section.value("speed", &mut speed, &SpeedForm);
-        section.value("follow", &mut follow, &Flag);
-        section.value("line_bytes_max", &mut line_bytes_max, &Bytes(1 << 10..=64 << 20));
+    fn from_section(section: &mut Section<'_>) -> Option<Self> {
+        let path = section.read_required("path", "it says which file to read", &FilePath);
+        let (mut speed, mut follow, mut line_bytes_max) = (RecordingSpeed::default(), false, 256 << 10);
+        section.read_value("speed", &mut speed, &SpeedForm);
+        section.read_value("follow", &mut follow, &Flag);
+        section.read_value("line_bytes_max", &mut line_bytes_max, &Bytes(1 << 10..=64 << 20));
         Some(Self { path: path?, speed, follow, line_bytes_max })
     }
 }
 
 impl HttpSourceConfig {
-    fn read(section: &mut Section<'_>) -> Self {
+    fn from_section(section: &mut Section<'_>) -> Self {
         let mut config = Self::default();
-        section.value("queue_batches_max", &mut config.queue_batches_max, &Count(1..=65_536));
-        section.value("queue_bytes_max", &mut config.queue_bytes_max, &Bytes(64 << 10..=16 << 30));
-        section.value("unsettled_batches_max", &mut config.unsettled_batches_max, &Count(1..=65_536));
-        let retry_after = Time(Duration::from_millis(10)..=Duration::from_secs(600));
-        section.value("retry_after", &mut config.retry_after, &retry_after);
+        section.read_value("queue_batches_max", &mut config.queue_batches_max, &Count(1..=65_536));
+        section.read_value("queue_bytes_max", &mut config.queue_bytes_max, &Bytes(64 << 10..=16 << 30));
+        section.read_value("unsettled_batches_max", &mut config.unsettled_batches_max, &Count(1..=65_536));
+        let retry_after = DurationForm(Duration::from_millis(10)..=Duration::from_secs(600));
+        section.read_value("retry_after", &mut config.retry_after, &retry_after);
         config
     }
 }
 
 impl DemoSourceConfig {
-    fn read(section: &mut Section<'_>) -> Self {
+    fn from_section(section: &mut Section<'_>) -> Self {
         let mut config = Self::default();
-        section.value("seed", &mut config.seed, &Count(0..=i64::MAX as u64));
-        section.value("symbols", &mut config.symbols, &Count(1..=10_000));
-        section.value("rate_per_second", &mut config.rate_per_second, &Count(0..=1_000_000));
-        let interval = Time(Duration::from_millis(100)..=Duration::from_secs(86_400));
-        section.value("snapshot_interval", &mut config.snapshot_interval, &interval);
-        let lag = Time(Duration::ZERO..=Duration::from_secs(3600));
-        section.value("snapshot_lag", &mut config.snapshot_lag, &lag);
+        section.read_value("seed", &mut config.seed, &Count(0..=i64::MAX as u64));
+        section.read_value("symbols", &mut config.symbols, &Count(1..=10_000));
+        section.read_value("rate_per_second", &mut config.rate_per_second, &Count(0..=1_000_000));
+        let interval = DurationForm(Duration::from_millis(100)..=Duration::from_secs(86_400));
+        section.read_value("snapshot_interval", &mut config.snapshot_interval, &interval);
+        let lag = DurationForm(Duration::ZERO..=Duration::from_secs(3600));
+        section.read_value("snapshot_lag", &mut config.snapshot_lag, &lag);
         config
     }
 }
@@ -226,28 +226,28 @@ impl DemoSourceConfig {
 struct SpeedForm;
 
 /// With the recorded pauses.
-const ORIGINAL: Speed = Speed::Times(1.0);
+const ORIGINAL: RecordingSpeed = RecordingSpeed::Times(1.0);
 /// Factors that a recording may be sped up by.
 const FACTOR: Real = Real(0.01..=1_000_000.0);
 
-impl Form<Speed> for SpeedForm {
-    fn parse(&self, value: &Value) -> Result<Speed, String> {
+impl SettingForm<RecordingSpeed> for SpeedForm {
+    fn parse_value(&self, value: &Value) -> Result<RecordingSpeed, String> {
         match text_of(value) {
-            Some("max") => Ok(Speed::Max),
+            Some("max") => Ok(RecordingSpeed::Max),
             Some("original") => Ok(ORIGINAL),
-            Some(_) | None => FACTOR.parse(value).map(Speed::Times),
+            Some(_) | None => FACTOR.parse_value(value).map(RecordingSpeed::Times),
         }
     }
 
-    fn render(&self, value: &Speed) -> String {
+    fn render_value(&self, value: &RecordingSpeed) -> String {
         match value {
-            Speed::Max => "\"max\"".to_owned(),
+            RecordingSpeed::Max => "\"max\"".to_owned(),
             speed if *speed == ORIGINAL => "\"original\"".to_owned(),
-            Speed::Times(factor) => FACTOR.render(factor),
+            RecordingSpeed::Times(factor) => FACTOR.render_value(factor),
         }
     }
 
-    fn allowed(&self) -> String {
-        format!("\"max\" or \"original\" or {}", FACTOR.allowed())
+    fn allowed_text(&self) -> String {
+        format!("\"max\" or \"original\" or {}", FACTOR.allowed_text())
     }
 }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::rabbitmq::{NAME, RabbitConnection};
-use super::reader::forms::{Bytes, OneOf, OptionalPath, Text, Time};
-use super::reader::secret::{SecretUrl, Url};
+use super::reader::forms::{Bytes, DurationForm, OneOf, OptionalPath, TextForm};
+use super::reader::secret::{SecretUrl, UrlForm};
 use super::reader::section::Section;
 
 /// Storage of the logs, the checkpoints and the publish cursor.
@@ -26,10 +26,10 @@ pub struct StorageConfig {
 }
 
 impl StorageConfig {
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
+    pub(super) fn from_section(section: &mut Section<'_>) -> Self {
         let mut config = Self::default();
         let kinds = OneOf(&[("embedded", StorageKind::Embedded), ("redis", StorageKind::Redis)]);
-        section.value("kind", &mut config.kind, &kinds);
+        section.read_value("kind", &mut config.kind, &kinds);
         config
     }
 }
@@ -87,15 +87,19 @@ impl Default for MarkConfig {
 }
 
 impl MarkConfig {
-    fn read(section: &mut Section<'_>) -> Self {
+    fn from_section(section: &mut Section<'_>) -> Self {
         let mut config = Self::default();
         let kinds =
             OneOf(&[("none", MarkKind::None), ("file", MarkKind::File), ("rabbitmq", MarkKind::Rabbit)]);
-        section.value("kind", &mut config.kind, &kinds);
-        section.value("path", &mut config.path, &OptionalPath);
+        section.read_value("kind", &mut config.kind, &kinds);
+        section.read_value("path", &mut config.path, &OptionalPath);
         config.connection.read_optional(section);
-        section.value("queue", &mut config.queue, &NAME);
-        section.value("max_age", &mut config.max_age, &Time(Duration::ZERO..=Duration::from_secs(3600)));
+        section.read_value("queue", &mut config.queue, &NAME);
+        section.read_value(
+            "max_age",
+            &mut config.max_age,
+            &DurationForm(Duration::ZERO..=Duration::from_secs(3600)),
+        );
         config
     }
 }
@@ -143,10 +147,10 @@ impl Default for RedisConfig {
 }
 
 /// The schemes of a Redis server.
-pub(super) const REDIS_URL: Url = Url { schemes: &["redis", "rediss"], may_be_empty: false };
+pub(super) const REDIS_URL: UrlForm = UrlForm { schemes: &["redis", "rediss"], may_be_empty: false };
 
 /// What can be part of a key.
-const NAMESPACE: Text = Text {
+const NAMESPACE: TextForm = TextForm {
     accepts: |text| {
         (1..=64).contains(&text.len())
             && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'))
@@ -155,7 +159,7 @@ const NAMESPACE: Text = Text {
 };
 
 impl RedisConfig {
-    pub(super) fn read(section: &mut Section<'_>) -> Self {
+    pub(super) fn from_section(section: &mut Section<'_>) -> Self {
         let mut config = Self::default();
         let durability = OneOf(&[
             ("always", RedisDurability::Always),
@@ -163,16 +167,20 @@ impl RedisConfig {
             ("asserted-by-operator", RedisDurability::AssertedByOperator),
         ]);
         let (ms, minute) = (Duration::from_millis, Duration::from_secs(60));
-        section.value("url", &mut config.url, &REDIS_URL);
-        section.value("namespace", &mut config.namespace, &NAMESPACE);
-        section.value("durability", &mut config.durability, &durability);
-        section.value("response_timeout", &mut config.response_timeout, &Time(ms(50)..=minute));
-        section.value("connect_timeout", &mut config.connect_timeout, &Time(ms(50)..=minute));
-        section.value("check_interval", &mut config.check_interval, &Time(ms(100)..=minute * 60));
-        section.value("writer_ttl", &mut config.writer_ttl, &Time(ms(1000)..=minute * 10));
-        section.value("archive_above", &mut config.archive_above, &Bytes(1 << 20..=1 << 40));
-        section.value("archive_keep", &mut config.archive_keep, &Bytes(0..=1 << 40));
-        config.mark = section.section("mark", MarkConfig::read);
+        section.read_value("url", &mut config.url, &REDIS_URL);
+        section.read_value("namespace", &mut config.namespace, &NAMESPACE);
+        section.read_value("durability", &mut config.durability, &durability);
+        section.read_value("response_timeout", &mut config.response_timeout, &DurationForm(ms(50)..=minute));
+        section.read_value("connect_timeout", &mut config.connect_timeout, &DurationForm(ms(50)..=minute));
+        section.read_value(
+            "check_interval",
+            &mut config.check_interval,
+            &DurationForm(ms(100)..=minute * 60),
+        );
+        section.read_value("writer_ttl", &mut config.writer_ttl, &DurationForm(ms(1000)..=minute * 10));
+        section.read_value("archive_above", &mut config.archive_above, &Bytes(1 << 20..=1 << 40));
+        section.read_value("archive_keep", &mut config.archive_keep, &Bytes(0..=1 << 40));
+        config.mark = section.read_section("mark", MarkConfig::from_section);
         config
     }
 }

@@ -12,12 +12,12 @@ use super::*;
 const DEFAULT: &str = include_str!("../../config/default.toml");
 const DEMO: &str = include_str!("../../config/demo.toml");
 
-const fn toml(toml: &'static str) -> Base {
-    Base::BuiltIn { name: "test.toml", toml }
+const fn toml(toml: &'static str) -> ConfigBase {
+    ConfigBase::BuiltIn { name: "test.toml", toml }
 }
 
 fn check_load(
-    base: Base,
+    base: ConfigBase,
     environment: &[(&str, &str)],
     flags: &[(&str, &str)],
 ) -> Result<Loaded, ConfigError> {
@@ -31,14 +31,14 @@ fn check_load(
     Config::load(&Layers { base, environment, flags: flags.iter().map(flag).collect() })
 }
 
-fn check_refused(base: Base, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Vec<String> {
+fn check_refused(base: ConfigBase, environment: &[(&str, &str)], flags: &[(&str, &str)]) -> Vec<String> {
     let error = check_load(base, environment, flags).expect_err("must be refused");
     error.violations.iter().map(ToString::to_string).collect()
 }
 
 #[test]
 fn default_file_equals_the_defaults_of_the_code_and_sets_every_one() {
-    let nothing = check_load(Base::None, &[], &[]).unwrap();
+    let nothing = check_load(ConfigBase::None, &[], &[]).unwrap();
     let file = check_load(toml(DEFAULT), &[], &[]).unwrap();
 
     assert_eq!(nothing.config, Config::default());
@@ -104,7 +104,7 @@ fn later_layers_win_and_say_where_a_value_comes_from() {
     assert_eq!(loaded.config.http.listen.port(), 3);
     assert_eq!(loaded.config.log.level, LogLevel::Error);
     assert_eq!(loaded.config.buffer.batch_records_max, 7);
-    let shown = render(&loaded.settings, true);
+    let shown = render_settings(&loaded.settings, true);
     for (line, origin) in [
         ("listen = \"127.0.0.1:3\"", "flag --set"),
         ("level = \"error\"", "env ORCHESTRATOR__LOG__LEVEL"),
@@ -132,11 +132,11 @@ fn the_environment_can_set_every_form() {
         ("ORCHESTRATOR__SCHEDULE__INTERVAL", "1h 30m"),
     ];
 
-    let config = check_load(Base::None, &environment, &[]).unwrap().config;
+    let config = check_load(ConfigBase::None, &environment, &[]).unwrap().config;
 
     let capture = FileSourceConfig {
         path: PathBuf::from("a.jsonl"),
-        speed: Speed::Times(2.5),
+        speed: RecordingSpeed::Times(2.5),
         follow: false,
         line_bytes_max: 256 << 10,
     };
@@ -151,9 +151,10 @@ fn the_environment_can_set_every_form() {
 
 #[test]
 fn an_option_of_the_default_source_can_be_set_alone() {
-    let config = check_load(Base::None, &[("ORCHESTRATOR__SOURCES__HTTP__QUEUE_BATCHES_MAX", "5")], &[])
-        .unwrap()
-        .config;
+    let config =
+        check_load(ConfigBase::None, &[("ORCHESTRATOR__SOURCES__HTTP__QUEUE_BATCHES_MAX", "5")], &[])
+            .unwrap()
+            .config;
 
     let http = SourceConfig::Http(HttpSourceConfig { queue_batches_max: 5, ..HttpSourceConfig::default() });
     assert_eq!(config.sources, Sources::from([("http".to_owned(), http)]));
@@ -173,15 +174,15 @@ fn a_value_from_a_file_loses_its_newline_and_is_never_shown() {
         ("ORCHESTRATOR__PUBLISH__FILE", ""),
     ];
 
-    let loaded = check_load(Base::None, &environment[..2], &[]).unwrap();
-    let refused = check_refused(Base::None, &environment, &[]).join("\n");
+    let loaded = check_load(ConfigBase::None, &environment[..2], &[]).unwrap();
+    let refused = check_refused(ConfigBase::None, &environment, &[]).join("\n");
     let wrong =
-        check_refused(Base::None, &[("ORCHESTRATOR__HTTP__LISTEN_FILE", &*file("bad", "canary"))], &[])
+        check_refused(ConfigBase::None, &[("ORCHESTRATOR__HTTP__LISTEN_FILE", &*file("bad", "canary"))], &[])
             .join("\n");
 
     assert_eq!(loaded.config.engine.process.env.0.get("TOKEN").map(String::as_str), Some("canary"));
     assert_eq!(loaded.config.publish.file.as_deref(), Some(Path::new("canary.jsonl\n")));
-    assert!(!render(&loaded.settings, true).contains("canary"));
+    assert!(!render_settings(&loaded.settings, true).contains("canary"));
     assert!(!format!("{:?}", loaded.config.engine).contains("canary"));
     assert!(refused.contains("publish.file: is set twice"), "{refused}");
     assert!(wrong.starts_with("http.listen: the file's content is not a numeric address"), "{wrong}");
@@ -195,9 +196,9 @@ fn what_is_shown_loads_as_the_same_configuration() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("shown.toml");
 
-        std::fs::write(&path, render(&loaded.settings, true)).unwrap();
+        std::fs::write(&path, render_settings(&loaded.settings, true)).unwrap();
 
-        assert_eq!(check_load(Base::File(path), &[], &[]).unwrap().config, loaded.config);
+        assert_eq!(check_load(ConfigBase::File(path), &[], &[]).unwrap().config, loaded.config);
     }
 }
 
@@ -208,12 +209,15 @@ fn a_stream_may_drive_a_recorded_clock_and_hides_its_password() {
     let loaded = check_load(toml(text), &[], &[]).unwrap();
 
     let SourceConfig::RedisStream(stream) = &loaded.config.sources["s"] else { panic!("{loaded:?}") };
-    assert_eq!(stream.url.expose(), "redis://:canary@host/1");
+    assert_eq!(stream.url.expose_url(), "redis://:canary@host/1");
     assert_eq!(
         (stream.group.as_str(), stream.field.as_str(), stream.start.as_str()),
         ("orchestrator", "event", "5-0")
     );
-    assert!(!render(&loaded.settings, true).contains("canary") && !format!("{loaded:?}").contains("canary"));
+    assert!(
+        !render_settings(&loaded.settings, true).contains("canary")
+            && !format!("{loaded:?}").contains("canary")
+    );
 }
 
 /// Uses what the other two files leave out.
@@ -262,9 +266,9 @@ fn everything_wrong_is_told_at_once_with_its_place() {
 
 #[test]
 fn a_file_that_is_not_there_or_no_toml_is_refused_with_its_name() {
-    let missing = check_refused(Base::File(PathBuf::from("no/such.toml")), &[], &[]).join("\n");
+    let missing = check_refused(ConfigBase::File(PathBuf::from("no/such.toml")), &[], &[]).join("\n");
     let broken = check_refused(toml("[log]\nlevel = \n[http\n"), &[], &[]).join("\n");
-    let directory = check_refused(Base::File(std::env::temp_dir()), &[], &[]).join("\n");
+    let directory = check_refused(ConfigBase::File(std::env::temp_dir()), &[], &[]).join("\n");
 
     assert!(missing.starts_with("no/such.toml: cannot be read: "), "{missing}");
     assert!(broken.contains("[test.toml:2]") && broken.contains("[test.toml:3]"), "{broken}");
@@ -284,7 +288,7 @@ fn environment_variables_that_name_nothing_are_refused() {
         ("ORCHESTRATOR__LOG__LEVEL_FILE", "/no/such/file", "cannot read /no/such/file"),
         ("ORCHESTRATOR__LOG__LEVEL_FILE", "/dev/zero", "cannot read /dev/zero"),
     ] {
-        let refused = check_refused(Base::None, &[(name, value)], &[]).join("\n");
+        let refused = check_refused(ConfigBase::None, &[(name, value)], &[]).join("\n");
         assert!(refused.contains(expected), "{name}={value}: {refused}");
     }
 }
@@ -513,12 +517,12 @@ proptest! {
         }
         let text: String = text.into_iter().collect();
 
-        let tree = file::parse(&text, Path::new("mutated.toml"));
+        let tree = file::parse_text(&text, Path::new("mutated.toml"));
         let violations = match tree {
             Ok(tree) => {
-                let mut report = Report::default();
-                let config = Section::read_tree(&tree, &mut report, Config::read);
-                rules::check(&config, &mut report);
+                let mut report = ReadReport::default();
+                let config = Section::read_tree(&tree, &mut report, Config::from_root);
+                rules::check_rules(&config, &mut report);
                 report.violations
             }
             Err(violations) => violations,
@@ -533,7 +537,7 @@ proptest! {
     fn any_environment_value_is_accepted_or_refused_with_a_path(
         name in "ORCHESTRATOR__[A-Z]{2,9}(__[A-Z_]{1,20}){0,3}", value in "\\PC{0,20}",
     ) {
-        if let Err(error) = check_load(Base::None, &[(&name, &value)], &[]) {
+        if let Err(error) = check_load(ConfigBase::None, &[(&name, &value)], &[]) {
             prop_assert!(error.violations.iter().all(|violation| !violation.path.is_empty()));
         }
     }

@@ -1,5 +1,5 @@
-//! What is done with recorded data while no service runs: played back, checked, looked at, compared, moved in and out. The
-//! command line alone uses it.
+//! What is done with recorded data while no service runs: played back, checked, looked at, compared, moved in and out.
+//! The command line alone uses it.
 
 pub mod backtest;
 pub mod diff;

@@ -8,7 +8,7 @@ use orchestrator_runtime::fatal::FatalKind;
 
 /// Exit of the process. Codes from 64 on are those of `sysexits.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
+pub enum ProcessExit {
     /// Done.
     Ok,
     /// Done, and the answer is no: a comparison found a difference.
@@ -29,7 +29,7 @@ pub enum Exit {
     Config,
 }
 
-impl Exit {
+impl ProcessExit {
     /// Every exit, by code.
     pub const ALL: [Self; 9] = [
         Self::Ok,
@@ -61,7 +61,7 @@ impl Exit {
 
     /// What `--help` says about it.
     #[must_use]
-    pub const fn meaning(self) -> &'static str {
+    pub const fn help_text(self) -> &'static str {
         match self {
             Self::Ok => "done",
             Self::Different => "failed, or a comparison found a difference",
@@ -76,7 +76,7 @@ impl Exit {
     }
 }
 
-impl Exit {
+impl ProcessExit {
     /// What it means that stored data could not be read or written: a server that does not answer may do so later, a
     /// medium that fails does not mend itself.
     #[must_use]
@@ -87,25 +87,25 @@ impl Exit {
 
 /// How the process ends after a fatal failure of this kind.
 #[must_use]
-pub const fn exit_of(kind: FatalKind) -> Exit {
+pub const fn exit_of(kind: FatalKind) -> ProcessExit {
     match kind {
-        FatalKind::Storage => Exit::Io,
-        FatalKind::Away => Exit::Unavailable,
-        FatalKind::Fenced => Exit::Held,
-        FatalKind::Corrupt => Exit::Data,
-        FatalKind::Internal => Exit::Internal,
+        FatalKind::Storage => ProcessExit::Io,
+        FatalKind::Away => ProcessExit::Unavailable,
+        FatalKind::Fenced => ProcessExit::Held,
+        FatalKind::Corrupt => ProcessExit::Data,
+        FatalKind::Internal => ProcessExit::Internal,
     }
 }
 
-impl From<Exit> for ExitCode {
-    fn from(exit: Exit) -> Self {
+impl From<ProcessExit> for ExitCode {
+    fn from(exit: ProcessExit) -> Self {
         Self::from(exit.code())
     }
 }
 
 /// The list that ends `--help`.
-pub(crate) fn help() -> String {
+pub(crate) fn exit_codes_help() -> String {
     let lines: Vec<String> =
-        Exit::ALL.iter().map(|exit| format!("  {:>2}  {}", exit.code(), exit.meaning())).collect();
+        ProcessExit::ALL.iter().map(|exit| format!("  {:>2}  {}", exit.code(), exit.help_text())).collect();
     format!("Exit codes:\n{}", lines.join("\n"))
 }

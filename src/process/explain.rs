@@ -6,7 +6,7 @@ use orchestrator_runtime::fatal::Chain;
 
 /// An error with its causes, for the last line that the process writes.
 #[must_use]
-pub fn explain(error: &(dyn std::error::Error + 'static)) -> String {
+pub fn explain_error(error: &(dyn std::error::Error + 'static)) -> String {
     Chain(error).to_string()
 }
 

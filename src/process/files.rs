@@ -30,7 +30,7 @@ pub enum Compression {
 impl Compression {
     /// What the name of such a file ends with.
     #[must_use]
-    pub const fn suffix(self) -> &'static str {
+    pub const fn name_suffix(self) -> &'static str {
         match self {
             Self::None => "",
             Self::Gz => ".gz",
@@ -116,16 +116,16 @@ impl NewFile {
     /// What the system says.
     pub fn finish(self) -> io::Result<Finished> {
         let file = match self.sink {
-            Sink::Plain(writer) => emptied(writer)?,
-            Sink::Gz(writer) => emptied(*writer)?.finish()?,
-            Sink::Zst(writer) => emptied(*writer)?.finish()?,
+            Sink::Plain(writer) => flush_into_inner(writer)?,
+            Sink::Gz(writer) => flush_into_inner(*writer)?.finish()?,
+            Sink::Zst(writer) => flush_into_inner(*writer)?.finish()?,
         };
         file.sync_all()?;
         Ok(Finished { temporary: self.temporary, target: self.target })
     }
 }
 
-fn emptied<W: Write>(writer: BufWriter<W>) -> io::Result<W> {
+fn flush_into_inner<W: Write>(writer: BufWriter<W>) -> io::Result<W> {
     writer.into_inner().map_err(io::IntoInnerError::into_error)
 }
 
@@ -158,7 +158,8 @@ impl Finished {
     ///
     /// # Errors
     ///
-    /// What the system says; [`io::ErrorKind::AlreadyExists`] when there is a file of that name and `replace` is not set.
+    /// What the system says; [`io::ErrorKind::AlreadyExists`] when there is a file of that name and `replace` is not
+    /// set.
     pub fn publish(self, replace: bool) -> io::Result<PathBuf> {
         let named = match replace {
             true => self.temporary.persist(&self.target),
@@ -193,7 +194,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let text: String = (0..100_000).map(|number| format!("line {number}\n")).collect();
         for compression in [Compression::None, Compression::Gz, Compression::Zst] {
-            let path = dir.path().join(format!("file{}", compression.suffix()));
+            let path = dir.path().join(format!("file{}", compression.name_suffix()));
             assert_eq!(Compression::of_name(&path), compression);
             let mut file = NewFile::create(&path, compression).unwrap();
             file.write_all(text.as_bytes()).unwrap();

@@ -1,4 +1,5 @@
-//! What belongs to the process and to no plane: how it ends and says why, its version and wall clock, TLS, files of people.
+//! What belongs to the process and to no plane: how it ends and says why, its version and wall clock, TLS, files of
+//! people.
 
 pub mod exit;
 pub mod explain;

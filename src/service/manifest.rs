@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use orchestrator_kernel::engine::cadence::Cadence;
 use orchestrator_kernel::engine::contracts::manifest::{
-    Change, ChangeKind, Manifest, ManifestEntry, ManifestRecord, NO_TIME_ZONES,
+    ChangeKind, ManifestChange, ManifestEntry, ManifestRecord, NO_TIME_ZONES, OutputManifest,
 };
 use orchestrator_kernel::ids::{EngineMode, Seq, TsMs};
 use orchestrator_kernel::ports::engine::EngineIdentity;
@@ -24,11 +24,11 @@ pub enum ManifestError {
     #[error(
         "these logs were recorded with other settings or another engine: {}; go on with what they were recorded with, use \
          another service.data_dir, or accept the mix with --accept-changes",
-        lines(changes)
+        change_lines(changes)
     )]
     Mixed {
         /// What is different.
-        changes: Vec<Change>,
+        changes: Vec<ManifestChange>,
     },
     /// The log of manifests cannot be taken over.
     #[error(transparent)]
@@ -41,23 +41,23 @@ pub enum ManifestError {
     Append(#[from] AppendError),
 }
 
-fn lines(changes: &[Change]) -> String {
+fn change_lines(changes: &[ManifestChange]) -> String {
     changes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// What outputs depend on under `config`, with this engine.
 #[must_use]
-pub fn of(config: &Config, engine: EngineIdentity) -> Manifest {
-    Manifest {
+pub fn manifest_of(config: &Config, engine: EngineIdentity) -> OutputManifest {
+    OutputManifest {
         binary_version: VERSION.to_owned(),
-        settings: settings(config),
+        settings: deciding_settings(config),
         engine,
         tz_database: NO_TIME_ZONES.to_owned(),
     }
 }
 
 /// The settings that decide what is run and what comes out. Speed, addresses and limits of memory are not among them.
-fn settings(config: &Config) -> BTreeMap<String, String> {
+fn deciding_settings(config: &Config) -> BTreeMap<String, String> {
     let mut settings = BTreeMap::new();
     let mut set = |path: &str, value: String| {
         settings.insert(path.to_owned(), value);
@@ -103,7 +103,7 @@ fn settings(config: &Config) -> BTreeMap<String, String> {
 /// Manifest that a start records, and the strictness of its check.
 pub struct Start {
     /// What holds from now on.
-    pub manifest: Manifest,
+    pub manifest: OutputManifest,
     /// Time of the start.
     pub at_ms: TsMs,
     /// The last receipt and the last run record before it.
@@ -112,13 +112,16 @@ pub struct Start {
     pub strict: bool,
 }
 
-/// Compares `start` with what wrote the logs so far, and records it when it is different. Returns the changes, and where
-/// operators' acts are recorded from now on.
+/// Compares `start` with what wrote the logs so far, and records it when it is different. Returns the changes, and
+/// where operators' acts are recorded from now on.
 ///
 /// # Errors
 ///
 /// [`ManifestError`]; nothing was recorded then.
-pub async fn record(log: Arc<dyn Log>, mut start: Start) -> Result<(Vec<Change>, ActLog), ManifestError> {
+pub async fn record_start(
+    log: Arc<dyn Log>,
+    mut start: Start,
+) -> Result<(Vec<ManifestChange>, ActLog), ManifestError> {
     let Acquired { epoch, mut tail } = log.acquire().await?;
     let before = last_start(log.as_ref()).await?;
     if let Some(before) = &before
@@ -127,7 +130,8 @@ pub async fn record(log: Arc<dyn Log>, mut start: Start) -> Result<(Vec<Change>,
         // One that has not said who it is may be the same: what is known stays known.
         start.manifest.engine = before.manifest.engine.clone();
     }
-    let changes = before.as_ref().map(|before| before.manifest.changes(&start.manifest)).unwrap_or_default();
+    let changes =
+        before.as_ref().map(|before| before.manifest.changes_to(&start.manifest)).unwrap_or_default();
     let decided = changes.iter().any(|change| change.kind == ChangeKind::Decision);
     let (receipts, runs) = start.tails;
     // A start after which nothing was written has decided nothing.
@@ -147,7 +151,7 @@ pub async fn record(log: Arc<dyn Log>, mut start: Start) -> Result<(Vec<Change>,
         let mut batch = RecordBatch::starting_at(tail.next());
         batch.push_with(|bytes| record.encode_to(bytes));
         log.append(epoch, &batch).await?;
-        tail = batch.last();
+        tail = batch.last_seq();
     }
     Ok((changes, ActLog::new(log, Acquired { epoch, tail })))
 }
@@ -157,7 +161,7 @@ async fn last_start(log: &dyn Log) -> Result<Option<ManifestRecord>, ReadError> 
     let mut at = log.stat().tail;
     while at > Seq(0) {
         let Some(bytes) = read_one(log, at).await? else { break };
-        if let ManifestEntry::Start(record) = decode(at, &bytes)? {
+        if let ManifestEntry::Start(record) = decode_entry(at, &bytes)? {
             return Ok(Some(record));
         }
         at = Seq(at.0 - 1);
@@ -165,7 +169,7 @@ async fn last_start(log: &dyn Log) -> Result<Option<ManifestRecord>, ReadError> 
     Ok(None)
 }
 
-fn decode(at: Seq, bytes: &[u8]) -> Result<ManifestEntry, ReadError> {
+fn decode_entry(at: Seq, bytes: &[u8]) -> Result<ManifestEntry, ReadError> {
     ManifestEntry::decode(bytes).map_err(|error| ReadError::Corrupt { at, detail: error.to_string() })
 }
 
@@ -174,12 +178,12 @@ fn decode(at: Seq, bytes: &[u8]) -> Result<ManifestEntry, ReadError> {
 /// # Errors
 ///
 /// [`ReadError`].
-pub async fn starts(log: &dyn Log) -> Result<Vec<ManifestRecord>, ReadError> {
+pub async fn read_starts(log: &dyn Log) -> Result<Vec<ManifestRecord>, ReadError> {
     let start = |entry| match entry {
         ManifestEntry::Start(record) => Some(record),
         ManifestEntry::Operator(_) => None,
     };
-    Ok(all(log).await?.into_iter().filter_map(start).collect())
+    Ok(read_entries(log).await?.into_iter().filter_map(start).collect())
 }
 
 /// Every record of the manifest log, oldest first.
@@ -187,7 +191,7 @@ pub async fn starts(log: &dyn Log) -> Result<Vec<ManifestRecord>, ReadError> {
 /// # Errors
 ///
 /// [`ReadError`].
-pub async fn all(log: &dyn Log) -> Result<Vec<ManifestEntry>, ReadError> {
+pub async fn read_entries(log: &dyn Log) -> Result<Vec<ManifestEntry>, ReadError> {
     let mut all = Vec::new();
     let mut next = Seq(1);
     loop {
@@ -196,9 +200,9 @@ pub async fn all(log: &dyn Log) -> Result<Vec<ManifestEntry>, ReadError> {
             return Ok(all);
         }
         for (at, bytes) in batch.iter() {
-            all.push(decode(at, bytes)?);
+            all.push(decode_entry(at, bytes)?);
         }
-        next = batch.last().next();
+        next = batch.last_seq().next();
     }
 }
 
@@ -222,7 +226,7 @@ mod tests {
     fn start(settings: &[(&str, &str)], tail: u64, strict: bool) -> Start {
         let engine = EngineIdentity { name: "demo".to_owned(), ..EngineIdentity::default() };
         Start {
-            manifest: of(&config(settings), engine),
+            manifest: manifest_of(&config(settings), engine),
             at_ms: TsMs(1),
             tails: (Seq(tail), Seq(tail)),
             strict,
@@ -233,15 +237,19 @@ mod tests {
     async fn only_what_is_different_is_recorded_and_each_change_is_told() {
         let log = Arc::new(MemoryLog::default());
 
-        let (first, _) = record(Arc::clone(&log) as _, start(&[], 0, false)).await.unwrap();
+        let (first, _) = record_start(Arc::clone(&log) as _, start(&[], 0, false)).await.unwrap();
         let (same, _) =
-            record(Arc::clone(&log) as _, start(&[("http.listen", "127.0.0.1:1")], 5, false)).await.unwrap();
+            record_start(Arc::clone(&log) as _, start(&[("http.listen", "127.0.0.1:1")], 5, false))
+                .await
+                .unwrap();
         let (changed, _) =
-            record(Arc::clone(&log) as _, start(&[("schedule.interval", "2s")], 9, false)).await.unwrap();
+            record_start(Arc::clone(&log) as _, start(&[("schedule.interval", "2s")], 9, false))
+                .await
+                .unwrap();
 
         assert_eq!((first, same), (Vec::new(), Vec::new()));
         assert_eq!(changed[0].to_string(), r#"schedule.interval was "180000ms", is "2000ms""#);
-        let recorded = starts(log.as_ref()).await.unwrap();
+        let recorded = read_starts(log.as_ref()).await.unwrap();
         let tails: Vec<u64> = recorded.iter().map(|record| record.receipts_tail.0).collect();
         assert_eq!(tails, [0, 9]);
     }
@@ -249,30 +257,30 @@ mod tests {
     #[tokio::test]
     async fn a_changed_decision_is_refused_where_runs_promise_to_be_equal() {
         let log = Arc::new(MemoryLog::default());
-        record(Arc::clone(&log) as _, start(&[], 0, true)).await.unwrap();
+        record_start(Arc::clone(&log) as _, start(&[], 0, true)).await.unwrap();
 
-        let refused = record(Arc::clone(&log) as _, start(&[("engine.mode", "hysteresis")], 5, true))
+        let refused = record_start(Arc::clone(&log) as _, start(&[("engine.mode", "hysteresis")], 5, true))
             .await
             .map(drop)
             .unwrap_err();
 
         assert!(refused.to_string().contains(r#"engine.mode was "truth", is "hysteresis""#), "{refused}");
-        assert_eq!(starts(log.as_ref()).await.unwrap().len(), 1, "nothing was recorded");
-        record(Arc::clone(&log) as _, start(&[], 7, true)).await.unwrap();
+        assert_eq!(read_starts(log.as_ref()).await.unwrap().len(), 1, "nothing was recorded");
+        record_start(Arc::clone(&log) as _, start(&[], 7, true)).await.unwrap();
     }
 
     #[tokio::test]
     async fn a_start_that_wrote_nothing_binds_nobody_and_a_silent_engine_hides_no_change() {
         let log = Arc::new(MemoryLog::default());
-        record(Arc::clone(&log) as _, start(&[], 3, true)).await.unwrap();
+        record_start(Arc::clone(&log) as _, start(&[], 3, true)).await.unwrap();
 
-        record(Arc::clone(&log) as _, start(&[("schedule.interval", "2s")], 3, true)).await.unwrap();
+        record_start(Arc::clone(&log) as _, start(&[("schedule.interval", "2s")], 3, true)).await.unwrap();
         let mut silent = start(&[("schedule.interval", "2s")], 4, true);
         silent.manifest.engine = EngineIdentity::default();
-        record(Arc::clone(&log) as _, silent).await.unwrap();
+        record_start(Arc::clone(&log) as _, silent).await.unwrap();
         let mut other = start(&[("schedule.interval", "2s")], 5, true);
         other.manifest.engine.name = "other".to_owned();
-        let refused = record(Arc::clone(&log) as _, other).await.map(drop).unwrap_err();
+        let refused = record_start(Arc::clone(&log) as _, other).await.map(drop).unwrap_err();
 
         assert!(refused.to_string().contains(r#"engine.name was "demo", is "other""#), "{refused}");
     }
@@ -282,9 +290,9 @@ mod tests {
     async fn logs_without_a_manifest_get_one() {
         let log = Arc::new(MemoryLog::default());
 
-        let (changes, _) = record(Arc::clone(&log) as _, start(&[], 1000, true)).await.unwrap();
+        let (changes, _) = record_start(Arc::clone(&log) as _, start(&[], 1000, true)).await.unwrap();
 
         assert_eq!(changes, []);
-        assert_eq!(starts(log.as_ref()).await.unwrap()[0].receipts_tail.0, 1000);
+        assert_eq!(read_starts(log.as_ref()).await.unwrap()[0].receipts_tail.0, 1000);
     }
 }

@@ -29,7 +29,7 @@ use crate::adapters::rabbitmq::BadEndpoint;
 use crate::adapters::redis::kill_switch::BadUrl;
 use crate::adapters::redis::{ClaimError, RedisOpenError, RedisStore, UrlError};
 use crate::config::{ClockMode, Config, StorageKind};
-use crate::process::exit::Exit;
+use crate::process::exit::ProcessExit;
 use crate::process::exit::exit_of;
 use crate::process::time::wall_now;
 use crate::service::manifest::{self, ManifestError};
@@ -141,50 +141,54 @@ pub enum WiringError {
 impl WiringError {
     /// How the process ends because of it.
     #[must_use]
-    pub fn exit(&self) -> Exit {
+    pub fn to_exit(&self) -> ProcessExit {
         match self {
-            Self::DataDir(DataDirError::Held { .. }) | Self::Log(AcquireError::Held { .. }) => Exit::Held,
+            Self::DataDir(DataDirError::Held { .. }) | Self::Log(AcquireError::Held { .. }) => {
+                ProcessExit::Held
+            }
             Self::Log(AcquireError::Corrupt { .. } | AcquireError::UnknownVersion { .. })
             | Self::LogEnd(ReadError::Corrupt { .. } | ReadError::Trimmed { .. })
-            | Self::Redis(RedisOpenError::SecondMark(MarkError::Damaged { .. })) => Exit::Data,
+            | Self::Redis(RedisOpenError::SecondMark(MarkError::Damaged { .. })) => ProcessExit::Data,
             Self::Log(AcquireError::Io { source, .. }) | Self::LogEnd(ReadError::Io(source)) => {
-                Exit::of_storage(source)
+                ProcessExit::of_storage(source)
             }
             Self::Engine(EngineStartError::Contract { .. })
-            | Self::HttpEngine(HttpEngineError::Contract(_)) => Exit::Config,
-            Self::DataDir(_) | Self::File { .. } => Exit::Io,
+            | Self::HttpEngine(HttpEngineError::Contract(_)) => ProcessExit::Config,
+            Self::DataDir(_) | Self::File { .. } => ProcessExit::Io,
             Self::OutputsFile { source, .. } => match source {
-                OutputsFileError::InUse => Exit::Held,
-                OutputsFileError::NotOurs { .. } => Exit::Config,
+                OutputsFileError::InUse => ProcessExit::Held,
+                OutputsFileError::NotOurs { .. } => ProcessExit::Config,
                 OutputsFileError::Regressed { .. }
-                | OutputsFileError::Runs(ReadError::Corrupt { .. } | ReadError::Trimmed { .. }) => Exit::Data,
-                OutputsFileError::Runs(ReadError::Io(error)) => Exit::of_storage(error),
-                OutputsFileError::Io(_) => Exit::Io,
+                | OutputsFileError::Runs(ReadError::Corrupt { .. } | ReadError::Trimmed { .. }) => {
+                    ProcessExit::Data
+                }
+                OutputsFileError::Runs(ReadError::Io(error)) => ProcessExit::of_storage(error),
+                OutputsFileError::Io(_) => ProcessExit::Io,
             },
             Self::Engine(_)
             | Self::HttpEngine(_)
             | Self::Redis(RedisOpenError::Unreachable(_) | RedisOpenError::SecondMark(MarkError::Away(_)))
             | Self::NoLogs { .. }
-            | Self::Claim(ClaimError::Io(_)) => Exit::Unavailable,
+            | Self::Claim(ClaimError::Io(_)) => ProcessExit::Unavailable,
             Self::Claim(ClaimError::Held { .. })
             | Self::Manifest(
                 ManifestError::Acquire(AcquireError::Held { .. })
                 | ManifestError::Append(AppendError::Fenced { .. }),
-            ) => Exit::Held,
+            ) => ProcessExit::Held,
             Self::Base(fatal) => exit_of(fatal.kind),
-            Self::Manifest(ManifestError::Mixed { .. }) => Exit::Config,
+            Self::Manifest(ManifestError::Mixed { .. }) => ProcessExit::Config,
             Self::Manifest(
                 ManifestError::Acquire(AcquireError::Corrupt { .. } | AcquireError::UnknownVersion { .. })
                 | ManifestError::Read(ReadError::Corrupt { .. } | ReadError::Trimmed { .. })
                 | ManifestError::Append(AppendError::Conflict { .. } | AppendError::Gap { .. }),
-            ) => Exit::Data,
-            Self::Manifest(ManifestError::Append(AppendError::Poisoned { .. })) => Exit::Io,
+            ) => ProcessExit::Data,
+            Self::Manifest(ManifestError::Append(AppendError::Poisoned { .. })) => ProcessExit::Io,
             Self::Manifest(
                 ManifestError::Acquire(AcquireError::Io { source, .. })
                 | ManifestError::Read(ReadError::Io(source)),
-            ) => Exit::of_storage(source),
+            ) => ProcessExit::of_storage(source),
             Self::Manifest(ManifestError::Append(AppendError::Full { .. } | AppendError::Unknown { .. })) => {
-                Exit::Unavailable
+                ProcessExit::Unavailable
             }
             Self::Redis(
                 RedisOpenError::Url(_) | RedisOpenError::Options { .. } | RedisOpenError::Promise { .. },
@@ -192,7 +196,7 @@ impl WiringError {
             | Self::Broker { .. }
             | Self::OneFileTwice { .. }
             | Self::KillSwitch(_)
-            | Self::Stream { .. } => Exit::Config,
+            | Self::Stream { .. } => ProcessExit::Config,
         }
     }
 }
@@ -233,18 +237,18 @@ pub struct StartOptions {
 /// # Errors
 ///
 /// [`WiringError`].
-pub async fn wire(
+pub async fn wire_service(
     config: &Config,
     options: StartOptions,
     observer: impl FnOnce(&Arc<dyn Clock>) -> Arc<dyn Observer>,
 ) -> Result<Wired, WiringError> {
     let data_dir = Arc::new(DataDir::open(&config.service.data_dir)?);
-    let storage = storage::open(config, &data_dir, options).await?;
-    let clock = clock(config, storage.receipts.as_ref()).await?;
-    let (engine, workers) = engine::engine(&config.engine).await?;
+    let storage = storage::open_storage(config, &data_dir, options).await?;
+    let clock = open_clock(config, storage.receipts.as_ref()).await?;
+    let (engine, workers) = engine::open_engine(&config.engine).await?;
     let stored =
         StoredLines { receipts: Arc::clone(&storage.receipts), quarantine: Arc::clone(&storage.quarantine) };
-    let (sources, intake) = sources::sources(config, &clock, &stored)?;
+    let (sources, intake) = sources::open_sources(config, &clock, &stored)?;
     let kill_switch = kill_switch::for_reading(config)?;
     let fan_outs = fan_outs(config, &storage, &clock).await?;
     // Last, when nothing else can refuse the start.
@@ -263,7 +267,7 @@ pub async fn wire(
         fan_outs: Arc::new(Mutex::new(fan_outs)),
         sources,
     };
-    let settings = Settings { probe_every: storage.probe_every, ..settings::settings(config) };
+    let settings = Settings { probe_every: storage.probe_every, ..settings::tree_settings(config) };
     Ok(Wired {
         ports,
         settings,
@@ -284,7 +288,7 @@ async fn note_manifest(
     options: StartOptions,
 ) -> Result<ActLog, WiringError> {
     let start = manifest::Start {
-        manifest: manifest::of(config, engine.identity()),
+        manifest: manifest::manifest_of(config, engine.identity()),
         at_ms: wall_now(),
         tails: (storage.receipts.stat().tail, storage.runs.stat().tail),
         strict: config.clock.mode == ClockMode::Recorded && !options.accept_changes,
@@ -296,14 +300,14 @@ async fn note_manifest(
             "nothing tells what wrote these logs: the log of manifests is empty, as an older version left it, or it was deleted"
         );
     }
-    let (changes, act_log) = manifest::record(Arc::clone(&storage.manifests), start).await?;
+    let (changes, act_log) = manifest::record_start(Arc::clone(&storage.manifests), start).await?;
     for change in &changes {
         tracing::warn!(%change, "the logs were written with something else until now");
     }
     Ok(act_log)
 }
 
-async fn clock(config: &Config, receipts: &dyn Log) -> Result<Arc<dyn Clock>, WiringError> {
+async fn open_clock(config: &Config, receipts: &dyn Log) -> Result<Arc<dyn Clock>, WiringError> {
     Ok(match config.clock.mode {
         ClockMode::Wall => Arc::new(WallClock),
         ClockMode::Recorded => match last_ingest_ts(receipts).await? {
@@ -351,7 +355,7 @@ async fn outputs_file(
     let options = NdjsonOptions { sync: config.publish.file_sync, fs: Arc::new(RealFs) };
     let file = NdjsonFile::open(path, options)?;
     // A cursor that cannot be used is the publisher's to tell: it then publishes everything again.
-    let published = saved::published(storage.checkpoints.as_ref())
+    let published = saved::load_progress(storage.checkpoints.as_ref())
         .await
         .ok()
         .flatten()

@@ -49,7 +49,7 @@ pub(super) struct WriterEnd {
 /// # Errors
 ///
 /// The system gives no descriptor or no thread.
-pub(super) fn start(dropped: Counter) -> io::Result<(LineSender, WriterEnd)> {
+pub(super) fn start_writer(dropped: Counter) -> io::Result<(LineSender, WriterEnd)> {
     // A descriptor of its own: the thread may block in a write, and must not hold the standard library's lock then.
     start_with(File::from(io::stderr().as_fd().try_clone_to_owned()?), dropped)
 }
@@ -61,7 +61,7 @@ fn start_with(file: impl Write + Send + 'static, dropped: Counter) -> io::Result
     let writer =
         LineWriter { file, waiting, waiting_bytes: Arc::clone(&waiting_bytes), dropped: dropped.clone() };
     thread::Builder::new().name("log-writer".to_owned()).spawn(move || {
-        writer.run();
+        writer.write_lines();
         // Nobody waits when the process ends otherwise.
         end.send(()).unwrap_or_default();
     })?;
@@ -72,7 +72,7 @@ fn start_with(file: impl Write + Send + 'static, dropped: Counter) -> io::Result
 impl WriterEnd {
     /// Waits until every line that was sent before is written, at most for `patience`: a reader that never reads must
     /// not keep the process. Later calls return at once.
-    pub(super) fn finish(&self, patience: Duration) {
+    pub(super) fn finish_writing(&self, patience: Duration) {
         let Some(ended) = self.ended.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
         let deadline = Instant::now() + patience;
         // An empty line is the request to end. The queue may be full of lines that nobody reads.
@@ -90,7 +90,7 @@ impl WriterEnd {
 
 impl LineSender {
     /// Puts a whole line, its end included, into the queue; drops it when there is no room.
-    pub(super) fn send(&self, line: &[u8]) {
+    pub(super) fn send_line(&self, line: &[u8]) {
         let before = self.waiting_bytes.fetch_add(line.len(), Ordering::Relaxed);
         let has_room = before + line.len() <= BYTES_MAX;
         if !has_room || self.lines.try_send(line.into()).is_err() {
@@ -106,7 +106,7 @@ pub(super) struct OneLine<'a>(&'a LineSender);
 impl Write for OneLine<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if !bytes.is_empty() {
-            self.0.send(bytes);
+            self.0.send_line(bytes);
         }
         Ok(bytes.len())
     }
@@ -133,26 +133,26 @@ struct LineWriter<W> {
 }
 
 impl<W: Write> LineWriter<W> {
-    fn run(mut self) {
+    fn write_lines(mut self) {
         let mut told = Told::default();
         while let Ok(line) = self.waiting.recv() {
             let is_end = line.is_empty();
-            let works = is_end || self.write(&line);
+            let works = is_end || self.write_line(&line);
             // Told once there is surely room for the line that tells it; the count is in the metrics all the time.
             let has_room = self.waiting_bytes.load(Ordering::Relaxed) == 0;
             if works && (has_room || is_end) {
-                told.tell(self.dropped.get(), is_end);
+                told.tell_dropped(self.dropped.get(), is_end);
             }
             if is_end {
                 while let Ok(line) = self.waiting.try_recv() {
-                    self.write(&line);
+                    self.write_line(&line);
                 }
                 return;
             }
         }
     }
 
-    fn write(&mut self, line: &[u8]) -> bool {
+    fn write_line(&mut self, line: &[u8]) -> bool {
         self.waiting_bytes.fetch_sub(line.len(), Ordering::Relaxed);
         let is_written = self.file.write_all(line).is_ok();
         if !is_written {
@@ -171,7 +171,7 @@ struct Told {
 
 impl Told {
     /// Logs how many were dropped since it was last told; not too often, but for the last time.
-    fn tell(&mut self, dropped: u64, is_last: bool) {
+    fn tell_dropped(&mut self, dropped: u64, is_last: bool) {
         let is_due = is_last || self.at.is_none_or(|at| REPORT_EVERY <= at.elapsed());
         if self.lines < dropped && is_due {
             let lines = dropped - self.lines;
@@ -225,8 +225,8 @@ mod tests {
         for line in 0..1000 {
             write_line(&sender, format!("{line}\n").as_bytes());
         }
-        end.finish(PATIENCE);
-        end.finish(PATIENCE);
+        end.finish_writing(PATIENCE);
+        end.finish_writing(PATIENCE);
 
         let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
         assert!(text.lines().map(|line| line.parse::<usize>().unwrap()).eq(0..1000));
@@ -242,7 +242,7 @@ mod tests {
             write_line(&sender, b"line\n");
         }
         let since = Instant::now();
-        end.finish(Duration::from_millis(50));
+        end.finish_writing(Duration::from_millis(50));
 
         assert!(since.elapsed() < PATIENCE);
         let (dropped, sent) = (sender.dropped.get(), 3 * LINES_MAX as u64 + 1);
@@ -271,7 +271,7 @@ mod tests {
 
         write_line(&sender, b"one\n");
         write_line(&sender, b"two\n");
-        end.finish(PATIENCE);
+        end.finish_writing(PATIENCE);
 
         assert_eq!(sender.dropped.get(), 2);
     }

@@ -47,19 +47,19 @@ pub enum LogsError {
 /// # Errors
 ///
 /// [`LogsError`].
-pub fn start(config: &LogConfig, rust_log: Option<&str>) -> Result<(), LogsError> {
+pub fn start_logging(config: &LogConfig, rust_log: Option<&str>) -> Result<(), LogsError> {
     let terminal = std::io::stderr().is_terminal();
-    let (sender, end) = log_writer::start(DROPPED.clone()).map_err(LogsError::Writer)?;
-    subscriber(config, rust_log, terminal, sender.clone())?.try_init().map_err(|_| LogsError::Twice)?;
+    let (sender, end) = log_writer::start_writer(DROPPED.clone()).map_err(LogsError::Writer)?;
+    build_subscriber(config, rust_log, terminal, sender.clone())?.try_init().map_err(|_| LogsError::Twice)?;
     WRITER.set((sender, end)).map_err(|_| LogsError::Twice)?;
     std::panic::set_hook(Box::new(log_panic));
     Ok(())
 }
 
 /// Waits until the lines that were logged are written, a second at most. The process may end then.
-pub fn finish() {
+pub fn finish_logging() {
     if let Some((_, end)) = WRITER.get() {
-        end.finish(FINISH_MAX);
+        end.finish_writing(FINISH_MAX);
     }
 }
 
@@ -67,7 +67,7 @@ pub fn finish() {
 pub fn write_line(line: &str) {
     let line = format!("{line}\n");
     match WRITER.get() {
-        Some((sender, _)) => sender.send(line.as_bytes()),
+        Some((sender, _)) => sender.send_line(line.as_bytes()),
         // When standard error cannot be written, nobody can be told; the exit code still says it.
         None => std::io::stderr().write_all(line.as_bytes()).unwrap_or_default(),
     }
@@ -88,7 +88,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 }
 
 /// What takes the log lines and writes them to `writer`.
-fn subscriber<W>(
+fn build_subscriber<W>(
     config: &LogConfig,
     rust_log: Option<&str>,
     is_terminal: bool,
@@ -140,7 +140,7 @@ mod tests {
     fn check_lines(config: LogConfig, rust_log: Option<&str>, is_terminal: bool) -> String {
         let written = Written::default();
         let sink = written.clone();
-        let subscriber = subscriber(&config, rust_log, is_terminal, move || sink.clone()).unwrap();
+        let subscriber = build_subscriber(&config, rust_log, is_terminal, move || sink.clone()).unwrap();
         tracing::subscriber::with_default(subscriber, || {
             tracing::debug!("receipt");
             tracing::warn!(run_id = %"358b", attempt = 2, "engine run failed");
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_rust_log_that_is_no_filter_is_refused() {
-        let refused = subscriber(&LogConfig::default(), Some("a=b=c"), false, std::io::sink);
+        let refused = build_subscriber(&LogConfig::default(), Some("a=b=c"), false, std::io::sink);
 
         assert!(matches!(refused, Err(LogsError::Filter { .. })));
     }

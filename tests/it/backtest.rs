@@ -1,4 +1,5 @@
-//! `orchestrator backtest` on the real binary: the live run's bytes, a report that tells what the logs say, and its ends.
+//! `orchestrator backtest` on the real binary: the live run's bytes, a report that tells what the logs say, and its
+//! ends.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -65,7 +66,8 @@ async fn left(out: &Path) -> (Vec<u8>, Vec<Vec<u8>>, Value) {
     (fs::read(out.join(OUTPUTS)).unwrap(), records(&out.join("data/runs")).await, report)
 }
 
-/// A backtest of the recording equals `live`, the data directory of a service that ran it once; and so does a second one.
+/// A backtest of the recording equals `live`, the data directory of a service that ran it once; and so does a second
+/// one.
 pub(crate) async fn check_equals_live(recording: &Path, config: &Path, live: &Path) {
     let dir = tempfile::tempdir().unwrap();
     let [first, second] = ["first", "second"].map(|name| dir.path().join(name));
@@ -164,9 +166,9 @@ fn unpublished(lines: impl IntoIterator<Item = String>) -> BTreeMap<String, Vec<
     by_symbol
 }
 
-/// Method: a service under the wall clock; a producer whose own clock stands in 2020 posts to it all the time, so that only
-/// the times of ingestion can tell which receipts belong to which cut, and a symbol never comes. Then its logs by ingest
-/// time. By receive time, which they can be run by too, they give other runs.
+/// Method: a service under the wall clock; a producer whose own clock stands in 2020 posts to it all the time, so that
+/// only the times of ingestion can tell which receipts belong to which cut, and a symbol never comes. Then its logs by
+/// ingest time. By receive time, which they can be run by too, they give other runs.
 #[tokio::test]
 async fn the_logs_of_a_live_service_by_ingest_time_give_its_own_outputs() {
     let dir = tempfile::tempdir().unwrap();

@@ -99,8 +99,8 @@ impl Drop for HttpEngine {
     }
 }
 
-/// Method: one thread and one worker against four threads and three workers with other hash seeds, and against the same engine behind HTTP;
-/// every record of every log compared.
+/// Method: one thread and one worker against four threads and three workers with other hash seeds, and against the same
+/// engine behind HTTP; every record of every log compared.
 async fn check_mode(mode: &str) {
     let Some(recording) = recording() else { return };
     let dir = tempfile::tempdir().unwrap();

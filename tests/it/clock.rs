@@ -156,8 +156,8 @@ impl Rig {
         eventually("runs complete", async || (enough <= completed().await).then_some(())).await;
     }
 
-    /// Steps the clock to where it is behind the logs, and after a while to where it is not. That is said in time, and until
-    /// it is over. Returns how soon.
+    /// Steps the clock to where it is behind the logs, and after a while to where it is not. That is said in time, and
+    /// until it is over. Returns how soon.
     async fn is_behind_from_to(&self, behind: i64, right: i64) -> Duration {
         let readiness = self.service.watch_readiness().await;
         let fault = Instant::now();

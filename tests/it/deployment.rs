@@ -1,5 +1,5 @@
-//! What is shipped for production fits together: compose file, image, configuration, servers, alerts. What can really be
-//! started of it is started by `tests/live/shipped.rs`; there is no container engine here.
+//! What is shipped for production fits together: compose file, image, configuration, servers, alerts. What can really
+//! be started of it is started by `tests/live/shipped.rs`; there is no container engine here.
 
 use std::collections::BTreeSet;
 use std::fs::read_to_string;
@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use orchestrator::config::{Base, Config, Layers, SourceConfig, StorageKind};
+use orchestrator::config::{Config, ConfigBase, Layers, SourceConfig, StorageKind};
 use orchestrator_kernel::metric_names::ALL as METRICS;
 use serde_json::Value;
 
@@ -67,12 +67,12 @@ fn production(directory: &Path) -> Config {
         (name.into(), file.into_os_string())
     });
     let layers = Layers {
-        base: Base::File(root().join("config/production.toml")),
+        base: ConfigBase::File(root().join("config/production.toml")),
         environment: given.collect(),
         ..Layers::default()
     };
     let loaded = Config::load(&layers).unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(loaded.config.redis.url.expose(), "redis://u:p@redis:1/0", "secrets win over the file");
+    assert_eq!(loaded.config.redis.url.expose_url(), "redis://u:p@redis:1/0", "secrets win over the file");
     loaded.config
 }
 

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
-use orchestrator::adapters::files::log::{EmbeddedLog, LogOptions};
+use orchestrator::adapters::files::log::{EmbeddedLog, EmbeddedLogOptions};
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::{IngestSeq, TsMs};
 use orchestrator_kernel::ports::log::{Log, RecordBatch};
@@ -19,7 +19,7 @@ use crate::support::{checked_receipts, outputs, recording, run_records};
 
 /// Adds a receipt to the log of a stopped service.
 async fn append_receipt(data: &Path, event: &[u8]) {
-    let log = EmbeddedLog::open(&data.join("receipts"), LogOptions::new("receipts")).unwrap();
+    let log = EmbeddedLog::open(&data.join("receipts"), EmbeddedLogOptions::new("receipts")).unwrap();
     let acquired = log.acquire().await.unwrap();
     let seq = acquired.tail.next();
     let mut batch = RecordBatch::starting_at(seq);

@@ -195,8 +195,8 @@ async fn a_symbol_whose_engine_always_fails_fails_explicitly_and_alone() {
     assert!(late < LATE_MAX_MS, "ISO-1: a run of another symbol ended {late} ms after its planned time");
 }
 
-/// Method: memory of 256 MiB; a call takes it all. One engine gets a MemoryError and answers with it, the other one ends
-/// itself, as native code does that is refused memory.
+/// Method: memory of 256 MiB; a call takes it all. One engine gets a MemoryError and answers with it, the other one
+/// ends itself, as native code does that is refused memory.
 #[tokio::test]
 async fn a_worker_without_memory_fails_its_calls_alone_and_is_started_again() {
     for (fault, is_ended) in [("--memory-symbol", false), ("--memory-abort-symbol", true)] {
@@ -297,8 +297,8 @@ fn on_small_disk(config: &Path, data: &Path, megabytes: u32) -> Command {
     command
 }
 
-/// Method: a data directory on a tmpfs that a ballast file fills but for a few segments; receipts until it is full; then
-/// the ballast is removed.
+/// Method: a data directory on a tmpfs that a ballast file fills but for a few segments; receipts until it is full;
+/// then the ballast is removed.
 #[tokio::test]
 async fn a_full_disk_refuses_receipts_and_resumes_when_there_is_room() {
     let dir = tempfile::tempdir().unwrap();

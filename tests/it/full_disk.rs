@@ -121,8 +121,8 @@ async fn settled(service: &Service) -> u64 {
     said["settled"].as_u64().unwrap_or(0)
 }
 
-/// Method: a service fills its disk; what is left is filled up to the last page by somebody else. Trimming by hand makes
-/// room, and nothing that was acknowledged and is still to be there is lost.
+/// Method: a service fills its disk; what is left is filled up to the last page by somebody else. Trimming by hand
+/// makes room, and nothing that was acknowledged and is still to be there is lost.
 #[tokio::test]
 async fn logs_are_trimmed_by_hand_on_a_disk_that_is_full() {
     let rig = Rig::new("size=40m");
@@ -144,8 +144,8 @@ async fn logs_are_trimmed_by_hand_on_a_disk_that_is_full() {
     rig.verify();
 }
 
-/// Method: as above, with a service that keeps its receipts for a second only, and finds the disk full up to its last page
-/// when it first looks.
+/// Method: as above, with a service that keeps its receipts for a second only, and finds the disk full up to its last
+/// page when it first looks.
 #[tokio::test]
 async fn retention_makes_room_on_a_disk_that_is_full() {
     let rig = Rig::new("size=40m");
@@ -187,8 +187,8 @@ fn check_unchanged(before: &BTreeMap<PathBuf, Vec<u8>>, after: &BTreeMap<PathBuf
 /// What `timeout` says of a service that went on until it was asked to stop.
 const WENT_ON: Option<i32> = Some(124);
 
-/// Method: each kind of medium on which nothing can be written, where nothing was yet and where a service was stopped; then
-/// it is well again. With its logs there a service may start without room: it has some in its segments.
+/// Method: each kind of medium on which nothing can be written, where nothing was yet and where a service was stopped;
+/// then it is well again. With its logs there a service may start without room: it has some in its segments.
 #[tokio::test]
 async fn a_start_on_a_bad_medium_is_refused_with_the_way_out_and_damages_nothing() {
     type Medium = (&'static str, fn(&SmallDisk), fn(&SmallDisk), &'static str);
@@ -230,7 +230,8 @@ async fn a_start_on_a_bad_medium_is_refused_with_the_way_out_and_damages_nothing
     }
 }
 
-/// Method: this user may not write into the data directory, or not into it at all. Root may everything, so it is another user.
+/// Method: this user may not write into the data directory, or not into it at all. Root may everything, so it is
+/// another user.
 #[test]
 fn a_start_without_the_right_to_write_says_what_to_give() {
     let dir = tempfile::tempdir().unwrap();

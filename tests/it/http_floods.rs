@@ -1,5 +1,5 @@
-//! Clients that hold connections and send next to nothing, by the hundred and by the thousand: bounds of time and number
-//! hold, and a producer that behaves does not notice.
+//! Clients that hold connections and send next to nothing, by the hundred and by the thousand: bounds of time and
+//! number hold, and a producer that behaves does not notice.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -193,8 +193,8 @@ struct Opened {
     took: Duration,
 }
 
-/// Opens `wanted` connections, no faster than the service accepts them up to its `bound`: the kernel's queue is not what
-/// is tested, only what waits beyond the bound waits there.
+/// Opens `wanted` connections, no faster than the service accepts them up to its `bound`: the kernel's queue is not
+/// what is tested, only what waits beyond the bound waits there.
 async fn open(service: &Service, wanted: usize, bound: usize) -> Opened {
     const WAVE: usize = 100;
     let (mut streams, mut held, since) = (Vec::new(), 0, Instant::now());

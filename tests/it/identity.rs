@@ -1,5 +1,5 @@
-//! Names and positions that stand for something else than before: another file under an old name, an output file that was
-//! renamed, deleted or replaced, a file of somebody else. Each has an identity, and it is checked.
+//! Names and positions that stand for something else than before: another file under an old name, an output file that
+//! was renamed, deleted or replaced, a file of somebody else. Each has an identity, and it is checked.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -259,8 +259,8 @@ async fn published_more(service: &Service, more: f64) {
     .await;
 }
 
-/// Method: an editor's way to write a file: a copy takes its place. What was written between copy and replacement, and after
-/// it, must be in the file of this name.
+/// Method: an editor's way to write a file: a copy takes its place. What was written between copy and replacement, and
+/// after it, must be in the file of this name.
 #[tokio::test]
 async fn an_outputs_file_that_is_replaced_while_it_is_written_lacks_nothing() {
     let publishing = Publishing::new("");
@@ -304,8 +304,8 @@ async fn an_outputs_file_that_was_replaced_before_a_crash_is_brought_up_to_date_
     assert!(!report.contains("begins with run record"), "{report}");
 }
 
-/// Method: rename it while the service runs, as logrotate does, with and without `create`; then as documented before, while it
-/// is stopped. All files together have every output, and `verify` takes the last one alone, or all of them.
+/// Method: rename it while the service runs, as logrotate does, with and without `create`; then as documented before,
+/// while it is stopped. All files together have every output, and `verify` takes the last one alone, or all of them.
 #[tokio::test]
 async fn a_rotated_outputs_file_goes_on_in_a_new_one_and_verifies() {
     let publishing = Publishing::new("");

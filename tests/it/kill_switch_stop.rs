@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use orchestrator_kernel::kill_switch::{Reading, Stored};
+use orchestrator_kernel::kill_switch::{KillSwitchReading, Stored};
 
 use crate::support::{PATIENCE, orchestrator, root};
 
@@ -48,15 +48,19 @@ impl Switch {
         output
     }
 
-    fn reading(&self) -> Reading {
+    fn reading(&self) -> KillSwitchReading {
         reading(&self.file())
     }
 }
 
-fn reading(file: &Path) -> Reading {
+fn reading(file: &Path) -> KillSwitchReading {
     let value = fs::read(file).unwrap_or_default();
     let value = value.strip_suffix(b"\n").unwrap_or(&value);
-    Reading::of(&if value.is_empty() { Stored::Missing } else { Stored::Value(value.to_vec().into()) })
+    KillSwitchReading::of(&if value.is_empty() {
+        Stored::Missing
+    } else {
+        Stored::Value(value.to_vec().into())
+    })
 }
 
 const ENGAGE: [&str; 5] = ["engage", "--operator", "ops", "--reason", "odd prices"];
@@ -99,8 +103,8 @@ fn check_order(said: &str, parts: &[&str]) {
     }
 }
 
-/// Method: a tmpfs without a page left. The value was written by this release, by an earlier one, and the stop needs more
-/// than the page that an earlier one's value has.
+/// Method: a tmpfs without a page left. The value was written by this release, by an earlier one, and the stop needs
+/// more than the page that an earlier one's value has.
 #[test]
 fn a_full_disk_does_not_keep_anybody_from_stopping() {
     let long = "x".repeat(4000);
@@ -145,7 +149,8 @@ fn a_disk_without_inodes_does_not_keep_anybody_from_stopping() {
     check_order(second, &["blocked, state removed", "engage: 0", "unknown", "status: 2"]);
 }
 
-/// Method: the directory is mounted read-only. Nobody can change the value there, so what holds is said, and the way out.
+/// Method: the directory is mounted read-only. Nobody can change the value there, so what holds is said, and the way
+/// out.
 #[test]
 fn a_read_only_mount_says_that_nothing_was_changed_and_what_holds() {
     let said = in_own_mounts(
@@ -167,7 +172,8 @@ fn a_read_only_mount_says_that_nothing_was_changed_and_what_holds() {
     check_order(&said, &["engage: 69", "trading", "status: 0", "engage: ", "unknown", "status: 2"]);
 }
 
-/// Method: somebody holds a shared lock on a lock that everybody may read. It is in force while it waits to be recorded.
+/// Method: somebody holds a shared lock on a lock that everybody may read. It is in force while it waits to be
+/// recorded.
 #[test]
 fn a_lock_of_anybody_does_not_keep_anybody_from_stopping() {
     let switch = Switch::trading();
@@ -180,7 +186,7 @@ fn a_lock_of_anybody_does_not_keep_anybody_from_stopping() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    wait_until("it is in force", || matches!(switch.reading(), Reading::Halted(_)));
+    wait_until("it is in force", || matches!(switch.reading(), KillSwitchReading::Halted(_)));
     assert!(child.try_wait().unwrap().is_none(), "in force before it is recorded");
     let ended = child.wait_with_output().unwrap();
 
@@ -229,7 +235,7 @@ fn a_stop_cancels_a_permission_that_is_about_to_be_given() {
 
     assert!(text(&stopped.stdout).contains("\"engaged_by\":\"third\""));
     assert_eq!(ended.code(), Some(69), "what it was about to allow was stopped meanwhile");
-    let Reading::Halted(halt) = switch.reading() else { panic!("{:?}", switch.reading()) };
+    let KillSwitchReading::Halted(halt) = switch.reading() else { panic!("{:?}", switch.reading()) };
     assert_eq!(halt.by.as_deref(), Some("third"));
 }
 
@@ -250,11 +256,15 @@ fn a_stop_killed_at_any_call_has_changed_nothing_or_blocks() {
                 .status()
                 .unwrap();
             let (now, reading) = (fs::read(switch.file()).unwrap(), switch.reading());
-            assert!(reading != Reading::Trading || now == before, "{call} {number}: {}", text(&now));
+            assert!(
+                reading != KillSwitchReading::Trading || now == before,
+                "{call} {number}: {}",
+                text(&now)
+            );
             if traced.code() == Some(0) {
                 break;
             }
-            halted += u32::from(reading != Reading::Trading);
+            halted += u32::from(reading != KillSwitchReading::Trading);
             assert!(number < 100, "it never comes to its end");
         }
     }
@@ -275,7 +285,7 @@ fn a_stop_torn_at_any_byte_has_changed_nothing_or_blocks() {
             .status()
             .unwrap();
         let now = fs::read(switch.file()).unwrap_or_default();
-        let blocks = switch.reading() != Reading::Trading;
+        let blocks = switch.reading() != KillSwitchReading::Trading;
         assert!(blocks || now == ACTIVE.as_bytes(), "{bytes} bytes: {}", text(&now));
         assert!(blocks || !torn.success(), "{bytes} bytes: it says that it is done");
     }
@@ -320,7 +330,7 @@ fn what_is_wrong_elsewhere_in_the_configuration_does_not_keep_anybody_from_stopp
     let elsewhere = dir.path().join("other.json");
     fs::write(&elsewhere, ACTIVE).unwrap();
     run(&[&ENGAGE[..], &["--file", elsewhere.to_str().unwrap()]].concat(), 0);
-    assert!(matches!(reading(&elsewhere), Reading::Halted(_)));
+    assert!(matches!(reading(&elsewhere), KillSwitchReading::Halted(_)));
 }
 
 /// Method: its standard output is full.
@@ -336,5 +346,5 @@ fn a_stop_that_can_tell_nobody_is_a_stop() {
         .unwrap();
 
     assert_eq!(ended.code(), Some(0));
-    assert!(matches!(switch.reading(), Reading::Halted(_)));
+    assert!(matches!(switch.reading(), KillSwitchReading::Halted(_)));
 }

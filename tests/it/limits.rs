@@ -28,7 +28,7 @@
 
 use std::time::Duration;
 
-use orchestrator::config::{Base, Config, Layers, SourceConfig, SymbolsConfig};
+use orchestrator::config::{Config, ConfigBase, Layers, SourceConfig, SymbolsConfig};
 use orchestrator_kernel::retry::RetrySchedule;
 
 use crate::support::root;
@@ -44,7 +44,8 @@ fn defaults() -> Config {
 
 /// The shipped configuration; its secrets come from files that a deployment has.
 fn production() -> Config {
-    let layers = Layers { base: Base::File(root().join("config/production.toml")), ..Layers::default() };
+    let layers =
+        Layers { base: ConfigBase::File(root().join("config/production.toml")), ..Layers::default() };
     Config::load(&layers).unwrap_or_else(|error| panic!("{error}")).config
 }
 

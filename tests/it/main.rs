@@ -1,4 +1,5 @@
-//! End-to-end tests: the real binary, real worker processes, real files, real sockets. One binary, so that it links once.
+//! End-to-end tests: the real binary, real worker processes, real files, real sockets. One binary, so that it links
+//! once.
 
 #![allow(
     clippy::unwrap_used,

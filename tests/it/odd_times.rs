@@ -1,4 +1,5 @@
-//! Recordings whose times are odd: absurd, far apart, or running backwards. Each is said with its line, and the rest runs.
+//! Recordings whose times are odd: absurd, far apart, or running backwards. Each is said with its line, and the rest
+//! runs.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -39,7 +39,7 @@ struct Unread {
 
 impl Unread {
     async fn start(dir: &Path, stderr: Stdio) -> Self {
-        orchestrator::process::tls::install();
+        orchestrator::process::tls::install_crypto();
         let address = free_address();
         // Each receipt leaves a line.
         let config = config(dir, &address, "[log]\nlevel = \"debug\"\n");

@@ -1,5 +1,5 @@
-//! Readiness, sampled every ten milliseconds, while the faults happen whose own tests look at something else: conditions
-//! that block are said in time and until they are over, all other faults never make the service unready.
+//! Readiness, sampled every ten milliseconds, while the faults happen whose own tests look at something else:
+//! conditions that block are said in time and until they are over, all other faults never make the service unready.
 
 use std::fs;
 use std::io::Write as _;

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use orchestrator::adapters::files::log::{EmbeddedLog, LogOptions};
+use orchestrator::adapters::files::log::{EmbeddedLog, EmbeddedLogOptions};
 use orchestrator::adapters::tiered::{TieredLog, TieredOptions};
 use orchestrator_kernel::ids::Seq;
 use orchestrator_kernel::ports::log::{Log, ReadLimit};
@@ -21,7 +21,7 @@ use crate::support::{PATIENCE, eventually};
 const SEGMENT_BYTES: u64 = 4096;
 
 fn archive(dir: &Path) -> Arc<EmbeddedLog> {
-    let options = LogOptions { segment_bytes: SEGMENT_BYTES, ..LogOptions::new("archive") };
+    let options = EmbeddedLogOptions { segment_bytes: SEGMENT_BYTES, ..EmbeddedLogOptions::new("archive") };
     Arc::new(EmbeddedLog::open(dir, options).unwrap())
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use orchestrator::adapters::files::fs::RealFs;
-use orchestrator::adapters::files::log::{EmbeddedLog, LogOptions};
+use orchestrator::adapters::files::log::{EmbeddedLog, EmbeddedLogOptions};
 use orchestrator::adapters::files::{DataDir, FileCheckpoints};
 use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
@@ -254,7 +254,7 @@ async fn what_cannot_be_compared_is_not_called_equal() {
     drop(service);
 
     let receipts = made.data.join("receipts");
-    let log = EmbeddedLog::open(&receipts, LogOptions::new("receipts")).unwrap();
+    let log = EmbeddedLog::open(&receipts, EmbeddedLogOptions::new("receipts")).unwrap();
     let writer = log.acquire().await.unwrap();
     assert!(Seq(1) < log.trim(writer.epoch, writer.tail).await.unwrap(), "a segment was removed");
     drop(log);

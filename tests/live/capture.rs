@@ -1,4 +1,5 @@
-//! The recorded market day through Redis and RabbitMQ: the same receipts, cuts, runs and outputs as in the embedded run.
+//! The recorded market day through Redis and RabbitMQ: the same receipts, cuts, runs and outputs as in the embedded
+//! run.
 //!
 //! ```text
 //! every line, in order ──▶ market.raw ──▶ queue ──▶ orchestrator ──▶ orchestrator.events ──▶ pika
@@ -7,10 +8,10 @@
 //!                          │ files ───────────────▶ equal
 //! ```
 //!
-//! A queue has no end, so under a recorded clock a boundary that no later receipt follows would stay open. The recording
-//! goes on for 14 s after its last boundary, and the embedded run makes no run behind its last receipt: so both know the
-//! same runs, and every record is compared, not a prefix. What may differ is said where it is taken out: the position of
-//! a receipt in its source, because a queue numbers nothing, and the time of publication.
+//! A queue has no end, so under a recorded clock a boundary that no later receipt follows would stay open. The
+//! recording goes on for 14 s after its last boundary, and the embedded run makes no run behind its last receipt: so
+//! both know the same runs, and every record is compared, not a prefix. What may differ is said where it is taken out:
+//! the position of a receipt in its source, because a queue numbers nothing, and the time of publication.
 
 use std::collections::BTreeMap;
 use std::path::Path;

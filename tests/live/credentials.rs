@@ -1,6 +1,6 @@
 //! The deployment while its login at the broker is taken away: another password, no rights at all, no right to publish.
-//! It says what the broker says, loses nothing, and goes on by itself when the login holds again. (The login at Redis is
-//! in `redis_refusals`.)
+//! It says what the broker says, loses nothing, and goes on by itself when the login holds again. (The login at Redis
+//! is in `redis_refusals`.)
 
 use std::time::{Duration, Instant};
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use orchestrator::adapters::files::FileCheckpoints;
 use orchestrator::adapters::files::fs::RealFs;
 use orchestrator::adapters::redis::{RedisOptions, RedisStore};
-use orchestrator_kernel::engine::retention::{BASE, Base};
+use orchestrator_kernel::engine::retention::{BASE, RetentionBase};
 use orchestrator_kernel::ids::Epoch;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 
@@ -137,7 +137,7 @@ async fn a_damaged_checkpoint_or_cursor_is_named_by_verify_and_by_the_service_wh
 async fn a_damaged_base_is_named_by_verify_and_refused_by_the_service() {
     let day = Day::record();
     for medium in Medium::ALL {
-        let value = Bytes::from(Base::default().encode());
+        let value = Bytes::from(RetentionBase::default().encode());
         medium.store(&day).await.save(BASE, Epoch(1), value).await.unwrap();
         medium.look(&day, &["verify"], 0);
         medium.serve(&day, 0);

@@ -1,6 +1,6 @@
-//! The shipped deployment under load while Redis, RabbitMQ and the service itself are killed with −9, one after the other in
-//! an order that the seed chooses, with rewrites of the append-only file between: receipts, outputs and the kill switch
-//! are intact, as `orchestrator verify`, the exported logs and a plain consumer tell.
+//! The shipped deployment under load while Redis, RabbitMQ and the service itself are killed with −9, one after the
+//! other in an order that the seed chooses, with rewrites of the append-only file between: receipts, outputs and the
+//! kill switch are intact, as `orchestrator verify`, the exported logs and a plain consumer tell.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -325,8 +325,8 @@ async fn the_shipped_deployment_survives_kills_of_everything() {
     check_endurance(seed(), &PART).await;
 }
 
-/// 50 kills of Redis, 20 of them with the kill switch engaged, 10 of RabbitMQ and 50 of the service; again with other seeds
-/// for as long as `ops/test --soak MINUTES` says, and once in any case.
+/// 50 kills of Redis, 20 of them with the kill switch engaged, 10 of RabbitMQ and 50 of the service; again with other
+/// seeds for as long as `ops/test --soak MINUTES` says, and once in any case.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn soak_of_the_shipped_deployment() {
     let Ok(minutes) = std::env::var("ORCHESTRATOR_SOAK_MINUTES") else {

@@ -195,8 +195,8 @@ async fn shows(service: &Service, condition: &str, is_shown: bool) {
     .await;
 }
 
-/// Method: 5,500 receipts are acknowledged, the host dies, and Redis comes back with the files of the moment at which it
-/// had 3,500. Then with all of them.
+/// Method: 5,500 receipts are acknowledged, the host dies, and Redis comes back with the files of the moment at which
+/// it had 3,500. Then with all of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fail_over_host_starts_on_all_that_was_acknowledged_and_on_nothing_less() {
     let (site, mut redis, kept) = (Site::new(), RedisServer::start(), tempfile::tempdir().unwrap());
@@ -375,8 +375,8 @@ async fn a_second_mark_that_is_away_is_said_and_stops_nobody_but_a_fail_over() {
     service.stop().await;
 }
 
-/// Method: the network falls in two. The first host goes on with its Redis, the second with a copy that was promoted; both
-/// reach the second mark. On their own servers nobody would ever fence the first one.
+/// Method: the network falls in two. The first host goes on with its Redis, the second with a copy that was promoted;
+/// both reach the second mark. On their own servers nobody would ever fence the first one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_writer_on_a_cut_off_server_is_fenced_by_the_mark_of_its_successor() {
     let (site, redis) = (Site::new(), RedisServer::start());
@@ -402,8 +402,8 @@ async fn a_writer_on_a_cut_off_server_is_fenced_by_the_mark_of_its_successor() {
     successor.stop().await;
 }
 
-/// Method: kill −9 at a random moment under load, between an append and its note too; another empty directory each time.
-/// The server has everything, so every start must succeed, and no mark is ever ahead of it.
+/// Method: kill −9 at a random moment under load, between an append and its note too; another empty directory each
+/// time. The server has everything, so every start must succeed, and no mark is ever ahead of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_killed_between_append_and_note_is_always_taken_over() {
     let (site, redis, seed) = (Site::new(), RedisServer::start(), seed());

@@ -82,7 +82,7 @@ impl Rig {
             move || {
                 while !stop.load(Ordering::Relaxed) {
                     let asked = Instant::now();
-                    let age = gate.permit().ok().map(|permit| permit.age());
+                    let age = gate.try_permit().ok().map(|permit| permit.reading_age());
                     samples.lock().unwrap().push(Sample { asked, age });
                     thread::sleep(Duration::from_micros(20));
                 }
@@ -99,7 +99,7 @@ impl Rig {
             if last.is_some_and(|last| began < last.asked && last.age.is_some() == granted) {
                 return;
             }
-            let state = self.gate.view().state;
+            let state = self.gate.current_view().state;
             assert!(began.elapsed() < within, "not granted={granted} within {within:?}: {state:?}");
             thread::sleep(Duration::from_micros(100));
         }
@@ -258,7 +258,7 @@ fn a_frozen_server_blocks_when_the_lease_ends_and_no_sooner() {
     assert!(LEASE - POLL * 2 <= took && took <= LEASE, "{took:?}");
     let frozen = Instant::now();
     while frozen.elapsed() < Duration::from_secs(2) {
-        assert!(rig.gate.permit().is_err());
+        assert!(rig.gate.try_permit().is_err());
         thread::sleep(Duration::from_millis(1));
     }
 
@@ -281,7 +281,8 @@ fn without_notifications_the_poll_finds_out_in_time() {
     assert!(report("polled", took) <= POLL * 2);
 }
 
-/// Method: connections that stay open and carry nothing any more, as behind a router that lost its table; new ones work.
+/// Method: connections that stay open and carry nothing any more, as behind a router that lost its table; new ones
+/// work.
 #[test]
 fn silent_connections_are_given_up_and_notifications_come_back() {
     let redis = RedisServer::start();
@@ -306,8 +307,9 @@ fn silent_connections_are_given_up_and_notifications_come_back() {
 /// The environment variable that makes the next test the process to be frozen.
 const CHILD: &str = "ORCH_TEST_KILL_SWITCH_CHILD";
 
-/// Not a test by itself: the process that the next one freezes. It asks in a hot loop and prints each change of the answer,
-/// and the first answer after any pause: microseconds since the epoch, and the age of the reading if it was granted.
+/// Not a test by itself: the process that the next one freezes. It asks in a hot loop and prints each change of the
+/// answer, and the first answer after any pause: microseconds since the epoch, and the age of the reading if it was
+/// granted.
 #[test]
 fn process_that_asks_and_prints() {
     let Ok(url) = std::env::var(CHILD) else { return };
@@ -317,7 +319,7 @@ fn process_that_asks_and_prints() {
     // The other test ends it sooner; should that be killed, it ends by itself.
     while began.elapsed() < Duration::from_secs(120) {
         let asked = Instant::now();
-        let age = gate.permit().ok().map(|permit| permit.age());
+        let age = gate.try_permit().ok().map(|permit| permit.reading_age());
         let paused = last.is_none_or(|(before, _)| Duration::from_millis(300) < asked - before);
         if paused || last.is_some_and(|(_, granted)| granted != age.is_some()) {
             let age = age.map_or(-1, |age| i64::try_from(age.as_micros()).unwrap());
@@ -369,8 +371,8 @@ impl Drop for Asking {
     }
 }
 
-/// KILL-1. Method: a process that asks all the time is frozen; the switch is flipped meanwhile, or not. When it goes on,
-/// its lease has ended: the first answer is a refusal, unless a reading sent after the freeze came first.
+/// KILL-1. Method: a process that asks all the time is frozen; the switch is flipped meanwhile, or not. When it goes
+/// on, its lease has ended: the first answer is a refusal, unless a reading sent after the freeze came first.
 #[test]
 fn a_process_that_was_frozen_has_no_lease_left() {
     let redis = RedisServer::start();

@@ -1,5 +1,5 @@
-//! Stopping effects by Redis when things are bad (KILL-4): the real binary on servers that are full, cannot save, follow
-//! another one, are part of a cluster, or give an operator few rights.
+//! Stopping effects by Redis when things are bad (KILL-4): the real binary on servers that are full, cannot save,
+//! follow another one, are part of a cluster, or give an operator few rights.
 
 use std::time::{Duration, Instant};
 
@@ -107,8 +107,8 @@ fn where_nothing_can_be_written_the_state_is_removed() {
     run(&redis.url(), &["init", "--operator", "ops"], 0);
 }
 
-/// Method: the last snapshot failed, so the server refuses every write. One who may tell it otherwise stops; one who may
-/// not is told that it stays as it is, and what to do.
+/// Method: the last snapshot failed, so the server refuses every write. One who may tell it otherwise stops; one who
+/// may not is told that it stays as it is, and what to do.
 #[test]
 fn a_redis_that_cannot_save_is_stopped_by_whoever_may_or_says_how() {
     let redis = RedisServer::with(&["--appendonly", "no", "--save", "3600 1"]);
@@ -131,8 +131,8 @@ fn a_redis_that_cannot_save_is_stopped_by_whoever_may_or_says_how() {
     assert!(redis.command(&["SET", "other", "x"]).unwrap().starts_with("-MISCONF"), "as it was");
 }
 
-/// Method: what was shipped once, a user `default` that may only ping. The stop is gone after the restart, and nobody has
-/// believed this server before or after.
+/// Method: what was shipped once, a user `default` that may only ping. The stop is gone after the restart, and nobody
+/// has believed this server before or after.
 #[test]
 fn a_redis_that_would_forget_a_stop_is_not_believed_until_it_is_mended() {
     let mut redis = RedisServer::start();
@@ -337,7 +337,7 @@ async fn the_service_follows_the_key_through_a_cluster() {
     let reads = async |what: &str, wanted: &str| {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            match store.read().await {
+            match store.read_value().await {
                 Ok(Stored::Value(value)) if value == wanted => return,
                 other => assert!(Instant::now() < deadline, "{what}: {other:?}"),
             }
@@ -348,7 +348,7 @@ async fn the_service_follows_the_key_through_a_cluster() {
     reads("the value is read", "off").await;
     // The subscription of the server that has the key is up, some time.
     let changed =
-        async || tokio::time::timeout(PATIENCE, store.changed()).await.expect("changes are announced");
+        async || tokio::time::timeout(PATIENCE, store.wait_changed()).await.expect("changes are announced");
     changed().await;
     ok(cluster.owner(KEY), &["SET", KEY, "on"]);
     reads("a change is read", "on").await;
@@ -362,7 +362,7 @@ async fn the_service_follows_the_key_through_a_cluster() {
     let server = cluster.0.iter_mut().find(|server| server.port() == owner).unwrap();
     server.kill();
     let deadline = Instant::now() + PATIENCE;
-    while store.read().await.is_ok() {
+    while store.read_value().await.is_ok() {
         assert!(Instant::now() < deadline, "a server that is gone answers");
     }
     server.start_again();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use orchestrator::adapters::redis::kill_switch::{KillRedis, KillRedisOptions};
 use orchestrator_kernel::ids::TsMs;
-use orchestrator_kernel::kill_switch::{Command, ReadError, Reading, Stored};
+use orchestrator_kernel::kill_switch::{KillSwitchReadError, KillSwitchReading, OperatorCommand, Stored};
 use orchestrator_kernel::ports::kill_switch::{ApplyError, KillSwitchRead as _, KillSwitchStore as _};
 use orchestrator_kernel::ports::kill_switch_conformance::{self as conformance, KillSwitchProvider};
 
@@ -34,16 +34,16 @@ fn service_url(redis: &RedisServer) -> String {
 
 async fn connect(redis: &RedisServer) -> KillRedis {
     let store = KillRedis::start(options(Secrets::shared().as_operator(&redis.url()))).unwrap();
-    assert!(store.connected().await);
+    assert!(store.wait_connected().await);
     store
 }
 
-fn engage() -> Command {
-    Command::Engage { operator: "ops".to_owned(), reason: "a test".to_owned(), details: None }
+fn engage() -> OperatorCommand {
+    OperatorCommand::Engage { operator: "ops".to_owned(), reason: "a test".to_owned(), details: None }
 }
 
-fn init() -> Command {
-    Command::Init { operator: "ops".to_owned() }
+fn init() -> OperatorCommand {
+    OperatorCommand::Init { operator: "ops".to_owned() }
 }
 
 #[derive(Default)]
@@ -99,18 +99,21 @@ async fn wrong_types_block_and_only_a_stop_gets_past_them() {
     let store = connect(&redis).await;
     redis.command(&["LPUSH", KEY, "off"]).unwrap();
     redis.command(&["SET", HISTORY, "not a list"]).unwrap();
-    assert_eq!(store.read().await, Ok(Stored::NotText));
+    assert_eq!(store.read_value().await, Ok(Stored::NotText));
 
-    let allowed = store.apply(&init(), TsMs(0)).await;
+    let allowed = store.apply_command(&init(), TsMs(0)).await;
     assert!(matches!(allowed, Err(ApplyError::Refused(_))), "{allowed:?}");
-    store.apply(&engage(), TsMs(0)).await.unwrap();
-    assert!(matches!(Reading::of(&store.read().await.unwrap()), Reading::Halted(_)));
+    store.apply_command(&engage(), TsMs(0)).await.unwrap();
+    assert!(matches!(
+        KillSwitchReading::of(&store.read_value().await.unwrap()),
+        KillSwitchReading::Halted(_)
+    ));
 
-    let lift = Command::Disengage { operator: "ops".to_owned(), notes: None };
-    let lifted = store.apply(&lift, TsMs(0)).await;
+    let lift = OperatorCommand::Disengage { operator: "ops".to_owned(), notes: None };
+    let lifted = store.apply_command(&lift, TsMs(0)).await;
     assert!(matches!(&lifted, Err(ApplyError::Unchanged(why)) if why.contains("WRONGTYPE")), "{lifted:?}");
     assert!(
-        matches!(Reading::of(&store.read().await.unwrap()), Reading::Halted(_)),
+        matches!(KillSwitchReading::of(&store.read_value().await.unwrap()), KillSwitchReading::Halted(_)),
         "nothing without a record"
     );
 }
@@ -123,11 +126,11 @@ async fn without_the_right_to_subscribe_it_is_only_polled() {
     let rights = ["ACL", "SETUSER", "service", "on", ">secret", "allkeys", "resetchannels", "+@all"];
     assert!(redis.command(&rights).unwrap().starts_with("+OK"));
     let store = KillRedis::start(options(service_url(&redis))).unwrap();
-    assert!(store.connected().await);
+    assert!(store.wait_connected().await);
 
     for value in ["off", "on", "0", "1"] {
         redis.command(&["SET", KEY, value]).unwrap();
-        assert!(matches!(store.read().await, Ok(Stored::Value(read)) if read == value));
+        assert!(matches!(store.read_value().await, Ok(Stored::Value(read)) if read == value));
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -140,7 +143,7 @@ async fn a_command_without_an_answer_is_neither_done_nor_undone() {
     redis.command(&["SET", KEY, "off"]).unwrap();
 
     redis.pause();
-    let unknown = store.apply(&engage(), TsMs(0)).await;
+    let unknown = store.apply_command(&engage(), TsMs(0)).await;
     redis.resume();
 
     assert!(matches!(unknown, Err(ApplyError::Unchanged(_) | ApplyError::Unknown(_))), "{unknown:?}");
@@ -174,15 +177,15 @@ async fn a_service_with_the_documented_rights_can_read_and_not_write() {
     redis.command(&["SET", KEY, "off"]).unwrap();
     let url = service_url(&redis);
     let store = KillRedis::start(options(url)).unwrap();
-    assert!(store.connected().await);
+    assert!(store.wait_connected().await);
 
-    assert!(matches!(store.read().await, Ok(Stored::Value(value)) if value == "off"));
-    tokio::time::timeout(Duration::from_secs(5), store.changed()).await.expect("it is subscribed");
+    assert!(matches!(store.read_value().await, Ok(Stored::Value(value)) if value == "off"));
+    tokio::time::timeout(Duration::from_secs(5), store.wait_changed()).await.expect("it is subscribed");
     redis.command(&["SET", KEY, "on"]).unwrap();
-    tokio::time::timeout(Duration::from_secs(5), store.changed()).await.expect("changes are announced");
+    tokio::time::timeout(Duration::from_secs(5), store.wait_changed()).await.expect("changes are announced");
     // A stop of what is stopped already needs no right.
     redis.command(&["SET", KEY, "off"]).unwrap();
-    let refused = store.apply(&engage(), TsMs(0)).await;
+    let refused = store.apply_command(&engage(), TsMs(0)).await;
     assert!(matches!(&refused, Err(ApplyError::Unchanged(why)) if why.contains("NOPERM")), "{refused:?}");
 }
 
@@ -193,15 +196,15 @@ async fn a_reading_of_a_redis_that_would_forget_it_is_refused() {
     redis.command(&["SET", KEY, "off"]).unwrap();
     redis.command(&["ACL", "SETUSER", "default", "-rpush"]).unwrap();
     let store = KillRedis::start(options(Secrets::shared().as_service(&redis.url()))).unwrap();
-    assert!(store.connected().await);
+    assert!(store.wait_connected().await);
 
-    let refused = store.read().await;
+    let refused = store.read_value().await;
     redis.command(&["ACL", "SETUSER", "default", "+@all"]).unwrap();
 
-    let Err(ReadError::Refused(why)) = refused else { panic!("{refused:?}") };
+    let Err(KillSwitchReadError::Refused(why)) = refused else { panic!("{refused:?}") };
     assert!(why.contains("rpush") && why.contains("`user default off resetpass ~* &* +@all`"), "{why}");
     eventually("it is asked again", async || {
-        matches!(store.read().await, Ok(Stored::Value(value)) if value == "off").then_some(())
+        matches!(store.read_value().await, Ok(Stored::Value(value)) if value == "off").then_some(())
     })
     .await;
 }

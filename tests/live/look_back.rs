@@ -61,8 +61,8 @@ impl<'a> Both<'a> {
         Self { day, url: day.url(), dir }
     }
 
-    /// Standard output of a command on either, which must be the same but for the name of the place; `PLACE` stands where
-    /// it goes.
+    /// Standard output of a command on either, which must be the same but for the name of the place; `PLACE` stands
+    /// where it goes.
     fn same(&self, args: &[&str], code: i32) -> String {
         let embedded = text_of(&self.day.embedded);
         let archive = ["--archive", text_of(&self.day.on_server)];

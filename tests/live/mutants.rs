@@ -1,4 +1,5 @@
-//! Protections that are switched off, one at a time, to show that the tests see it: a check that never failed is no check.
+//! Protections that are switched off, one at a time, to show that the tests see it: a check that never failed is no
+//! check.
 //!
 //! Method: this test binary once more, for one test, with the name of a planted fault. The test must fail then, for the
 //! reason that the fault gives it; that it passes without the fault is seen in this very run.

@@ -344,7 +344,7 @@ async fn a_frozen_broker_is_noticed_and_publishing_goes_on_when_it_does() {
     fan_out.publish(&outputs("BTC", 1..=10)).await.unwrap();
     let endpoint = RabbitEndpoint::new(&url, None, Duration::from_secs(5)).unwrap();
     let source = RabbitSourceFactory::new(endpoint, RabbitSourceOptions::default());
-    let mut source = source.open(ResumeAt::default()).await.unwrap();
+    let mut source = source.open_source(ResumeAt::default()).await.unwrap();
     server.pause();
 
     let asked = Instant::now();
@@ -352,7 +352,7 @@ async fn a_frozen_broker_is_noticed_and_publishing_goes_on_when_it_does() {
 
     assert!(error.detail.contains("no confirm within 300ms"), "{error}");
     assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
-    let lost = tokio::time::timeout(Duration::from_secs(30), source.next()).await.unwrap();
+    let lost = tokio::time::timeout(Duration::from_secs(30), source.next_batch()).await.unwrap();
     assert!(lost.unwrap_err().to_string().contains("heartbeat"));
     server.resume();
     publish_all(&mut fan_out, &outputs("BTC", 11..=20)).await;

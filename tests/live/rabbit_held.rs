@@ -1,5 +1,6 @@
-//! The shipped deployment on a broker that refuses outputs for good: the symbol waits alone, the others flow, nothing is
-//! lost by a restart in the middle, and an operator's way out is recorded. And an exchange that somebody else declared.
+//! The shipped deployment on a broker that refuses outputs for good: the symbol waits alone, the others flow, nothing
+//! is lost by a restart in the middle, and an operator's way out is recorded. And an exchange that somebody else
+//! declared.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -164,8 +165,8 @@ fn verified(config: &Path) -> String {
     said
 }
 
-/// Method: a topic permission that does not allow one symbol's routing key; a kill −9 and a restart in the middle; then the
-/// right is given, and taken away again.
+/// Method: a topic permission that does not allow one symbol's routing key; a kill −9 and a restart in the middle; then
+/// the right is given, and taken away again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_symbol_that_the_broker_refuses_for_good_waits_alone_and_an_operator_has_a_way_out() {
     let stage = Stage::with(&["BTCUSDT", "BRK.B", REFUSED]).await;
@@ -289,7 +290,8 @@ async fn outputs_larger_than_the_broker_takes_wait_until_they_may_be() {
     eventually("all arrive in order", async || (stage.arrived(&long) == all).then_some(())).await;
 }
 
-/// Method: one place for a held symbol and two symbols that are refused, with little that may wait; then the right is given.
+/// Method: one place for a held symbol and two symbols that are refused, with little that may wait; then the right is
+/// given.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_refused_symbol_too_many_blocks_publishing_until_it_is_taken() {
     let stage = Stage::limited(&["BTCUSDT", REFUSED, "other-symbol"], HELD_LIMITS).await;
@@ -336,8 +338,8 @@ async fn outputs_held_at_a_fan_out_that_was_taken_out_never_make_it_unready() {
     service.stop().await;
 }
 
-/// Method: a client that is connected already binds as soon as the service says that it is ready, with the binding of the
-/// documents.
+/// Method: a client that is connected already binds as soon as the service says that it is ready, with the binding of
+/// the documents.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_binds_before_the_first_output_and_gets_symbols_with_dots() {
     let (redis, server) = (RedisServer::start(), RabbitServer::shared());

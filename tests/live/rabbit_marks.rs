@@ -9,7 +9,7 @@ use lapin::options::BasicConsumeOptions;
 use lapin::types::FieldTable;
 use orchestrator::adapters::rabbitmq::{RabbitEndpoint, RabbitMarks, RabbitMarksOptions};
 use orchestrator_kernel::ids::{Epoch, Seq};
-use orchestrator_kernel::ports::marks::{LogMark, MarkError, MarkStore, Marks};
+use orchestrator_kernel::ports::marks::{HighWaterMark, MarkError, MarkStore, Marks};
 use orchestrator_kernel::ports::marks_conformance::{self, MarksProvider};
 
 use crate::support::amqp::Amqp;
@@ -42,8 +42,8 @@ impl MarksProvider for OnBroker {
 
 fn receipts(epoch: u64, tail: u64) -> Marks {
     let mut marks = Marks::default();
-    let mark = LogMark { log_id: 1, epoch: Epoch(epoch), tail: Seq(tail), fingerprint: None };
-    marks.raise("receipts", mark);
+    let mark = HighWaterMark { log_id: 1, epoch: Epoch(epoch), tail: Seq(tail), fingerprint: None };
+    marks.raise_mark("receipts", mark);
     marks
 }
 
@@ -60,9 +60,9 @@ async fn marks_of_another_deployment_are_refused_by_name_and_stay() {
     let mine = OnBroker::new(&url);
     let options = RabbitMarksOptions { namespace: "other".to_owned(), ..RabbitMarksOptions::default() };
     let other = OnBroker { options, ..OnBroker::new(&url) };
-    mine.marks().note(&receipts(9, 9)).await.unwrap();
+    mine.marks().note_marks(&receipts(9, 9)).await.unwrap();
 
-    let refused = [other.marks().load().await, other.marks().note(&receipts(1, 5)).await];
+    let refused = [other.marks().load_marks().await, other.marks().note_marks(&receipts(1, 5)).await];
 
     for answer in refused {
         let is_named =
@@ -78,7 +78,7 @@ async fn kept_of(admin: &Amqp) -> Marks {
     for delivery in admin.drain("orchestrator.marks").await {
         let (namespace, marks) = Marks::decode(&delivery.data).unwrap();
         if namespace == "test" {
-            kept.join(&marks);
+            kept.join_marks(&marks);
         }
     }
     kept
@@ -90,7 +90,7 @@ async fn a_mark_that_a_hung_host_holds_is_away_and_never_nothing() {
     let rabbit = RabbitServer::shared();
     let mut broker = OnBroker::new(&rabbit.url(&rabbit.vhost()));
     broker.options.timeout = Duration::from_secs(1);
-    eventually("it is noted", async || broker.marks().note(&receipts(1, 5)).await.ok()).await;
+    eventually("it is noted", async || broker.marks().note_marks(&receipts(1, 5)).await.ok()).await;
     let hung = Amqp::connect(&broker.url).await;
     let consuming = hung.channel().basic_consume(
         "orchestrator.marks".into(),
@@ -101,16 +101,16 @@ async fn a_mark_that_a_hung_host_holds_is_away_and_never_nothing() {
     let mut consumer = consuming.await.unwrap();
     let held = consumer.next().await.unwrap().unwrap();
 
-    let looked = broker.marks().load().await;
+    let looked = broker.marks().load_marks().await;
 
     assert!(matches!(&looked, Err(MarkError::Away(why)) if why.contains("did not answer")), "{looked:?}");
     drop((held, consumer, hung));
-    let found = eventually("it is there again", async || broker.marks().load().await.ok()).await;
+    let found = eventually("it is there again", async || broker.marks().load_marks().await.ok()).await;
     assert_eq!(found, receipts(1, 5));
 }
 
-/// The broker writes its list of queues behind their declaration: one that is killed in that moment has lost a queue that
-/// nobody was told is there for good.
+/// The broker writes its list of queues behind their declaration: one that is killed in that moment has lost a queue
+/// that nobody was told is there for good.
 const DECLARED_FOR: Duration = Duration::from_secs(4);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -124,27 +124,27 @@ async fn marks_survive_kills_of_the_broker_and_an_alarm_is_named() {
     for tail in [10, 20] {
         // The first one after a kill goes over a connection that is gone.
         eventually("it is noted", async || {
-            let noted = marks.note(&receipts(1, tail)).await.ok();
+            let noted = marks.note_marks(&receipts(1, tail)).await.ok();
             noted.filter(|_| DECLARED_FOR < declared.elapsed())
         })
         .await;
         rabbit.kill();
-        let away = marks.load().await;
+        let away = marks.load_marks().await;
         assert!(matches!(&away, Err(MarkError::Away(_))), "{away:?}");
         rabbit.start_again();
         let again = broker.marks();
-        let loaded = eventually("it answers again", async || again.load().await.ok()).await;
+        let loaded = eventually("it answers again", async || again.load_marks().await.ok()).await;
         assert_eq!(loaded, receipts(1, tail));
     }
 
-    eventually("it is noted", async || marks.note(&receipts(1, 30)).await.ok()).await;
+    eventually("it is noted", async || marks.note_marks(&receipts(1, 30)).await.ok()).await;
     rabbit.set_memory_alarm(true);
-    eventually("the alarm is named", async || match marks.note(&receipts(1, 31)).await {
+    eventually("the alarm is named", async || match marks.note_marks(&receipts(1, 31)).await {
         Err(MarkError::Away(why)) if why.contains("blocks publishers") => Some(()),
         _ => None,
     })
     .await;
     rabbit.set_memory_alarm(false);
-    let noted = eventually("it is noted", async || marks.note(&receipts(1, 31)).await.ok()).await;
+    let noted = eventually("it is noted", async || marks.note_marks(&receipts(1, 31)).await.ok()).await;
     assert_eq!(noted, receipts(1, 31));
 }

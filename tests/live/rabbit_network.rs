@@ -1,5 +1,5 @@
-//! The deployment behind a bad network: everything between the service and its broker goes through a proxy, the producer
-//! and the subscriber do not.
+//! The deployment behind a bad network: everything between the service and its broker goes through a proxy, the
+//! producer and the subscriber do not.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! What a real RabbitMQ refuses for good, as the fan-out tells it: which message exactly, and whether a single one is meant.
+//! What a real RabbitMQ refuses for good, as the fan-out tells it: which message exactly, and whether a single one is
+//! meant.
 
 use std::time::Duration;
 

@@ -38,25 +38,25 @@ fn factory(url: &str, change: impl FnOnce(&mut RabbitSourceOptions)) -> RabbitSo
 }
 
 async fn open(factory: &RabbitSourceFactory) -> Box<dyn Source> {
-    factory.open(ResumeAt::default()).await.unwrap()
+    factory.open_source(ResumeAt::default()).await.unwrap()
 }
 
 /// The error of opening or of the next batch.
 async fn failure(source: Result<Box<dyn Source>, SourceError>) -> SourceError {
     match source {
         Err(error) => error,
-        Ok(mut source) => timeout(SOON, source.next()).await.unwrap().unwrap_err(),
+        Ok(mut source) => timeout(SOON, source.next_batch()).await.unwrap().unwrap_err(),
     }
 }
 
 async fn batch(source: &mut Box<dyn Source>) -> SourceBatch {
-    timeout(SOON, source.next()).await.expect("a batch").unwrap().unwrap()
+    timeout(SOON, source.next_batch()).await.expect("a batch").unwrap().unwrap()
 }
 
 /// Batches until nothing comes any more.
 async fn batches(source: &mut Box<dyn Source>) -> Vec<SourceBatch> {
     let mut batches = vec![batch(source).await];
-    while let Ok(next) = timeout(QUIET, source.next()).await {
+    while let Ok(next) = timeout(QUIET, source.next_batch()).await {
         batches.push(next.unwrap().unwrap());
     }
     batches
@@ -98,7 +98,7 @@ async fn messages_become_items_byte_for_byte_and_in_order() {
     while items.len() < sent.len() {
         let batch = batch(&mut source).await;
         assert_eq!(batch.origin.as_str(), "rabbit");
-        source.settle(batch.id, durable(&batch)).await.unwrap();
+        source.settle_batch(batch.id, durable(&batch)).await.unwrap();
         items.extend(batch.items);
     }
     for (item, sent) in items.iter().zip(sent) {
@@ -120,14 +120,14 @@ async fn nothing_is_acknowledged_before_it_is_durable() {
     let taken = all_of_six(&mut source).await;
 
     // The first is refused, the later ones are durable: an acknowledgement of them would cover it.
-    source.settle(taken[0].id, refused()).await.unwrap();
+    source.settle_batch(taken[0].id, refused()).await.unwrap();
     for batch in &taken[1..] {
-        source.settle(batch.id, durable(batch)).await.unwrap();
+        source.settle_batch(batch.id, durable(batch)).await.unwrap();
     }
     drop(source);
     let mut source = open(&factory).await;
     let again = all_of_six(&mut source).await;
-    source.settle(again[0].id, durable(&again[0])).await.unwrap();
+    source.settle_batch(again[0].id, durable(&again[0])).await.unwrap();
     drop(source);
 
     let settled = again[0].items.len();
@@ -157,11 +157,11 @@ async fn a_refused_batch_is_offered_again_and_acknowledged_when_it_is_durable() 
     let taken = all_of_six(&mut source).await;
 
     for batch in &taken {
-        source.settle(batch.id, refused()).await.unwrap();
+        source.settle_batch(batch.id, refused()).await.unwrap();
     }
     let again = all_of_six(&mut source).await;
     for batch in &again {
-        source.settle(batch.id, durable(batch)).await.unwrap();
+        source.settle_batch(batch.id, durable(batch)).await.unwrap();
     }
 
     drop(source);
@@ -183,7 +183,7 @@ async fn what_is_no_receipt_is_copied_to_the_dead_letter_queue_with_the_reason()
     ] {
         client.send("", QUEUE, &[body.as_bytes()]).await;
         let batch = batch(&mut source).await;
-        source.settle(batch.id, Settlement::Durable(vec![fate])).await.unwrap();
+        source.settle_batch(batch.id, Settlement::Durable(vec![fate])).await.unwrap();
     }
 
     let dead = client.take(DEAD, 2).await;
@@ -215,7 +215,7 @@ async fn a_dead_letter_exchange_that_takes_nothing_holds_up_no_acknowledgement()
         client.send("", QUEUE, &[body]).await;
         let batch = batch(&mut source).await;
         let fate = ItemFate::Quarantined("not JSON".to_owned());
-        let settled = source.settle(batch.id, Settlement::Durable(vec![fate]));
+        let settled = source.settle_batch(batch.id, Settlement::Durable(vec![fate]));
         timeout(Duration::from_secs(5), settled).await.unwrap().unwrap();
     }
 
@@ -260,7 +260,8 @@ async fn a_deleted_queue_is_lost_and_opening_again_heals_it() {
     assert!(error.to_string().contains("cancelled the consumer of queue orchestrator.receipts"), "{error}");
     let passive = RabbitSourceOptions { topology: TopologyMode::Passive, ..RabbitSourceOptions::default() };
     let endpoint = RabbitEndpoint::new(&url, None, Duration::from_secs(5)).unwrap();
-    let error = failure(RabbitSourceFactory::new(endpoint, passive).open(ResumeAt::default()).await).await;
+    let error =
+        failure(RabbitSourceFactory::new(endpoint, passive).open_source(ResumeAt::default()).await).await;
     assert!(
         matches!(error, SourceError::Lost { .. }) && error.to_string().contains("404 NOT_FOUND"),
         "{error}"
@@ -278,7 +279,7 @@ async fn a_queue_with_other_settings_is_fatal_and_says_what_to_do() {
     let client = Amqp::connect(&url).await;
     client.queue(QUEUE, &[]).await;
 
-    let error = failure(factory(&url, |_| {}).open(ResumeAt::default()).await).await;
+    let error = failure(factory(&url, |_| {}).open_source(ResumeAt::default()).await).await;
 
     assert!(matches!(error, SourceError::Fatal { .. }), "{error}");
     assert!(error.to_string().contains("queue orchestrator.receipts: 406 PRECONDITION_FAILED"), "{error}");
@@ -297,7 +298,7 @@ async fn no_more_messages_are_in_hand_than_the_prefetch_allows() {
 
     assert_eq!(taken.iter().map(|batch| batch.items.len()).sum::<usize>(), 10);
     assert_eq!(client.ready(QUEUE).await, 40);
-    source.settle(taken[0].id, durable(&taken[0])).await.unwrap();
+    source.settle_batch(taken[0].id, durable(&taken[0])).await.unwrap();
     let more = batches(&mut source).await;
     assert_eq!(more.iter().map(|batch| batch.items.len()).sum::<usize>(), taken[0].items.len());
 }
@@ -312,7 +313,7 @@ async fn a_second_consumer_takes_over_when_the_single_active_one_ends() {
     client.send("", QUEUE, &[b"1", b"2"]).await;
     let taken = batch(&mut active).await;
     assert_eq!(taken.items[0].bytes.as_ref(), b"1");
-    assert!(timeout(QUIET, standby.next()).await.is_err(), "only one is active");
+    assert!(timeout(QUIET, standby.next_batch()).await.is_err(), "only one is active");
 
     drop(active);
 
@@ -332,7 +333,7 @@ async fn the_consumer_with_the_higher_priority_gets_the_messages() {
     Amqp::connect(&url).await.send("", QUEUE, &[b"1", b"2", b"3"]).await;
 
     assert_eq!(batch(&mut high).await.items[0].bytes.as_ref(), b"1");
-    assert!(timeout(QUIET, low.next()).await.is_err());
+    assert!(timeout(QUIET, low.next_batch()).await.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -346,7 +347,7 @@ async fn a_connection_that_an_operator_closes_is_lost_and_its_messages_come_agai
     let taken = batch(&mut source).await;
     tokio::task::spawn_blocking(move || server.close_connections(&vhost)).await.unwrap();
 
-    let settled = source.settle(taken.id, durable(&taken)).await;
+    let settled = source.settle_batch(taken.id, durable(&taken)).await;
     let error = match settled {
         // It was on its way before the loss was noticed: then the next batch is not.
         Ok(()) => failure(Ok(source)).await,

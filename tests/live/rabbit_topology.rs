@@ -157,8 +157,8 @@ async fn closed_connections_and_a_stopped_consumer_cost_nothing_and_a_deleted_qu
 }
 
 /// Method: what was confirmed before is stored first, and then one producer alone fills the queue while it is deleted.
-/// So what is lost is one run of its receipts, no longer than what was in the queue and in the service's hands; all that
-/// was confirmed before and after is stored. Returns that, and the number that is lost.
+/// So what is lost is one run of its receipts, no longer than what was in the queue and in the service's hands; all
+/// that was confirmed before and after is stored. Returns that, and the number that is lost.
 async fn check_source_queue_deleted(campaign: &mut Campaign, admin: &Amqp) -> (Vec<Vec<u8>>, usize) {
     let mut kept = campaign.change_producer().await;
     campaign.all_stored(&kept).await;

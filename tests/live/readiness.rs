@@ -1,5 +1,5 @@
-//! Readiness, sampled every ten milliseconds, while servers fail: lost once and in time, with its reason all the while, and
-//! back only after the proof; and never lost by what people do that blocks nothing.
+//! Readiness, sampled every ten milliseconds, while servers fail: lost once and in time, with its reason all the while,
+//! and back only after the proof; and never lost by what people do that blocks nothing.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,5 @@
-//! Readiness, sampled every ten milliseconds, while something happens that stops no receipt and no run: it is never lost.
+//! Readiness, sampled every ten milliseconds, while something happens that stops no receipt and no run: it is never
+//! lost.
 
 use std::path::Path;
 use std::time::Duration;
@@ -38,8 +39,8 @@ async fn kill_switch(service: &Service) -> String {
     words.filter(|word| word.starts_with("kill_switch")).last().unwrap_or("permits").to_owned()
 }
 
-/// Method: the logs are in files and only the switch is on Redis, so nothing but the switch is at stake: stopped, restarted,
-/// gone, garbage, frozen, and on a server that would forget a stop.
+/// Method: the logs are in files and only the switch is on Redis, so nothing but the switch is at stake: stopped,
+/// restarted, gone, garbage, frozen, and on a server that would forget a stop.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_happens_to_the_kill_switch_makes_it_unready() {
     let mut redis = RedisServer::start();
@@ -168,8 +169,8 @@ async fn a_queue_of_another_kind_never_makes_it_unready() {
     service.stop().await;
 }
 
-/// Method: the process of a subscriber's quorum queue is stopped, as one that has no leader answers nobody. Then outputs that
-/// are routed to it have no confirm.
+/// Method: the process of a subscriber's quorum queue is stopped, as one that has no leader answers nobody. Then
+/// outputs that are routed to it have no confirm.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_that_answers_nothing_holds_outputs_up_and_never_makes_it_unready() {
     let rabbit = RabbitServer::own();
@@ -191,7 +192,8 @@ async fn a_queue_that_answers_nothing_holds_outputs_up_and_never_makes_it_unread
     campaign.finish(Vec::new()).await;
 }
 
-/// Method: the queue of a subscriber is made what RabbitMQ makes of one that it has not written down before it was killed.
+/// Method: the queue of a subscriber is made what RabbitMQ makes of one that it has not written down before it was
+/// killed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_without_a_leader_gets_one_as_the_runbook_says() {
     let mut rabbit = RabbitServer::own();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use orchestrator::adapters::redis::{
-    ClaimError, Durability, LogOptions, RedisOpenError, RedisOptions, RedisStore, WriterClaim,
+    ClaimError, Durability, RedisLogOptions, RedisOpenError, RedisOptions, RedisStore, WriterClaim,
 };
 use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError, SaveError};
@@ -63,7 +63,7 @@ async fn server_must_do_at_least_what_is_promised() {
     ] {
         rig.command(&["CONFIG", "SET", "appendfsync", synced]);
         let connected = RedisStore::connect(promise(durability)).await;
-        assert_eq!(connected.is_ok(), is_kept, "{synced} for {}", durability.word());
+        assert_eq!(connected.is_ok(), is_kept, "{synced} for {}", durability.config_word());
         connected.into_iter().for_each(|store| assert_eq!(store.durability(), durability));
     }
 }
@@ -83,7 +83,7 @@ async fn user_who_may_not_ask_needs_the_assertion_of_the_operator() {
         text.contains("+info") && text.contains("+config|get") && text.contains("asserted-by-operator"),
         "{text}"
     );
-    let log = store.log("raw", LogOptions::default()).await.unwrap();
+    let log = store.open_log("raw", RedisLogOptions::default()).await.unwrap();
     let epoch = log.acquire().await.unwrap().epoch;
     log.append(epoch, &sample_batch(1, 3)).await.unwrap();
 }
@@ -96,7 +96,7 @@ async fn refused_login_and_missing_right_say_so_without_the_password() {
     let options = RedisOptions { url, ..rig.options() };
     assert!(!format!("{options:?}").contains("s3cret"));
     let store = RedisStore::connect(options.clone()).await.unwrap();
-    let log = store.log("raw", LogOptions::default()).await.unwrap();
+    let log = store.open_log("raw", RedisLogOptions::default()).await.unwrap();
     let epoch = log.acquire().await.unwrap().epoch;
 
     rig.command(&["ACL", "SETUSER", "svc", "-evalsha"]);
@@ -148,7 +148,7 @@ async fn promise_broken_while_running_stops_appends_until_it_is_mended() {
     let rig = Rig::start();
     rig.command(&["CONFIG", "SET", "maxmemory", "1gb"]);
     let store = rig.store().await;
-    let log = store.log("raw", LogOptions::default()).await.unwrap();
+    let log = store.open_log("raw", RedisLogOptions::default()).await.unwrap();
     let epoch = log.acquire().await.unwrap().epoch;
     let mut tail = 0;
 
@@ -158,13 +158,13 @@ async fn promise_broken_while_running_stops_appends_until_it_is_mended() {
         rig.command(&["CONFIG", "SET", name, bad]);
         let is_full = |appended: &Result<(), AppendError>| matches!(appended, Err(AppendError::Full { detail }) if detail.contains(&format!("`{name} {good}`")));
         append_until(&log, epoch, &mut tail, is_full).await;
-        assert!(store.refusal().unwrap().contains(name));
+        assert!(store.append_refusal().unwrap().contains(name));
         let probe = log.append(epoch, &RecordBatch::starting_at(Seq(tail + 1))).await;
         assert!(is_full(&probe), "a probe says it although it acknowledges nothing: {probe:?}");
 
         rig.command(&["CONFIG", "SET", name, good]);
         append_until(&log, epoch, &mut tail, Result::is_ok).await;
-        assert_eq!(store.refusal(), None);
+        assert_eq!(store.append_refusal(), None);
     }
     check_content(&log, tail).await;
 }
@@ -175,7 +175,7 @@ async fn server_restarted_with_weaker_settings_acknowledges_nothing() {
     let mut rig = Rig::start();
     let options = RedisOptions { check_interval: Duration::from_secs(3600), ..rig.options() };
     let store = RedisStore::connect(options).await.unwrap();
-    let log = store.log("raw", LogOptions::default()).await.unwrap();
+    let log = store.open_log("raw", RedisLogOptions::default()).await.unwrap();
     let epoch = log.acquire().await.unwrap().epoch;
     log.append(epoch, &sample_batch(1, 1)).await.unwrap();
 
@@ -196,7 +196,7 @@ async fn server_without_memory_is_full_and_goes_on_when_there_is_some() {
     let rig = Rig::start();
     let options = RedisOptions { check_interval: Duration::from_secs(3600), ..rig.options() };
     let store = RedisStore::connect(options).await.unwrap();
-    let log = store.log("raw", LogOptions::default()).await.unwrap();
+    let log = store.open_log("raw", RedisLogOptions::default()).await.unwrap();
     let epoch = log.acquire().await.unwrap().epoch;
     log.append(epoch, &sample_batch(1, 10)).await.unwrap();
 
@@ -210,7 +210,7 @@ async fn server_without_memory_is_full_and_goes_on_when_there_is_some() {
     assert!(matches!(&saved, Err(SaveError::Io(_))), "{saved:?}");
     check_content(&log, 10).await;
     let scarce = RedisStore::connect(rig.options()).await.unwrap();
-    assert!(scarce.refusal().unwrap().contains("maxmemory"), "trimming mends it, so it starts");
+    assert!(scarce.append_refusal().unwrap().contains("maxmemory"), "trimming mends it, so it starts");
     rig.command(&["CONFIG", "SET", "maxmemory", "0"]);
     log.append(epoch, &sample_batch(11, 10)).await.unwrap();
     check_content(&log, 20).await;
@@ -238,7 +238,7 @@ fn claim(instance: &str, takeover: bool) -> WriterClaim {
 }
 
 async fn check_held(store: &RedisStore, instance: &str) {
-    let refused = store.claim(&claim(instance, false)).await;
+    let refused = store.claim_writer(&claim(instance, false)).await;
     let Err(error @ ClaimError::Held { .. }) = refused else { panic!("{refused:?}") };
     assert!(error.to_string().contains("--takeover"), "{error}");
 }
@@ -248,18 +248,18 @@ async fn namespace_has_one_writer_unless_another_takes_over() {
     let rig = Rig::start();
     let (first, second) = (rig.store().await, rig.store().await);
 
-    first.claim(&claim("a", false)).await.unwrap();
-    let refused = second.claim(&claim("b", false)).await.unwrap_err().to_string();
-    first.claim(&claim("a", false)).await.unwrap();
+    first.claim_writer(&claim("a", false)).await.unwrap();
+    let refused = second.claim_writer(&claim("b", false)).await.unwrap_err().to_string();
+    first.claim_writer(&claim("a", false)).await.unwrap();
 
     assert!(
         refused.contains("instance a on ") && refused.contains(&std::process::id().to_string()),
         "{refused}"
     );
-    second.claim(&claim("b", true)).await.unwrap();
+    second.claim_writer(&claim("b", true)).await.unwrap();
     check_held(&first, "a").await;
-    second.release().await.unwrap();
-    first.claim(&claim("a", false)).await.unwrap();
+    second.release_writer().await.unwrap();
+    first.claim_writer(&claim("a", false)).await.unwrap();
 }
 
 #[tokio::test]
@@ -268,7 +268,7 @@ async fn claim_lives_as_long_as_its_store() {
     let ttl = Duration::from_millis(150);
     let store = RedisStore::connect(RedisOptions { writer_ttl: ttl, ..rig.options() }).await.unwrap();
     let other = rig.store().await;
-    store.claim(&claim("a", false)).await.unwrap();
+    store.claim_writer(&claim("a", false)).await.unwrap();
 
     let started = Instant::now();
     while started.elapsed() < 4 * ttl {
@@ -278,7 +278,7 @@ async fn claim_lives_as_long_as_its_store() {
     drop(store);
 
     let deadline = Instant::now() + Duration::from_secs(5);
-    while other.claim(&claim("b", false)).await.is_err() {
+    while other.claim_writer(&claim("b", false)).await.is_err() {
         assert!(Instant::now() < deadline);
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -290,16 +290,16 @@ async fn writer_that_was_overtaken_does_not_take_the_claim_back() {
     let ttl = Duration::from_millis(60);
     let store = RedisStore::connect(RedisOptions { writer_ttl: ttl, ..rig.options() }).await.unwrap();
     let other = rig.store().await;
-    store.claim(&claim("a", false)).await.unwrap();
+    store.claim_writer(&claim("a", false)).await.unwrap();
 
-    other.claim(&claim("b", true)).await.unwrap();
+    other.claim_writer(&claim("b", true)).await.unwrap();
 
     let started = Instant::now();
     while started.elapsed() < 4 * ttl {
         assert!(rig.command(&["GET", "orch:{test}:writer"]).contains(r#""instance":"b""#));
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    store.release().await.unwrap();
+    store.release_writer().await.unwrap();
     check_held(&store, "a").await;
 }
 

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use orchestrator::adapters::files::log::{EmbeddedLog, LogOptions as EmbeddedOptions};
-use orchestrator::adapters::redis::{LogOptions, RedisOptions, RedisStore};
+use orchestrator::adapters::files::log::{EmbeddedLog, EmbeddedLogOptions as EmbeddedOptions};
+use orchestrator::adapters::redis::{RedisLogOptions, RedisOptions, RedisStore};
 use orchestrator::adapters::tiered::{TieredLog, TieredOptions};
 use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::ports::log::{
@@ -25,7 +25,7 @@ struct OnRedis {
 
 impl OnRedis {
     async fn open(&self, number: u64) -> Arc<dyn Log> {
-        Arc::new(self.store.log(&format!("log-{number}"), LogOptions::default()).await.unwrap())
+        Arc::new(self.store.open_log(&format!("log-{number}"), RedisLogOptions::default()).await.unwrap())
     }
 }
 
@@ -393,7 +393,7 @@ async fn flipped_bit_in_a_stored_payload_is_found_when_it_is_read() {
 async fn capacity_stops_appends_before_anything_is_written_and_trimming_makes_room() {
     let rig = Rig::start();
     let store = rig.store().await;
-    let log = store.log("raw", LogOptions { capacity_bytes: Some(1000) }).await.unwrap();
+    let log = store.open_log("raw", RedisLogOptions { capacity_bytes: Some(1000) }).await.unwrap();
     let epoch = log.acquire().await.unwrap().epoch;
     let batch = |first: u64| {
         let mut batch = RecordBatch::starting_at(Seq(first));
@@ -553,7 +553,7 @@ async fn write_rounds(log: &dyn Log, writer: u8, rounds: u64) -> Written {
                 Ok(()) => {
                     let records = batch.iter().map(|(seq, payload)| (seq, payload.to_vec()));
                     written.acknowledged.extend(records);
-                    next = batch.last().next();
+                    next = batch.last_seq().next();
                 }
                 Err(AppendError::Fenced { .. }) => {
                     written.fenced += 1;
@@ -610,7 +610,7 @@ async fn cut_append_only_file_is_refused_or_has_all_that_was_acknowledged() {
         }
         let patient = RedisOptions { response_timeout: Duration::from_secs(10), ..rig.options() };
         let store = RedisStore::connect(patient).await.unwrap();
-        let log = store.log("raw", LogOptions::default()).await.unwrap();
+        let log = store.open_log("raw", RedisLogOptions::default()).await.unwrap();
         match log.acquire().await {
             Err(AcquireError::Corrupt { detail, .. }) if detail.starts_with("LOG_REGRESSED") => {
                 outcomes[1] += 1

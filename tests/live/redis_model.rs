@@ -1,6 +1,6 @@
 //! The log on Redis against the reference log in memory: the same answer to every call.
 
-use orchestrator::adapters::redis::LogOptions;
+use orchestrator::adapters::redis::RedisLogOptions;
 use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::ports::log::{Log, ReadLimit, RecordBatch};
 use orchestrator_kernel::ports::log_memory::MemoryLog;
@@ -82,7 +82,7 @@ async fn random_calls_get_the_answers_of_the_reference_log() {
     for seed in 0..SEEDS {
         let mut random = Random(seed);
         let model = MemoryLog::default();
-        let redis = store.log(&format!("log-{seed}"), LogOptions::default()).await.unwrap();
+        let redis = store.open_log(&format!("log-{seed}"), RedisLogOptions::default()).await.unwrap();
         let mut epochs = vec![model.acquire().await.unwrap().epoch];
         assert_eq!(redis.acquire().await.unwrap().epoch, epochs[0]);
         for number in 0..STEPS {

@@ -1,5 +1,5 @@
-//! The Redis Stream source on a private server: nothing lost, nothing acknowledged before it is durable; and the service
-//! with it.
+//! The Redis Stream source on a private server: nothing lost, nothing acknowledged before it is durable; and the
+//! service with it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -43,14 +43,14 @@ fn factory(options: StreamSourceOptions) -> StreamSourceFactory {
 }
 
 async fn open(factory: &StreamSourceFactory) -> Box<dyn Source> {
-    factory.open(ResumeAt::default()).await.unwrap()
+    factory.open_source(ResumeAt::default()).await.unwrap()
 }
 
 /// Opens until it succeeds, as ingest does.
 async fn reopen(factory: &StreamSourceFactory) -> Box<dyn Source> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match factory.open(ResumeAt::default()).await {
+        match factory.open_source(ResumeAt::default()).await {
             Ok(source) => return source,
             Err(SourceError::Lost { detail }) => assert!(Instant::now() < deadline, "{detail}"),
             Err(error @ SourceError::Fatal { .. }) => panic!("{error}"),
@@ -60,11 +60,15 @@ async fn reopen(factory: &StreamSourceFactory) -> Box<dyn Source> {
 }
 
 async fn next(source: &mut Box<dyn Source>) -> SourceBatch {
-    timeout(PATIENCE, source.next()).await.expect("nothing comes").unwrap().expect("the source has ended")
+    timeout(PATIENCE, source.next_batch())
+        .await
+        .expect("nothing comes")
+        .unwrap()
+        .expect("the source has ended")
 }
 
 async fn has_more(source: &mut Box<dyn Source>) -> bool {
-    timeout(SHORT, source.next()).await.is_ok()
+    timeout(SHORT, source.next_batch()).await.is_ok()
 }
 
 fn durable(batch: &SourceBatch) -> Settlement {
@@ -76,7 +80,7 @@ fn refused() -> Settlement {
 }
 
 async fn settle_durable(source: &mut Box<dyn Source>, batch: &SourceBatch) {
-    source.settle(batch.id, durable(batch)).await.unwrap();
+    source.settle_batch(batch.id, durable(batch)).await.unwrap();
 }
 
 fn texts(batch: &SourceBatch) -> Vec<String> {
@@ -140,7 +144,7 @@ async fn entries_are_acknowledged_only_when_they_are_durable() {
     let batch = next(&mut source).await;
     assert_eq!((texts(&batch).len(), client.pending()), (3, 3), "LOG-2");
 
-    source.settle(batch.id, refused()).await.unwrap();
+    source.settle_batch(batch.id, refused()).await.unwrap();
     assert_eq!(client.pending(), 3, "LOG-2");
     let again = next(&mut source).await;
     assert_eq!(texts(&again), texts(&batch));
@@ -165,10 +169,10 @@ async fn what_was_refused_comes_again_alone_and_before_anything_new() {
     }
 
     settle_durable(&mut source, &batches[0]).await;
-    source.settle(batches[1].id, refused()).await.unwrap();
+    source.settle_batch(batches[1].id, refused()).await.unwrap();
     assert!(!has_more(&mut source).await, "two batches are still in flight");
     settle_durable(&mut source, &batches[2]).await;
-    source.settle(batches[3].id, refused()).await.unwrap();
+    source.settle_batch(batches[3].id, refused()).await.unwrap();
 
     let mut came = Vec::new();
     while came.len() < 6 {
@@ -211,7 +215,7 @@ async fn giving_up_a_read_loses_and_repeats_nothing() {
     for number in 0..200_u64 {
         client.add(number);
         let patience = Duration::from_micros(number * 7 % 400);
-        if let Ok(batch) = timeout(patience, source.next()).await {
+        if let Ok(batch) = timeout(patience, source.next_batch()).await {
             let batch = batch.unwrap().unwrap();
             came.extend(texts(&batch));
             settle_durable(&mut source, &batch).await;
@@ -246,7 +250,7 @@ async fn what_a_dead_consumer_left_is_taken_over_and_ours_is_not_repeated() {
         (texts(&ours), texts(&claimed)),
         (vec!["ours".to_owned()], vec!["left 1".to_owned(), "left 2".to_owned()])
     );
-    assert!(timeout(3 * claim_idle, source.next()).await.is_err(), "something came twice");
+    assert!(timeout(3 * claim_idle, source.next_batch()).await.is_err(), "something came twice");
     settle_durable(&mut source, &ours).await;
     settle_durable(&mut source, &claimed).await;
     assert_eq!(client.pending(), 0);
@@ -274,7 +278,7 @@ async fn entries_without_event_are_described_and_acknowledged() {
     assert_eq!(texts[2], "good");
     let reason = || ItemFate::Quarantined("not an envelope".to_owned());
     let fates = vec![reason(), reason(), ItemFate::Appended];
-    source.settle(batch.id, Settlement::Durable(fates)).await.unwrap();
+    source.settle_batch(batch.id, Settlement::Durable(fates)).await.unwrap();
     assert_eq!(client.pending(), 0);
 }
 
@@ -305,8 +309,8 @@ async fn a_key_that_is_no_stream_is_hopeless() {
     let mut source = open(&factory).await;
     let _: String = client.ask(&["SET", "receipts", "text"]);
 
-    let running = timeout(PATIENCE, source.next()).await.unwrap().unwrap_err();
-    let opening = factory.open(ResumeAt::default()).await.err().unwrap();
+    let running = timeout(PATIENCE, source.next_batch()).await.unwrap().unwrap_err();
+    let opening = factory.open_source(ResumeAt::default()).await.err().unwrap();
 
     for error in [running, opening] {
         assert!(
@@ -347,7 +351,7 @@ async fn a_group_begins_where_it_was_told_to() {
         let mut source =
             open(&factory(StreamSourceOptions { group, start: start.to_owned(), ..options(&redis) })).await;
 
-        let came = match timeout(SHORT, source.next()).await {
+        let came = match timeout(SHORT, source.next_batch()).await {
             Ok(batch) => texts(&batch.unwrap().unwrap()),
             Err(_) => Vec::new(),
         };
@@ -381,10 +385,13 @@ async fn large_entries_come_in_small_batches() {
 async fn a_password_is_in_no_error() {
     let redis = RedisServer::start();
     let url = redis.url_of("", "canary");
-    let error = factory(StreamSourceOptions { url, ..options(&redis) }).open(ResumeAt::default()).await.err();
+    let error =
+        factory(StreamSourceOptions { url, ..options(&redis) }).open_source(ResumeAt::default()).await.err();
     let nobody = redis.url_of("", "canary").replace(&redis.port().to_string(), "1");
-    let absent =
-        factory(StreamSourceOptions { url: nobody, ..options(&redis) }).open(ResumeAt::default()).await.err();
+    let absent = factory(StreamSourceOptions { url: nobody, ..options(&redis) })
+        .open_source(ResumeAt::default())
+        .await
+        .err();
 
     for error in [error.unwrap(), absent.unwrap()] {
         assert!(
@@ -464,7 +471,7 @@ async fn consume(
                 return came;
             }
             assert!(Instant::now() < deadline, "it does not end, with {} events", came.len());
-            let batch = match timeout(SHORT, source.next()).await {
+            let batch = match timeout(SHORT, source.next_batch()).await {
                 Ok(Ok(batch)) => batch.unwrap(),
                 Ok(Err(SourceError::Lost { .. })) => continue 'opened,
                 Ok(Err(error @ SourceError::Fatal { .. })) => panic!("{error}"),
@@ -530,7 +537,7 @@ async fn what_became_durable_while_the_server_was_away_is_acknowledged_first_and
     settle_durable(&mut source, &first).await;
     assert!(!has_more(&mut source).await, "the loss is told while a batch is in flight");
     settle_durable(&mut source, &second).await;
-    let error = timeout(PATIENCE, source.next()).await.unwrap().unwrap_err();
+    let error = timeout(PATIENCE, source.next_batch()).await.unwrap().unwrap_err();
     redis.start_again();
 
     assert!(matches!(error, SourceError::Lost { .. }), "{error}");
@@ -555,7 +562,7 @@ async fn a_server_that_hangs_is_lost_in_time_and_repeats_nothing_afterwards() {
     redis.pause();
     let paused = Instant::now();
     settle_durable(&mut source, &batch).await;
-    let error = timeout(PATIENCE, source.next()).await.unwrap().unwrap_err();
+    let error = timeout(PATIENCE, source.next_batch()).await.unwrap().unwrap_err();
     let noticed = paused.elapsed();
     tokio::time::sleep(Duration::from_secs(3).saturating_sub(noticed)).await;
     redis.resume();

@@ -1,5 +1,5 @@
-//! A start whose Redis goes away at one of its steps: whichever it is, the process ends with 69, which says "again later",
-//! and not with a code that sends somebody to the disk or to the configuration.
+//! A start whose Redis goes away at one of its steps: whichever it is, the process ends with 69, which says "again
+//! later", and not with a code that sends somebody to the disk or to the configuration.
 //!
 //! ```text
 //! a whole start ──▶ the kinds of commands that it sends, by name and key

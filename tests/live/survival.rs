@@ -1,5 +1,5 @@
-//! The shipped Redis over its restarts: what scripts have written stands in its append-only file as transactions, and comes
-//! back only because the shipped `default` user may replay them.
+//! The shipped Redis over its restarts: what scripts have written stands in its append-only file as transactions, and
+//! comes back only because the shipped `default` user may replay them.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use orchestrator::adapters::redis::testkit::replayed_by_store;
 use orchestrator::adapters::redis::{
-    Durability, LogOptions, RedisOpenError, RedisOptions, RedisStore, WriterClaim,
+    Durability, RedisLogOptions, RedisOpenError, RedisOptions, RedisStore, WriterClaim,
 };
 use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::ports::checkpoint::CheckpointStore as _;
@@ -43,14 +43,14 @@ fn kill_switch(redis: &RedisServer, arguments: &[&str]) -> (i32, String) {
 /// Writes in every way in which the service and the operator write by scripts.
 async fn write_everything(rig: &Rig, from: u64) {
     let store = rig.store().await;
-    store.claim(&WriterClaim { instance: "a".to_owned(), takeover: true }).await.unwrap();
-    let log = store.log("receipts", LogOptions::default()).await.unwrap();
+    store.claim_writer(&WriterClaim { instance: "a".to_owned(), takeover: true }).await.unwrap();
+    let log = store.open_log("receipts", RedisLogOptions::default()).await.unwrap();
     let epoch = log.acquire().await.unwrap().epoch;
     log.append(epoch, &sample_batch(from, 10)).await.unwrap();
     log.trim(epoch, Seq(from)).await.unwrap();
     let checkpoints = store.checkpoints();
     checkpoints.save("receipts", Epoch(from), Bytes::from(format!("state {from}"))).await.unwrap();
-    store.release().await.unwrap();
+    store.release_writer().await.unwrap();
 }
 
 fn dump(redis: &RedisServer) -> BTreeSet<(String, Vec<u8>)> {
@@ -73,8 +73,8 @@ fn rewrite(redis: &RedisServer) {
     }
 }
 
-/// Method: everything that is written by scripts, then kill −9 and an orderly restart, with and without a rewrite of the
-/// file between. The keys are the same as before, byte for byte.
+/// Method: everything that is written by scripts, then kill −9 and an orderly restart, with and without a rewrite of
+/// the file between. The keys are the same as before, byte for byte.
 #[tokio::test]
 async fn a_restart_of_the_shipped_redis_brings_back_every_key_also_after_a_rewrite() {
     let mut rig = Rig::start();
@@ -168,8 +168,8 @@ fn commands(path: &Path) -> Vec<Vec<String>> {
     all
 }
 
-/// Method: what a store writes stands in the file; each of its transactions' commands is one that the preflight asks for,
-/// with the same key.
+/// Method: what a store writes stands in the file; each of its transactions' commands is one that the preflight asks
+/// for, with the same key.
 #[tokio::test]
 async fn the_preflight_asks_for_every_command_that_stands_in_a_transaction() {
     let rig = Rig::start();
@@ -177,9 +177,9 @@ async fn the_preflight_asks_for_every_command_that_stands_in_a_transaction() {
     write_everything(&rig, 11).await;
     // A claim that ran out is deleted by the script that finds it.
     let options = RedisOptions { writer_ttl: Duration::from_millis(30), ..rig.options() };
-    drop(RedisStore::connect(options).await.unwrap().claim(&claim("b")).await);
+    drop(RedisStore::connect(options).await.unwrap().claim_writer(&claim("b")).await);
     tokio::time::sleep(Duration::from_millis(60)).await;
-    rig.store().await.claim(&claim("c")).await.unwrap();
+    rig.store().await.claim_writer(&claim("c")).await.unwrap();
 
     let written = transactions(&rig.redis);
 
@@ -265,15 +265,15 @@ async fn a_default_user_who_lacks_one_command_or_one_key_is_refused_and_it_is_na
 async fn a_default_user_who_loses_its_rights_stops_appends_until_it_has_them_again() {
     let rig = Rig::start();
     let store = rig.store().await;
-    let log = store.log("raw", LogOptions::default()).await.unwrap();
+    let log = store.open_log("raw", RedisLogOptions::default()).await.unwrap();
     let epoch = log.acquire().await.unwrap().epoch;
     log.append(epoch, &sample_batch(1, 1)).await.unwrap();
 
     rig.command(&["ACL", "SETUSER", "default", "-xadd"]);
-    eventually("it is noticed", async || store.refusal().filter(|why| why.contains("xadd"))).await;
+    eventually("it is noticed", async || store.append_refusal().filter(|why| why.contains("xadd"))).await;
     let refused = log.append(epoch, &sample_batch(2, 1)).await.unwrap_err();
     rig.command(&["ACL", "SETUSER", "default", "+@all"]);
-    eventually("it is noticed", async || store.refusal().is_none().then_some(())).await;
+    eventually("it is noticed", async || store.append_refusal().is_none().then_some(())).await;
 
     assert!(refused.to_string().contains("full"), "{refused}");
     log.append(epoch, &sample_batch(2, 1)).await.unwrap();

@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
-use orchestrator::adapters::files::log::{EmbeddedLog, LogOptions};
+use orchestrator::adapters::files::log::{EmbeddedLog, EmbeddedLogOptions};
 use orchestrator_kernel::engine::contracts::engine_run::RunRecord;
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::{Seq, TsMs};
@@ -36,7 +36,7 @@ pub(crate) fn recorded_lines(path: &Path) -> Vec<Vec<u8>> {
 
 /// Every record of a stopped service's log.
 pub(crate) async fn records(dir: &Path) -> Vec<Vec<u8>> {
-    let log = EmbeddedLog::open(dir, LogOptions::new("test")).unwrap();
+    let log = EmbeddedLog::open(dir, EmbeddedLogOptions::new("test")).unwrap();
     let mut all = Vec::new();
     loop {
         let batch = log.read(Seq(all.len() as u64 + 1), ReadLimit::default()).await.unwrap();

@@ -95,7 +95,7 @@ impl Service {
 
     /// Starts `command`, which must end up as an `orchestrator run` with `config`.
     pub(crate) async fn spawn(mut command: Command, config: &Path) -> Self {
-        orchestrator::process::tls::install();
+        orchestrator::process::tls::install_crypto();
         let stderr = config.with_extension("stderr");
         let file = File::options().create(true).append(true).open(&stderr).unwrap();
         let stderr_kept = File::open(&stderr).unwrap();

@@ -1,4 +1,5 @@
-//! Readiness as a load balancer sees it: asked every ten milliseconds while a test makes its fault, and judged afterwards.
+//! Readiness as a load balancer sees it: asked every ten milliseconds while a test makes its fault, and judged
+//! afterwards.
 
 #![allow(dead_code, reason = "two test binaries share this file, and each uses a part of it")]
 
@@ -95,8 +96,8 @@ impl ReadinessRecord {
         assert!(self.unanswered.is_none(), "a probe was not answered: {:?}", self.unanswered);
     }
 
-    /// Checks that readiness was lost, said with `word` at most `said_max` after `fault`, and never came back. The service
-    /// may have ended meanwhile.
+    /// Checks that readiness was lost, said with `word` at most `said_max` after `fault`, and never came back. The
+    /// service may have ended meanwhile.
     pub(crate) fn lost_for_good(&self, word: &str, fault: Instant, said_max: Duration) {
         let first =
             self.samples.iter().position(|sample| !sample.is_ready).expect("the fault was never said");
@@ -108,8 +109,8 @@ impl ReadinessRecord {
         check_outage(outage, word, fault);
     }
 
-    /// Checks that readiness was lost once: said with `word` at most `said_max` after `fault`, and then with every answer
-    /// until it came back for good, which is not before `healed`. Returns how soon it was said.
+    /// Checks that readiness was lost once: said with `word` at most `said_max` after `fault`, and then with every
+    /// answer until it came back for good, which is not before `healed`. Returns how soon it was said.
     pub(crate) fn lost_once(
         &self,
         word: &str,
@@ -132,8 +133,8 @@ impl ReadinessRecord {
     }
 }
 
-/// Checks that every answer of an outage says so, and why. `|` parts the word that is said first from those that may take
-/// over from it.
+/// Checks that every answer of an outage says so, and why. `|` parts the word that is said first from those that may
+/// take over from it.
 fn check_outage(outage: &[Sample], word: &str, fault: Instant) {
     for sample in outage {
         let at = sample.came.saturating_duration_since(fault);

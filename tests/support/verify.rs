@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 
 use super::process::root;
 
-/// The logs and the engine that the configuration of a service names, which was started with these arguments and must be
-/// stopped.
+/// The logs and the engine that the configuration of a service names, which was started with these arguments and must
+/// be stopped.
 pub(crate) fn verify(config: &Path, args: &[String]) {
     verify_by(Command::new(env!("CARGO_BIN_EXE_orchestrator")), config, args);
 }

@@ -46,15 +46,15 @@ impl OutputFlow {
         }))
     }
 
-    fn touch(&self) {
+    fn note_progress(&self) {
         let elapsed = u64::try_from(self.0.since.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.0.progress_ms.store(elapsed, Ordering::Relaxed);
     }
 
     /// The run log holds this many outputs in all.
     pub(crate) fn set_made(&self, outputs: u64) {
-        if self.backlog() == 0 {
-            self.touch();
+        if self.waiting_outputs() == 0 {
+            self.note_progress();
         }
         self.0.made.store(outputs, Ordering::Relaxed);
     }
@@ -62,20 +62,20 @@ impl OutputFlow {
     /// This many outputs are confirmed in all.
     pub(crate) fn set_published(&self, outputs: u64) {
         if self.0.published.swap(outputs, Ordering::Relaxed) != outputs {
-            self.touch();
+            self.note_progress();
         }
     }
 
     /// Outputs that wait.
     #[must_use]
-    pub fn backlog(&self) -> u64 {
+    pub fn waiting_outputs(&self) -> u64 {
         self.0.made.load(Ordering::Relaxed).saturating_sub(self.0.published.load(Ordering::Relaxed))
     }
 
     /// Since when nothing was confirmed although something waits.
     #[must_use]
     pub fn blocked_for(&self) -> Duration {
-        if self.backlog() == 0 {
+        if self.waiting_outputs() == 0 {
             return Duration::ZERO;
         }
         let progress = Duration::from_millis(self.0.progress_ms.load(Ordering::Relaxed));
@@ -85,7 +85,7 @@ impl OutputFlow {
     /// Whether scheduling has to pause. Once paused, only a small backlog ends it, so that it does not flutter.
     pub fn is_paused(&self) -> bool {
         let limits = &self.0.limits;
-        let backlog = self.backlog();
+        let backlog = self.waiting_outputs();
         let too_much = if self.0.paused.load(Ordering::Relaxed) {
             limits.backlog_resume < backlog
         } else {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use orchestrator_kernel::engine::cadence::GAP_TICKS_MAX;
 use orchestrator_kernel::ids::TsMs;
-use orchestrator_kernel::rfc3339::rfc3339;
+use orchestrator_kernel::rfc3339::to_rfc3339;
 use serde::Serialize;
 
 /// Receipts of a recording that came after the tick of their own time, because time ran backwards in it.
@@ -49,7 +49,7 @@ pub struct OddTimes {
 impl OddTimes {
     /// A sentence for each oddity: what was counted, where it began, what it means.
     #[must_use]
-    pub fn sentences(&self) -> Vec<String> {
+    pub fn to_sentences(&self) -> Vec<String> {
         let late = self.late.as_ref().map(|late| {
             format!(
                 "time runs backwards in the recording: {} receipts came after the tick of their own time, by up to {} s; {} \
@@ -59,8 +59,8 @@ impl OddTimes {
                 late.behind_max_ms.div_ceil(1000),
                 late.snapshots,
                 late.first_position,
-                rfc3339(late.first_recv_ts_ms),
-                rfc3339(late.first_reached_ts_ms),
+                to_rfc3339(late.first_recv_ts_ms),
+                to_rfc3339(late.first_reached_ts_ms),
             )
         });
         let gaps = self.gaps.as_ref().map(|gaps| {
@@ -69,8 +69,8 @@ impl OddTimes {
                  run; the first gap is from {} to {}",
                 gaps.gaps,
                 gaps.ticks_skipped,
-                rfc3339(gaps.first_from_ts_ms),
-                rfc3339(gaps.first_to_ts_ms),
+                to_rfc3339(gaps.first_from_ts_ms),
+                to_rfc3339(gaps.first_to_ts_ms),
             )
         });
         late.into_iter().chain(gaps).collect()
@@ -82,19 +82,20 @@ impl OddTimes {
 pub struct RecordedTimes(Arc<Mutex<OddTimes>>);
 
 impl RecordedTimes {
-    fn notes(&self) -> MutexGuard<'_, OddTimes> {
+    fn lock_notes(&self) -> MutexGuard<'_, OddTimes> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was noted so far.
     #[must_use]
-    pub fn read(&self) -> OddTimes {
-        self.notes().clone()
+    pub fn current_notes(&self) -> OddTimes {
+        self.lock_notes().clone()
     }
 
-    /// Notes a receipt of time `at`, come when the recording had `reached` a tick after it; returns whether it is the first.
+    /// Notes a receipt of time `at`, come when the recording had `reached` a tick after it; returns whether it is the
+    /// first.
     pub(crate) fn note_late(&self, position: u64, is_snapshot: bool, at: TsMs, reached: TsMs) -> bool {
-        let mut notes = self.notes();
+        let mut notes = self.lock_notes();
         let is_first = notes.late.is_none();
         let late = notes.late.get_or_insert_with(|| LateReceipts {
             first_position: position,
@@ -110,7 +111,7 @@ impl RecordedTimes {
 
     /// Notes a gap between receipts at `from` and `to`, of which `skipped` ticks are not run.
     pub(crate) fn note_gap(&self, from: TsMs, to: TsMs, skipped: u64) {
-        let mut notes = self.notes();
+        let mut notes = self.lock_notes();
         let gaps = notes.gaps.get_or_insert_with(|| LongGaps {
             first_from_ts_ms: from,
             first_to_ts_ms: to,

@@ -6,11 +6,11 @@ use orchestrator_kernel::engine::contracts::engine_run::RunRecord;
 use orchestrator_kernel::engine::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::engine::cut::{BookCheckpoint, CutBook};
-use orchestrator_kernel::engine::retention::{BASE, Base};
+use orchestrator_kernel::engine::retention::{BASE, RetentionBase};
 use orchestrator_kernel::engine::run::RunIndex;
 use orchestrator_kernel::ids::{IngestSeq, Seq, Symbol, TsMs};
 use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError};
-use orchestrator_runtime::checkpoint::Saved;
+use orchestrator_runtime::checkpoint::CheckpointReader;
 use orchestrator_runtime::fatal::{Fatal, FatalKind, NoAnswer};
 use orchestrator_runtime::patient_log::PatientLog;
 use ractor::ActorProcessingErr;
@@ -24,7 +24,7 @@ pub(crate) const RUNS_CHECKPOINT: &str = "runs";
 pub(crate) const RECEIPTS_CHECKPOINT: &str = "receipts";
 
 /// A log shorter than what was derived from it has lost records: appending would reuse their numbers.
-fn regressed(log: &'static str, tail: Seq, known: Seq) -> Result<(), Fatal> {
+fn check_not_regressed(log: &'static str, tail: Seq, known: Seq) -> Result<(), Fatal> {
     if known <= tail {
         return Ok(());
     }
@@ -35,20 +35,20 @@ fn regressed(log: &'static str, tail: Seq, known: Seq) -> Result<(), Fatal> {
 }
 
 /// What the logs continue from; the default one when nothing was ever trimmed.
-pub(crate) async fn base(store: &dyn CheckpointStore) -> Result<Base, Fatal> {
+pub(crate) async fn load_base(store: &dyn CheckpointStore) -> Result<RetentionBase, Fatal> {
     let base = stored_base(store).await?;
-    base.map_err(|away| away.fatal())
+    base.map_err(|away| away.to_fatal())
 }
 
 /// As [`base`], for an actor that is started again: a storage that does not answer is no reason to end the process.
-pub(crate) async fn base_or_again(store: &dyn CheckpointStore) -> Result<Base, ActorProcessingErr> {
+pub(crate) async fn base_or_again(store: &dyn CheckpointStore) -> Result<RetentionBase, ActorProcessingErr> {
     Ok(stored_base(store).await??)
 }
 
-async fn stored_base(store: &dyn CheckpointStore) -> Result<Result<Base, NoAnswer>, Fatal> {
+async fn stored_base(store: &dyn CheckpointStore) -> Result<Result<RetentionBase, NoAnswer>, Fatal> {
     let (what, source): (_, Box<dyn std::error::Error + Send + Sync>) = match store.load(BASE).await {
-        Ok(None) => return Ok(Ok(Base::default())),
-        Ok(Some(bytes)) => match Base::decode(&bytes) {
+        Ok(None) => return Ok(Ok(RetentionBase::default())),
+        Ok(Some(bytes)) => match RetentionBase::decode(&bytes) {
             Ok(base) => return Ok(Ok(base)),
             Err(error) => ("cannot use the base of the logs", Box::new(error)),
         },
@@ -65,7 +65,7 @@ async fn stored_base(store: &dyn CheckpointStore) -> Result<Result<Base, NoAnswe
 }
 
 /// What was trimmed away must be in the base.
-fn bridged(log: &'static str, start: Seq, needed: Seq) -> Result<(), Fatal> {
+fn check_base_reaches(log: &'static str, start: Seq, needed: Seq) -> Result<(), Fatal> {
     if start <= needed {
         return Ok(());
     }
@@ -77,17 +77,22 @@ fn bridged(log: &'static str, start: Seq, needed: Seq) -> Result<(), Fatal> {
 }
 
 /// The index of the run log.
-pub(crate) async fn run_index(log: &PatientLog, saved: Saved<'_>, tail: Seq) -> Result<RunIndex, Fatal> {
-    let base = base(saved.store).await?;
-    bridged("runs", log.start(), base.runs_from().into())?;
-    let saved: Option<RunIndex> = saved.checkpoint(RUNS_CHECKPOINT).await;
-    let saved = saved.filter(|saved| base.runs().tail() <= saved.tail());
-    let mut index = saved.unwrap_or_else(|| base.runs().clone());
-    index.resume_after(base.runs());
-    regressed("runs", tail, index.tail().into())?;
-    log.scan(index.tail().next().into(), tail, |seq, payload| {
-        let record = RunRecord::decode(payload).map_err(|error| Fatal::undecodable("runs", seq.0, error))?;
-        index.admit(&record).map_err(|error| Fatal::undecodable("runs", seq.0, error))
+pub(crate) async fn run_index(
+    log: &PatientLog,
+    saved: CheckpointReader<'_>,
+    tail: Seq,
+) -> Result<RunIndex, Fatal> {
+    let base = load_base(saved.store).await?;
+    check_base_reaches("runs", log.start_seq(), base.runs_from().into())?;
+    let saved: Option<RunIndex> = saved.load_checkpoint(RUNS_CHECKPOINT).await;
+    let saved = saved.filter(|saved| base.run_index().tail() <= saved.tail());
+    let mut index = saved.unwrap_or_else(|| base.run_index().clone());
+    index.resume_after(base.run_index());
+    check_not_regressed("runs", tail, index.tail().into())?;
+    log.scan_records(index.tail().next().into(), tail, |seq, payload| {
+        let record =
+            RunRecord::decode(payload).map_err(|error| Fatal::undecodable_record("runs", seq.0, error))?;
+        index.admit_record(&record).map_err(|error| Fatal::undecodable_record("runs", seq.0, error))
     })
     .await?;
     Ok(index)
@@ -100,58 +105,58 @@ pub(crate) struct BufferCheckpoint {
     pub(crate) quarantine_tail: Seq,
 }
 
-/// The buffer's book, continued where the run log says that the symbols' last cuts ended; and when the last receipt came
-/// that was trimmed.
+/// The buffer's book, continued where the run log says that the symbols' last cuts ended; and when the last receipt
+/// came that was trimmed.
 pub(crate) async fn cut_book(
     log: &PatientLog,
     quarantine: &PatientLog,
-    saved: Saved<'_>,
+    saved: CheckpointReader<'_>,
     (tail, quarantine_tail): (Seq, Seq),
     runs: &Overview,
 ) -> Result<(CutBook, Option<TsMs>), Fatal> {
-    let base = base(saved.store).await?;
-    bridged("receipts", log.start(), base.receipts_from().into())?;
-    bridged("quarantine", quarantine.start(), base.quarantine_from())?;
-    let saved: Option<BufferCheckpoint> = saved.checkpoint(RECEIPTS_CHECKPOINT).await;
+    let base = load_base(saved.store).await?;
+    check_base_reaches("receipts", log.start_seq(), base.receipts_from().into())?;
+    check_base_reaches("quarantine", quarantine.start_seq(), base.quarantine_from())?;
+    let saved: Option<BufferCheckpoint> = saved.load_checkpoint(RECEIPTS_CHECKPOINT).await;
     let (mut book, quarantine_from) =
         match saved.filter(|saved| base.receipts_from() <= saved.book.tail().next()) {
             Some(saved) => (saved.book.into_book(), saved.quarantine_tail),
-            None => (base.book(), Seq(0)),
+            None => (base.cut_book(), Seq(0)),
         };
-    let gone = base.book();
+    let gone = base.cut_book();
     book.know_positions(gone.positions());
     let quarantine_from = quarantine_from.max(Seq(base.quarantine_from().0 - 1));
-    regressed("receipts", tail, book.tail().into())?;
-    regressed("quarantine", quarantine_tail, quarantine_from)?;
+    check_not_regressed("receipts", tail, book.tail().into())?;
+    check_not_regressed("quarantine", quarantine_tail, quarantine_from)?;
     let last_cut_end = runs.symbols.iter().map(|(_, end, _)| *end).max().unwrap_or_default();
-    regressed("receipts", tail, last_cut_end.into())?;
+    check_not_regressed("receipts", tail, last_cut_end.into())?;
 
     let ran: BTreeSet<&Symbol> = runs.symbols.iter().map(|(symbol, ..)| symbol).collect();
     let forgotten = book.forget_before(base.receipts_from(), |symbol| ran.contains(symbol));
     let mut missing: BTreeMap<Symbol, IngestSeq> =
         forgotten.into_iter().map(|symbol| (symbol, base.receipts_from())).collect();
     for (symbol, end, floor) in &runs.symbols {
-        if book.track(symbol, end.next(), Some(*floor)) {
+        if book.track_symbol(symbol, end.next(), Some(*floor)) {
             missing.insert(symbol.clone(), end.next());
         }
     }
     let saved_tail = book.tail();
     let from = missing.values().min().copied().unwrap_or(saved_tail.next());
-    log.scan(from.into(), tail, |seq, payload| {
-        let record =
-            ReceiptRecord::decode(payload).map_err(|error| Fatal::undecodable("receipts", seq.0, error))?;
+    log.scan_records(from.into(), tail, |seq, payload| {
+        let record = ReceiptRecord::decode(payload)
+            .map_err(|error| Fatal::undecodable_record("receipts", seq.0, error))?;
         if saved_tail < record.ingest_seq {
-            book.observe(&record);
+            book.observe_receipt(&record);
         } else if missing.contains_key(record.symbol) {
-            book.backfill(&record);
+            book.backfill_receipt(&record);
         }
         Ok(())
     })
     .await?;
     quarantine
-        .scan(quarantine_from.next(), quarantine_tail, |seq, payload| {
+        .scan_records(quarantine_from.next(), quarantine_tail, |seq, payload| {
             let record = QuarantineRecord::decode(payload)
-                .map_err(|error| Fatal::undecodable("quarantine", seq.0, error))?;
+                .map_err(|error| Fatal::undecodable_record("quarantine", seq.0, error))?;
             book.note_quarantined(&record.origin, record.position);
             Ok(())
         })

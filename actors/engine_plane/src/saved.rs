@@ -1,7 +1,7 @@
 //! What the tree saves beside the logs, for tools that look at it while no tree runs.
 
-use orchestrator_kernel::engine::outbox::Progress;
-use orchestrator_kernel::engine::retention::{BASE, Base};
+use orchestrator_kernel::engine::outbox::PublishProgress;
+use orchestrator_kernel::engine::retention::{BASE, RetentionBase};
 use orchestrator_kernel::engine::run::RunIndex;
 use orchestrator_kernel::ids::Seq;
 use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError};
@@ -12,7 +12,7 @@ use crate::recovery::{BufferCheckpoint, RECEIPTS_CHECKPOINT, RUNS_CHECKPOINT};
 
 /// Tails of the logs that the checkpoint of the buffer knows: a log that ends before has lost records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct CheckpointTails {
     /// The last record of the receipt log.
     pub receipts: Seq,
     /// The last record of the quarantine.
@@ -24,8 +24,8 @@ pub struct Known {
 /// # Errors
 ///
 /// [`LoadError`].
-pub async fn published(store: &dyn CheckpointStore) -> Result<Option<Progress>, LoadError> {
-    checkpoint::load(store, publisher::messages::CURSOR, publisher::messages::decode_progress).await
+pub async fn load_progress(store: &dyn CheckpointStore) -> Result<Option<PublishProgress>, LoadError> {
+    checkpoint::load_saved(store, publisher::messages::CURSOR, publisher::messages::decode_progress).await
 }
 
 /// What the checkpoint of the buffer knows.
@@ -33,9 +33,10 @@ pub async fn published(store: &dyn CheckpointStore) -> Result<Option<Progress>, 
 /// # Errors
 ///
 /// [`LoadError`].
-pub async fn known(store: &dyn CheckpointStore) -> Result<Option<Known>, LoadError> {
-    let saved = checkpoint::load(store, RECEIPTS_CHECKPOINT, decode_checkpoint::<BufferCheckpoint>).await?;
-    Ok(saved.map(|saved| Known {
+pub async fn load_known_tails(store: &dyn CheckpointStore) -> Result<Option<CheckpointTails>, LoadError> {
+    let saved =
+        checkpoint::load_saved(store, RECEIPTS_CHECKPOINT, decode_checkpoint::<BufferCheckpoint>).await?;
+    Ok(saved.map(|saved| CheckpointTails {
         receipts: saved.book.into_book().tail().into(),
         quarantine: saved.quarantine_tail,
     }))
@@ -46,8 +47,8 @@ pub async fn known(store: &dyn CheckpointStore) -> Result<Option<Known>, LoadErr
 /// # Errors
 ///
 /// [`LoadError`].
-pub async fn known_runs(store: &dyn CheckpointStore) -> Result<Option<Seq>, LoadError> {
-    let saved = checkpoint::load(store, RUNS_CHECKPOINT, decode_checkpoint::<RunIndex>).await?;
+pub async fn load_known_run_tail(store: &dyn CheckpointStore) -> Result<Option<Seq>, LoadError> {
+    let saved = checkpoint::load_saved(store, RUNS_CHECKPOINT, decode_checkpoint::<RunIndex>).await?;
     Ok(saved.map(|index| index.tail().into()))
 }
 
@@ -57,5 +58,5 @@ pub async fn known_runs(store: &dyn CheckpointStore) -> Result<Option<Seq>, Load
 ///
 /// [`LoadError`].
 pub async fn base_is_sound(store: &dyn CheckpointStore) -> Result<(), LoadError> {
-    checkpoint::load(store, BASE, |bytes| Base::decode(bytes).ok()).await.map(drop)
+    checkpoint::load_saved(store, BASE, |bytes| RetentionBase::decode(bytes).ok()).await.map(drop)
 }

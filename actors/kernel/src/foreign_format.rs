@@ -6,7 +6,7 @@
 /// The byte order mark of UTF-8: framing at the very beginning of a text, no part of its first line.
 pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Bytes of the beginning that [`ForeignFormat::recognise`] looks at.
+/// Bytes of the beginning that [`ForeignFormat::recognise_format`] looks at.
 pub const LOOKED_AT_BYTES: usize = 8;
 
 /// A format that people have their recordings in, and that holds no lines.
@@ -40,7 +40,7 @@ impl ForeignFormat {
     /// No JSON text in UTF-8 begins like any of these: it begins with one of ``{[" -0…9 t f n`` or white space, and
     /// `B`, `P`, `7` followed by what is asked for here is no JSON either.
     #[must_use]
-    pub const fn recognise(start: &[u8]) -> Option<Self> {
+    pub const fn recognise_format(start: &[u8]) -> Option<Self> {
         Some(match start {
             [0x1f, 0x8b, ..] => Self::Gzip,
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
@@ -78,7 +78,7 @@ impl ForeignFormat {
 
     /// How a file of this format becomes one that is read: a command, or where to look.
     #[must_use]
-    pub const fn cure(self) -> &'static str {
+    pub const fn conversion_advice(self) -> &'static str {
         match self {
             Self::Gzip | Self::Zstd => "it is unpacked as it is",
             Self::Xz => "unpack it with xz -d, or pack it again with zstd",
@@ -126,7 +126,7 @@ mod tests {
             (b"{\0\0\0\"\0\0\0", ForeignFormat::Utf32),
             (b"\0\0\0{", ForeignFormat::Utf32),
         ] {
-            assert_eq!(ForeignFormat::recognise(start), Some(format), "{start:?}");
+            assert_eq!(ForeignFormat::recognise_format(start), Some(format), "{start:?}");
         }
     }
 
@@ -135,7 +135,7 @@ mod tests {
         for start in
             [&b""[..], b"\0", b"\0\0\0\0", b"{", b"{\"a\":1}", b"\xef\xbb\xbf{", b"PA", b"BZh", b"7", b"PK"]
         {
-            assert_eq!(ForeignFormat::recognise(start), None, "{start:?}");
+            assert_eq!(ForeignFormat::recognise_format(start), None, "{start:?}");
         }
         assert_eq!(without_byte_order_mark(b"\xef\xbb\xbf\xef\xbb\xbf{"), b"\xef\xbb\xbf{");
         assert_eq!(without_byte_order_mark(b"{"), b"{");
@@ -145,7 +145,7 @@ mod tests {
         /// A JSON document is never taken for something else.
         #[test]
         fn no_json_is_foreign(text in "[ \t\r\n]{0,3}(\\{|\\[|\"|-?[0-9]|true|false|null)[ -~é]{0,8}") {
-            prop_assert_eq!(ForeignFormat::recognise(text.as_bytes()), None);
+            prop_assert_eq!(ForeignFormat::recognise_format(text.as_bytes()), None);
         }
     }
 }

@@ -14,7 +14,7 @@ pub struct TsMs(pub i64);
 impl TsMs {
     /// The moment `ms` milliseconds later, saturating.
     #[must_use]
-    pub const fn plus(self, ms: i64) -> Self {
+    pub const fn plus_ms(self, ms: i64) -> Self {
         Self(self.0.saturating_add(ms))
     }
 }

@@ -1,4 +1,5 @@
-//! Which times a recording's receipts can have: under a driven clock they *are* the time, so a wrong one must not drive it.
+//! Which times a recording's receipts can have: under a driven clock they *are* the time, so a wrong one must not drive
+//! it.
 //!
 //! ```text
 //!        1990            latest       latest + gap_max            2100
@@ -10,7 +11,7 @@
 use std::fmt;
 
 use crate::ids::TsMs;
-use crate::rfc3339::rfc3339;
+use crate::rfc3339::to_rfc3339;
 
 /// Times that a recorded clock takes from receipts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +41,7 @@ impl InputTimes {
     /// # Errors
     ///
     /// [`Implausible`]: the time must not drive the clock.
-    pub fn check(&self, at: TsMs, latest: Option<TsMs>) -> Result<(), Implausible> {
+    pub fn check_time(&self, at: TsMs, latest: Option<TsMs>) -> Result<(), Implausible> {
         if at < self.earliest || self.end <= at {
             return Err(Implausible::Outside { at });
         }
@@ -57,7 +58,7 @@ impl InputTimes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Implausible {
     /// No exchange's clock shows it.
-    #[error("{}", outside(i128::from(at.0), TimeUnit::Milliseconds))]
+    #[error("{}", describe_implausible(i128::from(at.0), TimeUnit::Milliseconds))]
     Outside {
         /// The time.
         at: TsMs,
@@ -66,7 +67,7 @@ pub enum Implausible {
     #[error(
         "recv_ts_ms {} is {}, {} days after the receipts before it; if the recording has such a gap, set \
          clock.gap_max to more than that",
-        at.0, rfc3339(*at), (at.0 - latest.0) / 86_400_000
+        at.0, to_rfc3339(*at), (at.0 - latest.0) / 86_400_000
     )]
     Ahead {
         /// The time.
@@ -105,15 +106,15 @@ impl TimeUnit {
         }
     }
 
-    const fn milliseconds(self, number: i128) -> i128 {
+    const fn to_milliseconds(self, number: i128) -> i128 {
         number.saturating_mul(1_000).div_euclid(self.per_second())
     }
 
     /// The only unit in which `number` is a [plausible](InputTimes::PLAUSIBLE) time, if there is one.
     #[must_use]
-    pub fn guess(number: i128) -> Option<Self> {
+    pub fn guess_unit(number: i128) -> Option<Self> {
         let plausible = i128::from(EARLIEST.0)..i128::from(END.0);
-        Self::ALL.into_iter().find(|unit| plausible.contains(&unit.milliseconds(number)))
+        Self::ALL.into_iter().find(|unit| plausible.contains(&unit.to_milliseconds(number)))
     }
 }
 
@@ -130,15 +131,15 @@ impl fmt::Display for TimeUnit {
 
 /// What is wrong with `number`, read in `unit`, for people: where in time it is, and what it more likely counts.
 #[must_use]
-pub fn outside(number: i128, unit: TimeUnit) -> String {
+pub fn describe_implausible(number: i128, unit: TimeUnit) -> String {
     /// Largest time that is written as a date; years beyond 9999 say less than their number.
     const DATES_END: i128 = 253_402_300_800_000;
-    let ms = unit.milliseconds(number);
+    let ms = unit.to_milliseconds(number);
     let when = match i64::try_from(ms) {
-        Ok(at) if (0..DATES_END).contains(&ms) => rfc3339(TsMs(at)),
+        Ok(at) if (0..DATES_END).contains(&ms) => to_rfc3339(TsMs(at)),
         Ok(_) | Err(_) => format!("in the year {}", 1970 + ms.div_euclid(31_556_952_000)),
     };
-    let hint = match TimeUnit::guess(number) {
+    let hint = match TimeUnit::guess_unit(number) {
         Some(likely) => format!("; it looks like {likely}"),
         None => String::new(),
     };
@@ -168,7 +169,7 @@ mod tests {
             (i64::MAX, "in the year 292278994"),
             (i64::MIN, "in the year -292275055"),
         ] {
-            let said = InputTimes::PLAUSIBLE.check(TsMs(at), None).unwrap_err().to_string();
+            let said = InputTimes::PLAUSIBLE.check_time(TsMs(at), None).unwrap_err().to_string();
             assert!(said.contains(hint), "{said}\nexpected {hint}");
         }
     }
@@ -177,11 +178,11 @@ mod tests {
     fn a_receipt_far_ahead_is_refused_and_one_far_behind_is_not() {
         let times = InputTimes { gap_max_ms: 400 * DAY, ..InputTimes::PLAUSIBLE };
 
-        assert_eq!(times.check(TsMs(T + 400 * DAY), Some(TsMs(T))), Ok(()));
-        let said = times.check(TsMs(T + 400 * DAY + 1), Some(TsMs(T))).unwrap_err().to_string();
+        assert_eq!(times.check_time(TsMs(T + 400 * DAY), Some(TsMs(T))), Ok(()));
+        let said = times.check_time(TsMs(T + 400 * DAY + 1), Some(TsMs(T))).unwrap_err().to_string();
         assert!(said.contains("400 days after") && said.contains("clock.gap_max"), "{said}");
-        assert_eq!(times.check(TsMs(T), Some(TsMs(T + 4000 * DAY))), Ok(()), "late, not ahead");
-        assert_eq!(InputTimes::ANY.check(TsMs(i64::MAX - 1), Some(TsMs(i64::MIN))), Ok(()));
+        assert_eq!(times.check_time(TsMs(T), Some(TsMs(T + 4000 * DAY))), Ok(()), "late, not ahead");
+        assert_eq!(InputTimes::ANY.check_time(TsMs(i64::MAX - 1), Some(TsMs(i64::MIN))), Ok(()));
     }
 
     proptest! {
@@ -191,7 +192,7 @@ mod tests {
             let number = i128::from(ms) * unit.per_second() / 1_000;
             let others = TimeUnit::ALL.into_iter().filter(|other| *other != unit);
             let is_plausible = |unit: TimeUnit| {
-                let ms = unit.milliseconds(number);
+                let ms = unit.to_milliseconds(number);
                 (i128::from(EARLIEST.0)..i128::from(END.0)).contains(&ms)
             };
             prop_assert_eq!(others.filter(|other| is_plausible(*other)).count(), 0);
@@ -200,7 +201,7 @@ mod tests {
         #[test]
         fn nothing_overflows(at in any::<i64>(), latest in any::<Option<i64>>(), gap_max_ms in 0..i64::MAX) {
             let times = InputTimes { gap_max_ms, ..InputTimes::PLAUSIBLE };
-            if let Err(implausible) = times.check(TsMs(at), latest.map(TsMs)) {
+            if let Err(implausible) = times.check_time(TsMs(at), latest.map(TsMs)) {
                 prop_assert!(implausible.to_string().len() < 300);
             }
         }

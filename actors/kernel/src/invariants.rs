@@ -85,7 +85,7 @@ static VIOLATIONS: AtomicU64 = AtomicU64::new(0);
 
 /// How many violations this process has seen. Anything but 0 is a bug to report.
 #[must_use]
-pub fn violations() -> u64 {
+pub fn violation_count() -> u64 {
     VIOLATIONS.load(Ordering::Relaxed)
 }
 

@@ -41,10 +41,10 @@ pub enum JsonError {
 /// [`JsonError`]: not JSON, or too deep. Python's `NaN` and `Infinity` are not JSON.
 pub fn canonical(text: &str) -> Result<String, JsonError> {
     // One pass of serde_json, which does not recurse, settles the syntax; the writer below relies on it.
-    let checked: &RawValue = serde_json::from_str(text).map_err(|error| malformed(&error))?;
+    let checked: &RawValue = serde_json::from_str(text).map_err(|error| malformed_error(&error))?;
     let out = String::with_capacity(text.len());
     let mut writer = Writer { text: checked.get(), at: 0, depth: 0, out, members: Vec::new() };
-    writer.value().map_err(|error| match error {
+    writer.write_value().map_err(|error| match error {
         // The checked text begins behind the white space.
         JsonError::TooDeep { at } => {
             JsonError::TooDeep { at: at + text.len() - text.trim_ascii_start().len() }
@@ -54,14 +54,14 @@ pub fn canonical(text: &str) -> Result<String, JsonError> {
     Ok(writer.out)
 }
 
-fn malformed(error: &serde_json::Error) -> JsonError {
-    JsonError::Malformed { detail: mistake(error) }
+fn malformed_error(error: &serde_json::Error) -> JsonError {
+    JsonError::Malformed { detail: describe_mistake(error) }
 }
 
 /// What serde_json says of a text, as one bounded line that ends with the place: it quotes what it did not expect, and
 /// that is as long as whoever wrote the text likes.
 #[must_use]
-pub fn mistake(error: &serde_json::Error) -> String {
+pub fn describe_mistake(error: &serde_json::Error) -> String {
     let said = error.to_string();
     let place = format!(" at line {} column {}", error.line(), error.column());
     match said.strip_suffix(&place) {
@@ -90,19 +90,19 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn value(&mut self) -> Result<(), JsonError> {
-        match self.peek() {
-            Some(b'{') => self.nested(Self::object),
-            Some(b'[') => self.nested(Self::array),
-            Some(b'"') => self.string().map(|_| ()),
+    fn write_value(&mut self) -> Result<(), JsonError> {
+        match self.peek_byte() {
+            Some(b'{') => self.write_nested(Self::write_object),
+            Some(b'[') => self.write_nested(Self::write_array),
+            Some(b'"') => self.copy_string().map(|_| ()),
             Some(_) | None => {
-                self.scalar();
+                self.copy_scalar();
                 Ok(())
             }
         }
     }
 
-    fn nested(&mut self, contents: fn(&mut Self) -> Result<(), JsonError>) -> Result<(), JsonError> {
+    fn write_nested(&mut self, contents: fn(&mut Self) -> Result<(), JsonError>) -> Result<(), JsonError> {
         if self.depth == DEPTH_MAX {
             return Err(JsonError::TooDeep { at: self.at });
         }
@@ -112,50 +112,50 @@ impl<'a> Writer<'a> {
         done
     }
 
-    fn array(&mut self) -> Result<(), JsonError> {
-        self.skip(1);
+    fn write_array(&mut self) -> Result<(), JsonError> {
+        self.skip_bytes(1);
         self.out.push('[');
         let mut first = true;
-        while !self.closes(b']') {
+        while !self.steps_over_closing(b']') {
             if !first {
                 self.out.push(',');
             }
             first = false;
-            self.value()?;
+            self.write_value()?;
         }
         self.out.push(']');
         Ok(())
     }
 
-    fn object(&mut self) -> Result<(), JsonError> {
-        self.skip(1);
+    fn write_object(&mut self) -> Result<(), JsonError> {
+        self.skip_bytes(1);
         self.out.push('{');
         let (out_start, first) = (self.out.len(), self.members.len());
         let mut sorted = true;
-        while !self.closes(b'}') {
+        while !self.steps_over_closing(b'}') {
             if first < self.members.len() {
                 self.out.push(',');
             }
             let start = self.out.len();
-            let key = self.string()?;
+            let key = self.copy_string()?;
             self.skip_past(b':');
             self.out.push(':');
-            self.value()?;
+            self.write_value()?;
             sorted = sorted && self.members[first..].last().is_none_or(|last| last.key < key);
             self.members.push(Member { key, written: start..self.out.len() });
         }
         // Most engines sort their keys already; then everything stands where it belongs.
         if !sorted {
-            self.reorder(out_start, first);
+            self.reorder_members(out_start, first);
         }
         self.members.truncate(first);
         self.out.push('}');
         Ok(())
     }
 
-    /// Writes the members from number `first` on, which stand from `out_start` on, again: sorted, of equal keys only the
-    /// last.
-    fn reorder(&mut self, out_start: usize, first: usize) {
+    /// Writes the members from number `first` on, which stand from `out_start` on, again: sorted, of equal keys only
+    /// the last.
+    fn reorder_members(&mut self, out_start: usize, first: usize) {
         let members = &mut self.members[first..];
         members.sort_by(|a, b| a.key.cmp(&b.key)); // stable: of equal keys the last one stays last
         let written = self.out.split_off(out_start);
@@ -171,14 +171,14 @@ impl<'a> Writer<'a> {
     }
 
     /// Copies a string and returns its contents.
-    fn string(&mut self) -> Result<Cow<'a, str>, JsonError> {
+    fn copy_string(&mut self) -> Result<Cow<'a, str>, JsonError> {
         let (token, escapes) = self.string_token();
         if !escapes {
             self.out.push_str(token);
             return Ok(Cow::Borrowed(&token[1..token.len() - 1]));
         }
-        let contents: String = serde_json::from_str(token).map_err(|error| malformed(&error))?;
-        let escaped = serde_json::to_string(&contents).map_err(|error| malformed(&error))?;
+        let contents: String = serde_json::from_str(token).map_err(|error| malformed_error(&error))?;
+        let escaped = serde_json::to_string(&contents).map_err(|error| malformed_error(&error))?;
         self.out.push_str(&escaped);
         Ok(Cow::Owned(contents))
     }
@@ -205,7 +205,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Copies a number, `true`, `false` or `null`.
-    fn scalar(&mut self) {
+    fn copy_scalar(&mut self) {
         let rest = &self.text[self.at..];
         let end =
             rest.bytes().position(|byte| matches!(byte, b',' | b']' | b'}' | b' ' | b'\n' | b'\r' | b'\t'));
@@ -215,14 +215,14 @@ impl<'a> Writer<'a> {
     }
 
     /// Steps over the comma before the next element, or over `bracket`; tells whether it was the bracket.
-    fn closes(&mut self, bracket: u8) -> bool {
-        match self.peek() {
+    fn steps_over_closing(&mut self, bracket: u8) -> bool {
+        match self.peek_byte() {
             Some(byte) if byte == bracket => {
-                self.skip(1);
+                self.skip_bytes(1);
                 true
             }
             Some(b',') => {
-                self.skip(1);
+                self.skip_bytes(1);
                 false
             }
             Some(_) => false,
@@ -231,13 +231,13 @@ impl<'a> Writer<'a> {
     }
 
     fn skip_past(&mut self, byte: u8) {
-        if self.peek() == Some(byte) {
-            self.skip(1);
+        if self.peek_byte() == Some(byte) {
+            self.skip_bytes(1);
         }
     }
 
     /// The next byte that is no white space.
-    fn peek(&mut self) -> Option<u8> {
+    fn peek_byte(&mut self) -> Option<u8> {
         self.skip_space();
         self.text.as_bytes().get(self.at).copied()
     }
@@ -248,7 +248,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn skip(&mut self, bytes: usize) {
+    fn skip_bytes(&mut self, bytes: usize) {
         self.at += bytes;
     }
 }

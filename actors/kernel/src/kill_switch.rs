@@ -6,9 +6,9 @@
 //! ```
 //!
 //! Inside there is one vocabulary, because the words outside contradict each other (one neighbour's "ACTIVE" means that
-//! trading is allowed, another's that it was killed): *Trading*, *Halted*, *Unknown*. Unknown blocks like Halted and says
-//! why. Only the values listed at [`Reading::of`] mean Trading, and only [`Command::Init`] on a missing value and
-//! [`Command::Disengage`] on a halted one write such a value (KILL-2).
+//! trading is allowed, another's that it was killed): *Trading*, *Halted*, *Unknown*. Unknown blocks like Halted and
+//! says why. Only the values listed at [`KillSwitchReading::of`] mean Trading, and only [`OperatorCommand::Init`] on a
+//! missing value and [`OperatorCommand::Disengage`] on a halted one write such a value (KILL-2).
 //!
 //! Source: CONTRACTS §4; RELIABILITY §3.7, P14.
 
@@ -19,6 +19,10 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-pub use lease::{Lease, Permit, RECENT_MAX, Refused, State, Transition, View};
-pub use reading::{Halt, ReadError, Reading, Stored, Unknown, VALUE_BYTES_MAX};
-pub use record::{Applied, Change, Command, HISTORY_MAX, Refusal, Shortfall, decide, owed_entry};
+pub use lease::{
+    Lease, Permit, PermitRefused, RECENT_MAX, TradingState, TradingStateChange, TradingStateView,
+};
+pub use reading::{Halt, KillSwitchReadError, KillSwitchReading, Stored, UnknownReason, VALUE_BYTES_MAX};
+pub use record::{
+    Applied, HISTORY_MAX, KillSwitchChange, OperatorCommand, Refusal, Shortfall, decide, owed_entry,
+};

@@ -42,7 +42,7 @@ pub struct RestartPolicy {
 
 /// End of a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
+pub enum ChildExit {
     /// It stopped by itself.
     Normal,
     /// It failed or panicked, or could not start.
@@ -51,7 +51,7 @@ pub enum Exit {
 
 /// Reaction of the supervisor to a child's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum RestartVerdict {
     /// Start it again after this delay.
     RestartAfter(Duration),
     /// Leave it down; that is in order.
@@ -77,29 +77,30 @@ impl RestartBudget {
     }
 
     /// Decides after an exit at `now`.
-    pub fn on_exit(&mut self, exit: Exit, now: Duration) -> Verdict {
+    pub fn on_exit(&mut self, exit: ChildExit, now: Duration) -> RestartVerdict {
         match (self.policy.restart, exit) {
-            (Restart::Transient, Exit::Normal) => return Verdict::Leave,
-            (Restart::Never, Exit::Normal | Exit::Failed) => return self.beyond(),
-            (Restart::Permanent, Exit::Normal | Exit::Failed) | (Restart::Transient, Exit::Failed) => {}
+            (Restart::Transient, ChildExit::Normal) => return RestartVerdict::Leave,
+            (Restart::Never, ChildExit::Normal | ChildExit::Failed) => return self.verdict_beyond(),
+            (Restart::Permanent, ChildExit::Normal | ChildExit::Failed)
+            | (Restart::Transient, ChildExit::Failed) => {}
         }
         while self.recent.front().is_some_and(|at| now.saturating_sub(*at) >= self.policy.period) {
             self.recent.pop_front();
         }
         if self.recent.len() >= self.policy.restarts_max as usize {
-            return self.beyond();
+            return self.verdict_beyond();
         }
         let doublings = u32::try_from(self.recent.len()).unwrap_or(u32::MAX).min(31);
         self.recent.push_back(now);
-        Verdict::RestartAfter(
+        RestartVerdict::RestartAfter(
             self.policy.backoff_min.saturating_mul(1 << doublings).min(self.policy.backoff_max),
         )
     }
 
-    const fn beyond(&self) -> Verdict {
+    const fn verdict_beyond(&self) -> RestartVerdict {
         match self.policy.beyond {
-            BeyondIntensity::Escalate => Verdict::Escalate,
-            BeyondIntensity::Halt => Verdict::Halt,
+            BeyondIntensity::Escalate => RestartVerdict::Escalate,
+            BeyondIntensity::Halt => RestartVerdict::Halt,
         }
     }
 }
@@ -126,10 +127,19 @@ mod tests {
         let mut budget = RestartBudget::new(policy(Restart::Permanent, BeyondIntensity::Escalate));
         let at = Duration::from_secs;
 
-        assert_eq!(budget.on_exit(Exit::Failed, at(0)), Verdict::RestartAfter(Duration::from_millis(100)));
-        assert_eq!(budget.on_exit(Exit::Normal, at(59)), Verdict::RestartAfter(Duration::from_millis(150)));
-        assert_eq!(budget.on_exit(Exit::Failed, at(60)), Verdict::RestartAfter(Duration::from_millis(150)));
-        assert_eq!(budget.on_exit(Exit::Failed, at(61)), Verdict::Escalate);
+        assert_eq!(
+            budget.on_exit(ChildExit::Failed, at(0)),
+            RestartVerdict::RestartAfter(Duration::from_millis(100))
+        );
+        assert_eq!(
+            budget.on_exit(ChildExit::Normal, at(59)),
+            RestartVerdict::RestartAfter(Duration::from_millis(150))
+        );
+        assert_eq!(
+            budget.on_exit(ChildExit::Failed, at(60)),
+            RestartVerdict::RestartAfter(Duration::from_millis(150))
+        );
+        assert_eq!(budget.on_exit(ChildExit::Failed, at(61)), RestartVerdict::Escalate);
     }
 
     #[test]
@@ -138,10 +148,10 @@ mod tests {
             RestartBudget::new(policy(restart, BeyondIntensity::Halt)).on_exit(exit, Duration::ZERO)
         };
 
-        assert_eq!(verdict(Restart::Transient, Exit::Normal), Verdict::Leave);
-        assert!(matches!(verdict(Restart::Transient, Exit::Failed), Verdict::RestartAfter(_)));
-        assert!(matches!(verdict(Restart::Permanent, Exit::Normal), Verdict::RestartAfter(_)));
-        assert_eq!(verdict(Restart::Never, Exit::Normal), Verdict::Halt);
+        assert_eq!(verdict(Restart::Transient, ChildExit::Normal), RestartVerdict::Leave);
+        assert!(matches!(verdict(Restart::Transient, ChildExit::Failed), RestartVerdict::RestartAfter(_)));
+        assert!(matches!(verdict(Restart::Permanent, ChildExit::Normal), RestartVerdict::RestartAfter(_)));
+        assert_eq!(verdict(Restart::Never, ChildExit::Normal), RestartVerdict::Halt);
     }
 
     proptest! {
@@ -152,7 +162,7 @@ mod tests {
             let mut restarts: Vec<Duration> = Vec::new();
             for gap in gaps {
                 now += Duration::from_secs(gap);
-                if let Verdict::RestartAfter(_) = budget.on_exit(Exit::Failed, now) {
+                if let RestartVerdict::RestartAfter(_) = budget.on_exit(ChildExit::Failed, now) {
                     restarts.push(now);
                 }
                 let recent = restarts.iter().filter(|at| now - **at < Duration::from_secs(60)).count();

@@ -8,8 +8,8 @@ const DAY_MS: i64 = 86_400_000;
 ///
 /// Years beyond four digits are written with as many as they need; nothing here makes such a moment.
 #[must_use]
-pub fn rfc3339(at: TsMs) -> String {
-    let (year, month, day) = civil(at.0.div_euclid(DAY_MS));
+pub fn to_rfc3339(at: TsMs) -> String {
+    let (year, month, day) = civil_date(at.0.div_euclid(DAY_MS));
     let ms = at.0.rem_euclid(DAY_MS);
     let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60);
     let fraction = match ms % 1000 {
@@ -22,7 +22,7 @@ pub fn rfc3339(at: TsMs) -> String {
 /// The day of the proleptic Gregorian calendar that is `days` after 1970-01-01.
 ///
 /// Source: Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms", `civil_from_days`.
-fn civil(days: i64) -> (i64, i64, i64) {
+fn civil_date(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
     let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
@@ -50,7 +50,7 @@ mod tests {
             (951_782_399_000, "2000-02-28T23:59:59+00:00"),
             (951_782_400_000, "2000-02-29T00:00:00+00:00"),
         ] {
-            assert_eq!(rfc3339(TsMs(at)), text);
+            assert_eq!(to_rfc3339(TsMs(at)), text);
         }
     }
 
@@ -58,8 +58,8 @@ mod tests {
         /// Method: the next day is the next of the month, or the first of the next month.
         #[test]
         fn days_follow_each_other(day in -700_000..700_000i64) {
-            let (y, m, d) = civil(day);
-            let next = civil(day + 1);
+            let (y, m, d) = civil_date(day);
+            let next = civil_date(day + 1);
             prop_assert!(
                 next == (y, m, d + 1) || (next == (y, m + 1, 1) && d >= 28) || (next == (y + 1, 1, 1) && (m, d) == (12, 31)),
                 "{:?} then {:?}", (y, m, d), next

@@ -11,24 +11,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::path::PathBuf;
 
-use orchestrator_kernel::engine::contracts::engine_run::{Cut, RunFacts, RunRecord};
+use orchestrator_kernel::engine::contracts::engine_run::{CutRange, RunFacts, RunRecord};
 use orchestrator_kernel::engine::contracts::manifest::{
-    Manifest, ManifestEntry, ManifestRecord, NO_TIME_ZONES, OperatorRecord, OutputsAct,
+    ManifestEntry, ManifestRecord, NO_TIME_ZONES, OperatorRecord, OutputManifest, OutputsAct,
 };
 use orchestrator_kernel::engine::contracts::orchestrator_event::{event_type, events};
 use orchestrator_kernel::engine::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::engine::cut::{BookCheckpoint, CutBook, CutRequest};
-use orchestrator_kernel::engine::outbox::{Cursor, Progress};
+use orchestrator_kernel::engine::outbox::{PublishCursor, PublishProgress};
 use orchestrator_kernel::engine::retention::{
-    Advance, Asked, Base, Held, Holders, Later, Scheduled, Stretch,
+    BaseAdvance, RetainedFor, RetentionBase, RunsAfterBase, Scheduled, TrimBlocker, TrimRequest, TrimmedRange,
 };
 use orchestrator_kernel::engine::run::{Attempts, RunIndex, missing_snapshot};
 use orchestrator_kernel::engine::run_id::RunId;
 use orchestrator_kernel::error::ErrorKind;
 use orchestrator_kernel::ids::{CutKind, EngineMode, Epoch, EventType, IngestSeq, RunSeq, Seq, Symbol, TsMs};
 use orchestrator_kernel::ports::engine::{EngineAnswer, EngineError, EngineIdentity};
-use orchestrator_kernel::ports::marks::{LogMark, Marks};
+use orchestrator_kernel::ports::marks::{HighWaterMark, Marks};
 
 /// The golden file's text, written first when `BLESS` is set.
 fn golden(name: &str, actual: &str) -> String {
@@ -93,7 +93,7 @@ fn facts(engine_mode: EngineMode) -> RunFacts {
         symbol,
         engine_timestamp_ms,
         engine_mode,
-        cut: Cut { kind: CutKind::Boundary, start: IngestSeq(1), end },
+        cut: CutRange { kind: CutKind::Boundary, start: IngestSeq(1), end },
         planned_ts_ms: TsMs(1_768_002_662_000),
         started_ts_ms: TsMs(1_768_002_662_003),
         snapshot_seq: Some(IngestSeq(218)),
@@ -112,7 +112,11 @@ fn engine() -> EngineIdentity {
 fn completed_truth() -> RunRecord {
     let regime_output = r#"{"confidence":0.75,"drivers":["é"],"invalidations":[],"permissions":[],"regime":"TREND_BUILD_UP","symbol":"BTCUSDT","timestamp":1768002660000}"#;
     let answer = EngineAnswer::Truth { regime_output: regime_output.to_owned() };
-    Attempts::first(facts(EngineMode::Truth)).completed(answer, engine(), TsMs(1_768_002_662_009))
+    Attempts::first_attempt(facts(EngineMode::Truth)).completed_record(
+        answer,
+        engine(),
+        TsMs(1_768_002_662_009),
+    )
 }
 
 fn completed_hysteresis() -> RunRecord {
@@ -123,14 +127,14 @@ fn completed_hysteresis() -> RunRecord {
     let mut attempts = Attempts::new(facts(EngineMode::Hysteresis), 2);
     attempts.note_error();
     attempts.note_retry();
-    attempts.completed(answer, engine(), TsMs(1_768_002_662_009))
+    attempts.completed_record(answer, engine(), TsMs(1_768_002_662_009))
 }
 
 fn failed() -> RunRecord {
-    let mut attempts = Attempts::first(facts(EngineMode::Truth));
+    let mut attempts = Attempts::first_attempt(facts(EngineMode::Truth));
     attempts.note_error();
-    let error = EngineError::silent(ErrorKind::EngineTimeout, "no answer within 2s");
-    attempts.failed(&error, TsMs(1_768_002_664_003))
+    let error = EngineError::no_answer(ErrorKind::EngineTimeout, "no answer within 2s");
+    attempts.failed_record(&error, TsMs(1_768_002_664_003))
 }
 
 fn missing() -> RunRecord {
@@ -139,7 +143,7 @@ fn missing() -> RunRecord {
     facts.snapshot_seq = None;
     facts.counts_by_event_type.clear();
     let error = missing_snapshot(&facts);
-    Attempts::first(facts).failed(&error, TsMs(1_768_002_662_003))
+    Attempts::first_attempt(facts).failed_record(&error, TsMs(1_768_002_662_003))
 }
 
 fn check_run(name: &str, record: &RunRecord) {
@@ -166,7 +170,10 @@ fn receipt_wire() {
 
 #[test]
 fn run_records() {
-    check_run("run_record_started_v1.hex", &Attempts::first(facts(EngineMode::Truth)).started());
+    check_run(
+        "run_record_started_v1.hex",
+        &Attempts::first_attempt(facts(EngineMode::Truth)).started_record(),
+    );
     check_run("run_record_completed_truth_v1.hex", &completed_truth());
     check_run("run_record_completed_hysteresis_v1.hex", &completed_hysteresis());
     check_run("run_record_failed_v1.hex", &failed());
@@ -175,9 +182,9 @@ fn run_records() {
 /// Every number of an enum in the stored form, so that none is ever given to another variant.
 #[test]
 fn run_record_error_kinds() {
-    let attempts = Attempts::first(facts(EngineMode::Truth));
+    let attempts = Attempts::first_attempt(facts(EngineMode::Truth));
     let numbers = ErrorKind::ALL.map(|kind| {
-        let record = attempts.clone().failed(&EngineError::silent(kind, ""), TsMs(0));
+        let record = attempts.clone().failed_record(&EngineError::no_answer(kind, ""), TsMs(0));
         let mut bytes = Vec::new();
         record.encode_to(&mut bytes);
         format!("{} {kind}\n", bytes[bytes.len() - 2])
@@ -188,7 +195,7 @@ fn run_record_error_kinds() {
 #[test]
 fn engine_run_record_wire() {
     let records = [
-        Attempts::first(facts(EngineMode::Truth)).started(),
+        Attempts::first_attempt(facts(EngineMode::Truth)).started_record(),
         completed_truth(),
         completed_hysteresis(),
         failed(),
@@ -235,7 +242,7 @@ fn orchestrator_events() {
 fn book_checkpoint() {
     let mut book = CutBook::default();
     let observe = |book: &mut CutBook, seq, ts, symbol| {
-        book.observe(&ReceiptRecord {
+        book.observe_receipt(&ReceiptRecord {
             ingest_seq: IngestSeq(seq),
             ingest_ts_ms: TsMs(ts),
             position: seq,
@@ -247,7 +254,7 @@ fn book_checkpoint() {
     observe(&mut book, 1, 1000, "BTCUSDT");
     observe(&mut book, 2, 1005, "ETHUSDT");
     let cut = CutRequest { symbol: Symbol::from("BTCUSDT"), start: None, floor: None, only_if_seen: true };
-    assert_eq!(book.seal(TsMs(1005), TsMs(1000), vec![cut], Some(TsMs(1008))).cuts.len(), 1);
+    assert_eq!(book.seal_tick(TsMs(1005), TsMs(1000), vec![cut], Some(TsMs(1008))).cuts.len(), 1);
     observe(&mut book, 3, 1007, "BTCUSDT");
     observe(&mut book, 4, 1009, "BTCUSDT");
     book.note_quarantined("feed/0", 6);
@@ -264,27 +271,27 @@ fn book_checkpoint() {
 /// receipts went without a run. Version 1 did not have the latter.
 #[test]
 fn base() {
-    let asked = Asked {
+    let asked = TrimRequest {
         receipts_below: IngestSeq(219),
         receipts_stop: None,
         runs_below: RunSeq(4),
         runs_older_than: None,
         published: RunSeq(9),
     };
-    let (scheduled, later) = (Scheduled::Listed(BTreeSet::new()), Later::default());
-    let holders = Holders { scheduled: &scheduled, later: &later };
-    let mut advance = Advance::new(Base::default(), asked, holders);
+    let (scheduled, later) = (Scheduled::Listed(BTreeSet::new()), RunsAfterBase::default());
+    let holders = RetainedFor { scheduled: &scheduled, later: &later };
+    let mut advance = BaseAdvance::new(RetentionBase::default(), asked, holders);
     let first = completed_hysteresis();
-    assert!(advance.run(&Attempts::new(first.facts.clone(), 1).started()).unwrap());
-    assert!(advance.run(&first).unwrap());
+    assert!(advance.take_run_record(&Attempts::new(first.facts.clone(), 1).started_record()).unwrap());
+    assert!(advance.take_run_record(&first).unwrap());
     let mut open = facts(EngineMode::Hysteresis);
     open.engine_timestamp_ms = TsMs(1_768_002_840_000);
-    open.cut = Cut { kind: CutKind::Boundary, start: IngestSeq(219), end: IngestSeq(300) };
-    assert!(advance.run(&Attempts::first(open.clone()).started()).unwrap());
+    open.cut = CutRange { kind: CutKind::Boundary, start: IngestSeq(219), end: IngestSeq(300) };
+    assert!(advance.take_run_record(&Attempts::first_attempt(open.clone()).started_record()).unwrap());
     for seq in 1..=218 {
         assert_eq!(
-            advance.receipt(&ReceiptRecord { ingest_seq: IngestSeq(seq), position: seq, ..receipt() }),
-            Held::No
+            advance.take_receipt(&ReceiptRecord { ingest_seq: IngestSeq(seq), position: seq, ..receipt() }),
+            TrimBlocker::No
         );
     }
     let aside = QuarantineRecord {
@@ -296,37 +303,41 @@ fn base() {
         size: 0,
         bytes: Vec::new(),
     };
-    advance.quarantined(&aside);
-    let base = advance.finish();
+    advance.count_quarantined(&aside);
+    let base = advance.into_base();
 
     assert_eq!((base.receipts_from(), base.runs_from()), (IngestSeq(219), RunSeq(4)));
-    assert_eq!(Base::decode(&from_hex(&stored("base_v1.hex"))).unwrap(), base);
+    assert_eq!(RetentionBase::decode(&from_hex(&stored("base_v1.hex"))).unwrap(), base);
 
-    let asked = Asked { receipts_below: IngestSeq(311), runs_below: RunSeq(5), ..asked };
-    let mut advance = Advance::new(base, asked, holders);
-    let error = EngineError::silent(ErrorKind::EngineTimeout, "no answer");
-    assert!(advance.run(&Attempts::first(open).failed(&error, TsMs(1_768_002_841_000))).unwrap());
+    let asked = TrimRequest { receipts_below: IngestSeq(311), runs_below: RunSeq(5), ..asked };
+    let mut advance = BaseAdvance::new(base, asked, holders);
+    let error = EngineError::no_answer(ErrorKind::EngineTimeout, "no answer");
+    assert!(
+        advance
+            .take_run_record(&Attempts::first_attempt(open).failed_record(&error, TsMs(1_768_002_841_000)))
+            .unwrap()
+    );
     for seq in 219..=310 {
         let record = ReceiptRecord { ingest_seq: IngestSeq(seq), position: seq, ..receipt() };
-        assert_eq!(advance.receipt(&record), Held::No);
+        assert_eq!(advance.take_receipt(&record), TrimBlocker::No);
     }
-    let base = advance.finish();
+    let base = advance.into_base();
 
     let symbol = facts(EngineMode::Hysteresis).symbol;
-    let stretch = Stretch { from: Some(IngestSeq(301)), to: IngestSeq(311), begun: None };
-    assert_eq!(base.let_go().of(&symbol), [stretch]);
-    check_bytes("base_v2.hex", &base, &base.encode(), |bytes| Base::decode(bytes).unwrap());
+    let stretch = TrimmedRange { from: Some(IngestSeq(301)), to: IngestSeq(311), begun: None };
+    assert_eq!(base.let_go().ranges_of(&symbol), [stretch]);
+    check_bytes("base_v2.hex", &base, &base.encode(), |bytes| RetentionBase::decode(bytes).unwrap());
 }
 
 #[test]
 fn run_index() {
     let mut index = RunIndex::default();
     let completed = completed_hysteresis();
-    index.admit(&Attempts::new(completed.facts.clone(), 1).started()).unwrap();
-    index.admit(&completed).unwrap();
+    index.admit_record(&Attempts::new(completed.facts.clone(), 1).started_record()).unwrap();
+    index.admit_record(&completed).unwrap();
     let mut open = facts(EngineMode::Truth);
     open.symbol = Symbol::from("ETHUSDT");
-    index.admit(&Attempts::first(open).started()).unwrap();
+    index.admit_record(&Attempts::first_attempt(open).started_record()).unwrap();
 
     let bytes = postcard::to_stdvec(&index).unwrap();
 
@@ -337,7 +348,7 @@ fn run_index() {
 fn manifest_record() {
     let engine =
         EngineIdentity { name: "demo".to_owned(), version: "1.0".to_owned(), code_hash: "abc".to_owned() };
-    let manifest = Manifest {
+    let manifest = OutputManifest {
         binary_version: "0.1.0".to_owned(),
         settings: BTreeMap::from([("schedule.interval".to_owned(), "180000ms".to_owned())]),
         engine,
@@ -381,14 +392,14 @@ fn operator_records() {
 
 #[test]
 fn publish_progress() {
-    let cursor = Cursor { run_seq: RunSeq(4711), outputs: 9001 };
-    let mut progress = Progress { cursor, ..Progress::default() };
-    let decode = |bytes: &[u8]| Progress::decode(bytes).unwrap();
+    let cursor = PublishCursor { run_seq: RunSeq(4711), outputs: 9001 };
+    let mut progress = PublishProgress { cursor, ..PublishProgress::default() };
+    let decode = |bytes: &[u8]| PublishProgress::decode(bytes).unwrap();
     check_bytes("publish_cursor_v1.hex", &progress, &progress.encode(), decode);
 
     let outputs = events(RunSeq(4700), &completed_truth(), None).unwrap();
     let since = Some(TsMs(1_768_002_660_012));
-    progress.holds.hold("rabbitmq", &outputs[1], "403 ACCESS_REFUSED", since, 1).unwrap();
+    progress.holds.hold_symbol("rabbitmq", &outputs[1], "403 ACCESS_REFUSED", since, 1).unwrap();
     check_bytes("publish_cursor_v2.hex", &progress, &progress.encode(), decode);
 }
 
@@ -396,8 +407,11 @@ fn publish_progress() {
 fn stored_second_marks_match_their_golden_file() {
     let mut marks = Marks::default();
     let fingerprint = Some([1, 2, 3, 4, 0xff]);
-    marks.raise("receipts", LogMark { log_id: 7, epoch: Epoch(3), tail: Seq(5500), fingerprint });
-    marks.raise("runs", LogMark { log_id: u64::MAX, epoch: Epoch(4), tail: Seq(0), fingerprint: None });
+    marks.raise_mark("receipts", HighWaterMark { log_id: 7, epoch: Epoch(3), tail: Seq(5500), fingerprint });
+    marks.raise_mark(
+        "runs",
+        HighWaterMark { log_id: u64::MAX, epoch: Epoch(4), tail: Seq(0), fingerprint: None },
+    );
 
     let stored = golden("marks_v1.txt", &marks.encode("production"));
 

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use orchestrator_kernel::engine::contracts::manifest::OutputsAct;
 use orchestrator_kernel::engine::contracts::orchestrator_event::event_type;
-use orchestrator_kernel::engine::outbox::{Cursor, Fate, HeldChoice, Holds, Progress, Skips, TooManyHeld};
+use orchestrator_kernel::engine::outbox::{
+    Fate, HeldChoice, Holds, PublishCursor, PublishProgress, Skips, TooManyHeld,
+};
 use orchestrator_kernel::engine::run_id::RunId;
 use orchestrator_kernel::ids::{EngineMode, IngestSeq, RunSeq, Symbol, TsMs};
 use orchestrator_kernel::ports::fan_out::OutputMessage;
@@ -72,7 +74,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 #[derive(Default)]
 struct Outbox {
     log: Vec<Vec<OutputMessage>>,
-    progress: Progress,
+    progress: PublishProgress,
     saved: Vec<u8>,
     skips: Skips,
     refused: BTreeMap<String, u64>,
@@ -99,17 +101,19 @@ impl Outbox {
         let from = self.progress.cursor.run_seq.0 as usize;
         let batch: Vec<OutputMessage> = self.log.iter().skip(from).take(records).flatten().cloned().collect();
         for message in &batch {
-            if self.progress.holds.fate(&self.skips, FAN_OUT, message) != Fate::Offer || self.takes(message) {
+            if self.progress.holds.fate_of_output(&self.skips, FAN_OUT, message) != Fate::Offer
+                || self.takes(message)
+            {
                 continue;
             }
-            if self.progress.holds.hold(FAN_OUT, message, "no", None, HELD_MAX).is_err() {
+            if self.progress.holds.hold_symbol(FAN_OUT, message, "no", None, HELD_MAX).is_err() {
                 return false;
             }
         }
-        batch.iter().for_each(|message| self.progress.holds.pass(message));
+        batch.iter().for_each(|message| self.progress.holds.pass_output(message));
         let Some(last) = batch.last() else { return false };
         let outputs = self.progress.cursor.outputs + batch.len() as u64;
-        self.progress.cursor = Cursor { run_seq: last.run_seq, outputs };
+        self.progress.cursor = PublishCursor { run_seq: last.run_seq, outputs };
         true
     }
 
@@ -126,9 +130,9 @@ impl Outbox {
             .cloned()
             .collect();
         for message in page.iter().filter(|made| made.symbol == symbol && hold.first <= made.symbol_seq) {
-            let is_let_go = self.skips.covers(&symbol, FAN_OUT, message.symbol_seq);
+            let is_let_go = self.skips.covers_output(&symbol, FAN_OUT, message.symbol_seq);
             if !is_let_go && !self.takes(message) {
-                self.progress.holds.hold(FAN_OUT, message, "still no", None, HELD_MAX).unwrap();
+                self.progress.holds.hold_symbol(FAN_OUT, message, "still no", None, HELD_MAX).unwrap();
                 return;
             }
             self.progress.holds.note_taken(&symbol, &fan_out, message.symbol_seq);
@@ -138,19 +142,22 @@ impl Outbox {
 
     fn decide(&mut self, symbol: &str, choice: HeldChoice) {
         let symbol = Symbol::from(symbol);
-        for act in self.progress.holds.acts(&symbol, choice) {
+        for act in self.progress.holds.acts_for_choice(&symbol, choice) {
             if let OutputsAct::Skip { first, last, .. } = &act {
                 self.let_go.extend((*first..=*last).map(|number| (symbol.to_string(), number)));
             }
-            self.skips.note(&act);
+            self.skips.note_act(&act);
         }
-        self.progress.holds.retry(&symbol);
+        self.progress.holds.retry_symbol(&symbol);
     }
 
     fn crash(&mut self) {
         let saved = std::mem::take(&mut self.saved);
-        self.progress =
-            if saved.is_empty() { Progress::default() } else { Progress::decode(&saved).unwrap() };
+        self.progress = if saved.is_empty() {
+            PublishProgress::default()
+        } else {
+            PublishProgress::decode(&saved).unwrap()
+        };
         self.progress.holds.retry_all();
     }
 
@@ -185,17 +192,17 @@ proptest! {
                 Step::Crash => outbox.crash(),
             }
 
-            let Progress { cursor, holds } = &outbox.progress;
+            let PublishProgress { cursor, holds } = &outbox.progress;
             for missing in outbox.missing(cursor.run_seq) {
                 prop_assert!(holds.holds_back(missing), "{missing:?} is lost");
-                prop_assert!(outbox.progress.released() < missing.run_seq, "retention may let {missing:?} go");
+                prop_assert!(outbox.progress.last_released() < missing.run_seq, "retention may let {missing:?} go");
             }
-            prop_assert!(holds.symbols() <= HELD_MAX);
+            prop_assert!(holds.symbol_count() <= HELD_MAX);
             for (symbol, arrived) in &outbox.arrived {
                 prop_assert!(arrived.is_sorted(), "{symbol} is overtaken: {arrived:?}");
             }
             let encoded = outbox.progress.encode();
-            let decoded = Progress::decode(&encoded).unwrap();
+            let decoded = PublishProgress::decode(&encoded).unwrap();
             prop_assert_eq!(decoded.encode(), encoded);
         }
 
@@ -216,7 +223,7 @@ proptest! {
     ) {
         let (symbol, mut skips) = (Symbol::from("A"), Skips::default());
         for (first, more) in &acts {
-            skips.add(&symbol, FAN_OUT, *first, first + more);
+            skips.add_range(&symbol, FAN_OUT, *first, first + more);
         }
 
         let is_let_go =
@@ -228,45 +235,45 @@ proptest! {
             skips.covers_all(&symbol, FAN_OUT, stretch.clone()),
             stretch.clone().all(is_let_go)
         );
-        prop_assert_eq!(skips.covers(&symbol, FAN_OUT, asked), expected);
+        prop_assert_eq!(skips.covers_output(&symbol, FAN_OUT, asked), expected);
         prop_assert_eq!(skips.covers_anywhere(&symbol, asked), expected);
-        prop_assert!(!skips.covers(&symbol, "another", asked) && !skips.covers(&"B".into(), FAN_OUT, asked));
+        prop_assert!(!skips.covers_output(&symbol, "another", asked) && !skips.covers_output(&"B".into(), FAN_OUT, asked));
     }
 }
 
 #[test]
 fn a_saved_cursor_of_any_version_is_read_and_anything_else_is_refused() {
-    let cursor = Cursor { run_seq: RunSeq(7), outputs: 14 };
-    let plain = Progress { cursor, holds: Holds::default() };
+    let cursor = PublishCursor { run_seq: RunSeq(7), outputs: 14 };
+    let plain = PublishProgress { cursor, holds: Holds::default() };
     assert_eq!(
         plain.encode(),
         [7, 0, 0, 0, 0, 0, 0, 0, 14, 0, 0, 0, 0, 0, 0, 0],
         "as it was before there were holds"
     );
     let mut held = plain.clone();
-    held.holds.hold(FAN_OUT, &history(&[0])[0][0], "403", Some(TsMs(5)), 1).unwrap();
+    held.holds.hold_symbol(FAN_OUT, &history(&[0])[0][0], "403", Some(TsMs(5)), 1).unwrap();
 
     for progress in [plain, held] {
         let bytes = progress.encode();
-        assert_eq!(Progress::decode(&bytes).unwrap(), progress);
+        assert_eq!(PublishProgress::decode(&bytes).unwrap(), progress);
         for end in (0..bytes.len()).filter(|end| *end != 16) {
-            Progress::decode(&bytes[..end]).unwrap_err();
+            PublishProgress::decode(&bytes[..end]).unwrap_err();
         }
     }
-    Progress::decode(&[0; 17]).unwrap_err();
+    PublishProgress::decode(&[0; 17]).unwrap_err();
 }
 
 #[test]
 fn one_symbol_too_many_is_not_held_and_nothing_changes() {
     let log = history(&[0, 1, 2]);
     let mut holds = Holds::default();
-    holds.hold(FAN_OUT, &log[0][0], "no", None, HELD_MAX).unwrap();
-    holds.hold(FAN_OUT, &log[1][1], "no", None, HELD_MAX).unwrap();
+    holds.hold_symbol(FAN_OUT, &log[0][0], "no", None, HELD_MAX).unwrap();
+    holds.hold_symbol(FAN_OUT, &log[1][1], "no", None, HELD_MAX).unwrap();
     let before = holds.clone();
 
-    let refused = holds.hold(FAN_OUT, &log[2][0], "no", None, HELD_MAX).unwrap_err();
+    let refused = holds.hold_symbol(FAN_OUT, &log[2][0], "no", None, HELD_MAX).unwrap_err();
 
     assert_eq!((refused, &holds), (TooManyHeld { max: HELD_MAX }, &before));
-    holds.hold(FAN_OUT, &log[0][1], &"x".repeat(9999), None, HELD_MAX).unwrap();
+    holds.hold_symbol(FAN_OUT, &log[0][1], &"x".repeat(9999), None, HELD_MAX).unwrap();
     assert_eq!(holds.get(&"A".into(), FAN_OUT).unwrap().reason.len(), 512);
 }

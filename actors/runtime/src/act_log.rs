@@ -33,7 +33,7 @@ impl ActLog {
     /// # Errors
     ///
     /// [`ReadError`].
-    pub async fn acts(&self) -> Result<Vec<OperatorRecord>, ReadError> {
+    pub async fn read_acts(&self) -> Result<Vec<OperatorRecord>, ReadError> {
         let mut acts = Vec::new();
         let mut next = self.log.stat().start.max(Seq(1));
         loop {
@@ -48,7 +48,7 @@ impl ActLog {
                     Err(error) => return Err(ReadError::Corrupt { at, detail: error.to_string() }),
                 }
             }
-            next = batch.last().next();
+            next = batch.last_seq().next();
         }
     }
 
@@ -56,12 +56,13 @@ impl ActLog {
     ///
     /// # Errors
     ///
-    /// [`AppendError`]; after [`AppendError::Unknown`] it may be durable all the same, which [`acts`](Self::acts) will say.
-    pub async fn record(&self, record: &OperatorRecord) -> Result<(), AppendError> {
+    /// [`AppendError`]; after [`AppendError::Unknown`] it may be durable all the same, which
+    /// [`read_acts`](Self::read_acts) will say.
+    pub async fn record_act(&self, record: &OperatorRecord) -> Result<(), AppendError> {
         let mut writer = self.writer.lock().await;
         if let Some(batch) = &writer.in_doubt {
             self.log.append(writer.epoch, batch).await?;
-            writer.next = batch.last().next();
+            writer.next = batch.last_seq().next();
             writer.in_doubt = None;
         }
         let mut batch = RecordBatch::starting_at(writer.next);

@@ -45,7 +45,7 @@ impl<M: Message> Address<M> {
     /// # Errors
     ///
     /// What the actor's start failed with.
-    pub async fn start<A: Actor<Msg = M>>(
+    pub async fn start_actor<A: Actor<Msg = M>>(
         &self,
         actor: A,
         args: A::Arguments,
@@ -58,7 +58,7 @@ impl<M: Message> Address<M> {
     }
 
     /// Makes `actor` the current incarnation.
-    pub fn set(&self, actor: ActorRef<M>) {
+    pub fn set_actor(&self, actor: ActorRef<M>) {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(actor);
     }
 
@@ -67,7 +67,7 @@ impl<M: Message> Address<M> {
     /// # Errors
     ///
     /// [`Down`] before the first start.
-    pub fn get(&self) -> Result<ActorRef<M>, Down> {
+    pub fn current_actor(&self) -> Result<ActorRef<M>, Down> {
         self.current.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Down(self.name))
     }
 
@@ -77,7 +77,7 @@ impl<M: Message> Address<M> {
     ///
     /// [`Down`].
     pub fn cast(&self, message: M) -> Result<(), Down> {
-        self.get()?.send_message(message).map_err(|_| Down(self.name))
+        self.current_actor()?.send_message(message).map_err(|_| Down(self.name))
     }
 
     /// Sends a request and waits for the reply. That wait is the backpressure: mailboxes are unbounded.
@@ -104,7 +104,7 @@ struct Addressed<A: Actor> {
 }
 
 impl<A: Actor> Addressed<A> {
-    fn noted<T>(&self, done: Result<T, ActorProcessingErr>) -> Result<T, ActorProcessingErr> {
+    fn note_fatal<T>(&self, done: Result<T, ActorProcessingErr>) -> Result<T, ActorProcessingErr> {
         done.inspect_err(|error| self.parent.note_fatal(error))
     }
 }
@@ -119,16 +119,16 @@ impl<A: Actor> Actor for Addressed<A> {
         me: ActorRef<A::Msg>,
         args: A::Arguments,
     ) -> Result<A::State, ActorProcessingErr> {
-        self.address.set(me.clone());
-        self.noted(self.actor.pre_start(me, args).await)
+        self.address.set_actor(me.clone());
+        self.note_fatal(self.actor.pre_start(me, args).await)
     }
 
     async fn post_start(&self, me: ActorRef<A::Msg>, state: &mut A::State) -> Result<(), ActorProcessingErr> {
-        self.noted(self.actor.post_start(me, state).await)
+        self.note_fatal(self.actor.post_start(me, state).await)
     }
 
     async fn post_stop(&self, me: ActorRef<A::Msg>, state: &mut A::State) -> Result<(), ActorProcessingErr> {
-        self.noted(self.actor.post_stop(me, state).await)
+        self.note_fatal(self.actor.post_stop(me, state).await)
     }
 
     async fn handle(
@@ -137,7 +137,7 @@ impl<A: Actor> Actor for Addressed<A> {
         message: A::Msg,
         state: &mut A::State,
     ) -> Result<(), ActorProcessingErr> {
-        self.noted(self.actor.handle(me, message, state).await)
+        self.note_fatal(self.actor.handle(me, message, state).await)
     }
 
     async fn handle_supervisor_evt(
@@ -146,12 +146,12 @@ impl<A: Actor> Actor for Addressed<A> {
         event: SupervisionEvent,
         state: &mut A::State,
     ) -> Result<(), ActorProcessingErr> {
-        self.noted(self.actor.handle_supervisor_evt(me, event, state).await)
+        self.note_fatal(self.actor.handle_supervisor_evt(me, event, state).await)
     }
 }
 
 /// Answers a request whose sender may be gone: a reply that nobody waits for any more is no error.
-pub fn answer<R>(port: RpcReplyPort<R>, reply: R) {
+pub fn send_reply<R>(port: RpcReplyPort<R>, reply: R) {
     if port.send(reply).is_err() {
         tracing::trace!("the asker is gone");
     }

@@ -35,7 +35,7 @@ pub fn decode_checkpoint<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
 /// # Errors
 ///
 /// [`LoadError`].
-pub async fn load<T>(
+pub async fn load_saved<T>(
     store: &dyn CheckpointStore,
     name: &str,
     decode: impl FnOnce(&[u8]) -> Option<T>,
@@ -59,17 +59,17 @@ async fn save_checkpoint(store: &dyn CheckpointStore, name: &str, epoch: Epoch, 
 
 /// Reader of the values that an actor starts from; it tells the observer when one of them is damaged.
 #[derive(Clone, Copy)]
-pub struct Saved<'a> {
+pub struct CheckpointReader<'a> {
     /// Where values are saved.
     pub store: &'a dyn CheckpointStore,
     /// Told when one is damaged.
     pub observer: &'a dyn Observer,
 }
 
-impl Saved<'_> {
+impl CheckpointReader<'_> {
     /// A checkpoint of what the log says anyway: without it the start takes longer.
-    pub async fn checkpoint<T: DeserializeOwned>(self, name: &'static str) -> Option<T> {
-        match load(self.store, name, decode_checkpoint).await {
+    pub async fn load_checkpoint<T: DeserializeOwned>(self, name: &'static str) -> Option<T> {
+        match load_saved(self.store, name, decode_checkpoint).await {
             Ok(saved) => saved,
             Err(error @ LoadError::Damaged { .. }) => {
                 tracing::warn!(name, %error, "checkpoint is damaged, reading the whole log instead");

@@ -49,7 +49,7 @@ impl Fatal {
 
     /// An append to `log` failed in a way that may not be tried again.
     #[must_use]
-    pub fn append(log: &'static str, error: AppendError) -> Self {
+    pub fn on_append(log: &'static str, error: AppendError) -> Self {
         let kind = match &error {
             AppendError::Fenced { .. } => FatalKind::Fenced,
             AppendError::Conflict { .. } | AppendError::Gap { .. } => FatalKind::Corrupt,
@@ -61,7 +61,7 @@ impl Fatal {
 
     /// A read of `log` failed.
     #[must_use]
-    pub fn read(log: &'static str, error: ReadError) -> Self {
+    pub fn on_read(log: &'static str, error: ReadError) -> Self {
         let kind = match &error {
             ReadError::Corrupt { .. } | ReadError::Trimmed { .. } => FatalKind::Corrupt,
             ReadError::Io(source) => FatalKind::of_storage(source),
@@ -71,7 +71,7 @@ impl Fatal {
 
     /// `log` could not be taken over.
     #[must_use]
-    pub fn acquire(log: &'static str, error: AcquireError) -> Self {
+    pub fn on_acquire(log: &'static str, error: AcquireError) -> Self {
         let kind = match &error {
             AcquireError::Held { .. } => FatalKind::Fenced,
             AcquireError::Corrupt { .. } | AcquireError::UnknownVersion { .. } => FatalKind::Corrupt,
@@ -82,7 +82,7 @@ impl Fatal {
 
     /// Stored bytes of `log` are no record.
     #[must_use]
-    pub fn undecodable(
+    pub fn undecodable_record(
         log: &'static str,
         seq: u64,
         error: impl std::error::Error + Send + Sync + 'static,
@@ -104,7 +104,7 @@ pub struct FatalSlot(Arc<Mutex<Option<(FatalKind, String)>>>);
 
 impl FatalSlot {
     /// Notes why the process has to end; the first reason stays.
-    pub fn put(&self, kind: FatalKind, what: String) {
+    pub fn put_first(&self, kind: FatalKind, what: String) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((kind, what));
     }
 
@@ -118,7 +118,7 @@ impl FatalSlot {
     pub fn first_or(&self, error: &(dyn std::error::Error + 'static)) -> Fatal {
         match (self.get(), cause_in::<NoAnswer>(error)) {
             (Some((kind, what)), _) => Fatal::new(kind, what),
-            (None, Some(away)) => away.fatal(),
+            (None, Some(away)) => away.to_fatal(),
             (None, None) => Fatal::new(FatalKind::Internal, Chain(error).to_string()),
         }
     }
@@ -135,7 +135,7 @@ pub fn cause_in<'a, E: std::error::Error + 'static>(
 /// A failure that its supervisor answers by halting the actor at once: trying again cannot help.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct Hopeless(pub String);
+pub struct NotRestartable(pub String);
 
 /// A storage did not answer. An actor that meets it is started again; only at the start of the tree nobody is.
 #[derive(Debug, thiserror::Error)]
@@ -150,17 +150,17 @@ pub struct NoAnswer {
 
 impl NoAnswer {
     /// The same for a start that cannot go on without it.
-    pub fn fatal(&self) -> Fatal {
+    pub fn to_fatal(&self) -> Fatal {
         Fatal::new(FatalKind::of_storage(&self.source), Chain(self).to_string())
     }
 }
 
 /// A failed read, for an actor that may simply start again: a storage that did not answer is no reason to end the
 /// process, a log that cannot be trusted is.
-pub fn unless_passing(log: &'static str, error: ReadError) -> ractor::ActorProcessingErr {
+pub fn fatal_unless_io(log: &'static str, error: ReadError) -> ractor::ActorProcessingErr {
     match error {
         ReadError::Io(_) => Box::new(error),
-        ReadError::Corrupt { .. } | ReadError::Trimmed { .. } => Box::new(Fatal::read(log, error)),
+        ReadError::Corrupt { .. } | ReadError::Trimmed { .. } => Box::new(Fatal::on_read(log, error)),
     }
 }
 

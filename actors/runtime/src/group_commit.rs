@@ -53,8 +53,8 @@ pub struct GroupCommit<W> {
 
 impl<W> Landed<W> {
     /// The size of what was appended, or for which room was proved.
-    pub fn size(&self) -> BatchSize {
-        self.proved.unwrap_or_else(|| BatchSize::of(&self.batch))
+    pub fn batch_size(&self) -> BatchSize {
+        self.proved.unwrap_or_else(|| BatchSize::of_batch(&self.batch))
     }
 }
 
@@ -92,16 +92,16 @@ impl<W: Send + 'static> GroupCommit<W> {
         self.wanted.is_none()
     }
 
-    /// Asks the log whether it is still there and still ours, by an append of nothing; after a refusal for want of room,
-    /// whether what was refused would find it now. A busy log tells the former anyway.
-    pub fn probe(&mut self) {
+    /// Asks the log whether it is still there and still ours, by an append of nothing; after a refusal for want of
+    /// room, whether what was refused would find it now. A busy log tells the former anyway.
+    pub fn queue_probe(&mut self) {
         if self.is_idle() {
             self.batches.push_back((RecordBatch::starting_at(self.next), Vec::new()));
         }
     }
 
     /// The sequence that the next pushed record gets.
-    pub const fn next(&self) -> Seq {
+    pub const fn next_seq(&self) -> Seq {
         self.next
     }
 
@@ -110,8 +110,8 @@ impl<W: Send + 'static> GroupCommit<W> {
         !self.in_flight && self.batches.is_empty()
     }
 
-    /// Adds a record; it gets the sequence [`next`](Self::next).
-    pub fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Adds a record; it gets the sequence [`next_seq`](Self::next_seq).
+    pub fn push_record(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let next = self.next;
         let limits = self.limits;
         let full =
@@ -126,7 +126,7 @@ impl<W: Send + 'static> GroupCommit<W> {
     }
 
     /// Lets `waiter` wait for everything pushed so far. Gives it back when there is nothing to wait for.
-    pub fn wait(&mut self, waiter: W) -> Option<W> {
+    pub fn wait_for_pushed(&mut self, waiter: W) -> Option<W> {
         match self.batches.back_mut() {
             Some((_, waiters)) => {
                 waiters.push(waiter);
@@ -142,8 +142,8 @@ impl<W: Send + 'static> GroupCommit<W> {
     }
 
     /// Sends the oldest batch unless one is in flight. The future must be run to its end; its result goes to
-    /// [`landed`](Self::landed).
-    pub fn begin(&mut self) -> Option<impl Future<Output = Landed<W>> + Send + use<W>> {
+    /// [`finish_append`](Self::finish_append).
+    pub fn begin_append(&mut self) -> Option<impl Future<Output = Landed<W>> + Send + use<W>> {
         if self.in_flight {
             return None;
         }
@@ -172,10 +172,10 @@ impl<W: Send + 'static> GroupCommit<W> {
 
     /// The batch in flight has landed. After a failure everything behind it is given up too, because it cannot follow;
     /// those who wait for that are returned, and the next record continues after `tail`.
-    pub fn landed(&mut self, succeeded: bool, tail: Seq, size: BatchSize) -> Vec<W> {
+    pub fn finish_append(&mut self, succeeded: bool, tail: Seq, size: BatchSize) -> Vec<W> {
         self.in_flight = false;
         if succeeded {
-            self.wanted = self.wanted.filter(|wanted| !size.covers(*wanted));
+            self.wanted = self.wanted.filter(|wanted| !size.covers_size(*wanted));
             return Vec::new();
         }
         self.wanted = Some(self.wanted.map_or(size, |wanted| wanted.max(size)));
@@ -211,7 +211,7 @@ async fn append_until_known(
             known => return known,
         };
         in_doubt = true;
-        tracing::warn!(first = %batch.first(), attempts, error = %source, "outcome of an append not known, sending it again");
+        tracing::warn!(first = %batch.first_seq(), attempts, error = %source, "outcome of an append not known, sending it again");
         unanswered(&source);
         tokio::time::sleep(resend_after).await;
     }

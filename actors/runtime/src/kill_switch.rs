@@ -5,8 +5,8 @@
 //!                      timer ────Poll─────▶      every 100 ms, each read at most 100 ms, lease 500 ms
 //! ```
 //!
-//! The actor decides nothing: the kernel's lease does. When the actor is down or its reads hang, nobody extends the lease,
-//! so the state is Unknown half a second later; a notification that is lost costs the wait for the next poll.
+//! The actor decides nothing: the kernel's lease does. When the actor is down or its reads hang, nobody extends the
+//! lease, so the state is Unknown half a second later; a notification that is lost costs the wait for the next poll.
 
 mod gate;
 
@@ -15,7 +15,7 @@ use std::time::Duration;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::task::JoinHandle;
 
-use crate::address::answer;
+use crate::address::send_reply;
 
 pub use gate::{Gate, Past};
 
@@ -63,10 +63,10 @@ impl Drop for Watcher {
 }
 
 impl Watcher {
-    fn start(me: ActorRef<KillSwitchMsg>, gate: Gate) -> Self {
+    fn start_watching(me: ActorRef<KillSwitchMsg>, gate: Gate) -> Self {
         Self(tokio::spawn(async move {
             loop {
-                gate.changed().await;
+                gate.wait_for_change().await;
                 let (sender, read) = ractor::concurrency::oneshot();
                 // One notification at a time is in the mailbox, however many come.
                 if me.send_message(KillSwitchMsg::Changed(sender.into())).is_err() || read.await.is_err() {
@@ -90,13 +90,13 @@ impl Actor for KillSwitch {
         me: ActorRef<KillSwitchMsg>,
         args: KillSwitchArgs,
     ) -> Result<KillSwitchState, ActorProcessingErr> {
-        let watcher = Watcher::start(me.clone(), args.gate.clone());
-        args.gate.read().await;
-        let state = args.gate.view().state;
+        let watcher = Watcher::start_watching(me.clone(), args.gate.clone());
+        args.gate.read_store().await;
+        let state = args.gate.current_view().state;
         tracing::info!(
-            state = state.word(),
-            reason = state.reason(),
-            place = args.gate.place(),
+            state = state.state_word(),
+            reason = state.block_reason(),
+            place = args.gate.place_text(),
             "the kill switch is being read"
         );
         me.send_after(args.poll, || KillSwitchMsg::Poll);
@@ -112,12 +112,12 @@ impl Actor for KillSwitch {
         let KillSwitchArgs { gate, poll } = &state.args;
         match message {
             KillSwitchMsg::Poll => {
-                gate.read().await;
+                gate.read_store().await;
                 me.send_after(*poll, || KillSwitchMsg::Poll);
             }
             KillSwitchMsg::Changed(reply) => {
-                gate.read().await;
-                answer(reply, ());
+                gate.read_store().await;
+                send_reply(reply, ());
             }
         }
         Ok(())

@@ -1,5 +1,5 @@
-//! What holds the actors of both planes up, and knows neither: supervision, the single writer of a log, readiness, and the
-//! gate that a kill switch closes.
+//! What holds the actors of both planes up, and knows neither: supervision, the single writer of a log, readiness, and
+//! the gate that a kill switch closes.
 
 pub mod address;
 pub mod fatal;

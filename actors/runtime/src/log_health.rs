@@ -9,7 +9,7 @@ use crate::status::{Condition, StatusBoard};
 
 /// Trouble of a log that takes no append.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum LogTrouble {
     /// It does not answer: whether the batch in flight is there is unknown, and it is sent again.
     NoAnswer,
     /// It takes nothing: nothing of the batch is there.
@@ -22,7 +22,7 @@ pub struct LogHealth {
     condition: Condition,
     board: StatusBoard,
     observer: Arc<dyn Observer>,
-    troubles: Arc<Mutex<BTreeMap<&'static str, Trouble>>>,
+    troubles: Arc<Mutex<BTreeMap<&'static str, LogTrouble>>>,
 }
 
 impl LogHealth {
@@ -33,31 +33,36 @@ impl LogHealth {
     }
 
     /// An attempt to append to `log` failed.
-    pub fn failed(&self, log: &'static str, trouble: Trouble, detail: &str) {
+    pub fn note_failed_append(&self, log: &'static str, trouble: LogTrouble, detail: &str) {
         self.observer.observe(&Observation::AppendFailed { log });
-        self.note(log, trouble, detail);
+        self.note_trouble(log, trouble, detail);
     }
 
     /// `log` is in trouble, as an attempt or a probe told. One line a change.
-    pub fn note(&self, log: &'static str, trouble: Trouble, detail: &str) {
+    pub fn note_trouble(&self, log: &'static str, trouble: LogTrouble, detail: &str) {
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         troubles.insert(log, trouble);
         let detail = format!("{log}: {detail}");
-        if self.board.raise(self.condition.clone(), detail.clone()) {
-            tracing::error!(error_kind = self.condition.word(), error_detail = detail, log, "cannot append");
+        if self.board.raise_condition(self.condition.clone(), detail.clone()) {
+            tracing::error!(
+                error_kind = self.condition.runbook_word(),
+                error_detail = detail,
+                log,
+                "cannot append"
+            );
         }
     }
 
     /// `log` has answered. Only one that is known to have room is well again: time proves nothing, and neither does an
     /// answer to less than what was refused.
-    pub fn answered(&self, log: &'static str, has_room: bool) {
+    pub fn note_answer(&self, log: &'static str, has_room: bool) {
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         match troubles.get_mut(log) {
             None => {}
-            Some(trouble) if !has_room => *trouble = Trouble::NoRoom,
+            Some(trouble) if !has_room => *trouble = LogTrouble::NoRoom,
             Some(_) => {
                 troubles.remove(log);
-                if troubles.is_empty() && self.board.clear(&self.condition) {
+                if troubles.is_empty() && self.board.clear_condition(&self.condition) {
                     tracing::info!(log, "appending goes on");
                 }
             }
@@ -75,17 +80,17 @@ mod tests {
     fn the_condition_holds_as_long_as_one_log_is_in_trouble() {
         let board = StatusBoard::default();
         let health = LogHealth::new(Condition::BufferFailing, board.clone(), Arc::new(Unobserved));
-        let holds = || board.read().conditions.contains_key(&Condition::BufferFailing);
+        let holds = || board.current_status().conditions.contains_key(&Condition::BufferFailing);
 
-        health.failed("receipts", Trouble::NoAnswer, "timed out");
-        health.failed("quarantine", Trouble::NoRoom, "disk full");
-        health.answered("receipts", true);
+        health.note_failed_append("receipts", LogTrouble::NoAnswer, "timed out");
+        health.note_failed_append("quarantine", LogTrouble::NoRoom, "disk full");
+        health.note_answer("receipts", true);
         assert!(holds(), "the quarantine is still full");
 
-        health.failed("quarantine", Trouble::NoAnswer, "timed out");
-        health.answered("quarantine", false);
+        health.note_failed_append("quarantine", LogTrouble::NoAnswer, "timed out");
+        health.note_answer("quarantine", false);
         assert!(holds(), "an answer says nothing of room");
-        health.answered("quarantine", true);
+        health.note_answer("quarantine", true);
         assert!(!holds());
     }
 }

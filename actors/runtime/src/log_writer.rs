@@ -1,5 +1,5 @@
-//! The one writer of a log, as every actor that has one needs it: batches in flight, what is wrong with the log, and when it is
-//! asked whether that is over.
+//! The one writer of a log, as every actor that has one needs it: batches in flight, what is wrong with the log, and
+//! when it is asked whether that is over.
 //!
 //! ```text
 //! push ─▶ batch ─▶ begin ─▶ in flight ─▶ land ─┬─▶ durable: those who waited go on
@@ -15,7 +15,7 @@ use orchestrator_kernel::ports::log::{Acquired, AppendError, Log, RecordBatch};
 
 use crate::fatal::Fatal;
 use crate::group_commit::{BatchLimits, GroupCommit, Landed, Unanswered};
-use crate::log_health::{LogHealth, Trouble};
+use crate::log_health::{LogHealth, LogTrouble};
 
 /// Settings of a log's writer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,7 +80,7 @@ impl<W: Send + 'static> LogWriter<W> {
     ) -> Self {
         let told = health.clone();
         let unanswered: Unanswered =
-            Arc::new(move |error| told.failed(name, Trouble::NoAnswer, &error.to_string()));
+            Arc::new(move |error| told.note_failed_append(name, LogTrouble::NoAnswer, &error.to_string()));
         let LogWriterSettings { limits, resend_after, .. } = settings;
         let commit = GroupCommit::new(log, acquired, limits, resend_after, unanswered);
         Self { name, commit, health, settings }
@@ -95,7 +95,7 @@ impl<W: Send + 'static> LogWriter<W> {
     /// The sequence that the next pushed record gets.
     #[must_use]
     pub const fn next_seq(&self) -> Seq {
-        self.commit.next()
+        self.commit.next_seq()
     }
 
     /// Whether every pushed record has landed.
@@ -106,12 +106,12 @@ impl<W: Send + 'static> LogWriter<W> {
 
     /// Adds a record; it gets the sequence [`next_seq`](Self::next_seq).
     pub fn push_record(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        self.commit.push(write);
+        self.commit.push_record(write);
     }
 
     /// Lets `waiter` wait for everything pushed so far, also when nothing of that is its own.
     pub fn wait_for_pushed(&mut self, waiter: W) -> Waited<W> {
-        match self.commit.wait(waiter) {
+        match self.commit.wait_for_pushed(waiter) {
             None => Waited::Queued,
             Some(waiter) if self.commit.is_idle() => Waited::Durable(waiter),
             // Durable with the batch in flight: an empty one waits behind it.
@@ -125,7 +125,7 @@ impl<W: Send + 'static> LogWriter<W> {
     /// Sends the oldest batch unless one is in flight. The future must be run to its end; its result goes to
     /// [`land_batch`](Self::land_batch).
     pub fn begin_append(&mut self) -> Option<impl Future<Output = Landed<W>> + Send + use<W>> {
-        self.commit.begin()
+        self.commit.begin_append()
     }
 
     /// Takes the outcome of a batch. `tail` is the last record that is known to be durable without it.
@@ -134,33 +134,34 @@ impl<W: Send + 'static> LogWriter<W> {
     ///
     /// [`Fatal`]: the log is lost to this process.
     pub fn land_batch(&mut self, landed: Landed<W>, tail: Seq) -> Result<Landing<W>, Fatal> {
-        let size = landed.size();
+        let size = landed.batch_size();
         let Landed { batch, waiters, result, proved, took } = landed;
         match result {
             Ok(()) => {
-                self.commit.landed(true, batch.last(), size);
-                self.health.answered(self.name, self.commit.has_room());
+                self.commit.finish_append(true, batch.last_seq(), size);
+                self.health.note_answer(self.name, self.commit.has_room());
                 Ok(Landing::Durable { batch, waiters, took })
             }
             Err(AppendError::Full { detail }) if proved.is_some() => {
-                self.health.note(self.name, Trouble::NoRoom, &detail);
+                self.health.note_trouble(self.name, LogTrouble::NoRoom, &detail);
                 self.commit.not_proved();
                 Ok(Landing::StillFull)
             }
             Err(AppendError::Full { detail }) => {
-                self.health.failed(self.name, Trouble::NoRoom, &detail);
-                let behind = self.commit.landed(false, tail, size);
+                self.health.note_failed_append(self.name, LogTrouble::NoRoom, &detail);
+                let behind = self.commit.finish_append(false, tail, size);
                 Ok(Landing::Refused { waiters: waiters.into_iter().chain(behind).collect(), detail })
             }
             Err(error) => {
-                self.health.failed(self.name, Trouble::NoRoom, &error.to_string());
-                Err(Fatal::append(self.name, error))
+                self.health.note_failed_append(self.name, LogTrouble::NoRoom, &error.to_string());
+                Err(Fatal::on_append(self.name, error))
             }
         }
     }
 
-    /// When the log is to be probed next, if it is: one that can go away always, any other only while it has no room. Nobody
-    /// may send anything any more, or less than what was refused, so only a proof tells that there is room again.
+    /// When the log is to be probed next, if it is: one that can go away always, any other only while it has no room.
+    /// Nobody may send anything any more, or less than what was refused, so only a proof tells that there is room
+    /// again.
     #[must_use]
     pub fn probe_after(&self) -> Option<Duration> {
         let reopen_after = (!self.commit.has_room()).then_some(self.settings.reopen_after);
@@ -170,7 +171,7 @@ impl<W: Send + 'static> LogWriter<W> {
     /// Queues a probe, if the log is to be probed and is idle: a busy one tells by itself.
     pub fn queue_probe(&mut self) {
         if self.probe_after().is_some() {
-            self.commit.probe();
+            self.commit.queue_probe();
         }
     }
 }

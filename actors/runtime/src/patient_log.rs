@@ -29,11 +29,11 @@ impl PatientLog {
     }
 
     /// As [`Log::read`].
-    pub async fn read(&self, from: Seq, limit: ReadLimit) -> Result<RecordBatch, Fatal> {
-        self.try_read(from, limit).await.map_err(|error| Fatal::read(self.name, error))
+    pub async fn read_records(&self, from: Seq, limit: ReadLimit) -> Result<RecordBatch, Fatal> {
+        self.try_read(from, limit).await.map_err(|error| Fatal::on_read(self.name, error))
     }
 
-    /// As [`read`](Self::read), for a reader that retention may overtake.
+    /// As [`read_records`](Self::read_records), for a reader that retention may overtake.
     pub async fn try_read(&self, from: Seq, limit: ReadLimit) -> Result<RecordBatch, ReadError> {
         let since = Instant::now();
         loop {
@@ -48,7 +48,7 @@ impl PatientLog {
     }
 
     /// Shows every record in `from..=to` to `take`.
-    pub async fn scan(
+    pub async fn scan_records(
         &self,
         from: Seq,
         to: Seq,
@@ -56,7 +56,7 @@ impl PatientLog {
     ) -> Result<(), Fatal> {
         let mut at = from;
         while at <= to {
-            let batch = self.read(at, ReadLimit::default()).await?;
+            let batch = self.read_records(at, ReadLimit::default()).await?;
             if batch.is_empty() {
                 let what = format!("the log of {} ends before record {at} of {to}", self.name);
                 return Err(Fatal::new(FatalKind::Corrupt, what));
@@ -64,13 +64,13 @@ impl PatientLog {
             for (seq, payload) in batch.iter().take_while(|(seq, _)| *seq <= to) {
                 take(seq, payload)?;
             }
-            at = batch.last().next();
+            at = batch.last_seq().next();
         }
         Ok(())
     }
 
     /// The first position still there.
-    pub fn start(&self) -> Seq {
+    pub fn start_seq(&self) -> Seq {
         self.log.stat().start
     }
 }

@@ -75,7 +75,7 @@ pub enum Condition {
 impl Condition {
     /// The stable word in `/readyz`; the runbook has this name too.
     #[must_use]
-    pub const fn word(&self) -> &'static str {
+    pub const fn runbook_word(&self) -> &'static str {
         match self {
             Self::BufferFailing => "buffer_append_failing",
             Self::RunLogFailing => "run_log_append_failing",
@@ -122,7 +122,7 @@ impl Condition {
     /// Whether something does not work because of it: then a running service is degraded. A kill switch that blocks is
     /// doing its work.
     #[must_use]
-    pub const fn degrades(&self) -> bool {
+    pub const fn degrades_service(&self) -> bool {
         match self {
             Self::BufferFailing
             | Self::RunLogFailing
@@ -165,31 +165,31 @@ struct Inner {
 pub struct StatusBoard(Arc<Mutex<Inner>>);
 
 impl StatusBoard {
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    fn lock_inner(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Moves on in life.
-    pub fn enter(&self, lifecycle: Lifecycle) {
-        self.inner().lifecycle = lifecycle;
+    pub fn enter_lifecycle(&self, lifecycle: Lifecycle) {
+        self.lock_inner().lifecycle = lifecycle;
     }
 
     /// Says that `condition` holds; returns whether that is new.
-    pub fn raise(&self, condition: Condition, detail: impl Into<String>) -> bool {
-        self.inner().conditions.insert(condition, detail.into()).is_none()
+    pub fn raise_condition(&self, condition: Condition, detail: impl Into<String>) -> bool {
+        self.lock_inner().conditions.insert(condition, detail.into()).is_none()
     }
 
     /// Says that `condition` no longer holds; returns whether it did.
-    pub fn clear(&self, condition: &Condition) -> bool {
-        self.inner().conditions.remove(condition).is_some()
+    pub fn clear_condition(&self, condition: &Condition) -> bool {
+        self.lock_inner().conditions.remove(condition).is_some()
     }
 
     /// What holds now.
     #[must_use]
-    pub fn read(&self) -> Status {
-        let inner = self.inner();
+    pub fn current_status(&self) -> Status {
+        let inner = self.lock_inner();
         let running = inner.lifecycle == Lifecycle::Running;
-        let degraded = running && inner.conditions.keys().any(Condition::degrades);
+        let degraded = running && inner.conditions.keys().any(Condition::degrades_service);
         let lifecycle = if degraded { Lifecycle::Degraded } else { inner.lifecycle };
         let ready = running && !inner.conditions.keys().any(Condition::blocks_readiness);
         Status { lifecycle, ready, conditions: inner.conditions.clone() }
@@ -203,22 +203,28 @@ mod tests {
     #[test]
     fn ready_means_running_with_nothing_paused() {
         let board = StatusBoard::default();
-        assert!(!board.read().ready);
+        assert!(!board.current_status().ready);
 
-        board.enter(Lifecycle::Running);
-        assert!(board.read().ready);
+        board.enter_lifecycle(Lifecycle::Running);
+        assert!(board.current_status().ready);
 
-        board.raise(Condition::KillSwitchEngaged, "halted by ops");
-        assert_eq!((board.read().lifecycle, board.read().ready), (Lifecycle::Running, true));
+        board.raise_condition(Condition::KillSwitchEngaged, "halted by ops");
+        assert_eq!(
+            (board.current_status().lifecycle, board.current_status().ready),
+            (Lifecycle::Running, true)
+        );
 
-        board.raise(Condition::SymbolHalted("A".to_owned()), "5 restarts in 60 s");
-        assert_eq!((board.read().lifecycle, board.read().ready), (Lifecycle::Degraded, true));
+        board.raise_condition(Condition::SymbolHalted("A".to_owned()), "5 restarts in 60 s");
+        assert_eq!(
+            (board.current_status().lifecycle, board.current_status().ready),
+            (Lifecycle::Degraded, true)
+        );
 
-        board.raise(Condition::BufferFailing, "disk full");
-        assert!(!board.read().ready);
+        board.raise_condition(Condition::BufferFailing, "disk full");
+        assert!(!board.current_status().ready);
 
-        assert!(board.clear(&Condition::BufferFailing));
-        board.enter(Lifecycle::Drained);
-        assert!(!board.read().ready);
+        assert!(board.clear_condition(&Condition::BufferFailing));
+        board.enter_lifecycle(Lifecycle::Drained);
+        assert!(!board.current_status().ready);
     }
 }

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use orchestrator_kernel::mutant;
 use orchestrator_kernel::ports::observer::{Observation, Observer};
-use orchestrator_kernel::restart::{Exit, RestartBudget, RestartPolicy, Verdict};
+use orchestrator_kernel::restart::{ChildExit, RestartBudget, RestartPolicy, RestartVerdict};
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, Signal, SupervisionEvent};
 use tokio::time::Instant;
 
-use crate::fatal::{Chain, Fatal, FatalKind, FatalSlot, Hopeless, cause_in};
+use crate::fatal::{Chain, Fatal, FatalKind, FatalSlot, NotRestartable, cause_in};
 
 /// Starts one incarnation of a child, linked to its parent.
 pub type Start =
@@ -65,7 +65,7 @@ impl Parent {
     /// can then be sure that its reason is known.
     pub fn note_fatal(&self, error: &ActorProcessingErr) {
         if let Some(fatal) = cause_in::<Fatal>(error.as_ref()) {
-            self.fatal.put(fatal.kind, format!("{}: {}", self.child, Chain(fatal)));
+            self.fatal.put_first(fatal.kind, format!("{}: {}", self.child, Chain(fatal)));
         }
     }
 }
@@ -128,7 +128,7 @@ impl Actor for Supervisor {
             stopping: false,
         };
         for spec in children {
-            let cell = (spec.start)(state.parent(&me, &spec.name)).await?;
+            let cell = (spec.start)(state.parent_of_child(&me, &spec.name)).await?;
             state.running.insert(cell.get_id(), spec.name.clone());
             state.take_in(spec);
         }
@@ -146,21 +146,21 @@ impl Actor for Supervisor {
                 let name = spec.name.clone();
                 if !state.children.contains_key(&name) {
                     state.take_in(spec);
-                    state.spawn(&me, name);
+                    state.spawn_child(&me, name);
                 }
             }
             SupervisorMsg::Respawn(name) => {
                 if !state.stopping {
-                    state.spawn(&me, name);
+                    state.spawn_child(&me, name);
                 }
             }
             SupervisorMsg::Started(name, Ok(cell)) => {
                 if let Some(ended) = state.early.remove(&cell.get_id()) {
-                    return state.ended(&me, &name, ended);
+                    return state.handle_end(&me, &name, ended);
                 }
                 state.running.insert(cell.get_id(), name);
             }
-            SupervisorMsg::Started(name, Err(error)) => return state.failed(&me, &name, &error),
+            SupervisorMsg::Started(name, Err(error)) => return state.handle_failure(&me, &name, &error),
             SupervisorMsg::StopRestarting => state.stopping = true,
         }
         Ok(())
@@ -183,7 +183,7 @@ impl Actor for Supervisor {
             state.early.insert(cell.get_id(), ended);
             return Ok(());
         };
-        state.ended(&me, &name, ended)
+        state.handle_end(&me, &name, ended)
     }
 }
 
@@ -193,9 +193,9 @@ impl SupervisorState {
         self.children.insert(spec.name.clone(), Child { spec, budget });
     }
 
-    fn spawn(&self, me: &ActorRef<SupervisorMsg>, name: String) {
+    fn spawn_child(&self, me: &ActorRef<SupervisorMsg>, name: String) {
         let Some(child) = self.children.get(&name) else { return };
-        let start = (child.spec.start)(self.parent(me, &name));
+        let start = (child.spec.start)(self.parent_of_child(me, &name));
         let me = me.clone();
         tokio::spawn(async move {
             if me.cast(SupervisorMsg::Started(name, start.await)).is_err() {
@@ -204,24 +204,24 @@ impl SupervisorState {
         });
     }
 
-    fn parent(&self, me: &ActorRef<SupervisorMsg>, child: &str) -> Parent {
+    fn parent_of_child(&self, me: &ActorRef<SupervisorMsg>, child: &str) -> Parent {
         Parent { cell: me.get_cell(), child: child.to_owned(), fatal: self.fatal.clone() }
     }
 
-    fn ended(
+    fn handle_end(
         &mut self,
         me: &ActorRef<SupervisorMsg>,
         name: &str,
         ended: Ended,
     ) -> Result<(), ActorProcessingErr> {
         match ended {
-            Ok(reason) => self.exited(me, name, Exit::Normal, &reason),
-            Err(error) => self.failed(me, name, &error),
+            Ok(reason) => self.handle_exit(me, name, ChildExit::Normal, &reason),
+            Err(error) => self.handle_failure(me, name, &error),
         }
     }
 
     /// A child failed. What no restart can mend is not tried again.
-    fn failed(
+    fn handle_failure(
         &mut self,
         me: &ActorRef<SupervisorMsg>,
         name: &str,
@@ -232,15 +232,15 @@ impl SupervisorState {
             tracing::error!(actor = name, supervisor = self.name, reason = why, "actor failed for good");
             return if self.stopping { Ok(()) } else { Err(why.into()) };
         }
-        if cause_in::<Hopeless>(error.as_ref()).is_some() && !self.stopping {
-            self.halt(name, &why);
+        if cause_in::<NotRestartable>(error.as_ref()).is_some() && !self.stopping {
+            self.halt_child(name, &why);
             return Ok(());
         }
-        self.exited(me, name, Exit::Failed, &why)
+        self.handle_exit(me, name, ChildExit::Failed, &why)
     }
 
     /// The child stays down, and it is said that it does.
-    fn halt(&self, name: &str, why: &str) {
+    fn halt_child(&self, name: &str, why: &str) {
         let Some(child) = self.children.get(name) else { return };
         self.observer.observe(&Observation::ActorExited { actor: child.spec.kind, verdict: "halted" });
         tracing::error!(actor = name, reason = why, "actor stays down: trying again cannot help, or did not");
@@ -249,11 +249,11 @@ impl SupervisorState {
         }
     }
 
-    fn exited(
+    fn handle_exit(
         &mut self,
         me: &ActorRef<SupervisorMsg>,
         name: &str,
-        exit: Exit,
+        exit: ChildExit,
         why: &str,
     ) -> Result<(), ActorProcessingErr> {
         if self.stopping {
@@ -264,8 +264,8 @@ impl SupervisorState {
         let verdict = child.budget.on_exit(exit, now);
         let actor = child.spec.kind;
         match verdict {
-            Verdict::Leave => tracing::info!(actor = name, "actor ended"),
-            Verdict::RestartAfter(delay) => {
+            RestartVerdict::Leave => tracing::info!(actor = name, "actor ended"),
+            RestartVerdict::RestartAfter(delay) => {
                 self.observer.observe(&Observation::ActorExited { actor, verdict: "restarted" });
                 tracing::warn!(actor = name, reason = why, ?delay, "actor ended, starting it again");
                 let name = name.to_owned();
@@ -273,11 +273,11 @@ impl SupervisorState {
                     me.send_after(delay, || SupervisorMsg::Respawn(name));
                 }
             }
-            Verdict::Halt => self.halt(name, why),
-            Verdict::Escalate => {
+            RestartVerdict::Halt => self.halt_child(name, why),
+            RestartVerdict::Escalate => {
                 self.observer.observe(&Observation::ActorExited { actor, verdict: "escalated" });
                 tracing::error!(actor = name, supervisor = self.name, reason = why, "actor failed for good");
-                self.fatal.put(FatalKind::Internal, format!("{name} failed for good: {why}"));
+                self.fatal.put_first(FatalKind::Internal, format!("{name} failed for good: {why}"));
                 return Err(format!("{name} failed for good: {why}").into());
             }
         }

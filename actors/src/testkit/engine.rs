@@ -130,7 +130,7 @@ impl TestEngine {
         let act = self.act(call, act);
         if let Act::Fail(kind) = act {
             crash.step().await;
-            return Err(EngineError::said(kind, "as told"));
+            return Err(EngineError::from_engine(kind, "as told"));
         }
         match act {
             Act::Answer | Act::Fail(_) => {}

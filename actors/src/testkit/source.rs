@@ -182,7 +182,7 @@ impl SourceFactory for TestSource {
         &self.name
     }
 
-    async fn open(&self, resume: ResumeAt) -> Result<Box<dyn Source>, SourceError> {
+    async fn open_source(&self, resume: ResumeAt) -> Result<Box<dyn Source>, SourceError> {
         let mut inner = self.inner();
         inner.opened.push(resume);
         match inner.on_open.pop_front() {
@@ -243,7 +243,7 @@ impl Open {
 
 #[async_trait]
 impl Source for Open {
-    async fn next(&mut self) -> Result<Option<SourceBatch>, SourceError> {
+    async fn next_batch(&mut self) -> Result<Option<SourceBatch>, SourceError> {
         self.crash.step().await;
         loop {
             let more = self.more.notified();
@@ -254,7 +254,7 @@ impl Source for Open {
         }
     }
 
-    async fn settle(&mut self, id: u64, settlement: Settlement) -> Result<(), SourceError> {
+    async fn settle_batch(&mut self, id: u64, settlement: Settlement) -> Result<(), SourceError> {
         self.crash.step().await;
         {
             let mut inner = lock(&self.inner);

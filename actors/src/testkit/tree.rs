@@ -206,7 +206,7 @@ impl TestTree {
     /// Starts a tree that must start, and waits until it is ready.
     pub async fn start(&self) -> Tree {
         let tree = self.try_start(&CrashPoint::never()).await.expect("the tree starts");
-        eventually("the tree is ready", || tree.board.read().ready).await;
+        eventually("the tree is ready", || tree.board.current_status().ready).await;
         tree
     }
 
@@ -237,13 +237,14 @@ impl TestTree {
         let mut index = RunIndex::default();
         for record in self.whole_logs().await.1 {
             // A symbol that retention had let go does not tile.
-            index.take(&record);
+            index.take_record(&record);
         }
-        let (started, completed, failed) = index.counts();
+        let (started, completed, failed) = index.run_counts();
         // One that is damaged counts as none.
-        let cursor = saved::published(self.checkpoints.as_ref()).await.ok().flatten();
-        let published = cursor.map_or(0, |progress| progress.cursor.outputs - progress.holds.waiting());
-        Baseline { open_runs: started - completed - failed, backlog: index.outputs() - published }
+        let cursor = saved::load_progress(self.checkpoints.as_ref()).await.ok().flatten();
+        let published =
+            cursor.map_or(0, |progress| progress.cursor.outputs - progress.holds.waiting_outputs());
+        Baseline { open_runs: started - completed - failed, backlog: index.output_count() - published }
     }
 
     /// Checks everything that must hold at rest: the logs, their replay against what was published, the telemetry.

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use orchestrator_kernel::engine::audit::{Audit, Base, StateFrom, Step};
+use orchestrator_kernel::engine::audit::{Audit, AuditStep, ReplayStart, StateFrom};
 use orchestrator_kernel::engine::contracts::engine_run::RunRecord;
 use orchestrator_kernel::engine::contracts::orchestrator_event::events;
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
-use orchestrator_kernel::engine::replay::Outline;
+use orchestrator_kernel::engine::replay::RunLogOutline;
 use orchestrator_kernel::engine::retention;
 use orchestrator_kernel::ids::{RunSeq, Seq, Symbol};
 use orchestrator_kernel::ports::engine::{EngineAnswer, EngineCall};
@@ -22,7 +22,7 @@ use super::engine::TestEngine;
 ///
 /// One of them does not hold.
 pub fn check_logs(receipts: &[Vec<u8>], runs: &[RunRecord]) {
-    audited(receipts, runs, Base::default(), None);
+    audited(receipts, runs, ReplayStart::default(), None);
 }
 
 /// The body of an event without the time at which it was published, the one thing that a replay may change.
@@ -52,7 +52,7 @@ pub fn message_bodies(messages: &[OutputMessage]) -> BTreeMap<Symbol, Vec<String
 /// The logs contradict each other.
 #[must_use]
 pub fn replayed_bodies(receipts: &[Vec<u8>], runs: &[RunRecord]) -> BTreeMap<Symbol, Vec<String>> {
-    replayed_bodies_after(&retention::Base::default(), receipts, runs)
+    replayed_bodies_after(&retention::RetentionBase::default(), receipts, runs)
 }
 
 /// As [`replayed_bodies`], of whole logs whose service had let go of what this base says.
@@ -62,12 +62,13 @@ pub fn replayed_bodies(receipts: &[Vec<u8>], runs: &[RunRecord]) -> BTreeMap<Sym
 /// The logs contradict each other.
 #[must_use]
 pub fn replayed_bodies_after(
-    base: &retention::Base,
+    base: &retention::RetentionBase,
     receipts: &[Vec<u8>],
     runs: &[RunRecord],
 ) -> BTreeMap<Symbol, Vec<String>> {
     let mut messages = Vec::new();
-    for (seq, replayed) in audited(receipts, runs, Base::of_whole_logs(base), Some(TestEngine::answer)) {
+    for (seq, replayed) in audited(receipts, runs, ReplayStart::of_whole_logs(base), Some(TestEngine::answer))
+    {
         messages.extend(events(seq, &replayed, None).expect("our answers"));
     }
     message_bodies(&messages)
@@ -77,26 +78,26 @@ pub fn replayed_bodies_after(
 fn audited(
     receipts: &[Vec<u8>],
     runs: &[RunRecord],
-    base: Base,
+    base: ReplayStart,
     engine: Option<fn(&EngineCall) -> EngineAnswer>,
 ) -> Vec<(RunSeq, RunRecord)> {
-    let mut outline = Outline::default();
-    runs.iter().for_each(|record| outline.note(record));
+    let mut outline = RunLogOutline::default();
+    runs.iter().for_each(|record| outline.note_record(record));
     let mut audit = Audit::new(outline, StateFrom::Replay, base);
     let (mut found, mut replayed) = (Vec::new(), Vec::new());
     for (bytes, at) in receipts.iter().zip(1..) {
-        audit.receipt(Seq(at), &ReceiptRecord::decode(bytes).expect("a receipt record"), &mut found);
+        audit.take_receipt(Seq(at), &ReceiptRecord::decode(bytes).expect("a receipt record"), &mut found);
     }
     audit.receipts_ended();
     for (record, at) in runs.iter().zip((1..).map(RunSeq)) {
-        match audit.run(at, record, &mut found) {
-            Step::Nothing => {}
-            Step::Settled(record) => replayed.push((at, *record)),
-            Step::Call(call) => match engine {
+        match audit.take_run_record(at, record, &mut found) {
+            AuditStep::Nothing => {}
+            AuditStep::Settled(record) => replayed.push((at, *record)),
+            AuditStep::Call(call) => match engine {
                 Some(engine) => {
-                    replayed.push((at, audit.finish(at, record, Ok(engine(&call)), &mut found)));
+                    replayed.push((at, audit.compare_answer(at, record, Ok(engine(&call)), &mut found)));
                 }
-                None => audit.skip(record),
+                None => audit.accept_recorded_state(record),
             },
         }
     }

@@ -15,12 +15,17 @@ const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// `first`, unless it looks like damage and a later writer has taken over: that one trims records which it needs no
 /// more, under whoever still reads them (LOG-3). A run log that does not answer before `until` leaves it standing.
-pub(super) async fn told_apart(first: Fatal, runs: &dyn Log, committed: &Committed, until: Instant) -> Fatal {
+pub(super) async fn fenced_rather_than_corrupt(
+    first: Fatal,
+    runs: &dyn Log,
+    committed: &Committed,
+    until: Instant,
+) -> Fatal {
     match first.kind {
         FatalKind::Corrupt => {}
         FatalKind::Fenced | FatalKind::Storage | FatalKind::Away | FatalKind::Internal => return first,
     }
-    match successor(runs, committed, until).await {
+    match probe_for_successor(runs, committed, until).await {
         Some(refusal) => {
             Fatal::new(FatalKind::Fenced, format!("{refusal}; before this was known: {}", first.what))
         }
@@ -29,7 +34,7 @@ pub(super) async fn told_apart(first: Fatal, runs: &dyn Log, committed: &Committ
 }
 
 /// How the run log refuses this writer, if a later one has taken it over. It is asked by an append of nothing.
-async fn successor(runs: &dyn Log, committed: &Committed, until: Instant) -> Option<AppendError> {
+async fn probe_for_successor(runs: &dyn Log, committed: &Committed, until: Instant) -> Option<AppendError> {
     if committed.epoch == Epoch::default() {
         // The log was never this process's, so nobody took it from it.
         return None;

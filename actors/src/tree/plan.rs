@@ -6,7 +6,7 @@ use std::time::Duration;
 use orchestrator_engine_plane::buffer::{Buffer, BufferArgs};
 use orchestrator_engine_plane::flow::OutputFlow;
 use orchestrator_engine_plane::ingest::{Credits, Ingest, IngestArgs, Sources};
-use orchestrator_engine_plane::publisher::messages::Reached;
+use orchestrator_engine_plane::publisher::messages::PublishedUpTo;
 use orchestrator_engine_plane::publisher::{Publisher, PublisherArgs};
 use orchestrator_engine_plane::recorded_times::RecordedTimes;
 use orchestrator_engine_plane::retention::{Retention, RetentionArgs, RetentionSettings};
@@ -80,7 +80,7 @@ pub const SYMBOL_RUNNER: RestartPolicy = RestartPolicy {
 };
 
 /// Everything that the table's lines need.
-pub(super) struct Plan {
+pub(super) struct TreePlan {
     pub(super) ports: Ports,
     pub(super) board: StatusBoard,
     pub(super) flow: OutputFlow,
@@ -92,12 +92,12 @@ pub(super) struct Plan {
     pub(super) runners: Runners,
     pub(super) committed: Arc<watch::Sender<Committed>>,
     pub(super) gate: Gate,
-    pub(super) reached: Reached,
+    pub(super) reached: PublishedUpTo,
     pub(super) watch: ClockWatch,
     pub(super) times: RecordedTimes,
 }
 
-impl Plan {
+impl TreePlan {
     pub(super) fn new(ports: Ports, settings: &Settings) -> Self {
         let actors = Addresses {
             kill_switch: Address::new("kill_switch"),
@@ -128,7 +128,7 @@ impl Plan {
             sources: Sources::new(ports.sources.len()),
             committed: Arc::new(watch::Sender::new(Committed::default())),
             gate,
-            reached: Reached::default(),
+            reached: PublishedUpTo::default(),
             ports,
             watch: ClockWatch::new(board.clone()),
             times: RecordedTimes::default(),
@@ -141,7 +141,7 @@ impl Plan {
     }
 
     /// The tree as data: name, restart policy and start, in start order.
-    pub(super) fn table(&self, settings: &Settings) -> Vec<ChildSpec> {
+    pub(super) fn child_specs(&self, settings: &Settings) -> Vec<ChildSpec> {
         let actors = &self.actors;
         let line = |name: &'static str, policy, start| ChildSpec {
             name: name.into(),
@@ -152,17 +152,25 @@ impl Plan {
         };
         let kill_switch = KillSwitchArgs { gate: self.gate.clone(), poll: settings.kill_switch.poll };
         let mut table = vec![
-            line("kill_switch", KILL_SWITCH, starts(&actors.kill_switch, || KillSwitch, kill_switch)),
-            line("run_log", NEVER, starts(&actors.run_log, || RunLog, self.run_log(settings))),
-            line("buffer", NEVER, starts(&actors.buffer, || Buffer, self.buffer(settings))),
-            line("publisher", PUBLISHER, starts(&actors.publisher, || Publisher, self.publisher(settings))),
-            line("runners", NEVER, self.group("runners", &actors.runners)),
-            line("scheduler", CORE, starts(&actors.scheduler, || Scheduler, self.scheduler(settings))),
-            line("ingest", NEVER, self.group("ingest", &actors.ingest)),
+            line("kill_switch", KILL_SWITCH, start_of_actor(&actors.kill_switch, || KillSwitch, kill_switch)),
+            line("run_log", NEVER, start_of_actor(&actors.run_log, || RunLog, self.run_log_args(settings))),
+            line("buffer", NEVER, start_of_actor(&actors.buffer, || Buffer, self.buffer_args(settings))),
+            line(
+                "publisher",
+                PUBLISHER,
+                start_of_actor(&actors.publisher, || Publisher, self.publisher_args(settings)),
+            ),
+            line("runners", NEVER, self.start_of_group("runners", &actors.runners)),
+            line(
+                "scheduler",
+                CORE,
+                start_of_actor(&actors.scheduler, || Scheduler, self.scheduler_args(settings)),
+            ),
+            line("ingest", NEVER, self.start_of_group("ingest", &actors.ingest)),
         ];
         if let Some(retention) = settings.retention {
-            let args = self.retention(settings, retention);
-            let child = line("retention", RETENTION, starts(&actors.retention, || Retention, args));
+            let args = self.retention_args(settings, retention);
+            let child = line("retention", RETENTION, start_of_actor(&actors.retention, || Retention, args));
             // After whom it asks, before whoever brings more.
             table.insert(4, child);
         }
@@ -170,7 +178,7 @@ impl Plan {
     }
 
     /// A supervisor whose children come and go.
-    fn group(&self, name: &'static str, address: &Address<SupervisorMsg>) -> Start {
+    fn start_of_group(&self, name: &'static str, address: &Address<SupervisorMsg>) -> Start {
         let (fatal, observer, address) =
             (self.fatal.clone(), Arc::clone(&self.ports.observer), address.clone());
         Arc::new(move |parent| {
@@ -181,11 +189,11 @@ impl Plan {
                 observer: Arc::clone(&observer),
             };
             let address = address.clone();
-            Box::pin(async move { address.start(Supervisor, args, parent).await })
+            Box::pin(async move { address.start_actor(Supervisor, args, parent).await })
         })
     }
 
-    fn run_log(&self, settings: &Settings) -> RunLogArgs {
+    fn run_log_args(&self, settings: &Settings) -> RunLogArgs {
         RunLogArgs {
             log: Arc::clone(&self.ports.runs),
             checkpoints: Arc::clone(&self.ports.checkpoints),
@@ -201,7 +209,7 @@ impl Plan {
         }
     }
 
-    fn buffer(&self, settings: &Settings) -> BufferArgs {
+    fn buffer_args(&self, settings: &Settings) -> BufferArgs {
         BufferArgs {
             receipts: Arc::clone(&self.ports.receipts),
             quarantine: Arc::clone(&self.ports.quarantine),
@@ -220,7 +228,7 @@ impl Plan {
         }
     }
 
-    fn publisher(&self, settings: &Settings) -> PublisherArgs {
+    fn publisher_args(&self, settings: &Settings) -> PublisherArgs {
         PublisherArgs {
             runs: Arc::clone(&self.ports.runs),
             committed: self.committed.subscribe(),
@@ -239,7 +247,7 @@ impl Plan {
         }
     }
 
-    fn retention(&self, settings: &Settings, retention: RetentionSettings) -> RetentionArgs {
+    fn retention_args(&self, settings: &Settings, retention: RetentionSettings) -> RetentionArgs {
         RetentionArgs {
             receipts: Arc::clone(&self.ports.receipts),
             runs: Arc::clone(&self.ports.runs),
@@ -257,7 +265,7 @@ impl Plan {
         }
     }
 
-    fn scheduler(&self, settings: &Settings) -> SchedulerArgs {
+    fn scheduler_args(&self, settings: &Settings) -> SchedulerArgs {
         SchedulerArgs {
             cadence: settings.cadence,
             catch_up_max: settings.catch_up_max,
@@ -278,16 +286,16 @@ impl Plan {
 
     /// Sources come last. One that cannot be opened yet makes the service not ready; it is tried again.
     pub(super) fn open_sources(&self, settings: &Settings) -> Result<(), Down> {
-        for child in self.ingest(settings) {
+        for child in self.ingest_specs(settings) {
             self.actors.ingest.cast(SupervisorMsg::Add(child))?;
         }
         Ok(())
     }
 
-    fn ingest(&self, settings: &Settings) -> Vec<ChildSpec> {
+    fn ingest_specs(&self, settings: &Settings) -> Vec<ChildSpec> {
         let credits = Credits::new(settings.in_flight_receipts_max, settings.in_flight_bytes_max);
         let child = |factory: &Arc<dyn SourceFactory>| {
-            self.board.raise(Condition::SourceDown(factory.name().to_owned()), "being opened");
+            self.board.raise_condition(Condition::SourceDown(factory.name().to_owned()), "being opened");
             let args = IngestArgs {
                 factory: Arc::clone(factory),
                 receipt_bytes_max: settings.receipt_bytes_max,
@@ -310,7 +318,7 @@ impl Plan {
                 name: format!("source:{}", factory.name()),
                 kind: "ingest",
                 policy: settings.source_restart,
-                start: starts(&Address::new("ingest"), || Ingest, args),
+                start: start_of_actor(&Address::new("ingest"), || Ingest, args),
                 on_halt: Some(on_halt),
             }
         };
@@ -343,7 +351,7 @@ fn runner_args(
 }
 
 /// How one actor is started, and its address kept up to date.
-fn starts<A>(address: &Address<A::Msg>, actor: fn() -> A, args: A::Arguments) -> Start
+fn start_of_actor<A>(address: &Address<A::Msg>, actor: fn() -> A, args: A::Arguments) -> Start
 where
     A: Actor,
     A::Arguments: Clone + Sync,
@@ -351,6 +359,6 @@ where
     let address = address.clone();
     Arc::new(move |parent| {
         let (address, args) = (address.clone(), args.clone());
-        Box::pin(async move { address.start(actor(), args, parent).await })
+        Box::pin(async move { address.start_actor(actor(), args, parent).await })
     })
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use orchestrator_actors::testkit::{Act, CrashPoint, Publish, TestTree, eventually, runs_of, settings};
 use orchestrator_actors::tree::Settings;
 use orchestrator_engine_plane::flow::FlowLimits;
-use orchestrator_kernel::ports::observer::SkipReason;
+use orchestrator_kernel::ports::observer::TickSkipReason;
 
 use crate::common::{boundary, manual, outputs, second, second_and_tick, stop_and_check};
 
@@ -53,7 +53,7 @@ async fn an_idle_symbol_gets_the_last_catch_up_max_ticks_of_an_absence() {
 
     let expected = seconds([1].into_iter().chain(12..=31));
     assert_eq!(ended(&rig).await, [("A".to_owned(), expected.clone()), ("B".to_owned(), expected)].into());
-    assert_eq!(rig.ledger().counts().skipped, [(SkipReason::Missed, 2 * 10)].into());
+    assert_eq!(rig.ledger().counts().skipped, [(TickSkipReason::Missed, 2 * 10)].into());
     stop_and_check(&rig, tree).await;
 }
 
@@ -69,7 +69,7 @@ async fn a_slow_symbol_makes_up_later_holds_up_nobody_and_its_live_ticks_are_ski
     eventually("B has made up", || of_b(&rig) == 40).await;
     second_and_tick(&rig, &clock, CATCH_UP_MAX + 1, &["A", "B"]).await;
     eventually("B is on time", || of_b(&rig) == 42).await;
-    assert_eq!(rig.ledger().counts().skipped, [(SkipReason::SymbolBusy, 1)].into(), "A's live tick");
+    assert_eq!(rig.ledger().counts().skipped, [(TickSkipReason::SymbolBusy, 1)].into(), "A's live tick");
     eventually("A has made up too", || rig.outputs.len() == 82).await;
     second_and_tick(&rig, &clock, CATCH_UP_MAX + 2, &["A", "B"]).await;
     outputs(&rig, 86).await;
@@ -83,8 +83,8 @@ fn of_b(rig: &TestTree) -> usize {
     rig.outputs.taken().iter().filter(|message| message.symbol.as_str() == "B").count()
 }
 
-/// Method: the process is killed while A's made-up runs wait in the scheduler; receipts came meanwhile, so that the cuts
-/// have to be read back from the log.
+/// Method: the process is killed while A's made-up runs wait in the scheduler; receipts came meanwhile, so that the
+/// cuts have to be read back from the log.
 #[tokio::test(start_paused = true)]
 async fn made_up_runs_that_wait_survive_a_crash() {
     let (rig, clock) = manual(defaults());
@@ -134,7 +134,7 @@ async fn made_up_runs_wait_while_publishing_is_blocked() {
     rig.outputs.always(Some(Publish::FailAfter(0)));
 
     clock.set(boundary(CATCH_UP_MAX).1);
-    eventually("publishing is blocked", || !tree.board.read().ready).await;
+    eventually("publishing is blocked", || !tree.board.current_status().ready).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
     let runs = ended(&rig).await.values().map(Vec::len).sum::<usize>();
     assert!(runs < 20, "{runs} runs for a backlog of 8 outputs");

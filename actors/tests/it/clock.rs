@@ -5,7 +5,7 @@ use std::time::Duration;
 use orchestrator_actors::testkit::{CrashPoint, eventually, settings};
 use orchestrator_actors::tree::Tree;
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
-use orchestrator_kernel::ports::observer::SkipReason;
+use orchestrator_kernel::ports::observer::TickSkipReason;
 use orchestrator_runtime::status::{Condition, Lifecycle};
 use tokio::time::sleep;
 
@@ -13,11 +13,11 @@ use crate::common::{START, boundary, manual, outputs, second, second_and_tick, s
 
 /// What is said of the clock.
 fn said(tree: &Tree) -> Option<String> {
-    tree.board.read().conditions.get(&Condition::ClockBehind).cloned()
+    tree.board.current_status().conditions.get(&Condition::ClockBehind).cloned()
 }
 
-/// Method: two hours ahead for one wake-up of the scheduler, then right again, with a restart in between; the clock then
-/// shows the time that it had been ahead to.
+/// Method: two hours ahead for one wake-up of the scheduler, then right again, with a restart in between; the clock
+/// then shows the time that it had been ahead to.
 #[tokio::test(start_paused = true)]
 async fn a_clock_that_was_ahead_stops_runs_until_it_has_caught_up_and_says_so() {
     const AHEAD: i64 = 7200;
@@ -30,11 +30,11 @@ async fn a_clock_that_was_ahead_stops_runs_until_it_has_caught_up_and_says_so() 
 
     clock.set(boundary(AHEAD).1);
     outputs(&rig, 12).await;
-    assert_eq!(rig.ledger().counts().skipped, [(SkipReason::Missed, 2 * (AHEAD as u64 - 3))].into());
+    assert_eq!(rig.ledger().counts().skipped, [(TickSkipReason::Missed, 2 * (AHEAD as u64 - 3))].into());
     assert_eq!(said(&tree), None, "nobody can know yet that it is wrong");
     clock.set(boundary(1).1 + 500);
     eventually("it is said", || said(&tree).is_some()).await;
-    let status = tree.board.read();
+    let status = tree.board.current_status();
     assert_eq!((status.lifecycle, status.ready), (Lifecycle::Degraded, false));
     assert!(said(&tree).unwrap().contains("7198 s behind"), "{:?}", said(&tree));
     tree.kill().await;
@@ -48,10 +48,10 @@ async fn a_clock_that_was_ahead_stops_runs_until_it_has_caught_up_and_says_so() 
     }
     assert_eq!(rig.outputs.len(), 12, "no tick comes twice, and none early");
     assert_eq!(rig.feed().settled(), 20, "receipts are taken all the time");
-    assert!(!tree.board.read().ready);
+    assert!(!tree.board.current_status().ready);
 
     clock.set(boundary(AHEAD).1 + 1);
-    eventually("it has caught up", || tree.board.read().ready).await;
+    eventually("it has caught up", || tree.board.current_status().ready).await;
     assert_eq!(said(&tree), None);
     second_and_tick(&rig, &clock, AHEAD + 1, &["A", "B"]).await;
     outputs(&rig, 16).await;
@@ -71,10 +71,10 @@ async fn receipts_that_were_stamped_ahead_are_noticed_without_any_tick() {
     second(&rig, 1, &["A", "B"]).await;
     clock.set(START + 1_000);
     eventually("it is said", || said(&tree).is_some()).await;
-    assert!(!tree.board.read().ready);
+    assert!(!tree.board.current_status().ready);
     second(&rig, 2, &["A", "B"]).await;
     clock.set(START + 10_000);
-    eventually("it has caught up", || tree.board.read().ready).await;
+    eventually("it has caught up", || tree.board.current_status().ready).await;
 
     let stored = rig.receipts.records().await;
     let stamps: Vec<i64> =
@@ -94,7 +94,7 @@ async fn a_clock_that_is_slewed_back_a_little_is_no_trouble() {
     sleep(Duration::from_secs(5)).await;
 
     assert_eq!(said(&tree), None);
-    assert!(tree.board.read().ready);
+    assert!(tree.board.current_status().ready);
     second_and_tick(&rig, &clock, 2, &["A", "B"]).await;
     outputs(&rig, 8).await;
     stop_and_check(&rig, tree).await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use orchestrator_actors::testkit::{ManualClock, TestClock, TestTree, eventually, settings, snapshot, trade};
-use orchestrator_actors::tree::{Settings, Stopped, Tree};
+use orchestrator_actors::tree::{Settings, StopOutcome, Tree};
 use orchestrator_runtime::fatal::FatalKind;
 use std::sync::Arc;
 
@@ -49,11 +49,13 @@ pub(crate) async fn outputs(rig: &TestTree, count: usize) {
 
 /// Stops, and checks everything that must hold at rest.
 pub(crate) async fn stop_and_check(rig: &TestTree, tree: Tree) {
-    assert_eq!(tree.stop(Duration::from_secs(10)).await, Stopped::Clean);
+    assert_eq!(tree.stop(Duration::from_secs(10)).await, StopOutcome::Clean);
     rig.check().await;
 }
 
 /// What ends the tree. One that nothing ends is a failure of the test, not a test without end.
 pub(crate) async fn failure_of(tree: &mut Tree) -> (FatalKind, String) {
-    tokio::time::timeout(Duration::from_secs(120), tree.failed()).await.expect("nothing ended the tree")
+    tokio::time::timeout(Duration::from_secs(120), tree.wait_for_failure())
+        .await
+        .expect("nothing ended the tree")
 }

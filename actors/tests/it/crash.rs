@@ -9,7 +9,7 @@ use bytes::Bytes;
 use orchestrator_actors::testkit::{
     Act, CrashPoint, Rng, TestClock, TestTree, eventually, message_bodies, runs_of, settings, snapshot, trade,
 };
-use orchestrator_actors::tree::Stopped;
+use orchestrator_actors::tree::StopOutcome;
 use orchestrator_engine_plane::scheduler::messages::Universe;
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::{EngineMode, Symbol};
@@ -89,13 +89,13 @@ pub(crate) async fn run_until(rig: &TestTree, crash: &CrashPoint) -> bool {
                 tree.kill().await;
                 return false;
             }
-            done = done => assert!(done.is_ok(), "stuck: {:?} {:?} {:?}", tree.board.read(), rig.ledger().counts(), tree.flow),
+            done = done => assert!(done.is_ok(), "stuck: {:?} {:?} {:?}", tree.board.current_status(), rig.ledger().counts(), tree.flow),
         }
         tokio::select! {
             biased;
             () = crash.crashed() => false,
             stopped = tree.stop(Duration::from_secs(60)) => {
-                assert_eq!(stopped, Stopped::Clean);
+                assert_eq!(stopped, StopOutcome::Clean);
                 true
             }
         }

@@ -13,7 +13,7 @@ use crate::common::{boundary, manual, outputs, second_and_tick, stop_and_check, 
 async fn receipts_become_runs_and_outputs_in_order() {
     let (rig, clock) = two_symbols();
     let tree = rig.start().await;
-    assert_eq!(tree.board.read().lifecycle, Lifecycle::Running);
+    assert_eq!(tree.board.current_status().lifecycle, Lifecycle::Running);
 
     for n in 1..=5 {
         second_and_tick(&rig, &clock, n, &["A", "B"]).await;
@@ -63,8 +63,8 @@ async fn discovered_symbols_are_run_from_their_first_receipt_up_to_the_limit() {
     second_and_tick(&rig, &clock, 3, &["A", "B", "C"]).await;
     outputs(&rig, 10).await;
 
-    assert!(tree.board.read().conditions.contains_key(&Condition::SymbolLimit));
-    assert!(tree.board.read().ready);
+    assert!(tree.board.current_status().conditions.contains_key(&Condition::SymbolLimit));
+    assert!(tree.board.current_status().ready);
     assert_eq!(rig.engine.calls_of("C"), 0);
     stop_and_check(&rig, tree).await;
 }
@@ -79,7 +79,7 @@ async fn a_source_that_has_nothing_ends_in_order() {
     tokio::time::sleep(std::time::Duration::from_secs(30)).await;
 
     assert_eq!(rig.feed().opened().len(), 1, "a normal end is no reason to open it again");
-    assert!(tree.board.read().conditions.is_empty());
+    assert!(tree.board.current_status().conditions.is_empty());
     stop_and_check(&rig, tree).await;
 }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use orchestrator_actors::testkit::{Act, ManualClock, OnAppend, TestTree, eventually, settings};
-use orchestrator_actors::tree::{Stopped, Tree};
+use orchestrator_actors::tree::{StopOutcome, Tree};
 use orchestrator_engine_plane::publisher::messages::{HeldError, HeldRequest, PublisherMsg};
 use orchestrator_kernel::engine::contracts::manifest::{ManifestEntry, OutputsAct};
 use orchestrator_kernel::engine::outbox::HeldChoice;
@@ -24,13 +24,17 @@ fn arrived(rig: &TestTree, symbol: &str) -> Vec<u64> {
 }
 
 fn held(tree: &Tree, symbol: &str) -> Option<String> {
-    tree.board.read().conditions.get(&Condition::OutputHeld(symbol.to_owned())).cloned()
+    tree.board.current_status().conditions.get(&Condition::OutputHeld(symbol.to_owned())).cloned()
 }
 
 async fn decide(tree: &Tree, symbol: &str, choice: HeldChoice) -> Result<Vec<OutputsAct>, HeldError> {
     let (operator, reason) = ("eva".to_owned(), "as agreed".to_owned());
     let request = HeldRequest { symbol: symbol.into(), choice, operator, reason, at_ms: TsMs(7) };
-    tree.actors().publisher.call(|reply| PublisherMsg::Decide(request, reply)).await.expect("it is up")
+    tree.actor_addresses()
+        .publisher
+        .call(|reply| PublisherMsg::Decide(request, reply))
+        .await
+        .expect("it is up")
 }
 
 /// Acts that are recorded.
@@ -57,12 +61,12 @@ async fn with_a_refused(
         eventually("B flows", || arrived(rig, "B").len() == wanted).await;
     }
     eventually("A is shown", || held(tree, "A").is_some()).await;
-    eventually("nothing else waits", || tree.flow.backlog() == 0).await;
+    eventually("nothing else waits", || tree.flow.waiting_outputs() == 0).await;
 }
 
 /// Stops without a replay of what was published: something was let go, or still waits.
 async fn stop(rig: &TestTree, tree: Tree) {
-    assert_eq!(tree.stop(Duration::from_secs(10)).await, Stopped::Clean);
+    assert_eq!(tree.stop(Duration::from_secs(10)).await, StopOutcome::Clean);
     let counts = rig.ledger().counts();
     let (gone, waiting) = (counts.published + counts.outputs_skipped, counts.outputs_held + counts.backlog);
     assert!(counts.outputs_made <= gone + waiting, "{counts:?}");
@@ -76,7 +80,10 @@ async fn a_symbol_that_is_refused_for_good_waits_alone_and_in_order_until_it_is_
     with_a_refused(&rig, &clock, &tree, 1..=12).await;
 
     assert_eq!(arrived(&rig, "A"), Vec::<u64>::new());
-    assert_eq!((tree.board.read().lifecycle, tree.board.read().ready), (Lifecycle::Degraded, true));
+    assert_eq!(
+        (tree.board.current_status().lifecycle, tree.board.current_status().ready),
+        (Lifecycle::Degraded, true)
+    );
     let detail = held(&tree, "A").unwrap();
     assert!(
         detail.contains("recording refuses output 1 for good") && detail.contains("not this symbol"),
@@ -101,7 +108,7 @@ async fn a_symbol_that_is_refused_for_good_waits_alone_and_in_order_until_it_is_
     second_and_tick(&rig, &clock, 13, &["A", "B"]).await;
     outputs(&rig, 52).await;
     assert_eq!(recorded(&rig).await.len(), 2);
-    assert_eq!(tree.board.read().lifecycle, Lifecycle::Running);
+    assert_eq!(tree.board.current_status().lifecycle, Lifecycle::Running);
     stop_and_check(&rig, tree).await;
 }
 
@@ -161,12 +168,12 @@ async fn outputs_are_let_go_by_a_recorded_act_only_and_stay_so() {
     stop(&rig, tree).await;
 
     // Without the cursor all outputs are published again, and those that were let go are not.
-    rig.checkpoints.damage("published");
+    rig.checkpoints.damage_value("published");
     let before = rig.outputs.taken().len();
     let tree = rig.start().await;
     eventually("all are published again", || rig.outputs.taken().len() == before + 10).await;
     assert_eq!(arrived(&rig, "A"), [7, 8]);
-    assert_eq!(tree.stop(Duration::from_secs(10)).await, Stopped::Clean);
+    assert_eq!(tree.stop(Duration::from_secs(10)).await, StopOutcome::Clean);
 }
 
 #[tokio::test(start_paused = true)]
@@ -176,7 +183,7 @@ async fn more_symbols_than_may_be_held_hold_up_everything_and_it_is_said() {
     ["A", "B", "C"].iter().for_each(|symbol| rig.outputs.refuse(symbol, true));
 
     second_and_tick(&rig, &clock, 1, &["A", "B", "C", "D"]).await;
-    let degraded = || tree.board.read().conditions.get(&Condition::PublishDegraded).cloned();
+    let degraded = || tree.board.current_status().conditions.get(&Condition::PublishDegraded).cloned();
     eventually("it is said", || degraded().is_some()).await;
 
     let detail = degraded().unwrap();
@@ -190,14 +197,15 @@ async fn more_symbols_than_may_be_held_hold_up_everything_and_it_is_said() {
     stop(&rig, tree).await;
 }
 
-/// Method: as above, but nobody mends the broker: an operator lets a held symbol's outputs go, so the one too many is held.
+/// Method: as above, but nobody mends the broker: an operator lets a held symbol's outputs go, so the one too many is
+/// held.
 #[tokio::test(start_paused = true)]
 async fn letting_a_held_symbol_go_makes_room_for_the_one_too_many() {
     let (rig, clock) = manual(settings(&["A", "B", "C", "D"]));
     let tree = rig.start().await;
     ["A", "B", "C"].iter().for_each(|symbol| rig.outputs.refuse(symbol, true));
     second_and_tick(&rig, &clock, 1, &["A", "B", "C", "D"]).await;
-    let is_degraded = || tree.board.read().conditions.contains_key(&Condition::PublishDegraded);
+    let is_degraded = || tree.board.current_status().conditions.contains_key(&Condition::PublishDegraded);
     eventually("it is said", is_degraded).await;
 
     let first =
@@ -210,7 +218,7 @@ async fn letting_a_held_symbol_go_makes_room_for_the_one_too_many() {
 
     eventually("the other flows", || arrived(&rig, "D").len() == 2).await;
     eventually("it is over", || !is_degraded()).await;
-    eventually("nothing else waits", || tree.flow.backlog() == 0).await;
+    eventually("nothing else waits", || tree.flow.waiting_outputs() == 0).await;
     assert_eq!(rig.ledger().counts().skipped.len(), 0, "no run is left out");
     stop(&rig, tree).await;
 }
@@ -240,18 +248,18 @@ async fn what_is_held_at_a_fan_out_that_is_gone_stays_until_an_operator_lets_it_
     decide(&tree, "A", HeldChoice::SkipAll).await.unwrap();
     assert_eq!(held(&tree, "A"), None);
     assert_eq!((rig.ledger().counts().outputs_skipped, rig.ledger().counts().outputs_held), (8, 0));
-    assert_eq!(tree.board.read().lifecycle, Lifecycle::Running);
+    assert_eq!(tree.board.current_status().lifecycle, Lifecycle::Running);
     stop(&rig, tree).await;
 }
 
-/// Method: the fan-out cannot be made ready. A run that begins is a record without an output: it goes over the cursor, and
-/// proves nothing.
+/// Method: the fan-out cannot be made ready. A run that begins is a record without an output: it goes over the cursor,
+/// and proves nothing.
 #[tokio::test(start_paused = true)]
 async fn what_an_operator_has_to_mend_is_said_from_the_start_until_the_fan_out_takes_something() {
     let (rig, clock) = manual(settings(&["A"]));
     rig.outputs.unprepare(Some("declared otherwise"));
     let tree = rig.start().await;
-    let degraded = || tree.board.read().conditions.get(&Condition::PublishDegraded).cloned();
+    let degraded = || tree.board.current_status().conditions.get(&Condition::PublishDegraded).cloned();
     assert!(degraded().expect("it is said when the tree is up").contains("declared otherwise"));
 
     rig.engine.next("A", [Act::Hang, Act::Hang]);

@@ -43,24 +43,24 @@ fn one_of(names: &[&'static str], rng: &mut Rng) -> &'static str {
 
 /// Kills an actor now, wherever it is in its work; whether there was one.
 pub(crate) fn kill(tree: &Tree, name: &str, rng: &mut Rng) -> bool {
-    let actors = tree.actors();
+    let actors = tree.actor_addresses();
     let cell = match name {
-        "kill_switch" => actors.kill_switch.get().map(|actor| actor.get_cell()),
-        "run_log" => actors.run_log.get().map(|actor| actor.get_cell()),
-        "buffer" => actors.buffer.get().map(|actor| actor.get_cell()),
-        "publisher" => actors.publisher.get().map(|actor| actor.get_cell()),
-        "runners" => actors.runners.get().map(|actor| actor.get_cell()),
-        "scheduler" => actors.scheduler.get().map(|actor| actor.get_cell()),
-        "ingest" => actors.ingest.get().map(|actor| actor.get_cell()),
+        "kill_switch" => actors.kill_switch.current_actor().map(|actor| actor.get_cell()),
+        "run_log" => actors.run_log.current_actor().map(|actor| actor.get_cell()),
+        "buffer" => actors.buffer.current_actor().map(|actor| actor.get_cell()),
+        "publisher" => actors.publisher.current_actor().map(|actor| actor.get_cell()),
+        "runners" => actors.runners.current_actor().map(|actor| actor.get_cell()),
+        "scheduler" => actors.scheduler.current_actor().map(|actor| actor.get_cell()),
+        "ingest" => actors.ingest.current_actor().map(|actor| actor.get_cell()),
         "source" => {
-            let sources = actors.ingest.get().map(|actor| actor.get_children()).unwrap_or_default();
+            let sources = actors.ingest.current_actor().map(|actor| actor.get_children()).unwrap_or_default();
             sources.iter().for_each(|source| source.kill());
             return !sources.is_empty();
         }
         "symbol_runner" => {
-            let runners = tree.runners().addresses();
+            let runners = tree.runners().runner_addresses();
             let one = usize::try_from(rng.below(runners.len() as u64)).unwrap();
-            runners[one].get().map(|actor| actor.get_cell())
+            runners[one].current_actor().map(|actor| actor.get_cell())
         }
         other => panic!("no actor {other}"),
     };
@@ -94,29 +94,29 @@ async fn decided(rig: &TestTree, tree: &mut Tree, step: i64) -> Came {
         loop {
             let counts = rig.ledger().counts();
             let halted = counts.exits.iter().any(|((_, verdict), _)| *verdict == "halted");
-            if halted && board.read().conditions.is_empty() {
+            if halted && board.current_status().conditions.is_empty() {
                 panic!("halted, and nothing is said: {counts:?}");
             }
             if halted {
                 return Came::Halted;
             }
-            if rig.outputs.len() == wanted && board.read().ready {
+            if rig.outputs.len() == wanted && board.current_status().ready {
                 return Came::Healed;
             }
-            let seen = (board.read(), rig.outputs.len(), wanted);
+            let seen = (board.current_status(), rig.outputs.len(), wanted);
             assert!(Instant::now() < deadline, "up but dead: {seen:?} {counts:?}");
             sleep(Duration::from_millis(20)).await;
         }
     };
     tokio::select! {
         biased;
-        (kind, why) = tree.failed() => Came::Ended(kind, why),
+        (kind, why) = tree.wait_for_failure() => Came::Ended(kind, why),
         came = works => came,
     }
 }
 
-/// Method: a second of receipts and its tick, with up to three kills at moments that the seed chooses: before, while the
-/// disk is busy, after. What ended is started again on what it left, as a process would be.
+/// Method: a second of receipts and its tick, with up to three kills at moments that the seed chooses: before, while
+/// the disk is busy, after. What ended is started again on what it left, as a process would be.
 async fn campaign(seed: u64, coverage: &mut Coverage) {
     let mut rng = Rng::new(seed);
     let mut settings = settings(&SYMBOLS);
@@ -140,7 +140,7 @@ async fn campaign(seed: u64, coverage: &mut Coverage) {
             Came::Ended(kind, why) => {
                 coverage.ended += 1;
                 assert_eq!(kind, FatalKind::Internal, "{why}");
-                assert!(!tree.board.read().ready);
+                assert!(!tree.board.current_status().ready);
                 let deadly = killed.iter().any(|name| ENDS_ALL.contains(name));
                 assert!(deadly || !is_tolerant, "{why}, after {killed:?}");
                 tree = rig.try_start(&CrashPoint::never()).await.unwrap();

@@ -1,5 +1,5 @@
-//! Readiness of a tree, looked at every ten milliseconds of its time: a condition is gone after the proof and not before, and
-//! what blocks nothing never makes it unready.
+//! Readiness of a tree, looked at every ten milliseconds of its time: a condition is gone after the proof and not
+//! before, and what blocks nothing never makes it unready.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -26,7 +26,7 @@ impl BoardWatch {
             let seen = Arc::clone(&seen);
             async move {
                 loop {
-                    seen.lock().unwrap().push(board.read());
+                    seen.lock().unwrap().push(board.current_status());
                     tokio::time::sleep(EVERY).await;
                 }
             }
@@ -58,7 +58,7 @@ impl BoardWatch {
 async fn a_fan_out_that_was_held_back_when_it_was_lost_is_blocked_until_it_confirms() {
     let (rig, clock) = two_symbols();
     let tree = rig.start().await;
-    let is_blocked = || tree.board.read().conditions.contains_key(&Condition::FanOutBlocked);
+    let is_blocked = || tree.board.current_status().conditions.contains_key(&Condition::FanOutBlocked);
     rig.outputs.hold_back(Some("low on memory"));
     eventually("it is said", is_blocked).await;
     second_and_tick(&rig, &clock, 1, &["A", "B"]).await;
@@ -94,7 +94,8 @@ async fn a_halted_symbol_and_a_panicking_scheduler_never_make_it_unready() {
     tree.stop(Duration::from_secs(10)).await;
 }
 
-/// Method: each actor that is started again, killed once while a tick is at work. Of a source it is said that it is down.
+/// Method: each actor that is started again, killed once while a tick is at work. Of a source it is said that it is
+/// down.
 #[tokio::test(start_paused = true)]
 async fn an_actor_that_is_started_again_never_makes_it_unready() {
     let (rig, clock) = two_symbols();

@@ -12,14 +12,14 @@ use orchestrator_actors::testkit::{
     Act, CrashPoint, ManualClock, Publish, Rng, TestEngine, TestTree, eventually, message_bodies, runs_of,
     without_publish_time,
 };
-use orchestrator_actors::tree::Stopped;
+use orchestrator_actors::tree::StopOutcome;
 use orchestrator_engine_plane::retention::{Limits, RetentionSettings};
 use orchestrator_engine_plane::scheduler::messages::Universe;
-use orchestrator_kernel::engine::audit::{Audit, StateFrom, Step};
+use orchestrator_kernel::engine::audit::{Audit, AuditStep, StateFrom};
 use orchestrator_kernel::engine::contracts::orchestrator_event::events;
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
-use orchestrator_kernel::engine::replay::Outline;
-use orchestrator_kernel::engine::retention::{BASE, Base, Policy};
+use orchestrator_kernel::engine::replay::RunLogOutline;
+use orchestrator_kernel::engine::retention::{BASE, Policy, RetentionBase};
 use orchestrator_kernel::ids::{EngineMode, Epoch, RunSeq, Seq};
 use orchestrator_kernel::ports::checkpoint::{CheckpointStore, MemoryCheckpoints};
 use orchestrator_kernel::ports::log::Log;
@@ -66,9 +66,9 @@ fn trimmed_rig(mode: EngineMode, seed: u64) -> TestTree {
     rig
 }
 
-async fn base_of(rig: &TestTree) -> Base {
+async fn base_of(rig: &TestTree) -> RetentionBase {
     let stored = rig.checkpoints.load(BASE).await.unwrap();
-    stored.map_or_else(Base::default, |bytes| Base::decode(&bytes).unwrap())
+    stored.map_or_else(RetentionBase::default, |bytes| RetentionBase::decode(&bytes).unwrap())
 }
 
 /// What is left in the logs, replayed from the base, gives what was published of it.
@@ -80,22 +80,24 @@ async fn check_rest_replays(rig: &TestTree) {
         .zip(&runs)
         .filter(|(at, _)| base.runs_from() <= *at)
         .collect();
-    let mut outline = Outline::default();
-    rest.iter().for_each(|(_, record)| outline.note(record));
+    let mut outline = RunLogOutline::default();
+    rest.iter().for_each(|(_, record)| outline.note_record(record));
     let (mut audit, mut found) = (Audit::new(outline, StateFrom::Replay, (&base).into()), Vec::new());
     for bytes in &receipts {
         let record = ReceiptRecord::decode(bytes).unwrap();
         if base.receipts_from() <= record.ingest_seq {
-            audit.receipt(record.ingest_seq.into(), &record, &mut found);
+            audit.take_receipt(record.ingest_seq.into(), &record, &mut found);
         }
     }
     audit.receipts_ended();
     let published = message_bodies(&rig.outputs.deduplicated());
     for (at, record) in rest {
-        let again = match audit.run(at, record, &mut found) {
-            Step::Nothing => continue,
-            Step::Settled(again) => *again,
-            Step::Call(call) => audit.finish(at, record, Ok(TestEngine::answer(&call)), &mut found),
+        let again = match audit.take_run_record(at, record, &mut found) {
+            AuditStep::Nothing => continue,
+            AuditStep::Settled(again) => *again,
+            AuditStep::Call(call) => {
+                audit.compare_answer(at, record, Ok(TestEngine::answer(&call)), &mut found)
+            }
         };
         for output in events(at, &again, None).unwrap() {
             let body = without_publish_time(&output.body);
@@ -225,7 +227,7 @@ async fn records_go_every_minute_by_their_age_and_runs_with_their_receipts() {
     assert_eq!(gone(&rig), [16, 16, 0]);
     let base = base_of(&rig).await;
     assert_eq!((base.receipts_from().0, base.runs_from().0), (17, 17));
-    assert!(tree.board.read().conditions.is_empty());
+    assert!(tree.board.current_status().conditions.is_empty());
     stop_and_check(&rig, tree).await;
 }
 
@@ -288,7 +290,7 @@ async fn a_lost_base_refuses_the_start_and_says_what_to_do() {
 
     // One that is too old is as bad.
     keep_only(&mut rig, &["published"]).await;
-    rig.checkpoints.save(BASE, Epoch(1), Bytes::from(Base::default().encode())).await.unwrap();
+    rig.checkpoints.save(BASE, Epoch(1), Bytes::from(RetentionBase::default().encode())).await.unwrap();
     assert!(rig.try_start(&CrashPoint::never()).await.is_err());
 
     rig.checkpoints = whole;
@@ -296,7 +298,7 @@ async fn a_lost_base_refuses_the_start_and_says_what_to_do() {
     let tree = rig.start().await;
     assert_eq!(rig.outputs.len(), 20, "a lost cursor publishes again what is still there, and nothing else");
     seconds(&rig, &clock, 6..7).await;
-    assert_eq!(tree.stop(Duration::from_secs(10)).await, Stopped::Clean);
+    assert_eq!(tree.stop(Duration::from_secs(10)).await, StopOutcome::Clean);
 }
 
 /// Method: B is taken out for longer than its receipts are kept, and listed again. Ticks are made up from where it ran
@@ -326,7 +328,7 @@ async fn a_symbol_that_is_listed_again_goes_on_with_what_is_still_there() {
     eventually("the last tick is run by both", || rig.outputs.len() >= 26).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
 
-    assert_eq!(tree.board.read().conditions, BTreeMap::new());
+    assert_eq!(tree.board.current_status().conditions, BTreeMap::new());
     let runs = rig.whole_logs().await.1;
     let again: Vec<_> =
         runs.iter().skip_while(|run| run.facts.engine_timestamp_ms.0 < START + 8000).collect();
@@ -339,8 +341,8 @@ async fn a_symbol_that_is_listed_again_goes_on_with_what_is_still_there() {
     stop_and_check(&rig, tree).await;
 }
 
-/// Method: the first process saves a base and cannot trim. The second one finds that base; then the first, whose save was
-/// not answered, saves the one that it knows. Only a base that the second has saved itself is safe from that.
+/// Method: the first process saves a base and cannot trim. The second one finds that base; then the first, whose save
+/// was not answered, saves the one that it knows. Only a base that the second has saved itself is safe from that.
 #[tokio::test(start_paused = true)]
 async fn an_overtaken_process_cannot_set_the_base_back_behind_trimmed_logs() {
     let (rig, clock) = trimming();
@@ -354,7 +356,7 @@ async fn an_overtaken_process_cannot_set_the_base_back_behind_trimmed_logs() {
     logs.iter().for_each(|log| log.fail_trims(false));
 
     let tree = rig.start().await;
-    rig.checkpoints.save(BASE, Epoch(1), Bytes::from(Base::default().encode())).await.unwrap();
+    rig.checkpoints.save(BASE, Epoch(1), Bytes::from(RetentionBase::default().encode())).await.unwrap();
     tokio::time::sleep(Duration::from_secs(61)).await;
 
     assert_eq!(gone(&rig), [16, 16, 0]);
@@ -370,16 +372,19 @@ async fn failing_trims_stop_nothing_and_are_told_when_they_go_on() {
     let tree = rig.start().await;
     seconds(&rig, &clock, 1..6).await;
     tokio::time::sleep(Duration::from_secs(121)).await;
-    assert!(tree.board.read().conditions.is_empty(), "two failures may be a server that starts again");
+    assert!(
+        tree.board.current_status().conditions.is_empty(),
+        "two failures may be a server that starts again"
+    );
 
     tokio::time::sleep(Duration::from_secs(60)).await;
 
-    assert!(tree.board.read().conditions.contains_key(&Condition::RetentionFailing));
-    assert!(tree.board.read().ready, "ingestion and runs go on");
+    assert!(tree.board.current_status().conditions.contains_key(&Condition::RetentionFailing));
+    assert!(tree.board.current_status().ready, "ingestion and runs go on");
     seconds(&rig, &clock, 6..7).await;
     rig.receipts.fail_trims(false);
     tokio::time::sleep(Duration::from_secs(61)).await;
-    assert!(tree.board.read().conditions.is_empty());
+    assert!(tree.board.current_status().conditions.is_empty());
     assert!(rig.receipts.stat().start > Seq(1));
     assert!(rig.ledger().counts().retention_failed >= 3);
     stop_and_check(&rig, tree).await;

@@ -14,7 +14,7 @@ use orchestrator_kernel::error::ErrorKind;
 use orchestrator_kernel::ids::Epoch;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::log::Log;
-use orchestrator_kernel::ports::observer::SkipReason;
+use orchestrator_kernel::ports::observer::TickSkipReason;
 use orchestrator_kernel::ports::source::{ItemFate, Settlement};
 use orchestrator_runtime::fatal::FatalKind;
 use orchestrator_runtime::status::{Condition, Lifecycle};
@@ -32,15 +32,15 @@ async fn a_full_receipt_log_is_not_ready_refuses_upstream_and_resumes_by_itself(
     let (ts, _) = boundary(1);
     rig.feed().push([trade("A", ts - 300), snapshot("A", ts - 200, ts)]);
     eventually("upstream is refused", || !rig.feed().settlements().is_empty()).await;
-    assert!(!tree.board.read().ready);
-    assert!(tree.board.read().conditions.contains_key(&Condition::BufferFailing));
+    assert!(!tree.board.current_status().ready);
+    assert!(tree.board.current_status().conditions.contains_key(&Condition::BufferFailing));
     assert!(matches!(rig.feed().settlements()[0], Settlement::Refused { .. }));
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(rig.feed().settled(), 0);
 
     rig.receipts.always(OnAppend::Work);
     eventually("the batch is taken", || rig.feed().settled() == 2).await;
-    assert!(tree.board.read().ready);
+    assert!(tree.board.current_status().ready);
     second_and_tick(&rig, &clock, 1, &["B"]).await;
     outputs(&rig, 4).await;
     stop_and_check(&rig, tree).await;
@@ -58,16 +58,16 @@ async fn a_full_log_stays_not_ready_until_room_is_proved_whoever_asks() {
         let item =
             if Arc::ptr_eq(log, &rig.receipts) { trade("A", boundary(1).0) } else { "no receipt".into() };
         rig.feed().push([item]);
-        eventually("it is seen", || tree.board.read().conditions.contains_key(&word)).await;
+        eventually("it is seen", || tree.board.current_status().conditions.contains_key(&word)).await;
 
         let taken = rig.feed().settled() + 1;
         let until = tokio::time::Instant::now() + Duration::from_secs(60);
         while tokio::time::Instant::now() < until {
-            assert!(!tree.board.read().ready, "ready although nothing is taken");
+            assert!(!tree.board.current_status().ready, "ready although nothing is taken");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         log.always(OnAppend::Work);
-        eventually("it is ready", || tree.board.read().ready).await;
+        eventually("it is ready", || tree.board.current_status().ready).await;
         eventually("it is taken", || rig.feed().settled() == taken).await;
     }
     stop_and_check(&rig, tree).await;
@@ -82,17 +82,17 @@ async fn room_for_less_than_what_was_refused_is_no_proof() {
     let tree = rig.start().await;
     rig.receipts.always(OnAppend::Full);
     rig.feed().push((0..8).map(|n| trade("A", boundary(1).0 + n)));
-    eventually("it is refused", || !tree.board.read().ready).await;
+    eventually("it is refused", || !tree.board.current_status().ready).await;
 
     rig.feed().batches([1]);
     rig.receipts.next([OnAppend::Work]);
     eventually("the small one is taken", || rig.feed().settled() == 1).await;
 
     tokio::time::sleep(Duration::from_secs(10)).await;
-    assert!(!tree.board.read().ready, "the large one was never proved to fit");
+    assert!(!tree.board.current_status().ready, "the large one was never proved to fit");
     rig.receipts.always(OnAppend::Work);
     eventually("all is taken", || rig.feed().settled() == 8).await;
-    eventually("it is ready", || tree.board.read().ready).await;
+    eventually("it is ready", || tree.board.current_status().ready).await;
     stop_and_check(&rig, tree).await;
 }
 
@@ -122,9 +122,9 @@ async fn a_full_quarantine_refuses_upstream_and_resumes_by_itself() {
 
     rig.feed().push([trade("A", boundary(1).0), "no receipt".into()]);
     eventually("upstream is refused", || !rig.feed().settlements().is_empty()).await;
-    assert!(!tree.board.read().ready);
+    assert!(!tree.board.current_status().ready);
     eventually("the batch is taken", || rig.feed().settled() == 2).await;
-    eventually("it is ready again", || tree.board.read().ready).await;
+    eventually("it is ready again", || tree.board.current_status().ready).await;
 
     assert_eq!((rig.receipts.records().await.len(), rig.quarantine.records().await.len()), (1, 1));
     stop_and_check(&rig, tree).await;
@@ -137,13 +137,16 @@ async fn a_full_run_log_is_not_ready_keeps_the_run_and_resumes_by_itself() {
     rig.runs.always(OnAppend::Full);
 
     second_and_tick(&rig, &clock, 1, &["A", "B"]).await;
-    eventually("it is seen", || tree.board.read().conditions.contains_key(&Condition::RunLogFailing)).await;
-    assert!(!tree.board.read().ready);
+    eventually("it is seen", || {
+        tree.board.current_status().conditions.contains_key(&Condition::RunLogFailing)
+    })
+    .await;
+    assert!(!tree.board.current_status().ready);
     assert_eq!(rig.engine.calls().len(), 0, "RUN-1");
 
     rig.runs.always(OnAppend::Work);
     outputs(&rig, 4).await;
-    assert!(tree.board.read().ready);
+    assert!(tree.board.current_status().ready);
     stop_and_check(&rig, tree).await;
 }
 
@@ -163,7 +166,7 @@ async fn an_unanswered_append_is_sent_again_and_stored_once() {
     assert_eq!(rig.receipts.records().await.len(), 4);
     assert_eq!(rig.runs.records().await.len(), 4);
     assert_eq!(rig.quarantine.records().await.len(), 1);
-    assert!(tree.board.read().ready);
+    assert!(tree.board.current_status().ready);
     stop_and_check(&rig, tree).await;
 }
 
@@ -184,7 +187,7 @@ async fn no_room_after_an_unanswered_append_says_nothing_of_that_one() {
 
     let refused = |settlement: &Settlement| matches!(settlement, Settlement::Refused { .. });
     assert!(!rig.feed().settlements().iter().any(refused), "what may be stored is not refused");
-    assert!(tree.board.read().ready);
+    assert!(tree.board.current_status().ready);
     stop_and_check(&rig, tree).await;
 }
 
@@ -195,8 +198,11 @@ async fn an_append_that_is_not_answered_for_long_is_not_ready_acknowledges_nothi
     rig.receipts.always(OnAppend::Unknown { done: false });
 
     rig.feed().push([trade("A", boundary(1).0)]);
-    eventually("it is seen", || tree.board.read().conditions.contains_key(&Condition::BufferFailing)).await;
-    assert!(!tree.board.read().ready);
+    eventually("it is seen", || {
+        tree.board.current_status().conditions.contains_key(&Condition::BufferFailing)
+    })
+    .await;
+    assert!(!tree.board.current_status().ready);
     tokio::time::sleep(Duration::from_secs(3600)).await;
     assert_eq!(rig.feed().settled(), 0, "LOG-2");
     assert!(rig.receipts.trace().len() > 1000, "it is sent again and again");
@@ -204,7 +210,7 @@ async fn an_append_that_is_not_answered_for_long_is_not_ready_acknowledges_nothi
     rig.receipts.always(OnAppend::Work);
     eventually("it is durable", || rig.feed().settled() == 1).await;
     assert_eq!(rig.receipts.records().await.len(), 1);
-    assert!(tree.board.read().ready);
+    assert!(tree.board.current_status().ready);
     stop_and_check(&rig, tree).await;
 }
 
@@ -236,12 +242,12 @@ async fn an_idle_log_that_is_gone_or_taken_over_is_noticed() {
 
     rig.runs.always(OnAppend::Unknown { done: false });
     rig.quarantine.always(OnAppend::Unknown { done: false });
-    let conditions = || tree.board.read().conditions;
+    let conditions = || tree.board.current_status().conditions;
     eventually("the run log is missed", || conditions().contains_key(&Condition::RunLogFailing)).await;
     eventually("the quarantine is missed", || conditions().contains_key(&Condition::BufferFailing)).await;
     rig.runs.always(OnAppend::Work);
     rig.quarantine.always(OnAppend::Work);
-    eventually("both are back", || tree.board.read().ready).await;
+    eventually("both are back", || tree.board.current_status().ready).await;
 
     rig.receipts.acquire().await.unwrap();
     let (kind, what) = failure_of(&mut tree).await;
@@ -319,7 +325,7 @@ async fn a_busy_symbol_queues_a_bounded_number_of_runs_then_its_ticks_are_skippe
     }
     eventually("A is done", || rig.ledger().counts().completed == 10).await;
 
-    assert_eq!(rig.ledger().counts().skipped, [(SkipReason::SymbolBusy, 2)].into());
+    assert_eq!(rig.ledger().counts().skipped, [(TickSkipReason::SymbolBusy, 2)].into());
     stop_and_check(&rig, tree).await;
 }
 
@@ -338,17 +344,22 @@ async fn publishing_that_fails_as_often_as_configured_is_degraded_keeps_outputs_
     rig.outputs.always(Some(Publish::FailAfter(0)));
 
     second_and_tick(&rig, &clock, 1, &["A", "B"]).await;
-    eventually("it is degraded", || tree.board.read().conditions.contains_key(&Condition::PublishDegraded))
-        .await;
+    eventually("it is degraded", || {
+        tree.board.current_status().conditions.contains_key(&Condition::PublishDegraded)
+    })
+    .await;
     assert_eq!(rig.outputs.attempts(), 3);
-    assert_eq!((tree.board.read().lifecycle, tree.board.read().ready), (Lifecycle::Degraded, true));
+    assert_eq!(
+        (tree.board.current_status().lifecycle, tree.board.current_status().ready),
+        (Lifecycle::Degraded, true)
+    );
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert!((14..=17).contains(&rig.outputs.attempts()), "every 800 ms: {}", rig.outputs.attempts());
-    assert_eq!(tree.flow.backlog(), 4);
+    assert_eq!(tree.flow.waiting_outputs(), 4);
 
     rig.outputs.always(None);
     outputs(&rig, 4).await;
-    eventually("it says so", || tree.board.read().conditions.is_empty()).await;
+    eventually("it says so", || tree.board.current_status().conditions.is_empty()).await;
     stop_and_check(&rig, tree).await;
 }
 
@@ -362,7 +373,7 @@ async fn publishing_goes_on_behind_the_confirmed_prefix() {
     second_and_tick(&rig, &clock, 1, &["A", "B"]).await;
     eventually("all are confirmed", || rig.outputs.taken().len() == 4).await;
     rig.outputs.always(None);
-    eventually("nothing waits", || tree.flow.backlog() == 0).await;
+    eventually("nothing waits", || tree.flow.waiting_outputs() == 0).await;
 
     assert_eq!(rig.outputs.taken().len(), 4, "none twice");
     stop_and_check(&rig, tree).await;
@@ -390,15 +401,15 @@ async fn a_run_log_that_ends_before_what_was_published_is_refused() {
 async fn a_fan_out_that_is_held_back_is_not_asked_and_says_why_until_it_goes_on() {
     let (rig, clock) = two_symbols();
     let tree = rig.start().await;
-    let blocked = || tree.board.read().conditions.get(&Condition::FanOutBlocked).cloned();
+    let blocked = || tree.board.current_status().conditions.get(&Condition::FanOutBlocked).cloned();
 
     rig.outputs.hold_back(Some("low on memory"));
     eventually("an idle publisher notices", || blocked().is_some()).await;
     assert_eq!(blocked().as_deref(), Some("low on memory"));
-    assert!(!tree.board.read().ready);
+    assert!(!tree.board.current_status().ready);
     second_and_tick(&rig, &clock, 1, &["A", "B"]).await;
     tokio::time::sleep(Duration::from_secs(60)).await;
-    assert_eq!((rig.outputs.attempts(), tree.flow.backlog()), (0, 4), "no storm of attempts");
+    assert_eq!((rig.outputs.attempts(), tree.flow.waiting_outputs()), (0, 4), "no storm of attempts");
 
     rig.outputs.hold_back(None);
     outputs(&rig, 4).await;
@@ -414,7 +425,7 @@ async fn a_fan_out_that_is_too_slow_for_a_whole_batch_gets_it_in_parts() {
     rig.outputs.always(Some(Publish::Slow(Duration::from_millis(600))));
 
     second_and_tick(&rig, &clock, 1, &["A", "B"]).await;
-    eventually("all are confirmed", || tree.flow.backlog() == 0).await;
+    eventually("all are confirmed", || tree.flow.waiting_outputs() == 0).await;
 
     outputs(&rig, 4).await;
     stop_and_check(&rig, tree).await;
@@ -428,7 +439,7 @@ async fn an_unconfirmed_publication_is_repeated_after_its_time() {
     rig.outputs.next([Publish::Hang]);
 
     second_and_tick(&rig, &clock, 1, &["A", "B"]).await;
-    eventually("it is repeated", || rig.outputs.attempts() >= 2 && tree.flow.backlog() == 0).await;
+    eventually("it is repeated", || rig.outputs.attempts() >= 2 && tree.flow.waiting_outputs() == 0).await;
 
     assert!(rig.outputs.taken().len() > rig.outputs.len(), "at least once");
     outputs(&rig, 4).await;
@@ -452,16 +463,16 @@ async fn publishing_blocked_beyond_its_limits_pauses_the_schedule_and_resumes_by
         })
         .await;
     }
-    assert!(!tree.board.read().ready);
-    assert!(tree.board.read().conditions.contains_key(&Condition::PublishBlocked));
-    assert_eq!(rig.ledger().counts().skipped, [(SkipReason::PublishBlocked, 4)].into());
+    assert!(!tree.board.current_status().ready);
+    assert!(tree.board.current_status().conditions.contains_key(&Condition::PublishBlocked));
+    assert_eq!(rig.ledger().counts().skipped, [(TickSkipReason::PublishBlocked, 4)].into());
     assert_eq!(rig.receipts.records().await.len(), 20, "ingestion goes on (ISO-2)");
 
     rig.outputs.always(None);
     outputs(&rig, 12).await;
     second_and_tick(&rig, &clock, 6, &["A", "B"]).await;
     outputs(&rig, 16).await;
-    assert!(tree.board.read().ready);
+    assert!(tree.board.current_status().ready);
     stop_and_check(&rig, tree).await;
 }
 
@@ -476,10 +487,10 @@ async fn publishing_that_does_not_move_for_too_long_pauses_the_schedule() {
     tokio::time::sleep(Duration::from_secs(31)).await;
     second_and_tick(&rig, &clock, 2, &["A", "B"]).await;
     eventually("the tick is skipped", || {
-        rig.ledger().counts().skipped == [(SkipReason::PublishBlocked, 2)].into()
+        rig.ledger().counts().skipped == [(TickSkipReason::PublishBlocked, 2)].into()
     })
     .await;
-    assert!(!tree.board.read().ready);
+    assert!(!tree.board.current_status().ready);
 
     rig.outputs.always(None);
     outputs(&rig, 4).await;
@@ -638,6 +649,6 @@ async fn a_long_absence_runs_the_last_ticks_and_counts_the_others_as_missed() {
     let tree = rig.start().await;
     outputs(&rig, 12).await;
 
-    assert_eq!(rig.ledger().counts().skipped, [(SkipReason::Missed, 12)].into());
+    assert_eq!(rig.ledger().counts().skipped, [(TickSkipReason::Missed, 12)].into());
     stop_and_check(&rig, tree).await;
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use orchestrator_actors::testkit::{Act, OnAppend, Publish, eventually, runs_of, trade};
-use orchestrator_actors::tree::Stopped;
+use orchestrator_actors::tree::StopOutcome;
 use orchestrator_kernel::engine::contracts::engine_run::RunStatus;
 use orchestrator_kernel::error::ErrorKind;
 use orchestrator_runtime::status::Lifecycle;
@@ -22,9 +22,9 @@ async fn a_run_in_flight_is_finished_and_published() {
     eventually("A is in its call", || rig.engine.calls_of("A") == 1).await;
     let board = tree.board.clone();
 
-    assert_eq!(tree.stop(GRACE).await, Stopped::Clean);
+    assert_eq!(tree.stop(GRACE).await, StopOutcome::Clean);
 
-    assert_eq!(board.read().lifecycle, Lifecycle::Stopped);
+    assert_eq!(board.current_status().lifecycle, Lifecycle::Stopped);
     assert_eq!(rig.outputs.len(), 4);
     assert_eq!(rig.ledger().counts().completed, 2);
     rig.check().await;
@@ -42,7 +42,7 @@ async fn a_hung_engine_is_failed_as_shutdown_within_the_grace() {
     eventually("A is in its call", || rig.engine.calls_of("A") == 1).await;
 
     let begin = Instant::now();
-    assert_eq!(tree.stop(GRACE).await, Stopped::Clean);
+    assert_eq!(tree.stop(GRACE).await, StopOutcome::Clean);
 
     assert!(begin.elapsed() <= GRACE);
     let runs = runs_of(&rig.runs).await;
@@ -64,7 +64,7 @@ async fn runs_that_were_not_begun_are_left_to_the_next_start() {
     eventually("the first tick is sealed", || rig.ledger().counts().ticks == 1).await;
     second_and_tick(&rig, &clock, 2, &["A", "B"]).await;
     eventually("B has run twice", || rig.engine.calls_of("B") == 2).await;
-    assert_eq!(tree.stop(GRACE).await, Stopped::Clean);
+    assert_eq!(tree.stop(GRACE).await, StopOutcome::Clean);
     assert_eq!(rig.outputs.len(), 6);
     rig.check().await;
 
@@ -84,7 +84,7 @@ async fn outputs_that_cannot_be_published_in_time_are_published_by_the_next_star
     eventually("the runs are done", || rig.ledger().counts().completed == 2).await;
 
     let begin = Instant::now();
-    assert_eq!(tree.stop(GRACE).await, Stopped::Unfinished("publisher"));
+    assert_eq!(tree.stop(GRACE).await, StopOutcome::Unfinished("publisher"));
     assert!(begin.elapsed() <= GRACE, "{:?}", begin.elapsed());
     assert!(rig.outputs.is_empty());
 
@@ -103,7 +103,7 @@ async fn a_hanging_log_does_not_hold_up_the_stop_and_nothing_is_acknowledged() {
     eventually("the append hangs", || rig.receipts.hanging() == 1).await;
 
     let begin = Instant::now();
-    assert_eq!(tree.stop(GRACE).await, Stopped::Unfinished("ingest"));
+    assert_eq!(tree.stop(GRACE).await, StopOutcome::Unfinished("ingest"));
 
     assert!(begin.elapsed() <= GRACE, "{:?}", begin.elapsed());
     assert_eq!(rig.feed().settled(), 0);
@@ -118,7 +118,7 @@ async fn a_stop_while_actors_are_down_is_in_order() {
     eventually("the runner is down", || rig.ledger().counts().exits_of("symbol_runner", "restarted") == 3)
         .await;
 
-    assert_eq!(tree.stop(GRACE).await, Stopped::Clean);
+    assert_eq!(tree.stop(GRACE).await, StopOutcome::Clean);
 
     rig.engine.always("A", Act::Answer);
     let tree = rig.start().await;

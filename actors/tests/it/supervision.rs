@@ -43,7 +43,7 @@ async fn a_panicking_engine_call_restarts_its_runner_which_finishes_the_same_run
         ]
     ));
     assert_eq!(rig.ledger().counts().exits_of("symbol_runner", "restarted"), 2);
-    assert!(tree.board.read().conditions.is_empty());
+    assert!(tree.board.current_status().conditions.is_empty());
     stop_and_check(&rig, tree).await;
 }
 
@@ -58,8 +58,8 @@ async fn a_runner_that_is_killed_while_it_records_an_end_records_it_once() {
     rig.runs.always(OnAppend::Hang);
     eventually("A's end is on its way", || rig.runs.hanging() == 1).await;
 
-    let runners = tree.runners().addresses();
-    runners[0].get().unwrap().kill();
+    let runners = tree.runners().runner_addresses();
+    runners[0].current_actor().unwrap().kill();
     eventually("it is started again", || rig.ledger().counts().exits_of("symbol_runner", "restarted") == 1)
         .await;
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -119,7 +119,7 @@ async fn a_runner_beyond_its_intensity_is_halted_alone() {
         outputs(&rig, 2 * usize::try_from(n).unwrap()).await;
     }
 
-    let status = tree.board.read();
+    let status = tree.board.current_status();
     assert_eq!((status.lifecycle, status.ready), (Lifecycle::Degraded, true));
     assert!(status.conditions.contains_key(&Condition::SymbolHalted("A".to_owned())));
     let counts = rig.ledger().counts();
@@ -189,8 +189,8 @@ async fn a_scheduler_that_panics_at_its_first_tick_leaves_no_hole_in_the_cuts() 
     stop_and_check(&rig, tree).await;
 }
 
-/// Method: a timer schedule begins with the process, before the first receipt; its scheduler dies while no run of the first
-/// tick is durable yet, so the log cannot tell where the schedule began.
+/// Method: a timer schedule begins with the process, before the first receipt; its scheduler dies while no run of the
+/// first tick is durable yet, so the log cannot tell where the schedule began.
 #[tokio::test(start_paused = true)]
 async fn a_timer_goes_on_in_step_though_its_scheduler_dies_before_the_first_run_is_durable() {
     let cadence = Cadence::Timer { interval_ms: 1000, align_ms: 1000 };
@@ -201,11 +201,11 @@ async fn a_timer_goes_on_in_step_though_its_scheduler_dies_before_the_first_run_
     rig.runs.always(OnAppend::Full);
     clock.set(START + 1300);
     eventually("the runs of the first tick wait for room", || {
-        tree.board.read().conditions.contains_key(&Condition::RunLogFailing)
+        tree.board.current_status().conditions.contains_key(&Condition::RunLogFailing)
     })
     .await;
 
-    tree.actors().scheduler.get().unwrap().kill();
+    tree.actor_addresses().scheduler.current_actor().unwrap().kill();
     eventually("it ends", || rig.ledger().counts().exits_of("scheduler", "restarted") == 1).await;
     // Its back-off, and its look at the logs.
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -234,7 +234,7 @@ async fn a_scheduler_beyond_its_intensity_ends_the_tree() {
 
     assert_eq!(kind, FatalKind::Internal, "{why}");
     assert_eq!(rig.ledger().counts().exits_of("scheduler", "restarted"), 10);
-    assert_eq!(tree.board.read().lifecycle, Lifecycle::Stopped);
+    assert_eq!(tree.board.current_status().lifecycle, Lifecycle::Stopped);
 }
 
 /// What is not durable is never acknowledged (LOG-2).
@@ -248,7 +248,7 @@ async fn a_broken_receipt_log_ends_the_tree_and_acknowledges_nothing() {
     let (kind, why) = failure_of(&mut tree).await;
 
     assert_eq!(kind, FatalKind::Storage, "{why}");
-    assert!(!tree.board.read().ready);
+    assert!(!tree.board.current_status().ready);
     assert!(!rig.feed().settlements().iter().any(|s| matches!(s, Settlement::Durable(_))));
     assert_eq!(rig.receipts.records().await.len(), 0);
 }
@@ -276,7 +276,7 @@ async fn a_broken_run_log_ends_the_tree_before_the_engine_is_called() {
     let (kind, why) = failure_of(&mut tree).await;
 
     assert_eq!(kind, FatalKind::Storage, "{why}");
-    assert!(!tree.board.read().ready);
+    assert!(!tree.board.current_status().ready);
     assert_eq!(rig.engine.calls().len(), 0, "RUN-1");
     assert!(rig.outputs.is_empty());
 }
@@ -360,9 +360,11 @@ async fn a_lost_source_is_opened_again_where_it_stopped() {
         outputs(&rig, 4).await;
 
         rig.feed().on_next([act]);
-        eventually("it is down", || !tree.board.read().ready).await;
-        assert!(tree.board.read().conditions.contains_key(&Condition::SourceDown("feed".to_owned())));
-        eventually("it is up again", || tree.board.read().ready).await;
+        eventually("it is down", || !tree.board.current_status().ready).await;
+        assert!(
+            tree.board.current_status().conditions.contains_key(&Condition::SourceDown("feed".to_owned()))
+        );
+        eventually("it is up again", || tree.board.current_status().ready).await;
         assert_eq!(rig.feed().opened().last().unwrap().position, 4);
         second_and_tick(&rig, &clock, 2, &["A", "B"]).await;
         outputs(&rig, 8).await;
@@ -402,7 +404,7 @@ async fn a_source_beyond_its_intensity_is_halted_and_shown() {
 
         rig.feed().always_next(Some(act));
         eventually("it is halted", || rig.ledger().counts().exits_of("ingest", "halted") == 1).await;
-        let status = tree.board.read();
+        let status = tree.board.current_status();
         assert!(status.conditions.contains_key(&Condition::SourceDown("feed".to_owned())), "{act:?}");
         assert!(!status.ready);
 
@@ -419,8 +421,8 @@ async fn a_source_that_cannot_be_opened_leaves_the_service_up_and_not_ready() {
     rig.feed().on_open([SourceAct::Lose, SourceAct::Panic]);
     let tree = rig.try_start(&CrashPoint::never()).await.unwrap();
 
-    assert!(!tree.board.read().ready);
-    eventually("it is open", || tree.board.read().ready).await;
+    assert!(!tree.board.current_status().ready);
+    eventually("it is open", || tree.board.current_status().ready).await;
     second_and_tick(&rig, &clock, 1, &["A", "B"]).await;
     outputs(&rig, 4).await;
     stop_and_check(&rig, tree).await;

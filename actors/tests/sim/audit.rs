@@ -1,4 +1,5 @@
-//! The invariants, on what ports see. Written apart from the kernel's own checks, so that a defect there is no defect here.
+//! The invariants, on what ports see. Written apart from the kernel's own checks, so that a defect there is no defect
+//! here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use orchestrator_kernel::engine::contracts::orchestrator_event::{events, outputs
 use orchestrator_kernel::engine::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::engine::contracts::raw_market_event::normalized;
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
-use orchestrator_kernel::engine::outbox::{Holds, Progress};
+use orchestrator_kernel::engine::outbox::{Holds, PublishProgress};
 use orchestrator_kernel::engine::run_id::RunId;
 use orchestrator_kernel::ids::{EngineMode, IngestSeq, RunSeq, Seq, Symbol, TsMs};
 use orchestrator_kernel::ports::engine::{EngineAnswer, EngineCall};
@@ -346,7 +347,7 @@ impl Audit {
     /// The publisher's first load of this life.
     pub(crate) fn cursor_loaded(&mut self, value: Option<&[u8]>) {
         let parsed = value.and_then(|value| parse_cursor(value).ok());
-        let outputs = parsed.map_or(0, |(_, outputs, holds)| outputs - holds.waiting());
+        let outputs = parsed.map_or(0, |(_, outputs, holds)| outputs - holds.waiting_outputs());
         self.loaded.get_or_insert(outputs.max(self.kept.base_outputs));
     }
 
@@ -451,6 +452,6 @@ fn check_cut(stamps: &[TsMs], facts: &RunFacts) -> Checked {
 
 fn parse_cursor(value: &[u8]) -> Result<(u64, u64, Holds), String> {
     let number = |at: usize| u64::from_le_bytes(value[at..at + 8].try_into().expect("sixteen bytes"));
-    let progress = Progress::decode(value).map_err(|error| error.to_string())?;
+    let progress = PublishProgress::decode(value).map_err(|error| error.to_string())?;
     Ok((number(0), number(8), progress.holds))
 }

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use orchestrator_kernel::invariants::violations;
+use orchestrator_kernel::invariants::violation_count;
 
 use crate::driver::{Flaw, simulate};
 use crate::world::Coverage;
@@ -200,7 +200,11 @@ impl Report {
     pub(crate) fn expect_all_pass_and_cover(self) {
         assert!(self.failures.is_empty(), "seeds that failed, see above: {:?}", self.failures);
         // An optimised build counts them instead of panicking.
-        assert!(cfg!(debug_assertions) || violations() == 0, "{} checks of the kernel failed", violations());
+        assert!(
+            cfg!(debug_assertions) || violation_count() == 0,
+            "{} checks of the kernel failed",
+            violation_count()
+        );
         if COVERING <= self.seeds {
             let missing: BTreeSet<&str> =
                 MUST_BE_SEEN.into_iter().filter(|what| self.coverage.of(what) == 0).collect();

@@ -369,7 +369,7 @@ impl Sim {
         let running = tree.as_mut().expect("stopped last");
         let failed = tokio::select! {
             biased;
-            failed = running.failed() => Some(failed),
+            failed = running.wait_for_failure() => Some(failed),
             () = sleep(MS * u32::try_from(ms).unwrap()) => None,
         };
         if let Some((kind, what)) = failed {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use orchestrator_actors::testkit::{ManualClock, ReadMood, Rng, TestClock, TestTree, settings};
-use orchestrator_kernel::kill_switch::ReadError;
+use orchestrator_kernel::kill_switch::KillSwitchReadError;
 use orchestrator_kernel::ports::kill_switch::KillGate;
 use tokio::time::{Instant, sleep};
 
@@ -44,15 +44,15 @@ async fn flip_about(seed: u64) -> Ending {
                 match dice.below(3) {
                     0 => rig.kill_switch.set(ReadMood::Hangs),
                     1 => rig.kill_switch.set(ReadMood::Panics),
-                    _ => memory.fail(Some(ReadError::NoAnswer("as told".to_owned()))),
+                    _ => memory.fail_reads(Some(KillSwitchReadError::NoAnswer("as told".to_owned()))),
                 }
             }
             6..=7 => {
                 answers = true;
                 rig.kill_switch.set(ReadMood::Works);
-                memory.fail(None);
+                memory.fail_reads(None);
             }
-            8 => tree.actors().kill_switch.get().map_err(|down| down.to_string())?.kill(),
+            8 => tree.actor_addresses().kill_switch.current_actor().map_err(|down| down.to_string())?.kill(),
             _ => {}
         }
         for _ in 0..1 + dice.below(6) {
@@ -64,7 +64,7 @@ async fn flip_about(seed: u64) -> Ending {
                 allowed_until = Instant::now();
             }
             let age = allowed_until.elapsed();
-            match gate.permit() {
+            match gate.try_permit() {
                 Ok(_) if LEASE <= age => {
                     return Err(format!(
                         "KILL-1: a permit {age:?} after trading was last known to be allowed"
@@ -76,11 +76,11 @@ async fn flip_about(seed: u64) -> Ending {
         }
     }
     rig.kill_switch.set(ReadMood::Works);
-    memory.fail(None);
-    memory.put(Some(b"off"));
+    memory.fail_reads(None);
+    memory.put_value(Some(b"off"));
     // The reader's back-off is at most five seconds.
     sleep(MS * 6000).await;
-    gate.permit().map_err(|refused| format!("no permit although all is well again: {refused}"))?;
+    gate.try_permit().map_err(|refused| format!("no permit although all is well again: {refused}"))?;
     tree.kill().await;
     Ok((permits, refusals))
 }
@@ -98,7 +98,7 @@ fn put(
         _ => Some(b"off"),
     };
     if announced {
-        memory.put(value)
+        memory.put_value(value)
     } else {
         memory.put_silently(value)
     }

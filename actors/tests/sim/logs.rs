@@ -180,7 +180,7 @@ impl Log for SimLog {
             self.world
                 .violated(format!("LOG-3: {:?} took an append of a writer that was superseded", self.role));
         }
-        let (first, count) = (batch.first(), batch.len());
+        let (first, count) = (batch.first_seq(), batch.len());
         self.world.note(format_args!("append {:?} {first}+{count}: {act:?} gives {result:?}", self.role));
         self.look().await;
         if let Some(late) = late {

@@ -1,8 +1,8 @@
 //! The real supervision tree in simulated worlds: one seed is one workload, one set of faults, one sequence of crashes.
 //!
 //! Time is virtual, the ports are in memory and fail as the seed says, and one thread runs everything: so a seed gives
-//! the same trace each time. Whatever a port sees is checked at once against the invariants; at the end the faults heal,
-//! the tree has to come to rest, and the oracle compares what was published with what the logs alone give.
+//! the same trace each time. Whatever a port sees is checked at once against the invariants; at the end the faults
+//! heal, the tree has to come to rest, and the oracle compares what was published with what the logs alone give.
 //!
 //! ```text
 //! SEED=17 cargo test -p orchestrator-actors --test sim         one seed, with its trace

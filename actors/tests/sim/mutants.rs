@@ -32,8 +32,8 @@ fn is_wanted(mutant: Mutant) -> bool {
     std::env::var("MUTANT").map_or(!is_rare(mutant), |wanted| wanted == format!("{mutant:?}"))
 }
 
-/// One that is met by a seed in some hundred thousand, more than a default run has. No seed is recorded that meets it since
-/// made-up ticks wait in the scheduler: a campaign has to look for it by name.
+/// One that is met by a seed in some hundred thousand, more than a default run has. No seed is recorded that meets it
+/// since made-up ticks wait in the scheduler: a campaign has to look for it by name.
 const fn is_rare(mutant: Mutant) -> bool {
     matches!(mutant, Mutant::SealMeetsATrim)
 }

@@ -52,15 +52,15 @@ impl Clock for SimClock {
         self.clock.now()
     }
 
-    async fn started(&self) -> TsMs {
-        self.clock.started().await
+    async fn wait_started(&self) -> TsMs {
+        self.clock.wait_started().await
     }
 
     async fn sleep_until(&self, deadline: TsMs) {
         self.clock.sleep_until(deadline).await;
     }
 
-    fn barrier(&self) -> Option<TsMs> {
+    fn armed_deadline(&self) -> Option<TsMs> {
         None
     }
 

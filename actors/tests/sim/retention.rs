@@ -194,7 +194,7 @@ impl Log for SimArchive {
         let act = self.draw();
         self.log.next([act]);
         let result = self.log.append(epoch, batch).await;
-        let (first, count) = (batch.first(), batch.len());
+        let (first, count) = (batch.first_seq(), batch.len());
         self.world.note(format_args!("copy {:?} {first}+{count}: {act:?} gives {result:?}", self.role));
         self.look().await;
         result

@@ -137,7 +137,7 @@ impl SourceFactory for OfProcess {
         self.source.name
     }
 
-    async fn open(&self, resume: ResumeAt) -> Result<Box<dyn Source>, SourceError> {
+    async fn open_source(&self, resume: ResumeAt) -> Result<Box<dyn Source>, SourceError> {
         let resume = Some(resume.position).filter(|_| self.source.world.life() == self.life);
         self.source.open(resume).await
     }
@@ -276,7 +276,7 @@ impl Open {
 
 #[async_trait]
 impl Source for Open {
-    async fn next(&mut self) -> Result<Option<SourceBatch>, SourceError> {
+    async fn next_batch(&mut self) -> Result<Option<SourceBatch>, SourceError> {
         if Instant::now() < self.not_before {
             self.world
                 .violated(format!("{} is asked for a batch before a refusal's time is over", self.name));
@@ -299,7 +299,7 @@ impl Source for Open {
         }
     }
 
-    async fn settle(&mut self, id: u64, settlement: Settlement) -> Result<(), SourceError> {
+    async fn settle_batch(&mut self, id: u64, settlement: Settlement) -> Result<(), SourceError> {
         self.world.called().await;
         self.crash.step().await;
         self.loses("acknowledgement lost")?;

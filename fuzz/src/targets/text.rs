@@ -6,7 +6,7 @@ use bytes::Bytes;
 use orchestrator::adapters::files::capture_source;
 use orchestrator::adapters::process_engine;
 use orchestrator::api::testkit as api;
-use orchestrator::config::{Config, FlagSetting, Layers, Origin, render};
+use orchestrator::config::{Config, FlagSetting, Layers, Origin, render_settings};
 
 use super::{check_error, check_line, choice, lines_of};
 
@@ -120,7 +120,7 @@ pub(super) fn config(input: &[u8]) {
     }
     match Config::load_text(file, "input.toml", &layers) {
         Ok(loaded) => {
-            let shown = render(&loaded.settings, false);
+            let shown = render_settings(&loaded.settings, false);
             // Where a secret is hidden, the shown configuration is another one.
             if !shown.contains("***") {
                 let again = Config::load_text(&shown, "shown.toml", &Layers::default());
@@ -129,7 +129,7 @@ pub(super) fn config(input: &[u8]) {
                 if !(text.contains("://") && text.contains(['?', '#', '@'])) {
                     assert_eq!(again.config, loaded.config);
                 }
-                assert_eq!(render(&again.settings, false), shown);
+                assert_eq!(render_settings(&again.settings, false), shown);
             }
         }
         Err(refused) => {

@@ -28,8 +28,8 @@ async fn the_wall_clock_is_the_systems_and_is_not_driven() {
 
     let now = clock.now().unwrap().0;
 
-    assert!(now >= i64::try_from(before).unwrap() && now <= clock.started().await.0);
-    assert_eq!((clock.barrier(), clock.is_driven()), (None, false));
+    assert!(now >= i64::try_from(before).unwrap() && now <= clock.wait_started().await.0);
+    assert_eq!((clock.armed_deadline(), clock.is_driven()), (None, false));
     clock.sleep_until(TsMs(now - 1)).await;
     clock.sleep_until(TsMs(now + 20)).await;
     assert!(clock.now().unwrap().0 >= now + 20);
@@ -53,7 +53,7 @@ async fn a_sleep_notices_jumps_of_the_wall_clock_within_a_slice() {
     assert_eq!(begin.elapsed(), Duration::from_millis(1_250));
 
     // An hour back: it waits the hour once more.
-    let mut sleep = Box::pin(sleep_in_slices(wall().plus(100), wall));
+    let mut sleep = Box::pin(sleep_in_slices(wall().plus_ms(100), wall));
     assert!(!is_ready(&mut sleep));
     jump_ms.set(0);
     sleep.await;
@@ -63,7 +63,7 @@ async fn a_sleep_notices_jumps_of_the_wall_clock_within_a_slice() {
 #[tokio::test]
 async fn a_recording_starts_at_its_first_receipt() {
     let clock = RecordedClock::new();
-    let mut started = Box::pin(clock.started());
+    let mut started = Box::pin(clock.wait_started());
     assert!(!is_ready(&mut started));
     assert_eq!(clock.now(), None);
 
@@ -74,7 +74,7 @@ async fn a_recording_starts_at_its_first_receipt() {
     let mut sleep = Box::pin(clock.sleep_until(TsMs(2_000)));
     assert!(!is_ready(&mut sleep));
     assert!(is_ready(&mut advance));
-    assert_eq!((clock.now(), clock.barrier()), (Some(TsMs(1_000)), Some(TsMs(2_000))));
+    assert_eq!((clock.now(), clock.armed_deadline()), (Some(TsMs(1_000)), Some(TsMs(2_000))));
 }
 
 #[tokio::test]
@@ -106,7 +106,7 @@ async fn a_deadline_that_was_passed_before_it_was_armed_is_due_at_once() {
     let mut sleep = Box::pin(clock.sleep_until(TsMs(500)));
 
     assert!(!is_ready(&mut sleep), "more receipts of time 500 may come");
-    assert_eq!(clock.started().await, TsMs(500));
+    assert_eq!(clock.wait_started().await, TsMs(500));
 }
 
 #[tokio::test]
@@ -127,12 +127,12 @@ async fn several_sleepers_fire_smallest_first() {
     for sleep in &mut sleeps {
         assert!(!is_ready(sleep));
     }
-    assert_eq!(clock.barrier(), Some(TsMs(100)));
+    assert_eq!(clock.armed_deadline(), Some(TsMs(100)));
 
     check_arrives(&clock, 201);
 
     assert_eq!(sleeps.iter_mut().map(is_ready).collect::<Vec<_>>(), [false, true, true, true]);
-    assert_eq!(clock.barrier(), Some(TsMs(300)));
+    assert_eq!(clock.armed_deadline(), Some(TsMs(300)));
 }
 
 #[tokio::test]
@@ -143,9 +143,9 @@ async fn a_dropped_sleeper_disarms_its_deadline_and_no_other() {
     assert!(!is_ready(&mut first) && !is_ready(&mut second));
 
     drop(first);
-    assert_eq!(clock.barrier(), Some(TsMs(100)));
+    assert_eq!(clock.armed_deadline(), Some(TsMs(100)));
     drop(second);
-    assert_eq!(clock.barrier(), None);
+    assert_eq!(clock.armed_deadline(), None);
 }
 
 /// Method: drop `advance` at each place where it can wait, and advance anew.
@@ -153,7 +153,7 @@ async fn a_dropped_sleeper_disarms_its_deadline_and_no_other() {
 async fn a_dropped_advance_loses_nothing() {
     let clock = RecordedClock::new();
     assert!(!is_ready(&mut Box::pin(clock.advance(TsMs(1_000)))));
-    assert_eq!(clock.started().await, TsMs(1_000));
+    assert_eq!(clock.wait_started().await, TsMs(1_000));
 
     let mut sleep = Box::pin(clock.sleep_until(TsMs(1_500)));
     assert!(!is_ready(&mut sleep));
@@ -172,7 +172,7 @@ async fn a_released_clock_blocks_nobody_and_still_fires_what_it_passes() {
     let mut blocked = Box::pin(clock.advance(TsMs(50)));
     assert!(!is_ready(&mut blocked));
 
-    clock.release();
+    clock.end_lockstep();
 
     assert!(is_ready(&mut blocked));
     let mut sleep = Box::pin(clock.sleep_until(TsMs(100)));
@@ -189,7 +189,7 @@ async fn trace_of_a_recording(receipts: Vec<i64>) -> Vec<String> {
     let scheduler = tokio::spawn({
         let (clock, trace) = (Arc::clone(&clock), Arc::clone(&trace));
         async move {
-            let mut deadline = clock.started().await.0 / 100 * 100 + 100;
+            let mut deadline = clock.wait_started().await.0 / 100 * 100 + 100;
             loop {
                 clock.sleep_until(TsMs(deadline)).await;
                 // The work of a deadline is anything that waits; the lockstep must not depend on how long.
@@ -203,7 +203,7 @@ async fn trace_of_a_recording(receipts: Vec<i64>) -> Vec<String> {
     });
     for at in receipts {
         clock.advance(TsMs(at)).await;
-        let (now, barrier) = (clock.now().unwrap(), clock.barrier().unwrap());
+        let (now, barrier) = (clock.now().unwrap(), clock.armed_deadline().unwrap());
         assert!(now <= barrier, "a receipt is stamped {now} behind the armed deadline {barrier}");
         trace.lock().unwrap().push(format!("receipt {at} at {now}"));
     }

@@ -1,7 +1,7 @@
 //! The demo engine: in process, small, pure, with the entry points and outputs of the Regime Engine.
 //!
-//! It makes the first command show something, and gives benchmarks an engine that costs next to nothing. Its rules are no
-//! market knowledge: never trade on them.
+//! It makes the first command show something, and gives benchmarks an engine that costs next to nothing. Its rules are
+//! no market knowledge: never trade on them.
 
 pub mod hysteresis;
 pub mod output;
@@ -14,8 +14,8 @@ use orchestrator_kernel::ports::engine::{Engine, EngineAnswer, EngineCall, Engin
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-pub use self::hysteresis::HysteresisConfig;
-use self::hysteresis::{NotAfterLast, State};
+pub use self::hysteresis::DemoHysteresisConfig;
+use self::hysteresis::{HysteresisState, NotAfterLast};
 
 /// What decides the answers; its hash tells one demo engine from another.
 const CODE: [&str; 4] = [
@@ -29,13 +29,13 @@ const CODE: [&str; 4] = [
 #[derive(Clone, Debug)]
 pub struct DemoEngine {
     identity: EngineIdentity,
-    hysteresis: HysteresisConfig,
+    hysteresis: DemoHysteresisConfig,
 }
 
 impl DemoEngine {
     /// An engine with this hysteresis.
     #[must_use]
-    pub fn new(hysteresis: HysteresisConfig) -> Self {
+    pub fn new(hysteresis: DemoHysteresisConfig) -> Self {
         let hash = CODE.iter().fold(Sha256::new(), |hash, file| hash.chain_update(file)).finalize();
         let code_hash = hash.iter().map(|byte| format!("{byte:02x}")).collect();
         let identity = EngineIdentity {
@@ -46,22 +46,24 @@ impl DemoEngine {
         Self { identity, hysteresis }
     }
 
-    fn answer(&self, call: &EngineCall) -> Result<EngineAnswer, EngineError> {
+    fn answer_call(&self, call: &EngineCall) -> Result<EngineAnswer, EngineError> {
         let output = rules::run(call.symbol.as_str(), call.engine_timestamp_ms.0, &call.inputs)
-            .map_err(|error| failure(ErrorKind::SnapshotBuildFailure, &error))?;
+            .map_err(|error| engine_error(ErrorKind::SnapshotBuildFailure, &error))?;
         match call.mode {
-            EngineMode::Truth => Ok(EngineAnswer::Truth { regime_output: text(&output)? }),
+            EngineMode::Truth => Ok(EngineAnswer::Truth { regime_output: to_canonical_json(&output)? }),
             EngineMode::Hysteresis => {
                 let state = match call.state.as_deref() {
                     Some(state) => serde_json::from_str(state)
-                        .map_err(|error| failure(ErrorKind::EngineFailure, &error))?,
-                    None => State::default(),
+                        .map_err(|error| engine_error(ErrorKind::EngineFailure, &error))?,
+                    None => HysteresisState::default(),
                 };
-                let (decision, state) =
-                    hysteresis::step(state, output, &self.hysteresis).map_err(|error: NotAfterLast| {
-                        failure(ErrorKind::HysteresisMonotonicityViolation, &error)
-                    })?;
-                Ok(EngineAnswer::Hysteresis { decision: text(&decision)?, state: text(&state)? })
+                let (decision, state) = hysteresis::apply_output(state, output, &self.hysteresis).map_err(
+                    |error: NotAfterLast| engine_error(ErrorKind::HysteresisMonotonicityViolation, &error),
+                )?;
+                Ok(EngineAnswer::Hysteresis {
+                    decision: to_canonical_json(&decision)?,
+                    state: to_canonical_json(&state)?,
+                })
             }
         }
     }
@@ -75,17 +77,17 @@ impl Engine for DemoEngine {
     }
 
     async fn call(&self, call: &EngineCall) -> Result<EngineAnswer, EngineError> {
-        self.answer(call)
+        self.answer_call(call)
     }
 }
 
 /// The canonical form: serde_json writes compactly, and the types declare their fields in sorted order.
-fn text<T: Serialize>(value: &T) -> Result<String, EngineError> {
-    serde_json::to_string(value).map_err(|error| failure(ErrorKind::EngineFailure, &error))
+fn to_canonical_json<T: Serialize>(value: &T) -> Result<String, EngineError> {
+    serde_json::to_string(value).map_err(|error| engine_error(ErrorKind::EngineFailure, &error))
 }
 
-fn failure(kind: ErrorKind, error: &dyn std::error::Error) -> EngineError {
-    EngineError::said(kind, bounded_detail(&error.to_string()))
+fn engine_error(kind: ErrorKind, error: &dyn std::error::Error) -> EngineError {
+    EngineError::from_engine(kind, bounded_detail(&error.to_string()))
 }
 
 #[cfg(test)]
@@ -112,7 +114,7 @@ mod tests {
             inputs: inputs.to_owned(),
             state,
         };
-        DemoEngine::new(HysteresisConfig::default()).answer(&call)
+        DemoEngine::new(DemoHysteresisConfig::default()).answer_call(&call)
     }
 
     #[test]
@@ -216,7 +218,7 @@ mod tests {
         for _ in 0..5000 {
             let inputs = any_inputs().new_tree(&mut runner).unwrap().current();
             let output = rules::run("A", 1, &inputs).unwrap();
-            regimes.insert(text(&output.regime).unwrap());
+            regimes.insert(to_canonical_json(&output.regime).unwrap());
         }
         assert_eq!(regimes.len(), 9, "{regimes:?}");
     }

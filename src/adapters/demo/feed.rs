@@ -1,7 +1,7 @@
 //! The demo feed: a seeded synthetic exchange, so that the first command shows something.
 //!
-//! It sends what real feeds send: every type of event, bursts, exact duplicates, skewed clocks, unknown types, lines that
-//! are no receipts, and now and then no snapshot where one is due. Never trade on it.
+//! It sends what real feeds send: every type of event, bursts, exact duplicates, skewed clocks, unknown types, lines
+//! that are no receipts, and now and then no snapshot where one is due. Never trade on it.
 
 mod events;
 mod generator;
@@ -70,7 +70,7 @@ impl Default for DemoFeedOptions {
 }
 
 impl DemoFeedOptions {
-    fn check(&self) -> Result<(), SourceError> {
+    fn check_ranges(&self) -> Result<(), SourceError> {
         let wrong = if self.symbols.is_empty() {
             "symbols must not be empty".to_owned()
         } else if let Some(symbol) = self.symbols.iter().find(|symbol| !Symbol::is_valid(symbol)) {
@@ -110,8 +110,8 @@ impl SourceFactory for DemoFeedFactory {
     /// # Errors
     ///
     /// [`SourceError::Fatal`] when an option is out of range or the clock is driven by receipts.
-    async fn open(&self, resume: ResumeAt) -> Result<Box<dyn Source>, SourceError> {
-        self.options.check()?;
+    async fn open_source(&self, resume: ResumeAt) -> Result<Box<dyn Source>, SourceError> {
+        self.options.check_ranges()?;
         if self.clock.is_driven() {
             let detail =
                 "the demo feed needs the wall clock; a recorded clock waits for the feed itself".to_owned();
@@ -144,7 +144,7 @@ struct DemoFeed {
 
 impl DemoFeed {
     /// Makes what is due at the next step. Cancel safe: it waits first and does everything else at once.
-    async fn step(&mut self) -> Result<(), SourceError> {
+    async fn make_due_events(&mut self) -> Result<(), SourceError> {
         tokio::time::sleep_until(self.next_step).await;
         let Some(now) = self.clock.now() else {
             return Err(SourceError::Lost {
@@ -152,7 +152,7 @@ impl DemoFeed {
             });
         };
         self.owed += self.rate_per_second * STEP_MS;
-        self.generator.step(now.0, self.owed / 1_000);
+        self.generator.make_events(now.0, self.owed / 1_000);
         self.owed %= 1_000;
         let late = self.next_step.elapsed();
         self.next_step += if late > CAUGHT_UP_MAX { late + STEP } else { STEP };
@@ -166,20 +166,20 @@ impl DemoFeed {
 
 #[async_trait]
 impl Source for DemoFeed {
-    async fn next(&mut self) -> Result<Option<SourceBatch>, SourceError> {
-        match self.unsettled.turn() {
+    async fn next_batch(&mut self) -> Result<Option<SourceBatch>, SourceError> {
+        match self.unsettled.next_turn() {
             Turn::Again(batch) => return Ok(Some(batch)),
             // A settlement needs `self` too, so it always comes after this future was dropped.
             Turn::Wait => return std::future::pending().await,
             Turn::Fresh => {}
         }
         loop {
-            let items = self.generator.take(BATCH_ITEMS_MAX);
+            let items = self.generator.take_items(BATCH_ITEMS_MAX);
             if !items.is_empty() {
                 return Ok(Some(self.unsettled.hand_over(items)));
             }
             match (self.has_ended(), self.unsettled.is_empty()) {
-                (false, _) => self.step().await?,
+                (false, _) => self.make_due_events().await?,
                 (true, true) => return Ok(None),
                 // A refused batch may still have to come again.
                 (true, false) => return std::future::pending().await,
@@ -187,8 +187,8 @@ impl Source for DemoFeed {
         }
     }
 
-    async fn settle(&mut self, id: u64, settlement: Settlement) -> Result<(), SourceError> {
-        self.unsettled.settle(id, &settlement)
+    async fn settle_batch(&mut self, id: u64, settlement: Settlement) -> Result<(), SourceError> {
+        self.unsettled.settle_oldest(id, &settlement)
     }
 }
 

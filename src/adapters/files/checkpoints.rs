@@ -53,12 +53,13 @@ impl FileCheckpoints {
         Ok(Self { dir: dir.to_owned(), fs, id, before_trims: None })
     }
 
-    /// The same, with room for the checkpoint `name` from now on, also before it is saved for the first time: without it
-    /// nothing may be trimmed, so it must not need the room that trimming makes. It says what the others say together.
+    /// The same, with room for the checkpoint `name` from now on, also before it is saved for the first time: without
+    /// it nothing may be trimmed, so it must not need the room that trimming makes. It says what the others say
+    /// together.
     #[must_use]
-    pub fn reserving(self, name: &'static str) -> Self {
+    pub fn reserving_for(self, name: &'static str) -> Self {
         let this = Self { before_trims: Some(name), ..self };
-        let sizes = this.fs.list(&this.dir).unwrap_or_default().into_iter().filter_map(|file| {
+        let sizes = this.fs.list_dir(&this.dir).unwrap_or_default().into_iter().filter_map(|file| {
             let file = file.ends_with(SUFFIX).then(|| this.fs.open_to_read(&this.dir.join(file)))?;
             file.ok()?.size().ok()
         });
@@ -97,7 +98,7 @@ impl CheckpointStore for FileCheckpoints {
             };
             match read_small(&*fs, &path, VALUE_BYTES_MAX + HEADER_BYTES as u64) {
                 Ok(None) => Ok(None),
-                Ok(Some(content)) => decode(Bytes::from(content)).map(Some).map_err(damaged),
+                Ok(Some(content)) => decode_checkpoint(Bytes::from(content)).map(Some).map_err(damaged),
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(damaged("it is too long")),
                 Err(error) => Err(error.into()),
             }
@@ -116,7 +117,7 @@ impl CheckpointStore for FileCheckpoints {
         let this = self.clone();
         off_runtime(move || {
             this.id.map_or(Ok(()), |id| check_name(&*this.fs, &this.dir, id))?;
-            let content = encode(&value);
+            let content = encode_checkpoint(&value);
             replace_with_reserve(&*this.fs, &this.dir, &file_name, &content)?;
             this.reserve_beside(content.len() as u64);
             Ok::<_, io::Error>(())
@@ -136,7 +137,7 @@ fn file_name(name: &str) -> io::Result<String> {
     Ok(format!("{name}{SUFFIX}"))
 }
 
-fn encode(value: &[u8]) -> Vec<u8> {
+fn encode_checkpoint(value: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEADER_BYTES + value.len());
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
@@ -146,7 +147,7 @@ fn encode(value: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn decode(content: Bytes) -> Result<Bytes, &'static str> {
+fn decode_checkpoint(content: Bytes) -> Result<Bytes, &'static str> {
     let header = content.first_chunk::<HEADER_BYTES>().ok_or("it is too short")?;
     let value = content.slice(HEADER_BYTES..);
     if !header.starts_with(&MAGIC) {
@@ -177,8 +178,8 @@ pub mod testkit {
     ///
     /// Why it is refused.
     pub fn again(content: Bytes) -> Result<(Bytes, Vec<u8>), &'static str> {
-        let value = super::decode(content)?;
-        let stored = super::encode(&value);
+        let value = super::decode_checkpoint(content)?;
+        let stored = super::encode_checkpoint(&value);
         Ok((value, stored))
     }
 }
@@ -231,11 +232,11 @@ mod tests {
     async fn file_that_was_cut_short_is_damaged_and_named() {
         let fs = FaultFs::default();
         store(&fs).save("cursor", Epoch(1), Bytes::from_static(b"value")).await.unwrap();
-        let content = fs.content(&path());
+        let content = fs.visible_content(&path());
         let looking = FileCheckpoints::open_read_only(Path::new(DIR), Arc::new(fs.clone()));
 
         for at in 0..content.len() {
-            fs.overwrite(&path(), &content[..at]);
+            fs.overwrite_durably(&path(), &content[..at]);
             for store in [&store(&fs), &looking] {
                 let found = store.load("cursor").await;
                 let Err(LoadError::Damaged { place, .. }) = &found else { panic!("cut at {at}: {found:?}") };
@@ -251,9 +252,9 @@ mod tests {
             let fs = FaultFs::default();
             store(&fs).save("cursor", Epoch(1), Bytes::from_static(b"old")).await.unwrap();
 
-            fs.fail_power_after(rng.below(7));
+            fs.fail_power_after(rng.next_below(7));
             let saved = store(&fs).save("cursor", Epoch(1), Bytes::from_static(b"the new one")).await;
-            fs.crash(&mut rng);
+            fs.fail_power(&mut rng);
 
             let found = store(&fs).load("cursor").await.unwrap().expect("one of both");
             assert!(found == "the new one" || (found == "old" && saved.is_err()), "SEED={seed}");
@@ -286,6 +287,6 @@ mod tests {
 
     #[test]
     fn checkpoint_matches_its_golden_file() {
-        golden::check("checkpoint_v1.hex", &encode(b"a checkpoint's value"));
+        golden::check("checkpoint_v1.hex", &encode_checkpoint(b"a checkpoint's value"));
     }
 }

@@ -9,8 +9,8 @@ use orchestrator_kernel::ports::log::AcquireError;
 use tracing::warn;
 
 use super::fs::{FileId, Fs as _, LockError, LockGuard, RealFs, check_name, is_full, replace_file};
-use super::high_water::{FoundMarks, HighWaterMarks, LogMark, MarkKeeper, MarkedLog};
-use super::log::{EmbeddedLog, LogOptions, has_segments};
+use super::high_water::{EmbeddedLogMark, FoundMarks, HighWaterMarks, MarkKeeper, MarkedLog};
+use super::log::{EmbeddedLog, EmbeddedLogOptions, has_segments};
 
 /// Reason for which the data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -76,22 +76,22 @@ impl DataDir {
             move |source| DataDirError::Io { path, source }
         };
         RealFs.create_dir(path).map_err(failed(path))?;
-        let lock = RealFs.lock(&path.join("lock")).map_err(|error| match error {
+        let lock = RealFs.lock_file(&path.join("lock")).map_err(|error| match error {
             LockError::Held { holder } => DataDirError::Held { path: path.to_owned(), holder },
             LockError::Io(source) => DataDirError::Io { path: path.join("lock"), source },
         })?;
         let instance_file = path.join("instance");
-        let instance = instance(&instance_file).map_err(failed(&instance_file))?;
+        let instance = read_or_make_instance(&instance_file).map_err(failed(&instance_file))?;
         let lock_id = Some(RealFs.id_at(&path.join("lock")).map_err(failed(path))?);
         let mut this =
             Self { path: path.to_owned(), instance, marks: Marks::None, lock_id, _lock: Some(lock) };
         for dir in [
-            this.receipts(),
-            this.runs(),
-            this.quarantine(),
-            this.manifests(),
-            this.checkpoints(),
-            this.outputs(),
+            this.receipts_dir(),
+            this.runs_dir(),
+            this.quarantine_dir(),
+            this.manifests_dir(),
+            this.checkpoints_dir(),
+            this.outputs_dir(),
         ] {
             RealFs.create_dir(&dir).map_err(failed(&dir))?;
         }
@@ -118,10 +118,10 @@ impl DataDir {
 
     /// The high-water mark of one of the logs; nothing when none can be kept.
     #[must_use]
-    pub fn mark_of(&self, log: MarkedLog) -> Option<LogMark> {
+    pub fn mark_of(&self, log: MarkedLog) -> Option<EmbeddedLogMark> {
         match &self.marks {
-            Marks::Kept { marks, .. } => Some(marks.of(log)),
-            Marks::Found(found) => Some(found.of(log)),
+            Marks::Kept { marks, .. } => Some(marks.log_mark(log)),
+            Marks::Found(found) => Some(found.log_mark(log)),
             Marks::None => None,
         }
     }
@@ -134,7 +134,11 @@ impl DataDir {
     ///
     /// [`AcquireError::Corrupt`] for the missing one; as for opening when another one cannot be looked at.
     pub fn check_logs(&self) -> Result<(), AcquireError> {
-        let logs = [("receipts", self.receipts()), ("runs", self.runs()), ("quarantine", self.quarantine())];
+        let logs = [
+            ("receipts", self.receipts_dir()),
+            ("runs", self.runs_dir()),
+            ("quarantine", self.quarantine_dir()),
+        ];
         let (mut missing, mut present) = (None, Vec::new());
         for (name, dir) in logs {
             match has_segments(&dir) {
@@ -145,7 +149,7 @@ impl DataDir {
         }
         let Some((log, dir)) = missing else { return Ok(()) };
         for (name, beside) in present {
-            let tail = EmbeddedLog::open_read_only(&beside, LogOptions::new(name))?.last();
+            let tail = EmbeddedLog::open_read_only(&beside, EmbeddedLogOptions::new(name))?.last_durable();
             if tail > Seq(0) {
                 let (log, place) = (log.to_owned(), format!("{} byte 0", dir.display()));
                 let detail = format!("it is gone, and the log of {name} beside it has records up to {tail}");
@@ -167,13 +171,13 @@ impl DataDir {
     /// Names this directory towards other processes: made up once, the same after every restart. Whoever holds the
     /// directory knows that every earlier process of this name is gone. Empty when it was opened for reading only.
     #[must_use]
-    pub fn instance(&self) -> &str {
+    pub fn instance_id(&self) -> &str {
         &self.instance
     }
 
     /// What moved out of a log on a server.
     #[must_use]
-    pub fn archive(&self) -> PathBuf {
+    pub fn archive_dir(&self) -> PathBuf {
         self.path.join("archive")
     }
 
@@ -185,37 +189,37 @@ impl DataDir {
 
     /// The receipt log.
     #[must_use]
-    pub fn receipts(&self) -> PathBuf {
+    pub fn receipts_dir(&self) -> PathBuf {
         self.path.join("receipts")
     }
 
     /// The run log.
     #[must_use]
-    pub fn runs(&self) -> PathBuf {
+    pub fn runs_dir(&self) -> PathBuf {
         self.path.join("runs")
     }
 
     /// The quarantine log.
     #[must_use]
-    pub fn quarantine(&self) -> PathBuf {
+    pub fn quarantine_dir(&self) -> PathBuf {
         self.path.join("quarantine")
     }
 
     /// The log of the programs and configurations that wrote the others.
     #[must_use]
-    pub fn manifests(&self) -> PathBuf {
+    pub fn manifests_dir(&self) -> PathBuf {
         self.path.join("manifests")
     }
 
     /// Checkpoints and the publisher's cursor.
     #[must_use]
-    pub fn checkpoints(&self) -> PathBuf {
+    pub fn checkpoints_dir(&self) -> PathBuf {
         self.path.join("checkpoints")
     }
 
     /// Published outputs.
     #[must_use]
-    pub fn outputs(&self) -> PathBuf {
+    pub fn outputs_dir(&self) -> PathBuf {
         self.path.join("outputs")
     }
 }
@@ -240,7 +244,7 @@ fn keep_marks(path: &Path) -> io::Result<Marks> {
 }
 
 /// Reads the name of the directory, or makes one up: 128 random bits as hexadecimal text.
-fn instance(file: &Path) -> io::Result<String> {
+fn read_or_make_instance(file: &Path) -> io::Result<String> {
     const DIGITS: usize = 32;
     let is_name = |text: &str| text.len() == DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     if let Ok(text) = std::fs::read_to_string(file)
@@ -265,13 +269,18 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("a/b");
 
-        let first = DataDir::open(&path).unwrap().instance().to_owned();
+        let first = DataDir::open(&path).unwrap().instance_id().to_owned();
         let again = DataDir::open(&path).unwrap();
 
-        assert_eq!(again.instance(), first, "the name stays");
-        assert_ne!(DataDir::open(&root.path().join("c")).unwrap().instance(), first, "and is its own");
-        for dir in [again.receipts(), again.runs(), again.quarantine(), again.checkpoints(), again.outputs()]
-        {
+        assert_eq!(again.instance_id(), first, "the name stays");
+        assert_ne!(DataDir::open(&root.path().join("c")).unwrap().instance_id(), first, "and is its own");
+        for dir in [
+            again.receipts_dir(),
+            again.runs_dir(),
+            again.quarantine_dir(),
+            again.checkpoints_dir(),
+            again.outputs_dir(),
+        ] {
             assert!(dir.is_dir() && dir.starts_with(&path), "{}", dir.display());
         }
     }

@@ -1,7 +1,8 @@
 //! A file system in memory that crashes and fails on command, and keeps only what was synced.
 //!
-//! A crash keeps, of every file, the synced content and any selection of the later writes, each whole, in part or not at
-//! all; of the directory, the synced names and any beginning of the later changes, as a journalling file system does.
+//! A crash keeps, of every file, the synced content and any selection of the later writes, each whole, in part or not
+//! at all; of the directory, the synced names and any beginning of the later changes, as a journalling file system
+//! does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -16,7 +17,7 @@ use super::fs::{FileFacts, FileId, Fs, FsFile, LockError, LockGuard};
 pub(crate) struct Rng(pub(crate) u64);
 
 impl Rng {
-    pub(crate) fn next(&mut self) -> u64 {
+    pub(crate) fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -25,8 +26,8 @@ impl Rng {
     }
 
     /// A number below `limit`.
-    pub(crate) fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit.max(1)
+    pub(crate) fn next_below(&mut self, limit: u64) -> u64 {
+        self.next_u64() % limit.max(1)
     }
 }
 
@@ -38,7 +39,7 @@ enum Change {
 }
 
 impl Change {
-    fn apply(&self, content: &mut Vec<u8>) {
+    fn apply_to_content(&self, content: &mut Vec<u8>) {
         match self {
             Self::Write { at, bytes } => {
                 content.resize(content.len().max(at + bytes.len()), 0);
@@ -50,16 +51,16 @@ impl Change {
     }
 
     /// What a crash leaves of it.
-    fn tear(&self, content: &mut Vec<u8>, rng: &mut Rng) {
-        match (rng.below(3), self) {
+    fn apply_torn(&self, content: &mut Vec<u8>, rng: &mut Rng) {
+        match (rng.next_below(3), self) {
             (0, _) => {}
             (1, Self::Write { at, bytes }) => {
                 // A stretch of it, cut at any byte.
-                let from = rng.below(bytes.len() as u64 + 1) as usize;
-                let to = from + rng.below((bytes.len() - from) as u64 + 1) as usize;
-                Self::Write { at: at + from, bytes: bytes[from..to].to_vec() }.apply(content);
+                let from = rng.next_below(bytes.len() as u64 + 1) as usize;
+                let to = from + rng.next_below((bytes.len() - from) as u64 + 1) as usize;
+                Self::Write { at: at + from, bytes: bytes[from..to].to_vec() }.apply_to_content(content);
             }
-            (_, change) => change.apply(content),
+            (_, change) => change.apply_to_content(content),
         }
     }
 }
@@ -82,7 +83,7 @@ enum NameChange {
 }
 
 impl NameChange {
-    fn apply(&self, names: &mut BTreeMap<PathBuf, usize>) {
+    fn apply_to_names(&self, names: &mut BTreeMap<PathBuf, usize>) {
         match self {
             Self::Create(path, inode) => {
                 names.insert(path.clone(), *inode);
@@ -125,21 +126,21 @@ type Job = Box<dyn FnOnce() + Send>;
 
 impl Disk {
     /// Counts one changing operation; fails from the one on that meets the power failure.
-    fn spend(&mut self) -> io::Result<()> {
+    fn spend_operation(&mut self) -> io::Result<()> {
         let left = self.power.unwrap_or(u64::MAX);
         self.dark |= left == 0;
         self.power = self.power.map(|left| left.saturating_sub(1));
         if self.dark { Err(io::Error::other("the power failed")) } else { Ok(()) }
     }
 
-    fn facts(&self, inode: usize) -> FileFacts {
+    fn file_facts(&self, inode: usize) -> FileFacts {
         let links = self.names.values().filter(|named| **named == inode).count() as u64;
         FileFacts { id: FileId { device: 0, inode: inode as u64 }, links, is_regular: true }
     }
 
-    fn change(&mut self, inode: usize, change: Change) {
+    fn change_content(&mut self, inode: usize, change: Change) {
         let inode = &mut self.inodes[inode];
-        change.apply(&mut inode.content);
+        change.apply_to_content(&mut inode.content);
         inode.pending.push(change);
     }
 }
@@ -149,41 +150,41 @@ impl Disk {
 pub(crate) struct FaultFs(Arc<Mutex<Disk>>);
 
 impl FaultFs {
-    fn disk(&self) -> MutexGuard<'_, Disk> {
+    fn lock_disk(&self) -> MutexGuard<'_, Disk> {
         self.0.lock().unwrap()
     }
 
     /// Lets the power fail after `operations` changing operations: all later ones fail, and the one at the limit may
     /// still be half done when [`crash`](Self::crash) is called.
     pub(crate) fn fail_power_after(&self, operations: u64) {
-        self.disk().power = Some(operations);
+        self.lock_disk().power = Some(operations);
     }
 
     /// The power fails and comes back.
-    pub(crate) fn crash(&self, rng: &mut Rng) {
-        let mut disk = self.disk();
+    pub(crate) fn fail_power(&self, rng: &mut Rng) {
+        let mut disk = self.lock_disk();
         let disk = &mut *disk;
         for inode in &mut disk.inodes {
             for change in std::mem::take(&mut inode.pending) {
-                change.tear(&mut inode.durable, rng);
+                change.apply_torn(&mut inode.durable, rng);
             }
             inode.content = inode.durable.clone();
         }
-        let kept = rng.below(disk.pending_names.len() as u64 + 1) as usize;
+        let kept = rng.next_below(disk.pending_names.len() as u64 + 1) as usize;
         for change in std::mem::take(&mut disk.pending_names).into_iter().take(kept) {
-            change.apply(&mut disk.durable_names);
+            change.apply_to_names(&mut disk.durable_names);
         }
         disk.names = disk.durable_names.clone();
-        self.reset(disk);
+        self.reset_disk(disk);
     }
 
     /// The process ends without a word; the system goes on and keeps what it has in memory.
     pub(crate) fn kill_process(&self) {
-        let mut disk = self.disk();
-        self.reset(&mut disk);
+        let mut disk = self.lock_disk();
+        self.reset_disk(&mut disk);
     }
 
-    fn reset(&self, disk: &mut Disk) {
+    fn reset_disk(&self, disk: &mut Disk) {
         disk.deferred.iter_mut().for_each(Vec::clear);
         disk.locked.clear();
         disk.power = None;
@@ -195,52 +196,52 @@ impl FaultFs {
 
     /// The next sync fails. As on Linux, what it should have written is then taken for written.
     pub(crate) fn fail_next_sync(&self) {
-        self.disk().fail_sync = true;
+        self.lock_disk().fail_sync = true;
     }
 
     /// The next write fails after its first half.
     pub(crate) fn fail_next_write(&self) {
-        self.disk().fail_write = true;
+        self.lock_disk().fail_write = true;
     }
 
     /// From now on background work waits for [`run_background`](Self::run_background), or dies with the process.
     pub(crate) fn defer_background(&self) {
-        self.disk().deferred = Some(Vec::new());
+        self.lock_disk().deferred = Some(Vec::new());
     }
 
     /// Does the background work that waits.
     pub(crate) fn run_background(&self) {
-        let jobs = self.disk().deferred.as_mut().map(std::mem::take).unwrap_or_default();
+        let jobs = self.lock_disk().deferred.as_mut().map(std::mem::take).unwrap_or_default();
         jobs.into_iter().for_each(|job| job());
     }
 
     /// Bytes that can still be reserved.
     pub(crate) fn set_allocatable(&self, bytes: Option<u64>) {
-        self.disk().allocatable = bytes;
+        self.lock_disk().allocatable = bytes;
     }
 
     /// Leaves no block and no inode, or gives some back: nothing can be created or become longer meanwhile.
     pub(crate) fn set_full(&self, full: bool) {
-        self.disk().full = full;
+        self.lock_disk().full = full;
     }
 
     /// What a reader sees in a file.
-    pub(crate) fn content(&self, path: &Path) -> Vec<u8> {
-        let disk = self.disk();
+    pub(crate) fn visible_content(&self, path: &Path) -> Vec<u8> {
+        let disk = self.lock_disk();
         disk.inodes[disk.names[path]].content.clone()
     }
 
     /// Puts other content into a file, durably: what a broken disk does.
-    pub(crate) fn overwrite(&self, path: &Path, content: &[u8]) {
-        let mut disk = self.disk();
+    pub(crate) fn overwrite_durably(&self, path: &Path, content: &[u8]) {
+        let mut disk = self.lock_disk();
         let inode = disk.names[path];
         disk.inodes[inode] =
             Inode { content: content.to_vec(), durable: content.to_vec(), pending: Vec::new() };
     }
 
     /// An independent copy as it is now, without locks.
-    pub(crate) fn fork(&self) -> Self {
-        let disk = self.disk();
+    pub(crate) fn fork_disk(&self) -> Self {
+        let disk = self.lock_disk();
         let inodes = disk.inodes.iter().map(|inode| Inode {
             content: inode.content.clone(),
             durable: inode.content.clone(),
@@ -262,8 +263,8 @@ struct FaultFile {
 }
 
 impl FaultFile {
-    fn disk(&self) -> io::Result<MutexGuard<'_, Disk>> {
-        let disk = self.fs.disk();
+    fn lock_disk(&self) -> io::Result<MutexGuard<'_, Disk>> {
+        let disk = self.fs.lock_disk();
         if disk.generation == self.generation {
             Ok(disk)
         } else {
@@ -274,11 +275,11 @@ impl FaultFile {
 
 impl FsFile for FaultFile {
     fn size(&self) -> io::Result<u64> {
-        Ok(self.disk()?.inodes[self.inode].content.len() as u64)
+        Ok(self.lock_disk()?.inodes[self.inode].content.len() as u64)
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let disk = self.disk()?;
+        let disk = self.lock_disk()?;
         let content = disk.inodes[self.inode].content.get(offset as usize..).unwrap_or_default();
         let length = content.len().min(buffer.len());
         buffer[..length].copy_from_slice(&content[..length]);
@@ -286,41 +287,41 @@ impl FsFile for FaultFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        let mut disk = self.disk()?;
+        let mut disk = self.lock_disk()?;
         let at = offset as usize;
         if std::mem::take(&mut disk.fail_write) {
-            disk.change(self.inode, Change::Write { at, bytes: bytes[..bytes.len() / 2].to_vec() });
+            disk.change_content(self.inode, Change::Write { at, bytes: bytes[..bytes.len() / 2].to_vec() });
             return Err(io::Error::other("injected write error"));
         }
         if disk.full && disk.inodes[self.inode].content.len() < at + bytes.len() {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let was_dark = disk.dark;
-        let powered = disk.spend();
+        let powered = disk.spend_operation();
         if !was_dark {
             // The write that meets the power failure may have begun.
-            disk.change(self.inode, Change::Write { at, bytes: bytes.to_vec() });
+            disk.change_content(self.inode, Change::Write { at, bytes: bytes.to_vec() });
         }
         powered
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut disk = self.disk()?;
+        let mut disk = self.lock_disk()?;
         if std::mem::take(&mut disk.fail_sync) {
             disk.inodes[self.inode].pending.clear();
             return Err(io::Error::other("injected sync error"));
         }
-        disk.spend()?;
+        disk.spend_operation()?;
         let inode = &mut disk.inodes[self.inode];
         for change in std::mem::take(&mut inode.pending) {
-            change.apply(&mut inode.durable);
+            change.apply_to_content(&mut inode.durable);
         }
         Ok(())
     }
 
     fn allocate(&self, size: u64) -> io::Result<()> {
-        let mut disk = self.disk()?;
-        disk.spend()?;
+        let mut disk = self.lock_disk()?;
+        disk.spend_operation()?;
         let more = size.saturating_sub(disk.inodes[self.inode].content.len() as u64);
         if disk.full && 0 < more {
             return Err(io::ErrorKind::StorageFull.into());
@@ -328,23 +329,23 @@ impl FsFile for FaultFile {
         if let Some(left) = disk.allocatable {
             disk.allocatable = Some(left.checked_sub(more).ok_or(io::ErrorKind::StorageFull)?);
         }
-        disk.change(self.inode, Change::Grow(size as usize));
+        disk.change_content(self.inode, Change::Grow(size as usize));
         Ok(())
     }
 
     fn truncate(&self, size: u64) -> io::Result<()> {
-        let mut disk = self.disk()?;
-        disk.spend()?;
-        disk.change(self.inode, Change::Cut(size as usize));
+        let mut disk = self.lock_disk()?;
+        disk.spend_operation()?;
+        disk.change_content(self.inode, Change::Cut(size as usize));
         Ok(())
     }
 
-    fn id(&self) -> io::Result<FileId> {
+    fn file_id(&self) -> io::Result<FileId> {
         Ok(FileId { device: 0, inode: self.inode as u64 })
     }
 
-    fn facts(&self) -> io::Result<FileFacts> {
-        Ok(self.disk()?.facts(self.inode))
+    fn file_facts(&self) -> io::Result<FileFacts> {
+        Ok(self.lock_disk()?.file_facts(self.inode))
     }
 }
 
@@ -352,7 +353,7 @@ struct Unlock(FaultFs, PathBuf, u64);
 
 impl Drop for Unlock {
     fn drop(&mut self) {
-        let mut disk = self.0.disk();
+        let mut disk = self.0.lock_disk();
         if disk.generation == self.2 {
             disk.locked.remove(&self.1);
         }
@@ -364,20 +365,20 @@ impl Fs for FaultFs {
         Ok(())
     }
 
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let disk = self.disk();
+    fn list_dir(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let disk = self.lock_disk();
         let inside = disk.names.keys().filter(|path| path.parent() == Some(dir));
         Ok(inside.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned())).collect())
     }
 
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
-        let disk = self.disk();
+    fn open_file(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
+        let disk = self.lock_disk();
         let inode = *disk.names.get(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(Arc::new(FaultFile { fs: self.clone(), inode, generation: disk.generation }))
     }
 
     fn id_at(&self, path: &Path) -> io::Result<FileId> {
-        let disk = self.disk();
+        let disk = self.lock_disk();
         match (disk.names.get(path), disk.locked.contains(path)) {
             (Some(inode), _) => Ok(FileId { device: 0, inode: *inode as u64 }),
             // Locks are no files here, and every directory is there.
@@ -390,65 +391,65 @@ impl Fs for FaultFs {
     }
 
     fn facts_at(&self, path: &Path) -> io::Result<Option<FileFacts>> {
-        let disk = self.disk();
-        Ok(disk.names.get(path).map(|inode| disk.facts(*inode)))
+        let disk = self.lock_disk();
+        Ok(disk.names.get(path).map(|inode| disk.file_facts(*inode)))
     }
 
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
-        let mut disk = self.disk();
-        disk.spend()?;
+    fn create_file(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
+        let mut disk = self.lock_disk();
+        disk.spend_operation()?;
         if disk.full {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let inode = disk.inodes.len();
         disk.inodes.push(Inode::default());
         let change = NameChange::Create(path.to_owned(), inode);
-        change.apply(&mut disk.names);
+        change.apply_to_names(&mut disk.names);
         disk.pending_names.push(change);
         Ok(Arc::new(FaultFile { fs: self.clone(), inode, generation: disk.generation }))
     }
 
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut disk = self.disk();
-        disk.spend()?;
+    fn rename_file(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut disk = self.lock_disk();
+        disk.spend_operation()?;
         let change = NameChange::Rename(from.to_owned(), to.to_owned());
-        change.apply(&mut disk.names);
+        change.apply_to_names(&mut disk.names);
         disk.pending_names.push(change);
         Ok(())
     }
 
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut disk = self.disk();
-        disk.spend()?;
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let mut disk = self.lock_disk();
+        disk.spend_operation()?;
         if !disk.names.contains_key(path) {
             return Err(io::ErrorKind::NotFound.into());
         }
         let change = NameChange::Remove(path.to_owned());
-        change.apply(&mut disk.names);
+        change.apply_to_names(&mut disk.names);
         disk.pending_names.push(change);
         Ok(())
     }
 
     fn sync_dir(&self, _: &Path) -> io::Result<()> {
-        let mut disk = self.disk();
-        disk.spend()?;
+        let mut disk = self.lock_disk();
+        disk.spend_operation()?;
         let disk = &mut *disk;
         for change in disk.pending_names.drain(..) {
-            change.apply(&mut disk.durable_names);
+            change.apply_to_names(&mut disk.durable_names);
         }
         Ok(())
     }
 
-    fn lock(&self, path: &Path) -> Result<LockGuard, LockError> {
-        let mut disk = self.disk();
+    fn lock_file(&self, path: &Path) -> Result<LockGuard, LockError> {
+        let mut disk = self.lock_disk();
         if !disk.locked.insert(path.to_owned()) {
             return Err(LockError::Held { holder: "pid 1".to_owned() });
         }
         Ok(Box::new(Unlock(self.clone(), path.to_owned(), disk.generation)))
     }
 
-    fn background(&self, job: Job) -> io::Result<Option<JoinHandle<()>>> {
-        let mut disk = self.disk();
+    fn run_in_background(&self, job: Job) -> io::Result<Option<JoinHandle<()>>> {
+        let mut disk = self.lock_disk();
         match &mut disk.deferred {
             Some(jobs) => jobs.push(job),
             None => {

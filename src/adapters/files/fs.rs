@@ -69,14 +69,14 @@ pub trait FsFile: Send + Sync {
     /// # Errors
     ///
     /// The storage failed.
-    fn id(&self) -> io::Result<FileId>;
+    fn file_id(&self) -> io::Result<FileId>;
 
     /// What the system says of the file, whatever its name is by now.
     ///
     /// # Errors
     ///
     /// The storage failed, or cannot tell.
-    fn facts(&self) -> io::Result<FileFacts> {
+    fn file_facts(&self) -> io::Result<FileFacts> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
@@ -105,7 +105,7 @@ pub struct FileFacts {
 impl FileFacts {
     /// What the system says of a file.
     #[must_use]
-    pub fn of(metadata: &Metadata) -> Self {
+    pub fn from_metadata(metadata: &Metadata) -> Self {
         Self { id: id_of(metadata), links: metadata.nlink(), is_regular: metadata.is_file() }
     }
 }
@@ -139,14 +139,14 @@ pub trait Fs: Send + Sync {
     /// # Errors
     ///
     /// The storage failed.
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    fn list_dir(&self, dir: &Path) -> io::Result<Vec<String>>;
 
     /// Opens a file that is there for reading and writing.
     ///
     /// # Errors
     ///
     /// `NotFound`, or the storage failed.
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn FsFile>>;
+    fn open_file(&self, path: &Path) -> io::Result<Arc<dyn FsFile>>;
 
     /// Opens a file that is there for reading only, which also works on a medium that cannot be written.
     ///
@@ -154,7 +154,7 @@ pub trait Fs: Send + Sync {
     ///
     /// `NotFound`, or the storage failed.
     fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
-        self.open(path)
+        self.open_file(path)
     }
 
     /// Identifies what `path` leads to now.
@@ -178,21 +178,21 @@ pub trait Fs: Send + Sync {
     /// # Errors
     ///
     /// The storage failed.
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn FsFile>>;
+    fn create_file(&self, path: &Path) -> io::Result<Arc<dyn FsFile>>;
 
     /// Renames, in place of what is there. Durable after [`sync_dir`](Self::sync_dir).
     ///
     /// # Errors
     ///
     /// The storage failed.
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    fn rename_file(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Removes a file. Durable after [`sync_dir`](Self::sync_dir).
     ///
     /// # Errors
     ///
     /// The storage failed.
-    fn remove(&self, path: &Path) -> io::Result<()>;
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
 
     /// Makes created, renamed and removed names of `dir` survive a crash.
     ///
@@ -206,7 +206,7 @@ pub trait Fs: Send + Sync {
     /// # Errors
     ///
     /// [`LockError`].
-    fn lock(&self, path: &Path) -> Result<LockGuard, LockError>;
+    fn lock_file(&self, path: &Path) -> Result<LockGuard, LockError>;
 
     /// Keeps whoever locks `path` out, beside others that only read. Writes nothing; without the file nobody holds it,
     /// and nothing is held.
@@ -215,7 +215,7 @@ pub trait Fs: Send + Sync {
     ///
     /// [`LockError`].
     fn lock_to_read(&self, path: &Path) -> Result<Option<LockGuard>, LockError> {
-        self.lock(path).map(Some)
+        self.lock_file(path).map(Some)
     }
 
     /// Runs work that nothing waits for, beside the caller; a test's file system runs it at once, in order.
@@ -223,7 +223,7 @@ pub trait Fs: Send + Sync {
     /// # Errors
     ///
     /// No thread could be started; the job is dropped.
-    fn background(&self, job: Box<dyn FnOnce() + Send>) -> io::Result<Option<JoinHandle<()>>>;
+    fn run_in_background(&self, job: Box<dyn FnOnce() + Send>) -> io::Result<Option<JoinHandle<()>>>;
 }
 
 /// Replaces the file `name` of `dir` by one with `content`: after a crash the old or the new one is there, whole.
@@ -233,18 +233,18 @@ pub trait Fs: Send + Sync {
 /// The storage failed; the old file stays.
 pub fn replace_file(fs: &dyn Fs, dir: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     let temporary = dir.join(format!("{name}{TEMPORARY}"));
-    let written = fs.create(&temporary).and_then(|file| {
+    let written = fs.create_file(&temporary).and_then(|file| {
         file.write_at(content, 0)?;
         file.sync()
     });
     if let Err(error) = written {
         // What is left of it would take room from whoever makes some.
-        if let Err(error) = fs.remove(&temporary).or_else(unless_missing) {
+        if let Err(error) = fs.remove_file(&temporary).or_else(unless_missing) {
             tracing::debug!(path = %temporary.display(), %error, "a file that was not finished stays");
         }
         return Err(error);
     }
-    fs.rename(&temporary, &dir.join(name))?;
+    fs.rename_file(&temporary, &dir.join(name))?;
     fs.sync_dir(dir)
 }
 
@@ -261,7 +261,7 @@ pub const TEMPORARY: &str = ".tmp";
 ///
 /// The storage failed, or the file has more than `size_max` bytes.
 pub fn read_small(fs: &dyn Fs, path: &Path, size_max: u64) -> io::Result<Option<Vec<u8>>> {
-    let file = match fs.open(path) {
+    let file = match fs.open_file(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),
@@ -350,12 +350,12 @@ impl FsFile for RealFile {
         self.0.set_len(size)
     }
 
-    fn id(&self) -> io::Result<FileId> {
+    fn file_id(&self) -> io::Result<FileId> {
         Ok(id_of(&self.0.metadata()?))
     }
 
-    fn facts(&self) -> io::Result<FileFacts> {
-        Ok(FileFacts::of(&self.0.metadata()?))
+    fn file_facts(&self) -> io::Result<FileFacts> {
+        Ok(FileFacts::from_metadata(&self.0.metadata()?))
     }
 
     fn try_lock(&self) -> io::Result<bool> {
@@ -397,11 +397,11 @@ impl Fs for RealFs {
         }
     }
 
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+    fn list_dir(&self, dir: &Path) -> io::Result<Vec<String>> {
         std::fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
     }
 
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
+    fn open_file(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
         Ok(Arc::new(RealFile(OpenOptions::new().read(true).write(true).open(path)?)))
     }
 
@@ -415,22 +415,22 @@ impl Fs for RealFs {
 
     fn facts_at(&self, path: &Path) -> io::Result<Option<FileFacts>> {
         match std::fs::metadata(path) {
-            Ok(metadata) => Ok(Some(FileFacts::of(&metadata))),
+            Ok(metadata) => Ok(Some(FileFacts::from_metadata(&metadata))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    fn create(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
+    fn create_file(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
         Ok(Arc::new(RealFile(file)))
     }
 
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+    fn rename_file(&self, from: &Path, to: &Path) -> io::Result<()> {
         std::fs::rename(from, to)
     }
 
-    fn remove(&self, path: &Path) -> io::Result<()> {
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
         std::fs::remove_file(path)
     }
 
@@ -438,12 +438,12 @@ impl Fs for RealFs {
         File::open(dir)?.sync_all()
     }
 
-    fn lock(&self, path: &Path) -> Result<LockGuard, LockError> {
+    fn lock_file(&self, path: &Path) -> Result<LockGuard, LockError> {
         let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let file = open.map_err(LockError::Io)?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(LockError::Held { holder: holder(&file) }),
+            Err(TryLockError::WouldBlock) => return Err(LockError::Held { holder: read_holder(&file) }),
             Err(TryLockError::Error(error)) => return Err(LockError::Io(error)),
         }
         // A lock on a file that nobody finds by its name any more keeps nobody out.
@@ -466,18 +466,18 @@ impl Fs for RealFs {
         };
         match file.try_lock_shared() {
             Ok(()) => Ok(Some(Box::new(file))),
-            Err(TryLockError::WouldBlock) => Err(LockError::Held { holder: holder(&file) }),
+            Err(TryLockError::WouldBlock) => Err(LockError::Held { holder: read_holder(&file) }),
             Err(TryLockError::Error(error)) => Err(LockError::Io(error)),
         }
     }
 
-    fn background(&self, job: Box<dyn FnOnce() + Send>) -> io::Result<Option<JoinHandle<()>>> {
+    fn run_in_background(&self, job: Box<dyn FnOnce() + Send>) -> io::Result<Option<JoinHandle<()>>> {
         std::thread::Builder::new().name("log-housekeeping".to_owned()).spawn(job).map(Some)
     }
 }
 
 /// What the holder of a lock wrote of itself.
-fn holder(file: &File) -> String {
+fn read_holder(file: &File) -> String {
     let mut holder = String::new();
     // The text only helps people: without it the answer is the same.
     let read = file.take(64).read_to_string(&mut holder);

@@ -1,5 +1,5 @@
-//! In files of this machine: the embedded default (logs in segments, checkpoints, outputs), recorded captures as a source, the
-//! kill switch, and the second mark of logs on a server.
+//! In files of this machine: the embedded default (logs in segments, checkpoints, outputs), recorded captures as a
+//! source, the kill switch, and the second mark of logs on a server.
 
 mod bytes;
 pub mod capture_source;
@@ -22,8 +22,8 @@ use std::io;
 
 pub use checkpoints::FileCheckpoints;
 pub use data_dir::{DataDir, DataDirError};
-pub use high_water::{FoundMarks, HighWaterMarks, LogMark, MarkedLog};
-pub use log::{EmbeddedLog, LogOptions};
+pub use high_water::{EmbeddedLogMark, FoundMarks, HighWaterMarks, MarkedLog};
+pub use log::{EmbeddedLog, EmbeddedLogOptions};
 pub use ndjson_fan_out::{NdjsonFile, NdjsonOptions, OutputsFileError};
 
 /// Runs `work` where it may block: on the runtime's blocking threads, or right here when there is no runtime.

@@ -1,8 +1,8 @@
 //! Outputs as lines of JSON in a file: the fan-out of the embedded default.
 //!
-//! The file has an identity beside its name. Before and after each write it is looked which file the name stands for, so
-//! that an output counts as published only when it is in that file, or in one that was renamed away from there. What a
-//! file that took its place lacks at its end is written again from the run log. See the decision record
+//! The file has an identity beside its name. Before and after each write it is looked which file the name stands for,
+//! so that an output counts as published only when it is in that file, or in one that was renamed away from there. What
+//! a file that took its place lacks at its end is written again from the run log. See the decision record
 //! `0019-positions-and-names-have-an-identity`.
 
 mod ending;
@@ -18,7 +18,7 @@ use orchestrator_kernel::ports::fan_out::{FanOut, OutputMessage, PublishError, R
 use orchestrator_kernel::ports::log::ReadError;
 use tracing::{info, warn};
 
-use self::ending::{Ending, LineName, Recent, end_of_last_line};
+use self::ending::{Ending, LineName, RecentMessageIds, end_of_last_line};
 pub use self::outbox::Outbox;
 use super::fs::{Fs, FsFile};
 use super::off_runtime;
@@ -89,11 +89,11 @@ impl NdjsonFile {
             path: path.to_owned(),
             options,
             opened: None,
-            recent: Recent::default(),
+            recent: RecentMessageIds::default(),
             unchecked: None,
             confirmed: None,
         };
-        lines.open()?;
+        lines.ensure_open()?;
         Ok(Self {
             name: format!("file {}", path.display()),
             lines: Arc::new(Mutex::new(lines)),
@@ -101,7 +101,8 @@ impl NdjsonFile {
         })
     }
 
-    /// Names the run log that the file is derived from. Nothing is written before the end of the file was compared with it.
+    /// Names the run log that the file is derived from. Nothing is written before the end of the file was compared with
+    /// it.
     ///
     /// # Errors
     ///
@@ -135,16 +136,16 @@ impl NdjsonFile {
     }
 
     /// Writes the messages; how many were confirmed before an error, if there was one.
-    async fn write(&self, messages: &[OutputMessage]) -> Result<(), Failed> {
+    async fn write_messages(&self, messages: &[OutputMessage]) -> Result<(), Failed> {
         let messages = messages.to_vec();
-        match self.with_lines(move |lines| lines.publish(&messages)).await {
+        match self.with_lines(move |lines| lines.publish_messages(&messages)).await {
             Ok(written) => written,
             Err(error) => Err(Failed { why: Why::Error(error.into()), confirmed: 0 }),
         }
     }
 
-    /// Compares the end of a file that was opened with the run log, and writes what was confirmed and is missing there. The
-    /// same is done whenever another file takes its place.
+    /// Compares the end of a file that was opened with the run log, and writes what was confirmed and is missing there.
+    /// The same is done whenever another file takes its place.
     ///
     /// # Errors
     ///
@@ -164,7 +165,7 @@ impl NdjsonFile {
 
     async fn write_missing(&self, last: &LineName, confirmed: RunSeq) -> Result<(), OutputsFileError> {
         let Some(outbox) = &self.outbox else { return Ok(()) };
-        let Some(mut next) = outbox.find(&last.run_id).await? else {
+        let Some(mut next) = outbox.find_run(&last.run_id).await? else {
             return self.last_line_is_unknown(last.message_id(), outbox).await;
         };
         if next < confirmed {
@@ -174,18 +175,18 @@ impl NdjsonFile {
                 "outputs that were published are missing at the end of the file: written again from the run log"
             );
         }
-        while let Some(page) = outbox.outputs(next, confirmed).await? {
+        while let Some(page) = outbox.outputs_page(next, confirmed).await? {
             next = page.next;
-            self.write(&page.messages).await.map_err(Failed::into_error)?;
+            self.write_messages(&page.messages).await.map_err(Failed::into_error)?;
         }
         Ok(())
     }
 
-    /// The last line is no output of this run log: of another one, of records that were trimmed, or of records that were
-    /// lost. What the file has of the log's own end tells.
+    /// The last line is no output of this run log: of another one, of records that were trimmed, or of records that
+    /// were lost. What the file has of the log's own end tells.
     async fn last_line_is_unknown(&self, id: String, outbox: &Outbox) -> Result<(), OutputsFileError> {
-        let newest = outbox.newest().await?;
-        let knows_newest = move |lines: &mut Lines| newest.iter().any(|id| lines.recent.contains(id));
+        let newest = outbox.newest_message_ids().await?;
+        let knows_newest = move |lines: &mut Lines| newest.iter().any(|id| lines.recent.contains_id(id));
         if self.with_lines(knows_newest).await? {
             return Err(OutputsFileError::Regressed { id });
         }
@@ -201,7 +202,7 @@ impl NdjsonFile {
         Ok(())
     }
 
-    fn refused(&self, error: &OutputsFileError, confirmed: usize) -> PublishError {
+    fn publish_error(&self, error: &OutputsFileError, confirmed: usize) -> PublishError {
         let (fan_out, detail) = (self.name.clone(), error.to_string());
         PublishError { fan_out, detail, confirmed, remedy: Remedy::Time }
     }
@@ -216,14 +217,14 @@ impl FanOut for NdjsonFile {
     async fn publish(&mut self, messages: &[OutputMessage]) -> Result<(), PublishError> {
         let mut confirmed = 0;
         while let Some(rest) = messages.get(confirmed..).filter(|rest| !rest.is_empty()) {
-            match self.write(rest).await {
+            match self.write_messages(rest).await {
                 Ok(()) => return Ok(()),
                 Err(Failed { why: Why::AnotherFile, confirmed: more }) => {
                     confirmed += more;
-                    self.catch_up().await.map_err(|error| self.refused(&error, confirmed))?;
+                    self.catch_up().await.map_err(|error| self.publish_error(&error, confirmed))?;
                 }
                 Err(Failed { why: Why::Error(error), confirmed: more }) => {
-                    return Err(self.refused(&error, confirmed + more));
+                    return Err(self.publish_error(&error, confirmed + more));
                 }
             }
         }
@@ -283,16 +284,16 @@ struct Lines {
     options: NdjsonOptions,
     /// `None` after an error, and when the name stands for another file: then it is opened and looked at again.
     opened: Option<Opened>,
-    recent: Recent,
-    /// The last line of a file that was opened, where it is not the one that was confirmed last. Nothing is written before
-    /// it was compared with the run log.
+    recent: RecentMessageIds,
+    /// The last line of a file that was opened, where it is not the one that was confirmed last. Nothing is written
+    /// before it was compared with the run log.
     unchecked: Option<LineName>,
     confirmed: Option<Confirmed>,
 }
 
 impl Lines {
     /// Writes the messages in portions; each is confirmed as a whole.
-    fn publish(&mut self, messages: &[OutputMessage]) -> Result<(), Failed> {
+    fn publish_messages(&mut self, messages: &[OutputMessage]) -> Result<(), Failed> {
         let mut confirmed = 0;
         while let Some(rest) = messages.get(confirmed..).filter(|rest| !rest.is_empty()) {
             match self.publish_portion(rest) {
@@ -307,18 +308,18 @@ impl Lines {
         Ok(())
     }
 
-    /// Writes as many messages as make one call; returns how many that is, with those that are there already. Nothing is
-    /// written, and none returned, while the end of another file has to be compared first.
+    /// Writes as many messages as make one call; returns how many that is, with those that are there already. Nothing
+    /// is written, and none returned, while the end of another file has to be compared first.
     fn publish_portion(&mut self, messages: &[OutputMessage]) -> Result<Option<usize>, OutputsFileError> {
         self.leave_file_of_another_name()?;
-        let (file, end) = self.open()?;
+        let (file, end) = self.ensure_open()?;
         if self.unchecked.is_some() {
             return Ok(None);
         }
-        let portion = self.portion(messages)?;
+        let portion = self.next_portion(messages)?;
         if !portion.bytes.is_empty() {
             self.write_at_end(&file, end, &portion.bytes)?;
-            portion.ids.into_iter().for_each(|id| self.recent.add(id));
+            portion.ids.into_iter().for_each(|id| self.recent.add_id(id));
         }
         if let Some(last) = messages.get(..portion.count).and_then(<[_]>::last) {
             let is_later = self.confirmed.as_ref().is_none_or(|known| known.run_seq <= last.run_seq);
@@ -330,7 +331,7 @@ impl Lines {
     }
 
     /// The lines of as many messages as make one write, without those that are there already.
-    fn portion(&self, messages: &[OutputMessage]) -> io::Result<Portion> {
+    fn next_portion(&self, messages: &[OutputMessage]) -> io::Result<Portion> {
         let mut portion = Portion::default();
         for message in messages {
             let is_full = WRITE_BYTES_MAX < portion.bytes.len() + message.body.len();
@@ -339,7 +340,7 @@ impl Lines {
             }
             portion.count += 1;
             let id = message.message_id();
-            if self.recent.contains(&id) {
+            if self.recent.contains_id(&id) {
                 continue;
             }
             if message.body.iter().any(|byte| matches!(byte, b'\n' | 0)) {
@@ -371,7 +372,7 @@ impl Lines {
             return Err(io::Error::other("it was cut by somebody else while it was written"));
         }
         self.opened = Some(Opened { file: Arc::clone(file), end: end + bytes.len() as u64 });
-        match self.fate()? {
+        match self.open_file_fate()? {
             Some(Fate::Deleted | Fate::Replaced) => {
                 Err(io::Error::other("it was deleted or replaced while it was written"))
             }
@@ -387,9 +388,9 @@ impl Lines {
     }
 
     /// What became of the file that is open, if one is.
-    fn fate(&self) -> io::Result<Option<Fate>> {
+    fn open_file_fate(&self) -> io::Result<Option<Fate>> {
         let Some(Opened { file, end }) = &self.opened else { return Ok(None) };
-        let (own, named) = (file.facts()?, self.options.fs.facts_at(&self.path)?);
+        let (own, named) = (file.file_facts()?, self.options.fs.facts_at(&self.path)?);
         let size = file.size()?;
         Ok(Some(match named {
             Some(named) if named.id == own.id && size == *end => Fate::Here,
@@ -404,7 +405,7 @@ impl Lines {
     fn leave_file_of_another_name(&mut self) -> io::Result<()> {
         let file = self.path.display();
         let published = self.confirmed.as_ref().map_or(RunSeq(0), |confirmed| confirmed.run_seq);
-        match self.fate()? {
+        match self.open_file_fate()? {
             None | Some(Fate::Here) => return Ok(()),
             Some(Fate::Renamed) => {
                 info!(%file, %published, "the outputs file was renamed: outputs go on in a new one");
@@ -430,7 +431,7 @@ impl Lines {
     }
 
     /// The open file and its end; opens it when it is not open, and then removes a line that was cut short.
-    fn open(&mut self) -> Result<(Arc<dyn FsFile>, u64), OutputsFileError> {
+    fn ensure_open(&mut self) -> Result<(Arc<dyn FsFile>, u64), OutputsFileError> {
         if let Some(opened) = &self.opened {
             return Ok((Arc::clone(&opened.file), opened.end));
         }
@@ -439,7 +440,7 @@ impl Lines {
             return Err(OutputsFileError::InUse);
         }
         let size = file.size()?;
-        let Ending { end, recent, last } = Ending::of(&*file, size)?;
+        let Ending { end, recent, last } = Ending::of_file(&*file, size)?;
         if end < size {
             warn!(file = %self.path.display(), bytes = size - end, "removing an output line that was cut short");
             file.truncate(end)?;
@@ -465,11 +466,11 @@ impl Lines {
             Some(named) if !named.is_regular => {
                 Err(OutputsFileError::NotOurs { why: "it is no regular file".to_owned() })
             }
-            Some(_) => Ok(fs.open(&self.path)?),
+            Some(_) => Ok(fs.open_file(&self.path)?),
             None => {
                 let dir = self.path.parent().unwrap_or(Path::new("."));
                 fs.create_dir(dir)?;
-                let file = fs.create(&self.path)?;
+                let file = fs.create_file(&self.path)?;
                 fs.sync_dir(dir)?;
                 Ok(file)
             }

@@ -13,7 +13,7 @@ pub(super) struct ReadOnlyFs(pub(super) Arc<dyn Fs>);
 /// An empty file that is nowhere.
 pub(super) struct NoFile;
 
-fn refused() -> io::Error {
+fn read_only_error() -> io::Error {
     io::Error::new(io::ErrorKind::ReadOnlyFilesystem, "it was opened for reading only")
 }
 
@@ -27,36 +27,36 @@ impl FsFile for NoFile {
     }
 
     fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
-        Err(refused())
+        Err(read_only_error())
     }
 
     fn sync(&self) -> io::Result<()> {
-        Err(refused())
+        Err(read_only_error())
     }
 
     fn allocate(&self, _: u64) -> io::Result<()> {
-        Err(refused())
+        Err(read_only_error())
     }
 
     fn truncate(&self, _: u64) -> io::Result<()> {
-        Err(refused())
+        Err(read_only_error())
     }
 
-    fn id(&self) -> io::Result<FileId> {
+    fn file_id(&self) -> io::Result<FileId> {
         Err(io::ErrorKind::NotFound.into())
     }
 }
 
 impl Fs for ReadOnlyFs {
     fn create_dir(&self, _: &Path) -> io::Result<()> {
-        Err(refused())
+        Err(read_only_error())
     }
 
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.0.list(dir)
+    fn list_dir(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.0.list_dir(dir)
     }
 
-    fn open(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
+    fn open_file(&self, path: &Path) -> io::Result<Arc<dyn FsFile>> {
         self.0.open_to_read(path)
     }
 
@@ -64,31 +64,31 @@ impl Fs for ReadOnlyFs {
         self.0.id_at(path)
     }
 
-    fn create(&self, _: &Path) -> io::Result<Arc<dyn FsFile>> {
-        Err(refused())
+    fn create_file(&self, _: &Path) -> io::Result<Arc<dyn FsFile>> {
+        Err(read_only_error())
     }
 
-    fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
-        Err(refused())
+    fn rename_file(&self, _: &Path, _: &Path) -> io::Result<()> {
+        Err(read_only_error())
     }
 
-    fn remove(&self, _: &Path) -> io::Result<()> {
-        Err(refused())
+    fn remove_file(&self, _: &Path) -> io::Result<()> {
+        Err(read_only_error())
     }
 
     fn sync_dir(&self, _: &Path) -> io::Result<()> {
-        Err(refused())
+        Err(read_only_error())
     }
 
-    fn lock(&self, _: &Path) -> Result<LockGuard, LockError> {
-        Err(LockError::Io(refused()))
+    fn lock_file(&self, _: &Path) -> Result<LockGuard, LockError> {
+        Err(LockError::Io(read_only_error()))
     }
 
     fn lock_to_read(&self, path: &Path) -> Result<Option<LockGuard>, LockError> {
         self.0.lock_to_read(path)
     }
 
-    fn background(&self, _: Box<dyn FnOnce() + Send>) -> io::Result<Option<JoinHandle<()>>> {
-        Err(refused())
+    fn run_in_background(&self, _: Box<dyn FnOnce() + Send>) -> io::Result<Option<JoinHandle<()>>> {
+        Err(read_only_error())
     }
 }

@@ -41,14 +41,14 @@ pub(super) fn replace_with_reserve(fs: &dyn Fs, dir: &Path, name: &str, content:
 /// Replaces the file by its reserve; without one of enough bytes it fails as it did before.
 fn spend_reserve(fs: &dyn Fs, dir: &Path, name: &str, content: &[u8], failed: io::Error) -> io::Result<()> {
     let reserve = dir.join(format!("{name}{RESERVE}"));
-    let Ok(file) = fs.open(&reserve) else { return Err(failed) };
+    let Ok(file) = fs.open_file(&reserve) else { return Err(failed) };
     if file.size()? < content.len() as u64 {
         return Err(failed);
     }
     file.write_at(content, 0)?;
     file.truncate(content.len() as u64)?;
     file.sync()?;
-    fs.rename(&reserve, &dir.join(name))?;
+    fs.rename_file(&reserve, &dir.join(name))?;
     fs.sync_dir(dir)
 }
 
@@ -59,7 +59,7 @@ fn spend_reserve(fs: &dyn Fs, dir: &Path, name: &str, content: &[u8], failed: io
 /// There is none, or the storage failed.
 pub(super) fn keep_reserve(fs: &dyn Fs, dir: &Path, name: &str, bytes: u64) -> io::Result<()> {
     let reserve = dir.join(format!("{name}{RESERVE}"));
-    let has = match fs.open(&reserve) {
+    let has = match fs.open_file(&reserve) {
         Ok(file) => file.size()?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
         Err(error) => return Err(error),
@@ -67,7 +67,7 @@ pub(super) fn keep_reserve(fs: &dyn Fs, dir: &Path, name: &str, bytes: u64) -> i
     if bytes <= has {
         return Ok(());
     }
-    let file = fs.create(&reserve)?;
+    let file = fs.create_file(&reserve)?;
     file.allocate((bytes + bytes / 4).next_multiple_of(BLOCK_BYTES))?;
     file.sync()
 }
@@ -122,7 +122,7 @@ mod tests {
                 fs.fail_power_after(operations);
                 let done = put(&fs, &[2; 4000]);
 
-                fs.crash(&mut Rng(seed));
+                fs.fail_power(&mut Rng(seed));
 
                 let content = content(&fs);
                 assert!(content == [1; 5000] || content == [2; 4000], "after {operations}: torn");

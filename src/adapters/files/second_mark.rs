@@ -59,19 +59,19 @@ impl SecondMarkFile {
         timeout(FILE_MAX, done).await.map_err(|_| silent())?
     }
 
-    fn read(&self) -> Result<Marks, MarkError> {
+    fn read_marks(&self) -> Result<Marks, MarkError> {
         let mut stored = Vec::new();
         let most = MARK_BYTES_MAX as u64 + 1;
         match File::open(&self.path).and_then(|file| file.take(most).read_to_end(&mut stored)) {
-            Ok(_) => self.decode(&stored),
-            Err(error) if error.kind() == ErrorKind::NotFound && self.folder().is_dir() => {
+            Ok(_) => self.decode_marks(&stored),
+            Err(error) if error.kind() == ErrorKind::NotFound && self.parent_dir().is_dir() => {
                 Ok(Marks::default())
             }
-            Err(error) => Err(self.away("cannot read", &error)),
+            Err(error) => Err(self.away_error("cannot read", &error)),
         }
     }
 
-    fn decode(&self, stored: &[u8]) -> Result<Marks, MarkError> {
+    fn decode_marks(&self, stored: &[u8]) -> Result<Marks, MarkError> {
         let damaged = |detail: String| MarkError::Damaged { place: self.path.display().to_string(), detail };
         let (namespace, marks) = Marks::decode(stored).map_err(|error| damaged(error.to_string()))?;
         match *namespace == *self.namespace {
@@ -83,28 +83,28 @@ impl SecondMarkFile {
     }
 
     fn replace_by_join(&self, more: &Marks) -> Result<Marks, MarkError> {
-        let _lock = self.lock().map_err(|error| self.away("cannot lock", &error))?;
-        let known = self.read()?;
+        let _lock = self.hold_lock().map_err(|error| self.away_error("cannot lock", &error))?;
+        let known = self.read_marks()?;
         let mut joined = known.clone();
-        joined.join(more);
+        joined.join_marks(more);
         if joined != known {
-            self.write(&joined).map_err(|error| self.away("cannot write", &error))?;
+            self.write_marks(&joined).map_err(|error| self.away_error("cannot write", &error))?;
         }
         Ok(joined)
     }
 
-    fn write(&self, marks: &Marks) -> io::Result<()> {
-        let aside = self.beside("tmp");
+    fn write_marks(&self, marks: &Marks) -> io::Result<()> {
+        let aside = self.sibling_path("tmp");
         let mut file = File::create(&aside)?;
         file.write_all(marks.encode(&self.namespace).as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&aside, &self.path)?;
-        File::open(self.folder())?.sync_all()
+        File::open(self.parent_dir())?.sync_all()
     }
 
     /// Held until the value is dropped, or the process ends.
-    fn lock(&self) -> io::Result<File> {
-        let path = self.beside("lock");
+    fn hold_lock(&self) -> io::Result<File> {
+        let path = self.sibling_path("lock");
         let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path)?;
         let deadline = Instant::now() + FILE_MAX;
         loop {
@@ -120,36 +120,36 @@ impl SecondMarkFile {
         }
     }
 
-    fn beside(&self, extension: &str) -> PathBuf {
+    fn sibling_path(&self, extension: &str) -> PathBuf {
         let mut name = self.path.as_os_str().to_owned();
         name.push(".");
         name.push(extension);
         name.into()
     }
 
-    fn folder(&self) -> &Path {
+    fn parent_dir(&self) -> &Path {
         match self.path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             Some(_) | None => Path::new("."),
         }
     }
 
-    fn away(&self, doing: &str, error: &io::Error) -> MarkError {
+    fn away_error(&self, doing: &str, error: &io::Error) -> MarkError {
         MarkError::Away(format!("{doing} {}: {error}", self.path.display()))
     }
 }
 
 #[async_trait]
 impl MarkStore for SecondMarkFile {
-    fn place(&self) -> String {
+    fn place_text(&self) -> String {
         self.path.display().to_string()
     }
 
-    async fn load(&self) -> Result<Marks, MarkError> {
-        self.off_runtime(Self::read).await
+    async fn load_marks(&self) -> Result<Marks, MarkError> {
+        self.off_runtime(Self::read_marks).await
     }
 
-    async fn note(&self, marks: &Marks) -> Result<Marks, MarkError> {
+    async fn note_marks(&self, marks: &Marks) -> Result<Marks, MarkError> {
         let more = marks.clone();
         self.off_runtime(move |this| this.replace_by_join(&more)).await
     }
@@ -158,7 +158,7 @@ impl MarkStore for SecondMarkFile {
 #[cfg(test)]
 mod tests {
     use orchestrator_kernel::ids::{Epoch, Seq};
-    use orchestrator_kernel::ports::marks::LogMark;
+    use orchestrator_kernel::ports::marks::HighWaterMark;
     use orchestrator_kernel::ports::marks_conformance::{self, MarksProvider};
 
     use super::*;
@@ -180,8 +180,8 @@ mod tests {
 
     fn receipts(tail: u64) -> Marks {
         let mut marks = Marks::default();
-        let mark = LogMark { log_id: 1, epoch: Epoch(1), tail: Seq(tail), fingerprint: None };
-        marks.raise("receipts", mark);
+        let mark = HighWaterMark { log_id: 1, epoch: Epoch(1), tail: Seq(tail), fingerprint: None };
+        marks.raise_mark("receipts", mark);
         marks
     }
 
@@ -195,7 +195,7 @@ mod tests {
         let dir = InFile(tempfile::tempdir().unwrap());
         let elsewhere = SecondMarkFile::new(&dir.0.path().join("not mounted").join("marks"), "test");
 
-        let (looked, noted) = (elsewhere.load().await, elsewhere.note(&receipts(1)).await);
+        let (looked, noted) = (elsewhere.load_marks().await, elsewhere.note_marks(&receipts(1)).await);
 
         assert!(matches!(looked, Err(MarkError::Away(_))), "{looked:?}");
         assert!(matches!(noted, Err(MarkError::Away(_))), "{noted:?}");
@@ -207,7 +207,7 @@ mod tests {
     async fn damage_and_another_namespace_are_named_and_left_alone() {
         let dir = InFile(tempfile::tempdir().unwrap());
         let marks = dir.marks();
-        marks.note(&receipts(7)).await.unwrap();
+        marks.note_marks(&receipts(7)).await.unwrap();
         let whole = std::fs::read(&*marks.path).unwrap();
 
         for at in 0..whole.len() {
@@ -215,14 +215,14 @@ mod tests {
             flipped[at] ^= 0x10;
             for stored in [flipped, whole[..at].to_vec()] {
                 std::fs::write(&*marks.path, &stored).unwrap();
-                for answer in [marks.load().await, marks.note(&receipts(8)).await] {
+                for answer in [marks.load_marks().await, marks.note_marks(&receipts(8)).await] {
                     assert!(matches!(answer, Err(MarkError::Damaged { .. })), "byte {at}: {answer:?}");
                 }
                 assert_eq!(std::fs::read(&*marks.path).unwrap(), stored, "byte {at}");
             }
         }
         std::fs::write(&*marks.path, receipts(7).encode("another")).unwrap();
-        let refused = marks.load().await.unwrap_err().to_string();
+        let refused = marks.load_marks().await.unwrap_err().to_string();
         assert!(refused.contains("namespace another, not test"), "{refused}");
     }
 }

@@ -110,7 +110,7 @@ impl HttpIntake {
     /// The origin of a producer that numbers its items: `http:<producer>`. Without a producer: the source's name, for
     /// items without a position.
     #[must_use]
-    pub fn origin(&self, producer: Option<&str>) -> Origin {
+    pub fn origin_of_producer(&self, producer: Option<&str>) -> Origin {
         match producer {
             Some(producer) => Origin::from(format!("http:{producer}").as_str()),
             None => self.shared.name.clone(),
@@ -124,12 +124,12 @@ impl HttpIntake {
     /// # Errors
     ///
     /// [`SubmitError`]: the queue is full or closed.
-    pub fn submit(&self, origin: Origin, items: Vec<RawItem>) -> Result<Submitted, SubmitError> {
+    pub fn submit_batch(&self, origin: Origin, items: Vec<RawItem>) -> Result<Submitted, SubmitError> {
         let HttpIntakeOptions { queue_batches_max, queue_bytes_max, retry_after, .. } = self.shared.options;
         let bytes = items.iter().map(|item| item.bytes.len()).sum::<usize>();
         let (answer, settled) = oneshot::channel();
         {
-            let mut queue = self.shared.queue();
+            let mut queue = self.shared.lock_queue();
             if queue.is_closed {
                 return Err(SubmitError::Closed { retry_after });
             }
@@ -153,9 +153,9 @@ impl HttpIntake {
 
     /// Closes the intake for good, when the service stops: queued batches are refused, later ones are turned away, and
     /// the source ends after what is in flight.
-    pub fn close(&self) {
+    pub fn close_intake(&self) {
         {
-            let mut queue = self.shared.queue();
+            let mut queue = self.shared.lock_queue();
             queue.is_closed = true;
             queue.bytes = 0;
             // A dropped answer is a refusal.
@@ -166,7 +166,7 @@ impl HttpIntake {
 }
 
 impl Shared {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+    fn lock_queue(&self) -> MutexGuard<'_, Queue> {
         // Every change under the lock is complete before it can panic.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -180,7 +180,7 @@ impl Queue {
     }
 
     /// The oldest batch whose answer somebody waits for.
-    fn pop(&mut self) -> Option<Waiting> {
+    fn pop_wanted(&mut self) -> Option<Waiting> {
         while let Some(waiting) = self.waiting.pop_front() {
             self.bytes -= waiting.bytes;
             if !waiting.answer.is_closed() {
@@ -226,7 +226,7 @@ impl SourceFactory for HttpSourceFactory {
     }
 
     /// Takes over the queue. Where to resume is the producers' business.
-    async fn open(&self, _: ResumeAt) -> Result<Box<dyn Source>, SourceError> {
+    async fn open_source(&self, _: ResumeAt) -> Result<Box<dyn Source>, SourceError> {
         Ok(Box::new(HttpSource { shared: Arc::clone(&self.shared), in_flight: VecDeque::new(), next_id: 1 }))
     }
 }
@@ -246,9 +246,9 @@ enum Taken {
 }
 
 impl HttpSource {
-    fn take(&self) -> Taken {
-        let mut queue = self.shared.queue();
-        match queue.pop() {
+    fn take_batch(&self) -> Taken {
+        let mut queue = self.shared.lock_queue();
+        match queue.pop_wanted() {
             Some(waiting) => Taken::Batch(waiting),
             None if queue.is_closed => Taken::Closed,
             None => Taken::Nothing,
@@ -258,13 +258,13 @@ impl HttpSource {
 
 #[async_trait]
 impl Source for HttpSource {
-    async fn next(&mut self) -> Result<Option<SourceBatch>, SourceError> {
+    async fn next_batch(&mut self) -> Result<Option<SourceBatch>, SourceError> {
         if self.in_flight.len() >= self.shared.options.unsettled_batches_max.max(1) {
             // A settlement needs `self` too, so it always comes after this future was dropped.
             return std::future::pending().await;
         }
         loop {
-            match self.take() {
+            match self.take_batch() {
                 Taken::Batch(Waiting { origin, items, answer, .. }) => {
                     let id = self.next_id;
                     self.next_id += 1;
@@ -280,7 +280,7 @@ impl Source for HttpSource {
     }
 
     /// Passes every settlement on to the client, a refusal too: it repeats by itself.
-    async fn settle(&mut self, id: u64, settlement: Settlement) -> Result<(), SourceError> {
+    async fn settle_batch(&mut self, id: u64, settlement: Settlement) -> Result<(), SourceError> {
         match self.in_flight.front() {
             Some((oldest, _)) if *oldest == id => {}
             oldest => {

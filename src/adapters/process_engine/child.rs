@@ -75,10 +75,10 @@ impl WorkerProcess {
         worker: usize,
     ) -> Result<(Self, EngineIdentity), EngineStartError> {
         let mut process = Self::spawn(options, worker)?;
-        match process.hello(options).await {
+        match process.read_hello(options).await {
             Ok(identity) => Ok((process, identity)),
             Err(error) => {
-                process.end().await;
+                process.kill_and_reap().await;
                 Err(error)
             }
         }
@@ -110,7 +110,7 @@ impl WorkerProcess {
         }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.process_group(0).kill_on_drop(true);
-        let mut child = guard::spawn(command).map_err(spawn_error)?;
+        let mut child = guard::spawn_on_lasting_thread(command).map_err(spawn_error)?;
         let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         let parts = (pid, child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(pid), Some(stdin), Some(stdout), Some(stderr)) = parts else {
@@ -122,7 +122,7 @@ impl WorkerProcess {
             reaped: false,
             stdin: Some(stdin),
             answers: LineReader::new(stdout, options.output_bytes_max),
-            stderr: StderrLog::start(stderr, worker),
+            stderr: StderrLog::start_reading(stderr, worker),
         };
         process.limit_memory(options)?;
         Ok(process)
@@ -140,7 +140,10 @@ impl WorkerProcess {
         }
     }
 
-    async fn hello(&mut self, options: &ProcessEngineOptions) -> Result<EngineIdentity, EngineStartError> {
+    async fn read_hello(
+        &mut self,
+        options: &ProcessEngineOptions,
+    ) -> Result<EngineIdentity, EngineStartError> {
         let line = match timeout(options.start_deadline, self.answers.next_line()).await {
             Ok(Ok(line)) => line,
             Ok(Err(error)) => {
@@ -168,7 +171,7 @@ impl WorkerProcess {
             Ok(hello) if hello.protocol == PROTOCOL => match hello.check_mode(options.mode) {
                 Ok(()) => Ok(hello.engine),
                 Err(source) => {
-                    self.end().await;
+                    self.kill_and_reap().await;
                     let (command, stderr) = (options.command_line(), self.stderr.last_lines());
                     Err(EngineStartError::Contract { command, stderr, source })
                 }
@@ -191,14 +194,14 @@ impl WorkerProcess {
     }
 
     async fn no_hello(&mut self, options: &ProcessEngineOptions, problem: String) -> EngineStartError {
-        self.end().await;
+        self.kill_and_reap().await;
         let stderr = self.stderr.last_lines();
         EngineStartError::NoHello { command: options.command_line(), problem, stderr }
     }
 
-    /// Writes one request line and reads one line. When the future is dropped before its end, the process has to be ended:
-    /// its next line would answer this request.
-    pub(super) async fn exchange(&mut self, request: &[u8]) -> Result<Vec<u8>, Broken> {
+    /// Writes one request line and reads one line. When the future is dropped before its end, the process has to be
+    /// ended: its next line would answer this request.
+    pub(super) async fn exchange_line(&mut self, request: &[u8]) -> Result<Vec<u8>, Broken> {
         let Some(stdin) = &mut self.stdin else { return Err(Broken::Closed) };
         match stdin.write_all(request).await {
             Ok(()) => Ok(self.answers.next_line().await?),
@@ -208,7 +211,7 @@ impl WorkerProcess {
     }
 
     /// Returns when a worker that was asked nothing writes or leaves. Can be dropped at any time.
-    pub(super) async fn unasked(&mut self) -> Broken {
+    pub(super) async fn wait_for_unasked(&mut self) -> Broken {
         match self.answers.next_line().await {
             Ok(_) => Broken::Unasked,
             Err(error) => error.into(),
@@ -217,14 +220,14 @@ impl WorkerProcess {
 
     /// Waits shortly for the process to end by itself and says how it did.
     pub(super) async fn wait_for_exit(&mut self) -> WorkerEnd {
-        match timeout(EXIT_WAIT, self.exited()).await {
-            Ok(()) => self.end().await.map_or(WorkerEnd::Unknown, WorkerEnd::Exited),
+        match timeout(EXIT_WAIT, self.wait_until_exited()).await {
+            Ok(()) => self.kill_and_reap().await.map_or(WorkerEnd::Unknown, WorkerEnd::Exited),
             Err(_) => WorkerEnd::ClosedStdout,
         }
     }
 
     /// Returns when the process is a zombie or gone. It is not reaped: its id stays ours, so the group can be killed.
-    async fn exited(&self) {
+    async fn wait_until_exited(&self) {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         while let Ok(None) = waitid(WaitId::Pid(self.pid), options) {
             sleep(POLL).await;
@@ -232,25 +235,25 @@ impl WorkerProcess {
     }
 
     /// Closes stdin, which asks the worker to leave, waits up to `grace`, and kills what is left.
-    pub(super) async fn close(mut self, grace: Duration) {
+    pub(super) async fn close_gracefully(mut self, grace: Duration) {
         self.stdin = None;
-        if timeout(grace, self.exited()).await.is_err() {
+        if timeout(grace, self.wait_until_exited()).await.is_err() {
             tracing::warn!(
                 pid = self.pid.as_raw_nonzero(),
                 "engine worker did not leave when its stdin was closed"
             );
         }
-        self.end().await;
+        self.kill_and_reap().await;
     }
 
     /// Kills the whole process group, reaps the process and returns its exit status.
-    pub(super) async fn end(&mut self) -> Option<ExitStatus> {
+    pub(super) async fn kill_and_reap(&mut self) -> Option<ExitStatus> {
         if self.reaped {
             return None;
         }
         self.kill_group();
         let reaped = timeout(REAP_WAIT, self.child.wait()).await;
-        self.stderr.finish().await;
+        self.stderr.finish_reading().await;
         match reaped {
             Ok(Ok(status)) => {
                 self.reaped = true;

@@ -59,7 +59,7 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// Starts `command` on a thread that lives as long as the process: the kernel kills a bound worker when the *thread*
 /// that started it ends, and threads of the runtime may.
-pub(super) fn spawn(mut command: Command) -> io::Result<Child> {
+pub(super) fn spawn_on_lasting_thread(mut command: Command) -> io::Result<Child> {
     static SPAWNER: LazyLock<SyncSender<Job>> = LazyLock::new(|| {
         let (jobs, waiting) = sync_channel::<Job>(0);
         let run = move || waiting.into_iter().for_each(|job| job());

@@ -37,7 +37,7 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
     pub(super) async fn next_line(&mut self) -> Result<Vec<u8>, LineError> {
         loop {
             if let Some(at) = self.read[self.searched..].iter().position(|byte| *byte == b'\n') {
-                return self.take(self.searched + at);
+                return self.take_line(self.searched + at);
             }
             self.searched = self.read.len();
             if self.searched > self.line_bytes_max {
@@ -52,7 +52,7 @@ impl<R: AsyncRead + Unpin> LineReader<R> {
         }
     }
 
-    fn take(&mut self, end: usize) -> Result<Vec<u8>, LineError> {
+    fn take_line(&mut self, end: usize) -> Result<Vec<u8>, LineError> {
         if end > self.line_bytes_max {
             return Err(LineError::TooLong);
         }

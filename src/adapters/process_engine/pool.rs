@@ -24,7 +24,8 @@ const QUEUED_CALLS_MAX: usize = 64;
 /// A pool of worker processes.
 ///
 /// A call may be dropped at any time. One that was already written keeps its worker busy until it answers or its
-/// deadline passes. Dropping the pool ends the workers in the background; [`shutdown`](Self::shutdown) waits for it.
+/// deadline passes. Dropping the pool ends the workers in the background;
+/// [`shut_down_workers`](Self::shut_down_workers) waits for it.
 pub struct ProcessEngine {
     identity: EngineIdentity,
     hysteresis_config: String,
@@ -43,7 +44,7 @@ struct Seat {
 struct Seated<'a>(&'a Seat);
 
 impl<'a> Seated<'a> {
-    fn on(seat: &'a Seat) -> Self {
+    fn take_seat(seat: &'a Seat) -> Self {
         seat.load.fetch_add(1, Ordering::Relaxed);
         Self(seat)
     }
@@ -72,7 +73,7 @@ impl ProcessEngine {
         let workers = started.into_iter().enumerate().map(|(index, (process, _))| {
             let (calls, queue) = mpsc::channel(QUEUED_CALLS_MAX);
             let worker = Worker::new(index, Arc::clone(&options), identity.clone(), queue, closing.clone());
-            tasks.spawn(worker.run(process));
+            tasks.spawn(worker.run_until_closed(process));
             Seat { calls, load: AtomicUsize::new(0) }
         });
         let workers = workers.collect();
@@ -82,7 +83,7 @@ impl ProcessEngine {
 
     /// Ends the workers: calls in flight may finish within the grace, all others are answered `shutdown`; then stdin is
     /// closed, and what has not left within the grace is killed. Returns when no process is left. May be called again.
-    pub async fn shutdown(&self) {
+    pub async fn shut_down_workers(&self) {
         self.closing.cancel();
         self.tasks.wait().await;
     }
@@ -93,10 +94,10 @@ impl ProcessEngine {
     fn seat_for(&self, symbol: &Symbol) -> Option<Seated<'_>> {
         let load = |seat: &Seat| seat.load.load(Ordering::Relaxed);
         let count = u64::try_from(self.workers.len()).ok()?;
-        let index = fnv1a(symbol.as_str().as_bytes()).checked_rem(count)?;
+        let index = hash_fnv1a(symbol.as_str().as_bytes()).checked_rem(count)?;
         let own = self.workers.get(usize::try_from(index).ok()?)?;
         let least = self.workers.iter().min_by_key(|seat| load(seat))?;
-        Some(Seated::on(if load(own) <= load(least) { own } else { least }))
+        Some(Seated::take_seat(if load(own) <= load(least) { own } else { least }))
     }
 }
 
@@ -114,7 +115,7 @@ impl Engine for ProcessEngine {
     }
 
     async fn call(&self, call: &EngineCall) -> Result<EngineAnswer, EngineError> {
-        let closed = || EngineError::silent(ErrorKind::Shutdown, "the engine workers are shutting down");
+        let closed = || EngineError::no_answer(ErrorKind::Shutdown, "the engine workers are shutting down");
         let seated = self.seat_for(&call.symbol).ok_or_else(closed)?;
         let (reply, answer) = oneshot::channel();
         let body = RequestBody::new(call, &self.hysteresis_config);
@@ -143,7 +144,7 @@ async fn start_all(
         None => Ok(started),
         Some(error) => {
             for (process, _) in &mut started {
-                process.end().await;
+                process.kill_and_reap().await;
             }
             Err(error)
         }
@@ -164,7 +165,7 @@ fn other_identity(
 }
 
 /// 64-bit FNV-1a: stable across builds and machines, unlike the standard library's hasher.
-fn fnv1a(bytes: &[u8]) -> u64 {
+fn hash_fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })

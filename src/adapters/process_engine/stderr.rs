@@ -25,7 +25,7 @@ pub(super) struct StderrLog {
 }
 
 impl StderrLog {
-    pub(super) fn start(mut stderr: ChildStderr, worker: usize) -> Self {
+    pub(super) fn start_reading(mut stderr: ChildStderr, worker: usize) -> Self {
         let last = Arc::new(Mutex::new(VecDeque::with_capacity(KEPT_LINES)));
         let kept = Arc::clone(&last);
         let task = tokio::spawn(async move {
@@ -35,19 +35,18 @@ impl StderrLog {
             loop {
                 match stderr.read(&mut bytes).await {
                     Ok(0) | Err(_) => break, // the end, or a pipe that cannot be read: nothing more to log
-                    Ok(count) => {
-                        splitter.push(&bytes[..count], |line| log(worker, &kept, &mut limiter, line))
-                    }
+                    Ok(count) => splitter
+                        .push_bytes(&bytes[..count], |line| log_line(worker, &kept, &mut limiter, line)),
                 }
             }
-            splitter.finish(|line| log(worker, &kept, &mut limiter, line));
-            limiter.report(worker);
+            splitter.flush_rest(|line| log_line(worker, &kept, &mut limiter, line));
+            limiter.report_suppressed(worker);
         });
         Self { last, task }
     }
 
     /// Waits shortly for the end of the pipe, then stops reading: a process that left the group could hold it open.
-    pub(super) async fn finish(&mut self) {
+    pub(super) async fn finish_reading(&mut self) {
         if !self.task.is_finished() && timeout(DRAIN, &mut self.task).await.is_err() {
             self.task.abort();
         }
@@ -69,9 +68,9 @@ impl Drop for StderrLog {
     }
 }
 
-fn log(worker: usize, kept: &Mutex<VecDeque<String>>, limiter: &mut Limiter, line: &[u8]) {
+fn log_line(worker: usize, kept: &Mutex<VecDeque<String>>, limiter: &mut Limiter, line: &[u8]) {
     let line = bounded_detail(&String::from_utf8_lossy(line));
-    if limiter.allows(Instant::now(), worker) {
+    if limiter.allows_line(Instant::now(), worker) {
         tracing::info!(worker, line, "engine worker wrote to stderr");
     }
     let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -88,7 +87,7 @@ struct Splitter {
 }
 
 impl Splitter {
-    fn push(&mut self, bytes: &[u8], mut log: impl FnMut(&[u8])) {
+    fn push_bytes(&mut self, bytes: &[u8], mut log: impl FnMut(&[u8])) {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let contents = piece.strip_suffix(b"\n").unwrap_or(piece);
             // One byte more than is logged, so that the log shows that the line was cut.
@@ -101,7 +100,7 @@ impl Splitter {
         }
     }
 
-    fn finish(self, mut log: impl FnMut(&[u8])) {
+    fn flush_rest(self, mut log: impl FnMut(&[u8])) {
         if !self.line.is_empty() {
             log(&self.line);
         }
@@ -120,9 +119,9 @@ impl Limiter {
         Self { window_start: now, logged: 0, suppressed: 0 }
     }
 
-    fn allows(&mut self, now: Instant, worker: usize) -> bool {
+    fn allows_line(&mut self, now: Instant, worker: usize) -> bool {
         if now.duration_since(self.window_start) >= WINDOW {
-            self.report(worker);
+            self.report_suppressed(worker);
             *self = Self::new(now);
         }
         if self.logged < LOGGED_LINES_PER_SECOND {
@@ -133,7 +132,7 @@ impl Limiter {
         false
     }
 
-    fn report(&self, worker: usize) {
+    fn report_suppressed(&self, worker: usize) {
         if self.suppressed > 0 {
             tracing::info!(
                 worker,
@@ -153,10 +152,10 @@ mod tests {
         let mut splitter = Splitter::default();
         let mut lines = Vec::new();
 
-        splitter.push(b"one\ntw", |line| lines.push(line.to_vec()));
-        splitter.push(b"o\n\n", |line| lines.push(line.to_vec()));
-        splitter.push(&[b'x'; 2000], |line| lines.push(line.to_vec()));
-        splitter.finish(|line| lines.push(line.to_vec()));
+        splitter.push_bytes(b"one\ntw", |line| lines.push(line.to_vec()));
+        splitter.push_bytes(b"o\n\n", |line| lines.push(line.to_vec()));
+        splitter.push_bytes(&[b'x'; 2000], |line| lines.push(line.to_vec()));
+        splitter.flush_rest(|line| lines.push(line.to_vec()));
 
         let expected: [&[u8]; 4] = [b"one", b"two", b"", &[b'x'; ERROR_DETAIL_BYTES_MAX + 1]];
         assert_eq!(lines, expected);
@@ -167,10 +166,10 @@ mod tests {
         let start = Instant::now();
         let mut limiter = Limiter::new(start);
 
-        let allowed = (0..1000).filter(|_| limiter.allows(start, 0)).count();
+        let allowed = (0..1000).filter(|_| limiter.allows_line(start, 0)).count();
 
         assert_eq!((allowed, limiter.suppressed), (50, 950));
-        assert!(limiter.allows(start + WINDOW, 0));
+        assert!(limiter.allows_line(start + WINDOW, 0));
         assert_eq!(limiter.suppressed, 0);
     }
 }

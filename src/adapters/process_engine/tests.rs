@@ -199,9 +199,9 @@ async fn what_the_engine_says_itself_leaves_its_worker_alone() {
         check_call(&engine, "A", r#"{"do":"fail","kind":"snapshot_build_failure"}"#).await.unwrap_err();
     let lacking = check_call(&engine, "A", r#"{"do":"empty"}"#).await.unwrap_err();
 
-    assert_eq!(error, EngineError::said(ErrorKind::SnapshotBuildFailure, "why"));
+    assert_eq!(error, EngineError::from_engine(ErrorKind::SnapshotBuildFailure, "why"));
     let detail = "the engine's answer has nothing in regime_output";
-    assert_eq!(lacking, EngineError::said(ErrorKind::EngineFailure, detail));
+    assert_eq!(lacking, EngineError::from_engine(ErrorKind::EngineFailure, detail));
     assert_eq!(pid_of_worker(&engine, "A").await, pid);
 }
 
@@ -312,7 +312,8 @@ async fn memory_beyond_the_limit_is_refused_to_the_worker() {
     pid_of_worker(&engine, "A").await;
 }
 
-/// Method: drop calls before they were written, while in flight, and while queued, and look for a wrong answer after each.
+/// Method: drop calls before they were written, while in flight, and while queued, and look for a wrong answer after
+/// each.
 #[tokio::test]
 async fn an_abandoned_call_leaves_its_worker_in_step() {
     let script = Script::new(WORKER);
@@ -378,8 +379,8 @@ async fn shutdown_leaves_no_process_and_refuses_calls() {
     assert!(is_running(child));
 
     let asked = Instant::now();
-    engine.shutdown().await;
-    engine.shutdown().await;
+    engine.shut_down_workers().await;
+    engine.shut_down_workers().await;
 
     assert!(
         asked.elapsed() < script.options().shutdown_grace,
@@ -401,7 +402,7 @@ async fn shutdown_lets_a_call_finish_within_the_grace_and_answers_the_others() {
     let queued = check_call(&engine, "A", "{}");
     let shutdown = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        engine.shutdown().await;
+        engine.shut_down_workers().await;
     };
 
     let (finished, refused, ()) = tokio::join!(sleep, queued, shutdown);
@@ -418,7 +419,7 @@ async fn shutdown_kills_what_does_not_leave_within_the_grace() {
     let pid = pid_of_worker(&engine, "A").await;
     let shutdown = async {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        engine.shutdown().await;
+        engine.shut_down_workers().await;
     };
 
     let (hanging, ()) = tokio::join!(check_call(&engine, "A", r#"{"do":"hang"}"#), shutdown);

@@ -24,14 +24,14 @@ pub(super) struct Job {
 }
 
 impl Job {
-    fn answer(self, answer: Result<EngineAnswer, EngineError>) {
+    fn answer_caller(self, answer: Result<EngineAnswer, EngineError>) {
         // A caller that is gone wants no answer: the port allows to drop a call.
         drop(self.reply.send(answer));
     }
 
     /// No answer came, so nobody knows what it would have been.
-    fn fail(self, kind: ErrorKind, detail: &str) {
-        self.answer(Err(EngineError::silent(kind, bounded_detail(detail))));
+    fn fail_unanswered(self, kind: ErrorKind, detail: &str) {
+        self.answer_caller(Err(EngineError::no_answer(kind, bounded_detail(detail))));
     }
 }
 
@@ -47,7 +47,7 @@ impl Backoff {
         Self { min, max, next: min }
     }
 
-    fn pause(&mut self) -> Duration {
+    fn next_pause(&mut self) -> Duration {
         let pause = self.next;
         self.next = pause.saturating_mul(2).min(self.max);
         pause
@@ -86,40 +86,40 @@ impl Worker {
     }
 
     /// Serves calls until the pool closes; `process` is up.
-    pub(super) async fn run(mut self, process: WorkerProcess) {
+    pub(super) async fn run_until_closed(mut self, process: WorkerProcess) {
         let mut process = Some(process);
         while let Some(mut up) = process.take() {
-            match self.serve(&mut up).await {
-                None => up.close(self.options.shutdown_grace).await,
+            match self.serve_calls(&mut up).await {
+                None => up.close_gracefully(self.options.shutdown_grace).await,
                 Some((broken, job)) => {
-                    self.bury(up, broken, job).await;
-                    process = self.restart().await;
+                    self.end_broken(up, broken, job).await;
+                    process = self.restart_process().await;
                 }
             }
         }
         self.calls.close();
         while let Some(job) = self.next_call().await {
-            job.fail(ErrorKind::Shutdown, "the engine workers are shutting down");
+            job.fail_unanswered(ErrorKind::Shutdown, "the engine workers are shutting down");
         }
     }
 
     /// Serves until the process breaks, or until the pool closes (`None`).
-    async fn serve(&mut self, process: &mut WorkerProcess) -> Option<(Broken, Option<Job>)> {
+    async fn serve_calls(&mut self, process: &mut WorkerProcess) -> Option<(Broken, Option<Job>)> {
         let closing = self.closing.clone();
         loop {
             let job = tokio::select! {
                 biased;
                 () = closing.cancelled() => return None,
-                broken = process.unasked() => return Some((broken, None)),
+                broken = process.wait_for_unasked() => return Some((broken, None)),
                 job = self.next_call() => job?,
             };
             if job.reply.is_closed() {
                 continue; // abandoned before it was written: nothing to do and nothing out of step
             }
-            match self.call(process, &job).await {
+            match self.exchange_call(process, &job).await {
                 Ok(answer) => {
                     self.backoff.reset();
-                    job.answer(answer);
+                    job.answer_caller(answer);
                 }
                 Err(broken) => return Some((broken, Some(job))),
             }
@@ -136,7 +136,7 @@ impl Worker {
 
     /// One request and its answer. A caller that gave up changes nothing here: the answer is read all the same, within
     /// the deadline, so that the next line is the next call's.
-    async fn call(
+    async fn exchange_call(
         &mut self,
         process: &mut WorkerProcess,
         job: &Job,
@@ -149,7 +149,7 @@ impl Worker {
         };
         let line = tokio::select! {
             biased;
-            line = process.exchange(&self.request) => line?,
+            line = process.exchange_line(&self.request) => line?,
             () = sleep(self.options.deadline) => return Err(Broken::Deadline),
             () = grace_over => return Err(Broken::ShuttingDown),
         };
@@ -157,7 +157,7 @@ impl Worker {
     }
 
     /// Ends a broken process and answers the call that was in flight.
-    async fn bury(&mut self, mut process: WorkerProcess, broken: Broken, job: Option<Job>) {
+    async fn end_broken(&mut self, mut process: WorkerProcess, broken: Broken, job: Option<Job>) {
         let (kind, detail) = match broken {
             Broken::Closed => {
                 (ErrorKind::EngineFailure, format!("the engine {}", process.wait_for_exit().await))
@@ -177,19 +177,20 @@ impl Worker {
                 (ErrorKind::Shutdown, "the engine gave no answer before the shutdown".to_owned())
             }
         };
-        process.end().await;
+        process.kill_and_reap().await;
         tracing::warn!(worker = self.index, during_call = job.is_some(), detail, "engine worker is ended");
         if let Some(job) = job {
-            job.fail(kind, &detail);
+            job.fail_unanswered(kind, &detail);
         }
     }
 
-    /// Starts the process until it is up, or until the pool closes (`None`). Meanwhile calls wait, each up to its bound.
-    async fn restart(&mut self) -> Option<WorkerProcess> {
+    /// Starts the process until it is up, or until the pool closes (`None`). Meanwhile calls wait, each up to its
+    /// bound.
+    async fn restart_process(&mut self) -> Option<WorkerProcess> {
         let down_since = Instant::now();
         let (index, options) = (self.index, Arc::clone(&self.options));
         loop {
-            let pause = self.backoff.pause();
+            let pause = self.backoff.next_pause();
             let start = async {
                 sleep(pause).await;
                 WorkerProcess::start(&options, index).await
@@ -200,7 +201,7 @@ impl Worker {
                     return Some(process);
                 }
                 Ok((mut process, identity)) => {
-                    process.end().await;
+                    process.kill_and_reap().await;
                     self.report_failed_start(&EngineStartError::Identity {
                         command: options.command_line(),
                         first: Box::new(self.identity.clone()),
@@ -230,7 +231,7 @@ impl Worker {
                 job = self.calls.recv(), if bound.is_none() => self.waiting = Some(job?),
                 () = sleep_until(bound.unwrap_or(down_since)), if bound.is_some() => {
                     if let Some(job) = self.waiting.take() {
-                        job.fail(
+                        job.fail_unanswered(
                             ErrorKind::EngineUnavailable,
                             &format!("the engine was being restarted for more than {wait_max:?}"),
                         );
@@ -249,10 +250,10 @@ mod tests {
     fn pauses_double_up_to_the_longest_and_start_again_after_a_reset() {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(5));
 
-        let pauses: Vec<u64> = (0..5).map(|_| backoff.pause().as_secs()).collect();
+        let pauses: Vec<u64> = (0..5).map(|_| backoff.next_pause().as_secs()).collect();
         backoff.reset();
 
         assert_eq!(pauses, [1, 2, 4, 5, 5]);
-        assert_eq!(backoff.pause().as_secs(), 1);
+        assert_eq!(backoff.next_pause().as_secs(), 1);
     }
 }

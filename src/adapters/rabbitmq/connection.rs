@@ -77,14 +77,14 @@ impl fmt::Debug for RabbitEndpoint {
 /// Failure of an exchange with the broker, for people, without credentials.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{detail}")]
-pub(super) struct Trouble {
+pub(super) struct BrokerTrouble {
     /// The broker's reply code, when it said one.
     pub(super) code: Option<u16>,
     /// What happened.
     pub(super) detail: String,
 }
 
-impl Trouble {
+impl BrokerTrouble {
     pub(super) fn new(detail: impl Into<String>) -> Self {
         Self { code: None, detail: detail.into() }
     }
@@ -95,7 +95,7 @@ impl Trouble {
     }
 }
 
-impl From<lapin::Error> for Trouble {
+impl From<lapin::Error> for BrokerTrouble {
     fn from(error: lapin::Error) -> Self {
         match error.kind() {
             // The text starts with the name of the code: "NOT_FOUND - no exchange …".
@@ -115,13 +115,13 @@ impl From<lapin::Error> for Trouble {
 /// # Errors
 ///
 /// It has more than 255 bytes.
-pub(super) fn short(name: &str) -> Result<ShortString, Trouble> {
+pub(super) fn to_short_string(name: &str) -> Result<ShortString, BrokerTrouble> {
     ShortString::try_new(name)
-        .map_err(|_| Trouble::new(format!("a name has more than 255 bytes: {name:.40}…")))
+        .map_err(|_| BrokerTrouble::new(format!("a name has more than 255 bytes: {name:.40}…")))
 }
 
 /// An open connection. Dropping it closes it, at the latest after a second by cutting the socket.
-pub(super) struct Link {
+pub(super) struct BrokerLink {
     connection: Option<Connection>,
     socket: Socket,
     timeout: Duration,
@@ -129,19 +129,19 @@ pub(super) struct Link {
     listener: JoinHandle<()>,
 }
 
-impl Link {
+impl BrokerLink {
     /// Connects; `name` is how the broker's operators see the connection.
     ///
     /// # Errors
     ///
     /// [`Trouble`] that names the broker.
-    pub(super) async fn open(endpoint: &RabbitEndpoint, name: &str) -> Result<Self, Trouble> {
+    pub(super) async fn open(endpoint: &RabbitEndpoint, name: &str) -> Result<Self, BrokerTrouble> {
         let socket = Socket::default();
-        let opened = timeout(endpoint.timeout, connect(endpoint, name, socket.kept.clone())).await;
+        let opened = timeout(endpoint.timeout, connect_broker(endpoint, name, socket.kept.clone())).await;
         let connection = match opened {
             Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(Trouble::from(error)),
-            Err(_) => Err(Trouble::new(format!("no answer within {:?}", endpoint.timeout))),
+            Ok(Err(error)) => Err(BrokerTrouble::from(error)),
+            Err(_) => Err(BrokerTrouble::new(format!("no answer within {:?}", endpoint.timeout))),
         };
         let connection = connection.map_err(|why| why.during(&format!("cannot connect to {endpoint}")))?;
         let (sender, blocked) = watch::channel(None);
@@ -154,20 +154,21 @@ impl Link {
     /// # Errors
     ///
     /// [`Trouble`]: the connection is lost, or the broker does not answer in time.
-    pub(super) async fn channel(&self) -> Result<Channel, Trouble> {
-        let connection = self.connection.as_ref().ok_or_else(|| Trouble::new("connection is closed"))?;
-        self.within("opening a channel", connection.create_channel()).await
+    pub(super) async fn open_channel(&self) -> Result<Channel, BrokerTrouble> {
+        let connection =
+            self.connection.as_ref().ok_or_else(|| BrokerTrouble::new("connection is closed"))?;
+        self.ask_in_time("opening a channel", connection.create_channel()).await
     }
 
     /// Asks the broker something, within the time limit of this connection.
-    pub(super) async fn within<T>(
+    pub(super) async fn ask_in_time<T>(
         &self,
         doing: &str,
         question: impl Future<Output = lapin::Result<T>>,
-    ) -> Result<T, Trouble> {
+    ) -> Result<T, BrokerTrouble> {
         match timeout(self.timeout, question).await {
-            Ok(answered) => answered.map_err(|error| Trouble::from(error).during(doing)),
-            Err(_) => Err(Trouble::new(format!("{doing}: no answer within {:?}", self.timeout))),
+            Ok(answered) => answered.map_err(|error| BrokerTrouble::from(error).during(doing)),
+            Err(_) => Err(BrokerTrouble::new(format!("{doing}: no answer within {:?}", self.timeout))),
         }
     }
 
@@ -181,17 +182,17 @@ impl Link {
     }
 
     /// Why the broker takes nothing from publishers, while it says so.
-    pub(super) fn blocked(&self) -> Option<String> {
+    pub(super) fn blocked_reason(&self) -> Option<String> {
         self.is_connected().then(|| self.blocked.borrow().clone()).flatten()
     }
 
     /// Tells when the broker starts or stops blocking.
-    pub(super) fn blocking(&self) -> watch::Receiver<Option<String>> {
+    pub(super) fn watch_blocking(&self) -> watch::Receiver<Option<String>> {
         self.blocked.clone()
     }
 }
 
-impl Drop for Link {
+impl Drop for BrokerLink {
     fn drop(&mut self) {
         self.listener.abort();
         let (Some(connection), Ok(runtime)) = (self.connection.take(), Handle::try_current()) else { return };
@@ -231,28 +232,28 @@ impl Drop for Socket {
     fn drop(&mut self) {
         let mut state = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let SocketState::Connected(socket) = std::mem::replace(&mut *state, SocketState::GivenUp) {
-            cut(&socket);
+            shut_down_socket(&socket);
         }
     }
 }
 
 /// Leaves a socket, unless it was given up meanwhile.
-fn keep(kept: &Kept, socket: OwnedFd) {
+fn keep_socket(kept: &Kept, socket: OwnedFd) {
     let mut state = kept.lock().unwrap_or_else(PoisonError::into_inner);
     match *state {
-        SocketState::GivenUp => cut(&socket),
+        SocketState::GivenUp => shut_down_socket(&socket),
         SocketState::Connecting | SocketState::Connected(_) => *state = SocketState::Connected(socket),
     }
 }
 
-fn cut(socket: &OwnedFd) {
+fn shut_down_socket(socket: &OwnedFd) {
     if let Err(error) = shutdown(socket, Shutdown::Both) {
         tracing::debug!(%error, "socket was closed already");
     }
 }
 
 /// Opens the connection and leaves a handle of its socket.
-async fn connect(endpoint: &RabbitEndpoint, name: &str, kept: Kept) -> lapin::Result<Connection> {
+async fn connect_broker(endpoint: &RabbitEndpoint, name: &str, kept: Kept) -> lapin::Result<Connection> {
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let (tls, limit) = (endpoint.tls.clone(), endpoint.timeout);
     let runtime = lapin::runtime::default_runtime()?;
@@ -263,7 +264,7 @@ async fn connect(endpoint: &RabbitEndpoint, name: &str, kept: Kept) -> lapin::Re
             let addresses = reactor.to_socket_addrs((authority.host.clone(), authority.port));
             let stream = AsyncTcpStream::connect(&reactor, addresses).await?;
             if let AsyncTcpStream::Plain(plain) = &stream {
-                keep(&kept, plain.get_ref().as_fd().try_clone_to_owned()?);
+                keep_socket(&kept, plain.get_ref().as_fd().try_clone_to_owned()?);
             }
             match scheme {
                 AMQPScheme::AMQP => Ok(stream),
@@ -306,7 +307,7 @@ mod tests {
         let url = format!("amqp://user:sekret@{}/x", listener.local_addr().unwrap());
         let endpoint = RabbitEndpoint::new(&url, None, Duration::from_millis(200)).unwrap();
 
-        let error = Link::open(&endpoint, "test").await.map(drop).unwrap_err();
+        let error = BrokerLink::open(&endpoint, "test").await.map(drop).unwrap_err();
 
         assert!(
             error.detail.contains("no answer within 200ms") && !error.detail.contains("sekret"),

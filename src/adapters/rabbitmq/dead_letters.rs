@@ -14,7 +14,7 @@ use lapin::{BasicProperties, Channel, Confirmation};
 use orchestrator_kernel::ports::source::{ItemFate, RawItem};
 use tokio::time::{Instant, timeout};
 
-use super::connection::{Link, RabbitEndpoint, Trouble, short};
+use super::connection::{BrokerLink, BrokerTrouble, RabbitEndpoint, to_short_string};
 
 /// Longest that the copies of one batch may take beside what their bytes need; its acknowledgement waits that long.
 const COPY_MAX: Duration = Duration::from_secs(2);
@@ -30,7 +30,7 @@ pub(super) struct DeadLetters {
     endpoint: RabbitEndpoint,
     source: String,
     exchange: String,
-    open: Option<(Channel, Link)>,
+    open: Option<(Channel, BrokerLink)>,
     paused_until: Option<Instant>,
 }
 
@@ -45,21 +45,25 @@ impl DeadLetters {
     /// # Errors
     ///
     /// Why no copy is there. It is logged.
-    pub(super) async fn copy(&mut self, items: &[RawItem], fates: &[ItemFate]) -> Result<(), Trouble> {
-        let bad: Vec<(&RawItem, &str)> = items.iter().zip(fates).filter_map(quarantined).collect();
+    pub(super) async fn copy_quarantined(
+        &mut self,
+        items: &[RawItem],
+        fates: &[ItemFate],
+    ) -> Result<(), BrokerTrouble> {
+        let bad: Vec<(&RawItem, &str)> = items.iter().zip(fates).filter_map(quarantined_item).collect();
         if bad.is_empty() {
             return Ok(());
         }
         if self.paused_until.is_some_and(|until| Instant::now() < until) {
-            return Err(Trouble::new("copies to the dead-letter exchange failed a moment ago"));
+            return Err(BrokerTrouble::new("copies to the dead-letter exchange failed a moment ago"));
         }
         let bytes: usize = bad.iter().map(|(item, _)| item.bytes.len()).sum();
         let limit = COPY_MAX + Duration::from_micros((bytes / BYTES_PER_MICROSECOND) as u64);
         // Taken: whatever fails, the channel is not used again.
         let open = self.open.take();
-        let copied = match timeout(limit, self.publish(open, &bad)).await {
+        let copied = match timeout(limit, self.publish_copies(open, &bad)).await {
             Ok(copied) => copied,
-            Err(_) => Err(Trouble::new(format!("no confirm within {limit:?}"))),
+            Err(_) => Err(BrokerTrouble::new(format!("no confirm within {limit:?}"))),
         };
         self.open = Some(copied.inspect_err(|why| {
             self.paused_until = Some(Instant::now() + PAUSE);
@@ -71,42 +75,44 @@ impl DeadLetters {
         Ok(())
     }
 
-    async fn publish(
+    async fn publish_copies(
         &self,
-        open: Option<(Channel, Link)>,
+        open: Option<(Channel, BrokerLink)>,
         bad: &[(&RawItem, &str)],
-    ) -> Result<(Channel, Link), Trouble> {
+    ) -> Result<(Channel, BrokerLink), BrokerTrouble> {
         let (channel, link) = match open.filter(|(channel, _)| channel.status().connected()) {
             Some(open) => open,
             None => {
-                let link = Link::open(&self.endpoint, &format!("{} dead letters", self.source)).await?;
-                let channel = link.channel().await?;
+                let link = BrokerLink::open(&self.endpoint, &format!("{} dead letters", self.source)).await?;
+                let channel = link.open_channel().await?;
                 let confirms = channel.confirm_select(ConfirmSelectOptions::default());
-                link.within("asking for confirms", confirms).await?;
+                link.ask_in_time("asking for confirms", confirms).await?;
                 (channel, link)
             }
         };
-        let exchange = short(&self.exchange)?;
+        let exchange = to_short_string(&self.exchange)?;
         let confirms = bad.iter().map(|(item, reason)| {
             let (channel, exchange) = (&channel, exchange.clone());
             async move {
                 let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
-                let properties = self.properties(reason);
+                let properties = self.copy_properties(reason);
                 channel.basic_publish(exchange, "".into(), options, &item.bytes, properties).await?.await
             }
         });
-        for confirmation in try_join_all(confirms).await.map_err(Trouble::from)? {
+        for confirmation in try_join_all(confirms).await.map_err(BrokerTrouble::from)? {
             match confirmation {
                 Confirmation::Ack(None) => {}
-                Confirmation::Ack(Some(_)) => return Err(Trouble::new("returned: no queue is bound")),
-                Confirmation::Nack(_) => return Err(Trouble::new("refused (nack): the queue is full")),
-                Confirmation::NotRequested => return Err(Trouble::new("the channel gives no confirms")),
+                Confirmation::Ack(Some(_)) => return Err(BrokerTrouble::new("returned: no queue is bound")),
+                Confirmation::Nack(_) => return Err(BrokerTrouble::new("refused (nack): the queue is full")),
+                Confirmation::NotRequested => {
+                    return Err(BrokerTrouble::new("the channel gives no confirms"));
+                }
             }
         }
         Ok((channel, link))
     }
 
-    fn properties(&self, reason: &str) -> BasicProperties {
+    fn copy_properties(&self, reason: &str) -> BasicProperties {
         let end = reason.floor_char_boundary(REASON_BYTES_MAX);
         let mut headers = FieldTable::default();
         let text = |value: &str| AMQPValue::LongString(value.into());
@@ -119,7 +125,7 @@ impl DeadLetters {
     }
 }
 
-fn quarantined<'a>((item, fate): (&'a RawItem, &'a ItemFate)) -> Option<(&'a RawItem, &'a str)> {
+fn quarantined_item<'a>((item, fate): (&'a RawItem, &'a ItemFate)) -> Option<(&'a RawItem, &'a str)> {
     match fate {
         ItemFate::Quarantined(reason) => Some((item, reason)),
         ItemFate::Appended | ItemFate::Duplicate => None,

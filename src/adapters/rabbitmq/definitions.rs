@@ -14,12 +14,12 @@ const VHOST: &str = "/";
 #[test]
 fn the_definitions_for_operators_are_what_the_code_declares() {
     let needs = [
-        RabbitSourceOptions::default().needs(),
-        RabbitFanOutOptions::default().needs(),
-        RabbitMarksOptions::default().needs(),
+        RabbitSourceOptions::default().needed_topology(),
+        RabbitFanOutOptions::default().needed_topology(),
+        RabbitMarksOptions::default().needed_topology(),
     ];
 
-    let shown = format!("{:#}\n", definitions(&needs));
+    let shown = format!("{:#}\n", definitions_json(&needs));
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/ops/rabbitmq/definitions.json");
     if std::env::var_os("BLESS").is_some() {
         std::fs::write(path, &shown).unwrap();
@@ -28,39 +28,41 @@ fn the_definitions_for_operators_are_what_the_code_declares() {
 }
 
 /// What `rabbitmqctl import_definitions` and the setting `load_definitions` read: no users, no permissions.
-fn definitions(needs: &[Topology]) -> Value {
-    let exchanges: Vec<Value> = needs.iter().flat_map(|needs| &needs.exchanges).map(exchange).collect();
-    let queues: Vec<Value> = needs.iter().flat_map(|needs| &needs.queues).map(queue).collect();
-    let bindings: Vec<Value> = needs.iter().flat_map(|needs| &needs.bindings).map(binding).collect();
+fn definitions_json(needs: &[Topology]) -> Value {
+    let exchanges: Vec<Value> =
+        needs.iter().flat_map(|needs| &needs.exchanges).map(exchange_definition).collect();
+    let queues: Vec<Value> = needs.iter().flat_map(|needs| &needs.queues).map(queue_definition).collect();
+    let bindings: Vec<Value> =
+        needs.iter().flat_map(|needs| &needs.bindings).map(binding_definition).collect();
     json!({ "vhosts": [{ "name": VHOST }], "exchanges": exchanges, "queues": queues, "bindings": bindings })
 }
 
-fn exchange(exchange: &Exchange) -> Value {
+fn exchange_definition(exchange: &Exchange) -> Value {
     let kind = match exchange.kind {
         Kind::Topic => "topic",
         Kind::Fanout => "fanout",
     };
     json!({
         "name": exchange.name, "vhost": VHOST, "type": kind, "durable": true, "auto_delete": false, "internal": false,
-        "arguments": object(&exchange.arguments()),
+        "arguments": arguments_object(&exchange.declared_arguments()),
     })
 }
 
-fn queue(queue: &Queue) -> Value {
+fn queue_definition(queue: &Queue) -> Value {
     json!({
         "name": queue.name, "vhost": VHOST, "durable": true, "auto_delete": false,
-        "arguments": object(&queue.arguments()),
+        "arguments": arguments_object(&queue.declared_arguments()),
     })
 }
 
-fn binding(binding: &Binding) -> Value {
+fn binding_definition(binding: &Binding) -> Value {
     json!({
         "source": binding.exchange, "vhost": VHOST, "destination": binding.queue, "destination_type": "queue",
         "routing_key": binding.routing_key, "arguments": {},
     })
 }
 
-fn object(arguments: &BTreeMap<&'static str, Argument>) -> Value {
+fn arguments_object(arguments: &BTreeMap<&'static str, Argument>) -> Value {
     let shown = |value: &Argument| match value {
         Argument::Text(text) => json!(text),
         Argument::Number(number) => json!(number),

@@ -10,8 +10,8 @@
 //! still be looked at. A message comes back as unroutable only when that is missing too: somebody broke the topology,
 //! and publishing stops there until it is repaired.
 //!
-//! A broker refuses a message for good by closing the channel; which of those on their way it was, it does not say. So the
-//! suspects are published again one at a time, and the one that is refused alone is named: its symbol is held.
+//! A broker refuses a message for good by closing the channel; which of those on their way it was, it does not say. So
+//! the suspects are published again one at a time, and the one that is refused alone is named: its symbol is held.
 //!
 //! After an error the channel is given up with everything on it, and the caller offers again what follows the confirmed
 //! prefix. So a consumer may see an output twice, and after a refusal one that overtook an earlier one: `message_id`
@@ -25,9 +25,9 @@ use lapin::Channel;
 use lapin::options::ConfirmSelectOptions;
 use orchestrator_kernel::ports::fan_out::{FanOut, OutputMessage, PublishError, Remedy};
 
-use super::connection::{Link, RabbitEndpoint, Trouble, short};
+use super::connection::{BrokerLink, BrokerTrouble, RabbitEndpoint, to_short_string};
 use super::topology::{Argument, Binding, Exchange, Kind, Queue, Topology, TopologyMode};
-use super::window::{Lane, Stopped, Window, blocked_text};
+use super::window::{ConfirmChannel, InFlightWindow, PublishStopped, blocked_text};
 
 /// Settings of the fan-out to RabbitMQ.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +36,8 @@ pub struct RabbitFanOutOptions {
     pub name: String,
     /// The topic exchange. With `.unrouted` behind it: the alternate exchange and its queue.
     pub exchange: String,
-    /// Outputs without a subscriber that are kept, at least 1; beyond it the oldest is dropped. The run log has them all.
+    /// Outputs without a subscriber that are kept, at least 1; beyond it the oldest is dropped. The run log has them
+    /// all.
     pub unrouted_messages_max: u32,
     /// Who declares the exchanges and the queue.
     pub topology: TopologyMode,
@@ -63,7 +64,7 @@ impl Default for RabbitFanOutOptions {
 
 impl RabbitFanOutOptions {
     /// What has to be on the broker. The alternate exchange comes first, so that the other never is without.
-    pub(super) fn needs(&self) -> Topology {
+    pub(super) fn needed_topology(&self) -> Topology {
         let unrouted = format!("{}.unrouted", self.exchange);
         let arguments = BTreeMap::from([
             ("x-max-length", Argument::Number(self.unrouted_messages_max.into())),
@@ -89,7 +90,7 @@ impl RabbitFanOutOptions {
 pub struct RabbitFanOut {
     endpoint: RabbitEndpoint,
     options: RabbitFanOutOptions,
-    link: Option<Link>,
+    link: Option<BrokerLink>,
     /// The connection was lost while the broker took nothing: a new one is told so with its first output only.
     is_in_doubt: bool,
     /// Taken while it is in use: a call that is dropped takes the channel with it, and late confirms count for nothing.
@@ -104,32 +105,33 @@ impl RabbitFanOut {
     }
 
     /// Publishes over a channel that is not used again after an error.
-    async fn try_publish(&mut self, messages: &[OutputMessage]) -> Result<(), Stopped> {
+    async fn try_publish(&mut self, messages: &[OutputMessage]) -> Result<(), PublishStopped> {
         let channel = match self.channel.take().filter(|channel| channel.status().connected()) {
             Some(channel) => channel,
-            None => self.open().await.map_err(not_sent)?,
+            None => self.open_channel().await.map_err(not_sent)?,
         };
-        let exchange = short(&self.options.exchange).map_err(not_sent)?;
-        let Some(link) = &self.link else { return Err(not_sent(Trouble::new("not connected"))) };
-        let lane = Lane {
+        let exchange = to_short_string(&self.options.exchange).map_err(not_sent)?;
+        let Some(link) = &self.link else { return Err(not_sent(BrokerTrouble::new("not connected"))) };
+        let lane = ConfirmChannel {
             channel: &channel,
             exchange: &exchange,
             window: self.options.window,
             confirm_timeout: self.options.confirm_timeout,
-            blocking: link.blocking(),
+            blocking: link.watch_blocking(),
         };
-        Window::publish(lane, messages).await?;
+        InFlightWindow::publish_all(lane, messages).await?;
         self.channel = Some(channel);
         Ok(())
     }
 
-    /// Finds the message that the broker refuses: each suspect is published alone, so that a closed channel has one cause.
+    /// Finds the message that the broker refuses: each suspect is published alone, so that a closed channel has one
+    /// cause.
     ///
     /// Those before it come twice; none of those behind it was taken.
     async fn find_refused(
         &mut self,
         messages: &[OutputMessage],
-        Stopped { mut confirmed, suspects, why, .. }: Stopped,
+        PublishStopped { mut confirmed, suspects, why, .. }: PublishStopped,
     ) -> Result<(), PublishError> {
         let suspected = messages.iter().skip(confirmed).take(suspects);
         for message in suspected {
@@ -138,7 +140,7 @@ impl RabbitFanOut {
                 Err(alone) => {
                     let is_refused = alone.suspects > 0;
                     let remedy = if is_refused { remedy_of_refused(&alone.why) } else { alone.remedy };
-                    return Err(self.error(Stopped { confirmed, remedy, ..alone }));
+                    return Err(self.publish_error(PublishStopped { confirmed, remedy, ..alone }));
                 }
             }
         }
@@ -146,11 +148,14 @@ impl RabbitFanOut {
             return Ok(());
         }
         // None is refused any more, so what the broker said no longer holds.
-        Err(self.error(Stopped { confirmed, remedy: Remedy::Time, ..not_sent(why) }))
+        Err(self.publish_error(PublishStopped { confirmed, remedy: Remedy::Time, ..not_sent(why) }))
     }
 
     /// What is said of messages that were not taken; a broker that does not answer loses its connection.
-    fn error(&mut self, Stopped { confirmed, why, is_silent, remedy, .. }: Stopped) -> PublishError {
+    fn publish_error(
+        &mut self,
+        PublishStopped { confirmed, why, is_silent, remedy, .. }: PublishStopped,
+    ) -> PublishError {
         if is_silent {
             self.give_up_link();
         }
@@ -158,13 +163,13 @@ impl RabbitFanOut {
     }
 
     /// Opens a channel that gives confirms, over a new connection when there is none.
-    async fn open(&mut self) -> Result<Channel, Trouble> {
-        if !self.link.as_ref().is_some_and(Link::is_connected) {
+    async fn open_channel(&mut self) -> Result<Channel, BrokerTrouble> {
+        if !self.link.as_ref().is_some_and(BrokerLink::is_connected) {
             self.give_up_link();
         }
         let link = match self.link.take() {
             Some(link) => link,
-            None => Link::open(&self.endpoint, &self.options.name).await?,
+            None => BrokerLink::open(&self.endpoint, &self.options.name).await?,
         };
         let link = self.link.insert(link);
         let opened = open_channel(link, &self.options).await;
@@ -180,15 +185,15 @@ impl RabbitFanOut {
     }
 }
 
-async fn open_channel(link: &Link, options: &RabbitFanOutOptions) -> Result<Channel, Trouble> {
-    let channel = link.channel().await?;
-    match options.needs().ensure(link, &channel, options.topology).await {
+async fn open_channel(link: &BrokerLink, options: &RabbitFanOutOptions) -> Result<Channel, BrokerTrouble> {
+    let channel = link.open_channel().await?;
+    match options.needed_topology().ensure_all(link, &channel, options.topology).await {
         Ok(()) => {}
         Err(why) if why.code == Some(406) => {
-            return Err(Trouble {
+            return Err(BrokerTrouble {
                 detail: format!(
                     "{}: somebody declared it otherwise. Delete it, and it is declared again with what is received here; or \
-                     set publish.rabbitmq.topology to passive to use it as it is",
+                     set publish.rabbitmq.topology to passive to use it is",
                     why.detail
                 ),
                 ..why
@@ -196,7 +201,7 @@ async fn open_channel(link: &Link, options: &RabbitFanOutOptions) -> Result<Chan
         }
         Err(why) => return Err(why),
     }
-    link.within("asking for confirms", channel.confirm_select(ConfirmSelectOptions::default())).await?;
+    link.ask_in_time("asking for confirms", channel.confirm_select(ConfirmSelectOptions::default())).await?;
     Ok(channel)
 }
 
@@ -205,15 +210,15 @@ async fn open_channel(link: &Link, options: &RabbitFanOutOptions) -> Result<Chan
 const NEEDS_AN_OPERATOR: [u16; 4] = [403, 404, 406, 530];
 
 /// Nothing was sent, since no channel could be had.
-fn not_sent(why: Trouble) -> Stopped {
+fn not_sent(why: BrokerTrouble) -> PublishStopped {
     let is_refused = why.code.is_some_and(|code| NEEDS_AN_OPERATOR.contains(&code));
     let remedy = if is_refused { Remedy::Operator } else { Remedy::Time };
-    Stopped { confirmed: 0, why, is_silent: false, suspects: 0, remedy }
+    PublishStopped { confirmed: 0, why, is_silent: false, suspects: 0, remedy }
 }
 
 /// What helps when a message that was alone on its way is refused. A missing right to the exchange itself concerns all
 /// messages; the broker names the topic when it is about the routing key.
-fn remedy_of_refused(why: &Trouble) -> Remedy {
+fn remedy_of_refused(why: &BrokerTrouble) -> Remedy {
     let is_about_all = why.code == Some(403) && !why.detail.contains("access to topic '");
     if is_about_all { Remedy::Operator } else { Remedy::NoneForThisOutput }
 }
@@ -230,14 +235,14 @@ impl FanOut for RabbitFanOut {
         }
         let published = match self.held_back() {
             // A channel could not even be opened.
-            Some(reason) => Err(not_sent(Trouble::new(reason))),
+            Some(reason) => Err(not_sent(BrokerTrouble::new(reason))),
             None => self.try_publish(messages).await,
         };
         self.is_in_doubt &= published.is_err();
         match published {
             Ok(()) => Ok(()),
             Err(stopped) if stopped.suspects > 0 => self.find_refused(messages, stopped).await,
-            Err(stopped) => Err(self.error(stopped)),
+            Err(stopped) => Err(self.publish_error(stopped)),
         }
     }
 
@@ -245,21 +250,21 @@ impl FanOut for RabbitFanOut {
         if self.channel.as_ref().is_some_and(|channel| channel.status().connected()) {
             return Ok(());
         }
-        match self.open().await {
+        match self.open_channel().await {
             Ok(channel) => {
                 self.channel = Some(channel);
                 Ok(())
             }
-            Err(why) => Err(self.error(not_sent(why))),
+            Err(why) => Err(self.publish_error(not_sent(why))),
         }
     }
 
     fn held_back(&self) -> Option<String> {
-        self.link.as_ref().and_then(Link::blocked).map(|reason| blocked_text(&reason))
+        self.link.as_ref().and_then(BrokerLink::blocked_reason).map(|reason| blocked_text(&reason))
     }
 
     fn is_in_doubt(&self) -> bool {
-        let is_lost = |link: &Link| !link.is_connected() && link.is_left_blocked();
+        let is_lost = |link: &BrokerLink| !link.is_connected() && link.is_left_blocked();
         self.is_in_doubt || self.link.as_ref().is_some_and(is_lost)
     }
 }

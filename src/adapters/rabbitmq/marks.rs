@@ -29,7 +29,7 @@ use orchestrator_kernel::ports::marks::{MarkError, MarkStore, Marks};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
-use super::connection::{Link, RabbitEndpoint, Trouble, short};
+use super::connection::{BrokerLink, BrokerTrouble, RabbitEndpoint, to_short_string};
 use super::topology::{Argument, Binding, Exchange, Kind, Queue, Topology, TopologyMode};
 use super::window::blocked_text;
 
@@ -67,7 +67,7 @@ impl Default for RabbitMarksOptions {
 
 impl RabbitMarksOptions {
     /// What has to be on the broker.
-    pub(super) fn needs(&self) -> Topology {
+    pub(super) fn needed_topology(&self) -> Topology {
         let name = self.queue.clone();
         let arguments = BTreeMap::from([
             ("x-max-length", Argument::Number(MESSAGES_MAX)),
@@ -94,7 +94,7 @@ pub struct RabbitMarks {
 /// queue with it.
 struct KnownMarks {
     known: Marks,
-    link: Link,
+    link: BrokerLink,
 }
 
 impl RabbitMarks {
@@ -104,7 +104,7 @@ impl RabbitMarks {
         Self { endpoint, options, open: Mutex::const_new(None) }
     }
 
-    async fn exchange(&self, more: &Marks) -> Result<Marks, MarkError> {
+    async fn exchange_marks(&self, more: &Marks) -> Result<Marks, MarkError> {
         let mut open = self.open.lock().await;
         // Taken: after whatever fails, or is dropped, the connection goes, and what it held goes back into the queue.
         let kept = open.take().filter(|kept| kept.link.is_connected());
@@ -112,54 +112,55 @@ impl RabbitMarks {
             Ok(exchanged) => exchanged.map_err(|why| MarkError::Away(why.detail)),
             Err(_) => {
                 let limit = self.options.timeout;
-                Err(MarkError::Away(format!("{} did not answer within {limit:?}", self.place())))
+                Err(MarkError::Away(format!("{} did not answer within {limit:?}", self.place_text())))
             }
         };
         Ok(open.insert(exchanged?).known.clone())
     }
 
-    async fn join_with(&self, kept: Option<KnownMarks>, more: &Marks) -> Result<KnownMarks, Trouble> {
+    async fn join_with(&self, kept: Option<KnownMarks>, more: &Marks) -> Result<KnownMarks, BrokerTrouble> {
         let mut marks = match kept {
             Some(marks) => marks,
-            None => KnownMarks { known: Marks::default(), link: self.connect().await? },
+            None => KnownMarks { known: Marks::default(), link: self.open_link().await? },
         };
-        marks.known.join(more);
+        marks.known.join_marks(more);
         let channel = self.open_channel(&marks.link).await?;
-        let id = short(&format!("{:016x}", random()))?;
-        let mut consumer = self.consume(&marks.link, &channel).await?;
+        let id = to_short_string(&format!("{:016x}", random_u64()))?;
+        let mut consumer = self.consume_queue(&marks.link, &channel).await?;
         let last = loop {
-            self.publish(&marks, &channel, &id).await?;
+            self.publish_known(&marks, &channel, &id).await?;
             // Whoever read when it came has taken it for one of those before: another one then.
             let read = self.read_up_to(&id, &mut consumer, &mut marks.known);
             if let Ok(read) = timeout(AGAIN_AFTER, read).await {
                 break read?;
             }
         };
-        self.publish(&marks, &channel, &short("")?).await?;
+        self.publish_known(&marks, &channel, &to_short_string("")?).await?;
         let all = BasicAckOptions { multiple: true };
-        marks.link.within("acknowledging marks", channel.basic_ack(last, all)).await?;
+        marks.link.ask_in_time("acknowledging marks", channel.basic_ack(last, all)).await?;
         // The join came over this channel too by now: it goes back with the channel, and the lock with it.
-        marks.link.within("giving the marks back", channel.close(200, "OK".into())).await?;
+        marks.link.ask_in_time("giving the marks back", channel.close(200, "OK".into())).await?;
         Ok(marks)
     }
 
-    async fn connect(&self) -> Result<Link, Trouble> {
-        Link::open(&self.endpoint, &self.options.queue).await
+    async fn open_link(&self) -> Result<BrokerLink, BrokerTrouble> {
+        BrokerLink::open(&self.endpoint, &self.options.queue).await
     }
 
-    async fn open_channel(&self, link: &Link) -> Result<Channel, Trouble> {
-        let channel = link.channel().await?;
-        self.options.needs().ensure(link, &channel, self.options.topology).await?;
-        link.within("asking for confirms", channel.confirm_select(ConfirmSelectOptions::default())).await?;
+    async fn open_channel(&self, link: &BrokerLink) -> Result<Channel, BrokerTrouble> {
+        let channel = link.open_channel().await?;
+        self.options.needed_topology().ensure_all(link, &channel, self.options.topology).await?;
+        link.ask_in_time("asking for confirms", channel.confirm_select(ConfirmSelectOptions::default()))
+            .await?;
         Ok(channel)
     }
 
     /// Everything that is in the queue comes, in its order, once nobody else reads.
-    async fn consume(&self, link: &Link, channel: &Channel) -> Result<Consumer, Trouble> {
-        let queue = short(&self.options.queue)?;
+    async fn consume_queue(&self, link: &BrokerLink, channel: &Channel) -> Result<Consumer, BrokerTrouble> {
+        let queue = to_short_string(&self.options.queue)?;
         let (options, arguments) = (BasicConsumeOptions::default(), FieldTable::default());
         let consuming = channel.basic_consume(queue, "".into(), options, arguments);
-        link.within(&format!("reading {}", self.options.queue), consuming).await
+        link.ask_in_time(&format!("reading {}", self.options.queue), consuming).await
     }
 
     /// Joins what comes to `known`, up to the message with this id; its delivery tag.
@@ -168,15 +169,17 @@ impl RabbitMarks {
         id: &ShortString,
         consumer: &mut Consumer,
         known: &mut Marks,
-    ) -> Result<u64, Trouble> {
+    ) -> Result<u64, BrokerTrouble> {
         let queue = &self.options.queue;
         loop {
             let delivery = match consumer.next().await {
                 Some(Ok(delivery)) => delivery,
-                Some(Err(error)) => return Err(Trouble::from(error).during(&format!("reading {queue}"))),
-                None => return Err(Trouble::new(format!("the broker ended the reading of {queue}"))),
+                Some(Err(error)) => {
+                    return Err(BrokerTrouble::from(error).during(&format!("reading {queue}")));
+                }
+                None => return Err(BrokerTrouble::new(format!("the broker ended the reading of {queue}"))),
             };
-            self.learn(&delivery.data, known)?;
+            self.learn_marks(&delivery.data, known)?;
             if delivery.properties.message_id().as_ref() == Some(id) {
                 return Ok(delivery.delivery_tag);
             }
@@ -185,13 +188,13 @@ impl RabbitMarks {
 
     /// What is no mark is dropped with a word: every message of ours has all that its writer knew. Marks of another
     /// deployment would be dropped too, so they are refused.
-    fn learn(&self, stored: &[u8], known: &mut Marks) -> Result<(), Trouble> {
+    fn learn_marks(&self, stored: &[u8], known: &mut Marks) -> Result<(), BrokerTrouble> {
         let RabbitMarksOptions { queue, namespace, .. } = &self.options;
         match Marks::decode(stored) {
-            Ok((found, marks)) if found == *namespace => known.join(&marks),
+            Ok((found, marks)) if found == *namespace => known.join_marks(&marks),
             Ok((found, _)) => {
                 let what = format!("queue {queue} holds the marks of namespace {found}, not {namespace}");
-                return Err(Trouble::new(format!(
+                return Err(BrokerTrouble::new(format!(
                     "{what}: give each deployment a redis.mark.queue of its own"
                 )));
             }
@@ -201,7 +204,12 @@ impl RabbitMarks {
     }
 
     /// Publishes all that is known, so that this message alone is enough.
-    async fn publish(&self, marks: &KnownMarks, channel: &Channel, id: &ShortString) -> Result<(), Trouble> {
+    async fn publish_known(
+        &self,
+        marks: &KnownMarks,
+        channel: &Channel,
+        id: &ShortString,
+    ) -> Result<(), BrokerTrouble> {
         let properties = BasicProperties::default()
             .with_delivery_mode(2)
             .with_app_id("orchestrator".into())
@@ -209,46 +217,48 @@ impl RabbitMarks {
             .with_message_id(id.clone());
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let body = marks.known.encode(&self.options.namespace);
-        let exchange = short(&self.options.queue)?;
+        let exchange = to_short_string(&self.options.queue)?;
         let confirmed = async {
             let sent = channel.basic_publish(exchange, "".into(), options, body.as_bytes(), properties);
             sent.await?.await
         };
-        let mut blocking = marks.link.blocking();
+        let mut blocking = marks.link.watch_blocking();
         let blocked = async { blocking.wait_for(Option::is_some).await.map(|reason| reason.clone()) };
         let confirmation = tokio::select! {
             biased;
-            confirmed = confirmed => confirmed.map_err(Trouble::from)?,
-            Ok(reason) = blocked => return Err(Trouble::new(blocked_text(&reason.unwrap_or_default()))),
+            confirmed = confirmed => confirmed.map_err(BrokerTrouble::from)?,
+            Ok(reason) = blocked => return Err(BrokerTrouble::new(blocked_text(&reason.unwrap_or_default()))),
         };
         let queue = &self.options.queue;
         match confirmation {
             Confirmation::Ack(None) => Ok(()),
-            Confirmation::Ack(Some(_)) => Err(Trouble::new(format!("nothing is bound to exchange {queue}"))),
-            Confirmation::Nack(_) => {
-                Err(Trouble::new(format!("queue {queue} refused a mark (nack): it is full")))
+            Confirmation::Ack(Some(_)) => {
+                Err(BrokerTrouble::new(format!("nothing is bound to exchange {queue}")))
             }
-            Confirmation::NotRequested => Err(Trouble::new("the channel gives no confirms")),
+            Confirmation::Nack(_) => {
+                Err(BrokerTrouble::new(format!("queue {queue} refused a mark (nack): it is full")))
+            }
+            Confirmation::NotRequested => Err(BrokerTrouble::new("the channel gives no confirms")),
         }
     }
 }
 
 #[async_trait]
 impl MarkStore for RabbitMarks {
-    fn place(&self) -> String {
+    fn place_text(&self) -> String {
         format!("{}, queue {}", self.endpoint, self.options.queue)
     }
 
-    async fn load(&self) -> Result<Marks, MarkError> {
-        self.exchange(&Marks::default()).await
+    async fn load_marks(&self) -> Result<Marks, MarkError> {
+        self.exchange_marks(&Marks::default()).await
     }
 
-    async fn note(&self, marks: &Marks) -> Result<Marks, MarkError> {
-        self.exchange(marks).await
+    async fn note_marks(&self, marks: &Marks) -> Result<Marks, MarkError> {
+        self.exchange_marks(marks).await
     }
 }
 
-fn random() -> u64 {
+fn random_u64() -> u64 {
     // The standard library's per-process random keys, without another dependency.
     RandomState::new().build_hasher().finish()
 }

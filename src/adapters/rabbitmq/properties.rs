@@ -12,17 +12,17 @@ const SYMBOL: &str = "symbol";
 const SYMBOL_SEQ: &str = "symbol_seq";
 
 /// The properties and headers. A function of the output alone, so a message that is sent again is the same message.
-pub(super) fn properties(message: &OutputMessage) -> BasicProperties {
+pub(super) fn message_properties(message: &OutputMessage) -> BasicProperties {
     let run_id = message.run_id.to_string();
     let mut headers = FieldTable::default();
     let text = |value: &str| AMQPValue::LongString(value.into());
-    let number = |value: u64| AMQPValue::LongLongInt(signed(value));
+    let number = |value: u64| AMQPValue::LongLongInt(to_signed(value));
     headers.insert("schema".into(), text("orchestrator_event"));
     headers.insert("schema_version".into(), text("1"));
     headers.insert(SYMBOL.into(), text(message.symbol.as_str()));
     headers.insert(SYMBOL_SEQ.into(), number(message.symbol_seq));
     headers.insert("run_seq".into(), number(message.run_seq.0));
-    headers.insert("traceparent".into(), text(&traceparent(&run_id)));
+    headers.insert("traceparent".into(), text(&traceparent_of_run(&run_id)));
     BasicProperties::default()
         .with_content_type("application/json".into())
         .with_delivery_mode(PERSISTENT)
@@ -41,27 +41,27 @@ pub(super) struct OutputNumber<'a> {
 
 impl<'a> OutputNumber<'a> {
     /// `None` for a message that is none of ours.
-    pub(super) fn of(properties: &'a BasicProperties) -> Option<Self> {
+    pub(super) fn from_properties(properties: &'a BasicProperties) -> Option<Self> {
         let headers = properties.headers().as_ref()?.inner();
         let symbol = headers.get(SYMBOL)?.as_long_string()?.as_bytes();
         let symbol_seq = headers.get(SYMBOL_SEQ)?.as_long_long_int()?;
         Some(Self { symbol, symbol_seq })
     }
 
-    pub(super) fn is(&self, message: &OutputMessage) -> bool {
-        self.symbol_seq == signed(message.symbol_seq) && self.symbol == message.symbol.as_str().as_bytes()
+    pub(super) fn is_of_message(&self, message: &OutputMessage) -> bool {
+        self.symbol_seq == to_signed(message.symbol_seq) && self.symbol == message.symbol.as_str().as_bytes()
     }
 }
 
 /// The wire has no unsigned 64-bit number; 2^63 outputs are out of reach.
-fn signed(number: u64) -> i64 {
+fn to_signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// The run as a trace of its own: the first 16 bytes of its id name the trace, the next 8 the span.
 ///
 /// Source: W3C Trace Context, "traceparent header", version 00.
-fn traceparent(run_id: &str) -> String {
+fn traceparent_of_run(run_id: &str) -> String {
     let (trace, rest) = run_id.split_at_checked(32).unwrap_or((run_id, ""));
     let span = rest.get(..16).unwrap_or(rest);
     format!("00-{trace}-{span}-01")
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn properties_are_those_that_consumers_know() {
-        let (properties, key) = (properties(&message()), routing_key(&message()));
+        let (properties, key) = (message_properties(&message()), routing_key(&message()));
 
         let shown = json!({
             "routing_key": key.as_str(),
@@ -128,12 +128,12 @@ mod tests {
 
     #[test]
     fn an_output_is_recognised_by_its_headers() {
-        let (one, properties) = (message(), properties(&message()));
-        let number = OutputNumber::of(&properties).unwrap();
+        let (one, properties) = (message(), message_properties(&message()));
+        let number = OutputNumber::from_properties(&properties).unwrap();
 
-        assert!(number.is(&one));
-        assert!(!number.is(&OutputMessage { symbol_seq: 10, ..one.clone() }));
-        assert!(!number.is(&OutputMessage { symbol: Symbol::from("BTC"), ..one }));
-        assert!(OutputNumber::of(&BasicProperties::default()).is_none());
+        assert!(number.is_of_message(&one));
+        assert!(!number.is_of_message(&OutputMessage { symbol_seq: 10, ..one.clone() }));
+        assert!(!number.is_of_message(&OutputMessage { symbol: Symbol::from("BTC"), ..one }));
+        assert!(OutputNumber::from_properties(&BasicProperties::default()).is_none());
     }
 }

@@ -1,8 +1,8 @@
 //! The routing key of an output: three words whatever the symbol is, so that a binding means what it says.
 //!
-//! A topic exchange reads a key as words between dots, and `*` and `#` in a *binding* as any word and any words. A symbol
-//! is data: as one word it is found by `orchestrator_event.EngineRunCompleted.*`, and a binding that is made from it takes
-//! that symbol alone. What stands in the way is percent-encoded; ordinary symbols stay as they are.
+//! A topic exchange reads a key as words between dots, and `*` and `#` in a *binding* as any word and any words. A
+//! symbol is data: as one word it is found by `orchestrator_event.EngineRunCompleted.*`, and a binding that is made
+//! from it takes that symbol alone. What stands in the way is percent-encoded; ordinary symbols stay as they are.
 
 use lapin::types::ShortString;
 use orchestrator_kernel::ports::fan_out::OutputMessage;
@@ -17,11 +17,11 @@ const KEPT_BYTES: usize = 128;
 
 /// `orchestrator_event.<event_type>.<symbol>`, the symbol as one word.
 pub(super) fn routing_key(message: &OutputMessage) -> ShortString {
-    format!("orchestrator_event.{}.{}", message.event_type, word(message.symbol.as_str())).into()
+    format!("orchestrator_event.{}.{}", message.event_type, symbol_word(message.symbol.as_str())).into()
 }
 
 /// A symbol as one word, unlike that of any other symbol.
-fn word(symbol: &str) -> String {
+fn symbol_word(symbol: &str) -> String {
     let mut word = String::with_capacity(symbol.len());
     for character in symbol.chars() {
         if ENCODED.contains(&character) {
@@ -30,11 +30,11 @@ fn word(symbol: &str) -> String {
             word.push(character);
         }
     }
-    if word.len() <= WORD_BYTES_MAX { word } else { shortened(&word, symbol) }
+    if word.len() <= WORD_BYTES_MAX { word } else { shorten_word(&word, symbol) }
 }
 
 /// The beginning of a long word and the SHA-256 of its symbol; `%~` stands in no other word.
-fn shortened(word: &str, symbol: &str) -> String {
+fn shorten_word(word: &str, symbol: &str) -> String {
     let end = word.floor_char_boundary(KEPT_BYTES);
     let kept = word.get(..end).unwrap_or_default();
     // Not within an encoded character.

@@ -32,7 +32,7 @@ use orchestrator_kernel::ports::source::{
 };
 use orchestrator_kernel::ports::unsettled::{Turn, Unsettled};
 
-use super::connection::{Link, RabbitEndpoint, Trouble, short};
+use super::connection::{BrokerLink, BrokerTrouble, RabbitEndpoint, to_short_string};
 use super::dead_letters::DeadLetters;
 use super::topology::{Argument, Binding, Exchange, Kind, Queue, Topology, TopologyMode};
 
@@ -92,7 +92,7 @@ impl Default for RabbitSourceOptions {
 
 impl RabbitSourceOptions {
     /// Dead messages go there.
-    fn dead(&self) -> String {
+    fn dead_letter_name(&self) -> String {
         format!("{}.dead", self.queue)
     }
 
@@ -100,12 +100,12 @@ impl RabbitSourceOptions {
     ///
     /// The strategy `at-least-once` moves a dead message only after the other queue has it; the broker demands that
     /// both queues refuse publishers instead of dropping when they are full.
-    pub(super) fn needs(&self) -> Topology {
+    pub(super) fn needed_topology(&self) -> Topology {
         let text = |text: &str| Argument::Text(text.to_owned());
         let refuse = ("x-overflow", text("reject-publish"));
         let mut arguments = BTreeMap::from([
             ("x-delivery-limit", Argument::Number(self.delivery_limit.into())),
-            ("x-dead-letter-exchange", text(&self.dead())),
+            ("x-dead-letter-exchange", text(&self.dead_letter_name())),
             ("x-dead-letter-strategy", text("at-least-once")),
             refuse.clone(),
         ]);
@@ -120,15 +120,15 @@ impl RabbitSourceOptions {
         };
         Topology {
             exchanges: vec![
-                Exchange { name: self.dead(), kind: Kind::Fanout, alternate: None },
+                Exchange { name: self.dead_letter_name(), kind: Kind::Fanout, alternate: None },
                 Exchange { name: self.exchange.clone(), kind: Kind::Topic, alternate: None },
             ],
             queues: vec![
-                Queue { name: self.dead(), arguments: dead_arguments },
+                Queue { name: self.dead_letter_name(), arguments: dead_arguments },
                 Queue { name: self.queue.clone(), arguments },
             ],
             bindings: vec![
-                binding(&self.dead(), &self.dead(), ""),
+                binding(&self.dead_letter_name(), &self.dead_letter_name(), ""),
                 binding(&self.exchange, &self.queue, "#"),
             ],
         }
@@ -173,20 +173,20 @@ impl RabbitSourceFactory {
     }
 
     /// Connects and subscribes.
-    async fn subscribe(&self) -> Result<(Link, Channel, Consumer), Trouble> {
+    async fn subscribe_queue(&self) -> Result<(BrokerLink, Channel, Consumer), BrokerTrouble> {
         let options = &self.options;
-        let link = Link::open(&self.endpoint, &options.name).await?;
-        let channel = link.channel().await?;
-        options.needs().ensure(&link, &channel, options.topology).await?;
+        let link = BrokerLink::open(&self.endpoint, &options.name).await?;
+        let channel = link.open_channel().await?;
+        options.needed_topology().ensure_all(&link, &channel, options.topology).await?;
         let qos = channel.basic_qos(options.prefetch.max(1), BasicQosOptions::default());
-        link.within("setting the prefetch", qos).await?;
+        link.ask_in_time("setting the prefetch", qos).await?;
         let mut arguments = FieldTable::default();
         if let Some(priority) = options.priority {
             arguments.insert("x-priority".into(), AMQPValue::LongInt(priority));
         }
-        let (queue, tag) = (short(&options.queue)?, short(&options.name)?);
+        let (queue, tag) = (to_short_string(&options.queue)?, to_short_string(&options.name)?);
         let consuming = channel.basic_consume(queue, tag, BasicConsumeOptions::default(), arguments);
-        let consumer = link.within(&format!("consuming {}", options.queue), consuming).await?;
+        let consumer = link.ask_in_time(&format!("consuming {}", options.queue), consuming).await?;
         Ok((link, channel, consumer))
     }
 }
@@ -198,12 +198,12 @@ impl SourceFactory for RabbitSourceFactory {
     }
 
     /// Subscribes to the queue. Where to resume is known to the queue alone.
-    async fn open(&self, _: ResumeAt) -> Result<Box<dyn Source>, SourceError> {
+    async fn open_source(&self, _: ResumeAt) -> Result<Box<dyn Source>, SourceError> {
         let options = &self.options;
-        let (link, channel, consumer) = self.subscribe().await.map_err(|why| match why.code {
+        let (link, channel, consumer) = self.subscribe_queue().await.map_err(|why| match why.code {
             Some(406) => SourceError::Fatal {
                 detail: format!(
-                    "{why}; delete it when its messages are not needed, or set the topology to passive to use it as it is"
+                    "{why}; delete it when its messages are not needed, or set the topology to passive to use it is"
                 ),
             },
             Some(_) | None => SourceError::Lost { detail: why.to_string() },
@@ -214,7 +214,7 @@ impl SourceFactory for RabbitSourceFactory {
             open: VecDeque::new(),
             held: None,
             ended: None,
-            dead_letters: DeadLetters::new(self.endpoint.clone(), &options.name, options.dead()),
+            dead_letters: DeadLetters::new(self.endpoint.clone(), &options.name, options.dead_letter_name()),
             options: options.clone(),
             consumer,
             channel,
@@ -225,21 +225,21 @@ impl SourceFactory for RabbitSourceFactory {
 
 /// Whether a queue refuses consumers of a channel with a global prefetch, as quorum queues do. Anybody who may read the
 /// queue may ask that; its arguments are shown to none who may not configure it.
-async fn refuses_global_prefetch(endpoint: &RabbitEndpoint, queue: &str) -> Result<bool, Trouble> {
+async fn refuses_global_prefetch(endpoint: &RabbitEndpoint, queue: &str) -> Result<bool, BrokerTrouble> {
     // The refusal ends the whole connection.
-    let link = Link::open(endpoint, "kind of a queue").await?;
-    let channel = link.channel().await?;
+    let link = BrokerLink::open(endpoint, "kind of a queue").await?;
+    let channel = link.open_channel().await?;
     let qos = channel.basic_qos(1, BasicQosOptions { global: true });
-    link.within("setting a global prefetch", qos).await?;
+    link.ask_in_time("setting a global prefetch", qos).await?;
     let consuming = channel.basic_consume(
-        short(queue)?,
-        short("")?,
+        to_short_string(queue)?,
+        to_short_string("")?,
         BasicConsumeOptions::default(),
         FieldTable::default(),
     );
-    match link.within(&format!("consuming {queue}"), consuming).await {
+    match link.ask_in_time(&format!("consuming {queue}"), consuming).await {
         Ok(_) => Ok(false),
-        Err(Trouble { code: Some(540), .. }) => Ok(true),
+        Err(BrokerTrouble { code: Some(540), .. }) => Ok(true),
         Err(why) => Err(why),
     }
 }
@@ -253,13 +253,13 @@ struct RabbitSource {
     /// A message that is to be a batch of its own.
     held: Option<Delivery>,
     /// Why no more messages come, once the last one is handed over.
-    ended: Option<Trouble>,
+    ended: Option<BrokerTrouble>,
     dead_letters: DeadLetters,
     oddities: Vec<SourceOddity>,
     // Dropped in this order: the connection goes last.
     consumer: Consumer,
     channel: Channel,
-    link: Link,
+    link: BrokerLink,
 }
 
 struct OpenBatch {
@@ -279,11 +279,11 @@ enum State {
 
 impl RabbitSource {
     /// Adds what has come to `items`, without waiting; tells the last tag.
-    fn gather(&mut self, first: Delivery) -> (Vec<RawItem>, u64) {
+    fn gather_items(&mut self, first: Delivery) -> (Vec<RawItem>, u64) {
         let mut last_tag = first.delivery_tag;
         let mut bytes = first.data.len();
         let is_alone = is_cut_by_the_quarantine(first.data.len());
-        let mut items = vec![item(first.data)];
+        let mut items = vec![raw_item(first.data)];
         while !is_alone && items.len() < self.options.batch_max && bytes < self.options.batch_bytes_max {
             match self.consumer.next().now_or_never() {
                 None => break,
@@ -294,14 +294,14 @@ impl RabbitSource {
                 Some(Some(Ok(delivery))) => {
                     last_tag = delivery.delivery_tag;
                     bytes += delivery.data.len();
-                    items.push(item(delivery.data));
+                    items.push(raw_item(delivery.data));
                 }
                 Some(Some(Err(error))) => {
                     self.ended = Some(error.into());
                     break;
                 }
                 Some(None) => {
-                    self.ended = Some(self.cancelled());
+                    self.ended = Some(self.cancelled_trouble());
                     break;
                 }
             }
@@ -322,15 +322,15 @@ impl RabbitSource {
         let said = loop {
             match self.consumer.next().now_or_never() {
                 Some(Some(Ok(_))) => {}
-                Some(Some(Err(error))) => break Trouble::from(error),
-                Some(None) | None => break Trouble::new("the broker closed the channel"),
+                Some(Some(Err(error))) => break BrokerTrouble::from(error),
+                Some(None) | None => break BrokerTrouble::new("the broker closed the channel"),
             }
         };
-        lost(said.during(&format!("consuming {}", self.options.queue)))
+        lost_error(said.during(&format!("consuming {}", self.options.queue)))
     }
 
-    fn cancelled(&self) -> Trouble {
-        Trouble::new(format!(
+    fn cancelled_trouble(&self) -> BrokerTrouble {
+        BrokerTrouble::new(format!(
             "the broker cancelled the consumer of queue {}: the queue was deleted, or its leader is gone",
             self.options.queue
         ))
@@ -345,26 +345,26 @@ impl RabbitSource {
     }
 
     /// Acknowledges the batches at the front that are durable.
-    async fn acknowledge(&mut self) -> Result<(), SourceError> {
+    async fn acknowledge_durable(&mut self) -> Result<(), SourceError> {
         let mut tag = None;
         while self.open.front().is_some_and(|open| open.state == State::Durable) {
             tag = self.open.pop_front().map(|open| open.last_tag);
         }
         let Some(tag) = tag else { return Ok(()) };
         let sent = self.channel.basic_ack(tag, BasicAckOptions { multiple: true });
-        self.link.within("acknowledging", sent).await.map_err(lost)
+        self.link.ask_in_time("acknowledging", sent).await.map_err(lost_error)
     }
 }
 
 #[async_trait]
 impl Source for RabbitSource {
-    async fn next(&mut self) -> Result<Option<SourceBatch>, SourceError> {
+    async fn next_batch(&mut self) -> Result<Option<SourceBatch>, SourceError> {
         // On a closed channel nothing can be acknowledged any more: what is offered again all the same would be durable,
         // and come once more from the queue.
         if !self.channel.status().connected() {
             return Err(self.channel_lost());
         }
-        match self.unsettled.turn() {
+        match self.unsettled.next_turn() {
             Turn::Again(batch) => {
                 self.note_again(batch.id);
                 return Ok(Some(batch));
@@ -375,15 +375,15 @@ impl Source for RabbitSource {
         }
         let first = match (self.held.take(), &self.ended) {
             (Some(held), _) => held,
-            (None, Some(why)) => return Err(lost(why.clone())),
+            (None, Some(why)) => return Err(lost_error(why.clone())),
             (None, None) => match self.consumer.next().await {
                 Some(Ok(delivery)) => delivery,
-                Some(Err(error)) => return Err(lost(error.into())),
-                None => return Err(lost(self.cancelled())),
+                Some(Err(error)) => return Err(lost_error(error.into())),
+                None => return Err(lost_error(self.cancelled_trouble())),
             },
         };
         // From here on nothing waits, so nothing that was taken can be lost.
-        let (items, last_tag) = self.gather(first);
+        let (items, last_tag) = self.gather_items(first);
         let batch = self.unsettled.hand_over(items);
         let items = batch.items.clone();
         self.open.push_back(OpenBatch { id: batch.id, last_tag, items, state: State::InFlight });
@@ -394,8 +394,8 @@ impl Source for RabbitSource {
         std::mem::take(&mut self.oddities)
     }
 
-    async fn settle(&mut self, id: u64, settlement: Settlement) -> Result<(), SourceError> {
-        self.unsettled.settle(id, &settlement)?;
+    async fn settle_batch(&mut self, id: u64, settlement: Settlement) -> Result<(), SourceError> {
+        self.unsettled.settle_oldest(id, &settlement)?;
         let Some(open) = self.open.iter_mut().find(|open| open.id == id) else { return Ok(()) };
         match settlement {
             Settlement::Refused { .. } | Settlement::Denied { .. } | Settlement::Gap { .. } => {
@@ -405,21 +405,21 @@ impl Source for RabbitSource {
             Settlement::Durable(fates) => {
                 open.state = State::Durable;
                 let items = std::mem::take(&mut open.items);
-                if let Err(why) = self.dead_letters.copy(&items, &fates).await
+                if let Err(why) = self.dead_letters.copy_quarantined(&items, &fates).await
                     && items.iter().any(|item| is_cut_by_the_quarantine(item.bytes.len()))
                 {
                     // Acknowledged, the rest of it would be nowhere.
-                    return Err(lost(
+                    return Err(lost_error(
                         why.during("a message too large for the quarantine stays in the queue"),
                     ));
                 }
-                self.acknowledge().await
+                self.acknowledge_durable().await
             }
         }
     }
 }
 
-fn item(body: Vec<u8>) -> RawItem {
+fn raw_item(body: Vec<u8>) -> RawItem {
     RawItem { position: None, bytes: body.into(), oversized: None }
 }
 
@@ -429,6 +429,6 @@ const fn is_cut_by_the_quarantine(bytes: usize) -> bool {
     KEPT_BYTES_MAX < bytes
 }
 
-fn lost(why: Trouble) -> SourceError {
+fn lost_error(why: BrokerTrouble) -> SourceError {
     SourceError::Lost { detail: why.detail }
 }

@@ -6,7 +6,7 @@ use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptio
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, ExchangeKind};
 
-use super::connection::{Link, Trouble, short};
+use super::connection::{BrokerLink, BrokerTrouble, to_short_string};
 
 /// Responsibility for exchanges and queues: ours, or an operator's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,23 +76,23 @@ impl Topology {
     ///
     /// [`Trouble`] with code 406 when something exists with other settings, 404 when it is to be there and is not, 403
     /// when the user may not.
-    pub(super) async fn ensure(
+    pub(super) async fn ensure_all(
         &self,
-        link: &Link,
+        link: &BrokerLink,
         channel: &Channel,
         mode: TopologyMode,
-    ) -> Result<(), Trouble> {
+    ) -> Result<(), BrokerTrouble> {
         for exchange in &self.exchanges {
-            exchange.ensure(link, channel, mode).await?;
+            exchange.ensure_exchange(link, channel, mode).await?;
         }
         for queue in &self.queues {
-            queue.ensure(link, channel, mode).await?;
+            queue.ensure_queue(link, channel, mode).await?;
         }
         match mode {
             TopologyMode::Passive => {}
             TopologyMode::Declare => {
                 for binding in &self.bindings {
-                    binding.declare(link, channel).await?;
+                    binding.declare_binding(link, channel).await?;
                 }
             }
         }
@@ -101,7 +101,12 @@ impl Topology {
 }
 
 impl Exchange {
-    async fn ensure(&self, link: &Link, channel: &Channel, mode: TopologyMode) -> Result<(), Trouble> {
+    async fn ensure_exchange(
+        &self,
+        link: &BrokerLink,
+        channel: &Channel,
+        mode: TopologyMode,
+    ) -> Result<(), BrokerTrouble> {
         let options = ExchangeDeclareOptions {
             passive: mode == TopologyMode::Passive,
             durable: true,
@@ -111,27 +116,41 @@ impl Exchange {
             Kind::Topic => ExchangeKind::Topic,
             Kind::Fanout => ExchangeKind::Fanout,
         };
-        let declared = channel.exchange_declare(short(&self.name)?, kind, options, table(self.arguments()));
-        link.within(&format!("exchange {}", self.name), declared).await
+        let declared = channel.exchange_declare(
+            to_short_string(&self.name)?,
+            kind,
+            options,
+            field_table(self.declared_arguments()),
+        );
+        link.ask_in_time(&format!("exchange {}", self.name), declared).await
     }
 
-    pub(super) fn arguments(&self) -> BTreeMap<&'static str, Argument> {
+    pub(super) fn declared_arguments(&self) -> BTreeMap<&'static str, Argument> {
         self.alternate.iter().map(|name| ("alternate-exchange", Argument::Text(name.clone()))).collect()
     }
 }
 
 impl Queue {
-    async fn ensure(&self, link: &Link, channel: &Channel, mode: TopologyMode) -> Result<(), Trouble> {
+    async fn ensure_queue(
+        &self,
+        link: &BrokerLink,
+        channel: &Channel,
+        mode: TopologyMode,
+    ) -> Result<(), BrokerTrouble> {
         let options = QueueDeclareOptions {
             passive: mode == TopologyMode::Passive,
             durable: true,
             ..QueueDeclareOptions::default()
         };
-        let declared = channel.queue_declare(short(&self.name)?, options, table(self.arguments()));
-        link.within(&format!("queue {}", self.name), declared).await.map(drop)
+        let declared = channel.queue_declare(
+            to_short_string(&self.name)?,
+            options,
+            field_table(self.declared_arguments()),
+        );
+        link.ask_in_time(&format!("queue {}", self.name), declared).await.map(drop)
     }
 
-    pub(super) fn arguments(&self) -> BTreeMap<&'static str, Argument> {
+    pub(super) fn declared_arguments(&self) -> BTreeMap<&'static str, Argument> {
         let mut arguments = self.arguments.clone();
         arguments.insert("x-queue-type", Argument::Text("quorum".to_owned()));
         arguments
@@ -139,19 +158,19 @@ impl Queue {
 }
 
 impl Binding {
-    async fn declare(&self, link: &Link, channel: &Channel) -> Result<(), Trouble> {
+    async fn declare_binding(&self, link: &BrokerLink, channel: &Channel) -> Result<(), BrokerTrouble> {
         let bound = channel.queue_bind(
-            short(&self.queue)?,
-            short(&self.exchange)?,
-            short(&self.routing_key)?,
+            to_short_string(&self.queue)?,
+            to_short_string(&self.exchange)?,
+            to_short_string(&self.routing_key)?,
             QueueBindOptions::default(),
             FieldTable::default(),
         );
-        link.within(&format!("binding of {} to {}", self.queue, self.exchange), bound).await
+        link.ask_in_time(&format!("binding of {} to {}", self.queue, self.exchange), bound).await
     }
 }
 
-fn table(arguments: BTreeMap<&'static str, Argument>) -> FieldTable {
+fn field_table(arguments: BTreeMap<&'static str, Argument>) -> FieldTable {
     let mut table = FieldTable::default();
     for (name, value) in arguments {
         let value = match value {

@@ -20,10 +20,10 @@ use orchestrator_kernel::ports::fan_out::{OutputMessage, Remedy};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::connection::Trouble;
+use super::connection::BrokerTrouble;
 #[cfg(feature = "mutants")]
 use super::mutants::is_mandatory;
-use super::properties::{OutputNumber, properties};
+use super::properties::{OutputNumber, message_properties};
 use super::routing_key::routing_key;
 
 /// How long a blocked broker is waited for before the messages are handed back: whoever publishes can then say so.
@@ -33,15 +33,15 @@ const FRAME_MAX: Duration = Duration::from_millis(20);
 
 /// End of publishing before all messages were taken, and its reason.
 #[derive(Debug)]
-pub(super) struct Stopped {
+pub(super) struct PublishStopped {
     /// How many are confirmed, from the first.
     pub(super) confirmed: usize,
     /// What happened to the next one.
-    pub(super) why: Trouble,
+    pub(super) why: BrokerTrouble,
     /// Whether the broker does not answer, so that its connection is of no more use.
     pub(super) is_silent: bool,
-    /// Messages behind the confirmed ones of which the broker refuses one, and so closed the channel. Which one, it does
-    /// not say: it has taken those before it, and none of those behind.
+    /// Messages behind the confirmed ones of which the broker refuses one, and so closed the channel. Which one, it
+    /// does not say: it has taken those before it, and none of those behind.
     pub(super) suspects: usize,
     /// What can help.
     pub(super) remedy: Remedy,
@@ -52,7 +52,7 @@ pub(super) struct Stopped {
 const REFUSES_A_MESSAGE: [u16; 2] = [403, 406];
 
 /// Destination of messages, with the bounds of how many may be on their way for how long.
-pub(super) struct Lane<'a> {
+pub(super) struct ConfirmChannel<'a> {
     pub(super) channel: &'a Channel,
     pub(super) exchange: &'a ShortString,
     /// At least 1.
@@ -80,57 +80,60 @@ enum Wait {
 }
 
 /// The messages of one call.
-pub(super) struct Window<'a> {
-    lane: Lane<'a>,
+pub(super) struct InFlightWindow<'a> {
+    lane: ConfirmChannel<'a>,
     messages: &'a [OutputMessage],
     sent: usize,
     in_flight: VecDeque<InFlight<'a>>,
     /// The first message that is known not to be taken.
-    bad: Option<(usize, Trouble)>,
+    bad: Option<(usize, BrokerTrouble)>,
     unblocked_at: Instant,
 }
 
-impl<'a> Window<'a> {
+impl<'a> InFlightWindow<'a> {
     /// Publishes all messages and waits until each is confirmed.
     ///
     /// # Errors
     ///
     /// [`Stopped`]. The channel must not be used again: confirms of what was sent may still come.
-    pub(super) async fn publish(lane: Lane<'a>, messages: &'a [OutputMessage]) -> Result<(), Stopped> {
+    pub(super) async fn publish_all(
+        lane: ConfirmChannel<'a>,
+        messages: &'a [OutputMessage],
+    ) -> Result<(), PublishStopped> {
         let unblocked_at = Instant::now();
         let mut window =
             Self { lane, messages, sent: 0, in_flight: VecDeque::new(), bad: None, unblocked_at };
         loop {
-            window.fill();
+            window.fill_window();
             let Some(mut oldest) = window.in_flight.pop_front() else { break };
             let (why, is_silent) = match window.wait_for(&mut oldest).await {
                 Ok(Ok(confirmation)) => {
-                    window.note(oldest.index, confirmation);
+                    window.note_confirmation(oldest.index, confirmation);
                     continue;
                 }
                 Ok(Err(error)) => (error.into(), false),
-                Err(Wait::Blocked(reason)) => (Trouble::new(blocked_text(&reason)), false),
+                Err(Wait::Blocked(reason)) => (BrokerTrouble::new(blocked_text(&reason)), false),
                 Err(Wait::Silent) => {
-                    (Trouble::new(format!("no confirm within {:?}", window.lane.confirm_timeout)), true)
+                    (BrokerTrouble::new(format!("no confirm within {:?}", window.lane.confirm_timeout)), true)
                 }
             };
             let is_refusal = why.code.is_some_and(|code| REFUSES_A_MESSAGE.contains(&code));
             window.note_bad(oldest.index, why);
             window.note_what_came().await;
-            return window.outcome(is_silent, is_refusal);
+            return window.into_outcome(is_silent, is_refusal);
         }
-        window.outcome(false, false)
+        window.into_outcome(false, false)
     }
 
     /// Sends while there is room, unless a message is lost already: then what follows would only come twice.
-    fn fill(&mut self) {
+    fn fill_window(&mut self) {
         while self.bad.is_none() && self.in_flight.len() < self.lane.window.max(1) {
             let Some(message) = self.messages.get(self.sent) else { break };
             let (channel, exchange) = (self.lane.channel, self.lane.exchange.clone());
             let mut confirm = async move {
                 let options =
                     BasicPublishOptions { mandatory: is_mandatory(), ..BasicPublishOptions::default() };
-                let (key, properties) = (routing_key(message), properties(message));
+                let (key, properties) = (routing_key(message), message_properties(message));
                 let sent = channel.basic_publish(exchange, key, options, &message.body, properties);
                 sent.await?.await
             }
@@ -165,7 +168,7 @@ impl<'a> Window<'a> {
         }
     }
 
-    fn note(&mut self, index: usize, confirmation: Confirmation) {
+    fn note_confirmation(&mut self, index: usize, confirmation: Confirmation) {
         match confirmation {
             Confirmation::Ack(None) => {}
             Confirmation::Ack(Some(returned)) => self.note_returned(&returned),
@@ -175,26 +178,27 @@ impl<'a> Window<'a> {
                 }
                 self.note_bad(
                     index,
-                    Trouble::new("refused by the broker (nack): a queue is full or failing"),
+                    BrokerTrouble::new("refused by the broker (nack): a queue is full or failing"),
                 );
             }
             Confirmation::NotRequested => {
-                self.note_bad(index, Trouble::new("the channel gives no confirms"));
+                self.note_bad(index, BrokerTrouble::new("the channel gives no confirms"));
             }
         }
     }
 
     fn note_returned(&mut self, returned: &BasicReturnMessage) {
-        let output = OutputNumber::of(&returned.delivery.properties);
+        let output = OutputNumber::from_properties(&returned.delivery.properties);
         // Only what is earlier than the first bad one is of interest: a window full of returns costs no square of it.
         let before = self.bad.as_ref().map_or(self.sent, |(first, _)| *first);
         let before = self.messages.get(..before).unwrap_or_default();
-        let index =
-            before.iter().position(|message| output.as_ref().is_some_and(|output| output.is(message)));
+        let index = before
+            .iter()
+            .position(|message| output.as_ref().is_some_and(|output| output.is_of_message(message)));
         if index.is_none() && self.bad.is_some() {
             return;
         }
-        let why = Trouble {
+        let why = BrokerTrouble {
             code: Some(returned.reply_code),
             detail: format!(
                 "returned {} {} for routing key {}: no queue takes it, nor does an alternate exchange",
@@ -205,7 +209,7 @@ impl<'a> Window<'a> {
         self.note_bad(index.unwrap_or(0), why);
     }
 
-    fn note_bad(&mut self, index: usize, why: Trouble) {
+    fn note_bad(&mut self, index: usize, why: BrokerTrouble) {
         if self.bad.as_ref().is_none_or(|(first, _)| index < *first) {
             self.bad = Some((index, why));
         }
@@ -216,19 +220,19 @@ impl<'a> Window<'a> {
         sleep(FRAME_MAX).await;
         while let Some(InFlight { index, confirm, .. }) = self.in_flight.pop_front() {
             if let Some(Ok(confirmation)) = confirm.now_or_never() {
-                self.note(index, confirmation);
+                self.note_confirmation(index, confirmation);
             }
         }
     }
 
-    fn outcome(self, is_silent: bool, is_refusal: bool) -> Result<(), Stopped> {
+    fn into_outcome(self, is_silent: bool, is_refusal: bool) -> Result<(), PublishStopped> {
         match self.bad {
             None => Ok(()),
             Some((confirmed, why)) => {
                 let id = self.messages.get(confirmed).map(OutputMessage::message_id).unwrap_or_default();
                 let suspects = if is_refusal { self.sent.saturating_sub(confirmed) } else { 0 };
                 let why = why.during(&format!("message {id}"));
-                Err(Stopped { confirmed, why, is_silent, suspects, remedy: Remedy::Time })
+                Err(PublishStopped { confirmed, why, is_silent, suspects, remedy: Remedy::Time })
             }
         }
     }

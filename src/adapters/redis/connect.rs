@@ -10,7 +10,7 @@ use redis::io::tcp::TcpSettings;
 use redis::{AsyncConnectionConfig, Client, ConnectionAddr, IntoConnectionInfo as _, RedisResult};
 use tokio::sync::Mutex;
 
-use super::fault::Fault;
+use super::fault::RedisFault;
 
 /// Address of a Redis server. The URL and its password stay inside; `Debug` and [`place`](Self::place) are without it.
 #[derive(Clone)]
@@ -70,29 +70,32 @@ impl Endpoint {
     /// # Errors
     ///
     /// It cannot be reached, or refuses the login. The text names the place and says what to do.
-    pub async fn open(&self, response_timeout: Option<Duration>) -> io::Result<MultiplexedConnection> {
+    pub async fn open_connection(
+        &self,
+        response_timeout: Option<Duration>,
+    ) -> io::Result<MultiplexedConnection> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.connect_timeout))
             .set_response_timeout(response_timeout);
         let opened = self.client.get_multiplexed_async_connection_with_config(&config).await;
-        opened.map_err(|error| Fault::of(&self.place, &error).into_io())
+        opened.map_err(|error| RedisFault::from_error(&self.place, &error).into_io())
     }
 
     /// What an error of a command on one of these connections means.
-    pub(super) fn fault(&self, error: &redis::RedisError) -> Fault {
-        Fault::of(&self.place, error)
+    pub(super) fn fault_of(&self, error: &redis::RedisError) -> RedisFault {
+        RedisFault::from_error(&self.place, error)
     }
 
     /// Waits for `work` no longer than `limit`.
-    pub(super) async fn within<T>(
+    pub(super) async fn run_in_time<T>(
         &self,
         limit: Duration,
         work: impl Future<Output = RedisResult<T>>,
-    ) -> Result<T, Fault> {
+    ) -> Result<T, RedisFault> {
         match tokio::time::timeout(limit, work).await {
             Ok(Ok(done)) => Ok(done),
-            Ok(Err(error)) => Err(self.fault(&error)),
-            Err(_) => Err(Fault::timeout(&self.place, limit)),
+            Ok(Err(error)) => Err(self.fault_of(&error)),
+            Err(_) => Err(RedisFault::timed_out(&self.place, limit)),
         }
     }
 }
@@ -106,13 +109,13 @@ pub(super) fn timeout_for(timeout: Duration, bytes: usize) -> Duration {
 
 /// A connection that is opened when it is needed and forgotten after a fault: an answer that comes too late finds
 /// nobody who could take it for the answer to something else.
-pub(super) struct Link {
+pub(super) struct RedisLink {
     pub(super) endpoint: Endpoint,
     timeout: Duration,
     open: Mutex<Option<MultiplexedConnection>>,
 }
 
-impl Link {
+impl RedisLink {
     /// `timeout` is for each small answer.
     pub(super) fn new(endpoint: Endpoint, timeout: Duration) -> Self {
         Self { endpoint, timeout, open: Mutex::new(None) }
@@ -124,11 +127,11 @@ impl Link {
     }
 
     /// Does `work`, which moves about `bytes`, on the connection.
-    pub(super) async fn run<T, W>(
+    pub(super) async fn run_once<T, W>(
         &self,
         bytes: usize,
         work: impl FnOnce(MultiplexedConnection) -> W,
-    ) -> Result<T, Fault>
+    ) -> Result<T, RedisFault>
     where
         W: Future<Output = RedisResult<T>>,
     {
@@ -137,13 +140,14 @@ impl Link {
             match &*open {
                 Some(connection) => connection.clone(),
                 None => {
-                    let connection = self.endpoint.open(None).await.map_err(Fault::Unknown)?;
+                    let connection =
+                        self.endpoint.open_connection(None).await.map_err(RedisFault::Unknown)?;
                     open.insert(connection).clone()
                 }
             }
         };
-        let done = self.endpoint.within(timeout_for(self.timeout, bytes), work(connection)).await;
-        if matches!(done, Err(Fault::Unknown(_))) {
+        let done = self.endpoint.run_in_time(timeout_for(self.timeout, bytes), work(connection)).await;
+        if matches!(done, Err(RedisFault::Unknown(_))) {
             *self.open.lock().await = None;
         }
         done
@@ -160,10 +164,10 @@ impl Link {
         W: Future<Output = RedisResult<T>>,
     {
         const FIRST_BYTES: usize = 4 << 20;
-        match self.run(bytes.min(FIRST_BYTES), &work).await {
+        match self.run_once(bytes.min(FIRST_BYTES), &work).await {
             Ok(done) => Ok(done),
-            Err(Fault::Unknown(_)) => self.run(bytes, &work).await.map_err(Fault::into_io),
-            Err(fault @ Fault::Full(_)) => Err(fault.into_io()),
+            Err(RedisFault::Unknown(_)) => self.run_once(bytes, &work).await.map_err(RedisFault::into_io),
+            Err(fault @ RedisFault::Full(_)) => Err(fault.into_io()),
         }
     }
 }
@@ -188,7 +192,7 @@ mod tests {
     async fn nobody_there_is_an_error_that_names_the_place() {
         let endpoint = Endpoint::parse("redis://:s3cret@127.0.0.1:1", TIMEOUT).unwrap();
 
-        let error = endpoint.open(None).await.err().unwrap();
+        let error = endpoint.open_connection(None).await.err().unwrap();
 
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         assert!(error.to_string().contains("redis://127.0.0.1:1/0"), "{error}");

@@ -36,15 +36,15 @@ impl std::fmt::Display for LogId {
 pub(super) type Header = [u8; HEADER_BYTES];
 
 /// Replaces what is in `entry` by the stored form of a record; returns its header.
-pub(super) fn write(log: LogId, seq: Seq, payload: &[u8], entry: &mut Vec<u8>) -> Header {
-    let header = header(log, seq, payload);
+pub(super) fn write_entry(log: LogId, seq: Seq, payload: &[u8], entry: &mut Vec<u8>) -> Header {
+    let header = entry_header(log, seq, payload);
     entry.clear();
     entry.extend_from_slice(&header);
     entry.extend_from_slice(payload);
     header
 }
 
-fn header(log: LogId, seq: Seq, payload: &[u8]) -> Header {
+fn entry_header(log: LogId, seq: Seq, payload: &[u8]) -> Header {
     let crc = crc32c::crc32c(&seq.0.to_le_bytes());
     let crc = crc32c::crc32c_append(crc, &log.0.to_le_bytes());
     let [a, b, c, d] = crc32c::crc32c_append(crc, payload).to_le_bytes();
@@ -56,12 +56,12 @@ fn header(log: LogId, seq: Seq, payload: &[u8]) -> Header {
 /// # Errors
 ///
 /// Why it cannot be trusted.
-pub(super) fn open(log: LogId, seq: Seq, stored: &[u8]) -> Result<&[u8], String> {
+pub(super) fn open_entry(log: LogId, seq: Seq, stored: &[u8]) -> Result<&[u8], String> {
     let (found, payload) = stored.split_first_chunk::<HEADER_BYTES>().ok_or("it is too short")?;
     if found[0] != VERSION {
         return Err(format!("it has format version {}, this binary knows {VERSION}", found[0]));
     }
-    if *found != header(log, seq, payload) {
+    if *found != entry_header(log, seq, payload) {
         return Err("it fails its checksum: damaged, or an entry of another log".to_owned());
     }
     Ok(payload)
@@ -75,22 +75,22 @@ mod tests {
 
     fn written(log: LogId, seq: u64, payload: &[u8]) -> Vec<u8> {
         let mut entry = vec![0xee; 3];
-        write(log, Seq(seq), payload, &mut entry);
+        write_entry(log, Seq(seq), payload, &mut entry);
         entry
     }
 
     #[test]
     fn every_flipped_bit_and_every_cut_is_seen() {
         let entry = written(LOG, 7, b"a record");
-        assert_eq!(open(LOG, Seq(7), &entry), Ok(b"a record" as &[u8]));
+        assert_eq!(open_entry(LOG, Seq(7), &entry), Ok(b"a record" as &[u8]));
 
         for at in 0..entry.len() {
             for bit in 0..8 {
                 let mut flipped = entry.clone();
                 flipped[at] ^= 1 << bit;
-                assert!(open(LOG, Seq(7), &flipped).is_err(), "bit {bit} of byte {at}");
+                assert!(open_entry(LOG, Seq(7), &flipped).is_err(), "bit {bit} of byte {at}");
             }
-            assert!(open(LOG, Seq(7), &entry[..at]).is_err(), "cut at {at}");
+            assert!(open_entry(LOG, Seq(7), &entry[..at]).is_err(), "cut at {at}");
         }
     }
 
@@ -98,9 +98,9 @@ mod tests {
     fn entry_of_another_log_or_position_is_refused() {
         let entry = written(LOG, 7, b"");
 
-        assert!(open(LOG, Seq(7), &entry).is_ok());
-        assert!(open(LOG, Seq(8), &entry).is_err());
-        assert!(open(LogId(1), Seq(7), &entry).is_err());
+        assert!(open_entry(LOG, Seq(7), &entry).is_ok());
+        assert!(open_entry(LOG, Seq(8), &entry).is_err());
+        assert!(open_entry(LogId(1), Seq(7), &entry).is_err());
     }
 
     #[test]

@@ -8,16 +8,16 @@ use redis::{ErrorKind, RedisError};
 
 /// A command that was not done, or of which that is not known.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum RedisFault {
     /// Surely not done: the server has no room, and says so before it changes anything.
     Full(String),
     /// Perhaps done. The connection must not be used again.
     Unknown(io::Error),
 }
 
-impl Fault {
+impl RedisFault {
     /// Reads `error` of a command on the server at `place`.
-    pub(super) fn of(place: &str, error: &RedisError) -> Self {
+    pub(super) fn from_error(place: &str, error: &RedisError) -> Self {
         let code = match error.kind() {
             ErrorKind::AuthenticationFailed => Some("WRONGPASS"),
             _ => error.code(),
@@ -63,7 +63,7 @@ impl Fault {
     }
 
     /// Nothing came within `limit`.
-    pub(super) fn timeout(place: &str, limit: Duration) -> Self {
+    pub(super) fn timed_out(place: &str, limit: Duration) -> Self {
         let text = format!("redis at {place} did not answer within {} ms", limit.as_millis());
         Self::Unknown(ServerFault(text).into_io(io::ErrorKind::TimedOut))
     }

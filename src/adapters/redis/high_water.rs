@@ -82,7 +82,7 @@ impl HighWater {
     }
 
     /// The last mark, or none when this host does not know the log.
-    pub(super) const fn mark(&self) -> Option<Mark> {
+    pub(super) const fn last_mark(&self) -> Option<Mark> {
         self.mark
     }
 
@@ -91,17 +91,17 @@ impl HighWater {
     /// # Errors
     ///
     /// The disk failed; the old mark stays in force.
-    pub(super) fn note(&mut self, mark: Mark) -> io::Result<()> {
+    pub(super) fn note_mark(&mut self, mark: Mark) -> io::Result<()> {
         if self.mark.is_some_and(|known| known.log == mark.log && mark.seq <= known.seq) {
             return Ok(());
         }
-        self.write(mark)
+        self.write_mark(mark)
     }
 
-    fn write(&mut self, mark: Mark) -> io::Result<()> {
+    fn write_mark(&mut self, mark: Mark) -> io::Result<()> {
         let writes = self.writes + 1;
         let at = SLOTS_AT[usize::from(writes.is_multiple_of(2))];
-        self.file.write_all_at(&encode(&mark, writes), at)?;
+        self.file.write_all_at(&encode_slot(&mark, writes), at)?;
         self.writes = writes;
         self.mark = Some(mark);
         self.sync_soon();
@@ -114,7 +114,7 @@ impl HighWater {
     ///
     /// The disk failed.
     pub(super) fn note_durably(&mut self, mark: Mark) -> io::Result<()> {
-        self.note(mark)?;
+        self.note_mark(mark)?;
         self.file.sync_data()
     }
 
@@ -124,7 +124,7 @@ impl HighWater {
     ///
     /// The disk failed.
     pub(super) fn replace_durably(&mut self, mark: Mark) -> io::Result<()> {
-        self.write(mark)?;
+        self.write_mark(mark)?;
         self.file.sync_data()
     }
 
@@ -154,7 +154,7 @@ impl Drop for HighWater {
     }
 }
 
-pub(super) fn encode(mark: &Mark, writes: u64) -> [u8; SLOT_BYTES] {
+pub(super) fn encode_slot(mark: &Mark, writes: u64) -> [u8; SLOT_BYTES] {
     let mut slot = [0; SLOT_BYTES];
     let mut put = |at: usize, field: &[u8]| {
         slot.iter_mut().skip(at).zip(field).for_each(|(to, from)| *to = *from);
@@ -172,7 +172,7 @@ pub(super) fn encode(mark: &Mark, writes: u64) -> [u8; SLOT_BYTES] {
 }
 
 /// The slot's count of writes and mark; nothing when it was never written, or is damaged.
-pub(super) fn decode(slot: &[u8; SLOT_BYTES]) -> Option<(u64, Mark)> {
+pub(super) fn decode_slot(slot: &[u8; SLOT_BYTES]) -> Option<(u64, Mark)> {
     let (covered, crc) = slot.split_at_checked(CRC_AT)?;
     if !slot.starts_with(&MAGIC) || crc != crc32c::crc32c(covered).to_le_bytes() {
         return None;
@@ -190,7 +190,7 @@ pub(super) fn decode(slot: &[u8; SLOT_BYTES]) -> Option<(u64, Mark)> {
 fn read_slot(file: &File, at: u64) -> io::Result<Option<(u64, Mark)>> {
     let mut slot = [0; SLOT_BYTES];
     match file.read_exact_at(&mut slot, at) {
-        Ok(()) => Ok(decode(&slot)),
+        Ok(()) => Ok(decode_slot(&slot)),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
         Err(error) => Err(error),
     }
@@ -212,20 +212,20 @@ mod tests {
         let path = dir.path().join("new").join("orch.raw.mark");
         let open = || HighWater::open(&path).unwrap();
 
-        assert_eq!(open().mark(), None);
+        assert_eq!(open().last_mark(), None);
         for seq in 1..20 {
-            open().note(mark(seq)).unwrap();
-            assert_eq!(open().mark(), Some(mark(seq)));
+            open().note_mark(mark(seq)).unwrap();
+            assert_eq!(open().last_mark(), Some(mark(seq)));
         }
 
-        open().note(mark(5)).unwrap();
-        assert_eq!(open().mark(), Some(mark(19)), "a mark of the same log never goes back");
+        open().note_mark(mark(5)).unwrap();
+        assert_eq!(open().last_mark(), Some(mark(19)), "a mark of the same log never goes back");
         open().replace_durably(mark(5)).unwrap();
-        assert_eq!(open().mark(), Some(mark(5)), "unless the operator accepted the loss");
-        open().note(mark(19)).unwrap();
+        assert_eq!(open().last_mark(), Some(mark(5)), "unless the operator accepted the loss");
+        open().note_mark(mark(19)).unwrap();
         let other = Mark { log: LogId(8), seq: Seq(1), header: None };
-        open().note(other).unwrap();
-        assert_eq!(open().mark(), Some(other));
+        open().note_mark(other).unwrap();
+        assert_eq!(open().last_mark(), Some(other));
     }
 
     /// Method: damage each byte of the slot that was written last, then of the other one as well.
@@ -234,8 +234,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("orch.raw.mark");
         let mut file = HighWater::open(&path).unwrap();
-        file.note(mark(1)).unwrap();
-        file.note(mark(2)).unwrap();
+        file.note_mark(mark(1)).unwrap();
+        file.note_mark(mark(2)).unwrap();
         drop(file);
         let whole = std::fs::read(&path).unwrap();
         let [first, second] = [4096, 0];
@@ -244,7 +244,7 @@ mod tests {
             let mut bytes = whole.clone();
             bytes[first + byte] ^= 1;
             std::fs::write(&path, &bytes).unwrap();
-            assert_eq!(HighWater::open(&path).unwrap().mark(), Some(mark(1)), "byte {byte}");
+            assert_eq!(HighWater::open(&path).unwrap().last_mark(), Some(mark(1)), "byte {byte}");
             bytes[second + byte] ^= 1;
             std::fs::write(&path, &bytes).unwrap();
             let refused = HighWater::open(&path).err().unwrap();
@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn mark_matches_its_golden_file() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/redis_mark_v1.hex");
-        let slot = encode(&mark(42), 3);
+        let slot = encode_slot(&mark(42), 3);
         let dump = slot.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ") + "\n";
 
         if std::env::var_os("BLESS").is_some() {

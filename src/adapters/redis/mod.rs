@@ -43,7 +43,7 @@ mod writer;
 
 pub use checkpoints::RedisCheckpoints;
 pub use connect::{Endpoint, UrlError};
-pub use log::{LogOptions, RedisLog};
+pub use log::{RedisLog, RedisLogOptions};
 pub use preflight::Durability;
 pub use store::{RedisOpenError, RedisOptions, RedisStore, SecondMarkOptions};
 pub use writer::{ClaimError, WriterClaim};

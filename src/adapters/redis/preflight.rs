@@ -10,8 +10,8 @@ use redis::{Cmd, FromRedisValue, RedisResult};
 use tokio::time::error::Elapsed;
 
 use super::connect::Endpoint;
-use super::fault::Fault;
-use super::replay::{self, Replayed};
+use super::fault::RedisFault;
+use super::replay::{self, ReplayedCommands};
 
 /// Redis says `OOM` at 100 %; before that there has to be room for other clients and for rewriting its file.
 const MEMORY_USED_PERCENT_MAX: u64 = 90;
@@ -36,7 +36,7 @@ pub enum Durability {
 impl Durability {
     /// Its name in configuration and status: `always`, `everysec`, `asserted-by-operator`.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub const fn config_word(self) -> &'static str {
         match self {
             Self::Always => "always",
             Self::Everysec => "everysec",
@@ -47,7 +47,7 @@ impl Durability {
 
 /// Findings about a server. Each text says what to set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Findings {
+pub(super) struct ServerFindings {
     /// The promise does not hold: no start, and no append while it lasts.
     pub(super) broken: Vec<String>,
     /// The promise holds, but there is hardly any room: no append while it lasts.
@@ -56,9 +56,9 @@ pub(super) struct Findings {
     pub(super) advice: Vec<String>,
 }
 
-impl Findings {
+impl ServerFindings {
     /// Why nothing may be appended now.
-    pub(super) fn refusal(&self) -> Option<String> {
+    pub(super) fn append_refusal(&self) -> Option<String> {
         let all: Vec<&str> = self.broken.iter().chain(&self.short).map(String::as_str).collect();
         (!all.is_empty()).then(|| all.join("; "))
     }
@@ -69,25 +69,25 @@ impl Findings {
 /// # Errors
 ///
 /// It did not answer.
-pub(super) async fn examine(
+pub(super) async fn examine_server(
     endpoint: &Endpoint,
     connection: &mut MultiplexedConnection,
     promise: Durability,
-    written: &Replayed,
+    written: &ReplayedCommands,
     timeout: Duration,
-) -> io::Result<Findings> {
+) -> io::Result<ServerFindings> {
     let mut server = Server { endpoint, connection, timeout };
-    let mut findings = Findings::default();
-    server.ask::<String>(&["PING"]).await?.map_err(|denied| io::Error::other(denied.0))?;
-    match server.ask::<String>(&["INFO"]).await? {
+    let mut findings = ServerFindings::default();
+    server.ask_server::<String>(&["PING"]).await?.map_err(|denied| io::Error::other(denied.0))?;
+    match server.ask_server::<String>(&["INFO"]).await? {
         Ok(info) => {
             let info = Info::parse(&info);
             check_info(&info, promise, &mut findings);
             check_replay(&mut server, &info, promise, written, &mut findings).await?;
         }
         Err(denied) => match promise {
-            Durability::Always | Durability::Everysec => findings.broken.push(denied.advice("+info")),
-            Durability::AssertedByOperator => findings.advice.push(denied.advice("+info")),
+            Durability::Always | Durability::Everysec => findings.broken.push(denied.grant_advice("+info")),
+            Durability::AssertedByOperator => findings.advice.push(denied.grant_advice("+info")),
         },
     }
     match promise {
@@ -99,29 +99,29 @@ pub(super) async fn examine(
     Ok(findings)
 }
 
-fn check_info(info: &Info<'_>, promise: Durability, findings: &mut Findings) {
+fn check_info(info: &Info<'_>, promise: Durability, findings: &mut ServerFindings) {
     let mut broken = |text: String| findings.broken.push(text);
     if info.major_version().is_some_and(|major| major < MAJOR_VERSION_MIN) {
-        let version = info.get("redis_version");
+        let version = info.field_or_unknown("redis_version");
         broken(format!("its version is {version}: use {MAJOR_VERSION_MIN}.0 or later"));
     }
-    if info.get("role") != "master" {
-        broken(format!("its role is {}: the URL must lead to the master", info.get("role")));
+    if info.field_or_unknown("role") != "master" {
+        broken(format!("its role is {}: the URL must lead to the master", info.field_or_unknown("role")));
     }
-    if info.get("loading") == "1" {
+    if info.field_or_unknown("loading") == "1" {
         broken("it is still reading its files: wait".to_owned());
     }
     match promise {
-        Durability::Always | Durability::Everysec if info.get("aof_enabled") != "1" => {
+        Durability::Always | Durability::Everysec if info.field_or_unknown("aof_enabled") != "1" => {
             broken("it keeps no append-only file: set `appendonly yes`".to_owned());
         }
         Durability::Always | Durability::Everysec | Durability::AssertedByOperator => {}
     }
-    if info.get("aof_enabled") == "1" && info.get("aof_last_write_status") != "ok" {
+    if info.field_or_unknown("aof_enabled") == "1" && info.field_or_unknown("aof_last_write_status") != "ok" {
         broken("it failed to write its append-only file: give its disk room, see its log".to_owned());
     }
-    let (used, max) = (info.number("used_memory"), info.number("maxmemory"));
-    let policy = info.get("maxmemory_policy");
+    let (used, max) = (info.number_or_zero("used_memory"), info.number_or_zero("maxmemory"));
+    let policy = info.field_or_unknown("maxmemory_policy");
     if max > 0 && policy != "noeviction" {
         broken(format!(
             "its maxmemory-policy is {policy}, which throws logs away: set `maxmemory-policy noeviction`"
@@ -139,23 +139,24 @@ async fn check_replay(
     server: &mut Server<'_>,
     info: &Info<'_>,
     promise: Durability,
-    written: &Replayed,
-    findings: &mut Findings,
+    written: &ReplayedCommands,
+    findings: &mut ServerFindings,
 ) -> io::Result<()> {
-    let is_free = replay::needs_no_rights(info.find("server_name"), info.get("redis_version"));
+    let is_free =
+        replay::needs_no_rights(info.find_field("server_name"), info.field_or_unknown("redis_version"));
     // What the user `default` may write, it may replay. Without a file there is nothing to replay.
-    if is_free || server.endpoint.is_default_user() || info.get("aof_enabled") != "1" {
+    if is_free || server.endpoint.is_default_user() || info.field_or_unknown("aof_enabled") != "1" {
         return Ok(());
     }
     match server.ask_replay(written).await? {
         Replay::Whole => {}
-        Replay::Short(refused) => findings.broken.push(replay::advice(&refused)),
+        Replay::Short(refused) => findings.broken.push(replay::replay_advice(&refused)),
         Replay::Denied(denied) => match promise {
             Durability::Always | Durability::Everysec => {
-                let denied = denied.advice("+acl|dryrun");
+                let denied = denied.grant_advice("+acl|dryrun");
                 findings.broken.push(format!("{denied}, or promise durability `asserted-by-operator`"));
             }
-            Durability::AssertedByOperator => findings.advice.push(denied.advice("+acl|dryrun")),
+            Durability::AssertedByOperator => findings.advice.push(denied.grant_advice("+acl|dryrun")),
         },
         Replay::Untold(said) => findings.advice.push(format!(
             "it does not tell whether a restart of it brings back what is written ({said}): see that its user \
@@ -168,12 +169,12 @@ async fn check_replay(
 async fn check_settings(
     server: &mut Server<'_>,
     promise: Durability,
-    findings: &mut Findings,
+    findings: &mut ServerFindings,
 ) -> io::Result<()> {
-    let synced = match server.setting("appendfsync").await? {
+    let synced = match server.read_setting("appendfsync").await? {
         Ok(synced) => synced,
         Err(denied) => {
-            let denied = denied.advice("+config|get");
+            let denied = denied.grant_advice("+config|get");
             findings.broken.push(format!("{denied}, or promise durability `asserted-by-operator`"));
             return Ok(());
         }
@@ -187,20 +188,20 @@ async fn check_settings(
             .push(format!("its appendfsync is {synced}: set `appendfsync always` or `appendfsync everysec`")),
         Durability::Always | Durability::Everysec | Durability::AssertedByOperator => {}
     }
-    let Ok(pauses) = server.setting("no-appendfsync-on-rewrite").await? else { return Ok(()) };
+    let Ok(pauses) = server.read_setting("no-appendfsync-on-rewrite").await? else { return Ok(()) };
     if pauses == "yes" {
         findings.broken.push(
             "it does not sync while it rewrites its file: set `no-appendfsync-on-rewrite no`".to_owned(),
         );
     }
-    let Ok(truncates) = server.setting("aof-load-truncated").await? else { return Ok(()) };
+    let Ok(truncates) = server.read_setting("aof-load-truncated").await? else { return Ok(()) };
     if truncates == "yes" {
         findings.advice.push(
             "it starts with a shorter file without saying so (that is found out here): set `aof-load-truncated no`"
                 .to_owned(),
         );
     }
-    let Ok(node) = server.setting("stream-node-max-bytes").await? else { return Ok(()) };
+    let Ok(node) = server.read_setting("stream-node-max-bytes").await? else { return Ok(()) };
     if node.parse::<u64>().is_ok_and(|bytes| 0 < bytes && bytes < STREAM_NODE_BYTES_ADVISED) {
         findings.advice.push(format!(
             "its streams are slow to read: set `stream-node-max-bytes {STREAM_NODE_BYTES_ADVISED}` and `stream-node-max-entries 1000`"
@@ -225,7 +226,7 @@ enum Replay {
 struct Denied(String);
 
 impl Denied {
-    fn advice(&self, grant: &str) -> String {
+    fn grant_advice(&self, grant: &str) -> String {
         format!("it does not tell what it keeps ({}): allow `{grant}` to this user", self.0)
     }
 }
@@ -238,26 +239,26 @@ struct Server<'a> {
 
 impl Server<'_> {
     /// Asks; the inner error is a denial.
-    async fn ask<T: FromRedisValue>(&mut self, words: &[&str]) -> io::Result<Result<T, Denied>> {
+    async fn ask_server<T: FromRedisValue>(&mut self, words: &[&str]) -> io::Result<Result<T, Denied>> {
         let mut question = Cmd::new();
         question.arg(words);
         let answer = question.query_async::<T>(self.connection);
         let answer = tokio::time::timeout(self.timeout, answer).await;
-        self.settle(answer)
+        self.settle_answer(answer)
     }
 
-    fn settle<T>(&self, answer: Result<RedisResult<T>, Elapsed>) -> io::Result<Result<T, Denied>> {
+    fn settle_answer<T>(&self, answer: Result<RedisResult<T>, Elapsed>) -> io::Result<Result<T, Denied>> {
         match answer {
             Ok(Ok(answer)) => Ok(Ok(answer)),
             Ok(Err(error)) if error.code() == Some("NOPERM") => Ok(Err(Denied(error.to_string()))),
-            Ok(Err(error)) => Err(self.endpoint.fault(&error).into_io()),
-            Err(_) => Err(Fault::timeout(self.endpoint.place(), self.timeout).into_io()),
+            Ok(Err(error)) => Err(self.endpoint.fault_of(&error).into_io()),
+            Err(_) => Err(RedisFault::timed_out(self.endpoint.place(), self.timeout).into_io()),
         }
     }
 
     /// Asks whether a restart brings back what is `written`.
-    async fn ask_replay(&mut self, written: &Replayed) -> io::Result<Replay> {
-        let questions = written.questions();
+    async fn ask_replay(&mut self, written: &ReplayedCommands) -> io::Result<Replay> {
+        let questions = written.dry_run_questions();
         let answers = questions.query_async::<Vec<RedisResult<String>>>(self.connection);
         let answers = tokio::time::timeout(self.timeout, answers).await;
         let answers = answers.map(|asked| asked.and_then(|answers| answers.into_iter().collect()));
@@ -266,15 +267,15 @@ impl Server<'_> {
         {
             return Ok(Replay::Untold(error.to_string()));
         }
-        Ok(match self.settle(answers)? {
+        Ok(match self.settle_answer(answers)? {
             Ok(answers) => replay::refused_in(answers).map_or(Replay::Whole, Replay::Short),
             Err(denied) => Replay::Denied(denied),
         })
     }
 
     /// A setting's value; empty when this server does not know it.
-    async fn setting(&mut self, name: &str) -> io::Result<Result<String, Denied>> {
-        let answer = self.ask::<HashMap<String, String>>(&["CONFIG", "GET", name]).await?;
+    async fn read_setting(&mut self, name: &str) -> io::Result<Result<String, Denied>> {
+        let answer = self.ask_server::<HashMap<String, String>>(&["CONFIG", "GET", name]).await?;
         Ok(answer.map(|mut found| found.remove(name).unwrap_or_default()))
     }
 }
@@ -287,20 +288,20 @@ impl<'a> Info<'a> {
         Self(text.lines().filter_map(|line| line.split_once(':')).collect())
     }
 
-    fn find(&self, name: &str) -> Option<&'a str> {
+    fn find_field(&self, name: &str) -> Option<&'a str> {
         self.0.get(name).copied()
     }
 
-    fn get(&self, name: &str) -> &'a str {
-        self.find(name).unwrap_or("unknown")
+    fn field_or_unknown(&self, name: &str) -> &'a str {
+        self.find_field(name).unwrap_or("unknown")
     }
 
-    fn number(&self, name: &str) -> u64 {
-        self.get(name).parse().unwrap_or(0)
+    fn number_or_zero(&self, name: &str) -> u64 {
+        self.field_or_unknown(name).parse().unwrap_or(0)
     }
 
     fn major_version(&self) -> Option<u32> {
-        self.get("redis_version").split('.').next()?.parse().ok()
+        self.field_or_unknown("redis_version").split('.').next()?.parse().ok()
     }
 }
 
@@ -311,21 +312,21 @@ mod tests {
     const GOOD: &str = "# Server\r\nredis_version:7.0.15\r\nrole:master\r\nloading:0\r\naof_enabled:1\r\n\
         aof_last_write_status:ok\r\nused_memory:100\r\nmaxmemory:0\r\nmaxmemory_policy:allkeys-lru\r\n";
 
-    fn check(changes: &[(&str, &str)], promise: Durability) -> Findings {
+    fn check(changes: &[(&str, &str)], promise: Durability) -> ServerFindings {
         let mut text = GOOD.to_owned();
         for (from, to) in changes {
             assert!(text.contains(from), "{from}");
             text = text.replace(from, to);
         }
-        let mut findings = Findings::default();
+        let mut findings = ServerFindings::default();
         check_info(&Info::parse(&text), promise, &mut findings);
         findings
     }
 
     #[test]
     fn good_server_has_no_finding() {
-        assert_eq!(check(&[], Durability::Always), Findings::default());
-        assert_eq!(check(&[], Durability::Always).refusal(), None);
+        assert_eq!(check(&[], Durability::Always), ServerFindings::default());
+        assert_eq!(check(&[], Durability::Always).append_refusal(), None);
     }
 
     #[test]
@@ -342,7 +343,7 @@ mod tests {
         for (from, to, advice) in cases {
             let findings = check(&[(from, to)], Durability::Always);
             assert_eq!(findings.broken.len(), 1, "{to}: {findings:?}");
-            assert!(findings.refusal().unwrap().contains(advice), "{to}: {findings:?}");
+            assert!(findings.append_refusal().unwrap().contains(advice), "{to}: {findings:?}");
         }
     }
 
@@ -353,15 +354,15 @@ mod tests {
         let findings = check(&full, Durability::Always);
 
         assert_eq!((findings.broken.len(), findings.short.len()), (0, 1), "{findings:?}");
-        assert!(findings.refusal().is_some());
+        assert!(findings.append_refusal().is_some());
         let room = [("maxmemory:0", "maxmemory:112"), ("allkeys-lru", "noeviction")];
-        assert_eq!(check(&room, Durability::Always), Findings::default());
+        assert_eq!(check(&room, Durability::Always), ServerFindings::default());
     }
 
     #[test]
     fn what_the_operator_asserts_is_not_asked_for() {
         let none = [("aof_enabled:1", "aof_enabled:0")];
 
-        assert_eq!(check(&none, Durability::AssertedByOperator), Findings::default());
+        assert_eq!(check(&none, Durability::AssertedByOperator), ServerFindings::default());
     }
 }

@@ -8,14 +8,14 @@ use redis::aio::MultiplexedConnection;
 use tracing::{debug, error, info};
 
 use super::connect::Endpoint;
-use super::preflight::{Durability, Findings, examine};
-use super::replay::Replayed;
+use super::preflight::{Durability, ServerFindings, examine_server};
+use super::replay::ReplayedCommands;
 
 /// Promise of durability, and whether the server keeps it.
 pub(super) struct Promise {
     endpoint: Endpoint,
     durability: Durability,
-    written: Replayed,
+    written: ReplayedCommands,
     timeout: Duration,
     refusal: Mutex<Option<String>>,
 }
@@ -25,7 +25,7 @@ impl Promise {
     pub(super) fn new(
         endpoint: Endpoint,
         durability: Durability,
-        written: Replayed,
+        written: ReplayedCommands,
         timeout: Duration,
     ) -> Self {
         Self { endpoint, durability, written, timeout, refusal: Mutex::new(None) }
@@ -36,7 +36,7 @@ impl Promise {
     }
 
     /// Why nothing may be appended now, as far as it is known.
-    pub(super) fn refusal(&self) -> Option<String> {
+    pub(super) fn append_refusal(&self) -> Option<String> {
         self.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -45,10 +45,13 @@ impl Promise {
     /// # Errors
     ///
     /// It did not answer; what was known stays.
-    pub(super) async fn ask(&self, connection: &mut MultiplexedConnection) -> io::Result<Findings> {
+    pub(super) async fn ask_server(
+        &self,
+        connection: &mut MultiplexedConnection,
+    ) -> io::Result<ServerFindings> {
         let findings =
-            examine(&self.endpoint, connection, self.durability, &self.written, self.timeout).await?;
-        let refusal = findings.refusal();
+            examine_server(&self.endpoint, connection, self.durability, &self.written, self.timeout).await?;
+        let refusal = findings.append_refusal();
         let mut known = self.refusal.lock().unwrap_or_else(PoisonError::into_inner);
         if *known != refusal {
             match &refusal {
@@ -62,11 +65,11 @@ impl Promise {
 }
 
 /// Asks every `interval`, on a connection of its own, until it is dropped.
-pub(super) async fn watch(promise: Arc<Promise>, interval: Duration) {
+pub(super) async fn watch_server(promise: Arc<Promise>, interval: Duration) {
     let mut connection = None;
     loop {
         tokio::time::sleep(interval).await;
-        if let Err(error) = ask(&promise, &mut connection).await {
+        if let Err(error) = ask_on_own_connection(&promise, &mut connection).await {
             // The appends notice it too, and say so.
             debug!(%error, "cannot ask redis what it keeps");
             connection = None;
@@ -74,10 +77,13 @@ pub(super) async fn watch(promise: Arc<Promise>, interval: Duration) {
     }
 }
 
-async fn ask(promise: &Promise, connection: &mut Option<MultiplexedConnection>) -> io::Result<()> {
+async fn ask_on_own_connection(
+    promise: &Promise,
+    connection: &mut Option<MultiplexedConnection>,
+) -> io::Result<()> {
     let connection = match connection {
         Some(connection) => connection,
-        None => connection.insert(promise.endpoint.open(None).await?),
+        None => connection.insert(promise.endpoint.open_connection(None).await?),
     };
-    promise.ask(connection).await.map(|_| ())
+    promise.ask_server(connection).await.map(|_| ())
 }

@@ -8,9 +8,9 @@ use orchestrator_kernel::ids::Seq;
 use orchestrator_kernel::ports::log::{LogStat, ReadError, ReadLimit, RecordBatch};
 use redis::Value;
 
-use super::connect::Link;
+use super::connect::RedisLink;
 use super::entry::{self, LogId};
-use super::log::{Look, Shared};
+use super::log::{MetaLookup, RedisLogState};
 
 /// Entries in one answer at most: more do not make a scan faster (measured), and hold up other clients.
 const PAGE_ENTRIES_MAX: usize = 1000;
@@ -21,8 +21,8 @@ const RECORD_BYTES_MAX: usize = 64 << 20;
 
 /// Reads a log, on a connection of its own.
 pub(super) struct Reader {
-    shared: Arc<Shared>,
-    link: Link,
+    shared: Arc<RedisLogState>,
+    link: RedisLink,
     /// About how many bytes an entry has, from what was read last.
     entry_bytes: AtomicUsize,
 }
@@ -34,15 +34,15 @@ struct Stored {
 }
 
 impl Reader {
-    pub(super) fn new(shared: Arc<Shared>, link: Link) -> Self {
-        let LogStat { start, tail, bytes } = shared.known().stat;
+    pub(super) fn new(shared: Arc<RedisLogState>, link: RedisLink) -> Self {
+        let LogStat { start, tail, bytes } = shared.last_known().stat;
         let entries = (tail.0 + 1).saturating_sub(start.0);
         let average = bytes.checked_div(entries).and_then(|bytes| usize::try_from(bytes).ok());
         Self { shared, link, entry_bytes: AtomicUsize::new(average.unwrap_or(PAGE_BYTES / 64)) }
     }
 
-    pub(super) async fn read(&self, from: Seq, limit: ReadLimit) -> Result<RecordBatch, ReadError> {
-        let known = self.shared.known();
+    pub(super) async fn read_batch(&self, from: Seq, limit: ReadLimit) -> Result<RecordBatch, ReadError> {
+        let known = self.shared.last_known();
         if from < known.stat.start {
             return Err(ReadError::Trimmed { wanted: from, start: known.stat.start });
         }
@@ -50,44 +50,45 @@ impl Reader {
         loop {
             let next = Seq(from.0 + batch.len() as u64);
             let count = self.page_entries(&batch, limit);
-            let page = self.page(next, count).await?;
+            let page = self.fetch_page(next, count).await?;
             let is_last = page.len() < count;
             if page.is_empty() {
                 if batch.is_empty() && from <= known.stat.tail {
-                    return Err(self.missing(from, "there is none, nor any after it").await);
+                    return Err(self.missing_error(from, "there is none, nor any after it").await);
                 }
                 return Ok(batch);
             }
-            if !self.take(page, &mut batch, limit).await? || is_last {
+            if !self.take_records(page, &mut batch, limit).await? || is_last {
                 return Ok(batch);
             }
         }
     }
 
     /// Moves the page's records into `batch`; whether there is room for more.
-    async fn take(
+    async fn take_records(
         &self,
         page: Vec<Stored>,
         batch: &mut RecordBatch,
         limit: ReadLimit,
     ) -> Result<bool, ReadError> {
-        let mut log = self.shared.known().log;
+        let mut log = self.shared.last_known().log;
         for stored in page {
-            let at = Seq(batch.first().0 + batch.len() as u64);
+            let at = Seq(batch.first_seq().0 + batch.len() as u64);
             match stored.seq {
                 Ok(seq) if seq == at => {}
                 Ok(seq) if batch.is_empty() => {
-                    return Err(self.missing(at, &format!("the next one is {seq}")).await);
+                    return Err(self.missing_error(at, &format!("the next one is {seq}")).await);
                 }
                 // Trimmed between two pages, or missing: the next read begins here and tells which.
                 Ok(_) => return Ok(false),
-                Err(id) => return Err(corrupt(at, format!("an entry {id} stands there"))),
+                Err(id) => return Err(corrupt_error(at, format!("an entry {id} stands there"))),
             }
             let log = match log {
                 Some(log) => log,
                 None => *log.insert(self.log_id(at).await?),
             };
-            let payload = entry::open(log, at, &stored.bytes).map_err(|detail| corrupt(at, detail))?;
+            let payload =
+                entry::open_entry(log, at, &stored.bytes).map_err(|detail| corrupt_error(at, detail))?;
             let fits = batch.len() < limit.records && batch.payload_bytes() + payload.len() <= limit.bytes;
             if !batch.is_empty() && !fits {
                 return Ok(false);
@@ -105,7 +106,7 @@ impl Reader {
         (bytes / average + 1).min(records)
     }
 
-    async fn page(&self, from: Seq, count: usize) -> Result<Vec<Stored>, ReadError> {
+    async fn fetch_page(&self, from: Seq, count: usize) -> Result<Vec<Stored>, ReadError> {
         let mut command = redis::cmd("XRANGE");
         command.arg(&self.shared.stream).arg(format!("{from}-0")).arg("+").arg("COUNT").arg(count);
         let answer: Value = self
@@ -126,34 +127,36 @@ impl Reader {
     }
 
     /// Why the record at `from` is not there although it should be.
-    async fn missing(&self, from: Seq, detail: &str) -> ReadError {
-        match self.link.run_again(0, |connection| self.shared.look(connection)).await {
-            Ok(Look::Meta(meta)) if from < meta.known.stat.start => {
-                self.shared.learn(meta.known.stat);
+    async fn missing_error(&self, from: Seq, detail: &str) -> ReadError {
+        match self.link.run_again(0, |connection| self.shared.look_up_meta(connection)).await {
+            Ok(MetaLookup::Meta(meta)) if from < meta.known.stat.start => {
+                self.shared.learn_stat(meta.known.stat);
                 ReadError::Trimmed { wanted: from, start: meta.known.stat.start }
             }
-            Ok(Look::Meta(_)) => corrupt(from, format!("it is missing: {detail}")),
-            Ok(Look::Nothing) => corrupt(from, "the log is gone".to_owned()),
-            Ok(Look::Else(detail)) => corrupt(from, format!("the log's meta key cannot be used: {detail}")),
+            Ok(MetaLookup::Meta(_)) => corrupt_error(from, format!("it is missing: {detail}")),
+            Ok(MetaLookup::Nothing) => corrupt_error(from, "the log is gone".to_owned()),
+            Ok(MetaLookup::Else(detail)) => {
+                corrupt_error(from, format!("the log's meta key cannot be used: {detail}"))
+            }
             Err(error) => error.into(),
         }
     }
 
     /// The log's id, when another process created it after this one had opened it.
     async fn log_id(&self, at: Seq) -> Result<LogId, ReadError> {
-        let known = match self.link.run_again(0, |connection| self.shared.look(connection)).await? {
-            Look::Meta(meta) => meta.known,
-            Look::Nothing => return Err(corrupt(at, "the log's meta key is gone".to_owned())),
-            Look::Else(detail) => {
-                return Err(corrupt(at, format!("the log's meta key cannot be used: {detail}")));
+        let known = match self.link.run_again(0, |connection| self.shared.look_up_meta(connection)).await? {
+            MetaLookup::Meta(meta) => meta.known,
+            MetaLookup::Nothing => return Err(corrupt_error(at, "the log's meta key is gone".to_owned())),
+            MetaLookup::Else(detail) => {
+                return Err(corrupt_error(at, format!("the log's meta key cannot be used: {detail}")));
             }
         };
-        self.shared.replace(known);
-        known.log.ok_or_else(|| corrupt(at, "the log's id is damaged".to_owned()))
+        self.shared.replace_known(known);
+        known.log.ok_or_else(|| corrupt_error(at, "the log's id is damaged".to_owned()))
     }
 }
 
-fn corrupt(at: Seq, detail: String) -> ReadError {
+fn corrupt_error(at: Seq, detail: String) -> ReadError {
     ReadError::Corrupt { at, detail }
 }
 

@@ -18,35 +18,35 @@ const FREE_SINCE: (u32, u32) = (8, 6);
 
 /// Commands that the server must be able to replay, with keys of the kinds that they are written with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Replayed(Vec<Vec<String>>);
+pub(super) struct ReplayedCommands(Vec<Vec<String>>);
 
-impl Replayed {
+impl ReplayedCommands {
     /// What the scripts of a store write: append, trim, acquire, claim, checkpoint.
     pub(super) fn of_store(namespace: &str) -> Self {
         let mut replayed = Self::default();
         for log in LOGS {
             let stream = format!("orch:{{{namespace}}}:{log}");
             let meta = format!("{stream}:meta");
-            replayed.add(&["XADD", &stream, "1-0", "r", ""]);
-            replayed.add(&["XTRIM", &stream, "MINID", "=", "1-0"]);
-            replayed.add(&["HSET", &meta, "tail", "1"]);
-            replayed.add(&["HINCRBY", &meta, "epoch", "1"]);
+            replayed.add_command(&["XADD", &stream, "1-0", "r", ""]);
+            replayed.add_command(&["XTRIM", &stream, "MINID", "=", "1-0"]);
+            replayed.add_command(&["HSET", &meta, "tail", "1"]);
+            replayed.add_command(&["HINCRBY", &meta, "epoch", "1"]);
         }
         for name in CHECKPOINTS {
-            replayed.add(&["HSET", &format!("orch:{{{namespace}}}:checkpoint:{name}"), "epoch", "1"]);
+            replayed.add_command(&["HSET", &format!("orch:{{{namespace}}}:checkpoint:{name}"), "epoch", "1"]);
         }
         let writer = format!("orch:{{{namespace}}}:writer");
-        replayed.add(&["SET", &writer, "", "PXAT", "1"]);
+        replayed.add_command(&["SET", &writer, "", "PXAT", "1"]);
         // A claim that ran out is deleted by the script that finds it, in one of two ways.
-        replayed.add(&["DEL", &writer]);
-        replayed.add(&["UNLINK", &writer]);
+        replayed.add_command(&["DEL", &writer]);
+        replayed.add_command(&["UNLINK", &writer]);
         replayed
     }
 
     /// What reading a stream as a consumer of a group writes. XACK alone is no transaction.
     pub(super) fn of_group(stream: &str, group: &str, consumer: &str) -> Self {
         let mut replayed = Self::default();
-        replayed.add(&["XCLAIM", stream, group, consumer, "0", "1-0"]);
+        replayed.add_command(&["XCLAIM", stream, group, consumer, "0", "1-0"]);
         replayed
     }
 
@@ -56,12 +56,12 @@ impl Replayed {
         self.0
     }
 
-    fn add(&mut self, words: &[&str]) {
+    fn add_command(&mut self, words: &[&str]) {
         self.0.push(words.iter().map(|word| (*word).to_owned()).collect());
     }
 
     /// Asks for each of them: `OK`, or why the user `default` may not do it.
-    pub(super) fn questions(&self) -> Pipeline {
+    pub(super) fn dry_run_questions(&self) -> Pipeline {
         let mut questions = redis::pipe();
         questions.ignore_errors();
         // A transaction begins with it when the one before was in another database.
@@ -80,8 +80,12 @@ pub(super) fn refused_in(answers: Vec<String>) -> Option<String> {
 
 /// Asks on `connection` why the user `default` may not replay what is `written`; nothing when it may, need not, or when
 /// the server does not tell.
-pub(super) async fn refused(connection: &mut MultiplexedConnection, written: &Replayed) -> Option<String> {
-    let answers = written.questions().query_async::<Vec<RedisResult<String>>>(connection).await.ok()?;
+pub(super) async fn refused_replay(
+    connection: &mut MultiplexedConnection,
+    written: &ReplayedCommands,
+) -> Option<String> {
+    let answers =
+        written.dry_run_questions().query_async::<Vec<RedisResult<String>>>(connection).await.ok()?;
     let refused = refused_in(answers.into_iter().collect::<RedisResult<Vec<String>>>().ok()?)?;
     let info = redis::cmd("INFO").query_async::<String>(connection).await.unwrap_or_default();
     let find = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -90,7 +94,7 @@ pub(super) async fn refused(connection: &mut MultiplexedConnection, written: &Re
 }
 
 /// Why nothing may be acknowledged by a server whose user `default` may not replay it, and what to do.
-pub(super) fn advice(said: &str) -> String {
+pub(super) fn replay_advice(said: &str) -> String {
     let (major, minor) = FREE_SINCE;
     format!(
         "it replays its append-only file as its user `default`, which may not do what is written ({said}), so any \
@@ -99,8 +103,8 @@ pub(super) fn advice(said: &str) -> String {
     )
 }
 
-/// Whether this version is known to replay without asking for rights. `server` is what `INFO` calls `server_name`, which
-/// Redis itself does not tell.
+/// Whether this version is known to replay without asking for rights. `server` is what `INFO` calls `server_name`,
+/// which Redis itself does not tell.
 pub(super) fn needs_no_rights(server: Option<&str>, version: &str) -> bool {
     let mut numbers = version.split('.').map(str::parse::<u32>);
     match (numbers.next(), numbers.next()) {
@@ -146,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_store_asks_for_every_key_that_it_writes() {
-        let Replayed(asked) = Replayed::of_store("n");
+        let ReplayedCommands(asked) = ReplayedCommands::of_store("n");
 
         for key in
             ["receipts", "receipts:meta", "quarantine", "runs:meta", "manifests", "checkpoint:base", "writer"]

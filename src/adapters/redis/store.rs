@@ -14,14 +14,14 @@ use tracing::{info, warn};
 
 use super::appender::Host;
 use super::checkpoints::RedisCheckpoints;
-use super::connect::{Endpoint, Link, UrlError};
+use super::connect::{Endpoint, RedisLink, UrlError};
 use super::is_plain_name;
-use super::log::{LogOptions, RedisLog, Watch};
+use super::log::{RedisLog, RedisLogOptions, Watch};
 use super::preflight::Durability;
-use super::promise::{Promise, watch as watch_promise};
-use super::replay::Replayed;
+use super::promise::{Promise, watch_server as watch_promise};
+use super::replay::ReplayedCommands;
 use super::second_mark::SecondMark;
-use super::writer::{ClaimError, Writer, WriterClaim};
+use super::writer::{ClaimError, NamespaceWriter, WriterClaim};
 
 /// Settings of the storage in Redis.
 #[derive(Clone)]
@@ -103,7 +103,7 @@ pub enum RedisOpenError {
     #[error("cannot use redis; check its address, that it runs, and the login")]
     Unreachable(#[source] io::Error),
     /// It answers, but does not keep what was promised.
-    #[error("redis at {place} does not keep the promised durability `{}`:{}", durability.word(), lines(findings))]
+    #[error("redis at {place} does not keep the promised durability `{}`:{}", durability.config_word(), finding_lines(findings))]
     Promise {
         /// Which server.
         place: String,
@@ -120,7 +120,7 @@ pub enum RedisOpenError {
     SecondMark(#[source] MarkError),
 }
 
-fn lines(findings: &[String]) -> String {
+fn finding_lines(findings: &[String]) -> String {
     findings.iter().map(|finding| format!("\n  - {finding}")).collect()
 }
 
@@ -139,7 +139,7 @@ fn check_options(options: &RedisOptions) -> Result<(), RedisOpenError> {
 /// The second mark, asked for what it knows.
 async fn second_mark(options: SecondMarkOptions) -> Result<Arc<SecondMark>, RedisOpenError> {
     let mark = SecondMark::new(options.store, options.max_age);
-    mark.load().await.map_err(RedisOpenError::SecondMark)?;
+    mark.load_marks().await.map_err(RedisOpenError::SecondMark)?;
     Ok(Arc::new(mark))
 }
 
@@ -153,12 +153,13 @@ pub struct RedisStore {
     second_mark: Option<Arc<SecondMark>>,
     /// Nobody watches for a process that only reads: what the server promises does not matter to it.
     watch: Option<Arc<Watch>>,
-    writer: Mutex<Option<Writer>>,
+    writer: Mutex<Option<NamespaceWriter>>,
 }
 
 impl RedisStore {
     /// Connects, examines the server, and goes on doing so every [`check_interval`](RedisOptions::check_interval):
-    /// as long as it breaks its promise, appends are refused as [`Full`](orchestrator_kernel::ports::log::AppendError::Full).
+    /// as long as it breaks its promise, appends are refused as
+    /// [`Full`](orchestrator_kernel::ports::log::AppendError::Full).
     ///
     /// Scarce memory does not refuse the start, because trimming is what mends it.
     ///
@@ -181,12 +182,12 @@ impl RedisStore {
     async fn open(options: RedisOptions, for_writing: bool) -> Result<Self, RedisOpenError> {
         check_options(&options)?;
         let endpoint = Endpoint::parse(&options.url, options.connect_timeout)?;
-        let written = Replayed::of_store(&options.namespace);
+        let written = ReplayedCommands::of_store(&options.namespace);
         let promise = Promise::new(endpoint.clone(), options.durability, written, options.response_timeout);
         let promise = Arc::new(promise);
-        let mut connection = endpoint.open(None).await.map_err(RedisOpenError::Unreachable)?;
+        let mut connection = endpoint.open_connection(None).await.map_err(RedisOpenError::Unreachable)?;
         if for_writing {
-            let findings = promise.ask(&mut connection).await.map_err(RedisOpenError::Unreachable)?;
+            let findings = promise.ask_server(&mut connection).await.map_err(RedisOpenError::Unreachable)?;
             if !findings.broken.is_empty() {
                 return Err(RedisOpenError::Promise {
                     place: endpoint.place().to_owned(),
@@ -197,7 +198,7 @@ impl RedisStore {
             for advice in &findings.advice {
                 warn!(redis = endpoint.place(), advice, "redis could serve better");
             }
-            let durability = options.durability.word();
+            let durability = options.durability.config_word();
             info!(redis = endpoint.place(), namespace = options.namespace, durability, "redis is in use");
         }
         let second_mark = match options.marks.clone().filter(|_| for_writing) {
@@ -207,7 +208,7 @@ impl RedisStore {
         let watch = for_writing.then(|| {
             let spawned = |work| AbortOnDropHandle::new(work);
             let watch = tokio::spawn(watch_promise(Arc::clone(&promise), options.check_interval));
-            let keep = second_mark.clone().map(|mark| spawned(tokio::spawn(mark.keep())));
+            let keep = second_mark.clone().map(|mark| spawned(tokio::spawn(mark.keep_noting())));
             Arc::new(Watch { _promise: spawned(watch), _second_mark: keep })
         });
         Ok(Self { options, endpoint, promise, second_mark, watch, writer: Mutex::new(None) })
@@ -220,7 +221,7 @@ impl RedisStore {
     /// # Errors
     ///
     /// [`AcquireError`]: not readable, or of a newer version.
-    pub async fn log(&self, name: &str, options: LogOptions) -> Result<RedisLog, AcquireError> {
+    pub async fn open_log(&self, name: &str, options: RedisLogOptions) -> Result<RedisLog, AcquireError> {
         let RedisOptions { namespace, state_dir, response_timeout, .. } = &self.options;
         if !is_plain_name(name) {
             let text = "a log's name must have 1 to 128 letters, digits, '_' and '-'";
@@ -233,28 +234,28 @@ impl RedisStore {
             second: self.second_mark.clone(),
             trust_server: self.options.trust_server,
         };
-        let link = Link::new(self.endpoint.clone(), *response_timeout);
+        let link = RedisLink::new(self.endpoint.clone(), *response_timeout);
         RedisLog::open(name, namespace, options, host, link, &self.promise, &self.watch).await
     }
 
     /// The checkpoints of this namespace.
     #[must_use]
     pub fn checkpoints(&self) -> RedisCheckpoints {
-        let link = Link::new(self.endpoint.clone(), self.options.response_timeout);
+        let link = RedisLink::new(self.endpoint.clone(), self.options.response_timeout);
         RedisCheckpoints::new(Arc::new(link), self.options.namespace.clone())
     }
 
     /// Claims the writer's place in this namespace, and keeps it until this handle is dropped or
-    /// [`release`](Self::release)d. Claim before acquiring a log: it protects a running instance from being fenced off
-    /// by mistake.
+    /// [`release_writer`](Self::release_writer)d. Claim before acquiring a log: it protects a running instance from
+    /// being fenced off by mistake.
     ///
     /// # Errors
     ///
     /// [`ClaimError::Held`] when another instance writes and no takeover is asked for.
-    pub async fn claim(&self, claim: &WriterClaim) -> Result<(), ClaimError> {
+    pub async fn claim_writer(&self, claim: &WriterClaim) -> Result<(), ClaimError> {
         let RedisOptions { namespace, response_timeout, writer_ttl, .. } = &self.options;
-        let link = Arc::new(Link::new(self.endpoint.clone(), *response_timeout));
-        let claimed = Writer::claim(link, namespace, claim, *writer_ttl).await?;
+        let link = Arc::new(RedisLink::new(self.endpoint.clone(), *response_timeout));
+        let claimed = NamespaceWriter::claim_namespace(link, namespace, claim, *writer_ttl).await?;
         *self.writer.lock().await = Some(claimed);
         Ok(())
     }
@@ -262,7 +263,7 @@ impl RedisStore {
     /// Why the second mark lags behind what is acknowledged, while it does; nothing where none is kept.
     #[must_use]
     pub fn second_mark_trouble(&self) -> Option<watch::Receiver<Option<String>>> {
-        self.second_mark.as_ref().map(|mark| mark.trouble())
+        self.second_mark.as_ref().map(|mark| mark.watch_trouble())
     }
 
     /// Gives the writer's place up, so that another instance can start at once. Without a claim it does nothing. What
@@ -271,12 +272,12 @@ impl RedisStore {
     /// # Errors
     ///
     /// Redis did not answer; then the claim ends by itself.
-    pub async fn release(&self) -> io::Result<()> {
+    pub async fn release_writer(&self) -> io::Result<()> {
         if let Some(mark) = &self.second_mark {
-            mark.flush().await;
+            mark.note_waiting().await;
         }
         match self.writer.lock().await.take() {
-            Some(writer) => writer.release().await,
+            Some(writer) => writer.release_claim().await,
             None => Ok(()),
         }
     }
@@ -289,8 +290,8 @@ impl RedisStore {
 
     /// Why nothing is appended now, or nothing: the server breaks its promise, or has hardly any memory left.
     #[must_use]
-    pub fn refusal(&self) -> Option<String> {
-        self.promise.refusal()
+    pub fn append_refusal(&self) -> Option<String> {
+        self.promise.append_refusal()
     }
 
     /// Scheme, host, port and database, for messages; without the password.

@@ -12,11 +12,11 @@
 //! **The server remembers what is not settled.** Every entry that it ever gave us stays in our list there until we
 //! acknowledge it. So nothing is kept here for a repetition, and a read that is given up loses nothing.
 //!
-//! **At least once.** Entry ids (`milliseconds-number`) have holes, so they are no positions: an entry that comes again is
-//! a receipt again. It comes again when this process dies between the durable append and the XACK, and when it is held
-//! up for longer than `claim_idle` while another consumer of the group looks for what is left. A crash of a *server* that
-//! syncs always repeats nothing: what is known to be durable is remembered over its absence and acknowledged first. (One
-//! that syncs every second can lose acknowledgements, and new entries, with its last second.)
+//! **At least once.** Entry ids (`milliseconds-number`) have holes, so they are no positions: an entry that comes again
+//! is a receipt again. It comes again when this process dies between the durable append and the XACK, and when it is
+//! held up for longer than `claim_idle` while another consumer of the group looks for what is left. A crash of a
+//! *server* that syncs always repeats nothing: what is known to be durable is remembered over its absence and
+//! acknowledged first. (One that syncs every second can lose acknowledgements, and new entries, with its last second.)
 //!
 //! **An entry without an event**, or one that was deleted before it was read, becomes an item that is no receipt: it
 //! ends in the quarantine, with the entry's id, the reason and its fields, and is acknowledged.
@@ -44,11 +44,11 @@ use orchestrator_kernel::ports::source::{
 use redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
-use self::entries::{Entry, EntryId};
-use self::group::{Fault, From, Group};
-use self::look::{Look, Removed};
+use self::entries::{EntryId, StreamEntry};
+use self::group::{Group, GroupFault, ReadFrom};
+use self::look::{Removed, StreamLook};
 use super::connect::{Endpoint, UrlError};
-use super::replay::{self, Replayed};
+use super::replay::{self, ReplayedCommands};
 
 /// How long the server holds a read when there is nothing new. Also the longest that a claim waits for its turn.
 const BLOCK: Duration = Duration::from_secs(1);
@@ -110,8 +110,8 @@ struct RemovedTold {
 
 impl RemovedTold {
     /// What is new in `look`: nothing, or how many entries, when that is known.
-    fn learn(&mut self, look: &Look) -> Option<Option<u64>> {
-        match look.removed() {
+    fn learn_removed(&mut self, look: &StreamLook) -> Option<Option<u64>> {
+        match look.removed_unread() {
             Some(Removed::Counted(count)) => {
                 let known = std::mem::replace(&mut self.count, count);
                 Some(count.saturating_sub(known)).filter(|new| 0 < *new).map(Some)
@@ -132,11 +132,11 @@ impl RemovedTold {
 }
 
 impl Memory {
-    fn durable(&self) -> MutexGuard<'_, BTreeSet<EntryId>> {
+    fn lock_durable(&self) -> MutexGuard<'_, BTreeSet<EntryId>> {
         self.durable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn removed(&self) -> MutexGuard<'_, RemovedTold> {
+    fn lock_removed(&self) -> MutexGuard<'_, RemovedTold> {
         self.removed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -172,8 +172,11 @@ impl StreamSourceFactory {
         Ok(Self { endpoint, options, memory: Arc::default() })
     }
 
-    async fn connect(&self, response_timeout: Duration) -> Result<MultiplexedConnection, SourceError> {
-        let opened = self.endpoint.open(Some(response_timeout)).await;
+    async fn open_connection(
+        &self,
+        response_timeout: Duration,
+    ) -> Result<MultiplexedConnection, SourceError> {
+        let opened = self.endpoint.open_connection(Some(response_timeout)).await;
         opened.map_err(|error| SourceError::Lost { detail: error.to_string() })
     }
 }
@@ -185,7 +188,7 @@ impl SourceFactory for StreamSourceFactory {
     }
 
     /// `resume` says nothing here: the group knows where it is.
-    async fn open(&self, _resume: ResumeAt) -> Result<Box<dyn Source>, SourceError> {
+    async fn open_source(&self, _resume: ResumeAt) -> Result<Box<dyn Source>, SourceError> {
         let options = &self.options;
         let group = Group {
             place: self.endpoint.place().to_owned(),
@@ -195,8 +198,8 @@ impl SourceFactory for StreamSourceFactory {
             field: options.field.clone(),
         };
         let mut source = StreamSource {
-            reads: self.connect(BLOCK + options.response_timeout).await?,
-            commands: self.connect(options.response_timeout).await?,
+            reads: self.open_connection(BLOCK + options.response_timeout).await?,
+            commands: self.open_connection(options.response_timeout).await?,
             group: Arc::new(group),
             memory: Arc::clone(&self.memory),
             origin: Origin::from(options.name.as_str()),
@@ -204,7 +207,7 @@ impl SourceFactory for StreamSourceFactory {
             count: FIRST_COUNT.min(options.count_max.max(1)),
             claim_idle: options.claim_idle,
             claim: (Instant::now(), EntryId::default()),
-            from: From::Pending(EntryId::default()),
+            from: ReadFrom::Pending(EntryId::default()),
             step: None,
             in_flight: VecDeque::new(),
             next_id: 1,
@@ -214,20 +217,20 @@ impl SourceFactory for StreamSourceFactory {
             told_further: false,
             oddities: Vec::new(),
         };
-        source.begin(&options.start).await?;
+        source.begin_group(&options.start).await?;
         Ok(Box::new(source))
     }
 }
 
 /// Answer of the server, by what it was asked for.
 enum Step {
-    Read(From, Vec<Entry>, Option<Looked>),
+    Read(ReadFrom, Vec<StreamEntry>, Option<Looked>),
     Claimed(entries::Claimed),
     Made,
 }
 
 /// What the server showed before new entries were read; nothing when it does not let us see.
-type Looked = Result<Look, ()>;
+type Looked = Result<StreamLook, ()>;
 
 /// One opened stream.
 struct StreamSource {
@@ -244,9 +247,9 @@ struct StreamSource {
     claim_idle: Duration,
     /// When to look for what others left, and behind which entry.
     claim: (Instant, EntryId),
-    from: From,
+    from: ReadFrom,
     /// What the server is being asked. Kept here, so that giving up `next` does not give it up.
-    step: Option<BoxFuture<'static, Result<Step, Fault>>>,
+    step: Option<BoxFuture<'static, Result<Step, GroupFault>>>,
     in_flight: VecDeque<(u64, Vec<EntryId>)>,
     next_id: u64,
     /// Something was refused: everything unacknowledged is read again once nothing is in flight.
@@ -260,27 +263,28 @@ struct StreamSource {
 
 impl StreamSource {
     /// Makes the group where it is missing, and acknowledges what was durable before the last fault.
-    async fn begin(&mut self, start: &str) -> Result<(), SourceError> {
+    async fn begin_group(&mut self, start: &str) -> Result<(), SourceError> {
         let seen = self.memory.group_seen.load(Ordering::Relaxed);
         // A group that was there had been given entries: `$` would skip those that came since.
         self.tell_what_is_forgotten().await;
-        let made = self.group.create(self.commands.clone(), if seen { "0" } else { start }).await;
-        if made.map_err(failed)? {
+        let made = self.group.create_group(self.commands.clone(), if seen { "0" } else { start }).await;
+        if made.map_err(source_error)? {
             self.memory.note_made(&self.group);
         }
         self.memory.group_seen.store(true, Ordering::Relaxed);
-        self.acknowledge().await.map_err(failed)
+        self.acknowledge_durable().await.map_err(source_error)
     }
 
     /// Tells people once when a restart of the server forgets what it has given out, if that can be known: then entries
     /// come again, and are receipts again.
     async fn tell_what_is_forgotten(&mut self) {
         let Group { place, stream, group, consumer, .. } = &*self.group;
-        let (written, mut commands) = (Replayed::of_group(stream, group, consumer), self.commands.clone());
-        if let Some(refused) = replay::refused(&mut commands, &written).await
+        let (written, mut commands) =
+            (ReplayedCommands::of_group(stream, group, consumer), self.commands.clone());
+        if let Some(refused) = replay::refused_replay(&mut commands, &written).await
             && !self.memory.forgets_told.swap(true, Ordering::Relaxed)
         {
-            let advice = replay::advice(&refused);
+            let advice = replay::replay_advice(&refused);
             tracing::warn!(
                 domain = "ingest",
                 place,
@@ -292,11 +296,11 @@ impl StreamSource {
     }
 
     /// Acknowledges what is durable. What may not have been acknowledged stays in memory.
-    async fn acknowledge(&mut self) -> Result<(), Fault> {
-        let ids: Vec<EntryId> = self.memory.durable().iter().copied().collect();
+    async fn acknowledge_durable(&mut self) -> Result<(), GroupFault> {
+        let ids: Vec<EntryId> = self.memory.lock_durable().iter().copied().collect();
         for ids in ids.chunks(self.count_max) {
-            self.group.acknowledge(self.commands.clone(), ids).await?;
-            let mut durable = self.memory.durable();
+            self.group.acknowledge_entries(self.commands.clone(), ids).await?;
+            let mut durable = self.memory.lock_durable();
             for id in ids {
                 durable.remove(id);
             }
@@ -305,22 +309,25 @@ impl StreamSource {
     }
 
     /// What to ask the server for next.
-    fn begin_step(&self) -> BoxFuture<'static, Result<Step, Fault>> {
+    fn begin_step(&self) -> BoxFuture<'static, Result<Step, GroupFault>> {
         let (group, count, from) = (Arc::clone(&self.group), self.count, self.from);
         let (due, behind) = self.claim;
-        if from == From::New && due <= Instant::now() {
+        if from == ReadFrom::New && due <= Instant::now() {
             let (connection, idle) = (self.commands.clone(), self.claim_idle);
-            return async move { group.claim(connection, idle, behind, count).await.map(Step::Claimed) }
+            return async move { group.claim_idle(connection, idle, behind, count).await.map(Step::Claimed) }
                 .boxed();
         }
-        let (connection, looks) = (self.reads.clone(), self.looks && from == From::New);
+        let (connection, looks) = (self.reads.clone(), self.looks && from == ReadFrom::New);
         async move {
             // Right before the read: the read moves the group over what is gone, and nothing shows it any more.
             let looked = match looks {
-                true => Some(group.look(connection.clone()).await.map_err(drop)),
+                true => Some(group.look_up_stream(connection.clone()).await.map_err(drop)),
                 false => None,
             };
-            group.read(connection, from, count, BLOCK).await.map(|entries| Step::Read(from, entries, looked))
+            group
+                .read_entries(connection, from, count, BLOCK)
+                .await
+                .map(|entries| Step::Read(from, entries, looked))
         }
         .boxed()
     }
@@ -329,7 +336,7 @@ impl StreamSource {
     fn note_removed(&mut self, looked: Option<Looked>) {
         match looked {
             Some(Ok(look)) => {
-                let Some(count) = self.memory.removed().learn(&look) else { return };
+                let Some(count) = self.memory.lock_removed().learn_removed(&look) else { return };
                 let Group { stream, group, .. } = &*self.group;
                 let detail = format!(
                     "entries of {stream} were removed before group {group} read them; trim only what XPENDING and XINFO \
@@ -350,7 +357,7 @@ impl StreamSource {
     }
 
     /// Tells of fields that are not kept, once an opening.
-    fn note_further(&mut self, entries: &[Entry]) {
+    fn note_further(&mut self, entries: &[StreamEntry]) {
         let Some(entry) = entries.iter().find(|entry| !entry.further.is_empty()) else { return };
         if !std::mem::replace(&mut self.told_further, true) {
             let detail =
@@ -360,15 +367,15 @@ impl StreamSource {
     }
 
     /// What the server's answer means: entries to hand over, or nothing.
-    fn take(&mut self, answer: Result<Step, Fault>) -> Vec<Entry> {
+    fn take_answer(&mut self, answer: Result<Step, GroupFault>) -> Vec<StreamEntry> {
         match answer {
-            Ok(Step::Read(From::New, entries, looked)) => {
+            Ok(Step::Read(ReadFrom::New, entries, looked)) => {
                 self.note_removed(looked);
                 self.note_further(&entries);
                 entries
             }
-            Ok(Step::Read(From::Pending(_), entries, _)) => {
-                self.from = entries.last().map_or(From::New, |last| From::Pending(last.id));
+            Ok(Step::Read(ReadFrom::Pending(_), entries, _)) => {
+                self.from = entries.last().map_or(ReadFrom::New, |last| ReadFrom::Pending(last.id));
                 entries
             }
             Ok(Step::Claimed(claimed)) => {
@@ -382,23 +389,24 @@ impl StreamSource {
             }
             Ok(Step::Made) => {
                 self.memory.note_made(&self.group);
-                self.from = From::Pending(EntryId::default());
+                self.from = ReadFrom::Pending(EntryId::default());
                 Vec::new()
             }
-            Err(Fault::GroupGone) => {
+            Err(GroupFault::GroupGone) => {
                 let (group, connection) = (Arc::clone(&self.group), self.commands.clone());
-                self.step =
-                    Some(async move { group.create(connection, "0").await.map(|_| Step::Made) }.boxed());
+                self.step = Some(
+                    async move { group.create_group(connection, "0").await.map(|_| Step::Made) }.boxed(),
+                );
                 Vec::new()
             }
-            Err(Fault::Failed(error)) => {
+            Err(GroupFault::Failed(error)) => {
                 self.fault = Some(error);
                 Vec::new()
             }
         }
     }
 
-    fn hand_over(&mut self, entries: Vec<Entry>) -> SourceBatch {
+    fn hand_over(&mut self, entries: Vec<StreamEntry>) -> SourceBatch {
         let bytes: usize = entries.iter().map(|entry| entry.bytes.len()).sum();
         let fitting = READ_BYTES / (bytes / entries.len().max(1)).max(1);
         self.count = fitting.min(self.count.saturating_mul(2)).clamp(1, self.count_max);
@@ -414,7 +422,7 @@ impl StreamSource {
 #[async_trait]
 impl Source for StreamSource {
     /// An error is told only once every batch is settled: until then, what becomes durable can be remembered.
-    async fn next(&mut self) -> Result<Option<SourceBatch>, SourceError> {
+    async fn next_batch(&mut self) -> Result<Option<SourceBatch>, SourceError> {
         loop {
             let must_wait =
                 self.again || self.fault.is_some() || self.in_flight.len() >= UNSETTLED_BATCHES_MAX;
@@ -429,7 +437,7 @@ impl Source for StreamSource {
                 Some(step) => step,
                 None => {
                     if std::mem::take(&mut self.again) {
-                        self.from = From::Pending(EntryId::default());
+                        self.from = ReadFrom::Pending(EntryId::default());
                     }
                     let step = self.begin_step();
                     self.step.insert(step)
@@ -437,7 +445,7 @@ impl Source for StreamSource {
             };
             let answer = step.await;
             self.step = None;
-            let entries = self.take(answer);
+            let entries = self.take_answer(answer);
             // After a refusal these are read again with all others.
             if !entries.is_empty() && !self.again {
                 return Ok(Some(self.hand_over(entries)));
@@ -449,7 +457,7 @@ impl Source for StreamSource {
         std::mem::take(&mut self.oddities)
     }
 
-    async fn settle(&mut self, id: u64, settlement: Settlement) -> Result<(), SourceError> {
+    async fn settle_batch(&mut self, id: u64, settlement: Settlement) -> Result<(), SourceError> {
         let ids = match self.in_flight.pop_front() {
             Some((oldest, ids)) if oldest == id => ids,
             oldest => {
@@ -460,14 +468,14 @@ impl Source for StreamSource {
         };
         match settlement {
             Settlement::Durable(_) => {
-                self.memory.durable().extend(ids);
+                self.memory.lock_durable().extend(ids);
                 if self.fault.is_none()
-                    && let Err(fault) = self.acknowledge().await
+                    && let Err(fault) = self.acknowledge_durable().await
                 {
                     // Told by `next`, once everything is settled. A group that is gone remembers nothing of ours.
                     match fault {
-                        Fault::Failed(error) => self.fault = Some(error),
-                        Fault::GroupGone => self.memory.durable().clear(),
+                        GroupFault::Failed(error) => self.fault = Some(error),
+                        GroupFault::GroupGone => self.memory.lock_durable().clear(),
                     }
                 }
             }
@@ -481,9 +489,9 @@ impl Source for StreamSource {
 }
 
 /// An error before anything was handed over. A group that is gone right after it was made may be there next time.
-fn failed(fault: Fault) -> SourceError {
+fn source_error(fault: GroupFault) -> SourceError {
     match fault {
-        Fault::Failed(error) => error,
-        Fault::GroupGone => SourceError::Lost { detail: "the consumer group is gone".to_owned() },
+        GroupFault::Failed(error) => error,
+        GroupFault::GroupGone => SourceError::Lost { detail: "the consumer group is gone".to_owned() },
     }
 }

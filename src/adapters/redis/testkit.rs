@@ -4,7 +4,7 @@ use bytes::Bytes;
 use orchestrator_kernel::ids::Seq;
 
 use super::entry::{self, LogId};
-use super::replay::Replayed;
+use super::replay::ReplayedCommands;
 use super::{checkpoints, high_water};
 
 /// The payload of a stored entry.
@@ -13,19 +13,19 @@ use super::{checkpoints, high_water};
 ///
 /// Why it cannot be trusted.
 pub fn open_entry(log: u64, seq: u64, stored: &[u8]) -> Result<&[u8], String> {
-    entry::open(LogId(log), Seq(seq), stored)
+    entry::open_entry(LogId(log), Seq(seq), stored)
 }
 
 /// Commands of which the preflight asks whether a restart of the server replays them.
 #[must_use]
 pub fn replayed_by_store(namespace: &str) -> Vec<Vec<String>> {
-    Replayed::of_store(namespace).into_commands()
+    ReplayedCommands::of_store(namespace).into_commands()
 }
 
 /// The stored form of an entry.
 pub fn write_entry(log: u64, seq: u64, payload: &[u8]) -> Vec<u8> {
     let mut stored = Vec::new();
-    entry::write(LogId(log), Seq(seq), payload, &mut stored);
+    entry::write_entry(LogId(log), Seq(seq), payload, &mut stored);
     stored
 }
 
@@ -40,11 +40,11 @@ pub fn log_id_again(text: &str) -> Option<String> {
 ///
 /// Why it is refused.
 pub fn checkpoint_again(stored: &Bytes) -> Result<Vec<u8>, &'static str> {
-    checkpoints::decode(stored).map(|value| checkpoints::encode(&value))
+    checkpoints::decode_checkpoint(stored).map(|value| checkpoints::encode_checkpoint(&value))
 }
 
 /// A slot of the high-water mark, written again; `None` when it is refused or too short.
 pub fn mark_again(stored: &[u8]) -> Option<Vec<u8>> {
-    let (writes, mark) = high_water::decode(stored.first_chunk()?)?;
-    Some(high_water::encode(&mark, writes).to_vec())
+    let (writes, mark) = high_water::decode_slot(stored.first_chunk()?)?;
+    Some(high_water::encode_slot(&mark, writes).to_vec())
 }

@@ -6,8 +6,8 @@
 //! the server    log id, tail, epoch and last writer: what is to be judged
 //! ```
 //!
-//! A mark covers a log when it is of the log's last writer: one of an earlier writer says nothing about what a later one
-//! acknowledged.
+//! A mark covers a log when it is of the log's last writer: one of an earlier writer says nothing about what a later
+//! one acknowledged.
 
 use std::path::PathBuf;
 
@@ -62,7 +62,7 @@ pub(super) enum Doubt {
 }
 
 impl Doubt {
-    pub(super) fn text(&self) -> &str {
+    pub(super) fn doubt_text(&self) -> &str {
         match self {
             Self::Regressed(text) | Self::Unknown(text) | Self::Away(text) => text,
         }
@@ -86,12 +86,12 @@ impl Witnesses {
     /// # Errors
     ///
     /// [`Doubt`].
-    pub(super) fn judge(&self, server: &ServerSays) -> Result<Option<Mark>, Doubt> {
-        let (mark, _) = self.binding();
+    pub(super) fn judge_server(&self, server: &ServerSays) -> Result<Option<Mark>, Doubt> {
+        let (mark, _) = self.binding_mark();
         if let Some(mark) = mark
             && (server.log != Some(mark.log) || server.tail < mark.seq)
         {
-            return Err(Doubt::Regressed(self.regressed(&mark, server, "")));
+            return Err(Doubt::Regressed(self.regressed_text(&mark, server, "")));
         }
         let is_local_of_last = self.local.is_some() && self.wrote_last(server);
         match &self.second {
@@ -106,14 +106,14 @@ impl Witnesses {
             }
             SecondSays::NotKept | SecondSays::Nothing | SecondSays::Known(..) if server.tail == Seq(0) => {}
             SecondSays::NotKept | SecondSays::Nothing | SecondSays::Known(..) => {
-                return Err(Doubt::Unknown(self.unknown(server)));
+                return Err(Doubt::Unknown(self.unknown_text(server)));
             }
         }
         Ok(mark)
     }
 
     /// The highest epoch that is known to have written; the next one must be above it.
-    pub(super) const fn epoch(&self) -> Epoch {
+    pub(super) const fn highest_epoch(&self) -> Epoch {
         match self.second {
             SecondSays::Known(_, epoch) => epoch,
             SecondSays::NotKept | SecondSays::Away(_) | SecondSays::Nothing => Epoch(0),
@@ -122,7 +122,7 @@ impl Witnesses {
 
     /// The mark that binds, and who knows it: of the same log that which is further. Where the two know different logs
     /// it is the second: this host may have been away when the operator began another.
-    fn binding(&self) -> (Option<Mark>, &'static str) {
+    fn binding_mark(&self) -> (Option<Mark>, &'static str) {
         match (&self.second, self.local) {
             (SecondSays::Known(second, _), Some(local))
                 if local.log == second.log && second.seq < local.seq =>
@@ -143,12 +143,12 @@ impl Witnesses {
     }
 
     /// The record at the mark is another one.
-    pub(super) fn differs(&self, mark: &Mark, server: &ServerSays) -> String {
-        self.regressed(mark, server, ", with another record there")
+    pub(super) fn differs_text(&self, mark: &Mark, server: &ServerSays) -> String {
+        self.regressed_text(mark, server, ", with another record there")
     }
 
-    fn regressed(&self, mark: &Mark, server: &ServerSays, differs: &str) -> String {
-        let (_, who) = self.binding();
+    fn regressed_text(&self, mark: &Mark, server: &ServerSays, differs: &str) -> String {
+        let (_, who) = self.binding_mark();
         let place = match who {
             THIS_HOST => self.local_path.display().to_string(),
             _ => self.second_place.clone(),
@@ -163,7 +163,7 @@ impl Witnesses {
         )
     }
 
-    fn unknown(&self, server: &ServerSays) -> String {
+    fn unknown_text(&self, server: &ServerSays) -> String {
         let second = match &self.second {
             SecondSays::NotKept => "no second mark is kept (redis.mark)".to_owned(),
             SecondSays::Known(mark, epoch) => format!(
@@ -268,10 +268,14 @@ mod tests {
         .into_iter()
         .enumerate()
         {
-            let verdict = witnesses(local, second).judge(&server(tail, epoch, writer));
+            let verdict = witnesses(local, second).judge_server(&server(tail, epoch, writer));
             assert_eq!(word(&verdict), expected, "row {number}: {verdict:?}");
             if let Err(doubt) = verdict {
-                assert!(doubt.text().contains("--trust-server"), "row {number}: {}", doubt.text());
+                assert!(
+                    doubt.doubt_text().contains("--trust-server"),
+                    "row {number}: {}",
+                    doubt.doubt_text()
+                );
             }
         }
     }
@@ -281,21 +285,21 @@ mod tests {
         let other = ServerSays { log: Some(LogId(8)), ..server(9000, 9, "b:1") };
 
         for (local, second) in [(Some(5), SecondSays::NotKept), (None, known(5, 1)), (Some(5), known(5, 9))] {
-            let verdict = witnesses(local, second).judge(&other);
+            let verdict = witnesses(local, second).judge_server(&other);
             assert_eq!(word(&verdict), "regressed", "{verdict:?}");
         }
         // The operator began another log while this host was away.
         let second = SecondSays::Known(mark(LogId(8), 9000), Epoch(9));
-        assert_eq!(word(&witnesses(Some(5), second).judge(&other)), "starts");
+        assert_eq!(word(&witnesses(Some(5), second).judge_server(&other)), "starts");
     }
 
     #[test]
     fn a_refusal_names_both_ends_and_who_knows() {
-        let verdict = witnesses(None, known(5500, 3)).judge(&server(3500, 3, "b:1"));
+        let verdict = witnesses(None, known(5500, 3)).judge_server(&server(3500, 3, "b:1"));
 
         let Err(doubt) = verdict else { panic!("{verdict:?}") };
         for word in ["LOG_REGRESSED", "up to 3500", "up to 5500", "elsewhere", "0000000000000007"] {
-            assert!(doubt.text().contains(word), "{word}: {}", doubt.text());
+            assert!(doubt.doubt_text().contains(word), "{word}: {}", doubt.doubt_text());
         }
     }
 }

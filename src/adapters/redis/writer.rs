@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, warn};
 
-use super::connect::Link;
-use super::fault::Fault;
+use super::connect::RedisLink;
+use super::fault::RedisFault;
 use super::scripts::{CLAIM, DROP_CLAIM, KEEP_CLAIM};
 
 /// Claim of an instance that wants to write.
@@ -54,17 +54,17 @@ struct Holder {
 }
 
 /// A claim that was granted. Renewed in the background until it is dropped; then it ends by itself.
-pub(super) struct Writer {
+pub(super) struct NamespaceWriter {
     key: String,
     value: String,
-    link: Arc<Link>,
+    link: Arc<RedisLink>,
     _heartbeat: AbortOnDropHandle<()>,
 }
 
-impl Writer {
+impl NamespaceWriter {
     /// Claims `key` for `ttl`, and keeps it.
-    pub(super) async fn claim(
-        link: Arc<Link>,
+    pub(super) async fn claim_namespace(
+        link: Arc<RedisLink>,
         namespace: &str,
         claim: &WriterClaim,
         ttl: Duration,
@@ -72,51 +72,52 @@ impl Writer {
         let key = format!("orch:{{{namespace}}}:writer");
         let value = value_of(&claim.instance)?;
         let mut invocation = CLAIM.key(&key);
-        invocation.arg(&claim.instance).arg(&value).arg(ms(ttl)).arg(u8::from(claim.takeover));
+        invocation.arg(&claim.instance).arg(&value).arg(to_millis(ttl)).arg(u8::from(claim.takeover));
         let (holder, remaining_ms): (Vec<u8>, i64) = link
-            .run(0, |mut connection| async move { invocation.invoke_async(&mut connection).await })
+            .run_once(0, |mut connection| async move { invocation.invoke_async(&mut connection).await })
             .await
-            .map_err(Fault::into_io)?;
+            .map_err(RedisFault::into_io)?;
         if !holder.is_empty() {
             return Err(ClaimError::Held {
                 namespace: namespace.to_owned(),
-                holder: describe(&holder),
+                holder: describe_holder(&holder),
                 remaining: Duration::from_millis(u64::try_from(remaining_ms).unwrap_or(0)),
             });
         }
-        let beat = heartbeat(Arc::clone(&link), key.clone(), value.clone(), ttl);
+        let beat = keep_claim(Arc::clone(&link), key.clone(), value.clone(), ttl);
         let _heartbeat = AbortOnDropHandle::new(tokio::spawn(beat));
         Ok(Self { key, value, link, _heartbeat })
     }
 
     /// Gives the place up, so that another instance need not wait.
-    pub(super) async fn release(self) -> std::io::Result<()> {
+    pub(super) async fn release_claim(self) -> std::io::Result<()> {
         let Self { key, value, link, _heartbeat } = self;
         drop(_heartbeat);
         let mut invocation = DROP_CLAIM.key(key);
         invocation.arg(value);
-        link.run(0, |mut connection| async move { invocation.invoke_async::<i64>(&mut connection).await })
-            .await
-            .map(|_| ())
-            .map_err(Fault::into_io)
+        link.run_once(
+            0,
+            |mut connection| async move { invocation.invoke_async::<i64>(&mut connection).await },
+        )
+        .await
+        .map(|_| ())
+        .map_err(RedisFault::into_io)
     }
 }
 
-async fn heartbeat(link: Arc<Link>, key: String, value: String, ttl: Duration) {
+async fn keep_claim(link: Arc<RedisLink>, key: String, value: String, ttl: Duration) {
     let mut is_missed = false;
     loop {
         tokio::time::sleep(ttl / 3).await;
         let mut invocation = KEEP_CLAIM.key(&key);
-        invocation.arg(&value).arg(ms(ttl));
-        let kept =
-            link.run(
-                0,
-                |mut connection| async move { invocation.invoke_async::<Vec<u8>>(&mut connection).await },
-            );
+        invocation.arg(&value).arg(to_millis(ttl));
+        let kept = link.run_once(0, |mut connection| async move {
+            invocation.invoke_async::<Vec<u8>>(&mut connection).await
+        });
         match kept.await {
             Ok(holder) if holder.is_empty() => is_missed = false,
             Ok(holder) => {
-                error!(holder = describe(&holder), "another instance has become the writer");
+                error!(holder = describe_holder(&holder), "another instance has become the writer");
                 return;
             }
             Err(fault) => {
@@ -130,13 +131,17 @@ async fn heartbeat(link: Arc<Link>, key: String, value: String, ttl: Duration) {
 
 fn value_of(instance: &str) -> std::io::Result<String> {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let holder =
-        Holder { instance: instance.to_owned(), host: host(), pid: std::process::id(), since_ms: ms(since) };
+    let holder = Holder {
+        instance: instance.to_owned(),
+        host: host_name(),
+        pid: std::process::id(),
+        since_ms: to_millis(since),
+    };
     serde_json::to_string(&holder).map_err(std::io::Error::other)
 }
 
 /// The holder for people, whatever stands in the key.
-fn describe(value: &[u8]) -> String {
+fn describe_holder(value: &[u8]) -> String {
     match serde_json::from_slice::<Holder>(value) {
         Ok(Holder { instance, host, pid, since_ms }) => {
             let since = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(since_ms));
@@ -148,7 +153,7 @@ fn describe(value: &[u8]) -> String {
 }
 
 /// The host's name as far as it can be told without asking anybody.
-fn host() -> String {
+fn host_name() -> String {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     match name.trim() {
         "" => "unknown host".to_owned(),
@@ -156,6 +161,6 @@ fn host() -> String {
     }
 }
 
-fn ms(duration: Duration) -> u64 {
+fn to_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -56,7 +56,7 @@ impl ArchiveError {
 
 /// Outcome of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum ArchiveStep {
     /// Copied this many records.
     Copied(usize),
     /// Removed from the hot log what the archive holds.
@@ -74,16 +74,16 @@ pub(super) struct Archiver {
 
 impl Archiver {
     /// Archives whenever the hot log is above its limit, until a later writer takes over or only a person can help.
-    pub(super) async fn run(self) {
+    pub(super) async fn run_archiver(self) {
         let options = &self.tiers.options;
         let log = &options.name;
         let mut pause = options.backoff_min;
         loop {
-            let failure = match self.archive().await {
+            let failure = match self.archive_down_to_keep().await {
                 Ok(moved) => {
                     pause = options.backoff_min;
                     self.tiers.set_trouble(None);
-                    self.wait(moved).await;
+                    self.wait_for_work(moved).await;
                     continue;
                 }
                 Err(ArchiveError::Superseded) => {
@@ -92,7 +92,7 @@ impl Archiver {
                 }
                 Err(failure) => failure,
             };
-            let why = chain(&failure);
+            let why = error_chain(&failure);
             self.tiers.set_trouble(Some(format!("its oldest records cannot be archived: {why}")));
             if !failure.is_passing() {
                 error!(
@@ -109,7 +109,7 @@ impl Archiver {
     }
 
     /// Waits until there may be something to archive.
-    async fn wait(&self, moved: bool) {
+    async fn wait_for_work(&self, moved: bool) {
         if !moved && self.tiers.is_above_limit() {
             // Nothing more can go; appends would only wake it for nothing.
             return sleep(LOOK_EVERY).await;
@@ -119,17 +119,17 @@ impl Archiver {
     }
 
     /// Brings a hot log that is above its limit down to what is to be kept; says whether anything went.
-    pub(super) async fn archive(&self) -> Result<bool, ArchiveError> {
+    pub(super) async fn archive_down_to_keep(&self) -> Result<bool, ArchiveError> {
         if !self.tiers.is_above_limit() {
             return Ok(false);
         }
         let mut records = 0;
         let before = self.tiers.hot.stat().start;
         while self.tiers.options.hot_bytes_keep < self.tiers.hot.stat().bytes {
-            match self.step().await? {
-                Step::Copied(count) => records += count,
-                Step::Trimmed => {}
-                Step::Idle => break,
+            match self.do_next_step().await? {
+                ArchiveStep::Copied(count) => records += count,
+                ArchiveStep::Trimmed => {}
+                ArchiveStep::Idle => break,
             }
         }
         let (hot, cold) = (self.tiers.hot.stat(), self.tiers.cold.stat());
@@ -143,18 +143,18 @@ impl Archiver {
     }
 
     /// Does the next thing that brings the hot log's size down.
-    pub(super) async fn step(&self) -> Result<Step, ArchiveError> {
-        if self.trim().await? {
-            return Ok(Step::Trimmed);
+    pub(super) async fn do_next_step(&self) -> Result<ArchiveStep, ArchiveError> {
+        if self.trim_archived().await? {
+            return Ok(ArchiveStep::Trimmed);
         }
-        Ok(match self.copy().await? {
-            0 => Step::Idle,
-            count => Step::Copied(count),
+        Ok(match self.copy_next_records().await? {
+            0 => ArchiveStep::Idle,
+            count => ArchiveStep::Copied(count),
         })
     }
 
     /// Removes from the hot log what the archive holds but for the last of it, the seam; says whether anything went.
-    async fn trim(&self) -> Result<bool, ArchiveError> {
+    async fn trim_archived(&self) -> Result<bool, ArchiveError> {
         let seam = self.tiers.cold.stat().tail;
         let start = self.tiers.hot.stat().start;
         if seam <= start {
@@ -171,13 +171,13 @@ impl Archiver {
     }
 
     /// Makes the next records durable in the archive; says how many.
-    pub(super) async fn copy(&self) -> Result<usize, ArchiveError> {
+    pub(super) async fn copy_next_records(&self) -> Result<usize, ArchiveError> {
         let wanted = self.tiers.cold.stat().tail.next();
         if self.tiers.hot.stat().tail < wanted {
             return Ok(0);
         }
         let page = self.tiers.hot.read(wanted, self.tiers.options.step).await.map_err(ArchiveError::Read)?;
-        if page.is_empty() || page.first() != wanted {
+        if page.is_empty() || page.first_seq() != wanted {
             return Err(ArchiveError::Skipped { wanted });
         }
         match self.tiers.cold.append(self.cold_epoch, &page).await {
@@ -189,7 +189,7 @@ impl Archiver {
 }
 
 /// The error with its causes.
-fn chain(error: &dyn Error) -> String {
+fn error_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

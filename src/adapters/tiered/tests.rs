@@ -9,7 +9,7 @@ use orchestrator_kernel::ports::log_memory::MemoryLog;
 use proptest::prelude::*;
 use tokio::time::{Instant, sleep};
 
-use super::archiver::{ArchiveError, Step};
+use super::archiver::{ArchiveError, ArchiveStep};
 use super::*;
 
 /// What a log does instead of what it should, once.
@@ -74,7 +74,9 @@ impl Log for Faulty {
                 Err(AppendError::Unknown { source: lost() })
             }
             Some(Fault::Full) => Err(AppendError::Full { detail: "injected".to_owned() }),
-            Some(Fault::Lost) => Err(AppendError::Gap { first: batch.first(), tail: self.log.stat().tail }),
+            Some(Fault::Lost) => {
+                Err(AppendError::Gap { first: batch.first_seq(), tail: self.log.stat().tail })
+            }
             Some(Fault::Poisoned) => Err(AppendError::Poisoned { source: lost() }),
             Some(Fault::Trim | Fault::Read) | None => self.log.append(epoch, batch).await,
         }
@@ -127,7 +129,7 @@ impl Media {
         for first in (1..=archived).step_by(10) {
             log.append(acquired.epoch, &sample_batch(first, 10.min(archived + 1 - first))).await.unwrap();
         }
-        while archiver.step().await.unwrap() != Step::Idle {}
+        while archiver.do_next_step().await.unwrap() != ArchiveStep::Idle {}
         for first in archived + 1..=tail {
             log.append(acquired.epoch, &sample_batch(first, 1)).await.unwrap();
         }
@@ -176,7 +178,7 @@ impl Log for Stepped {
     async fn append(&self, epoch: Epoch, batch: &RecordBatch) -> Result<(), AppendError> {
         let appended = self.log.append(epoch, batch).await;
         if let Some(archiver) = &*self.archiver.lock().await {
-            archiver.archive().await.unwrap();
+            archiver.archive_down_to_keep().await.unwrap();
         }
         appended
     }
@@ -245,7 +247,7 @@ async fn archiving_keeps_the_hot_log_within_its_limit_and_every_record_in_reach(
 
     for first in (1..=1000).step_by(5) {
         log.append(acquired.epoch, &sample_batch(first, 5)).await.unwrap();
-        archiver.archive().await.unwrap();
+        archiver.archive_down_to_keep().await.unwrap();
         assert!(media.hot.stat().bytes <= 400);
     }
 
@@ -274,9 +276,9 @@ async fn a_reader_finds_every_record_while_the_archiver_moves_them() {
         let mut next = Seq(1);
         while next <= Seq(RECORDS) {
             let page = log.read(next, ReadLimit { records: 100, bytes: 1 << 20 }).await.unwrap();
-            assert_eq!(page.first(), next);
+            assert_eq!(page.first_seq(), next);
             page.iter().for_each(|(seq, payload)| assert_eq!(payload, sample_payload(seq.0)));
-            next = page.last().next();
+            next = page.last_seq().next();
             tokio::task::yield_now().await;
         }
     }
@@ -360,7 +362,7 @@ async fn a_copy_without_its_trim_is_recognised_by_the_next_process() {
     let media = Media::with(100, 80).await;
     let log = media.open(options(10));
     let (_, archiver) = log.take_over().await.unwrap();
-    assert_eq!(archiver.step().await.unwrap(), Step::Copied(10));
+    assert_eq!(archiver.do_next_step().await.unwrap(), ArchiveStep::Copied(10));
     assert_eq!((media.hot.stat().start, media.cold.stat().tail), (Seq(80), Seq(90)));
     drop((log, archiver));
 
@@ -368,11 +370,11 @@ async fn a_copy_without_its_trim_is_recognised_by_the_next_process() {
     let (_, archiver) = log.take_over().await.unwrap();
     check_content(&log, 100).await;
 
-    assert_eq!(archiver.step().await.unwrap(), Step::Trimmed);
+    assert_eq!(archiver.do_next_step().await.unwrap(), ArchiveStep::Trimmed);
     assert_eq!(media.hot.stat().start, Seq(90));
-    assert_eq!(archiver.step().await.unwrap(), Step::Copied(10));
-    assert_eq!(archiver.step().await.unwrap(), Step::Trimmed);
-    assert_eq!(archiver.step().await.unwrap(), Step::Idle, "one record stays");
+    assert_eq!(archiver.do_next_step().await.unwrap(), ArchiveStep::Copied(10));
+    assert_eq!(archiver.do_next_step().await.unwrap(), ArchiveStep::Trimmed);
+    assert_eq!(archiver.do_next_step().await.unwrap(), ArchiveStep::Idle, "one record stays");
     check_content(&log, 100).await;
 }
 
@@ -382,15 +384,18 @@ async fn a_superseded_archiver_removes_nothing() {
     let media = Media::with(100, 80).await;
     let log = media.open(options(10));
     let (_, archiver) = log.take_over().await.unwrap();
-    assert_eq!(archiver.step().await.unwrap(), Step::Copied(10));
+    assert_eq!(archiver.do_next_step().await.unwrap(), ArchiveStep::Copied(10));
 
     media.hot.acquire().await.unwrap();
 
-    assert!(matches!(archiver.step().await, Err(ArchiveError::Superseded)));
+    assert!(matches!(archiver.do_next_step().await, Err(ArchiveError::Superseded)));
     assert_eq!(media.hot.stat().start, Seq(80));
     let second = media.open(options(10));
     second.take_over().await.unwrap();
-    assert!(matches!(archiver.copy().await, Err(ArchiveError::Superseded)), "the archive has an epoch too");
+    assert!(
+        matches!(archiver.copy_next_records().await, Err(ArchiveError::Superseded)),
+        "the archive has an epoch too"
+    );
 }
 
 /// Scarce memory refuses every append, and moving records away is what mends it.
@@ -399,11 +404,11 @@ async fn a_hot_log_without_room_is_trimmed_all_the_same() {
     let media = Media::with(100, 80).await;
     let log = media.open(options(10));
     let (_, archiver) = log.take_over().await.unwrap();
-    assert_eq!(archiver.step().await.unwrap(), Step::Copied(10));
+    assert_eq!(archiver.do_next_step().await.unwrap(), ArchiveStep::Copied(10));
 
     media.hot.fail(Fault::Full);
 
-    assert_eq!(archiver.step().await.unwrap(), Step::Trimmed);
+    assert_eq!(archiver.do_next_step().await.unwrap(), ArchiveStep::Trimmed);
     assert_eq!(media.hot.stat().start, Seq(90));
 }
 
@@ -484,11 +489,14 @@ async fn failures_delay_archiving_longer_and_longer_and_are_told_when_the_hot_lo
     let pauses = Duration::from_millis(100 + 200 + 400 + 800);
     assert!(since.elapsed() >= pauses && since.elapsed() < pauses * 2, "{:?}", since.elapsed());
     check_content(&log, 100).await;
-    eventually(|| log.tiers.trouble().is_none()).await;
+    eventually(|| log.tiers.archive_trouble().is_none()).await;
 
     media.cold.fail(Fault::Poisoned);
     log.append(epoch, &sample_batch(101, 50)).await.unwrap();
-    eventually(|| log.tiers.trouble().is_some_and(|trouble| trouble.contains("restart after repair"))).await;
+    eventually(|| {
+        log.tiers.archive_trouble().is_some_and(|trouble| trouble.contains("restart after repair"))
+    })
+    .await;
     let before = media.cold.stat();
     sleep(Duration::from_secs(600)).await;
     assert_eq!(media.cold.stat(), before, "only a restart goes on");
@@ -574,8 +582,8 @@ async fn follow(events: Vec<Event>) {
                 let sent = log.append(acquired.epoch, &sample_batch(from, count)).await;
                 assert!(matches!(sent, Ok(()) | Err(AppendError::Unknown { .. })), "{sent:?}");
             }
-            Event::Step => drop(archiver.step().await),
-            Event::Archive => drop(archiver.archive().await),
+            Event::Step => drop(archiver.do_next_step().await),
+            Event::Archive => drop(archiver.archive_down_to_keep().await),
             Event::Crash => {
                 media.hot.faults.lock().unwrap().clear();
                 media.cold.faults.lock().unwrap().clear();

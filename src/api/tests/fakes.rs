@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use orchestrator_engine_plane::buffer::messages::BufferMsg;
 use orchestrator_engine_plane::run_log::messages::Committed;
-use orchestrator_kernel::engine::contracts::engine_run::{Cut, RunFacts, RunRecord, RunStatus};
+use orchestrator_kernel::engine::contracts::engine_run::{CutRange, RunFacts, RunRecord, RunStatus};
 use orchestrator_kernel::engine::run_id::RunId;
 use orchestrator_kernel::error::ErrorKind;
 use orchestrator_kernel::ids::{
@@ -100,11 +100,11 @@ impl FakeIntake {
 
 #[async_trait]
 impl Intake for FakeIntake {
-    fn origin(&self, producer: Option<&str>) -> Origin {
+    fn origin_of_producer(&self, producer: Option<&str>) -> Origin {
         Origin::from(producer.map_or("http".to_owned(), |producer| format!("http:{producer}")).as_str())
     }
 
-    async fn submit(&self, origin: Origin, items: Vec<RawItem>) -> Result<Settlement, TurnedAway> {
+    async fn submit_items(&self, origin: Origin, items: Vec<RawItem>) -> Result<Settlement, TurnedAway> {
         let retry_after = Duration::from_millis(1500);
         let mood = *self.mood.lock().unwrap();
         match mood {
@@ -167,7 +167,7 @@ impl Clock for FakeClock {
         Some(self.now)
     }
 
-    async fn started(&self) -> TsMs {
+    async fn wait_started(&self) -> TsMs {
         self.now
     }
 
@@ -175,7 +175,7 @@ impl Clock for FakeClock {
         std::future::pending().await
     }
 
-    fn barrier(&self) -> Option<TsMs> {
+    fn armed_deadline(&self) -> Option<TsMs> {
         None
     }
 
@@ -219,7 +219,7 @@ impl Runs {
 
     pub(super) async fn commit_batch(&self, batch: RecordBatch) {
         self.log.append(self.epoch, &batch).await.unwrap();
-        let tail = RunSeq(batch.last().0);
+        let tail = RunSeq(batch.last_seq().0);
         self.committed.send_replace(Committed { tail, batch: Arc::new(batch), epoch: self.epoch });
     }
 
@@ -312,7 +312,7 @@ pub(super) fn record(symbol: &str, end: End) -> RunRecord {
             symbol,
             engine_timestamp_ms: TsMs(1),
             engine_mode: EngineMode::Truth,
-            cut: Cut { kind: CutKind::Timer, start: IngestSeq(1), end: IngestSeq(1) },
+            cut: CutRange { kind: CutKind::Timer, start: IngestSeq(1), end: IngestSeq(1) },
             planned_ts_ms: TsMs(1),
             started_ts_ms: TsMs(1),
             snapshot_seq: None,

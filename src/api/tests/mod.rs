@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use orchestrator_engine_plane::buffer::messages::BufferMsg;
 use orchestrator_engine_plane::flow::{FlowLimits, OutputFlow};
-use orchestrator_engine_plane::publisher::messages::Reached;
+use orchestrator_engine_plane::publisher::messages::PublishedUpTo;
 use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::ports::kill_switch::{KillGate as _, MemoryKillSwitch};
 use orchestrator_kernel::ports::log_memory::MemoryLog;
@@ -26,7 +26,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::fakes::{FakeBuffer, FakeClock, FakeIntake, Runs};
-use super::{ApiState, HttpLimits, Metrics, router, serve};
+use super::{ApiState, HttpLimits, MetricsPage, build_router, serve_router};
 
 /// Nothing that works takes this long.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -59,19 +59,19 @@ struct Service {
 
 impl Setup {
     async fn start(self) -> Service {
-        crate::process::tls::install();
+        crate::process::tls::install_crypto();
         let (intake, runs) = (Arc::new(FakeIntake::default()), Arc::new(Runs::new().await));
         let buffer: Address<BufferMsg> = Address::new("buffer");
         if self.has_buffer {
-            buffer.set(FakeBuffer::spawn(Arc::clone(&intake)).await);
+            buffer.set_actor(FakeBuffer::spawn(Arc::clone(&intake)).await);
         }
         let (board, shutdown) = (StatusBoard::default(), CancellationToken::new());
-        board.enter(Lifecycle::Running);
+        board.enter_lifecycle(Lifecycle::Running);
         let kill_switch = Arc::new(MemoryKillSwitch::default());
         let settings = KillSwitchSettings { poll: DEADLINE, read_timeout: DEADLINE, lease: DEADLINE * 9 };
-        kill_switch.put(Some(b"off"));
+        kill_switch.put_value(Some(b"off"));
         let gate = Gate::new(Arc::clone(&kill_switch) as _, settings, Arc::new(Unobserved), board.clone());
-        gate.fresh().await.unwrap();
+        gate.fresh_permit().await.unwrap();
         let flow_limits = FlowLimits { backlog_max: 10, backlog_resume: 5, blocked_max: DEADLINE };
         let state = ApiState {
             intake: self.has_intake.then(|| Arc::clone(&intake) as _),
@@ -86,8 +86,8 @@ impl Setup {
             board: board.clone(),
             flow: OutputFlow::new(flow_limits),
             publisher: Address::new("publisher"),
-            reached: Reached::default(),
-            metrics: Metrics { render: Arc::new(|| "up 1\n".to_owned()), content_type: "text/test" },
+            reached: PublishedUpTo::default(),
+            metrics: MetricsPage { render: Arc::new(|| "up 1\n".to_owned()), content_type: "text/test" },
             durability: "fdatasync",
             version: "1.2.3",
             limits: self.limits,
@@ -95,7 +95,7 @@ impl Setup {
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = tokio::spawn(serve(listener, router(state), self.limits, shutdown.clone()));
+        let server = tokio::spawn(serve_router(listener, build_router(state), self.limits, shutdown.clone()));
         let client = reqwest::Client::builder().read_timeout(DEADLINE).build().unwrap();
         Service { address, client, intake, runs, board, gate, kill_switch, shutdown, server }
     }

@@ -16,18 +16,18 @@ async fn readiness_names_what_is_in_the_way() {
         (200, &json!(true), &json!([]))
     );
 
-    service.board.raise(Condition::SymbolHalted("A".to_owned()), "5 restarts");
+    service.board.raise_condition(Condition::SymbolHalted("A".to_owned()), "5 restarts");
     assert_eq!(service.get("/readyz").await.status, 200);
 
-    service.board.raise(Condition::SourceDown("feed".to_owned()), "refused");
+    service.board.raise_condition(Condition::SourceDown("feed".to_owned()), "refused");
     let answer = service.get("/readyz").await;
     assert_eq!(answer.status, 503);
     let reason = json!({"condition": "source_down", "subject": "feed", "detail": "refused"});
     assert_eq!((&answer.json()["ready"], &answer.json()["reasons"]), (&json!(false), &json!([reason])));
     assert_eq!(answer.header("cache-control"), "no-store");
 
-    service.board.clear(&Condition::SourceDown("feed".to_owned()));
-    service.board.enter(Lifecycle::Drained);
+    service.board.clear_condition(&Condition::SourceDown("feed".to_owned()));
+    service.board.enter_lifecycle(Lifecycle::Drained);
     assert_eq!(service.get("/readyz").await.json()["reasons"][0]["condition"], "not_running");
     assert_eq!(service.get("/livez").await.status, 200);
 }
@@ -37,7 +37,7 @@ async fn health_tells_the_lifecycle_the_version_and_the_counts() {
     let service = Service::start().await;
     service.runs.run("A", End::Truth).await;
     for symbol in 0..150 {
-        service.board.raise(Condition::SymbolHalted(symbol.to_string()), "");
+        service.board.raise_condition(Condition::SymbolHalted(symbol.to_string()), "");
     }
 
     let health = service.get("/health").await.json();
@@ -64,8 +64,8 @@ async fn the_kill_switch_is_shown_with_its_reason_and_past_and_never_stands_in_t
     );
 
     let halted = r#"{"state":"ENGAGED","engaged_by":"ops","engaged_at":"2026-01-01T00:00:00+00:00","engagement_reason":"why"}"#;
-    service.kill_switch.put(Some(halted.as_bytes()));
-    service.gate.fresh().await.unwrap_err();
+    service.kill_switch.put_value(Some(halted.as_bytes()));
+    service.gate.fresh_permit().await.unwrap_err();
 
     let reason = json!("halted by ops at 2026-01-01T00:00:00+00:00: why");
     let ready = service.get("/readyz").await;

@@ -5,16 +5,16 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::{BacktestArgs, Format, Refused};
-use crate::cli::complain;
-use crate::offline::backtest::{Report, page};
-use crate::process::exit::Exit;
+use super::{BacktestArgs, Refused, ReportFormat};
+use crate::cli::print_complaint;
+use crate::offline::backtest::{BacktestReport, render_page};
+use crate::process::exit::ProcessExit;
 
 /// Name of the outputs file, as the service calls it.
 const OUTPUTS: &str = "orchestrator_events.jsonl";
 
 /// Directories of a backtest: the report's, and those of the logs and of unfinished outputs.
-pub(super) struct Place {
+pub(super) struct BacktestPlace {
     out: PathBuf,
     /// The outputs until they are complete: beside the logs, so that nothing of a failure is taken for a result.
     pub(super) partial: PathBuf,
@@ -22,11 +22,11 @@ pub(super) struct Place {
     keeps_logs: bool,
 }
 
-impl Place {
+impl BacktestPlace {
     /// Makes it; `logs` gets the directory of logs that are not kept.
-    pub(super) fn make(args: &BacktestArgs, logs: &mut Option<TempDir>) -> Result<Self, Refused> {
+    pub(super) fn make_dirs(args: &BacktestArgs, logs: &mut Option<TempDir>) -> Result<Self, Refused> {
         let failed = |what: &Path, error: io::Error| {
-            Refused::because(Exit::Io, &format!("cannot make {}: {error}", what.display()))
+            Refused::complain_because(ProcessExit::Io, &format!("cannot make {}: {error}", what.display()))
         };
         std::fs::create_dir_all(&args.out).map_err(|error| failed(&args.out, error))?;
         // The service's own paths start at the data directory.
@@ -35,8 +35,8 @@ impl Place {
             let data = out.join("data");
             if data.exists() {
                 let data = args.out.join("data");
-                return Err(Refused::because(
-                    Exit::Usage,
+                return Err(Refused::complain_because(
+                    ProcessExit::Usage,
                     &format!("{} exists; remove it or name another directory with --out", data.display()),
                 ));
             }
@@ -50,7 +50,11 @@ impl Place {
     }
 
     /// Puts the outputs and the report into their places; returns their paths.
-    pub(super) fn write(&self, report: &Report, formats: &[Format]) -> io::Result<Vec<PathBuf>> {
+    pub(super) fn write_report(
+        &self,
+        report: &BacktestReport,
+        formats: &[ReportFormat],
+    ) -> io::Result<Vec<PathBuf>> {
         let outputs = self.out.join(OUTPUTS);
         if self.keeps_logs {
             // Kept logs are whole, so that they can be verified.
@@ -59,12 +63,12 @@ impl Place {
             std::fs::rename(&self.partial, &outputs)?;
         }
         let mut files = vec![outputs];
-        for (format, name) in [(Format::Html, "report.html"), (Format::Json, "report.json")] {
+        for (format, name) in [(ReportFormat::Html, "report.html"), (ReportFormat::Json, "report.json")] {
             let path = self.out.join(name);
             if formats.contains(&format) {
                 let text = match format {
-                    Format::Html => page(report),
-                    Format::Json => format!("{}\n", serde_json::to_string_pretty(report)?),
+                    ReportFormat::Html => render_page(report),
+                    ReportFormat::Json => format!("{}\n", serde_json::to_string_pretty(report)?),
                 };
                 std::fs::write(&path, text)?;
                 files.push(path);
@@ -81,9 +85,9 @@ impl Place {
 }
 
 /// Removes the logs that were not to be kept; the exit code when that fails.
-pub(super) fn removed(logs: Option<TempDir>) -> Option<Exit> {
+pub(super) fn remove_logs(logs: Option<TempDir>) -> Option<ProcessExit> {
     let path = logs.as_ref().map(|logs| logs.path().to_owned())?;
     let error = logs?.close().err()?;
-    complain(&format!("cannot remove {}: {error}; nothing needs it any more", path.display()));
-    Some(Exit::Io)
+    print_complaint(&format!("cannot remove {}: {error}; nothing needs it any more", path.display()));
+    Some(ProcessExit::Io)
 }

@@ -4,7 +4,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
 use super::file::read_text;
-use super::tree::{Origin, Table, Value, insert};
+use super::tree::{Origin, Table, Value, insert_at_path};
 use super::violation::Violation;
 
 /// What the names of our variables start with.
@@ -17,7 +17,7 @@ const VALUE_BYTES_MAX: u64 = 64 << 10;
 const SPELLED: [&str; 3] = ["engine", "process", "env"];
 
 /// Puts what `variables` say into `tree`. Variables of other names are ignored.
-pub(crate) fn apply(tree: &mut Table, variables: &[(OsString, OsString)]) -> Vec<Violation> {
+pub(crate) fn apply_variables(tree: &mut Table, variables: &[(OsString, OsString)]) -> Vec<Violation> {
     let mut ours: Vec<_> = variables
         .iter()
         .filter_map(|(name, value)| Some((name.to_str()?.strip_prefix(PREFIX)?, value.as_os_str())))
@@ -28,7 +28,7 @@ pub(crate) fn apply(tree: &mut Table, variables: &[(OsString, OsString)]) -> Vec
     let mut seen = Vec::new();
     for (rest, value) in ours {
         let name = format!("{PREFIX}{rest}");
-        match setting(rest, &name, value) {
+        match parse_variable(rest, &name, value) {
             Ok(Entry { path, .. }) if seen.contains(&path) => violations.push(Violation {
                 path: path.join("."),
                 what: "is set twice in the environment, once with the suffix _FILE".to_owned(),
@@ -36,7 +36,7 @@ pub(crate) fn apply(tree: &mut Table, variables: &[(OsString, OsString)]) -> Vec
                 origin: Origin::Env { name },
             }),
             Ok(Entry { path, text, origin }) => {
-                insert(tree, &path, Value::Word(text), origin);
+                insert_at_path(tree, &path, Value::Word(text), origin);
                 seen.push(path);
             }
             Err((what, allowed)) => violations.push(Violation {
@@ -57,7 +57,7 @@ struct Entry {
     origin: Origin,
 }
 
-fn setting(rest: &str, name: &str, value: &OsStr) -> Result<Entry, (String, &'static str)> {
+fn parse_variable(rest: &str, name: &str, value: &OsStr) -> Result<Entry, (String, &'static str)> {
     let text = value.to_str().ok_or_else(|| ("is not UTF-8".to_owned(), "UTF-8 text"))?;
     let mut path: Vec<String> = rest.split("__").map(str::to_ascii_lowercase).collect();
     if path.len() < 2 || path.iter().any(String::is_empty) {

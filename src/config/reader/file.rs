@@ -15,7 +15,7 @@ use super::violation::Violation;
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// Reads the file at `path`.
-pub(crate) fn read(path: &Path) -> Result<Table, Vec<Violation>> {
+pub(crate) fn read_file(path: &Path) -> Result<Table, Vec<Violation>> {
     let refuse = |what: String| {
         vec![Violation {
             path: path.display().to_string(),
@@ -25,7 +25,7 @@ pub(crate) fn read(path: &Path) -> Result<Table, Vec<Violation>> {
         }]
     };
     let text = read_text(path, FILE_BYTES_MAX).map_err(|error| refuse(format!("cannot be read: {error}")))?;
-    parse(&text, path)
+    parse_text(&text, path)
 }
 
 /// The text of a file of at most `bytes_max` bytes.
@@ -43,17 +43,17 @@ pub(crate) fn read_text(path: &Path, bytes_max: u64) -> io::Result<String> {
 }
 
 /// Parses `text`, which stands in the file `path`. Reports every syntax error.
-pub(crate) fn parse(text: &str, path: &Path) -> Result<Table, Vec<Violation>> {
+pub(crate) fn parse_text(text: &str, path: &Path) -> Result<Table, Vec<Violation>> {
     let place = Place { path: Arc::from(path), text };
     let (table, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
-        return place.table(table.get_ref());
+        return place.to_table(table.get_ref());
     }
     let violation = |error: &toml::de::Error| Violation {
         path: path.display().to_string(),
         what: error.message().trim().replace('\n', ", "),
         allowed: "TOML 1.1".to_owned(),
-        origin: place.origin(error.span().map_or(0, |span| span.start)),
+        origin: place.origin_of_byte(error.span().map_or(0, |span| span.start)),
     };
     Err(errors.iter().map(violation).collect())
 }
@@ -65,16 +65,16 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn origin(&self, byte: usize) -> Origin {
+    fn origin_of_byte(&self, byte: usize) -> Origin {
         let before = self.text.as_bytes().iter().take(byte);
         Origin::File { path: Arc::clone(&self.path), line: 1 + before.filter(|byte| **byte == b'\n').count() }
     }
 
-    fn table(&self, table: &DeTable<'_>) -> Result<Table, Vec<Violation>> {
+    fn to_table(&self, table: &DeTable<'_>) -> Result<Table, Vec<Violation>> {
         let (mut nodes, mut violations) = (Table::new(), Vec::new());
         for (key, value) in table {
-            let origin = self.origin(key.span().start);
-            match self.value(value) {
+            let origin = self.origin_of_byte(key.span().start);
+            match self.to_value(value) {
                 Ok(value) => {
                     nodes.insert(key.get_ref().clone().into_owned(), Node { value, origin });
                 }
@@ -88,13 +88,13 @@ impl Place<'_> {
         if violations.is_empty() { Ok(nodes) } else { Err(violations) }
     }
 
-    fn value(&self, value: &Spanned<DeValue<'_>>) -> Result<Value, Vec<Violation>> {
+    fn to_value(&self, value: &Spanned<DeValue<'_>>) -> Result<Value, Vec<Violation>> {
         let unreadable = |number: &str| {
             vec![Violation {
                 path: String::new(),
                 what: format!("{number} is not a number that can be represented"),
                 allowed: String::new(),
-                origin: self.origin(value.span().start),
+                origin: self.origin_of_byte(value.span().start),
             }]
         };
         Ok(match value.get_ref() {
@@ -109,9 +109,9 @@ impl Place<'_> {
             DeValue::Boolean(flag) => Value::Bool(*flag),
             DeValue::Datetime(moment) => Value::DateTime(moment.to_string()),
             DeValue::Array(items) => {
-                Value::List(items.iter().map(|item| self.value(item)).collect::<Result<_, _>>()?)
+                Value::List(items.iter().map(|item| self.to_value(item)).collect::<Result<_, _>>()?)
             }
-            DeValue::Table(table) => Value::Table(self.table(table)?),
+            DeValue::Table(table) => Value::Table(self.to_table(table)?),
         })
     }
 }
@@ -119,7 +119,7 @@ impl Place<'_> {
 /// Parses the items of a TOML array that an environment variable or flag holds.
 pub(crate) fn parse_list(text: &str) -> Option<Vec<Value>> {
     let document = format!("list = {text}\n");
-    let mut entries = parse(&document, Path::new("")).ok()?.into_iter();
+    let mut entries = parse_text(&document, Path::new("")).ok()?.into_iter();
     match (entries.next()?, entries.next()) {
         ((_, Node { value: Value::List(items), .. }), None) => Some(items),
         // A line end in the text has begun another key.

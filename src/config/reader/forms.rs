@@ -8,18 +8,18 @@ use std::time::Duration;
 
 use super::file::parse_list;
 use super::tree::Value;
-use super::violation::nearest;
+use super::violation::nearest_key;
 
 /// Reads, writes and describes one kind of setting.
-pub(crate) trait Form<T> {
+pub(crate) trait SettingForm<T> {
     /// Reads it. The error completes a sentence that begins with the value.
-    fn parse(&self, value: &Value) -> Result<T, String>;
+    fn parse_value(&self, value: &Value) -> Result<T, String>;
     /// Writes it as TOML.
-    fn render(&self, value: &T) -> String;
+    fn render_value(&self, value: &T) -> String;
     /// Says what it may be.
-    fn allowed(&self) -> String;
+    fn allowed_text(&self) -> String;
     /// Whether a value that it refuses may hold a secret, and is not repeated in the message.
-    fn hides(&self) -> bool {
+    fn hides_value(&self) -> bool {
         false
     }
 }
@@ -27,8 +27,8 @@ pub(crate) trait Form<T> {
 /// A whole number in a range.
 pub(crate) struct Count(pub(crate) RangeInclusive<u64>);
 
-impl<T: TryFrom<i128> + Display> Form<T> for Count {
-    fn parse(&self, value: &Value) -> Result<T, String> {
+impl<T: TryFrom<i128> + Display> SettingForm<T> for Count {
+    fn parse_value(&self, value: &Value) -> Result<T, String> {
         let number = match value {
             Value::Integer(number) => *number,
             Value::Word(word) => word.trim().parse().map_err(|_| "is not a whole number".to_owned())?,
@@ -48,11 +48,11 @@ impl<T: TryFrom<i128> + Display> Form<T> for Count {
         }
     }
 
-    fn render(&self, value: &T) -> String {
+    fn render_value(&self, value: &T) -> String {
         value.to_string()
     }
 
-    fn allowed(&self) -> String {
+    fn allowed_text(&self) -> String {
         format!("whole number, {} to {}", self.0.start(), self.0.end())
     }
 }
@@ -75,15 +75,15 @@ impl Bytes {
         number.parse::<i128>().ok()?.checked_mul(i128::from(unit))
     }
 
-    fn text(bytes: u64) -> String {
+    fn bytes_text(bytes: u64) -> String {
         let (unit, size) =
             UNITS.iter().find(|(_, size)| bytes >= *size && bytes.is_multiple_of(*size)).unwrap_or(&("B", 1));
         format!("{}{unit}", bytes / size)
     }
 }
 
-impl Form<u64> for Bytes {
-    fn parse(&self, value: &Value) -> Result<u64, String> {
+impl SettingForm<u64> for Bytes {
+    fn parse_value(&self, value: &Value) -> Result<u64, String> {
         let number = match value {
             Value::Integer(number) => Some(*number),
             Value::Text(text) | Value::Word(text) => Self::parse_text(text),
@@ -93,20 +93,20 @@ impl Form<u64> for Bytes {
         if self.0.contains(&bytes) { Ok(bytes) } else { Err("is out of range".to_owned()) }
     }
 
-    fn render(&self, value: &u64) -> String {
-        format!("\"{}\"", Self::text(*value))
+    fn render_value(&self, value: &u64) -> String {
+        format!("\"{}\"", Self::bytes_text(*value))
     }
 
-    fn allowed(&self) -> String {
-        format!("size, {} to {}", Self::text(*self.0.start()), Self::text(*self.0.end()))
+    fn allowed_text(&self) -> String {
+        format!("size, {} to {}", Self::bytes_text(*self.0.start()), Self::bytes_text(*self.0.end()))
     }
 }
 
 /// A duration such as `"3m"`, in whole milliseconds.
-pub(crate) struct Time(pub(crate) RangeInclusive<Duration>);
+pub(crate) struct DurationForm(pub(crate) RangeInclusive<Duration>);
 
-impl Form<Duration> for Time {
-    fn parse(&self, value: &Value) -> Result<Duration, String> {
+impl SettingForm<Duration> for DurationForm {
+    fn parse_value(&self, value: &Value) -> Result<Duration, String> {
         let text = match value {
             Value::Text(text) | Value::Word(text) => text,
             Value::Integer(_) | Value::Float(_) => return Err("has no unit".to_owned()),
@@ -121,11 +121,11 @@ impl Form<Duration> for Time {
         if self.0.contains(&duration) { Ok(duration) } else { Err("is out of range".to_owned()) }
     }
 
-    fn render(&self, value: &Duration) -> String {
+    fn render_value(&self, value: &Duration) -> String {
         format!("\"{}\"", humantime::format_duration(*value))
     }
 
-    fn allowed(&self) -> String {
+    fn allowed_text(&self) -> String {
         let (start, end) =
             (humantime::format_duration(*self.0.start()), humantime::format_duration(*self.0.end()));
         format!("duration, {start} to {end}")
@@ -135,8 +135,8 @@ impl Form<Duration> for Time {
 /// A number in a range.
 pub(crate) struct Real(pub(crate) RangeInclusive<f64>);
 
-impl Form<f64> for Real {
-    fn parse(&self, value: &Value) -> Result<f64, String> {
+impl SettingForm<f64> for Real {
+    fn parse_value(&self, value: &Value) -> Result<f64, String> {
         let number = match value {
             Value::Float(number) => *number,
             // Integers beyond 2^53 are out of every range here, so the rounding does not matter.
@@ -149,11 +149,11 @@ impl Form<f64> for Real {
         if self.0.contains(&number) { Ok(number) } else { Err("is out of range".to_owned()) }
     }
 
-    fn render(&self, value: &f64) -> String {
+    fn render_value(&self, value: &f64) -> String {
         format!("{value:?}")
     }
 
-    fn allowed(&self) -> String {
+    fn allowed_text(&self) -> String {
         format!("number, {} to {}", self.0.start(), self.0.end())
     }
 }
@@ -161,8 +161,8 @@ impl Form<f64> for Real {
 /// `true` or `false`.
 pub(crate) struct Flag;
 
-impl Form<bool> for Flag {
-    fn parse(&self, value: &Value) -> Result<bool, String> {
+impl SettingForm<bool> for Flag {
+    fn parse_value(&self, value: &Value) -> Result<bool, String> {
         match value {
             Value::Bool(flag) => Ok(*flag),
             Value::Word(word) => word.trim().parse().map_err(|_| "is neither true nor false".to_owned()),
@@ -175,11 +175,11 @@ impl Form<bool> for Flag {
         }
     }
 
-    fn render(&self, value: &bool) -> String {
+    fn render_value(&self, value: &bool) -> String {
         value.to_string()
     }
 
-    fn allowed(&self) -> String {
+    fn allowed_text(&self) -> String {
         "true or false".to_owned()
     }
 }
@@ -187,45 +187,45 @@ impl Form<bool> for Flag {
 /// One of a few words.
 pub(crate) struct OneOf<T: 'static>(pub(crate) &'static [(&'static str, T)]);
 
-impl<T: Copy + PartialEq> Form<T> for OneOf<T> {
-    fn parse(&self, value: &Value) -> Result<T, String> {
+impl<T: Copy + PartialEq> SettingForm<T> for OneOf<T> {
+    fn parse_value(&self, value: &Value) -> Result<T, String> {
         let word = text_of(value).ok_or("is not one of the words")?;
         match self.0.iter().find(|(name, _)| *name == word) {
             Some((_, value)) => Ok(*value),
-            None => Err(match nearest(word, self.0.iter().map(|(name, _)| *name)) {
+            None => Err(match nearest_key(word, self.0.iter().map(|(name, _)| *name)) {
                 Some(meant) => format!("is not one of the words; did you mean `{meant}`?"),
                 None => "is not one of the words".to_owned(),
             }),
         }
     }
 
-    fn render(&self, value: &T) -> String {
+    fn render_value(&self, value: &T) -> String {
         let name = self.0.iter().find(|(_, candidate)| candidate == value).map_or("", |(name, _)| name);
-        quoted(name)
+        quote_toml(name)
     }
 
-    fn allowed(&self) -> String {
-        self.0.iter().map(|(name, _)| quoted(name)).collect::<Vec<_>>().join(" or ")
+    fn allowed_text(&self) -> String {
+        self.0.iter().map(|(name, _)| quote_toml(name)).collect::<Vec<_>>().join(" or ")
     }
 }
 
 /// Text that `accepts` takes.
-pub(crate) struct Text {
+pub(crate) struct TextForm {
     pub(crate) accepts: fn(&str) -> bool,
     pub(crate) allowed: &'static str,
 }
 
-impl Form<String> for Text {
-    fn parse(&self, value: &Value) -> Result<String, String> {
+impl SettingForm<String> for TextForm {
+    fn parse_value(&self, value: &Value) -> Result<String, String> {
         let text = text_of(value).ok_or("is not text")?;
         if (self.accepts)(text) { Ok(text.to_owned()) } else { Err("does not fit".to_owned()) }
     }
 
-    fn render(&self, value: &String) -> String {
-        quoted(value)
+    fn render_value(&self, value: &String) -> String {
+        quote_toml(value)
     }
 
-    fn allowed(&self) -> String {
+    fn allowed_text(&self) -> String {
         self.allowed.to_owned()
     }
 }
@@ -233,8 +233,8 @@ impl Form<String> for Text {
 /// A path. Relative ones are relative to the working directory.
 pub(crate) struct FilePath;
 
-impl Form<PathBuf> for FilePath {
-    fn parse(&self, value: &Value) -> Result<PathBuf, String> {
+impl SettingForm<PathBuf> for FilePath {
+    fn parse_value(&self, value: &Value) -> Result<PathBuf, String> {
         let text = text_of(value).ok_or("is not text")?;
         if text.is_empty() || text.contains('\0') {
             Err("is no path".to_owned())
@@ -243,11 +243,11 @@ impl Form<PathBuf> for FilePath {
         }
     }
 
-    fn render(&self, value: &PathBuf) -> String {
-        quoted(&value.to_string_lossy())
+    fn render_value(&self, value: &PathBuf) -> String {
+        quote_toml(&value.to_string_lossy())
     }
 
-    fn allowed(&self) -> String {
+    fn allowed_text(&self) -> String {
         "path, not empty".to_owned()
     }
 }
@@ -255,49 +255,49 @@ impl Form<PathBuf> for FilePath {
 /// A path, or `""` for none.
 pub(crate) struct OptionalPath;
 
-impl Form<Option<PathBuf>> for OptionalPath {
-    fn parse(&self, value: &Value) -> Result<Option<PathBuf>, String> {
+impl SettingForm<Option<PathBuf>> for OptionalPath {
+    fn parse_value(&self, value: &Value) -> Result<Option<PathBuf>, String> {
         match text_of(value).ok_or("is not text")? {
             "" => Ok(None),
-            _ => FilePath.parse(value).map(Some),
+            _ => FilePath.parse_value(value).map(Some),
         }
     }
 
-    fn render(&self, value: &Option<PathBuf>) -> String {
-        value.as_ref().map_or_else(|| "\"\"".to_owned(), |path| FilePath.render(path))
+    fn render_value(&self, value: &Option<PathBuf>) -> String {
+        value.as_ref().map_or_else(|| "\"\"".to_owned(), |path| FilePath.render_value(path))
     }
 
-    fn allowed(&self) -> String {
+    fn allowed_text(&self) -> String {
         "path, \"\" for none".to_owned()
     }
 }
 
 /// Address and port.
-pub(crate) struct Address;
+pub(crate) struct AddressForm;
 
-impl Form<SocketAddr> for Address {
-    fn parse(&self, value: &Value) -> Result<SocketAddr, String> {
+impl SettingForm<SocketAddr> for AddressForm {
+    fn parse_value(&self, value: &Value) -> Result<SocketAddr, String> {
         let text = text_of(value).ok_or("is not text")?;
         text.parse().map_err(|_| "is not a numeric address with a port".to_owned())
     }
 
-    fn render(&self, value: &SocketAddr) -> String {
+    fn render_value(&self, value: &SocketAddr) -> String {
         format!("\"{value}\"")
     }
 
-    fn allowed(&self) -> String {
+    fn allowed_text(&self) -> String {
         "address:port, for example \"127.0.0.1:8080\" or \"[::1]:8080\"".to_owned()
     }
 }
 
 /// A list of texts. In the environment: a TOML array, or the items with commas between.
 pub(crate) struct Texts {
-    pub(crate) item: Text,
+    pub(crate) item: TextForm,
     pub(crate) items_max: usize,
 }
 
-impl Form<Vec<String>> for Texts {
-    fn parse(&self, value: &Value) -> Result<Vec<String>, String> {
+impl SettingForm<Vec<String>> for Texts {
+    fn parse_value(&self, value: &Value) -> Result<Vec<String>, String> {
         let items = match value {
             Value::List(items) => items.clone(),
             Value::Word(word) if word.trim_start().starts_with('[') => {
@@ -317,15 +317,15 @@ impl Form<Vec<String>> for Texts {
         }
         items
             .iter()
-            .map(|item| self.item.parse(item).map_err(|why| format!("holds {item}, which {why}")))
+            .map(|item| self.item.parse_value(item).map_err(|why| format!("holds {item}, which {why}")))
             .collect()
     }
 
-    fn render(&self, value: &Vec<String>) -> String {
-        format!("[{}]", value.iter().map(|item| quoted(item)).collect::<Vec<_>>().join(", "))
+    fn render_value(&self, value: &Vec<String>) -> String {
+        format!("[{}]", value.iter().map(|item| quote_toml(item)).collect::<Vec<_>>().join(", "))
     }
 
-    fn allowed(&self) -> String {
+    fn allowed_text(&self) -> String {
         format!("list of at most {} items, each {}", self.items_max, self.item.allowed)
     }
 }
@@ -344,7 +344,7 @@ pub(crate) fn text_of(value: &Value) -> Option<&str> {
 }
 
 /// `text` as a TOML string.
-pub(crate) fn quoted(text: &str) -> String {
+pub(crate) fn quote_toml(text: &str) -> String {
     toml::Value::from(text).to_string()
 }
 

@@ -1,5 +1,6 @@
-//! Reading settings, whatever they mean: layers of a file, the environment and flags are put into one tree, sections are read
-//! from it, and every violation is kept with its path and place. The rest of `config` says which settings there are.
+//! Reading settings, whatever they mean: layers of a file, the environment and flags are put into one tree, sections
+//! are read from it, and every violation is kept with its path and place. The rest of `config` says which settings
+//! there are.
 
 pub(super) mod environment;
 pub(super) mod file;

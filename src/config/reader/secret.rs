@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::forms::{Form, quoted, text_of};
+use super::forms::{SettingForm, quote_toml, text_of};
 use super::tree::Value;
 
 /// A URL whose password is not shown by `Display`, `Debug` or `config show`.
@@ -12,14 +12,14 @@ pub struct SecretUrl(String);
 impl SecretUrl {
     /// The URL as it is, for the client that connects.
     #[must_use]
-    pub fn expose(&self) -> &str {
+    pub fn expose_url(&self) -> &str {
         &self.0
     }
 
     /// Whether it names a user or password.
     #[must_use]
     pub fn has_credentials(&self) -> bool {
-        self.0.split_once("://").is_some_and(|(_, rest)| authority(rest).contains('@'))
+        self.0.split_once("://").is_some_and(|(_, rest)| authority_part(rest).contains('@'))
     }
 
     /// Whether there is none.
@@ -55,7 +55,7 @@ impl fmt::Display for SecretUrl {
 }
 
 /// What stands before path, query and fragment.
-fn authority(rest: &str) -> &str {
+fn authority_part(rest: &str) -> &str {
     rest.split(['/', '?', '#']).next().unwrap_or(rest)
 }
 
@@ -66,13 +66,13 @@ impl fmt::Debug for SecretUrl {
 }
 
 /// A URL of one of these schemes, or nothing where that is allowed.
-pub(crate) struct Url {
+pub(crate) struct UrlForm {
     pub(crate) schemes: &'static [&'static str],
     pub(crate) may_be_empty: bool,
 }
 
-impl Form<SecretUrl> for Url {
-    fn parse(&self, value: &Value) -> Result<SecretUrl, String> {
+impl SettingForm<SecretUrl> for UrlForm {
+    fn parse_value(&self, value: &Value) -> Result<SecretUrl, String> {
         let text = text_of(value).ok_or("is not text")?;
         if text.is_empty() && self.may_be_empty {
             return Ok(SecretUrl::default());
@@ -88,17 +88,17 @@ impl Form<SecretUrl> for Url {
         Ok(SecretUrl::from(text))
     }
 
-    fn render(&self, value: &SecretUrl) -> String {
-        quoted(&value.to_string())
+    fn render_value(&self, value: &SecretUrl) -> String {
+        quote_toml(&value.to_string())
     }
 
-    fn allowed(&self) -> String {
+    fn allowed_text(&self) -> String {
         let schemes = self.schemes.iter().map(|scheme| format!("{scheme}://host")).collect::<Vec<_>>();
         let empty = if self.may_be_empty { ", \"\" for none" } else { "" };
         format!("{}{empty}", schemes.join(" or "))
     }
 
-    fn hides(&self) -> bool {
+    fn hides_value(&self) -> bool {
         true
     }
 }
@@ -110,7 +110,7 @@ pub struct Secret(Option<String>);
 impl Secret {
     /// The secret, for the client that sends it.
     #[must_use]
-    pub fn expose(&self) -> Option<&str> {
+    pub fn expose_secret(&self) -> Option<&str> {
         self.0.as_deref()
     }
 }
@@ -124,8 +124,8 @@ impl fmt::Debug for Secret {
 /// A secret that fits a header of HTTP, or `""` for none.
 pub(crate) struct HeaderSecret;
 
-impl Form<Secret> for HeaderSecret {
-    fn parse(&self, value: &Value) -> Result<Secret, String> {
+impl SettingForm<Secret> for HeaderSecret {
+    fn parse_value(&self, value: &Value) -> Result<Secret, String> {
         let text = text_of(value).ok_or("is not text")?;
         if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("does not fit".to_owned());
@@ -133,15 +133,15 @@ impl Form<Secret> for HeaderSecret {
         Ok(Secret(Some(text.to_owned()).filter(|text| !text.is_empty())))
     }
 
-    fn render(&self, value: &Secret) -> String {
-        quoted(if value.0.is_some() { "***" } else { "" })
+    fn render_value(&self, value: &Secret) -> String {
+        quote_toml(if value.0.is_some() { "***" } else { "" })
     }
 
-    fn allowed(&self) -> String {
+    fn allowed_text(&self) -> String {
         "printable ASCII without space, \"\" for none".to_owned()
     }
 
-    fn hides(&self) -> bool {
+    fn hides_value(&self) -> bool {
         true
     }
 }
@@ -169,14 +169,14 @@ mod tests {
 
     #[test]
     fn a_token_is_never_shown() {
-        let token = HeaderSecret.parse(&Value::Text("canary".to_owned())).unwrap();
+        let token = HeaderSecret.parse_value(&Value::Text("canary".to_owned())).unwrap();
 
-        assert_eq!(token.expose(), Some("canary"));
+        assert_eq!(token.expose_secret(), Some("canary"));
         assert_eq!(
-            (HeaderSecret.render(&token), format!("{token:?}")),
+            (HeaderSecret.render_value(&token), format!("{token:?}")),
             ("\"***\"".to_owned(), "Secret(***)".to_owned())
         );
-        assert_eq!(HeaderSecret.parse(&Value::Text(String::new())), Ok(Secret::default()));
+        assert_eq!(HeaderSecret.parse_value(&Value::Text(String::new())), Ok(Secret::default()));
     }
 
     #[test]
@@ -187,8 +187,8 @@ mod tests {
 
     #[test]
     fn what_is_no_url_of_the_scheme_is_refused() {
-        let form = Url { schemes: &["redis", "rediss"], may_be_empty: false };
-        let parse = |text: &str| form.parse(&Value::Text(text.to_owned()));
+        let form = UrlForm { schemes: &["redis", "rediss"], may_be_empty: false };
+        let parse = |text: &str| form.parse_value(&Value::Text(text.to_owned()));
 
         assert!(parse("rediss://me:secret@host:6380/0").is_ok());
         for text in ["", "host:6379", "http://host", "redis://", "redis:///0", "redis://a b"] {

@@ -1,9 +1,9 @@
 //! Reads one section: each setting is named once, and that one line gives it its type, its range, its place in
 //! `config show` and its name to the check for unknown keys.
 
-use super::forms::Form;
+use super::forms::SettingForm;
 use super::tree::{Node, Origin, Table, Value};
-use super::violation::{Violation, nearest};
+use super::violation::{Violation, nearest_key};
 
 /// One effective setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,14 +22,14 @@ pub struct Setting {
 
 /// Findings of reading: violations, and effective settings.
 #[derive(Debug, Default)]
-pub(crate) struct Report {
+pub(crate) struct ReadReport {
     pub(crate) violations: Vec<Violation>,
     pub(crate) settings: Vec<Setting>,
 }
 
-impl Report {
+impl ReadReport {
     /// Where the value at `path` comes from.
-    fn origin(&self, path: &str) -> Origin {
+    fn origin_of(&self, path: &str) -> Origin {
         let setting = self.settings.iter().find(|setting| {
             path.strip_prefix(&setting.section).and_then(|rest| rest.strip_prefix('.')) == Some(&setting.key)
         });
@@ -40,13 +40,13 @@ impl Report {
     ///
     /// Keeps quiet when one of them is already known to be wrong: its default stands in for it then, and what follows
     /// from that would only confuse.
-    pub(crate) fn rule(&mut self, paths: &[&str], holds: bool, what: String, allowed: &str) {
+    pub(crate) fn check_rule(&mut self, paths: &[&str], holds: bool, what: String, allowed: &str) {
         let (false, Some(first)) = (holds, paths.first()) else { return };
         if self.violations.iter().any(|violation| paths.contains(&violation.path.as_str())) {
             return;
         }
         // The user changed one of them: that is the place to show.
-        let origin = paths.iter().map(|path| self.origin(path)).find(|origin| *origin != Origin::Default);
+        let origin = paths.iter().map(|path| self.origin_of(path)).find(|origin| *origin != Origin::Default);
         self.violations.push(Violation {
             path: (*first).to_owned(),
             what,
@@ -64,14 +64,14 @@ pub(crate) struct Section<'a> {
     misplaced: bool,
     origin: Origin,
     known: Vec<&'static str>,
-    report: &'a mut Report,
+    report: &'a mut ReadReport,
 }
 
 impl<'a> Section<'a> {
     /// Reads the whole tree. `read` names the top-level sections.
     pub(crate) fn read_tree<T>(
         tree: &'a Table,
-        report: &'a mut Report,
+        report: &'a mut ReadReport,
         read: impl FnOnce(&mut Section<'_>) -> T,
     ) -> T {
         let mut root = Section {
@@ -88,9 +88,13 @@ impl<'a> Section<'a> {
     }
 
     /// Reads the section `key` in this one. Keys in it that `read` does not name are reported.
-    pub(crate) fn section<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
+    pub(crate) fn read_section<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&mut Section<'_>) -> T,
+    ) -> T {
         self.known.push(key);
-        self.inner(key, read)
+        self.read_inner(key, read)
     }
 
     /// Reads the sections in this one whose names the user chooses, or those of `defaults` when there are none.
@@ -105,21 +109,21 @@ impl<'a> Section<'a> {
         let names = if given.is_empty() { defaults.collect() } else { given };
         for name in names {
             if is_name(name) {
-                self.inner(name, |section| read(name, section));
+                self.read_inner(name, |section| read(name, section));
             } else {
-                self.refuse(name, format!("{name:?} cannot be a name"), allowed);
+                self.refuse_key(name, format!("{name:?} cannot be a name"), allowed);
             }
         }
         self.ignore_rest();
     }
 
-    fn inner<T>(&mut self, key: &str, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
+    fn read_inner<T>(&mut self, key: &str, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
         let node = self.nodes.and_then(|nodes| nodes.get(key));
         let nodes = node.and_then(|node| match &node.value {
             Value::Table(nodes) => Some(nodes),
             value => {
                 let what = format!("is {value}, not a section");
-                self.refuse(key, what, "a table of settings");
+                self.refuse_key(key, what, "a table of settings");
                 None
             }
         });
@@ -139,30 +143,35 @@ impl<'a> Section<'a> {
     }
 
     /// Reads the setting `key` into `slot`, which holds its default.
-    pub(crate) fn value<T>(&mut self, key: &'static str, slot: &mut T, form: &impl Form<T>) {
-        if let Some(value) = self.given(key, form) {
+    pub(crate) fn read_value<T>(&mut self, key: &'static str, slot: &mut T, form: &impl SettingForm<T>) {
+        if let Some(value) = self.read_given(key, form) {
             *slot = value;
         }
-        self.show(key, form.render(slot), form.allowed());
+        self.note_setting(key, form.render_value(slot), form.allowed_text());
     }
 
     /// Reads a setting that has no default; `why` completes "is missing".
-    pub(crate) fn required<T>(&mut self, key: &'static str, why: &str, form: &impl Form<T>) -> Option<T> {
-        let present = self.node(key).is_some();
-        let value = self.given(key, form);
+    pub(crate) fn read_required<T>(
+        &mut self,
+        key: &'static str,
+        why: &str,
+        form: &impl SettingForm<T>,
+    ) -> Option<T> {
+        let present = self.node_at(key).is_some();
+        let value = self.read_given(key, form);
         match &value {
-            Some(value) => self.show(key, form.render(value), form.allowed()),
+            Some(value) => self.note_setting(key, form.render_value(value), form.allowed_text()),
             None if present || self.misplaced => {}
-            None => self.refuse(key, format!("is missing: {why}"), &form.allowed()),
+            None => self.refuse_key(key, format!("is missing: {why}"), &form.allowed_text()),
         }
         value
     }
 
     /// Reads a setting that only counts in another mode: giving it here is a violation.
-    pub(crate) fn inapplicable(&mut self, key: &'static str, why: &str) {
+    pub(crate) fn refuse_inapplicable(&mut self, key: &'static str, why: &str) {
         self.known.push(key);
-        if self.node(key).is_some() {
-            self.refuse(key, format!("has no effect here: {why}"), "remove it");
+        if self.node_at(key).is_some() {
+            self.refuse_key(key, format!("has no effect here: {why}"), "remove it");
         }
     }
 
@@ -170,24 +179,24 @@ impl<'a> Section<'a> {
     pub(crate) fn hidden_texts(
         &mut self,
         is_key: fn(&str) -> bool,
-        form: &impl Form<String>,
+        form: &impl SettingForm<String>,
     ) -> Vec<(String, String)> {
         let mut texts = Vec::new();
         for (key, node) in self.nodes.into_iter().flatten() {
             if !is_key(key) {
-                self.refuse(
+                self.refuse_key(
                     key,
                     format!("{key:?} cannot be a name here"),
                     "a name without '=', quote or control character",
                 );
                 continue;
             }
-            match form.parse(&node.value) {
+            match form.parse_value(&node.value) {
                 Ok(text) => {
                     texts.push((key.clone(), text));
-                    self.show(key, "\"<hidden>\"".to_owned(), form.allowed());
+                    self.note_setting(key, "\"<hidden>\"".to_owned(), form.allowed_text());
                 }
-                Err(_) => self.refuse(key, "is not text".to_owned(), &form.allowed()),
+                Err(_) => self.refuse_key(key, "is not text".to_owned(), &form.allowed_text()),
             }
         }
         self.ignore_rest();
@@ -211,44 +220,44 @@ impl<'a> Section<'a> {
     }
 
     /// Whether a layer gives `key`.
-    pub(crate) fn has(&self, key: &str) -> bool {
-        self.node(key).is_some()
+    pub(crate) fn has_key(&self, key: &str) -> bool {
+        self.node_at(key).is_some()
     }
 
     /// Reports that `key` is wrong.
-    pub(crate) fn refuse(&mut self, key: &str, what: String, allowed: &str) {
-        let origin = self.node(key).map_or_else(|| self.origin.clone(), |node| node.origin.clone());
+    pub(crate) fn refuse_key(&mut self, key: &str, what: String, allowed: &str) {
+        let origin = self.node_at(key).map_or_else(|| self.origin.clone(), |node| node.origin.clone());
         let path = self.path_of(key);
         self.report.violations.push(Violation { path, what, allowed: allowed.to_owned(), origin });
     }
 
-    fn given<T>(&mut self, key: &'static str, form: &impl Form<T>) -> Option<T> {
+    fn read_given<T>(&mut self, key: &'static str, form: &impl SettingForm<T>) -> Option<T> {
         self.known.push(key);
-        let node = self.node(key)?;
-        match form.parse(&node.value) {
+        let node = self.node_at(key)?;
+        match form.parse_value(&node.value) {
             Ok(value) => Some(value),
             Err(reason) => {
                 let shown = if node.origin.is_secret() {
                     "the file's content".to_owned()
-                } else if form.hides() {
+                } else if form.hides_value() {
                     "the value".to_owned()
                 } else {
                     node.value.to_string()
                 };
-                self.refuse(key, format!("{shown} {reason}"), &form.allowed());
+                self.refuse_key(key, format!("{shown} {reason}"), &form.allowed_text());
                 None
             }
         }
     }
 
-    fn show(&mut self, key: &str, value: String, allowed: String) {
-        let origin = self.node(key).map_or(Origin::Default, |node| node.origin.clone());
+    fn note_setting(&mut self, key: &str, value: String, allowed: String) {
+        let origin = self.node_at(key).map_or(Origin::Default, |node| node.origin.clone());
         let value = if origin.is_secret() { "\"<hidden>\"".to_owned() } else { value };
         let section = self.path.clone();
         self.report.settings.push(Setting { section, key: key.to_owned(), value, allowed, origin });
     }
 
-    fn node(&self, key: &str) -> Option<&'a Node> {
+    fn node_at(&self, key: &str) -> Option<&'a Node> {
         self.nodes.and_then(|nodes| nodes.get(key))
     }
 
@@ -260,11 +269,11 @@ impl<'a> Section<'a> {
         let Some(nodes) = self.nodes else { return };
         let kind = if self.path.is_empty() { "section" } else { "key" };
         for key in nodes.keys().filter(|key| !self.known.contains(&key.as_str())).collect::<Vec<_>>() {
-            let (what, allowed) = match nearest(key, self.known.iter().copied()) {
+            let (what, allowed) = match nearest_key(key, self.known.iter().copied()) {
                 Some(meant) => (format!("is not a {kind}; did you mean `{meant}`?"), meant.to_owned()),
                 None => (format!("is not a {kind}"), self.known.join(", ")),
             };
-            self.refuse(key, what, &allowed);
+            self.refuse_key(key, what, &allowed);
         }
     }
 }

@@ -1,15 +1,15 @@
 //! Writes the effective configuration.
 
-use super::forms::quoted;
+use super::forms::quote_toml;
 use super::section::Setting;
 
 /// The settings as TOML that can be loaded again; with `with_origins`, each with its origin in a comment.
 ///
 /// Values that may be secrets are hidden.
 #[must_use]
-pub fn render(settings: &[Setting], with_origins: bool) -> String {
+pub fn render_settings(settings: &[Setting], with_origins: bool) -> String {
     let lines: Vec<String> =
-        settings.iter().map(|setting| format!("{} = {}", key(&setting.key), setting.value)).collect();
+        settings.iter().map(|setting| format!("{} = {}", toml_key(&setting.key), setting.value)).collect();
     let mut text = String::new();
     let mut section = None;
     for (setting, line) in settings.iter().zip(&lines) {
@@ -28,7 +28,7 @@ pub fn render(settings: &[Setting], with_origins: bool) -> String {
 }
 
 /// `name` as a TOML key.
-fn key(name: &str) -> String {
+fn toml_key(name: &str) -> String {
     let bare = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
-    if bare { name.to_owned() } else { quoted(name) }
+    if bare { name.to_owned() } else { quote_toml(name) }
 }

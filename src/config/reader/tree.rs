@@ -113,7 +113,7 @@ impl fmt::Display for Value {
 }
 
 /// Puts `value` at `path`, making the tables on the way. What stood there before, or in the way, is replaced.
-pub(crate) fn insert(tree: &mut Table, path: &[String], value: Value, origin: Origin) {
+pub(crate) fn insert_at_path(tree: &mut Table, path: &[String], value: Value, origin: Origin) {
     let Some((last, way)) = path.split_last() else { return };
     let mut table = tree;
     for key in way {

@@ -67,7 +67,7 @@ impl fmt::Display for ConfigError {
 const SIMILARITY_MIN: f64 = 0.8;
 
 /// The key of `known` that `wrong` most likely means.
-pub(crate) fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest_key<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     known
         .into_iter()
         .map(|key| (strsim::jaro_winkler(wrong, key), key))

@@ -12,12 +12,12 @@ use orchestrator_kernel::ports::engine::EngineIdentity;
 use orchestrator_kernel::ports::log::{Log, ReadError, ReadLimit};
 use serde::Serialize;
 
-use super::over_time::{OverTime, ReceiptCounts, RunCounts};
+use super::over_time::{CountsOverTime, ReceiptCounts, RunCounts};
 use super::regimes::Regimes;
 
 /// Figures of the receipt log and the quarantine.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Receipts {
+pub struct ReceiptFigures {
     /// Receipts.
     pub receipts: u64,
     /// Their events' bytes.
@@ -49,7 +49,7 @@ pub struct NoReceipt {
 
 /// Figures of the run log.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Runs {
+pub struct RunFigures {
     /// Runs that were begun.
     pub started: u64,
     /// Runs that the engine answered.
@@ -65,7 +65,7 @@ pub struct Runs {
     /// Failures by category.
     pub failures: BTreeMap<ErrorKind, Failures>,
     /// Runs by symbol.
-    pub by_symbol: BTreeMap<Symbol, SymbolRuns>,
+    pub by_symbol: BTreeMap<Symbol, SymbolRunFigures>,
 }
 
 /// Runs that failed for the same reason.
@@ -85,7 +85,7 @@ pub struct Failures {
 
 /// One symbol's runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct SymbolRuns {
+pub struct SymbolRunFigures {
     /// Runs that the engine answered.
     pub completed: u64,
     /// Runs that failed, by category.
@@ -107,11 +107,11 @@ pub struct Answerer {
 /// Everything that is counted.
 #[derive(Clone, Debug)]
 pub(super) struct Figures {
-    pub(super) receipts: Receipts,
-    pub(super) runs: Runs,
+    pub(super) receipts: ReceiptFigures,
+    pub(super) runs: RunFigures,
     pub(super) regimes: Regimes,
-    pub(super) receipts_over_time: OverTime<ReceiptCounts>,
-    pub(super) runs_over_time: OverTime<RunCounts>,
+    pub(super) receipts_over_time: CountsOverTime<ReceiptCounts>,
+    pub(super) runs_over_time: CountsOverTime<RunCounts>,
     pub(super) engines: Vec<Answerer>,
     open: BTreeSet<String>,
 }
@@ -120,34 +120,35 @@ pub(super) struct Figures {
 const RECEIPTS_STEP_MS: i64 = 1_000;
 
 /// Counts what the logs hold; runs come every `interval_ms`.
-pub(super) async fn read(
+pub(super) async fn read_figures(
     receipts: &dyn Log,
     runs: &dyn Log,
     quarantine: &dyn Log,
     interval_ms: i64,
 ) -> Result<Figures, ReadError> {
     let mut figures = Figures {
-        receipts: Receipts::default(),
-        runs: Runs::default(),
+        receipts: ReceiptFigures::default(),
+        runs: RunFigures::default(),
         regimes: Regimes::default(),
-        receipts_over_time: OverTime::new(RECEIPTS_STEP_MS),
-        runs_over_time: OverTime::new(interval_ms),
+        receipts_over_time: CountsOverTime::new(RECEIPTS_STEP_MS),
+        runs_over_time: CountsOverTime::new(interval_ms),
         engines: Vec::new(),
         open: BTreeSet::new(),
     };
-    scan(receipts, |seq, payload| {
-        let record = ReceiptRecord::decode(payload).map_err(|error| corrupt(seq, &error))?;
-        figures.receipt(&record);
+    scan_log(receipts, |seq, payload| {
+        let record = ReceiptRecord::decode(payload).map_err(|error| corrupt_record(seq, &error))?;
+        figures.add_receipt(&record);
         Ok(())
     })
     .await?;
-    scan(runs, |seq, payload| {
-        figures.run(&RunRecord::decode(payload).map_err(|error| corrupt(seq, &error))?);
+    scan_log(runs, |seq, payload| {
+        figures.add_run(&RunRecord::decode(payload).map_err(|error| corrupt_record(seq, &error))?);
         Ok(())
     })
     .await?;
-    scan(quarantine, |seq, payload| {
-        figures.quarantined(QuarantineRecord::decode(payload).map_err(|error| corrupt(seq, &error))?);
+    scan_log(quarantine, |seq, payload| {
+        figures
+            .add_quarantined(QuarantineRecord::decode(payload).map_err(|error| corrupt_record(seq, &error))?);
         Ok(())
     })
     .await?;
@@ -155,7 +156,7 @@ pub(super) async fn read(
     Ok(figures)
 }
 
-async fn scan(
+async fn scan_log(
     log: &dyn Log,
     mut take: impl FnMut(Seq, &[u8]) -> Result<(), ReadError>,
 ) -> Result<(), ReadError> {
@@ -166,16 +167,16 @@ async fn scan(
             return Ok(());
         }
         batch.iter().try_for_each(|(seq, payload)| take(seq, payload))?;
-        next = batch.last().next();
+        next = batch.last_seq().next();
     }
 }
 
-fn corrupt(at: Seq, error: &dyn std::fmt::Display) -> ReadError {
+fn corrupt_record(at: Seq, error: &dyn std::fmt::Display) -> ReadError {
     ReadError::Corrupt { at, detail: error.to_string() }
 }
 
 impl Figures {
-    fn receipt(&mut self, record: &ReceiptRecord<'_>) {
+    fn add_receipt(&mut self, record: &ReceiptRecord<'_>) {
         let receipts = &mut self.receipts;
         receipts.receipts += 1;
         receipts.bytes += record.event.len() as u64;
@@ -183,12 +184,12 @@ impl Figures {
             receipts.first_ts_ms = Some(record.ingest_ts_ms);
         }
         receipts.last_ts_ms = Some(record.ingest_ts_ms);
-        count(&mut receipts.by_event_type, record.event_type);
-        count(&mut receipts.by_symbol, record.symbol);
-        self.receipts_over_time.add(record.ingest_ts_ms, ReceiptCounts { receipts: 1 });
+        count_name(&mut receipts.by_event_type, record.event_type);
+        count_name(&mut receipts.by_symbol, record.symbol);
+        self.receipts_over_time.add_at(record.ingest_ts_ms, ReceiptCounts { receipts: 1 });
     }
 
-    fn quarantined(&mut self, record: QuarantineRecord) {
+    fn add_quarantined(&mut self, record: QuarantineRecord) {
         self.receipts.quarantined += 1;
         self.receipts.first_quarantined.get_or_insert(NoReceipt {
             position: record.position,
@@ -197,7 +198,7 @@ impl Figures {
         });
     }
 
-    fn run(&mut self, record: &RunRecord) {
+    fn add_run(&mut self, record: &RunRecord) {
         let facts = &record.facts;
         let runs = &mut self.runs;
         let outputs = outputs_of(record);
@@ -213,7 +214,7 @@ impl Figures {
                 runs.answered += u64::from(*answered);
                 counts.completed = 1;
                 answered_by(&mut self.engines, engine);
-                self.regimes.add(&facts.symbol, facts.engine_timestamp_ms, answer);
+                self.regimes.add_answer(&facts.symbol, facts.engine_timestamp_ms, answer);
                 let of_symbol = runs.by_symbol.entry(facts.symbol.clone()).or_default();
                 of_symbol.completed += 1;
                 of_symbol
@@ -238,11 +239,11 @@ impl Figures {
         of_symbol.outputs += outputs;
         runs.outputs += outputs;
         self.open.remove(&facts.run_id.to_string());
-        self.runs_over_time.add(facts.planned_ts_ms, counts);
+        self.runs_over_time.add_at(facts.planned_ts_ms, counts);
     }
 }
 
-fn count(counts: &mut BTreeMap<String, u64>, name: &str) {
+fn count_name(counts: &mut BTreeMap<String, u64>, name: &str) {
     match counts.get_mut(name) {
         Some(count) => *count += 1,
         None => drop(counts.insert(name.to_owned(), 1)),

@@ -30,11 +30,11 @@ pub struct Class {
 
 impl Latency {
     /// Counts a call.
-    pub fn add(&mut self, seconds: f64, failed: bool) {
+    pub fn add_call(&mut self, seconds: f64, failed: bool) {
         if self.counts.is_empty() {
             self.counts = vec![0; PER_DOUBLING * DOUBLINGS];
         }
-        if let Some(count) = self.counts.get_mut(class(seconds)) {
+        if let Some(count) = self.counts.get_mut(class_of_call(seconds)) {
             *count += 1;
         }
         self.calls += 1;
@@ -44,13 +44,13 @@ impl Latency {
 
     /// How many calls were made.
     #[must_use]
-    pub const fn calls(&self) -> u64 {
+    pub const fn calls_total(&self) -> u64 {
         self.calls
     }
 
     /// How many of them gave no answer.
     #[must_use]
-    pub const fn failed(&self) -> u64 {
+    pub const fn failed_total(&self) -> u64 {
         self.failed
     }
 
@@ -76,7 +76,7 @@ impl Latency {
 
     /// The counts by doublings, from the first to the last one that is not empty.
     #[must_use]
-    pub fn histogram(&self) -> Vec<Class> {
+    pub fn to_histogram(&self) -> Vec<Class> {
         let doublings = self.counts.chunks(PER_DOUBLING).zip(1..);
         let all: Vec<Class> = doublings
             .map(|(counts, number)| Class {
@@ -90,7 +90,7 @@ impl Latency {
     }
 }
 
-fn class(seconds: f64) -> usize {
+fn class_of_call(seconds: f64) -> usize {
     let position = (seconds * 1e6).max(1.0).log2() * PER_DOUBLING as f64;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative, and small")]
     let class = position.floor() as usize;
@@ -108,7 +108,7 @@ pub struct Calls(Mutex<Latency>);
 impl Calls {
     /// What was counted so far.
     #[must_use]
-    pub fn latency(&self) -> Latency {
+    pub fn current_latency(&self) -> Latency {
         // Each change is complete before it can panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -117,7 +117,7 @@ impl Calls {
 impl Observer for Calls {
     fn observe(&self, observation: &Observation<'_>) {
         if let Observation::EngineCalled { error, seconds } = observation {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).add(*seconds, error.is_some());
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).add_call(*seconds, error.is_some());
         }
     }
 }
@@ -132,18 +132,18 @@ mod tests {
     fn nothing_called_is_nothing_shown() {
         let none = Latency::default();
 
-        assert_eq!((none.quantile_ms(500), none.max_ms(), none.calls()), (0.0, 0.0, 0));
-        assert_eq!(none.histogram(), []);
+        assert_eq!((none.quantile_ms(500), none.max_ms(), none.calls_total()), (0.0, 0.0, 0));
+        assert_eq!(none.to_histogram(), []);
     }
 
     #[test]
     fn absurd_times_are_counted_at_the_ends() {
         let mut latency = Latency::default();
         for seconds in [0.0, -1.0, 1e9] {
-            latency.add(seconds, false);
+            latency.add_call(seconds, false);
         }
 
-        assert_eq!(latency.histogram().iter().map(|class| class.calls).sum::<u64>(), 3);
+        assert_eq!(latency.to_histogram().iter().map(|class| class.calls).sum::<u64>(), 3);
         assert_eq!(latency.max_ms(), 1e12);
     }
 
@@ -155,7 +155,7 @@ mod tests {
             per_mille in 1_u64..=1000,
         ) {
             let mut latency = Latency::default();
-            times.iter().for_each(|seconds| latency.add(*seconds, *seconds > 1.0));
+            times.iter().for_each(|seconds| latency.add_call(*seconds, *seconds > 1.0));
             let mut sorted = times.clone();
             sorted.sort_by(f64::total_cmp);
             let rank = (sorted.len() as u64 * per_mille).div_ceil(1000);
@@ -164,8 +164,8 @@ mod tests {
             let found = latency.quantile_ms(per_mille);
 
             prop_assert!(truth * 0.999_999 <= found && found <= truth * 1.045, "{found} for {truth}");
-            prop_assert_eq!(latency.failed(), times.iter().filter(|seconds| **seconds > 1.0).count() as u64);
-            prop_assert_eq!(latency.histogram().iter().map(|class| class.calls).sum::<u64>(), times.len() as u64);
+            prop_assert_eq!(latency.failed_total(), times.iter().filter(|seconds| **seconds > 1.0).count() as u64);
+            prop_assert_eq!(latency.to_histogram().iter().map(|class| class.calls).sum::<u64>(), times.len() as u64);
         }
     }
 }

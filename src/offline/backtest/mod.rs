@@ -19,7 +19,7 @@ mod run;
 mod svg;
 mod words;
 
-pub use html::page;
+pub use html::render_page;
 pub use latency::{Calls, Latency};
-pub use report::{Input, Report};
-pub use run::{End, Plan, PlayError, Played, play};
+pub use report::{BacktestReport, Input};
+pub use run::{BacktestPlan, End, PlayError, Played, play_capture};

@@ -33,7 +33,7 @@ pub struct Segment {
 
 /// One symbol's regimes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Line {
+pub struct RegimeLine {
     /// How often the regime changed.
     pub changes: u64,
     /// The regimes in order. A run without an answer ends none.
@@ -46,12 +46,12 @@ pub struct Regimes {
     /// Runs by regime.
     pub runs: BTreeMap<String, u64>,
     /// The regimes over time.
-    pub by_symbol: BTreeMap<Symbol, Line>,
+    pub by_symbol: BTreeMap<Symbol, RegimeLine>,
 }
 
 impl Regimes {
     /// Takes the answer of a symbol's run; runs of one symbol come in order.
-    pub fn add(&mut self, symbol: &Symbol, at: TsMs, answer: &EngineAnswer) {
+    pub fn add_answer(&mut self, symbol: &Symbol, at: TsMs, answer: &EngineAnswer) {
         let output = match answer {
             EngineAnswer::Truth { regime_output } => Some(regime_output.as_str()),
             EngineAnswer::Hysteresis { decision, .. } => {
@@ -67,7 +67,7 @@ impl Regimes {
         *self.runs.entry(regime.clone()).or_default() += 1;
         let line = self.by_symbol.entry(symbol.clone()).or_default();
         match line.segments.last_mut() {
-            Some(last) if last.regime == regime => last.extend(at, confidence),
+            Some(last) if last.regime == regime => last.extend_to(at, confidence),
             previous => {
                 line.changes += u64::from(previous.is_some());
                 line.segments.push(Segment {
@@ -84,7 +84,7 @@ impl Regimes {
 }
 
 impl Segment {
-    fn extend(&mut self, at: TsMs, confidence: Option<f64>) {
+    fn extend_to(&mut self, at: TsMs, confidence: Option<f64>) {
         self.to_ts_ms = at;
         self.runs += 1;
         let Some(confidence) = confidence else { return };
@@ -115,7 +115,7 @@ mod tests {
             (4, r#"{"regime":"TREND"}"#),
             (5, r#"{"confidence":1,"regime":"CHOP"}"#),
         ] {
-            regimes.add(&symbol, TsMs(at), &truth(output));
+            regimes.add_answer(&symbol, TsMs(at), &truth(output));
         }
 
         let line = &regimes.by_symbol[&symbol];
@@ -141,9 +141,9 @@ mod tests {
         let decision = r#"{"selected_output":{"regime":"TREND"},"stable_regime":"CHOP"}"#;
         let answer = EngineAnswer::Hysteresis { decision: decision.to_owned(), state: "{}".to_owned() };
 
-        regimes.add(&Symbol::from("A"), TsMs(1), &answer);
+        regimes.add_answer(&Symbol::from("A"), TsMs(1), &answer);
         for output in ["{}", "[1]", r#"{"regime":7}"#] {
-            regimes.add(&Symbol::from("B"), TsMs(1), &truth(output));
+            regimes.add_answer(&Symbol::from("B"), TsMs(1), &truth(output));
         }
 
         assert_eq!(regimes.by_symbol.keys().map(Symbol::as_str).collect::<Vec<_>>(), ["A"]);

@@ -9,7 +9,7 @@ use orchestrator_kernel::ports::engine::EngineIdentity;
 use orchestrator_kernel::ports::log::ReadError;
 use serde::Serialize;
 
-use super::figures::{self, Answerer, Receipts, Runs};
+use super::figures::{self, Answerer, ReceiptFigures, RunFigures};
 use super::latency::Class;
 use super::over_time::{ReceiptCounts, RunCounts, Steps};
 use super::regimes::Regimes;
@@ -20,7 +20,7 @@ use crate::service::manifest;
 
 /// The whole report. Two backtests of one capture, configuration and engine differ in `performance` only.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Report {
+pub struct BacktestReport {
     /// `orchestrator_backtest_report`.
     pub schema: &'static str,
     /// `1`; a field that goes or changes its meaning makes it `2`.
@@ -30,15 +30,15 @@ pub struct Report {
     /// Why not.
     pub incomplete_because: Option<String>,
     /// What was wrong at the end, for example a halted symbol.
-    pub conditions: Vec<Condition>,
+    pub conditions: Vec<ReportedCondition>,
     /// What it was made with.
-    pub manifest: Manifest,
+    pub manifest: Provenance,
     /// What went in.
-    pub capture: Capture,
+    pub capture: CaptureReport,
     /// What was run.
-    pub runs: Runs,
+    pub runs: RunFigures,
     /// Both along recorded time.
-    pub over_time: OverTime,
+    pub over_time: OverTimeReport,
     /// What the engine said.
     pub regimes: Regimes,
     /// How fast it was, on this machine this time.
@@ -47,7 +47,7 @@ pub struct Report {
 
 /// Something that was wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Condition {
+pub struct ReportedCondition {
     /// The stable word.
     pub condition: String,
     /// Its details.
@@ -56,7 +56,7 @@ pub struct Condition {
 
 /// Provenance of a backtest: program, settings and engine.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Manifest {
+pub struct Provenance {
     /// Version of the binary.
     pub orchestrator_version: &'static str,
     /// Hash of the settings that decide what comes out; a service that wrote these logs would record the same.
@@ -72,12 +72,12 @@ pub struct Manifest {
     /// Who answered.
     pub engines: Vec<Answerer>,
     /// When runs happen.
-    pub schedule: Schedule,
+    pub schedule: ScheduleReport,
 }
 
 /// The cadence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Schedule {
+pub struct ScheduleReport {
     /// `boundary` or `timer`.
     pub mode: &'static str,
     /// Between two runs of one symbol.
@@ -90,7 +90,7 @@ pub struct Schedule {
 
 /// Capture of a backtest, and what it holds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Capture {
+pub struct CaptureReport {
     /// What it is called, without secrets.
     pub name: String,
     /// Whose time counts: `receive` or `ingest`.
@@ -99,12 +99,12 @@ pub struct Capture {
     pub odd_times: OddTimes,
     /// What it holds.
     #[serde(flatten)]
-    pub receipts: Receipts,
+    pub receipts: ReceiptFigures,
 }
 
 /// Counts along recorded time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct OverTime {
+pub struct OverTimeReport {
     /// Receipts.
     pub receipts: Steps<ReceiptCounts>,
     /// Runs and their outputs, in steps of whole intervals of the schedule.
@@ -155,35 +155,41 @@ pub struct Input<'a> {
     pub time: &'static str,
 }
 
-impl Report {
+impl BacktestReport {
     /// Reads the logs of a backtest.
     ///
     /// # Errors
     ///
     /// A log cannot be read.
-    pub async fn new(input: Input<'_>, played: &Played) -> Result<Self, ReadError> {
+    pub async fn from_logs(input: Input<'_>, played: &Played) -> Result<Self, ReadError> {
         // Who answered is taken from the runs.
-        let manifest = manifest::of(input.config, EngineIdentity::default());
-        let schedule = schedule(input.config.schedule.cadence);
+        let manifest = manifest::manifest_of(input.config, EngineIdentity::default());
+        let schedule = schedule_report(input.config.schedule.cadence);
         let Played { receipts, runs, quarantine, .. } = played;
-        let figures =
-            figures::read(receipts.as_ref(), runs.as_ref(), quarantine.as_ref(), schedule.interval_ms)
-                .await?;
+        let figures = figures::read_figures(
+            receipts.as_ref(),
+            runs.as_ref(),
+            quarantine.as_ref(),
+            schedule.interval_ms,
+        )
+        .await?;
         let (complete, incomplete_because) = match &played.end {
             End::Complete => (true, None),
             End::Unreadable(detail) => (false, Some(detail.clone())),
             End::Interrupted => (false, Some("it was interrupted".to_owned())),
         };
         let conditions = played.conditions.iter();
-        let conditions = conditions
-            .map(|(condition, detail)| Condition { condition: condition.clone(), detail: detail.clone() });
+        let conditions = conditions.map(|(condition, detail)| ReportedCondition {
+            condition: condition.clone(),
+            detail: detail.clone(),
+        });
         Ok(Self {
             schema: "orchestrator_backtest_report",
             schema_version: "1",
             complete,
             incomplete_because,
             conditions: conditions.collect(),
-            manifest: Manifest {
+            manifest: Provenance {
                 orchestrator_version: VERSION,
                 config_hash: manifest.config_hash(),
                 settings: manifest.settings,
@@ -193,24 +199,24 @@ impl Report {
                 engines: figures.engines,
                 schedule,
             },
-            performance: performance(played, &figures.receipts),
-            capture: Capture {
+            performance: performance_report(played, &figures.receipts),
+            capture: CaptureReport {
                 name: input.capture,
                 time: input.time,
                 odd_times: played.times.clone(),
                 receipts: figures.receipts,
             },
             runs: figures.runs,
-            over_time: OverTime {
-                receipts: figures.receipts_over_time.steps(),
-                runs: figures.runs_over_time.steps(),
+            over_time: OverTimeReport {
+                receipts: figures.receipts_over_time.to_steps(),
+                runs: figures.runs_over_time.to_steps(),
             },
             regimes: figures.regimes,
         })
     }
 }
 
-impl Receipts {
+impl ReceiptFigures {
     /// From the first to the last receipt, in milliseconds.
     #[must_use]
     pub fn span_ms(&self) -> i64 {
@@ -221,19 +227,19 @@ impl Receipts {
     }
 }
 
-const fn schedule(cadence: Cadence) -> Schedule {
+const fn schedule_report(cadence: Cadence) -> ScheduleReport {
     match cadence {
         Cadence::Boundary { interval_ms, delay_ms } => {
-            Schedule { mode: "boundary", interval_ms, delay_ms: Some(delay_ms), align_ms: None }
+            ScheduleReport { mode: "boundary", interval_ms, delay_ms: Some(delay_ms), align_ms: None }
         }
         Cadence::Timer { interval_ms, align_ms } => {
-            Schedule { mode: "timer", interval_ms, delay_ms: None, align_ms: Some(align_ms) }
+            ScheduleReport { mode: "timer", interval_ms, delay_ms: None, align_ms: Some(align_ms) }
         }
     }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "rates for people to look at")]
-fn performance(played: &Played, receipts: &Receipts) -> Performance {
+fn performance_report(played: &Played, receipts: &ReceiptFigures) -> Performance {
     let wall_seconds = played.took.as_secs_f64();
     let a_second = |amount: f64| if wall_seconds > 0.0 { amount / wall_seconds } else { 0.0 };
     let latency = &played.latency;
@@ -242,13 +248,13 @@ fn performance(played: &Played, receipts: &Receipts) -> Performance {
         receipts_per_second: a_second(receipts.receipts as f64),
         speed_up: a_second(receipts.span_ms() as f64 / 1e3),
         engine_calls: EngineCalls {
-            calls: latency.calls(),
-            failed: latency.failed(),
+            calls: latency.calls_total(),
+            failed: latency.failed_total(),
             p50_ms: latency.quantile_ms(500),
             p95_ms: latency.quantile_ms(950),
             p99_ms: latency.quantile_ms(990),
             max_ms: latency.max_ms(),
-            histogram: latency.histogram(),
+            histogram: latency.to_histogram(),
         },
     }
 }

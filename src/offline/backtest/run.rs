@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_actors::tree::{Stopped, Tree};
+use orchestrator_actors::tree::{StopOutcome, Tree};
 use orchestrator_engine_plane::recorded_times::OddTimes;
 use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::ports::log::Log;
@@ -14,17 +14,17 @@ use tokio::time::Instant;
 
 use super::latency::{Calls, Latency};
 use crate::config::Config;
-use crate::process::exit::Exit;
+use crate::process::exit::ProcessExit;
 use crate::process::exit::exit_of;
-use crate::service::wiring::backtest::{Capture, Progress, wire};
+use crate::service::wiring::backtest::{BacktestCapture, CaptureProgress, wire_backtest};
 use crate::service::wiring::{Wired, WiringError};
 
 /// Plan of a backtest.
-pub struct Plan<'a> {
-    /// The configuration, already [staged](crate::service::wiring::backtest::staged).
+pub struct BacktestPlan<'a> {
+    /// The configuration, already [staged](crate::service::wiring::backtest::stage_config).
     pub config: &'a Config,
     /// The capture.
-    pub capture: &'a Capture,
+    pub capture: &'a BacktestCapture,
     /// Longest line of a capture file in bytes; a longer one goes to the quarantine.
     pub line_bytes_max: usize,
     /// How far the clock goes on after the last receipt. `None`: no further.
@@ -92,11 +92,11 @@ pub enum PlayError {
 impl PlayError {
     /// How the process ends because of it.
     #[must_use]
-    pub fn exit(&self) -> Exit {
+    pub fn to_exit(&self) -> ProcessExit {
         match self {
-            Self::Wiring(error) => error.exit(),
+            Self::Wiring(error) => error.to_exit(),
             Self::Tree(Fatal { kind, .. }) | Self::Failed { kind, .. } => exit_of(*kind),
-            Self::Unfinished { .. } => Exit::Unavailable,
+            Self::Unfinished { .. } => ProcessExit::Unavailable,
         }
     }
 }
@@ -106,27 +106,27 @@ const REFRESH: Duration = Duration::from_millis(200);
 /// Time for the ordered end of a complete backtest, at least: outputs may wait to be written.
 const GRACE_MIN: Duration = Duration::from_secs(300);
 
-/// Plays `plan` until the capture has ended or `stop` is ready. `show` is told now and then how far it is: the progress,
-/// and the receipts that are durable.
+/// Plays `plan` until the capture has ended or `stop` is ready. `show` is told now and then how far it is: the
+/// progress, and the receipts that are durable.
 ///
 /// # Errors
 ///
 /// [`PlayError`]: nothing of the result counts then.
-pub async fn play(
-    plan: &Plan<'_>,
+pub async fn play_capture(
+    plan: &BacktestPlan<'_>,
     stop: impl Future<Output = ()>,
-    mut show: impl FnMut(&Progress, u64),
+    mut show: impl FnMut(&CaptureProgress, u64),
 ) -> Result<Played, PlayError> {
     let calls = Arc::new(Calls::default());
     let (wired, progress) =
-        wire(plan.config, plan.capture, plan.line_bytes_max, Arc::clone(&calls) as Arc<_>).await?;
+        wire_backtest(plan.config, plan.capture, plan.line_bytes_max, Arc::clone(&calls) as Arc<_>).await?;
     let begun = Instant::now();
     let played = play_wired(plan, &wired, stop, || {
         show(&progress, wired.ports.receipts.stat().tail.0);
     })
     .await;
     if let Some(workers) = &wired.workers {
-        workers.shutdown().await;
+        workers.shut_down_workers().await;
     }
     let (end, conditions, times) = played?;
     Ok(Played {
@@ -137,7 +137,7 @@ pub async fn play(
         conditions,
         times,
         took: begun.elapsed(),
-        latency: calls.latency(),
+        latency: calls.current_latency(),
     })
 }
 
@@ -148,7 +148,7 @@ enum Ending {
 }
 
 async fn play_wired(
-    plan: &Plan<'_>,
+    plan: &BacktestPlan<'_>,
     wired: &Wired,
     stop: impl Future<Output = ()>,
     mut show: impl FnMut(),
@@ -160,21 +160,21 @@ async fn play_wired(
         ended.await;
         if let Some(until) = plan.until {
             // A deadline *before* the moment fires, and the moment itself is to be over.
-            clock.advance(until.plus(1)).await;
+            clock.advance(until.plus_ms(1)).await;
         }
     };
     tokio::pin!(done, stop);
     let ending = loop {
         tokio::select! {
             biased;
-            (kind, what) = tree.failed() => return Err(PlayError::Failed { kind, what }),
+            (kind, what) = tree.wait_for_failure() => return Err(PlayError::Failed { kind, what }),
             () = &mut stop => break Ending::Asked,
             () = &mut done => break Ending::SourceEnded,
             () = tokio::time::sleep(REFRESH) => show(),
         }
     };
     let given_up = tree.source_given_up();
-    let conditions = tree.board.read().conditions;
+    let conditions = tree.board.current_status().conditions;
     let grace = match ending {
         Ending::SourceEnded => plan.config.service.grace.max(GRACE_MIN),
         Ending::Asked => plan.config.service.grace,
@@ -186,9 +186,9 @@ async fn play_wired(
     };
     let times = tree.times.clone();
     match tree.stop(grace).await {
-        Stopped::Clean => Ok((end, shown(conditions), times.read())),
-        Stopped::Failed(kind, what) => Err(PlayError::Failed { kind, what }),
-        Stopped::Unfinished(step) => Err(PlayError::Unfinished { step, grace }),
+        StopOutcome::Clean => Ok((end, shown_conditions(conditions), times.current_notes())),
+        StopOutcome::Failed(kind, what) => Err(PlayError::Failed { kind, what }),
+        StopOutcome::Unfinished(step) => Err(PlayError::Unfinished { step, grace }),
     }
 }
 
@@ -199,15 +199,15 @@ fn source_detail(conditions: &BTreeMap<Condition, String>) -> String {
     down.map_or_else(|| "no reason is known".to_owned(), |(_, detail)| detail.clone())
 }
 
-/// What concerns a backtest, besides its capture, which is told by how it ended: it has no effects, so a kill switch means
-/// nothing to it.
-fn shown(conditions: BTreeMap<Condition, String>) -> Vec<(String, String)> {
+/// What concerns a backtest, besides its capture, which is told by how it ended: it has no effects, so a kill switch
+/// means nothing to it.
+fn shown_conditions(conditions: BTreeMap<Condition, String>) -> Vec<(String, String)> {
     let name = |condition: &Condition| match condition {
         Condition::SourceDown(of)
         | Condition::SourceUnsettled(of)
         | Condition::SymbolHalted(of)
         | Condition::OutputHeld(of) => {
-            format!("{} {of}", condition.word())
+            format!("{} {of}", condition.runbook_word())
         }
         Condition::BufferFailing
         | Condition::RunLogFailing
@@ -220,11 +220,11 @@ fn shown(conditions: BTreeMap<Condition, String>) -> Vec<(String, String)> {
         | Condition::MarkStale
         | Condition::ProducerLimit
         | Condition::KillSwitchEngaged
-        | Condition::KillSwitchUnknown => condition.word().to_owned(),
+        | Condition::KillSwitchUnknown => condition.runbook_word().to_owned(),
     };
     let is_source =
         |condition: &Condition| matches!(condition, Condition::SourceDown(_) | Condition::SourceUnsettled(_));
     let degrading = conditions.into_iter();
-    let degrading = degrading.filter(|(condition, _)| condition.degrades() && !is_source(condition));
+    let degrading = degrading.filter(|(condition, _)| condition.degrades_service() && !is_source(condition));
     degrading.map(|(condition, detail)| (name(&condition), detail)).collect()
 }

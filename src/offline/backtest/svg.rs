@@ -1,7 +1,7 @@
 //! The little SVG that the page needs: shapes of a class, stretched to their box, each with a text for the pointer.
 //!
-//! A drawing has no text of its own: it is stretched to the width of the page, and letters would be too. Labels are HTML
-//! beside it.
+//! A drawing has no text of its own: it is stretched to the width of the page, and letters would be too. Labels are
+//! HTML beside it.
 
 use std::fmt::{Display, Write};
 
@@ -51,13 +51,13 @@ impl Drawing {
     }
 
     /// A filled box of a class; `hint` is shown when a pointer rests on it. Nothing is drawn for one without extent.
-    pub(super) fn bar(&mut self, area: Area, class: &str, opacity: f64, hint: &str) {
+    pub(super) fn draw_bar(&mut self, area: Area, class: &str, opacity: f64, hint: &str) {
         let Area { x, y, width, height } = area;
         if !(width > 0.0 && height > 0.0) {
             return;
         }
         let opacity = if opacity < 1.0 { format!(r#" fill-opacity="{opacity:.2}""#) } else { String::new() };
-        self.push(format_args!(
+        self.push_shape(format_args!(
             r#"<rect class="{}" x="{x:.2}" y="{y:.2}" width="{width:.2}" height="{height:.2}"{opacity}><title>{}</title></rect>"#,
             Escaped(class),
             Escaped(hint),
@@ -65,12 +65,14 @@ impl Drawing {
     }
 
     /// A line across the whole width.
-    pub(super) fn rule(&mut self, y: f64) {
+    pub(super) fn draw_rule(&mut self, y: f64) {
         let width = self.width;
-        self.push(format_args!(r#"<line class="rule" x1="0" x2="{width:.0}" y1="{y:.2}" y2="{y:.2}"/>"#));
+        self.push_shape(format_args!(
+            r#"<line class="rule" x1="0" x2="{width:.0}" y1="{y:.2}" y2="{y:.2}"/>"#
+        ));
     }
 
-    fn push(&mut self, shape: std::fmt::Arguments<'_>) {
+    fn push_shape(&mut self, shape: std::fmt::Arguments<'_>) {
         // Writing to a string does not fail.
         self.shapes.write_fmt(shape).unwrap_or_default();
     }
@@ -98,7 +100,7 @@ mod tests {
     #[test]
     fn nothing_hostile_gets_through() {
         let mut drawing = Drawing::new(10.0, 10.0, "\"><script>1</script>");
-        drawing.bar(AREA, "a\" onload=\"x", 1.0, "</title><script>'&\u{0}\u{1b}");
+        drawing.draw_bar(AREA, "a\" onload=\"x", 1.0, "</title><script>'&\u{0}\u{1b}");
 
         let drawn = drawing.to_string();
 
@@ -110,12 +112,12 @@ mod tests {
     #[test]
     fn a_bar_has_its_place_and_one_without_extent_is_not_drawn() {
         let mut drawing = Drawing::new(10.0, 10.0, "");
-        drawing.bar(AREA, "c", 0.5, "h");
+        drawing.draw_bar(AREA, "c", 0.5, "h");
         for nothing in [0.0, -1.0, f64::NAN] {
-            drawing.bar(Area { width: nothing, ..AREA }, "c", 1.0, "h");
-            drawing.bar(Area { height: nothing, ..AREA }, "c", 1.0, "h");
+            drawing.draw_bar(Area { width: nothing, ..AREA }, "c", 1.0, "h");
+            drawing.draw_bar(Area { height: nothing, ..AREA }, "c", 1.0, "h");
         }
-        drawing.rule(5.0);
+        drawing.draw_rule(5.0);
 
         assert_eq!(
             drawing.to_string(),

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use orchestrator_kernel::engine::contracts::engine_run::{RunRecord, RunStatus};
 use orchestrator_kernel::ids::{Symbol, TsMs};
 
-use super::compare::Findings;
-use super::{Differences, SideSummary, Verdict};
+use super::compare::RunFindings;
+use super::{DiffVerdict, Differences, SideSummary};
 
 /// One of the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,12 +20,12 @@ pub enum Side {
 /// Takes ended runs of both sides, each side's in the order of its log, and compares those that belong together.
 ///
 /// Of a symbol that both have, a run waits for the other side only until that side is past its timestamp. So memory
-/// follows how far one side is fed ahead of the other; see [`behind`](Self::behind).
+/// follows how far one side is fed ahead of the other; see [`side_behind`](Self::side_behind).
 #[derive(Debug, Default)]
 pub struct Align {
     a: Waiting,
     b: Waiting,
-    findings: Findings,
+    findings: RunFindings,
     differences: Differences,
 }
 
@@ -48,7 +48,7 @@ impl Align {
 
     /// The side that is to be fed next: the one that is less far in time. Nothing when both have ended.
     #[must_use]
-    pub const fn behind(&self) -> Option<Side> {
+    pub const fn side_behind(&self) -> Option<Side> {
         match (self.a.is_ended, self.b.is_ended) {
             (true, true) => None,
             (false, true) => Some(Side::A),
@@ -62,7 +62,7 @@ impl Align {
     }
 
     /// Takes the next record of a side; one that is not the end of a run is passed over.
-    pub fn take(&mut self, side: Side, record: RunRecord) {
+    pub fn take_record(&mut self, side: Side, record: RunRecord) {
         if !record.is_terminal() {
             return;
         }
@@ -70,17 +70,17 @@ impl Align {
             Side::A => (&mut self.a, &mut self.b, &mut self.differences.a),
             Side::B => (&mut self.b, &mut self.a, &mut self.differences.b),
         };
-        note(summary, &record);
+        note_record(summary, &record);
         let ts = record.facts.engine_timestamp_ms;
         own.reached = own.reached.max(Some(ts));
-        let (passed, partner) = other.until(&record.facts.symbol, ts);
+        let (passed, partner) = other.take_until(&record.facts.symbol, ts);
         let alone = match partner {
             Some(partner) => {
                 let (a, b) = match side {
                     Side::A => (&record, &partner),
                     Side::B => (&partner, &record),
                 };
-                match self.findings.compare(a, b) {
+                match self.findings.compare_runs(a, b) {
                     true => self.differences.equal += 1,
                     false => self.differences.different += 1,
                 }
@@ -93,12 +93,12 @@ impl Align {
             Side::A => (&mut self.differences.only_in_a, &mut self.differences.only_in_b),
             Side::B => (&mut self.differences.only_in_b, &mut self.differences.only_in_a),
         };
-        alone.iter().for_each(|record| mine.note(record));
-        passed.iter().for_each(|record| others.note(record));
+        alone.iter().for_each(|record| mine.note_record(record));
+        passed.iter().for_each(|record| others.note_record(record));
     }
 
     /// Takes the end of a side.
-    pub const fn end(&mut self, side: Side) {
+    pub const fn end_side(&mut self, side: Side) {
         match side {
             Side::A => self.a.is_ended = true,
             Side::B => self.b.is_ended = true,
@@ -107,16 +107,16 @@ impl Align {
 
     /// What was found, once both sides have ended.
     #[must_use]
-    pub fn finish(self) -> Differences {
+    pub fn into_differences(self) -> Differences {
         let mut differences = self.differences;
-        self.a.rest().for_each(|record| differences.only_in_a.note(record));
-        self.b.rest().for_each(|record| differences.only_in_b.note(record));
-        self.findings.into(&mut differences);
+        self.a.remaining_runs().for_each(|record| differences.only_in_a.note_record(record));
+        self.b.remaining_runs().for_each(|record| differences.only_in_b.note_record(record));
+        self.findings.move_into(&mut differences);
         let is_equal = differences.different + differences.only_in_a.count + differences.only_in_b.count == 0;
         differences.verdict = match (differences.equal + differences.different, is_equal) {
-            (0, _) => Verdict::CannotTell,
-            (_, true) => Verdict::Equal,
-            (_, false) => Verdict::Different,
+            (0, _) => DiffVerdict::CannotTell,
+            (_, true) => DiffVerdict::Equal,
+            (_, false) => DiffVerdict::Different,
         };
         differences
     }
@@ -124,19 +124,19 @@ impl Align {
 
 impl Waiting {
     /// Takes out the symbol's runs before `ts`, which the other side will not have any more, and the one at `ts`.
-    fn until(&mut self, symbol: &Symbol, ts: TsMs) -> (Vec<RunRecord>, Option<RunRecord>) {
+    fn take_until(&mut self, symbol: &Symbol, ts: TsMs) -> (Vec<RunRecord>, Option<RunRecord>) {
         let Some(runs) = self.runs.get_mut(symbol) else { return (Vec::new(), None) };
         let later = runs.split_off(&ts);
         let passed = std::mem::replace(runs, later).into_values().collect();
         (passed, runs.remove(&ts))
     }
 
-    fn rest(&self) -> impl Iterator<Item = &RunRecord> {
+    fn remaining_runs(&self) -> impl Iterator<Item = &RunRecord> {
         self.runs.values().flat_map(BTreeMap::values)
     }
 }
 
-fn note(summary: &mut SideSummary, record: &RunRecord) {
+fn note_record(summary: &mut SideSummary, record: &RunRecord) {
     summary.runs += 1;
     if let RunStatus::Completed { engine, .. } = &record.status
         && !summary.engines.contains(engine)

@@ -20,42 +20,42 @@ const SHOWN_MAX: usize = 120;
 
 /// Differences of the runs compared so far.
 #[derive(Debug, Default)]
-pub struct Findings {
+pub struct RunFindings {
     regimes: BTreeMap<(String, String), RegimeChange>,
     drift: BTreeMap<String, Drift>,
     changed: BTreeMap<String, Changed>,
 }
 
-impl Findings {
+impl RunFindings {
     /// Compares two records of one run; whether they are equal.
-    pub fn compare(&mut self, a: &RunRecord, b: &RunRecord) -> bool {
+    pub fn compare_runs(&mut self, a: &RunRecord, b: &RunRecord) -> bool {
         let (facts, results) = (facts_of(a) == facts_of(b), is_same_result(&a.status, &b.status));
         if facts && results {
             return true;
         }
-        let name = RunName::of(a);
-        let before = self.noted();
+        let name = RunName::of_record(a);
+        let before = self.places_noted();
         if !facts {
-            self.walk("", &facts_of(a), &facts_of(b), &name);
+            self.compare_values("", &facts_of(a), &facts_of(b), &name);
         }
         if !results {
-            self.regime(a, b, &name);
+            self.note_regime(a, b, &name);
             let (a, b) = results_of(&a.status, &b.status);
-            self.walk("", &a, &b, &name);
-            if self.noted() == before {
-                self.changed(DIGITS, &a, &b, &name);
+            self.compare_values("", &a, &b, &name);
+            if self.places_noted() == before {
+                self.note_changed(DIGITS, &a, &b, &name);
             }
         }
         false
     }
 
-    fn noted(&self) -> u64 {
+    fn places_noted(&self) -> u64 {
         self.drift.values().map(|drift| drift.count).sum::<u64>()
             + self.changed.values().map(|changed| changed.count).sum::<u64>()
             + self.regimes.values().map(|change| change.count).sum::<u64>()
     }
 
-    fn regime(&mut self, a: &RunRecord, b: &RunRecord, name: &RunName) {
+    fn note_regime(&mut self, a: &RunRecord, b: &RunRecord, name: &RunName) {
         let (from, to) = (regime_of(&a.status), regime_of(&b.status));
         if from == to {
             return;
@@ -63,25 +63,25 @@ impl Findings {
         let new = || RegimeChange { from: from.clone(), to: to.clone(), count: 0, first: name.clone() };
         let change = self.regimes.entry((from.clone(), to.clone())).or_insert_with(new);
         change.count += 1;
-        earliest(&mut change.first, name);
+        keep_earliest(&mut change.first, name);
     }
 
-    fn walk(&mut self, path: &str, a: &Value, b: &Value, name: &RunName) {
+    fn compare_values(&mut self, path: &str, a: &Value, b: &Value, name: &RunName) {
         match (a, b) {
             (a, b) if a == b => {}
             (Value::Object(a), Value::Object(b)) => self.walk_objects(path, a, b, name),
             (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
                 for ((a, b), index) in a.iter().zip(b).zip(0..) {
-                    self.walk(&format!("{path}[{index}]"), a, b, name);
+                    self.compare_values(&format!("{path}[{index}]"), a, b, name);
                 }
             }
             (Value::Number(x), Value::Number(y)) => match (x.as_f64(), y.as_f64()) {
-                (Some(x), Some(y)) if !is_position(path) => self.drift(path, x, y, name),
-                (_, _) => self.changed(path, a, b, name),
+                (Some(x), Some(y)) if !is_position(path) => self.note_drift(path, x, y, name),
+                (_, _) => self.note_changed(path, a, b, name),
             },
             // It has a table of its own.
             (Value::String(_), Value::String(_)) if is_regime(path) => {}
-            (a, b) => self.changed(path, a, b, name),
+            (a, b) => self.note_changed(path, a, b, name),
         }
     }
 
@@ -89,11 +89,11 @@ impl Findings {
         let absent = Value::String("(absent)".to_owned());
         for key in a.keys().chain(b.keys().filter(|key| !a.contains_key(*key))) {
             let below = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-            self.walk(&below, a.get(key).unwrap_or(&absent), b.get(key).unwrap_or(&absent), name);
+            self.compare_values(&below, a.get(key).unwrap_or(&absent), b.get(key).unwrap_or(&absent), name);
         }
     }
 
-    fn drift(&mut self, path: &str, a: f64, b: f64, name: &RunName) {
+    fn note_drift(&mut self, path: &str, a: f64, b: f64, name: &RunName) {
         let path = known_or_other(&self.drift, path);
         let new = || Drift {
             path: path.to_owned(),
@@ -112,23 +112,28 @@ impl Findings {
         #[expect(clippy::cast_precision_loss, reason = "a count of runs is far below 2^53")]
         let count = drift.count as f64;
         drift.mean += (difference - drift.mean) / count;
-        earliest(&mut drift.first, name);
+        keep_earliest(&mut drift.first, name);
     }
 
-    fn changed(&mut self, path: &str, a: &Value, b: &Value, name: &RunName) {
+    fn note_changed(&mut self, path: &str, a: &Value, b: &Value, name: &RunName) {
         let path = known_or_other(&self.changed, path);
-        let new =
-            || Changed { path: path.to_owned(), count: 0, first: name.clone(), a: shown(a), b: shown(b) };
+        let new = || Changed {
+            path: path.to_owned(),
+            count: 0,
+            first: name.clone(),
+            a: shown_value(a),
+            b: shown_value(b),
+        };
         let changed = self.changed.entry(path.to_owned()).or_insert_with(new);
         changed.count += 1;
-        if name.key() < changed.first.key() {
-            (changed.a, changed.b) = (shown(a), shown(b));
+        if name.sort_key() < changed.first.sort_key() {
+            (changed.a, changed.b) = (shown_value(a), shown_value(b));
             changed.first = name.clone();
         }
     }
 
     /// Moves everything into `differences`, what is most frequent first.
-    pub(super) fn into(self, differences: &mut Differences) {
+    pub(super) fn move_into(self, differences: &mut Differences) {
         differences.regime_changes = self.regimes.into_values().collect();
         differences.regime_changes.sort_by_key(|change| std::cmp::Reverse(change.count));
         differences.drift = self.drift.into_values().collect();
@@ -138,8 +143,8 @@ impl Findings {
     }
 }
 
-fn earliest(first: &mut RunName, name: &RunName) {
-    if name.key() < first.key() {
+fn keep_earliest(first: &mut RunName, name: &RunName) {
+    if name.sort_key() < first.sort_key() {
         *first = name.clone();
     }
 }
@@ -157,7 +162,7 @@ fn is_regime(path: &str) -> bool {
     matches!(path, "regime_output.regime" | "decision.selected_output.regime")
 }
 
-fn shown(value: &Value) -> String {
+fn shown_value(value: &Value) -> String {
     let mut text = value.to_string();
     if SHOWN_MAX < text.len() {
         let cut = (0..=SHOWN_MAX).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
@@ -213,10 +218,10 @@ fn result_of(status: &RunStatus, whole: bool) -> Value {
         RunStatus::Completed { answered, answer: EngineAnswer::Hysteresis { decision, state }, .. }
             if whole =>
         {
-            json!({"attempt": answered, "status": "completed", "decision": parsed(decision), "state": parsed(state)})
+            json!({"attempt": answered, "status": "completed", "decision": parse_answer(decision), "state": parse_answer(state)})
         }
         RunStatus::Completed { answered, .. } => json!({
-            "attempt": answered, "status": "completed", "regime_output": parsed(regime_output(status).unwrap_or("null")),
+            "attempt": answered, "status": "completed", "regime_output": parse_answer(regime_output(status).unwrap_or("null")),
         }),
     }
 }
@@ -232,7 +237,7 @@ fn regime_output(status: &RunStatus) -> Option<&str> {
 }
 
 /// An answer in the log is JSON. If it were not, its text is compared.
-fn parsed(text: &str) -> Value {
+fn parse_answer(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
 }
 
@@ -241,7 +246,7 @@ fn regime_of(status: &RunStatus) -> String {
         RunStatus::Started { .. } => "(started)".to_owned(),
         RunStatus::Failed { error_kind, .. } => format!("({error_kind})"),
         RunStatus::Completed { .. } => {
-            let output = regime_output(status).map_or(Value::Null, parsed);
+            let output = regime_output(status).map_or(Value::Null, parse_answer);
             output.get("regime").and_then(Value::as_str).unwrap_or("(no regime)").to_owned()
         }
     }

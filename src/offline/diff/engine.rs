@@ -10,14 +10,14 @@ use orchestrator_kernel::ids::{IngestSeq, RunSeq};
 use orchestrator_kernel::ports::engine::{Engine, EngineError};
 
 use super::align::{Align, Side};
-use super::{Differences, Verdict};
-use crate::offline::replay::{Answers, Driver, Plan, ReplayError, Replayed, Sink};
+use super::{DiffVerdict, Differences};
+use crate::offline::replay::{Answers, Driver, ReplayError, ReplayPlan, ReplayedRun, Sink};
 use crate::service::wiring::reading::Recorded;
 
 /// Replays the runs of `plan` with `engine` and compares what it answers with what was recorded.
 ///
-/// The calls are the recorded ones: the same snapshots at the same times. Runs that failed are as recorded, because how an
-/// engine failed is not in the logs. When the logs contradict themselves, the verdict is that nothing can be told.
+/// The calls are the recorded ones: the same snapshots at the same times. Runs that failed are as recorded, because how
+/// an engine failed is not in the logs. When the logs contradict themselves, the verdict is that nothing can be told.
 ///
 /// # Errors
 ///
@@ -25,19 +25,19 @@ use crate::service::wiring::reading::Recorded;
 pub async fn against_engine(
     recorded: &Recorded,
     engine: Arc<dyn Engine>,
-    plan: Plan,
+    plan: ReplayPlan,
     names: (&str, &str),
 ) -> Result<Differences, ReplayError> {
     let (receipts, runs) = (Arc::clone(&recorded.receipts), Arc::clone(&recorded.runs));
     let driver = Driver::new(receipts, runs, Answers::Engine(engine), plan).await?;
     let mut comparison =
         Comparison { align: Align::new(names.0, names.1), doubts: Vec::new(), doubts_count: 0 };
-    driver.run(&mut comparison).await?;
-    comparison.align.end(Side::A);
-    comparison.align.end(Side::B);
-    let mut differences = comparison.align.finish();
+    driver.replay_logs(&mut comparison).await?;
+    comparison.align.end_side(Side::A);
+    comparison.align.end_side(Side::B);
+    let mut differences = comparison.align.into_differences();
     if 0 < comparison.doubts_count {
-        differences.verdict = Verdict::CannotTell;
+        differences.verdict = DiffVerdict::CannotTell;
         differences.doubts_count = comparison.doubts_count;
         differences.doubts = comparison.doubts;
     }
@@ -56,21 +56,21 @@ struct Comparison {
 
 #[async_trait]
 impl Sink for Comparison {
-    async fn run(&mut self, run: Replayed) -> bool {
-        let Replayed { recorded, replayed, failure, found, included, .. } = run;
+    async fn take_run(&mut self, run: ReplayedRun) -> bool {
+        let ReplayedRun { recorded, replayed, failure, found, included, .. } = run;
         let now = match &failure {
-            Some(failure) => failed(&recorded, failure),
+            Some(failure) => failed_record(&recorded, failure),
             None => replayed,
         };
-        self.found(found);
+        self.take_divergences(found);
         if included {
-            self.align.take(Side::A, recorded);
-            self.align.take(Side::B, now);
+            self.align.take_record(Side::A, recorded);
+            self.align.take_record(Side::B, now);
         }
         true
     }
 
-    fn found(&mut self, found: Vec<Divergence>) {
+    fn take_divergences(&mut self, found: Vec<Divergence>) {
         // That the engine answers otherwise is what is looked for.
         for doubt in found.iter().filter(|found| found.check != Check::Answers) {
             self.doubts_count += 1;
@@ -80,11 +80,11 @@ impl Sink for Comparison {
         }
     }
 
-    fn progress(&mut self, _receipts: IngestSeq, _runs: RunSeq) {}
+    fn note_progress(&mut self, _receipts: IngestSeq, _runs: RunSeq) {}
 }
 
 /// The record of a run that the engine failed now.
-fn failed(recorded: &RunRecord, failure: &EngineError) -> RunRecord {
+fn failed_record(recorded: &RunRecord, failure: &EngineError) -> RunRecord {
     let mut record = recorded.clone();
     if let RunStatus::Completed { attempts, answered, completed_ts_ms, .. } = recorded.status {
         let (error_kind, error_detail) = (failure.kind, bounded_detail(&failure.detail));

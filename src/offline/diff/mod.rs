@@ -1,7 +1,8 @@
 //! Two records of the same runs: which differ, and how. The question behind it: may this engine be deployed?
 //!
 //! Runs are aligned by symbol and engine timestamp. Compared is what consumers see and what the next run begins with:
-//! status, category of a failure, output, decision, state, and the cut. Times of the clock and the engine's name are not.
+//! status, category of a failure, output, decision, state, and the cut. Times of the clock and the engine's name are
+//! not.
 
 mod align;
 mod compare;
@@ -14,15 +15,15 @@ use orchestrator_kernel::ports::engine::EngineIdentity;
 use serde::Serialize;
 
 pub use align::{Align, Side};
-pub use compare::Findings;
+pub use compare::RunFindings;
 pub use engine::against_engine;
-pub use text::render;
+pub use text::render_differences;
 
 /// Result of a comparison.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Differences {
     /// What it comes to.
-    pub verdict: Verdict,
+    pub verdict: DiffVerdict,
     /// The first record of the runs.
     pub a: SideSummary,
     /// The second one.
@@ -50,7 +51,7 @@ pub struct Differences {
 /// Verdict of a comparison.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum DiffVerdict {
     /// The same runs with the same results.
     Equal,
     /// Something differs.
@@ -81,10 +82,10 @@ pub struct Missing {
 }
 
 impl Missing {
-    fn note(&mut self, record: &RunRecord) {
+    fn note_record(&mut self, record: &RunRecord) {
         self.count += 1;
-        let name = RunName::of(record);
-        if self.first.as_ref().is_none_or(|first| name.key() < first.key()) {
+        let name = RunName::of_record(record);
+        if self.first.as_ref().is_none_or(|first| name.sort_key() < first.sort_key()) {
             self.first = Some(name);
         }
     }
@@ -102,7 +103,7 @@ pub struct RunName {
 }
 
 impl RunName {
-    fn of(record: &RunRecord) -> Self {
+    fn of_record(record: &RunRecord) -> Self {
         let facts = &record.facts;
         Self {
             symbol: facts.symbol.as_str().to_owned(),
@@ -111,7 +112,7 @@ impl RunName {
         }
     }
 
-    fn key(&self) -> (TsMs, &str) {
+    fn sort_key(&self) -> (TsMs, &str) {
         (self.engine_timestamp_ms, &self.symbol)
     }
 }

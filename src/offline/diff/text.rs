@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use orchestrator_kernel::rfc3339::rfc3339;
+use orchestrator_kernel::rfc3339::to_rfc3339;
 
-use super::{Differences, Missing, RunName, SideSummary, Verdict};
+use super::{DiffVerdict, Differences, Missing, RunName, SideSummary};
 
 /// Digits of a run's id, and of a code hash.
 const ID_DIGITS: usize = 12;
@@ -13,44 +13,48 @@ const LINES_MAX: usize = 20;
 
 /// Renders `differences`.
 #[must_use]
-pub fn render(differences: &Differences) -> String {
+pub fn render_differences(differences: &Differences) -> String {
     let mut page = String::new();
     let total = differences.equal + differences.different;
     let verdict = match differences.verdict {
-        Verdict::Equal => format!("equal: all {total} runs"),
-        Verdict::Different => format!("different: {} of {total} runs that both have", differences.different),
-        Verdict::CannotTell if 0 < differences.doubts_count => {
+        DiffVerdict::Equal => format!("equal: all {total} runs"),
+        DiffVerdict::Different => {
+            format!("different: {} of {total} runs that both have", differences.different)
+        }
+        DiffVerdict::CannotTell if 0 < differences.doubts_count => {
             format!(
                 "cannot tell: the logs contradict themselves in {} places; verify them",
                 differences.doubts_count
             )
         }
-        Verdict::CannotTell => "cannot tell: there is no run that both have".to_owned(),
+        DiffVerdict::CannotTell => "cannot tell: there is no run that both have".to_owned(),
     };
-    line(&mut page, &verdict);
+    push_line(&mut page, &verdict);
     for (letter, side) in [("A", &differences.a), ("B", &differences.b)] {
-        line(&mut page, &format!("  {letter}  {}: {} runs, {}", side.name, side.runs, engines(side)));
+        push_line(
+            &mut page,
+            &format!("  {letter}  {}: {} runs, {}", side.name, side.runs, engines_text(side)),
+        );
     }
     for (letter, missing) in [("A", &differences.only_in_a), ("B", &differences.only_in_b)] {
         only_in(&mut page, letter, missing);
     }
-    differences.doubts.iter().for_each(|doubt| line(&mut page, &format!("  {doubt}")));
-    let regimes = differences
-        .regime_changes
-        .iter()
-        .map(|change| [change.count.to_string(), change.from.clone(), change.to.clone(), run(&change.first)]);
-    table(&mut page, "regime changes", ["runs", "from", "to", "first run"], regimes.collect());
+    differences.doubts.iter().for_each(|doubt| push_line(&mut page, &format!("  {doubt}")));
+    let regimes = differences.regime_changes.iter().map(|change| {
+        [change.count.to_string(), change.from.clone(), change.to.clone(), run_text(&change.first)]
+    });
+    push_table(&mut page, "regime changes", ["runs", "from", "to", "first run"], regimes.collect());
     let drift = differences.drift.iter().map(|drift| {
         [
             drift.count.to_string(),
             drift.path.clone(),
-            number(drift.max_abs),
-            number(drift.max_rel),
-            number(drift.mean),
-            run(&drift.first),
+            number_text(drift.max_abs),
+            number_text(drift.max_rel),
+            number_text(drift.mean),
+            run_text(&drift.first),
         ]
     });
-    table(
+    push_table(
         &mut page,
         "numbers",
         ["runs", "where", "max abs", "max rel", "mean", "first run"],
@@ -61,19 +65,19 @@ pub fn render(differences: &Differences) -> String {
             changed.count.to_string(),
             changed.path.clone(),
             format!("{} → {}", changed.a, changed.b),
-            run(&changed.first),
+            run_text(&changed.first),
         ]
     });
-    table(&mut page, "other changes", ["runs", "where", "the first", "first run"], changed.collect());
+    push_table(&mut page, "other changes", ["runs", "where", "the first", "first run"], changed.collect());
     page
 }
 
-fn line(page: &mut String, text: &str) {
+fn push_line(page: &mut String, text: &str) {
     // Writing to a string has no way to fail.
     writeln!(page, "{}", text.trim_end()).unwrap_or_default();
 }
 
-fn engines(side: &SideSummary) -> String {
+fn engines_text(side: &SideSummary) -> String {
     if side.engines.is_empty() {
         return "no engine answered".to_owned();
     }
@@ -86,20 +90,23 @@ fn engines(side: &SideSummary) -> String {
 
 fn only_in(page: &mut String, letter: &str, missing: &Missing) {
     if let Some(first) = &missing.first {
-        line(page, &format!("  only in {letter}: {} runs, the first {}", missing.count, run(first)));
+        push_line(
+            page,
+            &format!("  only in {letter}: {} runs, the first {}", missing.count, run_text(first)),
+        );
     }
 }
 
-fn run(name: &RunName) -> String {
+fn run_text(name: &RunName) -> String {
     let id = name.run_id.get(..ID_DIGITS).unwrap_or(&name.run_id);
-    format!("{} {} {id}", name.symbol, rfc3339(name.engine_timestamp_ms))
+    format!("{} {} {id}", name.symbol, to_rfc3339(name.engine_timestamp_ms))
 }
 
-fn number(value: f64) -> String {
+fn number_text(value: f64) -> String {
     format!("{value:.3e}")
 }
 
-fn table<const COLUMNS: usize>(
+fn push_table<const COLUMNS: usize>(
     page: &mut String,
     title: &str,
     head: [&str; COLUMNS],
@@ -108,8 +115,8 @@ fn table<const COLUMNS: usize>(
     if rows.is_empty() {
         return;
     }
-    line(page, "");
-    line(page, title);
+    push_line(page, "");
+    push_line(page, title);
     let width = |column: usize| {
         let cells =
             rows.iter().take(LINES_MAX).filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
@@ -118,13 +125,13 @@ fn table<const COLUMNS: usize>(
     let widths: [usize; COLUMNS] = std::array::from_fn(width);
     let mut put = |cells: [&str; COLUMNS]| {
         let padded = cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
-        line(page, &format!("  {}", padded.collect::<Vec<_>>().join("  ")));
+        push_line(page, &format!("  {}", padded.collect::<Vec<_>>().join("  ")));
     };
     put(head);
     for row in rows.iter().take(LINES_MAX) {
         put(row.each_ref().map(String::as_str));
     }
     if LINES_MAX < rows.len() {
-        line(page, &format!("  … and {} more; --json lists all", rows.len() - LINES_MAX));
+        push_line(page, &format!("  … and {} more; --json lists all", rows.len() - LINES_MAX));
     }
 }

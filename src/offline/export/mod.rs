@@ -1,7 +1,7 @@
 //! Recorded logs as files for other tools: lines of JSON in the wire forms, or Parquet tables for notebooks.
 //!
-//! Everything is read once from front to back, with one batch and one group of rows in memory. The files get their names
-//! when all of them are whole.
+//! Everything is read once from front to back, with one batch and one group of rows in memory. The files get their
+//! names when all of them are whole.
 
 mod ndjson;
 mod parquet;
@@ -14,13 +14,13 @@ use orchestrator_kernel::engine::contracts::orchestrator_event::BadAnswer;
 use serde::Serialize;
 
 use crate::offline::recorded::{LogError, Selection};
-use crate::process::exit::Exit;
+use crate::process::exit::ProcessExit;
 use crate::process::files::{Compression, Finished};
 use crate::service::wiring::reading::Recorded;
 
 /// Format of the exported files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum ExportFormat {
     /// Lines of JSON: receipts, outputs, run records, quarantine.
     #[default]
     Ndjson,
@@ -34,7 +34,7 @@ pub struct ExportOptions {
     /// The directory for the files; it is made when it is not there.
     pub to: PathBuf,
     /// What kind of files.
-    pub format: Format,
+    pub format: ExportFormat,
     /// How lines of JSON are compressed. Tables are compressed inside.
     pub compression: Compression,
     /// Which part of the logs.
@@ -109,12 +109,12 @@ pub enum ExportError {
 impl ExportError {
     /// How the process ends because of it.
     #[must_use]
-    pub fn exit(&self) -> Exit {
+    pub fn to_exit(&self) -> ProcessExit {
         match self {
-            Self::Log(error) => error.exit(),
-            Self::Exists(_) => Exit::Different,
-            Self::Write { .. } => Exit::Io,
-            Self::Answer(_) | Self::NoEnvelope { .. } => Exit::Data,
+            Self::Log(error) => error.to_exit(),
+            Self::Exists(_) => ProcessExit::Different,
+            Self::Write { .. } => ProcessExit::Io,
+            Self::Answer(_) | Self::NoEnvelope { .. } => ProcessExit::Data,
         }
     }
 }
@@ -124,46 +124,46 @@ impl ExportError {
 /// # Errors
 ///
 /// [`ExportError`]; of a failed export no file is left.
-pub async fn export(recorded: &Recorded, options: &ExportOptions) -> Result<Exported, ExportError> {
-    let targets = targets(options);
+pub async fn export_logs(recorded: &Recorded, options: &ExportOptions) -> Result<Exported, ExportError> {
+    let targets = target_files(options);
     if let Some(existing) = targets.iter().find(|path| !options.force && path.exists()) {
         return Err(ExportError::Exists(existing.clone()));
     }
-    std::fs::create_dir_all(&options.to).map_err(writing(&options.to))?;
-    let range = options.selection.positions(recorded.receipts.as_ref()).await?;
+    std::fs::create_dir_all(&options.to).map_err(write_failed(&options.to))?;
+    let range = options.selection.resolve_positions(recorded.receipts.as_ref()).await?;
     let (mut exported, files) = match options.format {
-        Format::Ndjson => ndjson::write(recorded, options, range, &targets).await?,
-        Format::Parquet => parquet::write(recorded, options, range, &targets).await?,
+        ExportFormat::Ndjson => ndjson::write_files(recorded, options, range, &targets).await?,
+        ExportFormat::Parquet => parquet::write_tables(recorded, options, range, &targets).await?,
     };
     for (file, target) in files.into_iter().zip(&targets) {
-        exported.files.push(publish(file, target, options.force)?);
+        exported.files.push(publish_file(file, target, options.force)?);
     }
     Ok(exported)
 }
 
 /// The files, in the order in which they are named.
-fn targets(options: &ExportOptions) -> Vec<PathBuf> {
+fn target_files(options: &ExportOptions) -> Vec<PathBuf> {
     let names: &[&str] = match options.format {
-        Format::Ndjson if options.selection.is_everything() => &ndjson::NAMES,
+        ExportFormat::Ndjson if options.selection.is_everything() => &ndjson::NAMES,
         // The quarantine stands last.
-        Format::Ndjson => &ndjson::NAMES[..ndjson::NAMES.len() - 1],
-        Format::Parquet => &parquet::NAMES,
+        ExportFormat::Ndjson => &ndjson::NAMES[..ndjson::NAMES.len() - 1],
+        ExportFormat::Parquet => &parquet::NAMES,
     };
     let suffix = match options.format {
-        Format::Ndjson => options.compression.suffix(),
-        Format::Parquet => "",
+        ExportFormat::Ndjson => options.compression.name_suffix(),
+        ExportFormat::Parquet => "",
     };
     names.iter().map(|name| options.to.join(format!("{name}{suffix}"))).collect()
 }
 
-fn publish(file: Finished, target: &Path, force: bool) -> Result<PathBuf, ExportError> {
+fn publish_file(file: Finished, target: &Path, force: bool) -> Result<PathBuf, ExportError> {
     file.publish(force).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => ExportError::Exists(target.to_owned()),
-        _ => writing(target)(error),
+        _ => write_failed(target)(error),
     })
 }
 
-fn writing(path: &Path) -> impl FnOnce(io::Error) -> ExportError {
+fn write_failed(path: &Path) -> impl FnOnce(io::Error) -> ExportError {
     let path = path.to_owned();
     move |source| ExportError::Write { path, source }
 }

@@ -9,8 +9,8 @@ use orchestrator_kernel::engine::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::ids::IngestSeq;
 use serde_json::json;
 
-use super::{ExportError, ExportOptions, Exported, writing};
-use crate::offline::recorded::{Cursor, LogError, Receipts, Runs};
+use super::{ExportError, ExportOptions, Exported, write_failed};
+use crate::offline::recorded::{LogCursor, LogError, ReceiptCursor, RunCursor};
 use crate::process::files::{Finished, NewFile};
 use crate::service::wiring::reading::Recorded;
 
@@ -19,14 +19,14 @@ pub(super) const NAMES: [&str; 4] =
     ["raw_market_events.jsonl", "orchestrator_events.jsonl", "engine_run_records.jsonl", "quarantine.jsonl"];
 
 /// Writes the files of `targets`, which have the order of [`NAMES`].
-pub(super) async fn write(
+pub(super) async fn write_files(
     recorded: &Recorded,
     options: &ExportOptions,
     range: (IngestSeq, IngestSeq),
     targets: &[PathBuf],
 ) -> Result<(Exported, Vec<Finished>), ExportError> {
     let create = |target: &PathBuf| {
-        let file = NewFile::create(target, options.compression).map_err(writing(target))?;
+        let file = NewFile::create(target, options.compression).map_err(write_failed(target))?;
         Ok(LineFile { file, target: target.clone() })
     };
     let mut files = targets.iter().map(create).collect::<Result<Vec<_>, ExportError>>()?;
@@ -41,7 +41,7 @@ pub(super) async fn write(
     }
     exported.line_is_ingest_seq =
         options.selection.is_everything() && exported.first_ingest_seq.is_none_or(|first| first == 1);
-    let finished = files.into_iter().map(LineFile::finish).collect::<Result<_, _>>()?;
+    let finished = files.into_iter().map(LineFile::finish_file).collect::<Result<_, _>>()?;
     Ok((exported, finished))
 }
 
@@ -52,8 +52,8 @@ async fn write_receipts(
     file: &mut LineFile,
     exported: &mut Exported,
 ) -> Result<(), ExportError> {
-    let symbols = options.selection.symbols();
-    let mut receipts = Receipts::over(recorded.receipts.as_ref(), first, last);
+    let symbols = options.selection.symbol_set();
+    let mut receipts = ReceiptCursor::over_range(recorded.receipts.as_ref(), first, last);
     while let Some(record) = receipts.next().await? {
         if symbols.as_ref().is_some_and(|symbols| !symbols.contains(record.symbol)) {
             continue;
@@ -61,7 +61,7 @@ async fn write_receipts(
         let line = on_one_line(record.event);
         exported.receipts_with_line_breaks += u64::from(matches!(line, Cow::Owned(_)));
         exported.note_receipt(record.ingest_seq.0);
-        file.line(&line)?;
+        file.write_line(&line)?;
     }
     Ok(())
 }
@@ -73,8 +73,8 @@ async fn write_runs(
     (outputs, records): (&mut LineFile, &mut LineFile),
     exported: &mut Exported,
 ) -> Result<(), ExportError> {
-    let symbols = options.selection.symbols();
-    let mut runs = Runs::all(recorded.runs.as_ref());
+    let symbols = options.selection.symbol_set();
+    let mut runs = RunCursor::over_all(recorded.runs.as_ref());
     while let Some((seq, record)) = runs.next().await? {
         let facts = &record.facts;
         let is_meant = symbols.as_ref().is_none_or(|symbols| symbols.contains(facts.symbol.as_str()))
@@ -82,10 +82,10 @@ async fn write_runs(
         if !is_meant {
             continue;
         }
-        records.line(record.to_wire().as_bytes())?;
+        records.write_line(record.to_wire().as_bytes())?;
         exported.run_records += 1;
         for output in events(seq, &record, None)? {
-            outputs.line(&output.body)?;
+            outputs.write_line(&output.body)?;
             exported.outputs += 1;
         }
     }
@@ -97,11 +97,11 @@ async fn write_quarantine(
     file: &mut LineFile,
     exported: &mut Exported,
 ) -> Result<(), ExportError> {
-    let mut items = Cursor::all(recorded.quarantine.as_ref(), "refused items");
+    let mut items = LogCursor::over_all(recorded.quarantine.as_ref(), "refused items");
     while let Some((seq, payload)) = items.next().await? {
         let item = QuarantineRecord::decode(payload)
-            .map_err(|error| LogError::corrupt("refused items", seq, &error))?;
-        file.line(quarantine_wire(seq.0, &item).as_bytes())?;
+            .map_err(|error| LogError::corrupt_record("refused items", seq, &error))?;
+        file.write_line(quarantine_wire(seq.0, &item).as_bytes())?;
         exported.quarantined += 1;
     }
     Ok(())
@@ -142,13 +142,13 @@ struct LineFile {
 }
 
 impl LineFile {
-    fn line(&mut self, line: &[u8]) -> Result<(), ExportError> {
+    fn write_line(&mut self, line: &[u8]) -> Result<(), ExportError> {
         let written = self.file.write_all(line).and_then(|()| self.file.write_all(b"\n"));
-        written.map_err(writing(&self.target))
+        written.map_err(write_failed(&self.target))
     }
 
-    fn finish(self) -> Result<Finished, ExportError> {
-        self.file.finish().map_err(writing(&self.target))
+    fn finish_file(self) -> Result<Finished, ExportError> {
+        self.file.finish().map_err(write_failed(&self.target))
     }
 }
 

@@ -20,8 +20,8 @@ use orchestrator_kernel::ports::engine::EngineAnswer;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{ExportError, ExportOptions, Exported, writing};
-use crate::offline::recorded::{Receipts, Runs};
+use super::{ExportError, ExportOptions, Exported, write_failed};
+use crate::offline::recorded::{ReceiptCursor, RunCursor};
 use crate::process::files::{Compression, Finished, NewFile};
 use crate::process::version::VERSION;
 use crate::service::wiring::reading::Recorded;
@@ -74,7 +74,7 @@ const RUNS: &str = "message runs {
 }";
 
 /// Writes the files of `targets`, which have the order of [`NAMES`].
-pub(super) async fn write(
+pub(super) async fn write_tables(
     recorded: &Recorded,
     options: &ExportOptions,
     (first, last): (IngestSeq, IngestSeq),
@@ -83,12 +83,12 @@ pub(super) async fn write(
     let mut exported = Exported::default();
     let mut files = Vec::new();
     if let [receipts_file, runs_file] = targets {
-        let mut table = Table::create(receipts_file, RECEIPTS)?;
+        let mut table = Table::create_table(receipts_file, RECEIPTS)?;
         write_receipts(recorded, options, (first, last), &mut table, &mut exported).await?;
-        files.push(table.finish()?);
-        let mut table = Table::create(runs_file, RUNS)?;
+        files.push(table.finish_table()?);
+        let mut table = Table::create_table(runs_file, RUNS)?;
         write_runs(recorded, options, (first, last), &mut table, &mut exported).await?;
-        files.push(table.finish()?);
+        files.push(table.finish_table()?);
     }
     Ok((exported, files))
 }
@@ -100,9 +100,9 @@ async fn write_receipts(
     table: &mut Table,
     exported: &mut Exported,
 ) -> Result<(), ExportError> {
-    let symbols = options.selection.symbols();
+    let symbols = options.selection.symbol_set();
     let mut names = Names::default();
-    let mut receipts = Receipts::over(recorded.receipts.as_ref(), first, last);
+    let mut receipts = ReceiptCursor::over_range(recorded.receipts.as_ref(), first, last);
     while let Some(record) = receipts.next().await? {
         if symbols.as_ref().is_some_and(|symbols| !symbols.contains(record.symbol)) {
             continue;
@@ -112,12 +112,12 @@ async fn write_receipts(
         let receipt = decode(event.clone(), &mut names)
             .map_err(|error| ExportError::NoEnvelope { at, detail: error.to_string() })?;
         exported.note_receipt(at);
-        table.row([
-            seq(record.ingest_seq.0),
+        table.push_row([
+            seq_cell(record.ingest_seq.0),
             Cell::Int(record.ingest_ts_ms.0),
-            text(record.symbol),
-            text(record.event_type),
-            text(receipt.source_id.as_str()),
+            text_cell(record.symbol),
+            text_cell(record.event_type),
+            text_cell(receipt.source_id.as_str()),
             Cell::Int(receipt.recv_ts_ms.0),
             receipt.exchange_ts_ms.map_or(Cell::Null, |ts| Cell::Int(ts.0)),
             Cell::Text(event.into()),
@@ -133,8 +133,8 @@ async fn write_runs(
     table: &mut Table,
     exported: &mut Exported,
 ) -> Result<(), ExportError> {
-    let symbols = options.selection.symbols();
-    let mut runs = Runs::all(recorded.runs.as_ref());
+    let symbols = options.selection.symbol_set();
+    let mut runs = RunCursor::over_all(recorded.runs.as_ref());
     while let Some((run_seq, record)) = runs.next().await? {
         let facts = &record.facts;
         let is_meant = symbols.as_ref().is_none_or(|symbols| symbols.contains(facts.symbol.as_str()))
@@ -142,7 +142,7 @@ async fn write_runs(
         if record.is_terminal() && is_meant {
             exported.run_records += 1;
             exported.outputs += outputs_of(&record);
-            table.row(run_row(run_seq, &record))?;
+            table.push_row(run_row(run_seq, &record))?;
         }
     }
     Ok(())
@@ -156,30 +156,32 @@ fn run_row(run_seq: RunSeq, record: &RunRecord) -> [Cell; 23] {
         RunStatus::Failed { attempts, completed_ts_ms, .. } => ("failed", *completed_ts_ms, *attempts),
     };
     let [error_kind, error_detail] = match &record.status {
-        RunStatus::Failed { error_kind, error_detail, .. } => [text(error_kind.as_str()), text(error_detail)],
+        RunStatus::Failed { error_kind, error_detail, .. } => {
+            [text_cell(error_kind.as_str()), text_cell(error_detail)]
+        }
         RunStatus::Started { .. } | RunStatus::Completed { .. } => [Cell::Null, Cell::Null],
     };
     let [regime, confidence, output, state] = answer_cells(record);
     let [name, version, code_hash] = match &record.status {
         RunStatus::Completed { engine, .. } => {
-            [&engine.name, &engine.version, &engine.code_hash].map(|word| text(word))
+            [&engine.name, &engine.version, &engine.code_hash].map(|word| text_cell(word))
         }
         RunStatus::Started { .. } | RunStatus::Failed { .. } => [Cell::Null, Cell::Null, Cell::Null],
     };
     [
-        seq(run_seq.0),
-        text(&facts.run_id.to_string()),
-        text(facts.symbol.as_str()),
+        seq_cell(run_seq.0),
+        text_cell(&facts.run_id.to_string()),
+        text_cell(facts.symbol.as_str()),
         Cell::Int(facts.engine_timestamp_ms.0),
-        text(facts.engine_mode.as_str()),
-        text(facts.cut.kind.as_str()),
-        seq(facts.cut.start.0),
-        seq(facts.cut.end.0),
-        facts.snapshot_seq.map_or(Cell::Null, |at| seq(at.0)),
+        text_cell(facts.engine_mode.as_str()),
+        text_cell(facts.cut.kind.as_str()),
+        seq_cell(facts.cut.start.0),
+        seq_cell(facts.cut.end.0),
+        facts.snapshot_seq.map_or(Cell::Null, |at| seq_cell(at.0)),
         Cell::Int(facts.planned_ts_ms.0),
         Cell::Int(facts.started_ts_ms.0),
         Cell::Int(completed.0),
-        text(status),
+        text_cell(status),
         error_kind,
         error_detail,
         Cell::Int(i64::from(attempts)),
@@ -208,7 +210,7 @@ fn answer_cells(record: &RunRecord) -> [Cell; 4] {
     let (regime_output, output, state) = match answer {
         EngineAnswer::Truth { regime_output } => (Some(regime_output.as_str()), regime_output, Cell::Null),
         EngineAnswer::Hysteresis { decision, state } => {
-            (selected_output(decision).ok().map(RawValue::get), decision, text(state))
+            (selected_output(decision).ok().map(RawValue::get), decision, text_cell(state))
         }
     };
     // The engine's output is opaque: what is not there stays empty.
@@ -218,8 +220,8 @@ fn answer_cells(record: &RunRecord) -> [Cell; 4] {
     // Read by the standard library: serde_json by default may be one unit off.
     let confidence = confidence.and_then(|confidence| confidence.get().parse().ok());
     let (regime, confidence) =
-        (regime.map_or(Cell::Null, |regime| text(&regime)), confidence.map_or(Cell::Null, Cell::Number));
-    [regime, confidence, text(output), state]
+        (regime.map_or(Cell::Null, |regime| text_cell(&regime)), confidence.map_or(Cell::Null, Cell::Number));
+    [regime, confidence, text_cell(output), state]
 }
 
 /// A value of a table.
@@ -230,12 +232,12 @@ enum Cell {
     Text(ByteArray),
 }
 
-fn text(text: &str) -> Cell {
+fn text_cell(text: &str) -> Cell {
     Cell::Text(ByteArray::from(text))
 }
 
 /// Positions are below 2^63 for as long as there are disks.
-fn seq(position: u64) -> Cell {
+fn seq_cell(position: u64) -> Cell {
     Cell::Int(i64::try_from(position).unwrap_or(i64::MAX))
 }
 
@@ -259,20 +261,20 @@ struct Table {
 }
 
 impl Table {
-    fn create(target: &Path, schema: &str) -> Result<Self, ExportError> {
-        let file = NewFile::create(target, Compression::None).map_err(writing(target))?;
+    fn create_table(target: &Path, schema: &str) -> Result<Self, ExportError> {
+        let file = NewFile::create(target, Compression::None).map_err(write_failed(target))?;
         let properties = WriterProperties::builder()
             .set_compression(Codec::SNAPPY)
             .set_created_by(format!("orchestrator {VERSION}"))
             .build();
         let started = parse_message_type(schema)
             .and_then(|schema| SerializedFileWriter::new(file, Arc::new(schema), Arc::new(properties)));
-        let writer = started.map_err(failed(target))?;
+        let writer = started.map_err(parquet_failed(target))?;
         let columns = writer.schema_descr().columns().iter().map(|_| Column::default()).collect();
         Ok(Self { writer, target: target.to_owned(), columns, rows: 0, bytes: 0 })
     }
 
-    fn row<const CELLS: usize>(&mut self, cells: [Cell; CELLS]) -> Result<(), ExportError> {
+    fn push_row<const CELLS: usize>(&mut self, cells: [Cell; CELLS]) -> Result<(), ExportError> {
         for (column, cell) in self.columns.iter_mut().zip(cells) {
             column.levels.push(i16::from(!matches!(cell, Cell::Null)));
             match cell {
@@ -289,24 +291,24 @@ impl Table {
         self.bytes += CELLS * size_of::<Cell>();
         match self.rows < GROUP_ROWS_MAX && self.bytes < GROUP_BYTES_MAX {
             true => Ok(()),
-            false => self.flush(),
+            false => self.flush_rows(),
         }
     }
 
-    fn flush(&mut self) -> Result<(), ExportError> {
+    fn flush_rows(&mut self) -> Result<(), ExportError> {
         if self.rows == 0 {
             return Ok(());
         }
-        write_group(&mut self.writer, &self.columns).map_err(failed(&self.target))?;
+        write_group(&mut self.writer, &self.columns).map_err(parquet_failed(&self.target))?;
         self.columns.fill_with(Column::default);
         (self.rows, self.bytes) = (0, 0);
         Ok(())
     }
 
-    fn finish(mut self) -> Result<Finished, ExportError> {
-        self.flush()?;
-        let file = self.writer.into_inner().map_err(failed(&self.target))?;
-        file.finish().map_err(writing(&self.target))
+    fn finish_table(mut self) -> Result<Finished, ExportError> {
+        self.flush_rows()?;
+        let file = self.writer.into_inner().map_err(parquet_failed(&self.target))?;
+        file.finish().map_err(write_failed(&self.target))
     }
 }
 
@@ -331,10 +333,10 @@ fn write_group<W: Write + Send>(
     Ok(())
 }
 
-fn failed(target: &Path) -> impl FnOnce(ParquetError) -> ExportError {
+fn parquet_failed(target: &Path) -> impl FnOnce(ParquetError) -> ExportError {
     let target = target.to_owned();
     move |error| match error {
-        ParquetError::External(cause) => writing(&target)(std::io::Error::other(cause)),
-        other => writing(&target)(std::io::Error::other(other)),
+        ParquetError::External(cause) => write_failed(&target)(std::io::Error::other(cause)),
+        other => write_failed(&target)(std::io::Error::other(other)),
     }
 }

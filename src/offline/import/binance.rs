@@ -42,18 +42,18 @@ pub(super) struct Frames<'a> {
 
 impl Frames<'_> {
     /// Takes one line.
-    pub(super) fn line(&self, line: &str, take: Take<'_>) -> Result<(), Problem> {
+    pub(super) fn take_line(&self, line: &str, take: Take<'_>) -> Result<(), Problem> {
         let refused = |detail: String| Problem { column: "1".to_owned(), detail };
         let (recv, frame) = line.split_once(' ').ok_or_else(|| {
             refused("expected a receive time in nanoseconds, a space and a frame".to_owned())
         })?;
         let recv_ns: i64 =
             recv.parse().map_err(|_| refused(format!("{recv:?} is no receive time in nanoseconds")))?;
-        Unit::Ns.plausible(recv_ns.div_euclid(1_000_000)).map_err(refused)?;
-        self.frame(recv_ns, frame.trim(), take)
+        Unit::Ns.check_plausible(recv_ns.div_euclid(1_000_000)).map_err(refused)?;
+        self.take_frame(recv_ns, frame.trim(), take)
     }
 
-    fn frame(&self, recv_ns: i64, frame: &str, take: Take<'_>) -> Result<(), Problem> {
+    fn take_frame(&self, recv_ns: i64, frame: &str, take: Take<'_>) -> Result<(), Problem> {
         #[derive(Deserialize)]
         struct Combined<'a> {
             #[serde(borrow)]
@@ -68,9 +68,9 @@ impl Frames<'_> {
         let one = One { frames: self, recv_ns, stream: stream.as_deref() };
         match serde_json::from_str::<Vec<&RawValue>>(data) {
             Ok(elements) if !elements.is_empty() => {
-                elements.iter().try_for_each(|element| one.convert(element.get(), element.get(), take))
+                elements.iter().try_for_each(|element| one.convert_frame(element.get(), element.get(), take))
             }
-            Ok(_) | Err(_) => one.convert(data, frame, take),
+            Ok(_) | Err(_) => one.convert_frame(data, frame, take),
         }
     }
 }
@@ -106,33 +106,35 @@ impl From<Problem> for Bad {
 }
 
 impl One<'_> {
-    fn convert(&self, data: &str, frame: &str, take: Take<'_>) -> Result<(), Problem> {
+    fn convert_frame(&self, data: &str, frame: &str, take: Take<'_>) -> Result<(), Problem> {
         let head = match serde_json::from_str::<Head<'_>>(data) {
             Ok(head) => head,
-            Err(error) => return self.undecodable("not_a_frame", &error, None, frame, take),
+            Err(error) => return self.keep_undecodable("not_a_frame", &error, None, frame, take),
         };
-        let known: Convert = match self.name(&head) {
-            "trade" | "aggTrade" => kinds::trade,
-            "depthUpdate" => kinds::depth,
-            "bookTicker" => kinds::book,
-            "kline" => kinds::kline,
+        let known: Convert = match self.frame_name(&head) {
+            "trade" | "aggTrade" => kinds::convert_trade,
+            "depthUpdate" => kinds::convert_depth,
+            "bookTicker" => kinds::convert_book_ticker,
+            "kline" => kinds::convert_kline,
             "markPriceUpdate" => kinds::mark_price,
             "forceOrder" => kinds::force_order,
             "openInterest" => kinds::open_interest,
             name => {
-                let symbol = self.symbol(head.symbol());
-                return self.give(Event::new(name, &symbol, 0, frame), head.time(), take);
+                let symbol = self.symbol_or_given(head.symbol_text());
+                return self.hand_on_event(Event::new(name, &symbol, 0, frame), head.event_time_ms(), take);
             }
         };
         match known(self, data, frame, take) {
             Ok(()) => Ok(()),
             Err(Bad::Problem(problem)) => Err(problem),
-            Err(Bad::Fields(error)) => self.undecodable("bad_fields", &error, head.symbol(), frame, take),
+            Err(Bad::Fields(error)) => {
+                self.keep_undecodable("bad_fields", &error, head.symbol_text(), frame, take)
+            }
         }
     }
 
     /// The frame's name: what it says itself, or what gives it away.
-    fn name<'n>(&'n self, head: &'n Head<'_>) -> &'n str {
+    fn frame_name<'n>(&'n self, head: &'n Head<'_>) -> &'n str {
         if let Some(name) = head.e.as_deref().filter(|name| !name.is_empty()) {
             return name;
         }
@@ -144,7 +146,7 @@ impl One<'_> {
         }
     }
 
-    fn symbol<'s>(&'s self, own: Option<&'s str>) -> Cow<'s, str> {
+    fn symbol_or_given<'s>(&'s self, own: Option<&'s str>) -> Cow<'s, str> {
         if let Some(own) = own.filter(|own| Symbol::is_valid(own)) {
             return Cow::Borrowed(own);
         }
@@ -156,7 +158,7 @@ impl One<'_> {
     }
 
     /// What cannot be read is kept, with the reason.
-    fn undecodable(
+    fn keep_undecodable(
         &self,
         kind: &str,
         error: &serde_json::Error,
@@ -164,15 +166,15 @@ impl One<'_> {
         frame: &str,
         take: Take<'_>,
     ) -> Result<(), Problem> {
-        let symbol = self.symbol(symbol);
+        let symbol = self.symbol_or_given(symbol);
         let mut event = Event::new("DecodeFailure", &symbol, 0, frame);
-        let fields = Fields::default().text("error_kind", Some(kind));
-        event.normalized = fields.text("error_detail", Some(&error.to_string())).finish();
-        self.give(event, None, take)
+        let fields = Fields::default().with_text("error_kind", Some(kind));
+        event.normalized = fields.with_text("error_detail", Some(&error.to_string())).into_object();
+        self.hand_on_event(event, None, take)
     }
 
     /// Fills in what all frames have, and hands the event on.
-    fn give<'e>(
+    fn hand_on_event<'e>(
         &'e self,
         mut event: Event<'e>,
         exchange_ts_ms: Option<i64>,
@@ -207,11 +209,11 @@ struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    fn symbol(&self) -> Option<&'a str> {
+    fn symbol_text(&self) -> Option<&'a str> {
         self.s.or(self.symbol)?.get().strip_prefix('"')?.strip_suffix('"')
     }
 
-    fn time(&self) -> Option<i64> {
+    fn event_time_ms(&self) -> Option<i64> {
         self.event_time?.get().parse().ok()
     }
 }

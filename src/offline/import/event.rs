@@ -41,7 +41,7 @@ impl<'a> Event<'a> {
             exchange_ts_ms: None,
             recv_ts_ms,
             raw_payload,
-            normalized: Fields::default().finish(),
+            normalized: Fields::default().into_object(),
             source_event_id: None,
             source_seq: None,
             channel: None,
@@ -57,7 +57,7 @@ pub(super) struct Fields(String);
 
 impl Fields {
     /// Adds a member whose value is JSON already.
-    pub(super) fn json(mut self, key: &str, json: &str) -> Self {
+    pub(super) fn with_json(mut self, key: &str, json: &str) -> Self {
         self.0.push_str(if self.0.is_empty() { "{\"" } else { ",\"" });
         self.0.push_str(key);
         self.0.push_str("\":");
@@ -66,12 +66,12 @@ impl Fields {
     }
 
     /// Adds a text, or null.
-    pub(super) fn text(self, key: &str, text: Option<&str>) -> Self {
-        self.json(key, &serde_json::Value::from(text).to_string())
+    pub(super) fn with_text(self, key: &str, text: Option<&str>) -> Self {
+        self.with_json(key, &serde_json::Value::from(text).to_string())
     }
 
     /// The object.
-    pub(super) fn finish(self) -> Box<RawValue> {
+    pub(super) fn into_object(self) -> Box<RawValue> {
         let object = if self.0.is_empty() { "{}".to_owned() } else { self.0 + "}" };
         // Keys are our own words and values JSON, so this is JSON. If it were not, the event would show it as null and be
         // refused when it is checked.

@@ -14,7 +14,7 @@ use clap::ValueEnum;
 use orchestrator_kernel::engine::contracts::raw_market_event::{Names, decode};
 use serde::Serialize;
 
-use crate::process::exit::Exit;
+use crate::process::exit::ProcessExit;
 use crate::process::files::{Compression, NewFile, open_text};
 
 use binance::Frames;
@@ -37,7 +37,7 @@ pub struct ImportOptions {
     /// The file of events. Its name says how it is compressed.
     pub output: PathBuf,
     /// What the recording is.
-    pub format: Format,
+    pub format: RecordingFormat,
     /// `source_id` of the events.
     pub source_id: String,
     /// Symbol of what names none.
@@ -50,7 +50,7 @@ pub struct ImportOptions {
 
 /// Format of a recording.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Format {
+pub enum RecordingFormat {
     /// `<recv_ns> <json>` a line.
     Binance,
     /// A table.
@@ -146,14 +146,14 @@ pub enum ImportError {
 impl ImportError {
     /// How the process ends because of it.
     #[must_use]
-    pub fn exit(&self) -> Exit {
+    pub fn to_exit(&self) -> ProcessExit {
         match self {
-            Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => Exit::Unavailable,
-            Self::Read { source, .. } if source.raw_os_error().is_none() => Exit::Data,
-            Self::Read { .. } | Self::Write { .. } => Exit::Io,
-            Self::Exists(_) => Exit::Different,
-            Self::Line { .. } => Exit::Data,
-            Self::Map(_) => Exit::Usage,
+            Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => ProcessExit::Unavailable,
+            Self::Read { source, .. } if source.raw_os_error().is_none() => ProcessExit::Data,
+            Self::Read { .. } | Self::Write { .. } => ProcessExit::Io,
+            Self::Exists(_) => ProcessExit::Different,
+            Self::Line { .. } => ProcessExit::Data,
+            Self::Map(_) => ProcessExit::Usage,
         }
     }
 }
@@ -166,14 +166,14 @@ type Take<'t> = &'t mut dyn FnMut(&Event<'_>) -> Result<(), Problem>;
 /// # Errors
 ///
 /// [`ImportError`]; there is no output then, or the old one.
-pub fn import(options: &ImportOptions) -> Result<Imported, ImportError> {
+pub fn import_recording(options: &ImportOptions) -> Result<Imported, ImportError> {
     if !options.force && options.output.exists() {
         return Err(ImportError::Exists(options.output.clone()));
     }
     let symbol = options.symbol.as_deref();
     let mut converter = match &options.format {
-        Format::Binance => Converter::Frames(Frames { source_id: &options.source_id, symbol }),
-        Format::Table(table) => Converter::Table(Table::new(table, &options.source_id, symbol)?),
+        RecordingFormat::Binance => Converter::Frames(Frames { source_id: &options.source_id, symbol }),
+        RecordingFormat::Table(table) => Converter::Table(Table::new(table, &options.source_id, symbol)?),
     };
     let reading = |line, source| ImportError::Read { path: options.input.clone(), line, source };
     let writing = |source: io::Error| match source.kind() {
@@ -190,21 +190,21 @@ pub fn import(options: &ImportOptions) -> Result<Imported, ImportError> {
         imported: Imported::default(),
     };
     loop {
-        let (first_line, record) = match input.next(&converter) {
+        let (first_line, record) = match input.next_record(&converter) {
             Ok(Some(record)) => record,
             Ok(None) => break,
             Err(error) => return Err(reading(input.line, error)),
         };
         output.imported.lines += 1;
         let problem = match record {
-            Ok(text) => converter.line(&text, &mut output),
+            Ok(text) => converter.convert_line(&text, &mut output),
             Err(problem) => Err(problem),
         };
         if let Some(error) = output.failed.take() {
             return Err(writing(error));
         }
         if let Err(problem) = problem {
-            output.note(first_line, &problem, options)?;
+            output.note_problem(first_line, &problem, options)?;
         }
     }
     output.file.finish().and_then(|file| file.publish(options.force)).map_err(writing)?;
@@ -218,11 +218,11 @@ enum Converter<'a> {
 }
 
 impl Converter<'_> {
-    fn line(&mut self, text: &str, output: &mut Output) -> Result<(), Problem> {
-        let mut take = |event: &Event<'_>| output.take(event);
+    fn convert_line(&mut self, text: &str, output: &mut Output) -> Result<(), Problem> {
+        let mut take = |event: &Event<'_>| output.write_event(event);
         match self {
-            Self::Frames(frames) => frames.line(text, &mut take),
-            Self::Table(table) => table.line(text, &mut take),
+            Self::Frames(frames) => frames.take_line(text, &mut take),
+            Self::Table(table) => table.take_line(text, &mut take),
         }
     }
 
@@ -242,7 +242,10 @@ struct Records {
 
 impl Records {
     /// The next record that is not empty, with the number of its first line.
-    fn next(&mut self, converter: &Converter<'_>) -> io::Result<Option<(u64, Result<String, Problem>)>> {
+    fn next_record(
+        &mut self,
+        converter: &Converter<'_>,
+    ) -> io::Result<Option<(u64, Result<String, Problem>)>> {
         let mut record = Vec::new();
         let mut first_line = self.line + 1;
         loop {
@@ -290,7 +293,7 @@ struct Output {
 }
 
 impl Output {
-    fn take(&mut self, event: &Event<'_>) -> Result<(), Problem> {
+    fn write_event(&mut self, event: &Event<'_>) -> Result<(), Problem> {
         let refused = |detail: String| Problem { column: "1".to_owned(), detail };
         self.event.clear();
         serde_json::to_writer(&mut self.event, event).map_err(|error| refused(error.to_string()))?;
@@ -313,7 +316,12 @@ impl Output {
         Ok(())
     }
 
-    fn note(&mut self, line: u64, problem: &Problem, options: &ImportOptions) -> Result<(), ImportError> {
+    fn note_problem(
+        &mut self,
+        line: u64,
+        problem: &Problem,
+        options: &ImportOptions,
+    ) -> Result<(), ImportError> {
         match options.on_error {
             OnError::Stop => {
                 Err(ImportError::Line { path: options.input.clone(), line, what: problem.to_string() })

@@ -2,12 +2,14 @@
 
 use clap::ValueEnum;
 use orchestrator_kernel::ids::TsMs;
-use orchestrator_kernel::input_time::{InputTimes, TimeUnit, outside};
+use orchestrator_kernel::input_time::{InputTimes, TimeUnit, describe_implausible};
 
-/// The decimal number `text` as JSON: its exact value, without superfluous zeros, always with a fraction (`7` is `7.0`).
+/// The decimal number `text` as JSON: its exact value, without superfluous zeros, always with a fraction (`7` is
+/// `7.0`).
 ///
-/// What has an exponent keeps its digits. Spaces around are ignored; a thousands separator, NaN and Infinity are no number.
-pub(super) fn decimal(text: &str) -> Option<String> {
+/// What has an exponent keeps its digits. Spaces around are ignored; a thousands separator, NaN and Infinity are no
+/// number.
+pub(super) fn json_decimal(text: &str) -> Option<String> {
     let text = text.trim();
     let (sign, digits) = match text.strip_prefix('-') {
         Some(digits) => ("-", digits),
@@ -49,7 +51,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    const fn kernel(self) -> TimeUnit {
+    const fn to_kernel_unit(self) -> TimeUnit {
         match self {
             Self::S => TimeUnit::Seconds,
             Self::Ms => TimeUnit::Milliseconds,
@@ -63,15 +65,15 @@ impl Unit {
     /// # Errors
     ///
     /// What is wrong with it, with the likely unit.
-    pub(super) fn plausible(self, ms: i64) -> Result<i64, String> {
-        let number = i128::from(ms) * self.kernel().per_second() / 1_000;
-        match InputTimes::PLAUSIBLE.check(TsMs(ms), None) {
+    pub(super) fn check_plausible(self, ms: i64) -> Result<i64, String> {
+        let number = i128::from(ms) * self.to_kernel_unit().per_second() / 1_000;
+        match InputTimes::PLAUSIBLE.check_time(TsMs(ms), None) {
             Ok(()) => Ok(ms),
-            Err(_) => Err(outside(number, self.kernel())),
+            Err(_) => Err(describe_implausible(number, self.to_kernel_unit())),
         }
     }
 
-    const fn nanoseconds(self) -> i128 {
+    const fn to_nanoseconds(self) -> i128 {
         match self {
             Self::S => 1_000_000_000,
             Self::Ms => 1_000_000,
@@ -82,7 +84,7 @@ impl Unit {
 }
 
 /// The time `text` in whole milliseconds, rounded down.
-pub(super) fn milliseconds(text: &str, unit: Unit) -> Option<i64> {
+pub(super) fn parse_milliseconds(text: &str, unit: Unit) -> Option<i64> {
     let text = text.trim();
     let (is_negative, digits) = match text.strip_prefix('-') {
         Some(digits) => (true, digits),
@@ -94,7 +96,7 @@ pub(super) fn milliseconds(text: &str, unit: Unit) -> Option<i64> {
         return None;
     }
     let scale = 10_i128.pow(u32::try_from(fraction.len()).ok()?);
-    let parts = format!("{whole}{fraction}").parse::<i128>().ok()?.checked_mul(unit.nanoseconds())?;
+    let parts = format!("{whole}{fraction}").parse::<i128>().ok()?.checked_mul(unit.to_nanoseconds())?;
     let signed = if is_negative { -parts } else { parts };
     i64::try_from(signed.div_euclid(scale.checked_mul(1_000_000)?)).ok()
 }
@@ -120,10 +122,10 @@ mod tests {
             ("1.50E-8", "1.5e-8"),
             ("123456789012345678901234567890.10", "123456789012345678901234567890.1"),
         ] {
-            assert_eq!(decimal(text).as_deref(), Some(json), "{text}");
+            assert_eq!(json_decimal(text).as_deref(), Some(json), "{text}");
         }
         for text in ["", ".", "-", "1,5", "1 5", "NaN", "inf", "0x1", "1e", "1e99999", "--1", "1.2.3", "١"] {
-            assert_eq!(decimal(text), None, "{text}");
+            assert_eq!(json_decimal(text), None, "{text}");
         }
     }
 
@@ -138,21 +140,21 @@ mod tests {
             ("1723161255030999999", Unit::Ns, 1_723_161_255_030),
             ("-1", Unit::Us, -1),
         ] {
-            assert_eq!(milliseconds(text, unit), Some(ms), "{text}");
+            assert_eq!(parse_milliseconds(text, unit), Some(ms), "{text}");
         }
         for text in ["", ".5", "1e9", "noon", "99999999999999999999999", "1.0000000000000000000"] {
-            assert_eq!(milliseconds(text, Unit::S), None, "{text}");
+            assert_eq!(parse_milliseconds(text, Unit::S), None, "{text}");
         }
     }
 
     proptest! {
         #[test]
         fn a_decimal_is_json_of_the_same_value(text in "[+-]?[0-9]{1,12}(\\.[0-9]{0,12})?(e-?[0-9])?") {
-            let json = decimal(&text).unwrap();
+            let json = json_decimal(&text).unwrap();
 
             prop_assert!(serde_json::from_str::<serde_json::Number>(&json).is_ok());
             prop_assert_eq!(json.parse::<f64>().unwrap(), text.parse::<f64>().unwrap());
-            prop_assert_eq!(decimal(&json), Some(json));
+            prop_assert_eq!(json_decimal(&json), Some(json));
         }
     }
 }

@@ -18,7 +18,7 @@ fn table(rows: Rows, map: &[(&str, &str)]) -> TableOptions {
     }
 }
 
-fn options(dir: &Path, text: &[u8], format: Format) -> ImportOptions {
+fn options(dir: &Path, text: &[u8], format: RecordingFormat) -> ImportOptions {
     let input = dir.join("in");
     fs::write(&input, text).unwrap();
     ImportOptions {
@@ -35,8 +35,8 @@ fn options(dir: &Path, text: &[u8], format: Format) -> ImportOptions {
 /// Imports `text`; what was counted, and the events.
 fn check_import(text: &str, table: TableOptions) -> Result<(Imported, Vec<Value>), String> {
     let dir = tempfile::tempdir().unwrap();
-    let options = options(dir.path(), text.as_bytes(), Format::Table(table));
-    let imported = import(&options).map_err(|error| error.to_string())?;
+    let options = options(dir.path(), text.as_bytes(), RecordingFormat::Table(table));
+    let imported = import_recording(&options).map_err(|error| error.to_string())?;
     let events = fs::read_to_string(&options.output).unwrap();
     Ok((imported, events.lines().map(|line| serde_json::from_str(line).unwrap()).collect()))
 }
@@ -122,14 +122,14 @@ fn errors_name_line_and_column() {
 fn refused_lines_are_left_out_and_counted_when_asked() {
     let dir = tempfile::tempdir().unwrap();
     let text = b"ts,price,quantity\n1723161255035,2,3\n1723161255034,x,3\n\xff,2,3\n1723161255034,2,3\n";
-    let mut options = options(dir.path(), text, Format::Table(table(Rows::Trades, &[])));
+    let mut options = options(dir.path(), text, RecordingFormat::Table(table(Rows::Trades, &[])));
 
-    let stopped = import(&options).unwrap_err();
+    let stopped = import_recording(&options).unwrap_err();
     assert!(stopped.to_string().contains("line 3"), "{stopped}");
     assert!(!options.output.exists(), "a refused import leaves nothing");
 
     options.on_error = OnError::Skip;
-    let imported = import(&options).unwrap();
+    let imported = import_recording(&options).unwrap();
     assert_eq!((imported.events, imported.skipped, imported.backwards), (2, 2, 1));
     assert_eq!(imported.errors[1], "line 4, column 1: is not UTF-8");
 }
@@ -140,10 +140,10 @@ fn an_endless_line_is_refused_and_the_next_one_is_read() {
     let mut text = b"1723161255035000000 {\"e\":\"x\",\"s\":\"".to_vec();
     text.resize(LINE_BYTES_MAX + 10, b'x');
     text.extend(b"\n1723161255036000000 {\"e\":\"x\",\"s\":\"A\"}");
-    let mut options = options(dir.path(), &text, Format::Binance);
+    let mut options = options(dir.path(), &text, RecordingFormat::Binance);
     options.on_error = OnError::Skip;
 
-    let imported = import(&options).unwrap();
+    let imported = import_recording(&options).unwrap();
 
     assert_eq!((imported.lines, imported.events, imported.skipped), (2, 1, 1));
 }
@@ -151,11 +151,11 @@ fn an_endless_line_is_refused_and_the_next_one_is_read() {
 #[test]
 fn an_output_that_is_there_is_not_replaced_unasked() {
     let dir = tempfile::tempdir().unwrap();
-    let mut options = options(dir.path(), b"1 {}", Format::Binance);
+    let mut options = options(dir.path(), b"1 {}", RecordingFormat::Binance);
     options.force = false;
     fs::write(&options.output, "mine").unwrap();
 
-    assert_eq!(import(&options).unwrap_err().exit(), Exit::Different);
+    assert_eq!(import_recording(&options).unwrap_err().to_exit(), ProcessExit::Different);
     assert_eq!(fs::read_to_string(&options.output).unwrap(), "mine");
 }
 
@@ -196,11 +196,12 @@ fn a_time_that_no_exchange_can_have_is_refused_with_its_line_and_likely_unit() {
 #[test]
 fn a_receive_time_of_a_frame_is_in_nanoseconds() {
     let dir = tempfile::tempdir().unwrap();
-    let options = options(dir.path(), b"1723161255088000 {\"e\":\"x\",\"s\":\"A\"}\n", Format::Binance);
+    let options =
+        options(dir.path(), b"1723161255088000 {\"e\":\"x\",\"s\":\"A\"}\n", RecordingFormat::Binance);
 
-    let error = import(&options).unwrap_err();
+    let error = import_recording(&options).unwrap_err();
 
-    assert_eq!(error.exit(), Exit::Data);
+    assert_eq!(error.to_exit(), ProcessExit::Data);
     assert!(
         error.to_string().contains("line 1") && error.to_string().contains("looks like microseconds"),
         "{error}"

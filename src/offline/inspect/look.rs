@@ -12,10 +12,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::{
-    Answer, Decided, InspectError, Known, Question, ReceiptLine, ReceiptView, RunLine, RunView, Snapshot,
-    SymbolView,
+    Decided, InspectAnswer, InspectError, KnownInputs, Question, ReceiptLine, ReceiptView, RunLine, RunView,
+    SnapshotView, SymbolView,
 };
-use crate::offline::recorded::{LogError, Receipts, Runs, first_after, receipt};
+use crate::offline::recorded::{LogError, ReceiptCursor, RunCursor, decode_receipt, first_after};
 use crate::service::wiring::reading::Recorded;
 
 /// Runs of an ambiguous beginning that are named.
@@ -26,17 +26,22 @@ const EXAMPLES_MAX: usize = 5;
 /// # Errors
 ///
 /// [`InspectError`].
-pub async fn inspect(recorded: &Recorded, question: &Question) -> Result<Answer, InspectError> {
+pub async fn answer_question(
+    recorded: &Recorded,
+    question: &Question,
+) -> Result<InspectAnswer, InspectError> {
     let (receipts, runs) = (recorded.receipts.as_ref(), recorded.runs.as_ref());
     match question {
         Question::Run(prefix) => {
             let target = find_run(runs, prefix).await?;
-            let around = around(runs, &target).await?;
-            Ok(Answer::Run(Box::new(view(receipts, around).await?)))
+            let around = runs_around(runs, &target).await?;
+            Ok(InspectAnswer::Run(Box::new(view_run(receipts, around).await?)))
         }
-        Question::Seq(seq) => Ok(Answer::Receipt(Box::new(look_at_receipt(receipts, runs, *seq).await?))),
+        Question::Seq(seq) => {
+            Ok(InspectAnswer::Receipt(Box::new(look_at_receipt(receipts, runs, *seq).await?)))
+        }
         Question::Symbol { symbol, at } => {
-            Ok(Answer::Symbol(Box::new(look_at_symbol(receipts, runs, symbol, *at).await?)))
+            Ok(InspectAnswer::Symbol(Box::new(look_at_symbol(receipts, runs, symbol, *at).await?)))
         }
     }
 }
@@ -49,7 +54,7 @@ async fn find_run(runs: &dyn Log, prefix: &str) -> Result<Placed, InspectError> 
     let prefix = prefix.to_ascii_lowercase();
     let mut found: Option<Placed> = None;
     let mut ids = BTreeSet::new();
-    let mut records = Runs::all(runs);
+    let mut records = RunCursor::over_all(runs);
     while let Some((seq, record)) = records.next().await? {
         let id = record.facts.run_id.to_string();
         if id.starts_with(&prefix) {
@@ -79,11 +84,11 @@ struct Around {
 }
 
 /// Collects what stands around `target`: the symbol's runs before and after it, and the state that it began with.
-async fn around(runs: &dyn Log, target: &Placed) -> Result<Around, InspectError> {
+async fn runs_around(runs: &dyn Log, target: &Placed) -> Result<Around, InspectError> {
     let facts = &target.1.facts;
     let mut around = Around { target: target.clone(), previous: None, next: None, state_before: None };
     let mut is_behind = false;
-    let mut records = Runs::all(runs);
+    let mut records = RunCursor::over_all(runs);
     while let Some((seq, record)) = records.next().await? {
         if record.facts.symbol != facts.symbol {
             continue;
@@ -116,14 +121,14 @@ fn state_of(record: &RunRecord) -> Option<&str> {
     }
 }
 
-async fn view(receipts: &dyn Log, around: Around) -> Result<RunView, InspectError> {
+async fn view_run(receipts: &dyn Log, around: Around) -> Result<RunView, InspectError> {
     let Around { target: (run_seq, record), previous, next, state_before } = around;
     let facts = &record.facts;
     let mut known = receipts_of(receipts, facts.symbol.as_str(), facts.cut.start, facts.cut.end).await?;
     known.recorded_by_event_type =
         facts.counts_by_event_type.iter().map(|(name, count)| (name.as_str().to_owned(), *count)).collect();
     if let Some(seq) = facts.snapshot_seq {
-        known.snapshot = Some(Snapshot { ingest_seq: seq.0, inputs: inputs_of(receipts, seq).await? });
+        known.snapshot = Some(SnapshotView { ingest_seq: seq.0, inputs: inputs_of(receipts, seq).await? });
     }
     let (attempts, answered, completed_ts_ms) = match &record.status {
         RunStatus::Started { attempts } => (*attempts, None, None),
@@ -134,10 +139,10 @@ async fn view(receipts: &dyn Log, around: Around) -> Result<RunView, InspectErro
     };
     let outputs = events(run_seq, &record, None)?
         .into_iter()
-        .map(|output| raw("an output", &String::from_utf8_lossy(&output.body)))
+        .map(|output| raw_json("an output", &String::from_utf8_lossy(&output.body)))
         .collect::<Result<_, _>>()?;
     Ok(RunView {
-        run: line(&(run_seq, record.clone())),
+        run: run_line(&(run_seq, record.clone())),
         engine_mode: facts.engine_mode.as_str(),
         cut_kind: facts.cut.kind.as_str(),
         planned_ts_ms: facts.planned_ts_ms,
@@ -146,14 +151,14 @@ async fn view(receipts: &dyn Log, around: Around) -> Result<RunView, InspectErro
         attempts,
         answered,
         known,
-        decided: decided(&record, state_before)?,
+        decided: decided_of(&record, state_before)?,
         outputs,
-        previous: previous.as_ref().map(line),
-        next: next.as_ref().map(line),
+        previous: previous.as_ref().map(run_line),
+        next: next.as_ref().map(run_line),
     })
 }
 
-fn decided(record: &RunRecord, state_before: Option<String>) -> Result<Decided, InspectError> {
+fn decided_of(record: &RunRecord, state_before: Option<String>) -> Result<Decided, InspectError> {
     match &record.status {
         RunStatus::Started { .. } => Ok(Decided::default()),
         RunStatus::Failed { error_kind, error_detail, .. } => Ok(Decided {
@@ -168,24 +173,24 @@ fn decided(record: &RunRecord, state_before: Option<String>) -> Result<Decided, 
             };
             let before = state_before.filter(|_| state.is_some());
             Ok(Decided {
-                answer: Some(raw("the answer", text)?),
+                answer: Some(raw_json("the answer", text)?),
                 engine: Some(engine.clone()),
-                state_before: before.map(|state| raw("the state before", &state)).transpose()?,
-                state_after: state.map(|state| raw("the state after", state)).transpose()?,
+                state_before: before.map(|state| raw_json("the state before", &state)).transpose()?,
+                state_after: state.map(|state| raw_json("the state after", state)).transpose()?,
                 ..Decided::default()
             })
         }
     }
 }
 
-fn raw(what: &str, text: &str) -> Result<Box<RawValue>, InspectError> {
+fn raw_json(what: &str, text: &str) -> Result<Box<RawValue>, InspectError> {
     serde_json::from_str::<&RawValue>(text)
         .map(RawValue::to_owned)
         .map_err(|source| InspectError::Json { what: what.to_owned(), source })
 }
 
 /// One line about a run.
-fn line((run_seq, record): &Placed) -> RunLine {
+fn run_line((run_seq, record): &Placed) -> RunLine {
     #[derive(Deserialize)]
     struct Regime {
         regime: String,
@@ -222,10 +227,12 @@ async fn receipts_of(
     symbol: &str,
     start: IngestSeq,
     end: IngestSeq,
-) -> Result<Known, InspectError> {
-    let mut known =
-        Known { is_trimmed: start <= end && start.0 < receipts.stat().start.0, ..Known::default() };
-    let mut cut = Receipts::over(receipts, start, end);
+) -> Result<KnownInputs, InspectError> {
+    let mut known = KnownInputs {
+        is_trimmed: start <= end && start.0 < receipts.stat().start.0,
+        ..KnownInputs::default()
+    };
+    let mut cut = ReceiptCursor::over_range(receipts, start, end);
     while let Some(record) = cut.next().await? {
         if record.symbol != symbol {
             continue;
@@ -245,17 +252,17 @@ async fn receipts_of(
 
 /// What the engine got from a snapshot's receipt; nothing when it was trimmed.
 async fn inputs_of(receipts: &dyn Log, seq: IngestSeq) -> Result<Option<Box<RawValue>>, InspectError> {
-    match stored(receipts, seq).await {
+    match stored_event(receipts, seq).await {
         Ok(Some(payload)) => {
-            let record = receipt(seq.into(), &payload)?;
-            normalized(record.event).map(|inputs| raw("the snapshot", inputs)).transpose()
+            let record = decode_receipt(seq.into(), &payload)?;
+            normalized(record.event).map(|inputs| raw_json("the snapshot", inputs)).transpose()
         }
         Ok(None) | Err(LogError { source: ReadError::Trimmed { .. }, .. }) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
 
-async fn stored(receipts: &dyn Log, seq: IngestSeq) -> Result<Option<bytes::Bytes>, LogError> {
+async fn stored_event(receipts: &dyn Log, seq: IngestSeq) -> Result<Option<bytes::Bytes>, LogError> {
     read_one(receipts, Seq(seq.0)).await.map_err(|source| LogError { log: "receipts", source })
 }
 
@@ -263,7 +270,7 @@ async fn look_at_receipt(receipts: &dyn Log, runs: &dyn Log, seq: u64) -> Result
     // One that was trimmed is none, as one that never was.
     let payload = match receipts.stat().start.0.max(1) <= seq {
         false => None,
-        true => stored(receipts, IngestSeq(seq)).await?,
+        true => stored_event(receipts, IngestSeq(seq)).await?,
     };
     let Some(payload) = payload else {
         let stat = receipts.stat();
@@ -272,9 +279,9 @@ async fn look_at_receipt(receipts: &dyn Log, runs: &dyn Log, seq: u64) -> Result
             stat.start, stat.tail
         )));
     };
-    let record = receipt(Seq(seq), &payload)?;
+    let record = decode_receipt(Seq(seq), &payload)?;
     let mut taken_by: Option<Placed> = None;
-    let mut records = Runs::all(runs);
+    let mut records = RunCursor::over_all(runs);
     while let Some((run_seq, run)) = records.next().await? {
         let (facts, cut) = (&run.facts, run.facts.cut);
         if facts.symbol.as_str() == record.symbol && cut.start.0 <= seq && seq <= cut.end.0 {
@@ -293,9 +300,9 @@ async fn look_at_receipt(receipts: &dyn Log, runs: &dyn Log, seq: u64) -> Result
         position: record.position,
         symbol: record.symbol.to_owned(),
         event_type: record.event_type.to_owned(),
-        event: raw("the receipt", &String::from_utf8_lossy(record.event))?,
+        event: raw_json("the receipt", &String::from_utf8_lossy(record.event))?,
         is_snapshot_of_run: taken_by.as_ref().is_some_and(is_snapshot),
-        taken_by: taken_by.as_ref().map(line),
+        taken_by: taken_by.as_ref().map(run_line),
     })
 }
 
@@ -307,7 +314,7 @@ async fn look_at_symbol(
 ) -> Result<SymbolView, InspectError> {
     let (mut last, mut under_way): (Option<Placed>, Option<Placed>) = (None, None);
     let mut is_known = false;
-    let mut records = Runs::all(runs);
+    let mut records = RunCursor::over_all(runs);
     while let Some((seq, record)) = records.next().await? {
         if record.facts.symbol.as_str() != symbol {
             continue;
@@ -334,7 +341,7 @@ async fn look_at_symbol(
         return Err(InspectError::NotFound(what));
     }
     let last_run = match last {
-        Some(target) => Some(Box::new(view(receipts, around(runs, &target).await?).await?)),
+        Some(target) => Some(Box::new(view_run(receipts, runs_around(runs, &target).await?).await?)),
         None => None,
     };
     Ok(SymbolView {
@@ -342,7 +349,7 @@ async fn look_at_symbol(
         at_ms: at,
         last_ingest_seq: tail.0,
         waiting,
-        under_way: under_way.as_ref().map(line),
+        under_way: under_way.as_ref().map(run_line),
         last_run,
     })
 }

@@ -12,10 +12,10 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::offline::recorded::LogError;
-use crate::process::exit::Exit;
+use crate::process::exit::ProcessExit;
 
-pub use look::inspect;
-pub use text::render;
+pub use look::answer_question;
+pub use text::render_answer;
 
 /// Question to the logs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub enum Question {
 /// The answer.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Answer {
+pub enum InspectAnswer {
     /// To [`Question::Run`].
     Run(Box<RunView>),
     /// To [`Question::Seq`].
@@ -65,7 +65,7 @@ pub struct RunView {
     /// Attempts that were answered.
     pub answered: Option<u32>,
     /// What was known.
-    pub known: Known,
+    pub known: KnownInputs,
     /// What was decided.
     pub decided: Decided,
     /// What came out, without the time of publishing.
@@ -101,7 +101,7 @@ pub struct RunLine {
 
 /// The receipts of a cut.
 #[derive(Debug, Default, Serialize)]
-pub struct Known {
+pub struct KnownInputs {
     /// How many, as far as they are still in the log.
     pub receipts: u64,
     /// By type.
@@ -115,7 +115,7 @@ pub struct Known {
     /// Whether the log no longer holds the whole cut.
     pub is_trimmed: bool,
     /// The snapshot that was chosen.
-    pub snapshot: Option<Snapshot>,
+    pub snapshot: Option<SnapshotView>,
 }
 
 /// One receipt in a line.
@@ -131,7 +131,7 @@ pub struct ReceiptLine {
 
 /// A chosen snapshot.
 #[derive(Debug, Serialize)]
-pub struct Snapshot {
+pub struct SnapshotView {
     /// Its receipt.
     pub ingest_seq: u64,
     /// What the engine got, byte for byte; nothing when the receipt was trimmed.
@@ -188,7 +188,7 @@ pub struct SymbolView {
     /// The last receipt of any symbol that had been taken in; 0 when there was none.
     pub last_ingest_seq: u64,
     /// The symbol's receipts that no run had taken yet.
-    pub waiting: Known,
+    pub waiting: KnownInputs,
     /// A run that was planned or under way.
     pub under_way: Option<RunLine>,
     /// The last run that had ended.
@@ -229,11 +229,11 @@ pub enum InspectError {
 impl InspectError {
     /// How the process ends because of it.
     #[must_use]
-    pub fn exit(&self) -> Exit {
+    pub fn to_exit(&self) -> ProcessExit {
         match self {
-            Self::Log(error) => error.exit(),
-            Self::Answer(_) | Self::Json { .. } => Exit::Data,
-            Self::NotFound(_) | Self::Ambiguous { .. } => Exit::Different,
+            Self::Log(error) => error.to_exit(),
+            Self::Answer(_) | Self::Json { .. } => ProcessExit::Data,
+            Self::NotFound(_) | Self::Ambiguous { .. } => ProcessExit::Different,
         }
     }
 }

@@ -4,22 +4,22 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use orchestrator_kernel::ids::TsMs;
-use orchestrator_kernel::rfc3339::rfc3339;
+use orchestrator_kernel::rfc3339::to_rfc3339;
 use serde_json::value::RawValue;
 
-use super::{Answer, Known, ReceiptLine, ReceiptView, RunLine, RunView, SymbolView};
+use super::{InspectAnswer, KnownInputs, ReceiptLine, ReceiptView, RunLine, RunView, SymbolView};
 
 /// Digits of a run's id in a line.
 const ID_DIGITS: usize = 12;
 
 /// Renders `answer`.
 #[must_use]
-pub fn render(answer: &Answer) -> String {
+pub fn render_answer(answer: &InspectAnswer) -> String {
     let mut page = Page(String::new());
     match answer {
-        Answer::Run(view) => page.run(view),
-        Answer::Receipt(view) => page.receipt(view),
-        Answer::Symbol(view) => page.symbol(view),
+        InspectAnswer::Run(view) => page.push_run(view),
+        InspectAnswer::Receipt(view) => page.push_receipt(view),
+        InspectAnswer::Symbol(view) => page.push_symbol(view),
     }
     page.0
 }
@@ -27,143 +27,146 @@ pub fn render(answer: &Answer) -> String {
 struct Page(String);
 
 impl Page {
-    fn title(&mut self, title: &str) {
+    fn push_title(&mut self, title: &str) {
         self.0.push_str(title);
         self.0.push('\n');
     }
 
-    fn item(&mut self, name: &str, value: &str) {
+    fn push_item(&mut self, name: &str, value: &str) {
         // Writing to a string has no way to fail.
         writeln!(self.0, "  {name:<18} {value}").unwrap_or_default();
     }
 
-    fn json(&mut self, name: &str, value: Option<&RawValue>) {
+    fn push_json(&mut self, name: &str, value: Option<&RawValue>) {
         let Some(value) = value else { return };
-        let pretty = serde_json::from_str::<&RawValue>(value.get()).map(indented);
+        let pretty = serde_json::from_str::<&RawValue>(value.get()).map(indent_json);
         let text = pretty.unwrap_or_else(|_| value.get().to_owned());
-        self.item(name, "");
+        self.push_item(name, "");
         for line in text.lines() {
             writeln!(self.0, "    {line}").unwrap_or_default();
         }
     }
 
-    fn run(&mut self, view: &RunView) {
+    fn push_run(&mut self, view: &RunView) {
         let run = &view.run;
-        self.title(&format!("run {}", run.run_id));
-        self.item("symbol", &run.symbol);
-        self.item("engine timestamp", &moment(run.engine_timestamp_ms));
-        self.item("mode", &format!("{}, {} cut", view.engine_mode, view.cut_kind));
-        self.item("planned", &moment(view.planned_ts_ms));
-        self.item("started", &moment(view.started_ts_ms));
+        self.push_title(&format!("run {}", run.run_id));
+        self.push_item("symbol", &run.symbol);
+        self.push_item("engine timestamp", &moment_text(run.engine_timestamp_ms));
+        self.push_item("mode", &format!("{}, {} cut", view.engine_mode, view.cut_kind));
+        self.push_item("planned", &moment_text(view.planned_ts_ms));
+        self.push_item("started", &moment_text(view.started_ts_ms));
         if let Some(ended) = view.completed_ts_ms {
-            self.item("ended", &moment(ended));
+            self.push_item("ended", &moment_text(ended));
         }
-        self.item("attempts", &attempts(view));
-        self.title("\nwhat was known");
-        self.item("cut", &cut(run));
-        self.known(&view.known);
+        self.push_item("attempts", &attempts_text(view));
+        self.push_title("\nwhat was known");
+        self.push_item("cut", &cut_text(run));
+        self.push_known(&view.known);
         match &view.known.snapshot {
-            None => self.item("snapshot", "none for this timestamp"),
+            None => self.push_item("snapshot", "none for this timestamp"),
             Some(snapshot) => {
                 let place = format!("receipt {}", snapshot.ingest_seq);
-                self.item("snapshot", &place);
+                self.push_item("snapshot", &place);
                 match &snapshot.inputs {
-                    Some(inputs) => self.json("inputs", Some(inputs)),
-                    None => self.item("inputs", "no longer in the log"),
+                    Some(inputs) => self.push_json("inputs", Some(inputs)),
+                    None => self.push_item("inputs", "no longer in the log"),
                 }
             }
         }
-        self.decided(view);
-        self.title("\nwhat came out");
+        self.push_decided(view);
+        self.push_title("\nwhat came out");
         if view.outputs.is_empty() {
-            self.item("nothing", "the run has not ended");
+            self.push_item("nothing", "the run has not ended");
         }
         for output in &view.outputs {
             self.0.push_str("  ");
             self.0.push_str(output.get());
             self.0.push('\n');
         }
-        self.title("\naround it");
-        self.item("previous run", &run_line(view.previous.as_ref()));
-        self.item("next run", &run_line(view.next.as_ref()));
+        self.push_title("\naround it");
+        self.push_item("previous run", &run_line(view.previous.as_ref()));
+        self.push_item("next run", &run_line(view.next.as_ref()));
     }
 
-    fn decided(&mut self, view: &RunView) {
+    fn push_decided(&mut self, view: &RunView) {
         let decided = &view.decided;
-        self.title("\nwhat was decided");
-        self.item("status", view.run.status);
+        self.push_title("\nwhat was decided");
+        self.push_item("status", view.run.status);
         if let Some(kind) = decided.error_kind {
-            self.item("error", &format!("{kind}: {}", decided.error_detail.as_deref().unwrap_or_default()));
+            self.push_item(
+                "error",
+                &format!("{kind}: {}", decided.error_detail.as_deref().unwrap_or_default()),
+            );
         }
         if let Some(engine) = &decided.engine {
             let hash = engine.code_hash.get(..ID_DIGITS).unwrap_or(&engine.code_hash);
-            self.item("engine", &format!("{} {}, code {hash}", engine.name, engine.version));
+            self.push_item("engine", &format!("{} {}, code {hash}", engine.name, engine.version));
         }
-        self.json("answer", decided.answer.as_deref());
+        self.push_json("answer", decided.answer.as_deref());
         if decided.state_after.is_some() && decided.state_before.is_none() {
-            self.item("state before", "none, the first one");
+            self.push_item("state before", "none, the first one");
         }
-        self.json("state before", decided.state_before.as_deref());
-        self.json("state after", decided.state_after.as_deref());
+        self.push_json("state before", decided.state_before.as_deref());
+        self.push_json("state after", decided.state_after.as_deref());
     }
 
-    fn known(&mut self, known: &Known) {
-        self.item("receipts", &format!("{}{}", known.receipts, by_type(&known.by_event_type)));
+    fn push_known(&mut self, known: &KnownInputs) {
+        self.push_item("receipts", &format!("{}{}", known.receipts, by_type(&known.by_event_type)));
         let is_counted_otherwise =
             !known.recorded_by_event_type.is_empty() && known.recorded_by_event_type != known.by_event_type;
         if is_counted_otherwise {
-            self.item("recorded", by_type(&known.recorded_by_event_type).trim_start_matches(": "));
+            self.push_item("recorded", by_type(&known.recorded_by_event_type).trim_start_matches(": "));
         }
         if known.is_trimmed {
-            self.item("", "the log no longer holds the beginning of the cut");
+            self.push_item("", "the log no longer holds the beginning of the cut");
         }
         if let Some(first) = &known.first {
-            self.item("first", &receipt_line(first));
+            self.push_item("first", &receipt_line(first));
         }
         if let Some(last) = &known.last {
-            self.item("last", &receipt_line(last));
+            self.push_item("last", &receipt_line(last));
         }
     }
 
-    fn receipt(&mut self, view: &ReceiptView) {
-        self.title(&format!("receipt {}", view.ingest_seq));
-        self.item("symbol", &view.symbol);
-        self.item("type", &view.event_type);
-        self.item("taken in", &moment(view.ingest_ts_ms));
+    fn push_receipt(&mut self, view: &ReceiptView) {
+        self.push_title(&format!("receipt {}", view.ingest_seq));
+        self.push_item("symbol", &view.symbol);
+        self.push_item("type", &view.event_type);
+        self.push_item("taken in", &moment_text(view.ingest_ts_ms));
         let position = match view.position {
             0 => String::new(),
             position => format!(", position {position}"),
         };
-        self.item("through", &format!("{}{position}", view.origin));
-        self.json("event", Some(&view.event));
-        self.title("\nwhat became of it");
+        self.push_item("through", &format!("{}{position}", view.origin));
+        self.push_json("event", Some(&view.event));
+        self.push_title("\nwhat became of it");
         match &view.taken_by {
-            None => self.item("cut", "no run has taken it yet"),
+            None => self.push_item("cut", "no run has taken it yet"),
             Some(run) => {
-                self.item("run", &run_line(Some(run)));
-                self.item("cut", &cut(run));
+                self.push_item("run", &run_line(Some(run)));
+                self.push_item("cut", &cut_text(run));
                 if view.is_snapshot_of_run {
-                    self.item("", "the run's snapshot");
+                    self.push_item("", "the run's snapshot");
                 }
             }
         }
     }
 
-    fn symbol(&mut self, view: &SymbolView) {
-        self.title(&format!("{} at {}", view.symbol, moment(view.at_ms)));
-        self.item("receipt log", &format!("ended at {}", view.last_ingest_seq));
-        self.item("last run", &run_line(view.last_run.as_ref().map(|last| &last.run)));
-        self.item("under way", &run_line(view.under_way.as_ref()));
-        self.title("\nwhat no run had taken yet");
-        self.known(&view.waiting);
+    fn push_symbol(&mut self, view: &SymbolView) {
+        self.push_title(&format!("{} at {}", view.symbol, moment_text(view.at_ms)));
+        self.push_item("receipt log", &format!("ended at {}", view.last_ingest_seq));
+        self.push_item("last run", &run_line(view.last_run.as_ref().map(|last| &last.run)));
+        self.push_item("under way", &run_line(view.under_way.as_ref()));
+        self.push_title("\nwhat no run had taken yet");
+        self.push_known(&view.waiting);
         if let Some(last) = &view.last_run {
-            self.title("");
-            self.run(last);
+            self.push_title("");
+            self.push_run(last);
         }
     }
 }
 
-fn attempts(view: &RunView) -> String {
+fn attempts_text(view: &RunView) -> String {
     match view.answered {
         None => format!("{}, not answered yet", view.attempts),
         Some(answered) if answered == view.attempts => view.attempts.to_string(),
@@ -171,11 +174,11 @@ fn attempts(view: &RunView) -> String {
     }
 }
 
-fn moment(at: TsMs) -> String {
-    format!("{} ({at})", rfc3339(at))
+fn moment_text(at: TsMs) -> String {
+    format!("{} ({at})", to_rfc3339(at))
 }
 
-fn cut(run: &RunLine) -> String {
+fn cut_text(run: &RunLine) -> String {
     match run.cut_end_ingest_seq < run.cut_start_ingest_seq {
         true => format!("empty, behind receipt {}", run.cut_end_ingest_seq),
         false => {
@@ -193,18 +196,18 @@ fn by_type(counts: &BTreeMap<String, u64>) -> String {
 }
 
 fn receipt_line(receipt: &ReceiptLine) -> String {
-    format!("receipt {}, {}, {}", receipt.ingest_seq, moment(receipt.ingest_ts_ms), receipt.event_type)
+    format!("receipt {}, {}, {}", receipt.ingest_seq, moment_text(receipt.ingest_ts_ms), receipt.event_type)
 }
 
 fn run_line(run: Option<&RunLine>) -> String {
     let Some(run) = run else { return "none".to_owned() };
     let id = run.run_id.get(..ID_DIGITS).unwrap_or(&run.run_id);
     let what = run.regime.as_deref().or(run.error_kind).map(|what| format!(", {what}")).unwrap_or_default();
-    format!("{id}, {}, {}{what}", rfc3339(run.engine_timestamp_ms), run.status)
+    format!("{id}, {}, {}{what}", to_rfc3339(run.engine_timestamp_ms), run.status)
 }
 
 /// JSON over several lines, every number as it was written.
-fn indented(value: &RawValue) -> String {
+fn indent_json(value: &RawValue) -> String {
     let mut out = String::new();
     let (mut depth, mut is_text, mut is_escaped) = (0usize, false, false);
     let mut last = ' ';
@@ -265,7 +268,7 @@ mod tests {
             serde_json::from_str(r#"{"a":[1.50,{"b":"x,\"{"}],"c":{},"d":[[],-0]}"#).unwrap();
         let expected = "{\n  \"a\": [\n    1.50,\n    {\n      \"b\": \"x,\\\"{\"\n    }\n  ],\n  \"c\": {},\n  \"d\": [\n    [],\n    -0\n  ]\n}";
 
-        assert_eq!(indented(raw), expected);
+        assert_eq!(indent_json(raw), expected);
     }
 
     proptest! {
@@ -275,7 +278,7 @@ mod tests {
             let value = serde_json::json!({"texts": texts, "number": number, "nested": [[texts], {}]});
             let raw = serde_json::value::to_raw_value(&value).unwrap();
 
-            prop_assert_eq!(serde_json::from_str::<serde_json::Value>(&indented(&raw)).unwrap(), value);
+            prop_assert_eq!(serde_json::from_str::<serde_json::Value>(&indent_json(&raw)).unwrap(), value);
         }
     }
 }

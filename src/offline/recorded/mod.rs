@@ -8,10 +8,10 @@ use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::{IngestSeq, RunSeq, Seq, TsMs};
 use orchestrator_kernel::ports::log::{Log, ReadError, ReadLimit, RecordBatch, read_one};
 
-use crate::process::exit::Exit;
+use crate::process::exit::ProcessExit;
 
-pub use range::{BadRange, Bound, Moment, bounds};
-pub use select::{Range, Selection};
+pub use range::{BadRange, Bound, Moment, parse_bounds};
+pub use select::{Selection, SelectionRange};
 
 /// A log could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -27,20 +27,20 @@ pub struct LogError {
 impl LogError {
     /// How the process ends because of it.
     #[must_use]
-    pub fn exit(&self) -> Exit {
+    pub fn to_exit(&self) -> ProcessExit {
         match &self.source {
-            ReadError::Corrupt { .. } | ReadError::Trimmed { .. } => Exit::Data,
-            ReadError::Io(error) => Exit::of_storage(error),
+            ReadError::Corrupt { .. } | ReadError::Trimmed { .. } => ProcessExit::Data,
+            ReadError::Io(error) => ProcessExit::of_storage(error),
         }
     }
 
-    pub(crate) fn corrupt(log: &'static str, at: Seq, detail: &dyn std::fmt::Display) -> Self {
+    pub(crate) fn corrupt_record(log: &'static str, at: Seq, detail: &dyn std::fmt::Display) -> Self {
         Self { log, source: ReadError::Corrupt { at, detail: detail.to_string() } }
     }
 }
 
 /// The records of a log in order, from one position to another.
-pub struct Cursor<'a> {
+pub struct LogCursor<'a> {
     log: &'a dyn Log,
     name: &'static str,
     batch: RecordBatch,
@@ -48,11 +48,11 @@ pub struct Cursor<'a> {
     last: Seq,
 }
 
-impl<'a> Cursor<'a> {
+impl<'a> LogCursor<'a> {
     /// The records of `log` from `first` to `last`, both included. What was trimmed is left out, so is what does not
     /// exist yet.
     #[must_use]
-    pub fn over(log: &'a dyn Log, name: &'static str, first: Seq, last: Seq) -> Self {
+    pub fn over_range(log: &'a dyn Log, name: &'static str, first: Seq, last: Seq) -> Self {
         let stat = log.stat();
         let first = first.max(stat.start).max(Seq(1));
         Self { log, name, batch: RecordBatch::starting_at(first), index: 0, last: last.min(stat.tail) }
@@ -60,8 +60,8 @@ impl<'a> Cursor<'a> {
 
     /// All records of `log`.
     #[must_use]
-    pub fn all(log: &'a dyn Log, name: &'static str) -> Self {
-        Self::over(log, name, Seq(1), Seq(u64::MAX))
+    pub fn over_all(log: &'a dyn Log, name: &'static str) -> Self {
+        Self::over_range(log, name, Seq(1), Seq(u64::MAX))
     }
 
     /// The next record with its position.
@@ -70,7 +70,7 @@ impl<'a> Cursor<'a> {
     ///
     /// [`LogError`]; a record that cannot be read is never skipped.
     pub async fn next(&mut self) -> Result<Option<(Seq, &[u8])>, LogError> {
-        let mut at = Seq(self.batch.first().0 + self.index as u64);
+        let mut at = Seq(self.batch.first_seq().0 + self.index as u64);
         if self.last < at {
             return Ok(None);
         }
@@ -78,7 +78,7 @@ impl<'a> Cursor<'a> {
             let read = self.log.read(at, ReadLimit::default()).await;
             self.batch = read.map_err(|source| LogError { log: self.name, source })?;
             self.index = 0;
-            at = self.batch.first();
+            at = self.batch.first_seq();
         }
         self.index += 1;
         Ok(self.batch.get(self.index - 1).map(|payload| (at, payload)))
@@ -86,49 +86,49 @@ impl<'a> Cursor<'a> {
 }
 
 /// The receipts of a receipt log.
-pub struct Receipts<'a>(Cursor<'a>);
+pub struct ReceiptCursor<'a>(LogCursor<'a>);
 
-impl<'a> Receipts<'a> {
+impl<'a> ReceiptCursor<'a> {
     /// Those from `first` to `last`, both included.
     #[must_use]
-    pub fn over(log: &'a dyn Log, first: IngestSeq, last: IngestSeq) -> Self {
-        Self(Cursor::over(log, "receipts", first.into(), last.into()))
+    pub fn over_range(log: &'a dyn Log, first: IngestSeq, last: IngestSeq) -> Self {
+        Self(LogCursor::over_range(log, "receipts", first.into(), last.into()))
     }
 
     /// The next one.
     ///
     /// # Errors
     ///
-    /// As [`Cursor::next`].
+    /// As [`LogCursor::next`].
     pub async fn next(&mut self) -> Result<Option<ReceiptRecord<'_>>, LogError> {
         match self.0.next().await? {
             None => Ok(None),
-            Some((seq, payload)) => receipt(seq, payload).map(Some),
+            Some((seq, payload)) => decode_receipt(seq, payload).map(Some),
         }
     }
 }
 
 /// The records of a run log.
-pub struct Runs<'a>(Cursor<'a>);
+pub struct RunCursor<'a>(LogCursor<'a>);
 
-impl<'a> Runs<'a> {
+impl<'a> RunCursor<'a> {
     /// All of them.
     #[must_use]
-    pub fn all(log: &'a dyn Log) -> Self {
-        Self(Cursor::all(log, "runs"))
+    pub fn over_all(log: &'a dyn Log) -> Self {
+        Self(LogCursor::over_all(log, "runs"))
     }
 
     /// The next one.
     ///
     /// # Errors
     ///
-    /// As [`Cursor::next`].
+    /// As [`LogCursor::next`].
     pub async fn next(&mut self) -> Result<Option<(RunSeq, RunRecord)>, LogError> {
         match self.0.next().await? {
             None => Ok(None),
             Some((seq, payload)) => RunRecord::decode(payload)
                 .map(|record| Some((seq.into(), record)))
-                .map_err(|error| LogError::corrupt("runs", seq, &error)),
+                .map_err(|error| LogError::corrupt_record("runs", seq, &error)),
         }
     }
 }
@@ -138,8 +138,8 @@ impl<'a> Runs<'a> {
 /// # Errors
 ///
 /// [`LogError`] with the position.
-pub fn receipt(seq: Seq, payload: &[u8]) -> Result<ReceiptRecord<'_>, LogError> {
-    ReceiptRecord::decode(payload).map_err(|error| LogError::corrupt("receipts", seq, &error))
+pub fn decode_receipt(seq: Seq, payload: &[u8]) -> Result<ReceiptRecord<'_>, LogError> {
+    ReceiptRecord::decode(payload).map_err(|error| LogError::corrupt_record("receipts", seq, &error))
 }
 
 /// The first receipt that was taken in after `at`, or the position behind the last one. Receipts never go back in time
@@ -156,7 +156,7 @@ pub async fn first_after(receipts: &dyn Log, at: TsMs) -> Result<IngestSeq, LogE
         let stored = read_one(receipts, middle).await;
         let stored = stored.map_err(|source| LogError { log: "receipts", source })?;
         let Some(stored) = stored else { break };
-        match receipt(middle, &stored)?.ingest_ts_ms <= at {
+        match decode_receipt(middle, &stored)?.ingest_ts_ms <= at {
             true => low = middle.0 + 1,
             false => high = middle.0,
         }

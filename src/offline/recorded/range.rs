@@ -35,19 +35,19 @@ pub enum BadRange {
 /// # Errors
 ///
 /// [`BadRange::Form`], [`BadRange::End`].
-pub fn bounds(text: &str) -> Result<(Option<Bound>, Option<Bound>), BadRange> {
+pub fn parse_bounds(text: &str) -> Result<(Option<Bound>, Option<Bound>), BadRange> {
     let (first, last) = text.split_once("..").ok_or(BadRange::Form)?;
-    Ok((bound(first)?, bound(last)?))
+    Ok((parse_bound(first)?, parse_bound(last)?))
 }
 
-fn bound(text: &str) -> Result<Option<Bound>, BadRange> {
+fn parse_bound(text: &str) -> Result<Option<Bound>, BadRange> {
     let refused = || BadRange::End(text.to_owned());
     if text.is_empty() {
         return Ok(None);
     }
     let bound = match text.bytes().all(|byte| byte.is_ascii_digit()) {
         true => Bound::Position(text.parse().map_err(|_| refused())?),
-        false => Bound::At(timestamp(text).ok_or_else(refused)?),
+        false => Bound::At(parse_timestamp(text).ok_or_else(refused)?),
     };
     Ok(Some(bound))
 }
@@ -63,22 +63,22 @@ impl FromStr for Moment {
         if let Ok(ms) = text.parse() {
             return Ok(Self(TsMs(ms)));
         }
-        timestamp(text).map(Self).ok_or_else(|| {
+        parse_timestamp(text).map(Self).ok_or_else(|| {
             format!("{text} is no time; expected 2026-01-02T09:30:00Z or milliseconds since 1970")
         })
     }
 }
 
 /// A time in the form of RFC 3339; also without an offset (then it is UTC), and with a space for the T.
-fn timestamp(text: &str) -> Option<TsMs> {
-    let (local, offset_ms) = offset(text)?;
+fn parse_timestamp(text: &str) -> Option<TsMs> {
+    let (local, offset_ms) = split_offset(text)?;
     let at = humantime::parse_rfc3339_weak(local).ok()?;
     let since = at.duration_since(UNIX_EPOCH).ok()?;
-    Some(TsMs(i64::try_from(since.as_millis()).ok()?).plus(-offset_ms))
+    Some(TsMs(i64::try_from(since.as_millis()).ok()?).plus_ms(-offset_ms))
 }
 
 /// Splits a time into what stands before the offset, and the offset in milliseconds; without one it is UTC.
-fn offset(text: &str) -> Option<(&str, i64)> {
+fn split_offset(text: &str) -> Option<(&str, i64)> {
     if let Some(local) = text.strip_suffix(['Z', 'z']) {
         return Some((local, 0));
     }
@@ -108,12 +108,12 @@ mod tests {
             ("3..2024-08-08T23:54:15Z", position(3), at(1_723_161_255_000)),
             ("2024-08-09T01:54:15+02:00..", at(1_723_161_255_000), None),
         ] {
-            assert_eq!(bounds(text), Ok((first, last)), "{text}");
+            assert_eq!(parse_bounds(text), Ok((first, last)), "{text}");
         }
-        assert_eq!(bounds("7"), Err(BadRange::Form));
+        assert_eq!(parse_bounds("7"), Err(BadRange::Form));
         for text in ["x..", "+7..", "-5..", "99999999999999999999..", "2024-13-01T00:00:00Z.."] {
             let end = text.trim_end_matches("..").to_owned();
-            assert_eq!(bounds(text), Err(BadRange::End(end)), "{text}");
+            assert_eq!(parse_bounds(text), Err(BadRange::End(end)), "{text}");
         }
     }
 

@@ -7,7 +7,7 @@ use clap::Args;
 use orchestrator_kernel::ids::IngestSeq;
 use orchestrator_kernel::ports::log::Log;
 
-use super::{BadRange, Bound, LogError, bounds, first_after};
+use super::{BadRange, Bound, LogError, first_after, parse_bounds};
 
 /// The part that is meant; without any option: everything.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
@@ -16,10 +16,10 @@ pub struct Selection {
     #[arg(long, value_name = "SYMBOL,…", value_delimiter = ',')]
     pub symbols: Vec<String>,
     /// Only these receipts, both ends included: by ingest_seq (10..20), or by the time when they were taken in
-    /// (2026-01-01T00:00:00Z..2026-01-02T00:00:00Z). An end may be left out. A run belongs to the range when its cut ends
-    /// there.
+    /// (2026-01-01T00:00:00Z..2026-01-02T00:00:00Z). An end may be left out. A run belongs to the range when its cut
+    /// ends there.
     #[arg(long, value_name = "FIRST..LAST RECEIPT")]
-    pub range: Option<Range>,
+    pub range: Option<SelectionRange>,
 }
 
 impl Selection {
@@ -31,7 +31,7 @@ impl Selection {
 
     /// The symbols, or nothing for all of them.
     #[must_use]
-    pub fn symbols(&self) -> Option<BTreeSet<&str>> {
+    pub fn symbol_set(&self) -> Option<BTreeSet<&str>> {
         (!self.symbols.is_empty()).then(|| self.symbols.iter().map(String::as_str).collect())
     }
 
@@ -40,13 +40,13 @@ impl Selection {
     /// # Errors
     ///
     /// [`LogError`].
-    pub async fn positions(&self, receipts: &dyn Log) -> Result<(IngestSeq, IngestSeq), LogError> {
+    pub async fn resolve_positions(&self, receipts: &dyn Log) -> Result<(IngestSeq, IngestSeq), LogError> {
         let range = self.range.unwrap_or_default();
         let first = match range.from {
             None => IngestSeq(1),
             Some(Bound::Position(seq)) => IngestSeq(seq),
             // Everything at that time belongs to it.
-            Some(Bound::At(at)) => first_after(receipts, at.plus(-1)).await?,
+            Some(Bound::At(at)) => first_after(receipts, at.plus_ms(-1)).await?,
         };
         let last = match range.to {
             None => IngestSeq(u64::MAX),
@@ -59,18 +59,18 @@ impl Selection {
 
 /// A range of receipts, by position or by the time when they were taken in; both ends belong to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Range {
+pub struct SelectionRange {
     /// The first; the first one there is when left out.
     pub from: Option<Bound>,
     /// The last; the last one there is when left out.
     pub to: Option<Bound>,
 }
 
-impl FromStr for Range {
+impl FromStr for SelectionRange {
     type Err = BadRange;
 
     fn from_str(text: &str) -> Result<Self, BadRange> {
-        let (from, to) = bounds(text)?;
+        let (from, to) = parse_bounds(text)?;
         Ok(Self { from, to })
     }
 }
@@ -91,10 +91,10 @@ mod tests {
             ("..2024-08-08T23:54:15Z", None, at),
             ("..", None, None),
         ] {
-            assert_eq!(text.parse(), Ok(Range { from, to }), "{text}");
+            assert_eq!(text.parse(), Ok(SelectionRange { from, to }), "{text}");
         }
         for text in ["3", "a..b", "99999999999999999999.."] {
-            assert!(text.parse::<Range>().is_err(), "{text}");
+            assert!(text.parse::<SelectionRange>().is_err(), "{text}");
         }
     }
 }

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use orchestrator_kernel::engine::audit::{Anew, Audit, StateFrom, Step};
+use orchestrator_kernel::engine::audit::{Audit, AuditStep, ResumedAfterTrim, StateFrom};
 use orchestrator_kernel::engine::contracts::engine_run::{RunRecord, RunStatus};
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::engine::divergence::Divergence;
-use orchestrator_kernel::engine::replay::Outline;
+use orchestrator_kernel::engine::replay::RunLogOutline;
 use orchestrator_kernel::engine::run_id::RunId;
 use orchestrator_kernel::error::ErrorKind;
 use orchestrator_kernel::ids::{IngestSeq, RunSeq, Seq, Symbol};
@@ -17,7 +17,7 @@ use orchestrator_kernel::ports::log::{Log, ReadError, RecordBatch};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::pages::Pages;
-use super::plan::Plan;
+use super::plan::ReplayPlan;
 
 /// How often an engine that fails is asked again: a call that once succeeded may have needed it too.
 const CALLS_PER_RUN_MAX: u32 = 3;
@@ -33,7 +33,7 @@ pub enum Answers {
 
 /// A terminal record and what the replay makes of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Replayed {
+pub struct ReplayedRun {
     /// Its position in the run log.
     pub at: RunSeq,
     /// As recorded.
@@ -56,13 +56,13 @@ pub struct Replayed {
 #[async_trait]
 pub trait Sink: Send {
     /// Takes a terminal record, in the order of the run log. Returns whether to go on.
-    async fn run(&mut self, run: Replayed) -> bool;
+    async fn take_run(&mut self, run: ReplayedRun) -> bool;
 
     /// Takes divergences of receipts and of records that are not terminal.
-    fn found(&mut self, found: Vec<Divergence>);
+    fn take_divergences(&mut self, found: Vec<Divergence>);
 
     /// Learns now and then how many receipts and run records were read.
-    fn progress(&mut self, receipts: IngestSeq, runs: RunSeq);
+    fn note_progress(&mut self, receipts: IngestSeq, runs: RunSeq);
 }
 
 /// Reason for which a replay could not go on.
@@ -104,7 +104,7 @@ pub enum ReplayError {
 
 /// Summary of a replay.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Done {
+pub struct ReplaySummary {
     /// The last receipt that was read.
     pub receipts: IngestSeq,
     /// The last run record that was read, or that the base continues from.
@@ -114,32 +114,32 @@ pub struct Done {
     /// Runs that were started and have no terminal record.
     pub unfinished: Vec<(Symbol, RunId)>,
     /// Cuts that resumed behind receipts that retention trimmed.
-    pub anew: Vec<Anew>,
+    pub anew: Vec<ResumedAfterTrim>,
 }
 
 /// A terminal record on its way to the sink.
-struct Waiting {
-    run: Replayed,
+struct PendingRun {
+    run: ReplayedRun,
     answer: Option<AbortOnDropHandle<Result<EngineAnswer, EngineError>>>,
 }
 
 /// A replay of two logs.
 pub struct Driver {
-    plan: Plan,
+    plan: ReplayPlan,
     answers: Answers,
     audit: Audit,
-    receipts: Receipts,
+    receipts: ReceiptPages,
     runs: Arc<dyn Log>,
     runs_last: Seq,
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<PendingRun>,
     /// Per symbol, how many of `waiting` are calls.
     calls: BTreeMap<Symbol, usize>,
     found: Vec<Divergence>,
-    done: Done,
+    done: ReplaySummary,
 }
 
 /// The receipt log, a page at a time.
-struct Receipts {
+struct ReceiptPages {
     pages: Pages,
     page: RecordBatch,
     /// How many of `page` were shown.
@@ -147,8 +147,8 @@ struct Receipts {
 }
 
 impl Driver {
-    /// Prepares a replay: reads the run log once, for its outline. A run log that grows meanwhile is replayed up to where
-    /// it ended now.
+    /// Prepares a replay: reads the run log once, for its outline. A run log that grows meanwhile is replayed up to
+    /// where it ended now.
     ///
     /// # Errors
     ///
@@ -158,16 +158,16 @@ impl Driver {
         receipts: Arc<dyn Log>,
         runs: Arc<dyn Log>,
         answers: Answers,
-        plan: Plan,
+        plan: ReplayPlan,
     ) -> Result<Self, ReplayError> {
         let runs_last = runs.stat().tail;
         let runs_first = begins_at("runs", runs.as_ref(), plan.base.runs.tail().into())?;
         let receipts_first = begins_at("receipts", receipts.as_ref(), plan.base.receipts.into())?;
-        let outline = outline(&runs, runs_first, runs_last).await?;
+        let outline = read_outline(&runs, runs_first, runs_last).await?;
         let audit = Audit::new(outline, plan.state_from, plan.base.clone());
         let before = plan.base.runs.tail();
-        let pages = Pages::of(receipts, receipts_first, None);
-        let receipts = Receipts { pages, page: RecordBatch::default(), shown: 0 };
+        let pages = Pages::read_ahead(receipts, receipts_first, None);
+        let receipts = ReceiptPages { pages, page: RecordBatch::default(), shown: 0 };
         Ok(Self {
             plan,
             answers,
@@ -178,7 +178,7 @@ impl Driver {
             waiting: VecDeque::new(),
             calls: BTreeMap::new(),
             found: Vec::new(),
-            done: Done { runs: before, ..Done::default() },
+            done: ReplaySummary { runs: before, ..ReplaySummary::default() },
         })
     }
 
@@ -187,35 +187,36 @@ impl Driver {
     /// # Errors
     ///
     /// [`ReplayError`]; what stood before it was handed to the sink.
-    pub async fn run(mut self, sink: &mut dyn Sink) -> Result<Done, ReplayError> {
-        let replayed = self.replay(sink).await;
-        self.tell(sink);
+    pub async fn replay_logs(mut self, sink: &mut dyn Sink) -> Result<ReplaySummary, ReplayError> {
+        let replayed = self.replay_records(sink).await;
+        self.tell_found(sink);
         // What was asked before a log became unreadable still counts.
         let delivered = self.deliver_all(sink).await;
-        self.tell(sink);
-        self.done.receipts = self.audit.seen();
+        self.tell_found(sink);
+        self.done.receipts = self.audit.last_receipt_seen();
         self.done.unfinished =
-            self.audit.unfinished().map(|(symbol, run_id)| (symbol.clone(), run_id)).collect();
-        self.done.anew = self.audit.anew().to_vec();
+            self.audit.unfinished_runs().map(|(symbol, run_id)| (symbol.clone(), run_id)).collect();
+        self.done.anew = self.audit.resumed_after_trim().to_vec();
         replayed.and(delivered).map(|()| self.done)
     }
 
-    async fn replay(&mut self, sink: &mut dyn Sink) -> Result<(), ReplayError> {
+    async fn replay_records(&mut self, sink: &mut dyn Sink) -> Result<(), ReplayError> {
         let (first, last) = (Seq::from(self.plan.base.runs.tail()).next(), self.runs_last);
-        let mut pages = Pages::of(Arc::clone(&self.runs), first, Some(last));
-        while let Some(page) = pages.next().await.map_err(|source| unreadable("runs", source))? {
+        let mut pages = Pages::read_ahead(Arc::clone(&self.runs), first, Some(last));
+        while let Some(page) = pages.next_page().await.map_err(|source| unreadable_log("runs", source))? {
             for (seq, payload) in page.iter().take_while(|(seq, _)| *seq <= last) {
-                let record = RunRecord::decode(payload).map_err(|error| undecodable("runs", seq, &error))?;
+                let record =
+                    RunRecord::decode(payload).map_err(|error| undecodable_record("runs", seq, &error))?;
                 while self.audit.wants_receipts_for(&record) {
                     self.show_receipts(&record, sink).await?;
                 }
-                if !self.take(seq.into(), record, sink).await? {
+                if !self.take_record(seq.into(), record, sink).await? {
                     return Ok(());
                 }
             }
-            sink.progress(self.audit.seen(), self.done.runs);
+            sink.note_progress(self.audit.last_receipt_seen(), self.done.runs);
         }
-        while self.plan.to_the_end && self.receipts.fill().await? {
+        while self.plan.to_the_end && self.receipts.fill_page().await? {
             self.show_page(sink)?;
         }
         Ok(())
@@ -223,36 +224,38 @@ impl Driver {
 
     /// Shows receipts until the record can be derived or the page is used up.
     async fn show_receipts(&mut self, record: &RunRecord, sink: &mut dyn Sink) -> Result<(), ReplayError> {
-        if !self.receipts.fill().await? {
+        if !self.receipts.fill_page().await? {
             self.audit.receipts_ended();
             return Ok(());
         }
-        let Receipts { page, shown, .. } = &mut self.receipts;
-        while self.audit.wants_receipts_for(record) && show(&mut self.audit, page, shown, &mut self.found)? {}
+        let ReceiptPages { page, shown, .. } = &mut self.receipts;
+        while self.audit.wants_receipts_for(record)
+            && show_receipt(&mut self.audit, page, shown, &mut self.found)?
+        {}
         if self.receipts.is_used_up() {
-            sink.progress(self.audit.seen(), self.done.runs);
+            sink.note_progress(self.audit.last_receipt_seen(), self.done.runs);
         }
-        self.tell(sink);
+        self.tell_found(sink);
         Ok(())
     }
 
     fn show_page(&mut self, sink: &mut dyn Sink) -> Result<(), ReplayError> {
-        let Receipts { page, shown, .. } = &mut self.receipts;
-        while show(&mut self.audit, page, shown, &mut self.found)? {}
-        self.tell(sink);
-        sink.progress(self.audit.seen(), self.done.runs);
+        let ReceiptPages { page, shown, .. } = &mut self.receipts;
+        while show_receipt(&mut self.audit, page, shown, &mut self.found)? {}
+        self.tell_found(sink);
+        sink.note_progress(self.audit.last_receipt_seen(), self.done.runs);
         Ok(())
     }
 
     /// Tells the sink what was found that belongs to no terminal record.
-    fn tell(&mut self, sink: &mut dyn Sink) {
+    fn tell_found(&mut self, sink: &mut dyn Sink) {
         if !self.found.is_empty() {
-            sink.found(std::mem::take(&mut self.found));
+            sink.take_divergences(std::mem::take(&mut self.found));
         }
     }
 
     /// Takes the next run record; returns whether to go on.
-    async fn take(
+    async fn take_record(
         &mut self,
         at: RunSeq,
         record: RunRecord,
@@ -261,21 +264,21 @@ impl Driver {
         self.done.runs = at;
         // The state that the call before computed has to be known.
         while self.plan.state_from == StateFrom::Replay && self.calls.contains_key(&record.facts.symbol) {
-            if !self.deliver(sink).await? {
+            if !self.deliver_first(sink).await? {
                 return Ok(false);
             }
         }
-        let step = self.audit.run(at, &record, &mut self.found);
+        let step = self.audit.take_run_record(at, &record, &mut self.found);
         if !record.is_terminal() {
-            self.tell(sink);
+            self.tell_found(sink);
             return Ok(true);
         }
         let found = std::mem::take(&mut self.found);
-        let included = self.plan.includes(at, &record);
+        let included = self.plan.includes_run(at, &record);
         self.done.replayed += u64::from(included);
-        self.enqueue(
+        self.enqueue_run(
             step,
-            Replayed {
+            ReplayedRun {
                 at,
                 replayed: record.clone(),
                 recorded: record,
@@ -287,33 +290,35 @@ impl Driver {
             },
         );
         while self.plan.calls_max.max(1) <= self.waiting.len() || self.first_is_ready() {
-            if !self.deliver(sink).await? {
+            if !self.deliver_first(sink).await? {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    fn enqueue(&mut self, step: Step, mut run: Replayed) {
+    fn enqueue_run(&mut self, step: AuditStep, mut run: ReplayedRun) {
         let answer = match (step, &self.answers) {
-            (Step::Call(call), Answers::Engine(engine)) if run.included => {
+            (AuditStep::Call(call), Answers::Engine(engine)) if run.included => {
                 *self.calls.entry(run.recorded.facts.symbol.clone()).or_default() += 1;
                 run.call = Some((*call).clone());
                 let engine = Arc::clone(engine);
-                Some(AbortOnDropHandle::new(tokio::spawn(async move { ask(engine.as_ref(), &call).await })))
+                Some(AbortOnDropHandle::new(tokio::spawn(
+                    async move { ask_engine(engine.as_ref(), &call).await },
+                )))
             }
-            (Step::Call(call), Answers::Engine(_) | Answers::Recorded) => {
+            (AuditStep::Call(call), Answers::Engine(_) | Answers::Recorded) => {
                 run.call = Some(*call);
-                self.audit.skip(&run.recorded);
+                self.audit.accept_recorded_state(&run.recorded);
                 None
             }
-            (Step::Settled(settled), _) => {
+            (AuditStep::Settled(settled), _) => {
                 run.replayed = *settled;
                 None
             }
-            (Step::Nothing, _) => None,
+            (AuditStep::Nothing, _) => None,
         };
-        self.waiting.push_back(Waiting { run, answer });
+        self.waiting.push_back(PendingRun { run, answer });
     }
 
     fn first_is_ready(&self) -> bool {
@@ -323,19 +328,19 @@ impl Driver {
     }
 
     async fn deliver_all(&mut self, sink: &mut dyn Sink) -> Result<(), ReplayError> {
-        while !self.waiting.is_empty() && self.deliver(sink).await? {}
+        while !self.waiting.is_empty() && self.deliver_first(sink).await? {}
         self.waiting.clear();
         Ok(())
     }
 
     /// Hands the first waiting run to the sink; returns whether to go on.
-    async fn deliver(&mut self, sink: &mut dyn Sink) -> Result<bool, ReplayError> {
-        let Some(Waiting { mut run, answer }) = self.waiting.pop_front() else { return Ok(true) };
+    async fn deliver_first(&mut self, sink: &mut dyn Sink) -> Result<bool, ReplayError> {
+        let Some(PendingRun { mut run, answer }) = self.waiting.pop_front() else { return Ok(true) };
         if let Some(answer) = answer {
             let answer = answer.await.unwrap_or_else(|error| {
-                Err(EngineError::silent(ErrorKind::EngineFailure, error.to_string()))
+                Err(EngineError::no_answer(ErrorKind::EngineFailure, error.to_string()))
             });
-            self.answered(&run.recorded.facts.symbol);
+            self.note_answered(&run.recorded.facts.symbol);
             if let Err(source) = &answer
                 && !source.said
             {
@@ -350,17 +355,17 @@ impl Driver {
                 run.engine = Some(engine.identity());
             }
             run.failure = answer.as_ref().err().cloned();
-            run.replayed = self.audit.finish(run.at, &run.recorded, answer, &mut run.found);
+            run.replayed = self.audit.compare_answer(run.at, &run.recorded, answer, &mut run.found);
             // A replayed record says who answered now.
             if let (RunStatus::Completed { engine, .. }, Some(now)) = (&mut run.replayed.status, &run.engine)
             {
                 engine.clone_from(now);
             }
         }
-        Ok(sink.run(run).await)
+        Ok(sink.take_run(run).await)
     }
 
-    fn answered(&mut self, symbol: &Symbol) {
+    fn note_answered(&mut self, symbol: &Symbol) {
         if let Some(calls) = self.calls.get_mut(symbol) {
             *calls -= 1;
             if *calls == 0 {
@@ -370,17 +375,17 @@ impl Driver {
     }
 }
 
-impl Receipts {
+impl ReceiptPages {
     fn is_used_up(&self) -> bool {
         self.page.len() <= self.shown
     }
 
     /// Makes sure that the page holds something to show; `false` at the end of the log.
-    async fn fill(&mut self) -> Result<bool, ReplayError> {
+    async fn fill_page(&mut self) -> Result<bool, ReplayError> {
         if !self.is_used_up() {
             return Ok(true);
         }
-        match self.pages.next().await.map_err(|source| unreadable("receipts", source))? {
+        match self.pages.next_page().await.map_err(|source| unreadable_log("receipts", source))? {
             None => Ok(false),
             Some(page) => {
                 self.page = page;
@@ -392,22 +397,23 @@ impl Receipts {
 }
 
 /// Shows the next receipt of a page; `false` when there is none.
-fn show(
+fn show_receipt(
     audit: &mut Audit,
     page: &RecordBatch,
     shown: &mut usize,
     found: &mut Vec<Divergence>,
 ) -> Result<bool, ReplayError> {
     let Some(payload) = page.get(*shown) else { return Ok(false) };
-    let at = Seq(page.first().0 + *shown as u64);
-    let record = ReceiptRecord::decode(payload).map_err(|error| undecodable("receipts", at, &error))?;
-    audit.receipt(at, &record, found);
+    let at = Seq(page.first_seq().0 + *shown as u64);
+    let record =
+        ReceiptRecord::decode(payload).map_err(|error| undecodable_record("receipts", at, &error))?;
+    audit.take_receipt(at, &record, found);
     *shown += 1;
     Ok(true)
 }
 
 /// Asks the engine, again where that can help.
-async fn ask(engine: &dyn Engine, call: &EngineCall) -> Result<EngineAnswer, EngineError> {
+async fn ask_engine(engine: &dyn Engine, call: &EngineCall) -> Result<EngineAnswer, EngineError> {
     let mut calls = 1;
     loop {
         match engine.call(call).await {
@@ -426,28 +432,28 @@ fn begins_at(log: &'static str, from: &dyn Log, before: Seq) -> Result<Seq, Repl
     Ok(before.next())
 }
 
-async fn outline(runs: &Arc<dyn Log>, first: Seq, last: Seq) -> Result<Outline, ReplayError> {
-    let mut outline = Outline::default();
-    let mut pages = Pages::of(Arc::clone(runs), first, Some(last));
+async fn read_outline(runs: &Arc<dyn Log>, first: Seq, last: Seq) -> Result<RunLogOutline, ReplayError> {
+    let mut outline = RunLogOutline::default();
+    let mut pages = Pages::read_ahead(Arc::clone(runs), first, Some(last));
     loop {
-        let page = match pages.next().await {
+        let page = match pages.next_page().await {
             Ok(Some(page)) => page,
             Ok(None) | Err(ReadError::Corrupt { .. }) => return Ok(outline),
-            Err(source) => return Err(unreadable("runs", source)),
+            Err(source) => return Err(unreadable_log("runs", source)),
         };
         for (_, payload) in page.iter() {
             match RunRecord::decode(payload) {
-                Ok(record) => outline.note(&record),
+                Ok(record) => outline.note_record(&record),
                 Err(_) => return Ok(outline),
             }
         }
     }
 }
 
-const fn unreadable(log: &'static str, source: ReadError) -> ReplayError {
+const fn unreadable_log(log: &'static str, source: ReadError) -> ReplayError {
     ReplayError::Read { log, source }
 }
 
-fn undecodable(log: &'static str, at: Seq, error: &dyn std::fmt::Display) -> ReplayError {
-    unreadable(log, ReadError::Corrupt { at, detail: error.to_string() })
+fn undecodable_record(log: &'static str, at: Seq, error: &dyn std::fmt::Display) -> ReplayError {
+    unreadable_log(log, ReadError::Corrupt { at, detail: error.to_string() })
 }

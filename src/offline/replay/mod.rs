@@ -7,12 +7,13 @@
 //!                               settled runs, divergences ──────────────────────────────┘
 //! ```
 //!
-//! The run log is read twice: first for its [`Outline`](orchestrator_kernel::engine::replay::Outline), then for its runs.
+//! The run log is read twice: first for its [`RunLogOutline`](orchestrator_kernel::engine::replay::RunLogOutline), then
+//! for its runs.
 
 mod driver;
 mod pages;
 mod plan;
 
-pub use driver::{Answers, Done, Driver, ReplayError, Replayed, Sink};
+pub use driver::{Answers, Driver, ReplayError, ReplaySummary, ReplayedRun, Sink};
 pub use pages::Pages;
-pub use plan::{Plan, Range};
+pub use plan::{ReplayPlan, ReplayRange};

@@ -19,7 +19,7 @@ pub struct Pages {
 impl Pages {
     /// Reads `log` from `from` on; to its end, or up to `last` where that is known. Must be called on a runtime.
     #[must_use]
-    pub fn of(log: Arc<dyn Log>, from: Seq, last: Option<Seq>) -> Self {
+    pub fn read_ahead(log: Arc<dyn Log>, from: Seq, last: Option<Seq>) -> Self {
         let (sender, pages) = mpsc::channel(PAGES_AHEAD);
         let reader = tokio::spawn(async move {
             let mut next = from;
@@ -27,7 +27,7 @@ impl Pages {
                 let page = log.read(next, ReadLimit::default()).await;
                 let last_read = match &page {
                     Ok(page) if page.is_empty() => return,
-                    Ok(page) => Some(page.last()),
+                    Ok(page) => Some(page.last_seq()),
                     Err(_) => None,
                 };
                 let Ok(()) = sender.send(page).await else { return };
@@ -43,7 +43,7 @@ impl Pages {
     /// # Errors
     ///
     /// [`ReadError`]; nothing comes after it.
-    pub async fn next(&mut self) -> Result<Option<RecordBatch>, ReadError> {
+    pub async fn next_page(&mut self) -> Result<Option<RecordBatch>, ReadError> {
         self.pages.recv().await.transpose()
     }
 }

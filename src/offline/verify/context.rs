@@ -3,14 +3,14 @@
 use orchestrator_kernel::engine::contracts::engine_run::{RunFacts, RunRecord, RunStatus};
 use orchestrator_kernel::engine::contracts::raw_market_event::normalized;
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
-use orchestrator_kernel::engine::divergence::Place;
+use orchestrator_kernel::engine::divergence::DivergencePlace;
 use orchestrator_kernel::ids::{IngestSeq, Seq, TsMs};
 use orchestrator_kernel::ports::engine::EngineAnswer;
 use orchestrator_kernel::ports::log::{Log, ReadLimit, read_one};
-use orchestrator_kernel::rfc3339::rfc3339;
+use orchestrator_kernel::rfc3339::to_rfc3339;
 
-use super::report::Report;
-use super::text::{difference, pretty};
+use super::report::VerifyReport;
+use super::text::{line_difference, pretty_json};
 use crate::service::wiring::reading::Recorded;
 
 /// Receipts shown at each end of a cut, and on each side of a receipt.
@@ -18,33 +18,33 @@ const SHOWN: usize = 3;
 
 /// Writes what is known about the first difference into the report. What cannot be read is left out: that it cannot be
 /// read is itself reported.
-pub(super) async fn explain_first(recorded: &Recorded, report: &mut Report) {
-    let context = match report.first().map(|first| first.place.clone()) {
-        Some(Place::Run { seq, .. }) => run(recorded, report, seq.into()).await,
-        Some(Place::Receipt(seq)) => receipts_around(recorded.receipts.as_ref(), seq).await,
-        Some(Place::Other(_)) | None => String::new(),
+pub(super) async fn explain_first(recorded: &Recorded, report: &mut VerifyReport) {
+    let context = match report.first_divergence().map(|first| first.place.clone()) {
+        Some(DivergencePlace::Run { seq, .. }) => describe_run(recorded, report, seq.into()).await,
+        Some(DivergencePlace::Receipt(seq)) => receipts_around(recorded.receipts.as_ref(), seq).await,
+        Some(DivergencePlace::Other(_)) | None => String::new(),
     };
     report.context = context;
 }
 
-async fn run(recorded: &Recorded, report: &Report, at: Seq) -> String {
+async fn describe_run(recorded: &Recorded, report: &VerifyReport, at: Seq) -> String {
     let stored = read_one(recorded.runs.as_ref(), at).await.ok().flatten().unwrap_or_default();
     let Ok(record) = RunRecord::decode(&stored) else { return String::new() };
     let facts = &record.facts;
     let mut text = facts_text(&record);
     text.push_str(&receipts_of(recorded.receipts.as_ref(), facts).await);
     if let Some(seq) = facts.snapshot_seq {
-        text.push_str(&snapshot(recorded.receipts.as_ref(), seq).await);
+        text.push_str(&snapshot_text(recorded.receipts.as_ref(), seq).await);
     }
     if let Some(first) = report.first_run.as_ref().filter(|first| Seq::from(first.at) == at) {
-        text.push_str(&answers(&first.recorded, &first.replayed));
+        text.push_str(&answers_difference(&first.recorded, &first.replayed));
     }
     text
 }
 
 fn facts_text(record: &RunRecord) -> String {
     let facts = &record.facts;
-    let time = |at: TsMs| format!("{} ({at})", rfc3339(at));
+    let time = |at: TsMs| format!("{} ({at})", to_rfc3339(at));
     let status = match &record.status {
         RunStatus::Started { attempts } => format!("started, attempts {attempts}"),
         RunStatus::Completed { attempts, answered, engine, .. } => format!(
@@ -79,10 +79,10 @@ fn facts_text(record: &RunRecord) -> String {
 /// The first and the last receipts of the symbol in the cut, and the one that ended it.
 async fn receipts_of(log: &dyn Log, facts: &RunFacts) -> String {
     let of_symbol = |record: &ReceiptRecord<'_>| record.symbol == facts.symbol.as_str();
-    let first = lines(log, facts.cut.start, facts.cut.end, of_symbol).await;
+    let first = receipt_lines(log, facts.cut.start, facts.cut.end, of_symbol).await;
     let late = IngestSeq(facts.cut.end.0.saturating_sub(4000).max(facts.cut.start.0));
-    let last = lines(log, late, facts.cut.end, of_symbol).await;
-    let next = lines(log, facts.cut.end.next(), facts.cut.end.next(), |_| true).await;
+    let last = receipt_lines(log, late, facts.cut.end, of_symbol).await;
+    let next = receipt_lines(log, facts.cut.end.next(), facts.cut.end.next(), |_| true).await;
     let mut text = "  receipts of the cut, first and last:\n".to_owned();
     let first: Vec<_> = first.into_iter().take(SHOWN).collect();
     let shown_to = first.last().map(|(seq, _)| *seq);
@@ -103,12 +103,12 @@ async fn receipts_of(log: &dyn Log, facts: &RunFacts) -> String {
 
 async fn receipts_around(log: &dyn Log, at: IngestSeq) -> String {
     let from = IngestSeq(at.0.saturating_sub(SHOWN as u64).max(1));
-    let lines = lines(log, from, IngestSeq(at.0 + SHOWN as u64), |_| true).await;
+    let lines = receipt_lines(log, from, IngestSeq(at.0 + SHOWN as u64), |_| true).await;
     format!("  receipts around it:\n{}", lines.into_iter().map(|(_, line)| line).collect::<String>())
 }
 
 /// One line for each receipt that is wanted; of one page.
-async fn lines(
+async fn receipt_lines(
     log: &dyn Log,
     from: IngestSeq,
     to: IngestSeq,
@@ -121,10 +121,10 @@ async fn lines(
         if wanted(&record) {
             let line = format!(
                 "    {seq:>10}  {}  {} {}{}{}\n",
-                rfc3339(record.ingest_ts_ms),
+                to_rfc3339(record.ingest_ts_ms),
                 record.symbol,
                 record.event_type,
-                record.snapshot_ts_ms.map_or_else(String::new, |ts| format!(" for {}", rfc3339(ts))),
+                record.snapshot_ts_ms.map_or_else(String::new, |ts| format!(" for {}", to_rfc3339(ts))),
                 if record.ingest_seq == seq.into() {
                     String::new()
                 } else {
@@ -137,15 +137,15 @@ async fn lines(
     lines
 }
 
-async fn snapshot(log: &dyn Log, at: IngestSeq) -> String {
+async fn snapshot_text(log: &dyn Log, at: IngestSeq) -> String {
     let stored = read_one(log, at.into()).await.ok().flatten().unwrap_or_default();
     let Ok(record) = ReceiptRecord::decode(&stored) else { return String::new() };
-    let inputs = normalized(record.event).map_or_else(|| "no usable object".to_owned(), pretty);
-    format!("  the snapshot, receipt {at}:\n{}", indented(&inputs))
+    let inputs = normalized(record.event).map_or_else(|| "no usable object".to_owned(), pretty_json);
+    format!("  the snapshot, receipt {at}:\n{}", indent_text(&inputs))
 }
 
 /// What was answered then, against what is answered now.
-fn answers(recorded: &RunRecord, replayed: &RunRecord) -> String {
+fn answers_difference(recorded: &RunRecord, replayed: &RunRecord) -> String {
     let (RunStatus::Completed { answer: then, .. }, RunStatus::Completed { answer: now, .. }) =
         (&recorded.status, &replayed.status)
     else {
@@ -160,12 +160,12 @@ fn answers(recorded: &RunRecord, replayed: &RunRecord) -> String {
     let mut text = String::new();
     for ((name, then), (_, now)) in parts(then).into_iter().zip(parts(now)) {
         if then != now {
-            text.push_str(&format!("  the {name}:\n{}", indented(&difference(&then, &now))));
+            text.push_str(&format!("  the {name}:\n{}", indent_text(&line_difference(&then, &now))));
         }
     }
     text
 }
 
-fn indented(text: &str) -> String {
+fn indent_text(text: &str) -> String {
     text.lines().map(|line| format!("    {line}\n")).collect()
 }

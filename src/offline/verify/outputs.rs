@@ -14,14 +14,14 @@ use std::sync::Arc;
 
 use orchestrator_kernel::engine::contracts::engine_run::RunRecord;
 use orchestrator_kernel::engine::contracts::orchestrator_event::events;
-use orchestrator_kernel::engine::divergence::{Check, Divergence, Place};
+use orchestrator_kernel::engine::divergence::{Check, Divergence, DivergencePlace};
 use orchestrator_kernel::ids::RunSeq;
 use orchestrator_kernel::ports::fan_out::OutputMessage;
 use orchestrator_kernel::ports::log::{Log, ReadError};
 use serde_json::Value;
 
-use super::published::{Recent, is_equal, time_of};
-use super::text::shortened;
+use super::published::{RecentEvents, is_equal, time_of};
+use super::text::shorten_value;
 use crate::offline::replay::Pages;
 
 /// Lines that are remembered to recognise a repetition. The publisher repeats what a second of publishing may hold.
@@ -57,7 +57,7 @@ pub(super) struct OutputsFiles {
     begins: Option<Begin>,
     /// The end of the file lacks its line end: a crash cut it short.
     torn: Option<u64>,
-    recent: Recent,
+    recent: RecentEvents,
     /// Whether no line may tell when it was published: a recorded clock does not know it.
     is_time_null: bool,
     /// Whether it was reported that the file ends too early.
@@ -83,7 +83,7 @@ impl OutputsFiles {
     /// # Errors
     ///
     /// One of them cannot be opened; its name is in the message.
-    pub(super) fn open(paths: &[PathBuf], is_time_null: bool) -> io::Result<Option<Self>> {
+    pub(super) fn open_files(paths: &[PathBuf], is_time_null: bool) -> io::Result<Option<Self>> {
         let mut waiting = VecDeque::new();
         for path in paths {
             match open_file(path) {
@@ -99,7 +99,7 @@ impl OutputsFiles {
             ahead: VecDeque::new(),
             begins: None,
             torn: None,
-            recent: Recent::new(RECENT_LINES),
+            recent: RecentEvents::new(RECENT_LINES),
             is_time_null,
             ended: false,
             equal: 0,
@@ -109,12 +109,12 @@ impl OutputsFiles {
 
     /// Whether there is no whole line in them.
     pub(super) fn is_empty(&mut self) -> io::Result<bool> {
-        self.fill(1)?;
+        self.read_lines_ahead(1)?;
         Ok(self.ahead.is_empty())
     }
 
-    /// Looks up which output of the records from `from` on the first line is, and compares nothing before it; where it is
-    /// none, everything is compared. Returns where the comparison begins when that is not the beginning of the log.
+    /// Looks up which output of the records from `from` on the first line is, and compares nothing before it; where it
+    /// is none, everything is compared. Returns where the comparison begins when that is not the beginning of the log.
     ///
     /// # Errors
     ///
@@ -124,12 +124,12 @@ impl OutputsFiles {
         runs: &Arc<dyn Log>,
         from: RunSeq,
     ) -> Result<Option<Begin>, ReadError> {
-        self.fill(1)?;
+        self.read_lines_ahead(1)?;
         let first = self.ahead.front().and_then(|line| message_id(&line.bytes));
         let Some(first) = first else { return Ok(None) };
-        let mut pages = Pages::of(Arc::clone(runs), from.into(), None);
+        let mut pages = Pages::read_ahead(Arc::clone(runs), from.into(), None);
         let mut is_beginning = from <= RunSeq(1);
-        while let Some(page) = pages.next().await? {
+        while let Some(page) = pages.next_page().await? {
             for (at, payload) in page.iter() {
                 // What is wrong with a record is told where it is replayed.
                 let Ok(record) = RunRecord::decode(payload) else { return Ok(None) };
@@ -146,12 +146,12 @@ impl OutputsFiles {
     }
 
     /// What a crash cut short at the end, in bytes.
-    pub(super) const fn torn(&self) -> Option<u64> {
+    pub(super) const fn torn_bytes(&self) -> Option<u64> {
         self.torn
     }
 
     /// Compares the next output of the run log. `published`: the cursor says that it is there; later ones may be.
-    pub(super) fn expect(
+    pub(super) fn expect_output(
         &mut self,
         message: &OutputMessage,
         published: bool,
@@ -162,7 +162,7 @@ impl OutputsFiles {
         }
         let id = message.message_id();
         loop {
-            self.fill(2)?;
+            self.read_lines_ahead(2)?;
             let Some(line) = self.ahead.front() else {
                 if published && !self.ended {
                     self.ended = true;
@@ -172,7 +172,7 @@ impl OutputsFiles {
             };
             if is_equal(&line.bytes, &message.body) {
                 found.extend(self.check_time(line));
-                self.recent.remember(&message.body);
+                self.recent.remember_event(&message.body);
                 self.ahead.pop_front();
                 self.equal += 1;
                 return Ok(());
@@ -187,17 +187,22 @@ impl OutputsFiles {
             if next_fits || self.ahead.front().is_some_and(|line| line.suspect) {
                 let Some(extra) = self.ahead.pop_front() else { return Ok(()) };
                 if !extra.suspect {
-                    found.push(differs(&extra.place, "line", shortened(&extra.bytes), id.clone()));
+                    found.push(field_divergence(
+                        &extra.place,
+                        "line",
+                        shorten_value(&extra.bytes),
+                        id.clone(),
+                    ));
                 }
                 continue;
             }
-            self.mismatch(&id, message, found);
+            self.note_mismatch(&id, message, found);
             return Ok(());
         }
     }
 
     /// The line in front is neither the expected output nor an earlier one.
-    fn mismatch(&mut self, id: &str, message: &OutputMessage, found: &mut Vec<Divergence>) {
+    fn note_mismatch(&mut self, id: &str, message: &OutputMessage, found: &mut Vec<Divergence>) {
         let Some(line) = self.ahead.front_mut() else { return };
         let place = line.place.clone();
         let other = message_id(&line.bytes).filter(|other| other != id);
@@ -205,22 +210,22 @@ impl OutputsFiles {
             // It may belong to a later output: then this one is missing. What comes next will tell.
             Some(other) => {
                 line.suspect = true;
-                found.push(differs(&place, "message_id", other, id.to_owned()));
+                found.push(field_divergence(&place, "message_id", other, id.to_owned()));
             }
             None => {
                 let (field, recorded, replayed) = first_difference(&line.bytes, &message.body);
                 self.ahead.pop_front();
-                self.recent.remember(&message.body);
-                found.push(differs(&place, field, recorded, replayed));
+                self.recent.remember_event(&message.body);
+                found.push(field_divergence(&place, field, recorded, replayed));
             }
         }
     }
 
     /// Takes what is left after the last output of the run log: only repetitions may be.
-    pub(super) fn finish(&mut self, found: &mut Vec<Divergence>) -> io::Result<()> {
+    pub(super) fn take_rest(&mut self, found: &mut Vec<Divergence>) -> io::Result<()> {
         let mut more = 0;
         loop {
-            self.fill(1)?;
+            self.read_lines_ahead(1)?;
             if self.ahead.is_empty() {
                 return Ok(());
             }
@@ -233,18 +238,18 @@ impl OutputsFiles {
                 more += 1;
                 if more == 1 {
                     let nothing = "nothing: the run log ends before".to_owned();
-                    found.push(differs(&line.place, "line", shortened(&line.bytes), nothing));
+                    found.push(field_divergence(&line.place, "line", shorten_value(&line.bytes), nothing));
                 }
             }
         }
     }
 
     fn is_repetition(&self) -> bool {
-        self.ahead.front().is_some_and(|line| self.recent.holds(&line.bytes))
+        self.ahead.front().is_some_and(|line| self.recent.has_event(&line.bytes))
     }
 
     /// Reads ahead up to `count` lines.
-    fn fill(&mut self, count: usize) -> io::Result<()> {
+    fn read_lines_ahead(&mut self, count: usize) -> io::Result<()> {
         while self.ahead.len() < count && self.torn.is_none() {
             let mut bytes = Vec::new();
             if self.reader.read_until(b'\n', &mut bytes)? == 0 {
@@ -268,7 +273,7 @@ impl OutputsFiles {
     fn check_time(&self, line: &Line) -> Option<Divergence> {
         let time = time_of(&line.bytes).filter(|time| self.is_time_null && *time != b"null")?;
         let null = "null: the clock is recorded".to_owned();
-        Some(differs(&line.place, "published_ts_ms", shortened(time), null))
+        Some(field_divergence(&line.place, "published_ts_ms", shorten_value(time), null))
     }
 
     fn ends_early(&self, id: &str) -> Divergence {
@@ -277,7 +282,7 @@ impl OutputsFiles {
             None => "the end of the file".to_owned(),
         };
         let place = LinePlace { number: self.at.number + 1, ..self.at.clone() };
-        differs(&place, "line", recorded, id.to_owned())
+        field_divergence(&place, "line", recorded, id.to_owned())
     }
 }
 
@@ -285,8 +290,13 @@ fn open_file(path: &Path) -> io::Result<File> {
     File::open(path).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
-fn differs(place: &LinePlace, field: &'static str, recorded: String, replayed: String) -> Divergence {
-    let place = Place::Other(format!("{} line {}", place.file, place.number));
+fn field_divergence(
+    place: &LinePlace,
+    field: &'static str,
+    recorded: String,
+    replayed: String,
+) -> Divergence {
+    let place = DivergencePlace::Other(format!("{} line {}", place.file, place.number));
     Divergence { check: Check::Outputs, place, field, recorded, replayed }
 }
 
@@ -321,7 +331,7 @@ const FIELDS: [&str; 14] = [
 
 /// The first field that differs, or the line as a whole.
 fn first_difference(line: &[u8], body: &[u8]) -> (&'static str, String, String) {
-    let whole = || ("line", shortened(line), shortened(body));
+    let whole = || ("line", shorten_value(line), shorten_value(body));
     let (Ok(recorded), Ok(replayed)) =
         (serde_json::from_slice::<Value>(line), serde_json::from_slice::<Value>(body))
     else {
@@ -334,7 +344,7 @@ fn first_difference(line: &[u8], body: &[u8]) -> (&'static str, String, String) 
             let text = |event: &Value| {
                 event
                     .get(*field)
-                    .map_or_else(|| "nothing".to_owned(), |value| shortened(value.to_string().as_bytes()))
+                    .map_or_else(|| "nothing".to_owned(), |value| shorten_value(value.to_string().as_bytes()))
             };
             (field, text(&recorded), text(&replayed))
         }

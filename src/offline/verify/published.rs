@@ -4,8 +4,8 @@ use std::collections::{BTreeSet, VecDeque};
 
 use sha2::{Digest as _, Sha256};
 
-/// What stands before the time of publication in an event, and behind it. Keys are sorted, and what comes later holds no
-/// engine's text: so the last such place is the event's own.
+/// What stands before the time of publication in an event, and behind it. Keys are sorted, and what comes later holds
+/// no engine's text: so the last such place is the event's own.
 const BEFORE_TIME: &[u8] = b"\"published_ts_ms\":";
 const AFTER_TIME: &[u8] = b",\"run_id\":\"";
 
@@ -42,21 +42,21 @@ fn is_time(text: &[u8]) -> bool {
 type Digest = [u8; 32];
 
 /// The last events, to recognise a repetition. It costs some 80 bytes an event, however long they are.
-pub(super) struct Recent {
+pub(super) struct RecentEvents {
     max: usize,
     known: BTreeSet<Digest>,
     order: VecDeque<Digest>,
 }
 
-impl Recent {
+impl RecentEvents {
     /// Remembers up to `max` events, at least one.
     pub(super) const fn new(max: usize) -> Self {
         Self { max, known: BTreeSet::new(), order: VecDeque::new() }
     }
 
     /// Remembers an event, and forgets the oldest one when there are too many.
-    pub(super) fn remember(&mut self, line: &[u8]) {
-        let digest = digest(line);
+    pub(super) fn remember_event(&mut self, line: &[u8]) {
+        let digest = event_digest(line);
         if !self.known.insert(digest) {
             return;
         }
@@ -69,12 +69,12 @@ impl Recent {
     }
 
     /// Whether the line is one of them, at whatever time it was published.
-    pub(super) fn holds(&self, line: &[u8]) -> bool {
-        self.known.contains(&digest(line))
+    pub(super) fn has_event(&self, line: &[u8]) -> bool {
+        self.known.contains(&event_digest(line))
     }
 }
 
-fn digest(line: &[u8]) -> Digest {
+fn event_digest(line: &[u8]) -> Digest {
     let (before, after) = around_time(line);
     // The length keeps apart what stands before and behind.
     let length = (before.len() as u64).to_le_bytes();
@@ -118,31 +118,40 @@ mod tests {
     /// Method: every byte of a remembered event is flipped; only the time may be any other one.
     #[test]
     fn a_repetition_is_recognised_at_any_time_and_with_no_other_byte() {
-        let mut recent = Recent::new(10);
+        let mut recent = RecentEvents::new(10);
         let honest = event(1, "1768002662009");
-        recent.remember(&event(1, "null"));
+        recent.remember_event(&event(1, "null"));
 
-        assert!(recent.holds(&honest) && recent.holds(&event(1, "7")) && recent.holds(&event(1, "null")));
+        assert!(
+            recent.has_event(&honest)
+                && recent.has_event(&event(1, "7"))
+                && recent.has_event(&event(1, "null"))
+        );
         for at in 0..honest.len() {
             let mut forged = honest.clone();
             forged[at] ^= 1;
-            assert_eq!(recent.holds(&forged), is_equal(&forged, &honest), "{at}: {}", forged.escape_ascii());
-            assert!(!recent.holds(&honest[..at]), "{at}");
+            assert_eq!(
+                recent.has_event(&forged),
+                is_equal(&forged, &honest),
+                "{at}: {}",
+                forged.escape_ascii()
+            );
+            assert!(!recent.has_event(&honest[..at]), "{at}");
         }
-        assert!(!recent.holds(&event(2, "null")));
+        assert!(!recent.has_event(&event(2, "null")));
     }
 
     /// Method: events of a megabyte, of which only digests may be kept, more than are remembered.
     #[test]
     fn only_the_last_events_are_remembered_and_only_their_digests() {
         let long = |run: u32| [event(run, "null"), vec![b' '; 1 << 20]].concat();
-        let mut recent = Recent::new(3);
+        let mut recent = RecentEvents::new(3);
 
         for run in [1, 2, 2, 2, 3, 4, 5] {
-            recent.remember(&long(run));
+            recent.remember_event(&long(run));
         }
 
-        let held: Vec<bool> = (1..=5).map(|run| recent.holds(&long(run))).collect();
+        let held: Vec<bool> = (1..=5).map(|run| recent.has_event(&long(run))).collect();
         assert_eq!(held, [false, false, true, true, true]);
         assert_eq!((recent.known.len(), recent.order.len()), (3, 3));
         assert_eq!(size_of::<Digest>(), 32);

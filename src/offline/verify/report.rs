@@ -2,22 +2,22 @@
 
 use std::collections::BTreeMap;
 
-use orchestrator_kernel::engine::divergence::{Check, Divergence, Place};
+use orchestrator_kernel::engine::divergence::{Check, Divergence, DivergencePlace};
 use orchestrator_kernel::ids::RunSeq;
 use orchestrator_kernel::ports::engine::EngineIdentity;
 use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
 use serde_json::{Value, json};
 
-use super::text::shortened;
-use crate::offline::replay::{Done, Replayed};
-use crate::process::exit::Exit;
+use super::text::shorten_value;
+use crate::offline::replay::{ReplaySummary, ReplayedRun};
+use crate::process::exit::ProcessExit;
 
 /// Divergences that a report lists; further ones are counted. So are cuts that resumed after a trim.
 const LISTED_MAX: usize = 100;
 
 /// Format of a report.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Form {
+pub enum VerifyFormat {
     /// For people.
     #[default]
     Text,
@@ -29,7 +29,7 @@ pub enum Form {
 
 /// Verdict of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum VerifyVerdict {
     /// Everything that was recorded follows.
     Equal,
     /// Something was recorded otherwise than it follows.
@@ -38,18 +38,18 @@ pub enum Verdict {
     CannotTell,
 }
 
-impl Verdict {
+impl VerifyVerdict {
     /// How the process ends.
     #[must_use]
-    pub const fn exit(self) -> Exit {
+    pub const fn to_exit(self) -> ProcessExit {
         match self {
-            Self::Equal => Exit::Ok,
-            Self::Different => Exit::Different,
-            Self::CannotTell => Exit::Usage,
+            Self::Equal => ProcessExit::Ok,
+            Self::Different => ProcessExit::Different,
+            Self::CannotTell => ProcessExit::Usage,
         }
     }
 
-    const fn word(self) -> &'static str {
+    const fn verdict_word(self) -> &'static str {
         match self {
             Self::Equal => "equal",
             Self::Different => "different",
@@ -68,32 +68,32 @@ struct OtherEngine {
 
 /// Report of a comparison.
 #[derive(Debug, Default)]
-pub struct Report {
+pub struct VerifyReport {
     place: String,
     allow_other_engine: bool,
     counts: BTreeMap<Check, u64>,
     listed: Vec<Divergence>,
     /// The run of the first divergence that belongs to one, as recorded and as replayed.
-    pub(super) first_run: Option<Box<Replayed>>,
+    pub(super) first_run: Option<Box<ReplayedRun>>,
     /// What is known about the first divergence.
     pub(super) context: String,
     other_engines: BTreeMap<(String, String, String), OtherEngine>,
     not_told: Vec<String>,
     notes: Vec<String>,
-    done: Option<Done>,
+    done: Option<ReplaySummary>,
     answered: u64,
     pub(super) outputs: Option<(u64, u64)>,
     pub(super) quarantined: u64,
     pub(super) manifests: u64,
 }
 
-impl Report {
+impl VerifyReport {
     pub(super) fn new(place: String, allow_other_engine: bool) -> Self {
         Self { place, allow_other_engine, ..Self::default() }
     }
 
     /// Notes a difference.
-    pub(super) fn diverged(&mut self, divergence: Divergence) {
+    pub(super) fn note_divergence(&mut self, divergence: Divergence) {
         *self.counts.entry(divergence.check).or_default() += 1;
         if self.listed.len() < LISTED_MAX {
             self.listed.push(divergence);
@@ -101,12 +101,12 @@ impl Report {
     }
 
     /// Notes a replayed run.
-    pub(super) fn replayed(&mut self, run: Replayed, found: Vec<Divergence>) {
+    pub(super) fn note_replayed(&mut self, run: ReplayedRun, found: Vec<Divergence>) {
         self.answered += u64::from(run.engine.is_some());
         if self.listed.is_empty() && !found.is_empty() {
             self.first_run = Some(Box::new(run));
         }
-        found.into_iter().for_each(|divergence| self.diverged(divergence));
+        found.into_iter().for_each(|divergence| self.note_divergence(divergence));
     }
 
     /// Notes that another engine answered now than then.
@@ -122,53 +122,53 @@ impl Report {
     }
 
     /// Notes something worth knowing that is no difference.
-    pub(super) fn note(&mut self, note: String) {
+    pub(super) fn add_note(&mut self, note: String) {
         self.notes.push(note);
     }
 
     /// Notes that the replay came to its end.
-    pub(super) fn done(&mut self, done: Done) {
+    pub(super) fn note_done(&mut self, done: ReplaySummary) {
         self.notes.extend(done.anew.iter().take(LISTED_MAX).map(ToString::to_string));
         if let Some(more) = done.anew.len().checked_sub(LISTED_MAX).filter(|more| 0 < *more) {
-            self.note(format!("{more} more cuts began anew"));
+            self.add_note(format!("{more} more cuts began anew"));
         }
         self.done = Some(done);
     }
 
     /// The first difference.
     #[must_use]
-    pub fn first(&self) -> Option<&Divergence> {
+    pub fn first_divergence(&self) -> Option<&Divergence> {
         self.listed.first()
     }
 
     /// What it says.
     #[must_use]
-    pub fn verdict(&self) -> Verdict {
+    pub fn to_verdict(&self) -> VerifyVerdict {
         let told = self.not_told.is_empty() && (self.other_engines.is_empty() || self.allow_other_engine);
         match (self.counts.is_empty(), told) {
-            (false, _) => Verdict::Different,
-            (true, true) => Verdict::Equal,
-            (true, false) => Verdict::CannotTell,
+            (false, _) => VerifyVerdict::Different,
+            (true, true) => VerifyVerdict::Equal,
+            (true, false) => VerifyVerdict::CannotTell,
         }
     }
 
     /// The report in the form asked for.
     #[must_use]
-    pub fn render(&self, form: Form) -> String {
+    pub fn render_as(&self, form: VerifyFormat) -> String {
         match form {
-            Form::Text => self.to_text(),
-            Form::Json => format!("{:#}\n", self.to_json()),
-            Form::Junit => self.to_junit(),
+            VerifyFormat::Text => self.to_text(),
+            VerifyFormat::Json => format!("{:#}\n", self.to_json()),
+            VerifyFormat::Junit => self.to_junit(),
         }
     }
 
     fn to_text(&self) -> String {
-        let mut text = format!("{}: {}\n", self.place, self.headline());
-        for line in self.engines().chain(self.not_told.iter().cloned()).chain(self.remarks()) {
+        let mut text = format!("{}: {}\n", self.place, self.headline_text());
+        for line in self.engine_lines().chain(self.not_told.iter().cloned()).chain(self.remark_lines()) {
             text.push_str(&format!("  {line}\n"));
         }
-        let Some(first) = self.first() else { return text };
-        text.push_str(&format!("\nfirst difference ({}): {}\n", first.check, line(first)));
+        let Some(first) = self.first_divergence() else { return text };
+        text.push_str(&format!("\nfirst difference ({}): {}\n", first.check, divergence_line(first)));
         text.push_str(&self.context);
         let rest = self.counts.values().sum::<u64>() - 1;
         if rest > 0 {
@@ -177,13 +177,13 @@ impl Report {
                 text.push_str(&format!("  {count:>7}  {check}: not so that {}\n", check.says()));
             }
             for divergence in self.listed.iter().skip(1).take(9) {
-                text.push_str(&format!("  {}\n", line(divergence)));
+                text.push_str(&format!("  {}\n", divergence_line(divergence)));
             }
         }
         text
     }
 
-    fn headline(&self) -> String {
+    fn headline_text(&self) -> String {
         let compared = match &self.done {
             Some(done) => format!(
                 "{} receipts, {} run records, {} runs ended, {} answers of the engine",
@@ -191,16 +191,18 @@ impl Report {
             ),
             None => "the comparison did not come to its end".to_owned(),
         };
-        let verdict = self.verdict();
+        let verdict = self.to_verdict();
         match verdict {
-            Verdict::Equal | Verdict::CannotTell => format!("{} ({compared})", verdict.word()),
-            Verdict::Different => {
+            VerifyVerdict::Equal | VerifyVerdict::CannotTell => {
+                format!("{} ({compared})", verdict.verdict_word())
+            }
+            VerifyVerdict::Different => {
                 format!("different in {} places ({compared})", self.counts.values().sum::<u64>())
             }
         }
     }
 
-    fn engines(&self) -> impl Iterator<Item = String> {
+    fn engine_lines(&self) -> impl Iterator<Item = String> {
         self.other_engines.iter().map(|((name, version, code_hash), other)| {
             let now = &other.now;
             let advice = if self.allow_other_engine {
@@ -212,13 +214,13 @@ impl Report {
                 "another engine: {} runs from run record {} on were answered by {}, now by {}: {advice}",
                 other.runs,
                 other.first,
-                identity(name, version, code_hash),
-                identity(&now.name, &now.version, &now.code_hash)
+                engine_identity(name, version, code_hash),
+                engine_identity(&now.name, &now.version, &now.code_hash)
             )
         })
     }
 
-    fn remarks(&self) -> impl Iterator<Item = String> {
+    fn remark_lines(&self) -> impl Iterator<Item = String> {
         let unfinished = self.done.iter().flat_map(|done| &done.unfinished).map(|(symbol, run_id)| {
             format!("run {run_id} of {symbol} was started and has not ended: the next start finishes it")
         });
@@ -254,7 +256,7 @@ impl Report {
             .collect();
         json!({
             "from": self.place,
-            "verdict": self.verdict().word(),
+            "verdict": self.to_verdict().verdict_word(),
             "complete": self.done.is_some(),
             "receipts": done.receipts,
             "run_records": done.runs,
@@ -280,17 +282,17 @@ impl Report {
             if let Some(count) = self.counts.get(check) {
                 status = TestCaseStatus::non_success(NonSuccessKind::Failure);
                 let lines: Vec<String> =
-                    self.listed.iter().filter(|found| found.check == *check).map(line).collect();
+                    self.listed.iter().filter(|found| found.check == *check).map(divergence_line).collect();
                 status.set_message(format!("{count} differences"));
                 status.set_description(lines.join("\n"));
             }
             suite.add_test_case(TestCase::new(format!("{check}: {}", check.says()), status));
         }
         let mut complete = TestCaseStatus::success();
-        if self.verdict() == Verdict::CannotTell {
+        if self.to_verdict() == VerifyVerdict::CannotTell {
             complete = TestCaseStatus::non_success(NonSuccessKind::Error);
             complete.set_message("cannot tell");
-            let why: Vec<String> = self.engines().chain(self.not_told.iter().cloned()).collect();
+            let why: Vec<String> = self.engine_lines().chain(self.not_told.iter().cloned()).collect();
             complete.set_description(why.join("\n"));
         }
         let mut case = TestCase::new("complete: everything could be compared", complete);
@@ -302,23 +304,25 @@ impl Report {
     }
 }
 
-fn identity(name: &str, version: &str, code_hash: &str) -> String {
+fn engine_identity(name: &str, version: &str, code_hash: &str) -> String {
     let hash: String = code_hash.chars().take(12).collect();
     if hash.is_empty() { format!("{name} {version}") } else { format!("{name} {version} (code {hash}…)") }
 }
 
 /// A divergence in one line.
-fn line(divergence: &Divergence) -> String {
+fn divergence_line(divergence: &Divergence) -> String {
     let (recorded, replayed) =
-        (shortened(divergence.recorded.as_bytes()), shortened(divergence.replayed.as_bytes()));
+        (shorten_value(divergence.recorded.as_bytes()), shorten_value(divergence.replayed.as_bytes()));
     Divergence { recorded, replayed, ..divergence.clone() }.to_string()
 }
 
 fn divergence_json(divergence: &Divergence) -> Value {
     let (receipt, run, run_id, symbol) = match &divergence.place {
-        Place::Receipt(seq) => (Some(seq), None, None, None),
-        Place::Run { seq, run_id, symbol } => (None, Some(seq), Some(run_id.to_string()), Some(symbol)),
-        Place::Other(_) => (None, None, None, None),
+        DivergencePlace::Receipt(seq) => (Some(seq), None, None, None),
+        DivergencePlace::Run { seq, run_id, symbol } => {
+            (None, Some(seq), Some(run_id.to_string()), Some(symbol))
+        }
+        DivergencePlace::Other(_) => (None, None, None, None),
     };
     json!({
         "check": divergence.check.as_str(),

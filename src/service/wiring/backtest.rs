@@ -1,5 +1,5 @@
-//! The live tree on a recorded capture: the configured engine and schedule, and nothing that leaves this machine but the
-//! engine's own calls.
+//! The live tree on a recorded capture: the configured engine and schedule, and nothing that leaves this machine but
+//! the engine's own calls.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ const SOURCE: &str = "capture";
 const RECONNECTS_MAX: u32 = 5;
 
 /// Capture that is run again.
-pub enum Capture {
+pub enum BacktestCapture {
     /// Raw market events, one a line, plain or compressed.
     File(PathBuf),
     /// The receipt log of a service.
@@ -43,15 +43,15 @@ pub enum Capture {
 
 /// Part of the capture that was read.
 #[derive(Clone, Debug)]
-pub struct Progress {
+pub struct CaptureProgress {
     done: Arc<AtomicU64>,
     total: u64,
 }
 
-impl Progress {
+impl CaptureProgress {
     /// The part that was read, 0 to 1. What was read may not be durable yet.
     #[must_use]
-    pub fn fraction(&self) -> f64 {
+    pub fn read_fraction(&self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "a share for people to look at")]
         let share = self.done.load(Ordering::Relaxed) as f64 / self.total.max(1) as f64;
         share.min(1.0)
@@ -60,11 +60,11 @@ impl Progress {
 
 /// What of `config` a backtest leaves out, for people; empty when it is all used.
 #[must_use]
-pub fn replaced(config: &Config) -> Vec<String> {
+pub fn replaced_settings(config: &Config) -> Vec<String> {
     let mut replaced: Vec<String> = config
         .sources
         .iter()
-        .map(|(name, source)| format!("source {name} ({}): the capture", source.kind()))
+        .map(|(name, source)| format!("source {name} ({}): the capture", source.kind_word()))
         .collect();
     if !config.publish.rabbitmq.connection.url.is_empty() {
         replaced.push("fan-out rabbitmq: the outputs file".to_owned());
@@ -81,7 +81,7 @@ pub fn replaced(config: &Config) -> Vec<String> {
 
 /// `config` for a backtest with its logs in `data_dir` and its outputs in `outputs`.
 #[must_use]
-pub fn staged(config: &Config, data_dir: PathBuf, outputs: PathBuf) -> Config {
+pub fn stage_config(config: &Config, data_dir: PathBuf, outputs: PathBuf) -> Config {
     let mut staged = config.clone();
     staged.service.data_dir = data_dir;
     staged.clock.mode = ClockMode::Recorded;
@@ -105,41 +105,41 @@ pub fn staged(config: &Config, data_dir: PathBuf, outputs: PathBuf) -> Config {
 /// # Errors
 ///
 /// [`WiringError`].
-pub async fn wire(
+pub async fn wire_backtest(
     staged: &Config,
-    capture: &Capture,
+    capture: &BacktestCapture,
     line_bytes_max: usize,
     observer: Arc<dyn Observer>,
-) -> Result<(Wired, Progress), WiringError> {
-    let (source, progress) = source(capture, line_bytes_max)?;
-    let mut wired = super::wire(staged, StartOptions::default(), |_| observer).await?;
+) -> Result<(Wired, CaptureProgress), WiringError> {
+    let (source, progress) = open_source(capture, line_bytes_max)?;
+    let mut wired = super::wire_service(staged, StartOptions::default(), |_| observer).await?;
     wired.ports.sources = vec![source];
-    if let Capture::Logs { start: Some(start), .. } = capture {
+    if let BacktestCapture::Logs { start: Some(start), .. } = capture {
         wired.ports.clock = Arc::new(RecordedClock::resume_at(*start));
     }
     Ok((wired, progress))
 }
 
-fn source(
-    capture: &Capture,
+fn open_source(
+    capture: &BacktestCapture,
     line_bytes_max: usize,
-) -> Result<(Arc<dyn SourceFactory>, Progress), WiringError> {
+) -> Result<(Arc<dyn SourceFactory>, CaptureProgress), WiringError> {
     match capture {
-        Capture::File(path) => {
+        BacktestCapture::File(path) => {
             let factory =
                 CaptureFactory::new(CaptureOptions { line_bytes_max, ..CaptureOptions::new(SOURCE, path) });
             let size = std::fs::metadata(path).map_err(|source| WiringError::File {
                 what: format!("the capture {}", path.display()),
                 source,
             })?;
-            let progress = Progress { done: factory.bytes_read(), total: size.len() };
+            let progress = CaptureProgress { done: factory.bytes_read(), total: size.len() };
             Ok((Arc::new(factory), progress))
         }
-        Capture::Logs { recorded, stamps, .. } => {
+        BacktestCapture::Logs { recorded, stamps, .. } => {
             let stat = recorded.receipts.stat();
             let factory = RecordedLogFactory::new(SOURCE, Arc::clone(&recorded.receipts), *stamps);
             let total = (stat.tail.0 + 1).saturating_sub(stat.start.0);
-            let progress = Progress { done: factory.records_read(), total };
+            let progress = CaptureProgress { done: factory.records_read(), total };
             Ok((Arc::new(factory), progress))
         }
     }

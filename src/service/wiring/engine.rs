@@ -6,7 +6,7 @@ use std::time::Duration;
 use orchestrator_kernel::ports::engine::Engine;
 
 use super::WiringError;
-use crate::adapters::demo::engine::{DemoEngine, HysteresisConfig as DemoHysteresis};
+use crate::adapters::demo::engine::{DemoEngine, DemoHysteresisConfig as DemoHysteresis};
 use crate::adapters::http::engine::{HttpEngine, HttpEngineOptions};
 use crate::adapters::process_engine::{ProcessEngine, ProcessEngineOptions, guard};
 use crate::config::{EngineConfig, EngineKind, HysteresisConfig};
@@ -16,7 +16,7 @@ use crate::config::{EngineConfig, EngineKind, HysteresisConfig};
 /// # Errors
 ///
 /// [`WiringError::Engine`], [`WiringError::HttpEngine`].
-pub async fn engine(
+pub async fn open_engine(
     config: &EngineConfig,
 ) -> Result<(Arc<dyn Engine>, Option<Arc<ProcessEngine>>), WiringError> {
     match config.kind {
@@ -67,8 +67,8 @@ fn process_options(config: &EngineConfig) -> ProcessEngineOptions {
 fn http_engine_options(config: &EngineConfig) -> HttpEngineOptions {
     let http = &config.http;
     HttpEngineOptions {
-        url: http.url.expose().to_owned(),
-        token: http.token.expose().map(str::to_owned),
+        url: http.url.expose_url().to_owned(),
+        token: http.token.expose_secret().map(str::to_owned),
         deadline: config.deadline,
         connect_timeout: http.connect_timeout,
         output_bytes_max: usize::try_from(http.output_bytes_max).unwrap_or(usize::MAX),

@@ -18,18 +18,18 @@ pub(super) fn for_reading(config: &Config) -> Result<Arc<dyn KillSwitchRead>, Wi
     })
 }
 
-/// The kill switch, for what an operator drives. Waits for a connection, but not for ever: without one, whatever is asked
-/// of it says so.
+/// The kill switch, for what an operator drives. Waits for a connection, but not for ever: without one, whatever is
+/// asked of it says so.
 ///
 /// # Errors
 ///
 /// [`WiringError::KillSwitch`].
-pub async fn open(config: &Config) -> Result<Arc<dyn KillSwitchStore>, WiringError> {
+pub async fn open_store(config: &Config) -> Result<Arc<dyn KillSwitchStore>, WiringError> {
     Ok(match config.kill_switch.kind {
         KillSwitchKind::File => Arc::new(kill_file(config)),
         KillSwitchKind::Redis => {
             let store = kill_redis(config)?;
-            if !store.connected().await {
+            if !store.wait_connected().await {
                 tracing::debug!("the kill switch's Redis is not reached");
             }
             Arc::new(store)
@@ -47,7 +47,7 @@ fn kill_file(config: &Config) -> KillFile {
 fn kill_redis(config: &Config) -> Result<KillRedis, WiringError> {
     let kill_switch = &config.kill_switch;
     Ok(KillRedis::start(KillRedisOptions {
-        url: kill_switch.url.expose().to_owned(),
+        url: kill_switch.url.expose_url().to_owned(),
         key: kill_switch.key.clone(),
         history_key: kill_switch.history_key.clone(),
         read_timeout: kill_switch.read_timeout,

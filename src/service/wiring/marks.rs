@@ -22,10 +22,10 @@ pub(super) fn second_mark(config: &Config) -> Result<Option<SecondMarkOptions>, 
             let options = RabbitMarksOptions {
                 queue: mark.queue.clone(),
                 namespace: namespace.clone(),
-                topology: rabbit::topology(&mark.connection),
+                topology: rabbit::topology_mode(&mark.connection),
                 timeout: mark.connection.timeout,
             };
-            Arc::new(RabbitMarks::new(rabbit::endpoint("redis.mark", &mark.connection)?, options))
+            Arc::new(RabbitMarks::new(rabbit::rabbit_endpoint("redis.mark", &mark.connection)?, options))
         }
         // A file without a path is refused with the configuration.
         (MarkKind::None | MarkKind::File, _) => return Ok(None),
@@ -40,18 +40,18 @@ pub(super) fn second_mark(config: &Config) -> Result<Option<SecondMarkOptions>, 
 /// # Errors
 ///
 /// [`WiringError`]: it cannot be addressed.
-pub async fn noted(config: &Config) -> Result<Option<(String, Result<Marks, MarkError>)>, WiringError> {
+pub async fn read_marks(config: &Config) -> Result<Option<(String, Result<Marks, MarkError>)>, WiringError> {
     let Some(SecondMarkOptions { store, .. }) = second_mark(config)? else { return Ok(None) };
-    let marks = store.load().await;
-    Ok(Some((store.place(), marks)))
+    let marks = store.load_marks().await;
+    Ok(Some((store.place_text(), marks)))
 }
 
 /// Shows on the board for as long as it is polled whether the second mark lags behind.
 pub async fn show_trouble(mut trouble: watch::Receiver<Option<String>>, board: StatusBoard) {
     loop {
         match trouble.borrow_and_update().clone() {
-            Some(detail) => drop(board.raise(Condition::MarkStale, detail)),
-            None => drop(board.clear(&Condition::MarkStale)),
+            Some(detail) => drop(board.raise_condition(Condition::MarkStale, detail)),
+            None => drop(board.clear_condition(&Condition::MarkStale)),
         }
         if trouble.changed().await.is_err() {
             return;

@@ -8,11 +8,11 @@ use orchestrator_kernel::ports::checkpoint::LoadError;
 use orchestrator_kernel::ports::log::AppendError;
 use orchestrator_runtime::act_log::ActLog;
 
-use super::reading::{LogsPlace, open};
+use super::reading::{LogsPlace, open_logs};
 use super::{StartOptions, WiringError, storage};
 use crate::adapters::files::data_dir::DataDir;
 use crate::config::Config;
-use crate::process::exit::Exit;
+use crate::process::exit::ProcessExit;
 use crate::process::time::wall_now;
 use crate::service::manifest::ManifestError;
 
@@ -36,12 +36,12 @@ pub enum HeldOutputsError {
 impl HeldOutputsError {
     /// How the process ends because of it.
     #[must_use]
-    pub fn exit(&self) -> Exit {
+    pub fn to_exit(&self) -> ProcessExit {
         match self {
-            Self::Wiring(error) => error.exit(),
-            Self::Cursor(LoadError::Damaged { .. }) => Exit::Data,
-            Self::Cursor(LoadError::Io(error)) => Exit::of_storage(error),
-            Self::NotHeld { .. } => Exit::Different,
+            Self::Wiring(error) => error.to_exit(),
+            Self::Cursor(LoadError::Damaged { .. }) => ProcessExit::Data,
+            Self::Cursor(LoadError::Io(error)) => ProcessExit::of_storage(error),
+            Self::NotHeld { .. } => ProcessExit::Different,
         }
     }
 }
@@ -51,14 +51,14 @@ impl HeldOutputsError {
 /// # Errors
 ///
 /// [`HeldOutputsError`].
-pub async fn held(config: &Config) -> Result<Holds, HeldOutputsError> {
-    let recorded = open(&LogsPlace::of(config)).await?;
-    Ok(saved::published(recorded.checkpoints.as_ref()).await?.unwrap_or_default().holds)
+pub async fn read_held(config: &Config) -> Result<Holds, HeldOutputsError> {
+    let recorded = open_logs(&LogsPlace::of_config(config)).await?;
+    Ok(saved::load_progress(recorded.checkpoints.as_ref()).await?.unwrap_or_default().holds)
 }
 
 /// An operator's decision about the outputs of one symbol.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decision {
+pub struct HeldDecision {
     /// Whose outputs.
     pub symbol: String,
     /// What becomes of them.
@@ -73,30 +73,33 @@ pub struct Decision {
 ///
 /// # Errors
 ///
-/// [`HeldOutputsError`]; [`Exit::Held`] among them while a service runs.
-pub async fn decide(config: &Config, decision: &Decision) -> Result<Vec<OutputsAct>, HeldOutputsError> {
+/// [`HeldOutputsError`]; [`ProcessExit::Held`] among them while a service runs.
+pub async fn record_decision(
+    config: &Config,
+    decision: &HeldDecision,
+) -> Result<Vec<OutputsAct>, HeldOutputsError> {
     let symbol = Symbol::from(decision.symbol.as_str());
     // Only looked at first: a directory that holds nothing is not made into one that does.
-    if held(config).await?.acts(&symbol, decision.choice).is_empty() {
+    if read_held(config).await?.acts_for_choice(&symbol, decision.choice).is_empty() {
         return Err(HeldOutputsError::NotHeld { symbol: decision.symbol.clone() });
     }
     let data_dir = DataDir::open(&config.service.data_dir).map_err(WiringError::from)?;
-    let storage = storage::open(config, &data_dir, StartOptions::default()).await?;
-    let decided = record(&storage, decision).await;
+    let storage = storage::open_storage(config, &data_dir, StartOptions::default()).await?;
+    let decided = append_decision(&storage, decision).await;
     if let Some(server) = &storage.server
-        && let Err(error) = server.release().await
+        && let Err(error) = server.release_writer().await
     {
         tracing::warn!(%error, "the writer's claim was not released; it ends by itself");
     }
     decided
 }
 
-async fn record(
+async fn append_decision(
     storage: &storage::Storage,
-    decision: &Decision,
+    decision: &HeldDecision,
 ) -> Result<Vec<OutputsAct>, HeldOutputsError> {
-    let holds = saved::published(storage.checkpoints.as_ref()).await?.unwrap_or_default().holds;
-    let acts = holds.acts(&Symbol::from(decision.symbol.as_str()), decision.choice);
+    let holds = saved::load_progress(storage.checkpoints.as_ref()).await?.unwrap_or_default().holds;
+    let acts = holds.acts_for_choice(&Symbol::from(decision.symbol.as_str()), decision.choice);
     if acts.is_empty() {
         return Err(HeldOutputsError::NotHeld { symbol: decision.symbol.clone() });
     }
@@ -112,7 +115,7 @@ async fn record(
             act: act.clone(),
         };
         let refused = |error: AppendError| WiringError::from(ManifestError::from(error));
-        act_log.record(&record).await.map_err(refused)?;
+        act_log.record_act(&record).await.map_err(refused)?;
     }
     Ok(acts)
 }

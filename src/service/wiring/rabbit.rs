@@ -18,14 +18,14 @@ pub(super) fn fan_out(config: &RabbitFanOutConfig) -> Result<RabbitFanOut, Wirin
         name: "rabbitmq".to_owned(),
         exchange: config.exchange.clone(),
         unrouted_messages_max: config.unrouted_messages_max,
-        topology: topology(&config.connection),
+        topology: topology_mode(&config.connection),
         window: config.confirms_max,
         confirm_timeout: config.confirm_timeout,
     };
-    Ok(RabbitFanOut::new(endpoint("publish.rabbitmq", &config.connection)?, options))
+    Ok(RabbitFanOut::new(rabbit_endpoint("publish.rabbitmq", &config.connection)?, options))
 }
 
-pub(super) fn source(
+pub(super) fn rabbit_source(
     name: &str,
     config: &RabbitSourceConfig,
 ) -> Result<impl SourceFactory + use<>, WiringError> {
@@ -40,20 +40,23 @@ pub(super) fn source(
         batch_max: config.batch_max,
         batch_bytes_max: BATCH_BYTES_MAX,
         unsettled_batches_max: UNSETTLED_BATCHES_MAX,
-        topology: topology(&config.connection),
+        topology: topology_mode(&config.connection),
     };
-    let endpoint = endpoint(&format!("sources.{name}"), &config.connection)?;
+    let endpoint = rabbit_endpoint(&format!("sources.{name}"), &config.connection)?;
     Ok(RabbitSourceFactory::new(endpoint, options))
 }
 
-pub(super) const fn topology(connection: &RabbitConnection) -> TopologyMode {
+pub(super) const fn topology_mode(connection: &RabbitConnection) -> TopologyMode {
     match connection.topology {
         RabbitTopology::Declare => TopologyMode::Declare,
         RabbitTopology::Passive => TopologyMode::Passive,
     }
 }
 
-pub(super) fn endpoint(section: &str, connection: &RabbitConnection) -> Result<RabbitEndpoint, WiringError> {
+pub(super) fn rabbit_endpoint(
+    section: &str,
+    connection: &RabbitConnection,
+) -> Result<RabbitEndpoint, WiringError> {
     let read = |path: &std::path::PathBuf| {
         std::fs::read_to_string(path).map_err(|source| WiringError::File {
             what: format!("{section}.ca_file {}", path.display()),
@@ -61,6 +64,6 @@ pub(super) fn endpoint(section: &str, connection: &RabbitConnection) -> Result<R
         })
     };
     let authorities = connection.ca_file.as_ref().map(read).transpose()?;
-    RabbitEndpoint::new(connection.url.expose(), authorities, connection.timeout)
+    RabbitEndpoint::new(connection.url.expose_url(), authorities, connection.timeout)
         .map_err(|source| WiringError::Broker { setting: format!("{section}.url"), source })
 }

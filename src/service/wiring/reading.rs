@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use orchestrator_engine_plane::retention::saved_base;
-use orchestrator_kernel::engine::audit::Base;
+use orchestrator_kernel::engine::audit::ReplayStart;
 use orchestrator_kernel::ids::Seq;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::log::{AcquireError, Log, LogStat};
@@ -15,11 +15,9 @@ use super::storage::{archive_mark, redis_options};
 use crate::adapters::files::checkpoints::FileCheckpoints;
 use crate::adapters::files::data_dir::DataDir;
 use crate::adapters::files::fs::RealFs;
-use crate::adapters::files::high_water::{LogMark, MarkedLog};
-use crate::adapters::files::log::{EmbeddedLog, LogOptions};
-use crate::adapters::redis::{
-    Endpoint, LogOptions as RedisLogOptions, RedisLog, RedisOpenError, RedisOptions, RedisStore,
-};
+use crate::adapters::files::high_water::{EmbeddedLogMark, MarkedLog};
+use crate::adapters::files::log::{EmbeddedLog, EmbeddedLogOptions};
+use crate::adapters::redis::{Endpoint, RedisLog, RedisLogOptions, RedisOpenError, RedisOptions, RedisStore};
 use crate::adapters::tiered::{TieredLog, TieredOptions};
 use crate::config::{Config, StorageKind};
 
@@ -47,7 +45,7 @@ pub enum LogsPlace {
 impl LogsPlace {
     /// Where a service with this configuration keeps its logs.
     #[must_use]
-    pub fn of(config: &Config) -> Self {
+    pub fn of_config(config: &Config) -> Self {
         let data_dir = config.service.data_dir.clone();
         match config.storage.kind {
             StorageKind::Embedded => Self::DataDir(data_dir),
@@ -71,7 +69,7 @@ impl LogsPlace {
 
     /// What people call it; without secrets.
     #[must_use]
-    pub fn name(&self) -> String {
+    pub fn display_name(&self) -> String {
         match self {
             Self::DataDir(dir) | Self::Archived { dir, .. } => dir.display().to_string(),
             Self::Redis { options, .. } => {
@@ -105,7 +103,7 @@ pub struct Recorded {
 
 /// Torn writes and archived parts that were met while logs were opened.
 #[derive(Default)]
-struct Met {
+struct OpenNotes {
     torn: Vec<(&'static str, u64)>,
     archived: Vec<(&'static str, LogStat)>,
 }
@@ -117,10 +115,10 @@ impl Recorded {
     /// # Errors
     ///
     /// [`WiringError`]: the base cannot be read.
-    pub async fn base(&self) -> Result<Base, WiringError> {
+    pub async fn load_base(&self) -> Result<ReplayStart, WiringError> {
         let is_whole = [&self.receipts, &self.runs].iter().all(|log| log.stat().start <= Seq(1));
         let base = saved_base(self.checkpoints.as_ref()).await?;
-        Ok(if is_whole { Base::of_whole_logs(&base) } else { Base::from(&base) })
+        Ok(if is_whole { ReplayStart::of_whole_logs(&base) } else { ReplayStart::from(&base) })
     }
 }
 
@@ -128,30 +126,31 @@ impl Recorded {
 ///
 /// # Errors
 ///
-/// [`WiringError`]; [`Exit::Held`](crate::process::exit::Exit::Held) among them while a service uses the data directory.
-pub async fn open(place: &LogsPlace) -> Result<Recorded, WiringError> {
+/// [`WiringError`]; [`ProcessExit::Held`](crate::process::exit::ProcessExit::Held) among them while a service uses the
+/// data directory.
+pub async fn open_logs(place: &LogsPlace) -> Result<Recorded, WiringError> {
     match place {
-        LogsPlace::DataDir(dir) => embedded(dir, None),
-        LogsPlace::Archived { dir, archive } => embedded(dir, Some(archive)),
+        LogsPlace::DataDir(dir) => open_embedded(dir, None),
+        LogsPlace::Archived { dir, archive } => open_embedded(dir, Some(archive)),
         LogsPlace::Redis { options, data_dir } => on_redis((**options).clone(), data_dir.as_deref()).await,
     }
 }
 
-fn embedded(dir: &Path, archive: Option<&Path>) -> Result<Recorded, WiringError> {
+fn open_embedded(dir: &Path, archive: Option<&Path>) -> Result<Recorded, WiringError> {
     let data_dir = DataDir::open_read_only(dir)?;
     data_dir.check_logs()?;
     let archive = Archive { data_dir: Some(&data_dir), elsewhere: archive };
-    let mut met = Met::default();
+    let mut met = OpenNotes::default();
     let mut open = |name, dir: &Path, log| {
-        let hot = self::log(name, dir, data_dir.mark_of(log), &mut met)?;
-        joined(name, hot, &archive, &mut met)
+        let hot = open_embedded_log(name, dir, data_dir.mark_of(log), &mut met)?;
+        join_archive(name, hot, &archive, &mut met)
     };
     Ok(Recorded {
-        receipts: open("receipts", &data_dir.receipts(), MarkedLog::Receipts)?,
-        runs: open("runs", &data_dir.runs(), MarkedLog::Runs)?,
-        quarantine: open("quarantine", &data_dir.quarantine(), MarkedLog::Quarantine)?,
-        manifests: open("manifests", &data_dir.manifests(), MarkedLog::Manifests)?,
-        checkpoints: Arc::new(FileCheckpoints::open_read_only(&data_dir.checkpoints(), Arc::new(RealFs))),
+        receipts: open("receipts", &data_dir.receipts_dir(), MarkedLog::Receipts)?,
+        runs: open("runs", &data_dir.runs_dir(), MarkedLog::Runs)?,
+        quarantine: open("quarantine", &data_dir.quarantine_dir(), MarkedLog::Quarantine)?,
+        manifests: open("manifests", &data_dir.manifests_dir(), MarkedLog::Manifests)?,
+        checkpoints: Arc::new(FileCheckpoints::open_read_only(&data_dir.checkpoints_dir(), Arc::new(RealFs))),
         torn: met.torn,
         archived: met.archived,
         _data_dir: Some(data_dir),
@@ -160,13 +159,13 @@ fn embedded(dir: &Path, archive: Option<&Path>) -> Result<Recorded, WiringError>
 }
 
 /// Opens a log on disk so that nothing of it is changed.
-fn log(
+fn open_embedded_log(
     name: &'static str,
     dir: &Path,
-    mark: Option<LogMark>,
-    met: &mut Met,
+    mark: Option<EmbeddedLogMark>,
+    met: &mut OpenNotes,
 ) -> Result<Arc<dyn Log>, WiringError> {
-    let log = EmbeddedLog::open_read_only(dir, LogOptions { mark, ..LogOptions::new(name) })?;
+    let log = EmbeddedLog::open_read_only(dir, EmbeddedLogOptions { mark, ..EmbeddedLogOptions::new(name) })?;
     if log.torn_bytes() > 0 {
         met.torn.push((name, log.torn_bytes()));
     }
@@ -181,10 +180,10 @@ struct Archive<'a> {
 
 impl Archive<'_> {
     /// The archive of one log, if there is one.
-    fn of(&self, name: &str) -> Option<(PathBuf, Option<LogMark>)> {
+    fn archive_of(&self, name: &str) -> Option<(PathBuf, Option<EmbeddedLogMark>)> {
         let (dir, mark) = match (self.elsewhere, self.data_dir) {
             (Some(dir), _) => (dir.join(name), None),
-            (None, Some(data_dir)) => (data_dir.archive().join(name), archive_mark(data_dir, name)),
+            (None, Some(data_dir)) => (data_dir.archive_dir().join(name), archive_mark(data_dir, name)),
             (None, None) => return None,
         };
         dir.is_dir().then_some((dir, mark))
@@ -192,14 +191,14 @@ impl Archive<'_> {
 }
 
 /// A log and the archive of it, if there is one, as one log.
-fn joined(
+fn join_archive(
     name: &'static str,
     hot: Arc<dyn Log>,
     archive: &Archive<'_>,
-    met: &mut Met,
+    met: &mut OpenNotes,
 ) -> Result<Arc<dyn Log>, WiringError> {
-    let Some((dir, mark)) = archive.of(name) else { return Ok(hot) };
-    let cold = log(name, &dir, mark, met)?;
+    let Some((dir, mark)) = archive.archive_of(name) else { return Ok(hot) };
+    let cold = open_embedded_log(name, &dir, mark, met)?;
     let (archived, start) = (cold.stat(), hot.stat().start);
     met.archived.push((name, archived));
     if archived.tail.next() < start {
@@ -218,14 +217,19 @@ async fn on_redis(options: RedisOptions, data_dir: Option<&Path>) -> Result<Reco
     let server = RedisStore::connect_to_read(options).await?;
     let data_dir = data_dir.filter(|dir| dir.is_dir()).map(DataDir::open_read_only).transpose()?;
     let archive = Archive { data_dir: data_dir.as_ref(), elsewhere: None };
-    let mut met = Met::default();
+    let mut met = OpenNotes::default();
     // Runs first: every receipt that a run needs was there before it.
-    let runs = hot(&server, "runs").await?;
-    let receipts = hot(&server, "receipts").await?;
-    let quarantine = hot(&server, "quarantine").await?;
-    let manifests = hot(&server, "manifests").await?;
-    are_there([("receipts", &receipts), ("runs", &runs), ("quarantine", &quarantine)], &server, &namespace)?;
-    let mut tiered = |name, hot: RedisLog| joined(name, Arc::new(hot) as Arc<dyn Log>, &archive, &mut met);
+    let runs = open_redis_log(&server, "runs").await?;
+    let receipts = open_redis_log(&server, "receipts").await?;
+    let quarantine = open_redis_log(&server, "quarantine").await?;
+    let manifests = open_redis_log(&server, "manifests").await?;
+    require_all_logs(
+        [("receipts", &receipts), ("runs", &runs), ("quarantine", &quarantine)],
+        &server,
+        &namespace,
+    )?;
+    let mut tiered =
+        |name, hot: RedisLog| join_archive(name, Arc::new(hot) as Arc<dyn Log>, &archive, &mut met);
     Ok(Recorded {
         receipts: tiered("receipts", receipts)?,
         runs: tiered("runs", runs)?,
@@ -240,8 +244,8 @@ async fn on_redis(options: RedisOptions, data_dir: Option<&Path>) -> Result<Reco
 }
 
 /// Opens a log on the server. Until here nothing but a login was asked of it, so it says only now what it refuses.
-async fn hot(server: &RedisStore, name: &str) -> Result<RedisLog, WiringError> {
-    server.log(name, RedisLogOptions::default()).await.map_err(|error| match error {
+async fn open_redis_log(server: &RedisStore, name: &str) -> Result<RedisLog, WiringError> {
+    server.open_log(name, RedisLogOptions::default()).await.map_err(|error| match error {
         AcquireError::Io { source, .. } => RedisOpenError::Unreachable(source).into(),
         error @ (AcquireError::Held { .. }
         | AcquireError::Corrupt { .. }
@@ -249,9 +253,9 @@ async fn hot(server: &RedisStore, name: &str) -> Result<RedisLog, WiringError> {
     })
 }
 
-/// A service makes all of these logs at its first start: without any there was none, and where one has records, no other
-/// may be missing. An empty log in the place of a lost one would be a made-up answer.
-fn are_there(
+/// A service makes all of these logs at its first start: without any there was none, and where one has records, no
+/// other may be missing. An empty log in the place of a lost one would be a made-up answer.
+fn require_all_logs(
     logs: [(&'static str, &RedisLog); 3],
     server: &RedisStore,
     namespace: &str,

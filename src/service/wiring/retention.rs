@@ -4,25 +4,25 @@ use std::path::Path;
 use std::sync::Arc;
 
 use orchestrator_engine_plane::retention::{
-    Done, Kept, Limits, Plan, Readable, RetentionError, Writable, carry_out, copy, note_later, plan,
-    saved_base, scheduled,
+    Limits, Readable, RetentionError, RetentionLogs, TrimOutcome, TrimPlan, Writable, carry_out,
+    copy_to_archive, note_later, plan_round, saved_base, scheduled_symbols,
 };
 use orchestrator_kernel::engine::contracts::DecodeError;
 use orchestrator_kernel::engine::contracts::engine_run::RunRecord;
 use orchestrator_kernel::engine::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
-use orchestrator_kernel::engine::retention::{Held, Holders, Later};
+use orchestrator_kernel::engine::retention::{RetainedFor, RunsAfterBase, TrimBlocker};
 use orchestrator_kernel::ids::{Epoch, Seq, TsMs};
 use orchestrator_kernel::ports::checkpoint::LoadError;
 use orchestrator_kernel::ports::log::{AcquireError, Log, ReadError};
 
 use super::WiringError;
-use super::reading::{LogsPlace, Recorded, open};
-use super::settings::universe;
+use super::reading::{LogsPlace, Recorded, open_logs};
+use super::settings::symbol_universe;
 use super::storage::{archive_elsewhere, archive_log, embedded_parts};
 use crate::adapters::files::data_dir::DataDir;
 use crate::config::Config;
-use crate::process::exit::Exit;
+use crate::process::exit::ProcessExit;
 use crate::process::exit::exit_of;
 use crate::process::time::wall_now;
 
@@ -48,11 +48,11 @@ pub enum OfflineError {
 impl OfflineError {
     /// How the process ends because of it.
     #[must_use]
-    pub fn exit(&self) -> Exit {
+    pub fn to_exit(&self) -> ProcessExit {
         match self {
-            Self::Wiring(error) => error.exit(),
+            Self::Wiring(error) => error.to_exit(),
             Self::Retention(RetentionError::Standing(fatal)) => exit_of(fatal.kind),
-            Self::Needed { .. } => Exit::Different,
+            Self::Needed { .. } => ProcessExit::Different,
             Self::Retention(
                 RetentionError::Read {
                     source: ReadError::Corrupt { .. } | ReadError::Trimmed { .. }, ..
@@ -61,12 +61,12 @@ impl OfflineError {
                 | RetentionError::Cursor(LoadError::Damaged { .. })
                 | RetentionError::Runs(_)
                 | RetentionError::Hole { .. },
-            ) => Exit::Data,
+            ) => ProcessExit::Data,
             Self::Retention(
                 RetentionError::Read { source: ReadError::Io(error), .. }
                 | RetentionError::Cursor(LoadError::Io(error)),
-            ) => Exit::of_storage(error),
-            Self::Retention(_) => Exit::Io,
+            ) => ProcessExit::of_storage(error),
+            Self::Retention(_) => ProcessExit::Io,
         }
     }
 }
@@ -75,7 +75,7 @@ impl OfflineError {
 #[derive(Debug)]
 pub struct Trimmed {
     /// What was decided.
-    pub plan: Plan,
+    pub plan: TrimPlan,
     /// The first record of each log, before and after.
     pub starts: [(Seq, Seq); 3],
 }
@@ -85,61 +85,65 @@ pub struct Trimmed {
 /// # Errors
 ///
 /// [`OfflineError`]; [`Needed`](OfflineError::Needed) when `limits` name a receipt beyond the floor.
-pub async fn trim(
+pub async fn trim_logs(
     dir: &Path,
     config: &Config,
     limits: Limits,
     dry_run: bool,
 ) -> Result<Trimmed, OfflineError> {
     let data_dir = DataDir::open(dir).map_err(WiringError::from)?;
-    let kept = writable(config, &data_dir, dry_run).await?;
+    let kept = open_writable(config, &data_dir, dry_run).await?;
     let base = saved_base(kept.checkpoints.as_ref()).await.map_err(WiringError::from)?;
-    let mut later = Later::than(&base);
+    let mut later = RunsAfterBase::after_base(&base);
     note_later(&kept.runs, &mut later).await?;
-    let scheduled = scheduled(&universe(config));
-    let holders = Holders { scheduled: &scheduled, later: &later };
-    let plan = plan(&kept, &base, limits, Some(wall_now()), u64::MAX, holders).await?;
+    let scheduled = scheduled_symbols(&symbol_universe(config));
+    let holders = RetainedFor { scheduled: &scheduled, later: &later };
+    let plan = plan_round(&kept, &base, limits, Some(wall_now()), u64::MAX, holders).await?;
     if let Some(asked) = limits.receipts_below.filter(|asked| plan.below[0] < *asked) {
         let floor = plan.below[0].max(kept.receipts.log.stat().start);
-        return Err(OfflineError::Needed { floor, why: why(&plan.held, asked) });
+        return Err(OfflineError::Needed { floor, why: blocker_text(&plan.held, asked) });
     }
     let logs = [&kept.receipts, &kept.runs, &kept.quarantine];
     let before = logs.map(|log| log.log.stat().start);
     if !dry_run {
-        let Done { result, .. } = carry_out(&kept, &base, &plan).await;
+        let TrimOutcome { result, .. } = carry_out(&kept, &base, &plan).await;
         result?;
     }
     let starts = [0, 1, 2].map(|at: usize| (before[at], logs[at].log.stat().start));
     Ok(Trimmed { plan, starts })
 }
 
-fn why(held: &Held, asked: Seq) -> String {
+fn blocker_text(held: &TrimBlocker, asked: Seq) -> String {
     match held {
-        Held::BySymbol(symbol, at) => format!(
+        TrimBlocker::BySymbol(symbol, at) => format!(
             "symbol {symbol} holds {at}, where a cut that is still to be made, replayed or published starts"
         ),
-        Held::No => format!("the last receipt always stays, and {asked} is beyond it"),
+        TrimBlocker::No => format!("the last receipt always stays, and {asked} is beyond it"),
     }
 }
 
 /// The logs with this process as their writer; only looked at in a dry run.
-async fn writable(config: &Config, data_dir: &DataDir, dry_run: bool) -> Result<Kept, OfflineError> {
+async fn open_writable(
+    config: &Config,
+    data_dir: &DataDir,
+    dry_run: bool,
+) -> Result<RetentionLogs, OfflineError> {
     let parts = embedded_parts(config, data_dir)?;
     let take = async |name: &'static str, log: Arc<dyn Log>| -> Result<Writable, OfflineError> {
-        let epoch = if dry_run { Epoch(0) } else { acquire(&log).await? };
-        let dir = data_dir.archive().join(name);
+        let epoch = if dry_run { Epoch(0) } else { acquire_log(&log).await? };
+        let dir = data_dir.archive_dir().join(name);
         let archive = match dir.is_dir() && !dry_run {
             false => None,
             // What went to an archive so far goes there from now on, or that archive would have a hole.
             true => {
                 let archive: Arc<dyn Log> = archive_log(config, name, data_dir, log.stat().start)?;
-                let epoch = acquire(&archive).await?;
+                let epoch = acquire_log(&archive).await?;
                 Some((archive, epoch))
             }
         };
         Ok(Writable { name, log, epoch, archive })
     };
-    Ok(Kept {
+    Ok(RetentionLogs {
         receipts: take("receipts", parts.receipts).await?,
         runs: take("runs", parts.runs).await?,
         quarantine: take("quarantine", parts.quarantine).await?,
@@ -147,7 +151,7 @@ async fn writable(config: &Config, data_dir: &DataDir, dry_run: bool) -> Result<
     })
 }
 
-async fn acquire(log: &Arc<dyn Log>) -> Result<Epoch, WiringError> {
+async fn acquire_log(log: &Arc<dyn Log>) -> Result<Epoch, WiringError> {
     Ok(log.acquire().await.map_err(|error: AcquireError| WiringError::from(error))?.epoch)
 }
 
@@ -156,22 +160,22 @@ async fn acquire(log: &Arc<dyn Log>) -> Result<Epoch, WiringError> {
 /// # Errors
 ///
 /// [`OfflineError`].
-pub async fn floor(logs: &Recorded, config: &Config) -> Result<(Seq, Held), OfflineError> {
+pub async fn trim_floor(logs: &Recorded, config: &Config) -> Result<(Seq, TrimBlocker), OfflineError> {
     let reader =
         |name, log: &Arc<dyn Log>| Writable { name, log: Arc::clone(log), epoch: Epoch(0), archive: None };
-    let kept = Kept {
+    let kept = RetentionLogs {
         receipts: reader("receipts", &logs.receipts),
         runs: reader("runs", &logs.runs),
         quarantine: reader("quarantine", &logs.quarantine),
         checkpoints: Arc::clone(&logs.checkpoints),
     };
     let base = saved_base(kept.checkpoints.as_ref()).await.map_err(WiringError::from)?;
-    let mut later = Later::than(&base);
+    let mut later = RunsAfterBase::after_base(&base);
     note_later(&kept.runs, &mut later).await?;
-    let scheduled = scheduled(&universe(config));
-    let holders = Holders { scheduled: &scheduled, later: &later };
+    let scheduled = scheduled_symbols(&symbol_universe(config));
+    let holders = RetainedFor { scheduled: &scheduled, later: &later };
     let limits = Limits { receipts_below: Some(Seq(u64::MAX)), ..Limits::default() };
-    let plan = plan(&kept, &base, limits, None, u64::MAX, holders).await?;
+    let plan = plan_round(&kept, &base, limits, None, u64::MAX, holders).await?;
     Ok((plan.base.receipts_from().into(), plan.held))
 }
 
@@ -194,13 +198,13 @@ pub struct Archived {
 /// # Errors
 ///
 /// [`OfflineError`].
-pub async fn archive(
+pub async fn archive_logs(
     place: &LogsPlace,
     config: &Config,
     to: &Path,
     before: Option<TsMs>,
 ) -> Result<Vec<Archived>, OfflineError> {
-    let logs = open(place).await?;
+    let logs = open_logs(place).await?;
     let receipts = |payload: &[u8]| Ok(ReceiptRecord::decode(payload)?.ingest_ts_ms);
     let runs = |payload: &[u8]| Ok(RunRecord::decode(payload)?.facts.planned_ts_ms);
     let quarantine = |payload: &[u8]| Ok(QuarantineRecord::decode(payload)?.at_ms);
@@ -221,13 +225,13 @@ async fn copy_log(
 ) -> Result<Archived, OfflineError> {
     let stat = from.stat();
     let archive: Arc<dyn Log> = archive_elsewhere(config, name, &to.join(name), stat.start)?;
-    let epoch = acquire(&archive).await?;
+    let epoch = acquire_log(&archive).await?;
     let from = Readable { name, log: from.as_ref() };
     let below = match before {
         None => stat.tail.next(),
         Some(time) => from.first_young(stat.start, stat.tail, time, time_of).await?,
     };
-    let copied = copy(from, archive.as_ref(), epoch, below).await?;
+    let copied = copy_to_archive(from, archive.as_ref(), epoch, below).await?;
     let now = archive.stat();
     Ok(Archived { log: name, first: now.start, last: now.tail, copied })
 }

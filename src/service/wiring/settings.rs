@@ -37,14 +37,14 @@ pub fn http_limits(config: &Config) -> HttpLimits {
 const RESEND_AFTER: Duration = Duration::from_millis(100);
 
 /// The tree's settings.
-pub(super) fn settings(config: &Config) -> Settings {
+pub(super) fn tree_settings(config: &Config) -> Settings {
     let reconnect = &config.ingest.reconnect;
     let saturated = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
     Settings {
         cadence: config.schedule.cadence,
         catch_up_max: config.schedule.catch_up_max,
         runs_queued_max: config.schedule.runs_queued_max,
-        universe: universe(config),
+        universe: symbol_universe(config),
         engine_mode: config.engine.mode,
         engine_retry: config.engine.retry,
         engine_deadline: match config.engine.kind {
@@ -100,12 +100,12 @@ pub(super) fn settings(config: &Config) -> Settings {
             read_timeout: config.kill_switch.read_timeout,
             lease: config.kill_switch.lease,
         },
-        retention: retention(&config.retention),
+        retention: retention_settings(&config.retention),
     }
 }
 
 /// Which symbols are run.
-pub(super) fn universe(config: &Config) -> Universe {
+pub(super) fn symbol_universe(config: &Config) -> Universe {
     match &config.symbols {
         SymbolsConfig::List(symbols) => Universe::Listed(symbols.clone()),
         SymbolsConfig::Discover { limit } => Universe::Discover { limit: *limit },
@@ -116,7 +116,7 @@ pub(super) fn universe(config: &Config) -> Universe {
 const RETENTION_STEP: u64 = 1 << 20;
 
 /// What the logs keep; nothing to do where they keep everything.
-fn retention(config: &RetentionConfig) -> Option<RetentionSettings> {
+fn retention_settings(config: &RetentionConfig) -> Option<RetentionSettings> {
     let above_zero = |limit: u64| Some(limit).filter(|limit| *limit > 0);
     let age = |age: Duration| above_zero(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
     let limits = Limits {

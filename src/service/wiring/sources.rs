@@ -14,12 +14,12 @@ use crate::adapters::files::fs::{FileFacts, FileId};
 use crate::adapters::http::source::{HttpIntake, HttpIntakeOptions, SubmitError};
 use crate::adapters::redis::stream_source::{StreamSourceFactory, StreamSourceOptions};
 use crate::api::{Intake, TurnedAway};
-use crate::config::{Config, DemoSourceConfig, RedisStreamConfig, SourceConfig, Speed};
+use crate::config::{Config, DemoSourceConfig, RecordingSpeed, RedisStreamConfig, SourceConfig};
 
 /// The sources, and the queue of the one that is posted to.
 pub(super) type Opened = (Vec<Arc<dyn SourceFactory>>, Option<HttpIntake>);
 
-pub(super) fn sources(
+pub(super) fn open_sources(
     config: &Config,
     clock: &Arc<dyn Clock>,
     stored: &StoredLines,
@@ -31,8 +31,8 @@ pub(super) fn sources(
             SourceConfig::File(file) => {
                 let options = CaptureOptions {
                     speed: match file.speed {
-                        Speed::Max => capture_source::Speed::Max,
-                        Speed::Times(times) => capture_source::Speed::Times(times),
+                        RecordingSpeed::Max => capture_source::CaptureSpeed::Max,
+                        RecordingSpeed::Times(times) => capture_source::CaptureSpeed::Times(times),
                     },
                     follow: file.follow,
                     line_bytes_max: usize::try_from(file.line_bytes_max).unwrap_or(usize::MAX),
@@ -61,7 +61,7 @@ pub(super) fn sources(
             SourceConfig::Demo(demo) => {
                 Arc::new(DemoFeedFactory::new(demo_feed(name, demo), Arc::clone(clock)))
             }
-            SourceConfig::Rabbit(rabbit) => Arc::new(rabbit::source(name, rabbit)?),
+            SourceConfig::Rabbit(rabbit) => Arc::new(rabbit::rabbit_source(name, rabbit)?),
         })
     };
     let sources = config.sources.iter().map(open).collect::<Result<_, _>>()?;
@@ -75,7 +75,7 @@ fn refuse_one_file_twice(config: &Config) -> Result<(), WiringError> {
         let SourceConfig::File(file) = source else { continue };
         // One that cannot be looked at is its source's to tell.
         let Ok(metadata) = std::fs::metadata(&file.path) else { continue };
-        let id = FileFacts::of(&metadata).id;
+        let id = FileFacts::from_metadata(&metadata).id;
         if let Some((other, _)) = seen.iter().find(|(_, seen)| *seen == id) {
             let (first, second) = ((*other).clone(), name.clone());
             return Err(WiringError::OneFileTwice { first, second, path: file.path.clone() });
@@ -91,7 +91,7 @@ const STREAM_TIMEOUT: Duration = Duration::from_secs(1);
 fn stream_source(name: &str, stream: &RedisStreamConfig) -> StreamSourceOptions {
     StreamSourceOptions {
         name: name.to_owned(),
-        url: stream.url.expose().to_owned(),
+        url: stream.url.expose_url().to_owned(),
         stream: stream.stream.clone(),
         group: stream.group.clone(),
         consumer: stream.consumer.clone(),
@@ -127,12 +127,12 @@ fn demo_symbols(count: usize) -> Vec<String> {
 
 #[async_trait::async_trait]
 impl Intake for HttpIntake {
-    fn origin(&self, producer: Option<&str>) -> Origin {
-        Self::origin(self, producer)
+    fn origin_of_producer(&self, producer: Option<&str>) -> Origin {
+        Self::origin_of_producer(self, producer)
     }
 
-    async fn submit(&self, origin: Origin, items: Vec<RawItem>) -> Result<Settlement, TurnedAway> {
-        match Self::submit(self, origin, items) {
+    async fn submit_items(&self, origin: Origin, items: Vec<RawItem>) -> Result<Settlement, TurnedAway> {
+        match Self::submit_batch(self, origin, items) {
             Ok(submitted) => Ok(submitted.await),
             Err(SubmitError::Busy { retry_after }) => Err(TurnedAway::Busy { retry_after }),
             Err(SubmitError::Closed { retry_after }) => Err(TurnedAway::Closed { retry_after }),

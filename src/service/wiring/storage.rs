@@ -15,11 +15,9 @@ use super::{StartOptions, WiringError};
 use crate::adapters::files::checkpoints::FileCheckpoints;
 use crate::adapters::files::data_dir::DataDir;
 use crate::adapters::files::fs::RealFs;
-use crate::adapters::files::high_water::{LogMark, MarkedLog};
-use crate::adapters::files::log::{EmbeddedLog, LogOptions};
-use crate::adapters::redis::{
-    Durability, LogOptions as RedisLogOptions, RedisOptions, RedisStore, WriterClaim,
-};
+use crate::adapters::files::high_water::{EmbeddedLogMark, MarkedLog};
+use crate::adapters::files::log::{EmbeddedLog, EmbeddedLogOptions};
+use crate::adapters::redis::{Durability, RedisLogOptions, RedisOptions, RedisStore, WriterClaim};
 use crate::adapters::tiered::{TieredLog, TieredOptions};
 use crate::config::{Config, RedisDurability, StorageKind};
 
@@ -50,19 +48,19 @@ const PROBE_EVERY: Duration = Duration::from_secs(1);
 pub(super) const MANIFEST_SEGMENT_BYTES: u64 = 64 << 10;
 
 /// Opens what the configuration names.
-pub(super) async fn open(
+pub(super) async fn open_storage(
     config: &Config,
     data_dir: &DataDir,
     options: StartOptions,
 ) -> Result<Storage, WiringError> {
     match config.storage.kind {
-        StorageKind::Embedded => embedded(config, data_dir),
+        StorageKind::Embedded => open_embedded(config, data_dir),
         StorageKind::Redis => on_redis(config, data_dir, options).await,
     }
 }
 
 /// The bytes that the receipt log may take, if they are limited.
-fn capacity(config: &Config) -> Option<u64> {
+fn receipt_log_capacity(config: &Config) -> Option<u64> {
     Some(config.buffer.capacity_bytes).filter(|bytes| *bytes > 0)
 }
 
@@ -76,30 +74,38 @@ pub(super) struct EmbeddedParts {
 
 /// Opens it for writing.
 pub(super) fn embedded_parts(config: &Config, data_dir: &DataDir) -> Result<EmbeddedParts, WiringError> {
-    let checkpoints = FileCheckpoints::open(&data_dir.checkpoints(), Arc::new(RealFs))
+    let checkpoints = FileCheckpoints::open(&data_dir.checkpoints_dir(), Arc::new(RealFs))
         .map_err(|source| WiringError::File { what: "the checkpoints".to_owned(), source })?
-        .reserving(BASE);
+        .reserving_for(BASE);
     data_dir.check_logs()?;
     let open = |name, dir: PathBuf, log, capacity_bytes| {
         let (segment_bytes, mark) = (config.buffer.segment_bytes, data_dir.mark_of(log));
-        embedded_log(&dir, LogOptions { segment_bytes, capacity_bytes, mark, ..LogOptions::new(name) })
+        embedded_log(
+            &dir,
+            EmbeddedLogOptions { segment_bytes, capacity_bytes, mark, ..EmbeddedLogOptions::new(name) },
+        )
     };
     Ok(EmbeddedParts {
-        receipts: open("receipts", data_dir.receipts(), MarkedLog::Receipts, capacity(config))?,
-        quarantine: open("quarantine", data_dir.quarantine(), MarkedLog::Quarantine, None)?,
-        runs: open("runs", data_dir.runs(), MarkedLog::Runs, None)?,
+        receipts: open(
+            "receipts",
+            data_dir.receipts_dir(),
+            MarkedLog::Receipts,
+            receipt_log_capacity(config),
+        )?,
+        quarantine: open("quarantine", data_dir.quarantine_dir(), MarkedLog::Quarantine, None)?,
+        runs: open("runs", data_dir.runs_dir(), MarkedLog::Runs, None)?,
         checkpoints: Arc::new(checkpoints),
     })
 }
 
-fn embedded(config: &Config, data_dir: &DataDir) -> Result<Storage, WiringError> {
+fn open_embedded(config: &Config, data_dir: &DataDir) -> Result<Storage, WiringError> {
     let EmbeddedParts { receipts, quarantine, runs, checkpoints } = embedded_parts(config, data_dir)?;
     let manifests = embedded_log(
-        &data_dir.manifests(),
-        LogOptions {
+        &data_dir.manifests_dir(),
+        EmbeddedLogOptions {
             segment_bytes: MANIFEST_SEGMENT_BYTES,
             mark: data_dir.mark_of(MarkedLog::Manifests),
-            ..LogOptions::new("manifests")
+            ..EmbeddedLogOptions::new("manifests")
         },
     )?;
     let mut written = vec![Arc::clone(&receipts), Arc::clone(&quarantine), Arc::clone(&runs)];
@@ -132,7 +138,7 @@ fn embedded(config: &Config, data_dir: &DataDir) -> Result<Storage, WiringError>
 }
 
 /// The mark of the archive of the log `name`. An archive that was moved away as a whole is begun anew.
-pub(super) fn archive_mark(data_dir: &DataDir, name: &str) -> Option<LogMark> {
+pub(super) fn archive_mark(data_dir: &DataDir, name: &str) -> Option<EmbeddedLogMark> {
     let log = match name {
         "receipts" => MarkedLog::ReceiptsArchive,
         "runs" => MarkedLog::RunsArchive,
@@ -140,7 +146,7 @@ pub(super) fn archive_mark(data_dir: &DataDir, name: &str) -> Option<LogMark> {
         _ => return None,
     };
     let mark = data_dir.mark_of(log)?;
-    Some(if data_dir.archive().join(name).is_dir() { mark } else { mark.forgetting() })
+    Some(if data_dir.archive_dir().join(name).is_dir() { mark } else { mark.without_found() })
 }
 
 /// Opens the archive of a log in the data directory, or begins one with record `first`.
@@ -151,8 +157,8 @@ pub(super) fn archive_log(
     first: Seq,
 ) -> Result<Arc<EmbeddedLog>, WiringError> {
     let (segment_bytes, mark) = (config.buffer.segment_bytes, archive_mark(data_dir, name));
-    let options = LogOptions { segment_bytes, first, mark, ..LogOptions::new(name) };
-    embedded_log(&data_dir.archive().join(name), options)
+    let options = EmbeddedLogOptions { segment_bytes, first, mark, ..EmbeddedLogOptions::new(name) };
+    embedded_log(&data_dir.archive_dir().join(name), options)
 }
 
 /// Opens an archive elsewhere, or begins one with record `first`.
@@ -163,17 +169,17 @@ pub(super) fn archive_elsewhere(
     first: Seq,
 ) -> Result<Arc<EmbeddedLog>, WiringError> {
     let segment_bytes = config.buffer.segment_bytes;
-    embedded_log(dir, LogOptions { segment_bytes, first, ..LogOptions::new(name) })
+    embedded_log(dir, EmbeddedLogOptions { segment_bytes, first, ..EmbeddedLogOptions::new(name) })
 }
 
-fn embedded_log(dir: &Path, options: LogOptions) -> Result<Arc<EmbeddedLog>, WiringError> {
+fn embedded_log(dir: &Path, options: EmbeddedLogOptions) -> Result<Arc<EmbeddedLog>, WiringError> {
     let name = options.name.clone();
     let log = EmbeddedLog::open(dir, options)?;
     if log.torn_bytes() > 0 {
         tracing::warn!(
             log = name,
             bytes = log.torn_bytes(),
-            tail = %log.last(),
+            tail = %log.last_durable(),
             high_water = ?log.high_water(),
             "removed what followed the last whole write: a write that a crash cut short, or damage of what was written \
              within a second before this host failed; whether that was acknowledged is not known. Nothing up to the \
@@ -188,12 +194,12 @@ async fn on_redis(
     data_dir: &DataDir,
     options: StartOptions,
 ) -> Result<Storage, WiringError> {
-    let server = connect(config, data_dir, options.trust_server).await?;
-    let claim = WriterClaim { instance: data_dir.instance().to_owned(), takeover: options.takeover };
-    server.claim(&claim).await?;
+    let server = connect_redis(config, data_dir, options.trust_server).await?;
+    let claim = WriterClaim { instance: data_dir.instance_id().to_owned(), takeover: options.takeover };
+    server.claim_writer(&claim).await?;
     if let Err(doubt) = check_doubts(&server).await {
         // Whoever may start must not wait for a claim that was of no use.
-        if let Err(error) = server.release().await {
+        if let Err(error) = server.release_writer().await {
             tracing::warn!(%error, "the writer's claim was not released; it ends by itself");
         }
         return Err(doubt);
@@ -205,10 +211,18 @@ async fn on_redis(
     };
     let mut written = Vec::new();
     Ok(Storage {
-        receipts: tiered(config, &server, "receipts", data_dir, capacity(config), &mut written).await?,
-        quarantine: tiered(config, &server, "quarantine", data_dir, None, &mut written).await?,
-        runs: tiered(config, &server, "runs", data_dir, None, &mut written).await?,
-        manifests: Arc::new(server.log("manifests", RedisLogOptions::default()).await?),
+        receipts: open_tiered(
+            config,
+            &server,
+            "receipts",
+            data_dir,
+            receipt_log_capacity(config),
+            &mut written,
+        )
+        .await?,
+        quarantine: open_tiered(config, &server, "quarantine", data_dir, None, &mut written).await?,
+        runs: open_tiered(config, &server, "runs", data_dir, None, &mut written).await?,
+        manifests: Arc::new(server.open_log("manifests", RedisLogOptions::default()).await?),
         checkpoints: Arc::new(server.checkpoints()),
         archives: None,
         durability,
@@ -219,7 +233,7 @@ async fn on_redis(
 }
 
 /// A log on the server with its archive in the data directory.
-async fn tiered(
+async fn open_tiered(
     config: &Config,
     server: &RedisStore,
     name: &str,
@@ -227,16 +241,20 @@ async fn tiered(
     capacity_bytes: Option<u64>,
     written: &mut Vec<Arc<EmbeddedLog>>,
 ) -> Result<Arc<dyn Log>, WiringError> {
-    let hot = Arc::new(server.log(name, RedisLogOptions { capacity_bytes }).await?);
+    let hot = Arc::new(server.open_log(name, RedisLogOptions { capacity_bytes }).await?);
     let cold = archive_log(config, name, data_dir, Seq(1))?;
     written.push(Arc::clone(&cold));
     let options = TieredOptions::new(name, config.redis.archive_above, config.redis.archive_keep);
     Ok(Arc::new(TieredLog::new(hot, cold, options)))
 }
 
-async fn connect(config: &Config, data_dir: &DataDir, trust_server: bool) -> Result<RedisStore, WiringError> {
+async fn connect_redis(
+    config: &Config,
+    data_dir: &DataDir,
+    trust_server: bool,
+) -> Result<RedisStore, WiringError> {
     let options = RedisOptions {
-        instance: data_dir.instance().to_owned(),
+        instance: data_dir.instance_id().to_owned(),
         marks: second_mark(config)?,
         trust_server,
         ..redis_options(config, data_dir.high_water())
@@ -249,8 +267,8 @@ async fn connect(config: &Config, data_dir: &DataDir, trust_server: bool) -> Res
 async fn check_doubts(server: &RedisStore) -> Result<(), WiringError> {
     let mut doubts = Vec::new();
     for name in ["receipts", "runs", "quarantine", "manifests"] {
-        let log = server.log(name, RedisLogOptions::default()).await?;
-        doubts.extend(log.doubt().await?);
+        let log = server.open_log(name, RedisLogOptions::default()).await?;
+        doubts.extend(log.find_doubt().await?);
     }
     let is_corrupt = |doubt: &AcquireError| matches!(doubt, AcquireError::Corrupt { .. });
     for doubt in doubts.iter().filter(|doubt| is_corrupt(doubt)) {
@@ -268,7 +286,7 @@ async fn check_doubts(server: &RedisStore) -> Result<(), WiringError> {
 pub(super) fn redis_options(config: &Config, state_dir: PathBuf) -> RedisOptions {
     let redis = &config.redis;
     RedisOptions {
-        url: redis.url.expose().to_owned(),
+        url: redis.url.expose_url().to_owned(),
         namespace: redis.namespace.clone(),
         durability: match redis.durability {
             RedisDurability::Always => Durability::Always,

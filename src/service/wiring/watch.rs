@@ -28,14 +28,14 @@ impl PlaceWatch {
     }
 
     /// Ready when the directory, or a file in it that is written, is not there any more; says which.
-    pub async fn lost(&self) -> io::Error {
+    pub async fn wait_until_lost(&self) -> io::Error {
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             let (data_dir, written) = (Arc::clone(&self.data_dir), self.written.clone());
             // A disk that hangs must not hold up the runtime.
-            let looked = tokio::task::spawn_blocking(move || look(&data_dir, &written)).await;
+            let looked = tokio::task::spawn_blocking(move || check_files(&data_dir, &written)).await;
             if let Ok(Err(lost)) = looked {
                 return lost;
             }
@@ -43,7 +43,7 @@ impl PlaceWatch {
     }
 }
 
-fn look(data_dir: &DataDir, written: &[Arc<EmbeddedLog>]) -> io::Result<()> {
+fn check_files(data_dir: &DataDir, written: &[Arc<EmbeddedLog>]) -> io::Result<()> {
     data_dir.check_place()?;
     written.iter().try_for_each(|log| log.check_place())
 }

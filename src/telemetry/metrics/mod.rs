@@ -1,8 +1,8 @@
 //! The metrics: every observation of the kernel's port, counted and written for a scrape.
 //!
 //! One lock covers observing and encoding, so that the conservation laws of
-//! [`metric_names`](orchestrator_kernel::metric_names) hold in every scrape and not only between two of them. Observations are made per batch and per
-//! run, not per receipt.
+//! [`metric_names`](orchestrator_kernel::metric_names) hold in every scrape and not only between two of them.
+//! Observations are made per batch and per run, not per receipt.
 
 mod exposition;
 mod registers;
@@ -59,8 +59,8 @@ pub struct Ingested {
 }
 
 impl Metrics {
-    /// Nothing observed yet. `clock` stamps the receipts: the age of the buffer is taken by it. `started_at` is the wall
-    /// clock's time at the start of the process, `version` the binary's.
+    /// Nothing observed yet. `clock` stamps the receipts: the age of the buffer is taken by it. `started_at` is the
+    /// wall clock's time at the start of the process, `version` the binary's.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, started_at: TsMs, version: &str) -> Self {
         let registers = Registers::new(started_at, version);
@@ -72,7 +72,7 @@ impl Metrics {
 
     /// What became of the items so far.
     #[must_use]
-    pub fn ingested(&self) -> Ingested {
+    pub fn ingested_totals(&self) -> Ingested {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).totals.ingested
     }
 
@@ -81,10 +81,10 @@ impl Metrics {
     /// # Errors
     ///
     /// [`fmt::Error`] when a value cannot be written, which the types rule out.
-    pub fn encode(&self) -> Result<String, fmt::Error> {
+    pub fn encode_text(&self) -> Result<String, fmt::Error> {
         let now = self.clock.now();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.derive(now);
+        state.derive_gauges(now);
         let mut text = String::new();
         prometheus_client::encoding::text::encode_registry(&mut text, &state.registers.registry)?;
         drop(state);
@@ -95,19 +95,19 @@ impl Metrics {
 impl Observer for Metrics {
     fn observe(&self, observation: &Observation<'_>) {
         // A panic while observing leaves at worst one count missing: go on counting.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).observe(observation);
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).count_observation(observation);
     }
 }
 
 impl State {
     /// Sets the gauges that follow from others.
-    fn derive(&mut self, now: Option<TsMs>) {
+    fn derive_gauges(&mut self, now: Option<TsMs>) {
         let totals = &self.totals;
-        self.registers.in_flight.set(difference(totals.received, totals.settled));
-        self.registers.runs_in_flight.set(difference(totals.runs_started, totals.runs_ended));
+        self.registers.in_flight.set(gauge_difference(totals.received, totals.settled));
+        self.registers.runs_in_flight.set(gauge_difference(totals.runs_started, totals.runs_ended));
         // Not what the publisher said last: runs end and outputs are confirmed between two of its reports.
         let elsewhere = totals.outputs_published + totals.outputs_skipped + totals.outputs_held;
-        self.registers.backlog.set(difference(totals.outputs_due, elsewhere));
+        self.registers.backlog.set(gauge_difference(totals.outputs_due, elsewhere));
         let age = match (now, self.last_ingest_ts) {
             (Some(now), Some(last)) => now.0.saturating_sub(last.0).max(0) as f64 / 1000.0,
             (None, _) | (_, None) => f64::NAN,
@@ -115,7 +115,7 @@ impl State {
         self.registers.buffer_age.set(age);
     }
 
-    fn observe(&mut self, observation: &Observation<'_>) {
+    fn count_observation(&mut self, observation: &Observation<'_>) {
         let registers = &mut self.registers;
         match *observation {
             Observation::ItemsReceived { count } => {
@@ -129,7 +129,7 @@ impl State {
             Observation::ReceiptsAppended { source_id, event_type, count } => {
                 self.totals.settled += count;
                 self.totals.ingested.appended += count;
-                registers.appended.add([source_id.as_str(), event_type.as_str()], count);
+                registers.appended.add_count([source_id.as_str(), event_type.as_str()], count);
             }
             Observation::ItemsDuplicate { count } => {
                 self.totals.settled += count;
@@ -139,32 +139,32 @@ impl State {
             Observation::ItemQuarantined { reason } => {
                 self.totals.settled += 1;
                 self.totals.ingested.quarantined += 1;
-                registers.quarantined.add([reason], 1);
+                registers.quarantined.add_count([reason], 1);
             }
-            Observation::ProducersKnown { count } => drop(registers.producers.set(gauge(count))),
+            Observation::ProducersKnown { count } => drop(registers.producers.set(to_gauge(count))),
             Observation::ProducerDenied => drop(registers.producers_denied.inc()),
             Observation::ProducerForgotten => drop(registers.producers_forgotten.inc()),
-            Observation::SourceOddity { word, count } => registers.oddities.add([word], count),
+            Observation::SourceOddity { word, count } => registers.oddities.add_count([word], count),
             Observation::ReceiptsFlushed { seconds, records } => {
                 registers.flush_duration.observe(seconds);
                 registers.flush_records.observe(records as f64);
             }
             Observation::BufferDepth { records, bytes, last_ingest_ts } => {
-                registers.buffer_records.set(gauge(records));
-                registers.buffer_bytes.set(gauge(bytes));
+                registers.buffer_records.set(to_gauge(records));
+                registers.buffer_bytes.set(to_gauge(bytes));
                 self.last_ingest_ts = Some(last_ingest_ts);
             }
-            Observation::LogTrimmed { log, records } => registers.trimmed.add([log], records),
+            Observation::LogTrimmed { log, records } => registers.trimmed.add_count([log], records),
             Observation::RetentionFailed => drop(registers.retention_failures.inc()),
-            Observation::CheckpointDamaged { name } => registers.checkpoints_damaged.add([name], 1),
-            Observation::AppendFailed { log } => registers.append_failures.add([log], 1),
+            Observation::CheckpointDamaged { name } => registers.checkpoints_damaged.add_count([name], 1),
+            Observation::AppendFailed { log } => registers.append_failures.add_count([log], 1),
             Observation::Tick { lag_seconds, runs } => {
                 registers.ticks.inc();
                 registers.lag.observe(lag_seconds);
                 registers.runs_planned.inc_by(runs);
             }
             Observation::TickSkipped { reason, count } => {
-                registers.runs_skipped.add([reason.as_str()], count)
+                registers.runs_skipped.add_count([reason.as_str()], count)
             }
             Observation::RunStarted => {
                 self.totals.runs_started += 1;
@@ -172,12 +172,12 @@ impl State {
             }
             Observation::RunEnded { error, seconds, outputs } => self.run_ended(error, seconds, outputs),
             Observation::EngineCalled { error, seconds } => {
-                registers.engine_calls.add([error.map_or(OUTCOME_OK, ErrorKind::as_str)], 1);
+                registers.engine_calls.add_count([error.map_or(OUTCOME_OK, ErrorKind::as_str)], 1);
                 registers.engine_call_duration.observe(seconds);
             }
             Observation::OutputsPublished { event_type, count } => {
                 self.totals.outputs_published += count;
-                registers.outputs_published.add([event_type], count);
+                registers.outputs_published.add_count([event_type], count);
             }
             Observation::OutputsSkipped { count } => {
                 self.totals.outputs_skipped += count;
@@ -185,26 +185,30 @@ impl State {
             }
             Observation::OutputsHeld { outputs, symbols } => {
                 self.totals.outputs_held = outputs;
-                registers.held.set(gauge(outputs));
-                registers.held_symbols.set(gauge(symbols));
+                registers.held.set(to_gauge(outputs));
+                registers.held_symbols.set(to_gauge(symbols));
             }
             Observation::PublishLatency { seconds } => registers.publish_latency.observe(seconds),
-            Observation::PublishBacklog { outputs } => self.backlog(outputs),
+            Observation::PublishBacklog { outputs } => self.note_backlog(outputs),
             Observation::PublishBlocked { seconds } => {
                 registers.publish_blocked.inc_by(seconds);
             }
             Observation::KillSwitch { state, age_seconds } => {
-                registers.kill_switch_state.set(state);
+                registers.kill_switch_state.set_state(state);
                 registers.kill_switch_age.set(age_seconds.unwrap_or(f64::NAN));
             }
-            Observation::KillSwitchEntered { state } => registers.kill_switch_transitions.add([state], 1),
+            Observation::KillSwitchEntered { state } => {
+                registers.kill_switch_transitions.add_count([state], 1)
+            }
             Observation::KillSwitchReadFailed => {
                 registers.kill_switch_read_failures.inc();
             }
-            Observation::EffectRefused { reason } => registers.kill_switch_refusals.add([reason], 1),
-            Observation::ActorExited { actor, verdict } => registers.actor_exits.add([actor, verdict], 1),
-            Observation::SymbolHalted { symbol } => registers.symbols_halted.add([symbol.as_str()], 1),
-            Observation::Failure { domain } => registers.failures.add([domain.as_str()], 1),
+            Observation::EffectRefused { reason } => registers.kill_switch_refusals.add_count([reason], 1),
+            Observation::ActorExited { actor, verdict } => {
+                registers.actor_exits.add_count([actor, verdict], 1)
+            }
+            Observation::SymbolHalted { symbol } => registers.symbols_halted.add_count([symbol.as_str()], 1),
+            Observation::Failure { domain } => registers.failures.add_count([domain.as_str()], 1),
         }
     }
 
@@ -215,14 +219,14 @@ impl State {
             None => {
                 registers.runs_completed.inc();
             }
-            Some(kind) => registers.runs_failed.add([kind.as_str()], 1),
+            Some(kind) => registers.runs_failed.add_count([kind.as_str()], 1),
         }
         registers.run_duration.observe(seconds);
         self.totals.outputs_due += outputs;
         registers.outputs_due.inc_by(outputs);
     }
 
-    fn backlog(&mut self, outputs: u64) {
+    fn note_backlog(&mut self, outputs: u64) {
         let totals = &mut self.totals;
         if !totals.backlog_known {
             // What an earlier process left to be published is due as well, but no run of this one tells of it.
@@ -236,10 +240,10 @@ impl State {
 }
 
 /// What is left. Negative when more ended than began: that is a miscount, and must be seen.
-fn difference(began: u64, ended: u64) -> i64 {
-    gauge(began).saturating_sub(gauge(ended))
+fn gauge_difference(began: u64, ended: u64) -> i64 {
+    to_gauge(began).saturating_sub(to_gauge(ended))
 }
 
-fn gauge(value: u64) -> i64 {
+fn to_gauge(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }

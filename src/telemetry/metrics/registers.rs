@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64};
 use orchestrator_kernel::error::{ErrorKind, FailureDomain};
 use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::metric_names::{self as names, LABEL_VALUES_MAX, MetricKind, MetricName, OTHER};
-use orchestrator_kernel::ports::observer::SkipReason;
+use orchestrator_kernel::ports::observer::TickSkipReason;
 use orchestrator_kernel::ports::source::SourceOddity;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -85,83 +85,96 @@ impl Registers {
         let registry_mut = &mut registry;
         register_process(registry_mut, started_at, version);
         let kinds = || ErrorKind::ALL.into_iter().map(ErrorKind::as_str);
-        let reasons =
-            [SkipReason::PublishBlocked, SkipReason::SymbolBusy, SkipReason::Missed].map(SkipReason::as_str);
+        let reasons = [TickSkipReason::PublishBlocked, TickSkipReason::SymbolBusy, TickSkipReason::Missed]
+            .map(TickSkipReason::as_str);
         let domains =
             [FailureDomain::Ingest, FailureDomain::Buffer, FailureDomain::Engine, FailureDomain::Publish]
                 .map(FailureDomain::as_str);
         Self {
-            received: register(registry_mut, &names::INGEST_RECEIVED, Counter::default()),
+            received: register_metric(registry_mut, &names::INGEST_RECEIVED, Counter::default()),
             appended: CounterBy::register(registry_mut, &names::INGEST_APPENDED),
-            duplicate: register(registry_mut, &names::INGEST_DUPLICATE, Counter::default()),
+            duplicate: register_metric(registry_mut, &names::INGEST_DUPLICATE, Counter::default()),
             quarantined: CounterBy::register(registry_mut, &names::INGEST_QUARANTINED),
-            refused: register(registry_mut, &names::INGEST_REFUSED, Counter::default()),
-            in_flight: register(registry_mut, &names::INGEST_IN_FLIGHT, Gauge::default()),
-            oddities: CounterBy::register(registry_mut, &names::INGEST_ODDITIES).with(SourceOddity::WORDS),
-            producers: register(registry_mut, &names::INGEST_PRODUCERS, Gauge::default()),
-            producers_denied: register(registry_mut, &names::INGEST_PRODUCERS_DENIED, Counter::default()),
-            producers_forgotten: register(
+            refused: register_metric(registry_mut, &names::INGEST_REFUSED, Counter::default()),
+            in_flight: register_metric(registry_mut, &names::INGEST_IN_FLIGHT, Gauge::default()),
+            oddities: CounterBy::register(registry_mut, &names::INGEST_ODDITIES)
+                .with_zeros(SourceOddity::WORDS),
+            producers: register_metric(registry_mut, &names::INGEST_PRODUCERS, Gauge::default()),
+            producers_denied: register_metric(
+                registry_mut,
+                &names::INGEST_PRODUCERS_DENIED,
+                Counter::default(),
+            ),
+            producers_forgotten: register_metric(
                 registry_mut,
                 &names::INGEST_PRODUCERS_FORGOTTEN,
                 Counter::default(),
             ),
-            buffer_records: register(registry_mut, &names::BUFFER_RECORDS, Gauge::default()),
-            buffer_bytes: register(registry_mut, &names::BUFFER_BYTES, Gauge::default()),
-            buffer_age: register(registry_mut, &names::BUFFER_AGE, Gauge::default()),
-            flush_duration: register(registry_mut, &names::BUFFER_FLUSH_DURATION, Histogram::new(SECONDS)),
-            flush_records: register(registry_mut, &names::BUFFER_FLUSH_RECORDS, Histogram::new(RECORDS)),
-            trimmed: CounterBy::register(registry_mut, &names::LOG_TRIMMED).with([
+            buffer_records: register_metric(registry_mut, &names::BUFFER_RECORDS, Gauge::default()),
+            buffer_bytes: register_metric(registry_mut, &names::BUFFER_BYTES, Gauge::default()),
+            buffer_age: register_metric(registry_mut, &names::BUFFER_AGE, Gauge::default()),
+            flush_duration: register_metric(
+                registry_mut,
+                &names::BUFFER_FLUSH_DURATION,
+                Histogram::new(SECONDS),
+            ),
+            flush_records: register_metric(
+                registry_mut,
+                &names::BUFFER_FLUSH_RECORDS,
+                Histogram::new(RECORDS),
+            ),
+            trimmed: CounterBy::register(registry_mut, &names::LOG_TRIMMED).with_zeros([
                 "receipts",
                 "runs",
                 "quarantine",
             ]),
-            retention_failures: register(registry_mut, &names::RETENTION_FAILURES, Counter::default()),
-            checkpoints_damaged: CounterBy::register(registry_mut, &names::CHECKPOINTS_DAMAGED).with([
+            retention_failures: register_metric(registry_mut, &names::RETENTION_FAILURES, Counter::default()),
+            checkpoints_damaged: CounterBy::register(registry_mut, &names::CHECKPOINTS_DAMAGED).with_zeros([
                 "receipts",
                 "runs",
                 "published",
             ]),
-            append_failures: CounterBy::register(registry_mut, &names::APPEND_FAILURES).with([
+            append_failures: CounterBy::register(registry_mut, &names::APPEND_FAILURES).with_zeros([
                 "receipts",
                 "runs",
                 "quarantine",
             ]),
-            ticks: register(registry_mut, &names::SCHEDULE_TICKS, Counter::default()),
-            lag: register(registry_mut, &names::SCHEDULE_LAG, Histogram::new(SECONDS)),
-            runs_planned: register(registry_mut, &names::SCHEDULE_RUNS, Counter::default()),
-            runs_skipped: CounterBy::register(registry_mut, &names::SCHEDULE_SKIPPED).with(reasons),
-            runs_started: register(registry_mut, &names::RUNS_STARTED, Counter::default()),
-            runs_completed: register(registry_mut, &names::RUNS_COMPLETED, Counter::default()),
-            runs_failed: CounterBy::register(registry_mut, &names::RUNS_FAILED).with(kinds()),
-            runs_in_flight: register(registry_mut, &names::RUNS_IN_FLIGHT, Gauge::default()),
-            run_duration: register(registry_mut, &names::RUN_DURATION, Histogram::new(SECONDS)),
+            ticks: register_metric(registry_mut, &names::SCHEDULE_TICKS, Counter::default()),
+            lag: register_metric(registry_mut, &names::SCHEDULE_LAG, Histogram::new(SECONDS)),
+            runs_planned: register_metric(registry_mut, &names::SCHEDULE_RUNS, Counter::default()),
+            runs_skipped: CounterBy::register(registry_mut, &names::SCHEDULE_SKIPPED).with_zeros(reasons),
+            runs_started: register_metric(registry_mut, &names::RUNS_STARTED, Counter::default()),
+            runs_completed: register_metric(registry_mut, &names::RUNS_COMPLETED, Counter::default()),
+            runs_failed: CounterBy::register(registry_mut, &names::RUNS_FAILED).with_zeros(kinds()),
+            runs_in_flight: register_metric(registry_mut, &names::RUNS_IN_FLIGHT, Gauge::default()),
+            run_duration: register_metric(registry_mut, &names::RUN_DURATION, Histogram::new(SECONDS)),
             engine_calls: CounterBy::register(registry_mut, &names::ENGINE_CALLS)
-                .with(kinds().chain([OUTCOME_OK])),
-            engine_call_duration: register(
+                .with_zeros(kinds().chain([OUTCOME_OK])),
+            engine_call_duration: register_metric(
                 registry_mut,
                 &names::ENGINE_CALL_DURATION,
                 Histogram::new(SECONDS),
             ),
-            outputs_due: register(registry_mut, &names::OUTPUTS_DUE, Counter::default()),
+            outputs_due: register_metric(registry_mut, &names::OUTPUTS_DUE, Counter::default()),
             outputs_published: CounterBy::register(registry_mut, &names::OUTPUTS_PUBLISHED),
-            backlog: register(registry_mut, &names::PUBLISH_BACKLOG, Gauge::default()),
-            held: register(registry_mut, &names::PUBLISH_HELD, Gauge::default()),
-            held_symbols: register(registry_mut, &names::PUBLISH_HELD_SYMBOLS, Gauge::default()),
-            outputs_skipped: register(registry_mut, &names::OUTPUTS_SKIPPED, Counter::default()),
-            publish_latency: register(registry_mut, &names::PUBLISH_LATENCY, Histogram::new(SECONDS)),
-            publish_blocked: register(registry_mut, &names::PUBLISH_BLOCKED, Counter::default()),
+            backlog: register_metric(registry_mut, &names::PUBLISH_BACKLOG, Gauge::default()),
+            held: register_metric(registry_mut, &names::PUBLISH_HELD, Gauge::default()),
+            held_symbols: register_metric(registry_mut, &names::PUBLISH_HELD_SYMBOLS, Gauge::default()),
+            outputs_skipped: register_metric(registry_mut, &names::OUTPUTS_SKIPPED, Counter::default()),
+            publish_latency: register_metric(registry_mut, &names::PUBLISH_LATENCY, Histogram::new(SECONDS)),
+            publish_blocked: register_metric(registry_mut, &names::PUBLISH_BLOCKED, Counter::default()),
             kill_switch_state: StateGauge::register(registry_mut, &names::KILL_SWITCH_STATE),
             kill_switch_age: unknown_age(registry_mut),
             kill_switch_transitions: CounterBy::register(registry_mut, &names::KILL_SWITCH_TRANSITIONS)
-                .with(KILL_SWITCH_STATES),
+                .with_zeros(KILL_SWITCH_STATES),
             kill_switch_refusals: CounterBy::register(registry_mut, &names::KILL_SWITCH_REFUSALS)
-                .with(["halted", "unknown", "stale"]),
-            kill_switch_read_failures: register(
+                .with_zeros(["halted", "unknown", "stale"]),
+            kill_switch_read_failures: register_metric(
                 registry_mut,
                 &names::KILL_SWITCH_READ_FAILURES,
                 Counter::default(),
             ),
-            failures: CounterBy::register(registry_mut, &names::FAILURES).with(domains),
+            failures: CounterBy::register(registry_mut, &names::FAILURES).with_zeros(domains),
             actor_exits: CounterBy::register(registry_mut, &names::ACTOR_EXITS),
             symbols_halted: CounterBy::register(registry_mut, &names::SYMBOLS_HALTED),
             registry,
@@ -173,11 +186,11 @@ impl Registers {
 fn register_process(registry: &mut Registry, started_at: TsMs, version: &str) {
     let build: Family<[(&'static str, String); 1], Gauge<i64, AtomicI64>> = Family::default();
     build.get_or_create(&[("version", version.to_owned())]).set(1);
-    register(registry, &names::BUILD_INFO, build);
-    register(registry, &names::LOG_LINES_DROPPED, logs::dropped_lines());
+    register_metric(registry, &names::BUILD_INFO, build);
+    register_metric(registry, &names::LOG_LINES_DROPPED, logs::dropped_lines());
     let start: Gauge<f64, AtomicU64> = Gauge::default();
     start.set(started_at.0 as f64 / 1000.0);
-    register(registry, &names::PROCESS_START, start);
+    register_metric(registry, &names::PROCESS_START, start);
 }
 
 /// The states of the kill switch.
@@ -189,18 +202,18 @@ pub(super) struct StateGauge([(&'static str, Gauge); 3]);
 impl StateGauge {
     fn register(registry: &mut Registry, name: &MetricName) -> Self {
         let family: Family<[(&'static str, &'static str); 1], Gauge> =
-            register(registry, name, Family::default());
+            register_metric(registry, name, Family::default());
         let [label] = name.labels else {
             return Self(KILL_SWITCH_STATES.map(|state| (state, Gauge::default())));
         };
         let this =
             Self(KILL_SWITCH_STATES.map(|state| (state, family.get_or_create_owned(&[(*label, state)]))));
-        this.set("unknown");
+        this.set_state("unknown");
         this
     }
 
     /// Says which one holds.
-    pub(super) fn set(&self, holds: &str) {
+    pub(super) fn set_state(&self, holds: &str) {
         for (state, gauge) in &self.0 {
             gauge.set(i64::from(*state == holds));
         }
@@ -208,13 +221,13 @@ impl StateGauge {
 }
 
 fn unknown_age(registry: &mut Registry) -> Gauge<f64, AtomicU64> {
-    let age: Gauge<f64, AtomicU64> = register(registry, &names::KILL_SWITCH_AGE, Gauge::default());
+    let age: Gauge<f64, AtomicU64> = register_metric(registry, &names::KILL_SWITCH_AGE, Gauge::default());
     age.set(f64::NAN);
     age
 }
 
 /// Registers `metric` and returns a handle to it.
-fn register<M: Metric + Clone>(registry: &mut Registry, name: &MetricName, metric: M) -> M {
+fn register_metric<M: Metric + Clone>(registry: &mut Registry, name: &MetricName, metric: M) -> M {
     let stem = match name.kind {
         // The library appends it again.
         MetricKind::Counter => name.name.trim_end_matches("_total"),
@@ -236,7 +249,7 @@ pub(super) struct CounterBy<const N: usize> {
 impl<const N: usize> CounterBy<N> {
     fn register(registry: &mut Registry, name: &MetricName) -> Self {
         Self {
-            family: register(registry, name, Family::default()),
+            family: register_metric(registry, name, Family::default()),
             labels: name.labels,
             values: std::array::from_fn(|_| BTreeMap::new()),
             handles: BTreeMap::new(),
@@ -244,10 +257,10 @@ impl<const N: usize> CounterBy<N> {
     }
 
     /// Adds `count` to the counter with these label values.
-    pub(super) fn add(&mut self, values: [&str; N], count: u64) {
+    pub(super) fn add_count(&mut self, values: [&str; N], count: u64) {
         let mut key = [0; N];
         for ((slot, known), value) in key.iter_mut().zip(&mut self.values).zip(values) {
-            *slot = number(known, value);
+            *slot = value_number(known, value);
         }
         let handle = self.handles.entry(key).or_insert_with(|| {
             let labels = std::array::from_fn(|at| {
@@ -262,9 +275,9 @@ impl<const N: usize> CounterBy<N> {
 
 impl CounterBy<1> {
     /// Begins these values at zero.
-    fn with(mut self, values: impl IntoIterator<Item = &'static str>) -> Self {
+    fn with_zeros(mut self, values: impl IntoIterator<Item = &'static str>) -> Self {
         for value in values {
-            self.add([value], 0);
+            self.add_count([value], 0);
         }
         self
     }
@@ -274,7 +287,7 @@ impl CounterBy<1> {
 pub(super) const LABEL_BYTES_MAX: usize = 128;
 
 /// The number of `value` among the known ones; [`LABEL_VALUES_MAX`] when there are too many, or it is too long.
-fn number(known: &mut BTreeMap<Box<str>, usize>, value: &str) -> usize {
+fn value_number(known: &mut BTreeMap<Box<str>, usize>, value: &str) -> usize {
     match known.get(value) {
         Some(number) => *number,
         None if known.len() < LABEL_VALUES_MAX && value.len() <= LABEL_BYTES_MAX => {

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use orchestrator_kernel::error::FailureDomain;
 use orchestrator_kernel::ids::{EventType, SourceId, Symbol};
 use orchestrator_kernel::metric_names::{self as names, ALL, MetricKind};
-use orchestrator_kernel::ports::observer::SkipReason;
+use orchestrator_kernel::ports::observer::TickSkipReason;
 use proptest::prelude::*;
 
 use super::*;
@@ -22,11 +22,11 @@ impl Clock for Set {
     fn now(&self) -> Option<TsMs> {
         Some(TsMs(self.0.load(Ordering::Relaxed)))
     }
-    async fn started(&self) -> TsMs {
+    async fn wait_started(&self) -> TsMs {
         TsMs(0)
     }
     async fn sleep_until(&self, _: TsMs) {}
-    fn barrier(&self) -> Option<TsMs> {
+    fn armed_deadline(&self) -> Option<TsMs> {
         None
     }
     fn is_driven(&self) -> bool {
@@ -41,7 +41,7 @@ fn metrics_at(now: i64) -> Metrics {
 
 /// Samples by name with labels.
 fn check_scrape(metrics: &Metrics) -> BTreeMap<String, f64> {
-    let text = metrics.encode().unwrap();
+    let text = metrics.encode_text().unwrap();
     let samples = text.lines().filter(|line| !line.starts_with('#'));
     samples
         .map(|line| line.rsplit_once(' ').unwrap())
@@ -82,7 +82,7 @@ fn everything<'a>(
         Observation::RetentionFailed,
         Observation::CheckpointDamaged { name: "published" },
         Observation::Tick { lag_seconds: 0.001, runs: 2 },
-        Observation::TickSkipped { reason: SkipReason::Missed, count: 3 },
+        Observation::TickSkipped { reason: TickSkipReason::Missed, count: 3 },
         Observation::RunStarted,
         Observation::RunStarted,
         Observation::EngineCalled { error: None, seconds: 0.0001 },
@@ -119,7 +119,7 @@ fn every_declared_metric_is_scraped_as_declared_and_no_other() {
     let metrics = metrics_at(42_500);
     observe_everything(&metrics);
 
-    let text = metrics.encode().unwrap();
+    let text = metrics.encode_text().unwrap();
 
     let mut declared: Vec<String> = ALL
         .iter()
@@ -262,7 +262,7 @@ fn promtool_has_no_complaint() {
         return;
     };
 
-    promtool.stdin.take().unwrap().write_all(metrics.encode().unwrap().as_bytes()).unwrap();
+    promtool.stdin.take().unwrap().write_all(metrics.encode_text().unwrap().as_bytes()).unwrap();
     let output = promtool.wait_with_output().unwrap();
 
     let said =

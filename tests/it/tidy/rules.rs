@@ -96,7 +96,8 @@ pub(super) fn only_the_wiring_names_adapters(repo: &Repo) -> Problems {
         .collect()
 }
 
-/// Folders of `src/`, and who besides themselves may name them: what serves people is used by nothing that serves a market.
+/// Folders of `src/`, and who besides themselves may name them: what serves people is used by nothing that serves a
+/// market.
 const NAMED_BY: [(&str, &[&str]); 2] = [("cli", &["src/main.rs"]), ("offline", &["src/cli/"])];
 
 /// Nobody imports the command line, and only it the offline tools.
@@ -198,7 +199,7 @@ fn runbook_words() -> BTreeSet<String> {
         FatalKind::Internal => "internal",
     });
     let kinds = ErrorKind::ALL.iter().map(|kind| kind.as_str());
-    let conditions = conditions.iter().map(Condition::word);
+    let conditions = conditions.iter().map(Condition::runbook_word);
     // The condition of a service that is not up, and the two remaining exits.
     let others = ["not_running", "unavailable", "config", "divergence"];
     kinds.chain(conditions).chain(fatal).chain(others).map(str::to_owned).collect()

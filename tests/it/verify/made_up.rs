@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use orchestrator::adapters::files::log::{EmbeddedLog, LogOptions};
+use orchestrator::adapters::files::log::{EmbeddedLog, EmbeddedLogOptions};
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::{IngestSeq, Seq};
 use orchestrator_kernel::ports::log::{Log, RecordBatch};
@@ -138,9 +138,11 @@ impl MadeUp {
         payloads.remove(gone - 1);
         fs::remove_dir_all(&dir).unwrap();
         forget_high_water(&self.data);
-        let log =
-            EmbeddedLog::open(&dir, LogOptions { segment_bytes: 1 << 20, ..LogOptions::new("receipts") })
-                .unwrap();
+        let log = EmbeddedLog::open(
+            &dir,
+            EmbeddedLogOptions { segment_bytes: 1 << 20, ..EmbeddedLogOptions::new("receipts") },
+        )
+        .unwrap();
         let epoch = log.acquire().await.unwrap().epoch;
         let mut batch = RecordBatch::starting_at(Seq(1));
         for (payload, seq) in payloads.iter().zip(1..) {

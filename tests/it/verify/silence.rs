@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use orchestrator::adapters::files::log::{EmbeddedLog, LogOptions};
+use orchestrator::adapters::files::log::{EmbeddedLog, EmbeddedLogOptions};
 use orchestrator_kernel::engine::contracts::engine_run::{RunRecord, RunStatus};
 use orchestrator_kernel::ids::Seq;
 use orchestrator_kernel::ports::log::{Log, RecordBatch};
@@ -108,7 +108,7 @@ async fn forge_attempts(made: &MadeUp) {
     let payloads = records(&dir).await;
     fs::remove_dir_all(&dir).unwrap();
     forget_high_water(&made.data);
-    let log = EmbeddedLog::open(&dir, LogOptions::new("runs")).unwrap();
+    let log = EmbeddedLog::open(&dir, EmbeddedLogOptions::new("runs")).unwrap();
     let epoch = log.acquire().await.unwrap().epoch;
     let mut batch = RecordBatch::starting_at(Seq(1));
     for (payload, at) in payloads.iter().zip(1..) {

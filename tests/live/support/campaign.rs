@@ -102,8 +102,8 @@ impl Campaign {
         eventually("more receipts are stored", async || (enough <= stored().await).then_some(())).await;
     }
 
-    /// After the end of a fault: receipts are stored again, new outputs are confirmed by the broker, none waits, and the
-    /// service is ready, all that soon enough.
+    /// After the end of a fault: receipts are stored again, new outputs are confirmed by the broker, none waits, and
+    /// the service is ready, all that soon enough.
     pub(crate) async fn heals(&mut self, fault: &str) {
         let since = Instant::now();
         let published = async || self.service.metric("orch_publish_outputs_total").await;

@@ -44,8 +44,8 @@ impl Consumer {
         Self { process, output }
     }
 
-    /// Per symbol, what came, without repetitions, in the order of the first arrivals, when it has ended; bodies as JSON
-    /// without the time of publication.
+    /// Per symbol, what came, without repetitions, in the order of the first arrivals, when it has ended; bodies as
+    /// JSON without the time of publication.
     pub(crate) async fn received(mut self) -> BTreeMap<String, Vec<Value>> {
         let status = eventually("the consumer has all", async || self.process.try_wait().unwrap()).await;
         assert!(status.success(), "{status:?}");

@@ -1,5 +1,5 @@
-//! The engine plane as it is deployed: logs on Redis, receipts from RabbitMQ, outputs to it, the real binary between, with
-//! the shipped `config/production.toml` and the shipped users. What is otherwise stands in `deviations.rs`.
+//! The engine plane as it is deployed: logs on Redis, receipts from RabbitMQ, outputs to it, the real binary between,
+//! with the shipped `config/production.toml` and the shipped users. What is otherwise stands in `deviations.rs`.
 
 use std::path::PathBuf;
 use std::sync::Arc;

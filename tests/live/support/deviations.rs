@@ -1,8 +1,8 @@
 //! Everything in which the servers and the service of the live tests differ from what is shipped: `ops/redis`,
 //! `ops/rabbitmq`, `config/production.toml` and what `ops/make_secrets.py` makes.
 //!
-//! The *addresses* say where things are on this machine: ports, paths, URLs, names. The rest are *deviations*, each with
-//! its reason. Nothing else differs: a server refuses a setting that is not listed here, and
+//! The *addresses* say where things are on this machine: ports, paths, URLs, names. The rest are *deviations*, each
+//! with its reason. Nothing else differs: a server refuses a setting that is not listed here, and
 //! `the_servers_and_the_service_of_the_tests_are_the_shipped_ones` compares what is in force.
 
 /// A setting, and why a test may set it otherwise.
@@ -25,8 +25,8 @@ pub(crate) const REDIS: [Deviation; 10] = [
     ("--save", "a server that also writes snapshots is used as it is"),
 ];
 
-/// The user of Redis beside the shipped ones: whoever makes the faults, and looks at what nobody else may see. The service
-/// never logs in as it.
+/// The user of Redis beside the shipped ones: whoever makes the faults, and looks at what nobody else may see. The
+/// service never logs in as it.
 pub(crate) const REDIS_INSPECTOR: &str = "user inspector on nopass ~* &* +@all";
 
 /// Lines of rabbitmq.conf that only say where the broker is.
@@ -66,8 +66,8 @@ pub(crate) const SERVICE: [(&str, &str, &str); 13] = [
     ("publish.retry.max", "\"500ms\"", "outputs are tried again soon after the fault"),
 ];
 
-/// Settings of the service that are others where `config/production.toml` itself is run, with the mark on the broker and
-/// every time as shipped: its value, and why.
+/// Settings of the service that are others where `config/production.toml` itself is run, with the mark on the broker
+/// and every time as shipped: its value, and why.
 pub(crate) const PRODUCTION: [(&str, &str, &str); 4] = [
     ("schedule.interval", "1s", "runs come once a second, not once in minutes"),
     ("schedule.delay", "100ms", "less than the interval"),

@@ -35,8 +35,8 @@ struct Sent {
 
 impl Load {
     /// Publishes to `market.raw` of this broker: some 1000 trades a second, and a snapshot of each symbol right after
-    /// each full second. It logs in as the shipped user who feeds receipts in. The queue must be bound before: start the
-    /// service first.
+    /// each full second. It logs in as the shipped user who feeds receipts in. The queue must be bound before: start
+    /// the service first.
     pub(crate) fn start(amqp_url: &str) -> Self {
         let (stop, sent) = (Arc::<AtomicBool>::default(), Arc::<Sent>::default());
         let producer = Producer {

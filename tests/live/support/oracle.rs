@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use orchestrator::adapters::redis::{LogOptions, RedisOptions, RedisStore};
+use orchestrator::adapters::redis::{RedisLogOptions, RedisOptions, RedisStore};
 use orchestrator_actors::testkit::check_logs;
 use orchestrator_kernel::engine::contracts::engine_run::RunRecord;
 use orchestrator_kernel::engine::contracts::orchestrator_event::events;
@@ -31,8 +31,8 @@ impl Logs {
         let state = tempfile::tempdir().unwrap();
         let options = RedisOptions::new(redis_url, "default", state.path().to_owned());
         let store = RedisStore::connect(options).await.unwrap();
-        let receipts = all(&store.log("receipts", LogOptions::default()).await.unwrap()).await;
-        let runs = all(&store.log("runs", LogOptions::default()).await.unwrap()).await;
+        let receipts = all(&store.open_log("receipts", RedisLogOptions::default()).await.unwrap()).await;
+        let runs = all(&store.open_log("runs", RedisLogOptions::default()).await.unwrap()).await;
         let runs = runs.iter().map(|payload| RunRecord::decode(payload).unwrap()).collect();
         Self { receipts, runs }
     }
@@ -94,8 +94,9 @@ pub(crate) async fn healed(service: &Service) -> Duration {
 }
 
 /// After the service has stopped: nothing that the broker confirmed is missing (LOG-2), receipts are numbered without
-/// gap (LOG-1), cuts tile and every run ended once (CUT-1, RUN-2), and the subscriber has exactly what the run log says,
-/// per symbol in order (OUT-1). That all of it follows from the logs was seen when it was stopped. Returns the logs.
+/// gap (LOG-1), cuts tile and every run ended once (CUT-1, RUN-2), and the subscriber has exactly what the run log
+/// says, per symbol in order (OUT-1). That all of it follows from the logs was seen when it was stopped. Returns the
+/// logs.
 pub(crate) async fn check(redis_url: &str, confirmed: &[Vec<u8>], subscriber: &Subscriber) -> Logs {
     let logs = Logs::read(redis_url).await;
     let stored: BTreeSet<Vec<u8>> = logs.events().into_iter().collect();

@@ -6,8 +6,8 @@ use std::net::{Ipv4Addr, TcpListener};
 /// Below this a port needs rights, or is somebody's.
 const LOWEST: u64 = 10_000;
 
-/// A port that was free a moment ago, and that no connection is given: a server finds it free again after a kill, however
-/// many connections the machine has made meanwhile.
+/// A port that was free a moment ago, and that no connection is given: a server finds it free again after a kill,
+/// however many connections the machine has made meanwhile.
 pub(crate) fn free_port() -> u16 {
     let above = lowest_of_connections();
     loop {

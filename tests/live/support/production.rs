@@ -1,5 +1,5 @@
-//! The deployment of docker-compose.yml, started by hand: `config/production.toml` itself on the shipped servers, as the
-//! shipped users. What is otherwise stands in `deviations.rs`.
+//! The deployment of docker-compose.yml, started by hand: `config/production.toml` itself on the shipped servers, as
+//! the shipped users. What is otherwise stands in `deviations.rs`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -1,6 +1,6 @@
-//! A private rabbitmq-server: the shipped `ops/rabbitmq` on ports, in a directory and with an epmd of its own. It takes some five seconds to start, so tests share
-//! one ([`RabbitServer::shared`]) and each takes a virtual host of it; only tests that kill, freeze or alarm a broker
-//! start their own ([`RabbitServer::own`]).
+//! A private rabbitmq-server: the shipped `ops/rabbitmq` on ports, in a directory and with an epmd of its own. It takes
+//! some five seconds to start, so tests share one ([`RabbitServer::shared`]) and each takes a virtual host of it; only
+//! tests that kill, freeze or alarm a broker start their own ([`RabbitServer::own`]).
 //!
 //! No broker outlives the test process however that ends: a shell beside it reads from a pipe that only this process
 //! holds open, and ends the whole process group when the pipe closes.
@@ -44,8 +44,8 @@ wait
 "#;
 
 /// A rabbitmq-server with the shipped settings, topology and users. Besides, it has virtual hosts of the tests in which
-/// the shipped users have the same rights, and the user `inspector` with the password `any`, who may do everything: whoever
-/// makes the faults, and the tests of the adapters.
+/// the shipped users have the same rights, and the user `inspector` with the password `any`, who may do everything:
+/// whoever makes the faults, and the tests of the adapters.
 pub(crate) struct RabbitServer {
     running: Option<Running>,
     dir: tempfile::TempDir,
@@ -234,9 +234,9 @@ impl RabbitServer {
         .unwrap();
     }
 
-    /// Lets the broker write down the names of its quorum queues, which it does only when none was declared for a while: one
-    /// that it does not find at its start comes back empty and without a leader. What a subscriber declares is there before
-    /// the first fault, so once is enough.
+    /// Lets the broker write down the names of its quorum queues, which it does only when none was declared for a
+    /// while: one that it does not find at its start comes back empty and without a leader. What a subscriber declares
+    /// is there before the first fault, so once is enough.
     pub(crate) fn note_queues(&mut self) {
         if self.running.is_some() && !std::mem::replace(&mut self.are_queues_noted, true) {
             self.ctl(&["eval", "dets:sync(ra_directory_reverse)."]);

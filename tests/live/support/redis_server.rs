@@ -1,5 +1,5 @@
-//! A private redis-server: the shipped `ops/redis` on a port and in a directory of its own, ended with its handle. Starts
-//! in some 40 ms, so each test has one.
+//! A private redis-server: the shipped `ops/redis` on a port and in a directory of its own, ended with its handle.
+//! Starts in some 40 ms, so each test has one.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};

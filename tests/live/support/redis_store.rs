@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use orchestrator::adapters::redis::{LogOptions, RedisLog, RedisOptions, RedisStore};
+use orchestrator::adapters::redis::{RedisLog, RedisLogOptions, RedisOptions, RedisStore};
 use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::ports::log::{AcquireError, Log as _, ReadLimit};
 use orchestrator_kernel::ports::log_conformance::{read_to_tail, sample_batch, sample_payload};
@@ -36,14 +36,14 @@ impl Rig {
 
     /// The log `raw`, opened by a process of this host.
     pub(crate) async fn log(&self) -> RedisLog {
-        self.store().await.log("raw", LogOptions::default()).await.unwrap()
+        self.store().await.open_log("raw", RedisLogOptions::default()).await.unwrap()
     }
 
     /// The log `raw`, opened by a process of another host, which has no mark: on the operator's word.
     pub(crate) async fn log_of_another_host(&self, state: &Path) -> RedisLog {
         let trusting = RedisOptions { trust_server: true, ..options(&self.redis, state.to_owned()) };
         let store = RedisStore::connect(trusting).await.unwrap();
-        store.log("raw", LogOptions::default()).await.unwrap()
+        store.open_log("raw", RedisLogOptions::default()).await.unwrap()
     }
 
     /// The log `raw`, acquired, with sample records 1 … `tail`.

@@ -2,11 +2,11 @@
 
 use orchestrator_kernel::engine::cadence::Tick;
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
-use orchestrator_kernel::engine::cut::{CutRequest, CutSlice, Rebuild};
+use orchestrator_kernel::engine::cut::{CutRequest, Rebuild, SymbolCut};
 use orchestrator_kernel::ids::{IngestSeq, Seq, TsMs};
 use orchestrator_kernel::mutant;
 use orchestrator_kernel::ports::log::{ReadError, ReadLimit};
-use orchestrator_runtime::address::answer;
+use orchestrator_runtime::address::send_reply;
 use orchestrator_runtime::fatal::Fatal;
 use ractor::RpcReplyPort;
 
@@ -23,7 +23,7 @@ pub(super) struct WaitingSeal {
 }
 
 impl BufferState {
-    pub(super) fn seal(
+    pub(super) fn queue_seal(
         &mut self,
         tick: Tick,
         requests: Vec<CutRequest>,
@@ -45,47 +45,47 @@ impl BufferState {
         {
             let WaitingSeal { tick, requests, next, reply, .. } = seal;
             let (planned, engine_ts) = (tick.planned_ts_ms, tick.engine_timestamp_ms);
-            let sealed = self.book.seal(planned, engine_ts, requests, Some(next));
+            let sealed = self.book.seal_tick(planned, engine_ts, requests, Some(next));
             let end = match sealed.end {
                 Some(end) => end,
                 None => self.last_at_or_before(planned).await?,
             };
             let mut cuts = sealed.cuts;
             if !sealed.missing.is_empty() {
-                cuts.extend(self.rebuild(end, engine_ts, sealed.missing).await?);
+                cuts.extend(self.rebuild_cuts(end, engine_ts, sealed.missing).await?);
             }
-            answer(reply, CutsTaken { end, cuts });
+            send_reply(reply, CutsTaken { end, cuts });
         }
         Ok(())
     }
 
-    async fn rebuild(
+    async fn rebuild_cuts(
         &mut self,
         end: IngestSeq,
         engine_ts: TsMs,
         requests: Vec<CutRequest>,
-    ) -> Result<Vec<CutSlice>, Fatal> {
+    ) -> Result<Vec<SymbolCut>, Fatal> {
         let mut rebuild = Rebuild::new(end, engine_ts, requests);
         let (from, to) = (rebuild.from().into(), self.book.tail().into());
         self.readable
-            .scan(from, to, |seq, payload| {
+            .scan_records(from, to, |seq, payload| {
                 let record = ReceiptRecord::decode(payload)
-                    .map_err(|error| Fatal::undecodable(RECEIPTS, seq.0, error))?;
-                rebuild.observe(&record);
+                    .map_err(|error| Fatal::undecodable_record(RECEIPTS, seq.0, error))?;
+                rebuild.observe_receipt(&record);
                 Ok(())
             })
             .await?;
-        let (cuts, slices) = rebuild.finish();
+        let (cuts, slices) = rebuild.into_cuts();
         for (symbol, slice) in slices {
-            self.book.restore(symbol, slice);
+            self.book.restore_slice(symbol, slice);
         }
         Ok(cuts)
     }
 
-    /// The highest sequence with `ingest_ts_ms ≤ planned` (CUT-2), by bisection: timestamps never decrease (LOG-5). What
-    /// retention trimmed, also meanwhile, is before every cut that is still to be taken.
+    /// The highest sequence with `ingest_ts_ms ≤ planned` (CUT-2), by bisection: timestamps never decrease (LOG-5).
+    /// What retention trimmed, also meanwhile, is before every cut that is still to be taken.
     async fn last_at_or_before(&self, planned: TsMs) -> Result<IngestSeq, Fatal> {
-        let start = self.readable.start().0;
+        let start = self.readable.start_seq().0;
         let (mut low, mut high) = (start - 1, self.book.tail().0);
         while low < high {
             let middle = low + (high - low).div_ceil(2);
@@ -95,10 +95,10 @@ impl BufferState {
                     low = (start.0 - 1).min(high);
                     continue;
                 }
-                read => read.map_err(|error| Fatal::read(RECEIPTS, error))?,
+                read => read.map_err(|error| Fatal::on_read(RECEIPTS, error))?,
             };
             let record = ReceiptRecord::decode(found.get(0).unwrap_or_default())
-                .map_err(|error| Fatal::undecodable(RECEIPTS, middle, error))?;
+                .map_err(|error| Fatal::undecodable_record(RECEIPTS, middle, error))?;
             if record.ingest_ts_ms <= planned { low = middle } else { high = middle - 1 }
         }
         Ok(IngestSeq(low))

@@ -3,14 +3,14 @@
 use orchestrator_kernel::engine::cadence::Tick;
 use orchestrator_kernel::engine::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::engine::contracts::raw_market_event::Receipt;
-use orchestrator_kernel::engine::cut::{CutRequest, CutSlice};
+use orchestrator_kernel::engine::cut::{CutRequest, SymbolCut};
 use orchestrator_kernel::ids::{Epoch, IngestSeq, Origin, Seq, Symbol, TsMs};
 use orchestrator_kernel::ports::source::ResumeAt;
 use ractor::RpcReplyPort;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::Pending;
-pub use super::quarantine::{AsideReply, Known, PendingAside};
+use super::AppendWaiter;
+pub use super::quarantine::{ItemNovelty, QuarantineReply, QuarantineWaiter};
 use orchestrator_runtime::group_commit::Landed;
 
 /// A receipt on its way to the log.
@@ -82,7 +82,7 @@ pub struct CutsTaken {
     /// The cut end.
     pub end: IngestSeq,
     /// The cuts.
-    pub cuts: Vec<CutSlice>,
+    pub cuts: Vec<SymbolCut>,
 }
 
 /// Requests to the buffer, and messages that it sends to itself.
@@ -98,7 +98,7 @@ pub enum BufferMsg {
         /// The items.
         records: Vec<QuarantineRecord>,
         /// Which of them were known, once all are durable.
-        reply: AsideReply,
+        reply: QuarantineReply,
     },
     /// Report where an origin goes on. Asked by ingest when it opens its source.
     Resume(Origin, RpcReplyPort<ResumeAt>),
@@ -116,15 +116,15 @@ pub enum BufferMsg {
         reply: RpcReplyPort<CutsTaken>,
     },
     /// Report the first and last `ingest_ts_ms` and all known symbols. Asked by the scheduler when it starts.
-    Extent(RpcReplyPort<Extent>),
+    Extent(RpcReplyPort<ReceiptLogExtent>),
     /// Report what is durable. Asked by the retention, which trims nothing that is not known to be.
     Durable(RpcReplyPort<Durable>),
     /// Append what has been collected. Sent by the actor to itself, behind everything that is in the mailbox already.
     Flush,
     /// A batch of receipts has landed.
-    Flushed(Landed<Pending>),
+    Flushed(Landed<AppendWaiter>),
     /// A batch of quarantined items has landed.
-    QuarantineFlushed(Landed<PendingAside>),
+    QuarantineFlushed(Landed<QuarantineWaiter>),
     /// Ask idle logs whether they are still there and ours, and whether one that had no room has some. Sent by itself.
     Probe,
     /// Finish what is in flight, save a checkpoint, report.
@@ -143,7 +143,7 @@ pub struct Durable {
 
 /// Span of the receipt log in time, and its symbols.
 #[derive(Clone, Debug, Default)]
-pub struct Extent {
+pub struct ReceiptLogExtent {
     /// `ingest_ts_ms` of the first receipt ever.
     pub first_ts: Option<TsMs>,
     /// `ingest_ts_ms` of the last receipt.

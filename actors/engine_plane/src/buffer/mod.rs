@@ -16,7 +16,7 @@ use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::log::{Log, RecordBatch};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
 use orchestrator_kernel::ports::source::ResumeAt;
-use orchestrator_runtime::address::{Address, answer};
+use orchestrator_runtime::address::{Address, send_reply};
 use orchestrator_runtime::checkpoint::{self, CheckpointSaver};
 use orchestrator_runtime::clock_watch::ClockWatch;
 use orchestrator_runtime::fatal::{Fatal, FatalKind};
@@ -28,7 +28,7 @@ use orchestrator_runtime::status::{Condition, StatusBoard};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 
 use self::cuts::WaitingSeal;
-use self::producers::{Admission, ProducerBook};
+use self::producers::{ProducerAdmission, ProducerBook};
 use crate::recovery::{self, BufferCheckpoint};
 use crate::run_log::messages::RunLogMsg;
 use crate::scheduler::messages::SchedulerMsg;
@@ -38,12 +38,12 @@ pub mod messages;
 mod producers;
 mod quarantine;
 
-use self::messages::{AppendRefused, Appended, Arrival, Batch, BufferMsg, Credit, Durable, Extent};
+use self::messages::{AppendRefused, Appended, Arrival, Batch, BufferMsg, Credit, Durable, ReceiptLogExtent};
 pub use self::producers::ProducerLimits;
-use self::quarantine::PendingAside;
+use self::quarantine::QuarantineWaiter;
 
 /// Somebody who waits for receipts to be durable.
-pub struct Pending {
+pub struct AppendWaiter {
     duplicates: usize,
     reply: RpcReplyPort<Result<Appended, AppendRefused>>,
     credit: Credit,
@@ -86,9 +86,9 @@ pub struct BufferArgs {
 pub struct BufferState {
     args: BufferArgs,
     book: CutBook,
-    receipts: LogWriter<Pending>,
+    receipts: LogWriter<AppendWaiter>,
     readable: PatientLog,
-    quarantine: LogWriter<PendingAside>,
+    quarantine: LogWriter<QuarantineWaiter>,
     checkpoints: CheckpointSaver,
     quarantine_tail: Seq,
     /// Positions given to the log but not yet durable.
@@ -134,31 +134,31 @@ impl Actor for Buffer {
         state: &mut BufferState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            BufferMsg::Append(batch, reply) => state.append(&me, batch, reply),
+            BufferMsg::Append(batch, reply) => state.append_batch(&me, batch, reply),
             BufferMsg::Quarantine { origin, span, records, reply } => {
-                match state.admit(&origin, span, records.first().map(|record| record.at_ms)) {
-                    Ok(_) => state.set_aside(&me, records, reply),
-                    Err(refused) => answer(reply, Err(refused)),
+                match state.admit_batch(&origin, span, records.first().map(|record| record.at_ms)) {
+                    Ok(_) => state.append_quarantined(&me, records, reply),
+                    Err(refused) => send_reply(reply, Err(refused)),
                 }
             }
-            BufferMsg::Resume(origin, reply) => answer(reply, state.resume(&origin)),
-            BufferMsg::Arm(planned) => state.book.arm(planned),
+            BufferMsg::Resume(origin, reply) => send_reply(reply, state.resume_point(&origin)),
+            BufferMsg::Arm(planned) => state.book.arm_seal(planned),
             BufferMsg::Seal { tick, requests, next, reply } => {
-                state.seal(tick, requests, next, reply);
+                state.queue_seal(tick, requests, next, reply);
                 state.take_cuts().await?;
             }
-            BufferMsg::Extent(reply) => answer(reply, state.extent()),
-            BufferMsg::Durable(reply) => answer(reply, state.durable()),
+            BufferMsg::Extent(reply) => send_reply(reply, state.log_extent()),
+            BufferMsg::Durable(reply) => send_reply(reply, state.durable_tails()),
             BufferMsg::Flush => {
                 state.flush_queued = false;
-                state.flush(&me);
+                state.begin_appends(&me);
             }
             BufferMsg::Flushed(landed) => {
-                state.flushed(&me, landed)?;
+                state.settle_landed_receipts(&me, landed)?;
                 state.take_cuts().await?;
             }
-            BufferMsg::QuarantineFlushed(landed) => state.quarantine_flushed(&me, landed)?,
-            BufferMsg::Probe => state.probe(&me),
+            BufferMsg::QuarantineFlushed(landed) => state.settle_landed_quarantine(&me, landed)?,
+            BufferMsg::Probe => state.probe_logs(&me),
             BufferMsg::Drain(reply) => state.drain = Some(reply),
         }
         if state.receipts.is_idle() && state.quarantine.is_idle() {
@@ -170,8 +170,8 @@ impl Actor for Buffer {
 
 impl BufferState {
     async fn recover(args: BufferArgs) -> Result<Self, Fatal> {
-        let acquired = args.receipts.acquire().await.map_err(|error| Fatal::acquire(RECEIPTS, error))?;
-        let aside = args.quarantine.acquire().await.map_err(|error| Fatal::acquire(QUARANTINE, error))?;
+        let acquired = args.receipts.acquire().await.map_err(|error| Fatal::on_acquire(RECEIPTS, error))?;
+        let aside = args.quarantine.acquire().await.map_err(|error| Fatal::on_acquire(QUARANTINE, error))?;
         let runs = args
             .run_log
             .call(RunLogMsg::Overview)
@@ -182,13 +182,16 @@ impl BufferState {
         let (mut book, gone_ts) = recovery::cut_book(
             &readable,
             &PatientLog::new(Arc::clone(&args.quarantine), QUARANTINE, args.probe_every),
-            checkpoint::Saved { store: args.checkpoints.as_ref(), observer: args.observer.as_ref() },
+            checkpoint::CheckpointReader {
+                store: args.checkpoints.as_ref(),
+                observer: args.observer.as_ref(),
+            },
             tails,
             &runs,
         )
         .await?;
         book.take_discovered();
-        args.watch.note(book.last_ts().max(runs.last_planned_ts));
+        args.watch.note_time(book.last_ts().max(runs.last_planned_ts));
         let (board, observer) = (args.board.clone(), Arc::clone(&args.observer));
         let health = LogHealth::new(Condition::BufferFailing, board, observer);
         let settings = LogWriterSettings {
@@ -227,35 +230,35 @@ impl BufferState {
         })
     }
 
-    fn resume(&self, origin: &Origin) -> ResumeAt {
+    fn resume_point(&self, origin: &Origin) -> ResumeAt {
         ResumeAt {
-            position: self.book.positions().settled(origin.as_str()),
+            position: self.book.positions().settled_up_to(origin.as_str()),
             ingest_ts_ms: self.book.last_ts(),
         }
     }
 
-    fn durable(&self) -> Durable {
+    fn durable_tails(&self) -> Durable {
         Durable {
             receipts: (self.receipts.epoch(), self.book.tail().into()),
             quarantine: (self.quarantine.epoch(), self.quarantine_tail),
         }
     }
 
-    fn extent(&self) -> Extent {
+    fn log_extent(&self) -> ReceiptLogExtent {
         let symbols = self.book.symbols().cloned().collect();
         let (first_ts, last_ts) = (self.book.first_ts(), self.book.last_ts());
-        Extent { first_ts, last_ts, gone_ts: self.gone_ts, symbols }
+        ReceiptLogExtent { first_ts, last_ts, gone_ts: self.gone_ts, symbols }
     }
 
     /// The last position of `origin` that is durable or on its way.
     fn last_position(&self, origin: &Origin) -> u64 {
-        let durable = self.book.positions().settled(origin.as_str());
+        let durable = self.book.positions().settled_up_to(origin.as_str());
         let durable = if mutant!(PositionsForgotten) { 0 } else { durable };
         self.assigned.get(origin).copied().unwrap_or(0).max(durable)
     }
 
     /// Whether a batch of these positions may follow what its origin has sent; returns the last known position.
-    fn admit(
+    fn admit_batch(
         &mut self,
         origin: &Origin,
         span: Option<(u64, u64)>,
@@ -267,20 +270,20 @@ impl BufferState {
             return Err(AppendRefused::Gap { expected: known + 1 });
         }
         let now = now.max(self.last_stamp).unwrap_or_default();
-        match self.producers.admit(origin, self.book.positions(), &self.assigned, now) {
-            Admission::Admitted => {}
-            Admission::InPlaceOf(silent) => self.forget(&silent),
-            Admission::Full => return Err(self.turn_away(origin)),
+        match self.producers.admit_batch(origin, self.book.positions(), &self.assigned, now) {
+            ProducerAdmission::Admitted => {}
+            ProducerAdmission::InPlaceOf(silent) => self.forget_producer(&silent),
+            ProducerAdmission::Full => return Err(self.turn_away(origin)),
         }
         Ok(known)
     }
 
     /// Forgets a producer that was silent for long, for a new one.
-    fn forget(&mut self, silent: &Origin) {
+    fn forget_producer(&mut self, silent: &Origin) {
         self.book.forget_origin(silent);
         self.args.observer.observe(&Observation::ProducerForgotten);
         tracing::info!(producer = %silent, domain = "ingest", "silent producer is forgotten for a new one");
-        if self.args.board.clear(&Condition::ProducerLimit) {
+        if self.args.board.clear_condition(&Condition::ProducerLimit) {
             tracing::info!(domain = "ingest", "new producers are taken again");
         }
     }
@@ -290,22 +293,22 @@ impl BufferState {
         let refused = AppendRefused::TooManyProducers { known_max: self.producers.known_max() };
         self.args.observer.observe(&Observation::ProducerDenied);
         let detail = format!("{refused}; turned away last: {origin}");
-        if self.args.board.raise(Condition::ProducerLimit, detail) {
+        if self.args.board.raise_condition(Condition::ProducerLimit, detail) {
             tracing::warn!(producer = %origin, error_detail = %refused, domain = "ingest", "new producer is turned away");
         }
         refused
     }
 
-    fn append(
+    fn append_batch(
         &mut self,
         me: &ActorRef<BufferMsg>,
         batch: Batch,
         reply: RpcReplyPort<Result<Appended, AppendRefused>>,
     ) {
         let Batch { origin, span, arrivals, credit } = batch;
-        let known = match self.admit(&origin, span, arrivals.first().map(|arrival| arrival.at)) {
+        let known = match self.admit_batch(&origin, span, arrivals.first().map(|arrival| arrival.at)) {
             Ok(known) => known,
-            Err(refused) => return answer(reply, Err(refused)),
+            Err(refused) => return send_reply(reply, Err(refused)),
         };
         if let Some((_, last)) = span.filter(|(_, last)| known < *last) {
             self.assigned.insert(origin.clone(), last);
@@ -313,27 +316,27 @@ impl BufferState {
         let duplicates =
             arrivals.iter().take_while(|arrival| arrival.position != 0 && arrival.position <= known).count();
         for arrival in arrivals.iter().skip(duplicates) {
-            self.number(&origin, arrival);
+            self.number_receipt(&origin, arrival);
         }
-        self.args.watch.note(self.last_stamp);
+        self.args.watch.note_time(self.last_stamp);
         if mutant!(AcknowledgesBeforeAppend) {
             self.queue_flush(me);
-            return answer(reply, Ok(Appended { duplicates }));
+            return send_reply(reply, Ok(Appended { duplicates }));
         }
-        let pending = Pending { duplicates, reply, credit };
+        let pending = AppendWaiter { duplicates, reply, credit };
         match self.receipts.wait_for_pushed(pending) {
             Waited::Queued => self.queue_flush(me),
             // Nothing is in the way any more: all of it was durable before.
-            Waited::Durable(Pending { duplicates, reply, credit }) => {
+            Waited::Durable(AppendWaiter { duplicates, reply, credit }) => {
                 drop(credit);
-                answer(reply, Ok(Appended { duplicates }));
+                send_reply(reply, Ok(Appended { duplicates }));
             }
         }
     }
 
     /// Numbers and stamps a receipt (LOG-1, LOG-5) and adds it to the batch.
-    fn number(&mut self, origin: &Origin, arrival: &Arrival) {
-        let floor = self.last_stamp.max(self.sealed.map(|sealed| sealed.plus(1)));
+    fn number_receipt(&mut self, origin: &Origin, arrival: &Arrival) {
+        let floor = self.last_stamp.max(self.sealed.map(|sealed| sealed.plus_ms(1)));
         let floor = floor.filter(|_| !mutant!(StampsWithoutFloor));
         let stamp = floor.map_or(arrival.at, |floor| arrival.at.max(floor));
         self.last_stamp = Some(stamp);
@@ -365,53 +368,57 @@ impl BufferState {
         }
     }
 
-    fn flush(&mut self, me: &ActorRef<BufferMsg>) {
+    fn begin_appends(&mut self, me: &ActorRef<BufferMsg>) {
         if let Some(append) = self.receipts.begin_append() {
             let me = me.clone();
-            tokio::spawn(async move { tell(&me, BufferMsg::Flushed(append.await)) });
+            tokio::spawn(async move { send_to_self(&me, BufferMsg::Flushed(append.await)) });
         }
         if let Some(append) = self.quarantine.begin_append() {
             let me = me.clone();
-            tokio::spawn(async move { tell(&me, BufferMsg::QuarantineFlushed(append.await)) });
+            tokio::spawn(async move { send_to_self(&me, BufferMsg::QuarantineFlushed(append.await)) });
         }
     }
 
-    fn flushed(&mut self, me: &ActorRef<BufferMsg>, landed: Landed<Pending>) -> Result<(), Fatal> {
+    fn settle_landed_receipts(
+        &mut self,
+        me: &ActorRef<BufferMsg>,
+        landed: Landed<AppendWaiter>,
+    ) -> Result<(), Fatal> {
         match self.receipts.land_batch(landed, self.book.tail().into())? {
             Landing::Durable { batch, waiters, took } => {
                 // The next batch is on its way while this one goes into the book: the disk need not wait for that.
-                self.flush(me);
-                self.observe(&batch, took)?;
-                for Pending { duplicates, reply, credit } in waiters {
+                self.begin_appends(me);
+                self.add_to_book(&batch, took)?;
+                for AppendWaiter { duplicates, reply, credit } in waiters {
                     drop(credit);
-                    answer(reply, Ok(Appended { duplicates }));
+                    send_reply(reply, Ok(Appended { duplicates }));
                 }
                 self.save_when_due();
             }
             Landing::Refused { waiters, detail } => {
                 self.assigned.clear();
                 for pending in waiters {
-                    answer(pending.reply, Err(AppendRefused::NoRoom(detail.clone())));
+                    send_reply(pending.reply, Err(AppendRefused::NoRoom(detail.clone())));
                 }
                 self.probe_later(me);
             }
             Landing::StillFull => {
                 self.probe_later(me);
-                self.flush(me);
+                self.begin_appends(me);
             }
         }
         Ok(())
     }
 
     /// Takes a durable batch into the book, and tells of it.
-    fn observe(&mut self, batch: &RecordBatch, took: Duration) -> Result<(), Fatal> {
+    fn add_to_book(&mut self, batch: &RecordBatch, took: Duration) -> Result<(), Fatal> {
         for (seq, payload) in batch.iter() {
-            let record =
-                ReceiptRecord::decode(payload).map_err(|error| Fatal::undecodable(RECEIPTS, seq.0, error))?;
-            self.book.observe(&record);
+            let record = ReceiptRecord::decode(payload)
+                .map_err(|error| Fatal::undecodable_record(RECEIPTS, seq.0, error))?;
+            self.book.observe_receipt(&record);
         }
         let positions = self.book.positions();
-        self.assigned.retain(|origin, position| positions.settled(origin.as_str()) < *position);
+        self.assigned.retain(|origin, position| positions.settled_up_to(origin.as_str()) < *position);
         let count = positions.origins().len() as u64;
         let discovered = self.book.take_discovered();
         if !discovered.is_empty() && self.args.scheduler.cast(SchedulerMsg::Discovered(discovered)).is_err() {
@@ -442,11 +449,11 @@ impl BufferState {
         }
     }
 
-    fn probe(&mut self, me: &ActorRef<BufferMsg>) {
+    fn probe_logs(&mut self, me: &ActorRef<BufferMsg>) {
         self.probe_queued = false;
         self.receipts.queue_probe();
         self.quarantine.queue_probe();
-        self.flush(me);
+        self.begin_appends(me);
         self.probe_later(me);
     }
 
@@ -460,7 +467,7 @@ impl BufferState {
         let Some(reply) = self.drain.take() else { return };
         let value = stored_form(&self.book, self.quarantine_tail);
         self.checkpoints.save_now(self.receipts.epoch(), value).await;
-        answer(reply, ());
+        send_reply(reply, ());
     }
 }
 
@@ -469,7 +476,7 @@ fn stored_form(book: &CutBook, quarantine_tail: Seq) -> Bytes {
     checkpoint::encode_checkpoint(&BufferCheckpoint { book: book.to_checkpoint(), quarantine_tail })
 }
 
-fn tell(me: &ActorRef<BufferMsg>, message: BufferMsg) {
+fn send_to_self(me: &ActorRef<BufferMsg>, message: BufferMsg) {
     if me.cast(message).is_err() {
         tracing::debug!("buffer ended before its last batch landed");
     }

@@ -1,7 +1,7 @@
 //! Who may send numbered receipts: the producers that are remembered, and a new one while there is room for its name.
 //!
-//! A name that is forgotten is known again after a start that derives the positions from the log: more is remembered then
-//! than has to be, never less.
+//! A name that is forgotten is known again after a start that derives the positions from the log: more is remembered
+//! then than has to be, never less.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub(super) struct ProducerBook {
 
 /// Decision about a batch of a producer.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Admission {
+pub(super) enum ProducerAdmission {
     /// It is remembered, or there is room.
     Admitted,
     /// There is room once this one is forgotten.
@@ -49,55 +49,57 @@ impl ProducerBook {
     }
 
     /// Decides about a batch of `origin`. Those in `on_their_way` have receipts in flight, and are not forgotten.
-    pub(super) fn admit(
+    pub(super) fn admit_batch(
         &mut self,
         origin: &Origin,
         known: &Positions,
         on_their_way: &BTreeMap<Origin, u64>,
         now: TsMs,
-    ) -> Admission {
-        let admission = self.decide(origin, known, on_their_way, now);
+    ) -> ProducerAdmission {
+        let admission = self.decide_admission(origin, known, on_their_way, now);
         match &admission {
-            Admission::Admitted => self.hear(origin, now),
-            Admission::InPlaceOf(silent) => {
+            ProducerAdmission::Admitted => self.note_heard(origin, now),
+            ProducerAdmission::InPlaceOf(silent) => {
                 self.heard.remove(silent);
-                self.hear(origin, now);
+                self.note_heard(origin, now);
             }
-            Admission::Full => {}
+            ProducerAdmission::Full => {}
         }
         admission
     }
 
-    fn decide(
+    fn decide_admission(
         &mut self,
         origin: &Origin,
         known: &Positions,
         on_their_way: &BTreeMap<Origin, u64>,
         now: TsMs,
-    ) -> Admission {
-        if known.knows(origin.as_str()) || on_their_way.contains_key(origin) {
-            return Admission::Admitted;
+    ) -> ProducerAdmission {
+        if known.knows_origin(origin.as_str()) || on_their_way.contains_key(origin) {
+            return ProducerAdmission::Admitted;
         }
-        let new = on_their_way.keys().filter(|origin| !known.knows(origin.as_str())).count();
+        let new = on_their_way.keys().filter(|origin| !known.knows_origin(origin.as_str())).count();
         if known.origins().len() + new < self.limits.known_max {
-            return Admission::Admitted;
+            return ProducerAdmission::Admitted;
         }
         if self.full_until.is_some_and(|until| now < until) {
-            return Admission::Full;
+            return ProducerAdmission::Full;
         }
         let last_heard = |origin: &Origin| self.heard.get(origin).copied().unwrap_or(self.began);
         let idle = known.origins().filter(|origin| !on_their_way.contains_key(*origin));
-        let Some(silent) = idle.min_by_key(|origin| last_heard(origin)) else { return Admission::Full };
+        let Some(silent) = idle.min_by_key(|origin| last_heard(origin)) else {
+            return ProducerAdmission::Full;
+        };
         let forget_after = i64::try_from(self.limits.forget_after.as_millis()).unwrap_or(i64::MAX);
-        let until = last_heard(silent).plus(forget_after);
+        let until = last_heard(silent).plus_ms(forget_after);
         if now < until {
             self.full_until = Some(until);
-            return Admission::Full;
+            return ProducerAdmission::Full;
         }
-        Admission::InPlaceOf(silent.clone())
+        ProducerAdmission::InPlaceOf(silent.clone())
     }
 
-    fn hear(&mut self, origin: &Origin, now: TsMs) {
+    fn note_heard(&mut self, origin: &Origin, now: TsMs) {
         match self.heard.get_mut(origin) {
             Some(heard) => *heard = now,
             None => drop(self.heard.insert(origin.clone(), now)),
@@ -126,16 +128,25 @@ mod tests {
     fn a_new_producer_takes_the_place_of_the_one_that_is_silent_for_longest() {
         let (mut book, idle) = (book(), BTreeMap::new());
         let both = known(&["a", "b"]);
-        assert_eq!(book.admit(&Origin::from("a"), &both, &idle, TsMs(100)), Admission::Admitted);
+        assert_eq!(
+            book.admit_batch(&Origin::from("a"), &both, &idle, TsMs(100)),
+            ProducerAdmission::Admitted
+        );
 
-        assert_eq!(book.admit(&Origin::from("c"), &both, &idle, TsMs(HOUR - 1)), Admission::Full);
-        let place = book.admit(&Origin::from("c"), &both, &idle, TsMs(HOUR));
-        assert_eq!(place, Admission::InPlaceOf(Origin::from("b")));
+        assert_eq!(
+            book.admit_batch(&Origin::from("c"), &both, &idle, TsMs(HOUR - 1)),
+            ProducerAdmission::Full
+        );
+        let place = book.admit_batch(&Origin::from("c"), &both, &idle, TsMs(HOUR));
+        assert_eq!(place, ProducerAdmission::InPlaceOf(Origin::from("b")));
 
         let now = known(&["a", "c"]);
-        assert_eq!(book.admit(&Origin::from("d"), &now, &idle, TsMs(HOUR + 99)), Admission::Full);
-        let place = book.admit(&Origin::from("d"), &now, &idle, TsMs(HOUR + 100));
-        assert_eq!(place, Admission::InPlaceOf(Origin::from("a")));
+        assert_eq!(
+            book.admit_batch(&Origin::from("d"), &now, &idle, TsMs(HOUR + 99)),
+            ProducerAdmission::Full
+        );
+        let place = book.admit_batch(&Origin::from("d"), &now, &idle, TsMs(HOUR + 100));
+        assert_eq!(place, ProducerAdmission::InPlaceOf(Origin::from("a")));
     }
 
     #[test]
@@ -143,10 +154,10 @@ mod tests {
         let mut book = book();
         let on_their_way = BTreeMap::from([(Origin::from("a"), 2), (Origin::from("b"), 1)]);
 
-        let third = book.admit(&Origin::from("c"), &known(&["a"]), &on_their_way, TsMs(2 * HOUR));
+        let third = book.admit_batch(&Origin::from("c"), &known(&["a"]), &on_their_way, TsMs(2 * HOUR));
 
-        assert_eq!(third, Admission::Full);
-        let second = book.admit(&Origin::from("b"), &known(&["a"]), &on_their_way, TsMs(2 * HOUR));
-        assert_eq!(second, Admission::Admitted);
+        assert_eq!(third, ProducerAdmission::Full);
+        let second = book.admit_batch(&Origin::from("b"), &known(&["a"]), &on_their_way, TsMs(2 * HOUR));
+        assert_eq!(second, ProducerAdmission::Admitted);
     }
 }

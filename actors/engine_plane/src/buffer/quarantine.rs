@@ -1,7 +1,7 @@
 //! The quarantine: what is no receipt becomes durable with the reason, before the receipts of its batch.
 
 use orchestrator_kernel::engine::contracts::quarantine::QuarantineRecord;
-use orchestrator_runtime::address::answer;
+use orchestrator_runtime::address::send_reply;
 use orchestrator_runtime::fatal::Fatal;
 use orchestrator_runtime::group_commit::Landed;
 use orchestrator_runtime::log_writer::{Landing, Waited};
@@ -12,7 +12,7 @@ use super::{BufferState, QUARANTINE};
 
 /// Novelty of a refused item: new, or in the quarantine already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
+pub enum ItemNovelty {
     /// From an earlier transmission: same origin, same position.
     Before,
     /// It was not.
@@ -20,65 +20,65 @@ pub enum Known {
 }
 
 /// Answers for each refused item, once all are durable.
-pub type AsideReply = RpcReplyPort<Result<Vec<Known>, AppendRefused>>;
+pub type QuarantineReply = RpcReplyPort<Result<Vec<ItemNovelty>, AppendRefused>>;
 
 /// Somebody who waits for refused items to be durable.
-pub struct PendingAside {
-    known: Vec<Known>,
-    reply: AsideReply,
+pub struct QuarantineWaiter {
+    known: Vec<ItemNovelty>,
+    reply: QuarantineReply,
 }
 
 impl BufferState {
-    pub(super) fn set_aside(
+    pub(super) fn append_quarantined(
         &mut self,
         me: &ActorRef<BufferMsg>,
         records: Vec<QuarantineRecord>,
-        reply: AsideReply,
+        reply: QuarantineReply,
     ) {
         let mut known = Vec::with_capacity(records.len());
         for record in &records {
             let positions = self.book.positions();
             let before = record.position != 0
-                && (record.position <= positions.settled(&record.origin)
+                && (record.position <= positions.settled_up_to(&record.origin)
                     || positions.is_quarantined_ahead(&record.origin, record.position));
-            known.push(if before { Known::Before } else { Known::New });
+            known.push(if before { ItemNovelty::Before } else { ItemNovelty::New });
             if !before {
                 self.quarantine.push_record(|bytes| record.encode_to(bytes));
             }
         }
-        match self.quarantine.wait_for_pushed(PendingAside { known, reply }) {
+        match self.quarantine.wait_for_pushed(QuarantineWaiter { known, reply }) {
             Waited::Queued => self.queue_flush(me),
-            Waited::Durable(PendingAside { known, reply }) => answer(reply, Ok(known)),
+            Waited::Durable(QuarantineWaiter { known, reply }) => send_reply(reply, Ok(known)),
         }
     }
 
-    pub(super) fn quarantine_flushed(
+    pub(super) fn settle_landed_quarantine(
         &mut self,
         me: &ActorRef<BufferMsg>,
-        landed: Landed<PendingAside>,
+        landed: Landed<QuarantineWaiter>,
     ) -> Result<(), Fatal> {
         match self.quarantine.land_batch(landed, self.quarantine_tail)? {
             Landing::Durable { batch, waiters, .. } => {
-                self.quarantine_tail = self.quarantine_tail.max(batch.last());
+                self.quarantine_tail = self.quarantine_tail.max(batch.last_seq());
                 for (seq, payload) in batch.iter() {
                     let record = QuarantineRecord::decode(payload)
-                        .map_err(|error| Fatal::undecodable(QUARANTINE, seq.0, error))?;
+                        .map_err(|error| Fatal::undecodable_record(QUARANTINE, seq.0, error))?;
                     self.book.note_quarantined(&record.origin, record.position);
                 }
-                for PendingAside { known, reply } in waiters {
-                    answer(reply, Ok(known));
+                for QuarantineWaiter { known, reply } in waiters {
+                    send_reply(reply, Ok(known));
                 }
-                self.flush(me);
+                self.begin_appends(me);
             }
             Landing::Refused { waiters, detail } => {
                 for pending in waiters {
-                    answer(pending.reply, Err(AppendRefused::NoRoom(detail.clone())));
+                    send_reply(pending.reply, Err(AppendRefused::NoRoom(detail.clone())));
                 }
                 self.probe_later(me);
             }
             Landing::StillFull => {
                 self.probe_later(me);
-                self.flush(me);
+                self.begin_appends(me);
             }
         }
         Ok(())

@@ -11,17 +11,17 @@ use orchestrator_kernel::ports::source::{ItemFate, RawItem};
 use crate::buffer::messages::Arrival;
 
 /// A batch after decoding.
-pub(super) struct Sorted {
+pub(super) struct DecodedBatch {
     pub(super) id: u64,
     pub(super) origin: Origin,
     pub(super) span: Option<(u64, u64)>,
-    pub(super) receipts: Vec<Decoded>,
+    pub(super) receipts: Vec<DecodedReceipt>,
     /// Index in the batch, position, reason, item.
     pub(super) refused: Vec<(usize, u64, NotAReceipt, RawItem)>,
 }
 
 /// A receipt on its way.
-pub(super) struct Decoded {
+pub(super) struct DecodedReceipt {
     pub(super) position: u64,
     /// When a driven clock takes it.
     pub(super) at: TsMs,
@@ -29,20 +29,20 @@ pub(super) struct Decoded {
 }
 
 /// Receipts that are appended together.
-pub(super) struct Piece {
+pub(super) struct AppendBatch {
     pub(super) origin: Origin,
     pub(super) span: Option<(u64, u64)>,
     pub(super) arrivals: Vec<Arrival>,
 }
 
 /// Fates of a batch's items, in the order of the batch.
-pub(super) struct Fates {
+pub(super) struct ItemFates {
     items: Vec<Option<ItemFate>>,
     at: usize,
 }
 
-impl Fates {
-    pub(super) fn new(sorted: &Sorted) -> Self {
+impl ItemFates {
+    pub(super) fn new(sorted: &DecodedBatch) -> Self {
         let mut items = vec![None; sorted.receipts.len() + sorted.refused.len()];
         for (index, _, why, _) in &sorted.refused {
             if let Some(item) = items.get_mut(*index) {
@@ -52,7 +52,7 @@ impl Fates {
         Self { items, at: 0 }
     }
 
-    pub(super) fn next(&mut self, fate: ItemFate) {
+    pub(super) fn set_next(&mut self, fate: ItemFate) {
         while self.items.get(self.at).is_some_and(Option::is_some) {
             self.at += 1;
         }
@@ -74,22 +74,22 @@ pub(super) struct OpenItems {
 }
 
 impl OpenItems {
-    pub(super) fn received(observer: &Arc<dyn Observer>, count: usize) -> Self {
+    pub(super) fn note_received(observer: &Arc<dyn Observer>, count: usize) -> Self {
         let count = count as u64;
         observer.observe(&Observation::ItemsReceived { count });
         Self { observer: Arc::clone(observer), left: count }
     }
 
     /// Tells what became of `count` of them.
-    pub(super) fn settled(&mut self, count: u64, fate: &Observation<'_>) {
+    pub(super) fn settle_items(&mut self, count: u64, fate: &Observation<'_>) {
         self.left = self.left.saturating_sub(count);
         self.observer.observe(fate);
     }
 
-    pub(super) fn duplicate(&mut self, count: usize) {
+    pub(super) fn settle_duplicates(&mut self, count: usize) {
         let count = count as u64;
         if count > 0 {
-            self.settled(count, &Observation::ItemsDuplicate { count });
+            self.settle_items(count, &Observation::ItemsDuplicate { count });
         }
     }
 }
@@ -103,8 +103,8 @@ impl Drop for OpenItems {
 }
 
 /// The quarantine's record of a refused item.
-pub(super) fn quarantined(
-    sorted: &Sorted,
+pub(super) fn quarantine_record(
+    sorted: &DecodedBatch,
     position: u64,
     why: &NotAReceipt,
     item: &RawItem,

@@ -7,41 +7,42 @@ use orchestrator_kernel::ports::observer::Observation;
 use orchestrator_kernel::ports::source::{ItemFate, Settlement};
 use orchestrator_runtime::address::{Address, Down};
 
-use super::batch::{Decoded, Fates, OpenItems, Piece, Sorted, quarantined};
-use crate::buffer::messages::{AppendRefused, Appended, Arrival, Batch, BufferMsg, Credit, Known};
+use super::batch::{AppendBatch, DecodedBatch, DecodedReceipt, ItemFates, OpenItems, quarantine_record};
+use crate::buffer::messages::{AppendRefused, Appended, Arrival, Batch, BufferMsg, Credit, ItemNovelty};
 
 /// The way to the buffer.
-pub(super) struct Link {
+pub(super) struct BufferLink {
     /// The source's own origin, for which a refusal always passes: nobody else repeats its items.
     pub(super) own: Origin,
     pub(super) buffer: Address<BufferMsg>,
     pub(super) retry_after_ms: u64,
 }
 
-impl Link {
+impl BufferLink {
     /// The receipts; what was refused is quarantined before, see
     /// [`Positions`](orchestrator_kernel::engine::positions::Positions).
-    pub(super) async fn store(
+    pub(super) async fn store_batch(
         self,
-        sorted: Sorted,
+        sorted: DecodedBatch,
         at: TsMs,
         credit: Credit,
         mut open: OpenItems,
     ) -> Settlement {
-        let mut fates = Fates::new(&sorted);
+        let mut fates = ItemFates::new(&sorted);
         let arrivals = sorted.receipts.into_iter();
-        let arrivals = arrivals.map(|Decoded { position, receipt, .. }| Arrival { at, position, receipt });
+        let arrivals =
+            arrivals.map(|DecodedReceipt { position, receipt, .. }| Arrival { at, position, receipt });
         let arrivals = arrivals.collect();
-        let piece = Piece { origin: sorted.origin, span: sorted.span, arrivals };
-        match self.append(piece, credit, &mut fates, &mut open).await {
+        let piece = AppendBatch { origin: sorted.origin, span: sorted.span, arrivals };
+        match self.append_batch(piece, credit, &mut fates, &mut open).await {
             Ok(()) => Settlement::Durable(fates.into_items()),
             Err(refused) => refused,
         }
     }
 
-    pub(super) async fn set_aside(
+    pub(super) async fn quarantine_refused(
         &self,
-        sorted: &Sorted,
+        sorted: &DecodedBatch,
         now: TsMs,
         open: &mut OpenItems,
     ) -> Result<(), Settlement> {
@@ -51,32 +52,34 @@ impl Link {
         let records = sorted
             .refused
             .iter()
-            .map(|(_, position, why, item)| quarantined(sorted, *position, why, item, now));
+            .map(|(_, position, why, item)| quarantine_record(sorted, *position, why, item, now));
         let records = records.collect();
         let (origin, span) = (sorted.origin.clone(), sorted.span);
         let ask = |reply| BufferMsg::Quarantine { origin, span, records, reply };
         let known = match self.buffer.call(ask).await {
             Ok(Ok(known)) => known,
-            Ok(Err(refused)) => return Err(self.refused(refused, &sorted.origin)),
-            Err(down) => return Err(self.down(down)),
+            Ok(Err(refused)) => return Err(self.refusal_settlement(refused, &sorted.origin)),
+            Err(down) => return Err(self.down_settlement(down)),
         };
         for ((_, _, why, _), known) in sorted.refused.iter().zip(known) {
             match known {
-                Known::Before => open.duplicate(1),
-                Known::New => open.settled(1, &Observation::ItemQuarantined { reason: why.reason() }),
+                ItemNovelty::Before => open.settle_duplicates(1),
+                ItemNovelty::New => {
+                    open.settle_items(1, &Observation::ItemQuarantined { reason: why.reason() })
+                }
             }
         }
         Ok(())
     }
 
-    pub(super) async fn append(
+    pub(super) async fn append_batch(
         &self,
-        piece: Piece,
+        piece: AppendBatch,
         credit: Credit,
-        fates: &mut Fates,
+        fates: &mut ItemFates,
         open: &mut OpenItems,
     ) -> Result<(), Settlement> {
-        let Piece { origin, span, arrivals } = piece;
+        let AppendBatch { origin, span, arrivals } = piece;
         let counted: Vec<(SourceId, EventType)> = arrivals
             .iter()
             .map(|arrival| (arrival.receipt.source_id.clone(), arrival.receipt.event_type.clone()))
@@ -87,12 +90,12 @@ impl Link {
                 note_appended(&counted, appended, fates, open);
                 Ok(())
             }
-            Ok(Err(refused)) => Err(self.refused(refused, &origin)),
-            Err(down) => Err(self.down(down)),
+            Ok(Err(refused)) => Err(self.refusal_settlement(refused, &origin)),
+            Err(down) => Err(self.down_settlement(down)),
         }
     }
 
-    fn refused(&self, refused: AppendRefused, origin: &Origin) -> Settlement {
+    fn refusal_settlement(&self, refused: AppendRefused, origin: &Origin) -> Settlement {
         match refused {
             AppendRefused::Gap { expected } => Settlement::Gap { expected },
             AppendRefused::TooManyProducers { .. } if *origin != self.own => {
@@ -104,7 +107,7 @@ impl Link {
         }
     }
 
-    fn down(&self, down: Down) -> Settlement {
+    fn down_settlement(&self, down: Down) -> Settlement {
         Settlement::Refused { reason: down.to_string(), retry_after_ms: self.retry_after_ms }
     }
 }
@@ -112,18 +115,18 @@ impl Link {
 fn note_appended(
     counted: &[(SourceId, EventType)],
     appended: Appended,
-    fates: &mut Fates,
+    fates: &mut ItemFates,
     open: &mut OpenItems,
 ) {
     let (duplicates, fresh) = counted.split_at(appended.duplicates.min(counted.len()));
-    open.duplicate(duplicates.len());
-    duplicates.iter().for_each(|_| fates.next(ItemFate::Duplicate));
-    fresh.iter().for_each(|_| fates.next(ItemFate::Appended));
+    open.settle_duplicates(duplicates.len());
+    duplicates.iter().for_each(|_| fates.set_next(ItemFate::Duplicate));
+    fresh.iter().for_each(|_| fates.set_next(ItemFate::Appended));
     let mut counts: BTreeMap<&(SourceId, EventType), u64> = BTreeMap::new();
     for key in fresh {
         *counts.entry(key).or_default() += 1;
     }
     for ((source_id, event_type), count) in counts {
-        open.settled(count, &Observation::ReceiptsAppended { source_id, event_type, count });
+        open.settle_items(count, &Observation::ReceiptsAppended { source_id, event_type, count });
     }
 }

@@ -23,16 +23,16 @@ use orchestrator_kernel::ports::source::{
     RawItem, Settlement, Source, SourceBatch, SourceError, SourceFactory,
 };
 use orchestrator_runtime::address::Address;
-use orchestrator_runtime::fatal::Hopeless;
+use orchestrator_runtime::fatal::NotRestartable;
 use orchestrator_runtime::status::{Condition, StatusBoard};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use self::batch::{Decoded, OpenItems, Sorted};
-use self::link::Link;
+use self::batch::{DecodedBatch, DecodedReceipt, OpenItems};
+use self::link::BufferLink;
 use self::messages::IngestMsg;
-use self::sources::Active;
+use self::sources::ActiveSource;
 use self::unsettled::UnsettledWatch;
 use crate::buffer::messages::{BufferMsg, Credit};
 use crate::recorded_times::RecordedTimes;
@@ -82,7 +82,7 @@ pub struct IngestArgs {
 }
 
 impl IngestArgs {
-    fn down(&self) -> Condition {
+    fn down_condition(&self) -> Condition {
         Condition::SourceDown(self.factory.name().to_owned())
     }
 }
@@ -102,7 +102,7 @@ pub struct IngestState {
     not_before: Option<Instant>,
     ended: bool,
     unsettled: UnsettledWatch,
-    active: Active,
+    active: ActiveSource,
 }
 
 /// What a batch may wait for under a driven clock.
@@ -125,18 +125,18 @@ impl Actor for Ingest {
     ) -> Result<IngestState, ActorProcessingErr> {
         let origin = Origin::from(args.factory.name());
         let resume = args.buffer.call(|reply| BufferMsg::Resume(origin, reply)).await?;
-        let down = args.down();
-        let source = args.factory.open(resume).await.map_err(|error| {
-            args.board.raise(down.clone(), error.to_string());
-            failure(error)
+        let down = args.down_condition();
+        let source = args.factory.open_source(resume).await.map_err(|error| {
+            args.board.raise_condition(down.clone(), error.to_string());
+            source_failure(error)
         })?;
-        if args.board.clear(&down) {
+        if args.board.clear_condition(&down) {
             tracing::info!(source = args.factory.name(), domain = "ingest", "source is open again");
         }
         me.cast(IngestMsg::Step)?;
         let mut state = IngestState {
             unsettled: UnsettledWatch::new(args.board.clone(), args.factory.name()),
-            active: Active::begin(&args),
+            active: ActiveSource::count_in(&args),
             latest: resume.ingest_ts_ms,
             args,
             source,
@@ -145,7 +145,7 @@ impl Actor for Ingest {
             not_before: None,
             ended: false,
         };
-        state.told(());
+        state.report_oddities(());
         Ok(state)
     }
 
@@ -156,7 +156,8 @@ impl Actor for Ingest {
         state: &mut IngestState,
     ) -> Result<(), ActorProcessingErr> {
         let IngestMsg::Step = message;
-        let stepped = state.step().await.inspect_err(|error| state.note_failure(error.as_ref()))?;
+        let stepped =
+            state.settle_or_take_next().await.inspect_err(|error| state.note_failure(error.as_ref()))?;
         match stepped {
             Stepped::On => me.cast(IngestMsg::Step)?,
             Stepped::Done => {
@@ -182,7 +183,7 @@ enum Next {
 
 impl IngestState {
     /// Settles a batch that has landed, or takes the next one.
-    async fn step(&mut self) -> Result<Stepped, ActorProcessingErr> {
+    async fn settle_or_take_next(&mut self) -> Result<Stepped, ActorProcessingErr> {
         let stopping = self.args.stop.is_cancelled();
         if self.in_flight.is_empty() && (self.ended || stopping) {
             if self.ended {
@@ -197,55 +198,55 @@ impl IngestState {
             Some((id, settlement)) = self.in_flight.next() => Next::Settled(id, settlement),
             () = self.args.stop.cancelled(), if !stopping => Next::Stop,
             () = sleep_until(not_before.unwrap_or_else(Instant::now)), if not_before.is_some() => Next::MayTakeAgain,
-            batch = self.source.next(), if may_take && not_before.is_none() => Next::Batch(batch),
+            batch = self.source.next_batch(), if may_take && not_before.is_none() => Next::Batch(batch),
         };
         match next {
             Next::Stop => {}
             Next::MayTakeAgain => self.not_before = None,
-            Next::Settled(id, settlement) => self.settle(id, settlement).await?,
-            Next::Batch(batch) => match self.told(batch).map_err(failure)? {
+            Next::Settled(id, settlement) => self.settle_batch(id, settlement).await?,
+            Next::Batch(batch) => match self.report_oddities(batch).map_err(source_failure)? {
                 None => {
                     self.ended = true;
                     self.work_off().await;
                 }
-                Some(batch) => self.take(batch).await?,
+                Some(batch) => self.take_batch(batch).await?,
             },
         }
         Ok(Stepped::On)
     }
 
-    async fn take(&mut self, batch: SourceBatch) -> Result<(), ActorProcessingErr> {
-        let mut open = OpenItems::received(&self.args.observer, batch.items.len());
-        let sorted = self.sort(batch);
+    async fn take_batch(&mut self, batch: SourceBatch) -> Result<(), ActorProcessingErr> {
+        let mut open = OpenItems::note_received(&self.args.observer, batch.items.len());
+        let sorted = self.decode_batch(batch);
         if self.args.clock.is_driven() {
             let id = sorted.id;
             let watch = self.unsettled.clone();
-            let settlement = watch.watch(FOR_RUNS, self.append_in_lockstep(sorted, open)).await;
-            return self.settle(id, settlement).await;
+            let settlement = watch.watch_settling(FOR_RUNS, self.append_in_lockstep(sorted, open)).await;
+            return self.settle_batch(id, settlement).await;
         }
-        let (id, link, at) = (sorted.id, self.link(), self.args.clock.now().unwrap_or_default());
+        let (id, link, at) = (sorted.id, self.buffer_link(), self.args.clock.now().unwrap_or_default());
         // Not in flight beside the next batch: that one must not overtake these receipts on the way to the buffer.
         let watch = self.unsettled.clone();
-        let room = self.room(size(sorted.receipts.iter().map(|decoded| &decoded.receipt)));
+        let room = self.wait_for_room(receipts_size(sorted.receipts.iter().map(|decoded| &decoded.receipt)));
         let make_room = async {
-            link.set_aside(&sorted, at, &mut open).await?;
+            link.quarantine_refused(&sorted, at, &mut open).await?;
             room.await
         };
-        let stored = watch.watch(FOR_LOGS, make_room).await;
+        let stored = watch.watch_settling(FOR_LOGS, make_room).await;
         self.in_flight.push_back(match stored {
             Err(refused) => std::future::ready((id, refused)).boxed(),
             Ok(credit) => {
-                let store = async move { (id, link.store(sorted, at, credit, open).await) };
-                async move { watch.watch(FOR_LOGS, store).await }.boxed()
+                let store = async move { (id, link.store_batch(sorted, at, credit, open).await) };
+                async move { watch.watch_settling(FOR_LOGS, store).await }.boxed()
             }
         });
         Ok(())
     }
 
     /// Tells people what the source found missing or odd on the way to `batch`.
-    fn told<T>(&mut self, batch: T) -> T {
+    fn report_oddities<T>(&mut self, batch: T) -> T {
         for oddity in self.source.take_oddities() {
-            let (word, count) = (oddity.word(), oddity.count());
+            let (word, count) = (oddity.oddity_word(), oddity.item_count());
             tracing::warn!(
                 source = self.args.factory.name(),
                 domain = "ingest",
@@ -260,16 +261,16 @@ impl IngestState {
     }
 
     /// Tells the source what became of a batch. Its next one waits as long as a refusal asks for.
-    async fn settle(&mut self, id: u64, settlement: Settlement) -> Result<(), ActorProcessingErr> {
+    async fn settle_batch(&mut self, id: u64, settlement: Settlement) -> Result<(), ActorProcessingErr> {
         if let Settlement::Refused { retry_after_ms, .. } = &settlement {
             let until = Instant::now() + Duration::from_millis(*retry_after_ms);
             self.not_before = self.not_before.max(Some(until));
         }
-        self.source.settle(id, settlement).await.map_err(failure)
+        self.source.settle_batch(id, settlement).await.map_err(source_failure)
     }
 
     /// Waits for room in flight for this many receipts and bytes, unless the service stops.
-    fn room(
+    fn wait_for_room(
         &self,
         (receipts, bytes): (usize, usize),
     ) -> impl Future<Output = Result<Credit, Settlement>> + Send + use<> {
@@ -280,17 +281,17 @@ impl IngestState {
                 credit = credits.acquire(receipts, bytes) => credit,
                 () = stop.cancelled() => None,
             };
-            credit.ok_or_else(stopping)
+            credit.ok_or_else(stopping_settlement)
         }
     }
 
-    fn link(&self) -> Link {
+    fn buffer_link(&self) -> BufferLink {
         let own = Origin::from(self.args.factory.name());
-        Link { own, buffer: self.args.buffer.clone(), retry_after_ms: self.args.retry_after_ms }
+        BufferLink { own, buffer: self.args.buffer.clone(), retry_after_ms: self.args.retry_after_ms }
     }
 
     /// Decodes each item: what is no receipt goes to the quarantine with the reason.
-    fn sort(&mut self, batch: SourceBatch) -> Sorted {
+    fn decode_batch(&mut self, batch: SourceBatch) -> DecodedBatch {
         let SourceBatch { id, origin, items } = batch;
         let span = match (items.first(), items.last()) {
             (Some(RawItem { position: Some(first), .. }), Some(RawItem { position: Some(last), .. })) => {
@@ -299,17 +300,17 @@ impl IngestState {
             _ => None,
         };
         let mut sorted =
-            Sorted { id, origin, span, receipts: Vec::with_capacity(items.len()), refused: Vec::new() };
+            DecodedBatch { id, origin, span, receipts: Vec::with_capacity(items.len()), refused: Vec::new() };
         let mut latest = self.latest;
         for (index, item) in items.into_iter().enumerate() {
             let position = item.position.unwrap_or(0);
             match self
-                .decode(&item)
+                .decode_item(&item)
                 .and_then(|receipt| Ok((self.time_of(&receipt, position, latest)?, receipt)))
             {
                 Ok((at, receipt)) => {
                     latest = latest.max(Some(at));
-                    sorted.receipts.push(Decoded { position, at, receipt });
+                    sorted.receipts.push(DecodedReceipt { position, at, receipt });
                 }
                 Err(why) => sorted.refused.push((index, position, why, item)),
             }
@@ -317,7 +318,7 @@ impl IngestState {
         sorted
     }
 
-    fn decode(&mut self, item: &RawItem) -> Result<Receipt, NotAReceipt> {
+    fn decode_item(&mut self, item: &RawItem) -> Result<Receipt, NotAReceipt> {
         let max = self.args.receipt_bytes_max;
         let bytes = item.oversized.unwrap_or(item.bytes.len() as u64);
         if item.oversized.is_some() || max < item.bytes.len() {
@@ -332,7 +333,7 @@ impl IngestState {
             return Ok(recorded);
         }
         if self.args.clock.is_driven() {
-            self.args.input_times.check(receipt.recv_ts_ms, latest)?;
+            self.args.input_times.check_time(receipt.recv_ts_ms, latest)?;
         }
         Ok(receipt.recv_ts_ms)
     }
@@ -346,18 +347,18 @@ impl IngestState {
 }
 
 /// A source that is lost is opened again; one that cannot be read is not.
-fn failure(error: SourceError) -> ActorProcessingErr {
+fn source_failure(error: SourceError) -> ActorProcessingErr {
     match &error {
         SourceError::Lost { .. } => Box::new(error),
-        SourceError::Fatal { .. } => Box::new(Hopeless(error.to_string())),
+        SourceError::Fatal { .. } => Box::new(NotRestartable(error.to_string())),
     }
 }
 
 /// Number and bytes of receipts.
-fn size<'a>(receipts: impl Iterator<Item = &'a Receipt>) -> (usize, usize) {
+fn receipts_size<'a>(receipts: impl Iterator<Item = &'a Receipt>) -> (usize, usize) {
     receipts.fold((0, 0), |(count, bytes), receipt| (count + 1, bytes + receipt.bytes.len()))
 }
 
-fn stopping() -> Settlement {
+fn stopping_settlement() -> Settlement {
     Settlement::Refused { reason: "the service is stopping".to_owned(), retry_after_ms: 1000 }
 }

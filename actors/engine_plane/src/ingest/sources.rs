@@ -65,7 +65,7 @@ async fn none_left(count: &watch::Sender<usize>) {
 }
 
 /// Counts one ingest actor while it is up, and shows its source as down when it goes, however it goes.
-pub(super) struct Active {
+pub(super) struct ActiveSource {
     count: Arc<watch::Sender<usize>>,
     board: StatusBoard,
     source: Condition,
@@ -73,22 +73,22 @@ pub(super) struct Active {
     pub(super) why: Option<String>,
 }
 
-impl Active {
-    pub(super) fn begin(args: &IngestArgs) -> Self {
+impl ActiveSource {
+    pub(super) fn count_in(args: &IngestArgs) -> Self {
         args.sources.active.send_modify(|count| *count += 1);
         Self {
             count: Arc::clone(&args.sources.active),
             board: args.board.clone(),
-            source: args.down(),
+            source: args.down_condition(),
             why: Some("its actor ended unexpectedly".to_owned()),
         }
     }
 }
 
-impl Drop for Active {
+impl Drop for ActiveSource {
     fn drop(&mut self) {
         if let Some(why) = self.why.take() {
-            self.board.raise(self.source.clone(), why);
+            self.board.raise_condition(self.source.clone(), why);
         }
         self.count.send_modify(|count| *count -= 1);
     }

@@ -27,27 +27,27 @@ impl UnsettledWatch {
     }
 
     /// Waits for `settling`, and shows when it takes long; `why` says for people what it may wait for.
-    pub(super) async fn watch<F: Future>(&self, why: &'static str, settling: F) -> F::Output {
+    pub(super) async fn watch_settling<F: Future>(&self, why: &'static str, settling: F) -> F::Output {
         tokio::pin!(settling);
         tokio::select! {
             biased;
             settled = &mut settling => return settled,
             () = sleep(LONG) => {}
         }
-        let _shown = self.show(why);
+        let _shown = self.show_long_wait(why);
         settling.await
     }
 
-    fn show(&self, why: &'static str) -> LongWait<'_> {
+    fn show_long_wait(&self, why: &'static str) -> LongWait<'_> {
         if self.long.fetch_add(1, Ordering::Relaxed) == 0 {
             let detail = format!("a batch is not settled for more than {LONG:?}: {why}");
-            self.board.raise(self.condition(), detail);
+            self.board.raise_condition(self.unsettled_condition(), detail);
             tracing::warn!(source = self.source, domain = "ingest", why, "a batch is not settled for long");
         }
         LongWait(self)
     }
 
-    fn condition(&self) -> Condition {
+    fn unsettled_condition(&self) -> Condition {
         Condition::SourceUnsettled(self.source.clone())
     }
 }
@@ -55,7 +55,9 @@ impl UnsettledWatch {
 impl Drop for LongWait<'_> {
     fn drop(&mut self) {
         let watch = self.0;
-        if watch.long.fetch_sub(1, Ordering::Relaxed) == 1 && watch.board.clear(&watch.condition()) {
+        if watch.long.fetch_sub(1, Ordering::Relaxed) == 1
+            && watch.board.clear_condition(&watch.unsettled_condition())
+        {
             tracing::info!(source = watch.source, domain = "ingest", "nothing waits for long any more");
         }
     }

@@ -43,30 +43,33 @@ pub enum HeldError {
 
 impl PublisherState {
     /// Carries out an operator's decision, once its record is durable. Returns what it came to.
-    pub(super) async fn decide(&mut self, request: &HeldRequest) -> Result<Vec<OutputsAct>, HeldError> {
-        let acts = self.progress.holds.acts(&request.symbol, request.choice);
+    pub(super) async fn carry_out_decision(
+        &mut self,
+        request: &HeldRequest,
+    ) -> Result<Vec<OutputsAct>, HeldError> {
+        let acts = self.progress.holds.acts_for_choice(&request.symbol, request.choice);
         if acts.is_empty() {
             return Err(HeldError::NotHeld { symbol: request.symbol.to_string() });
         }
         for act in &acts {
             if mutant!(SkipsWithoutRecord) {
-                self.skips.note(act);
+                self.skips.note_act(act);
             } else {
-                self.record(request, act).await?;
+                self.record_act(request, act).await?;
             }
             tracing::warn!(
                 domain = "publish", operator = request.operator, reason = request.reason, %act,
                 "an operator decided about held outputs"
             );
         }
-        self.progress.holds.retry(&request.symbol);
-        self.forget_let_go();
+        self.progress.holds.retry_symbol(&request.symbol);
+        self.forget_skipped();
         self.note_progress();
         self.show_held();
         Ok(acts)
     }
 
-    async fn record(&mut self, request: &HeldRequest, act: &OutputsAct) -> Result<(), HeldError> {
+    async fn record_act(&mut self, request: &HeldRequest, act: &OutputsAct) -> Result<(), HeldError> {
         let HeldRequest { operator, reason, at_ms, .. } = request;
         let record = OperatorRecord {
             at_ms: *at_ms,
@@ -75,14 +78,14 @@ impl PublisherState {
             runs_tail: self.args.committed.borrow().tail,
             act: act.clone(),
         };
-        match self.args.act_log.record(&record).await {
+        match self.args.act_log.record_act(&record).await {
             Ok(()) => {}
             Err(unknown @ AppendError::Unknown { .. }) => return Err(HeldError::InDoubt(unknown)),
             Err(refused) => return Err(HeldError::NotRecorded(refused)),
         }
-        self.skips.note(act);
+        self.skips.note_act(act);
         // With it, an earlier one that was in doubt has become durable.
-        match skips(&self.args.act_log).await {
+        match read_skips(&self.args.act_log).await {
             Ok(known) => self.skips = known,
             Err(error) => tracing::debug!(%error, "the acts of operators cannot be read again now"),
         }
@@ -91,6 +94,6 @@ impl PublisherState {
 }
 
 /// What operators skipped, as the records of their acts say.
-pub(super) async fn skips(act_log: &ActLog) -> Result<Skips, ReadError> {
-    Ok(Skips::of(act_log.acts().await?.iter().map(|record| &record.act)))
+pub(super) async fn read_skips(act_log: &ActLog) -> Result<Skips, ReadError> {
+    Ok(Skips::from_acts(act_log.read_acts().await?.iter().map(|record| &record.act)))
 }

@@ -10,7 +10,7 @@ use orchestrator_kernel::ids::{RunSeq, Symbol};
 use orchestrator_kernel::ports::fan_out::{OutputMessage, PublishError, Remedy};
 use orchestrator_kernel::ports::log::RecordBatch;
 use orchestrator_kernel::ports::observer::Observation;
-use orchestrator_kernel::rfc3339::rfc3339;
+use orchestrator_kernel::rfc3339::to_rfc3339;
 use orchestrator_runtime::status::Condition;
 use ractor::ActorProcessingErr;
 
@@ -22,14 +22,14 @@ impl PublisherState {
     /// # Errors
     ///
     /// The refusal, to be waited out with everything else: as many symbols are held as may be.
-    pub(super) fn hold(
+    pub(super) fn hold_symbol(
         &mut self,
         fan_out: &str,
         refused: &OutputMessage,
         error: PublishError,
     ) -> Result<(), PublishError> {
         let (now, max) = (self.args.clock.now(), self.args.held_symbols_max);
-        if let Err(full) = self.progress.holds.hold(fan_out, refused, &error.detail, now, max) {
+        if let Err(full) = self.progress.holds.hold_symbol(fan_out, refused, &error.detail, now, max) {
             self.wants_room = true;
             let detail = format!("{}; {full}, so everything waits", error.detail);
             return Err(PublishError { detail, remedy: Remedy::Operator, ..error });
@@ -49,13 +49,16 @@ impl PublisherState {
     pub(super) fn show_held(&mut self) {
         let board = &self.args.board;
         for (symbol, fan_out, hold) in self.progress.holds.iter() {
-            let is_known = self.offers.knows(fan_out);
-            board.raise(Condition::OutputHeld(symbol.to_string()), detail(fan_out, hold, is_known));
+            let is_known = self.offers.has_fan_out(fan_out);
+            board.raise_condition(
+                Condition::OutputHeld(symbol.to_string()),
+                describe_hold(fan_out, hold, is_known),
+            );
         }
-        for condition in board.read().conditions.keys() {
+        for condition in board.current_status().conditions.keys() {
             if let Condition::OutputHeld(symbol) = condition
-                && !self.progress.holds.contains(symbol)
-                && board.clear(condition)
+                && !self.progress.holds.holds_symbol(symbol)
+                && board.clear_condition(condition)
             {
                 tracing::info!(domain = "publish", symbol, "the symbol's outputs flow again");
             }
@@ -64,12 +67,13 @@ impl PublisherState {
 
     /// Ends holds at a fan-out that is not configured any more once an operator has skipped what waits there: nothing
     /// is offered there, which would end them otherwise.
-    pub(super) fn forget_let_go(&mut self) {
-        let (before, skips, offers) = (self.progress.holds.waiting(), &self.skips, &self.offers);
+    pub(super) fn forget_skipped(&mut self) {
+        let (before, skips, offers) = (self.progress.holds.waiting_outputs(), &self.skips, &self.offers);
         self.progress.holds.retain(|symbol, fan_out, hold| {
-            offers.knows(fan_out) || !skips.covers_all(symbol, fan_out, hold.first..=hold.last())
+            offers.has_fan_out(fan_out)
+                || !skips.covers_all(symbol, fan_out, hold.first..=hold.last_waiting())
         });
-        let count = before - self.progress.holds.waiting();
+        let count = before - self.progress.holds.waiting_outputs();
         if count > 0 {
             super::observe_held(self.args.observer.as_ref(), &self.progress.holds);
             self.args.observer.observe(&Observation::OutputsSkipped { count });
@@ -80,15 +84,15 @@ impl PublisherState {
     pub(super) async fn offer_held_page(
         &mut self,
     ) -> Result<Option<Result<(), PublishError>>, ActorProcessingErr> {
-        let next = self.progress.holds.next_retry(|fan_out| self.offers.level(fan_out).is_some());
+        let next = self.progress.holds.next_retry(|fan_out| self.offers.place_at_cursor(fan_out).is_some());
         let Some((symbol, name, hold)) = next else { return Ok(None) };
         let cursor = self.progress.cursor.run_seq;
         let page = match hold.from <= cursor {
             true => self.read_runs(hold.from, cursor).await?,
             false => RecordBatch::starting_at(hold.from.into()),
         };
-        let through = if page.is_empty() { cursor } else { RunSeq::from(page.last()).min(cursor) };
-        let (mut waiting, _) = self.messages(&page, |record| record.facts.symbol == symbol)?;
+        let through = if page.is_empty() { cursor } else { RunSeq::from(page.last_seq()).min(cursor) };
+        let (mut waiting, _) = self.messages_of_batch(&page, |record| record.facts.symbol == symbol)?;
         waiting.retain(|message| hold.first <= message.symbol_seq);
         let offered = self.offer_waiting(&symbol, &name, &waiting).await;
         if matches!(offered, Ok(true)) {
@@ -108,15 +112,15 @@ impl PublisherState {
     ) -> Result<bool, PublishError> {
         let fan_outs = Arc::clone(&self.args.fan_outs);
         let mut fan_outs = fan_outs.lock().await;
-        let at = self.offers.level(name);
+        let at = self.offers.place_at_cursor(name);
         let Some(fan_out) = at.and_then(|at| fan_outs.get_mut(at)) else { return Ok(false) };
         let mut rest = waiting;
         while !rest.is_empty() {
-            let (let_go, behind) = rest.split_at(self.let_go(name, rest));
+            let (let_go, behind) = rest.split_at(self.count_skipped(name, rest));
             self.note_taken(symbol, name, let_go);
-            let end = behind.iter().position(|message| self.is_let_go(name, message));
+            let end = behind.iter().position(|message| self.is_skipped(name, message));
             let part = behind.get(..end.unwrap_or(behind.len()).min(self.part_max())).unwrap_or(behind);
-            let result = self.attempt(fan_out.as_mut(), part).await;
+            let result = self.attempt_publish(fan_out.as_mut(), part).await;
             let confirmed = result.as_ref().map_or_else(|error| error.confirmed, |()| part.len());
             let (taken, left) = behind.split_at(confirmed.min(part.len()));
             self.note_taken(symbol, name, taken);
@@ -124,7 +128,7 @@ impl PublisherState {
             match (result, left.first()) {
                 (Ok(()), _) => {}
                 (Err(error), Some(refused)) if error.remedy == Remedy::NoneForThisOutput => {
-                    self.hold(name, refused, error)?;
+                    self.hold_symbol(name, refused, error)?;
                     return Ok(false);
                 }
                 (Err(error), _) => return Err(error),
@@ -134,12 +138,12 @@ impl PublisherState {
     }
 
     /// How many of these, from the first, an operator skipped.
-    fn let_go(&self, fan_out: &str, messages: &[OutputMessage]) -> usize {
-        messages.iter().take_while(|message| self.is_let_go(fan_out, message)).count()
+    fn count_skipped(&self, fan_out: &str, messages: &[OutputMessage]) -> usize {
+        messages.iter().take_while(|message| self.is_skipped(fan_out, message)).count()
     }
 
-    fn is_let_go(&self, fan_out: &str, message: &OutputMessage) -> bool {
-        self.skips.covers(&message.symbol, fan_out, message.symbol_seq)
+    fn is_skipped(&self, fan_out: &str, message: &OutputMessage) -> bool {
+        self.skips.covers_output(&message.symbol, fan_out, message.symbol_seq)
     }
 
     /// Waiting outputs were confirmed or skipped.
@@ -148,19 +152,22 @@ impl PublisherState {
             self.progress.holds.note_taken(symbol, fan_out, last.symbol_seq);
             // At once: a publisher that dies at the next part has counted these, and its successor must not again.
             self.note_progress();
-            self.account(taken);
+            self.count_outputs(taken);
         }
     }
 }
 
 /// What waits and why, for people.
-fn detail(fan_out: &str, hold: &Hold, is_known: bool) -> String {
+fn describe_hold(fan_out: &str, hold: &Hold, is_known: bool) -> String {
     let Hold { first, since, reason, is_retried, .. } = hold;
-    let since = since.map(|since| format!(" since {}", rfc3339(since))).unwrap_or_default();
+    let since = since.map(|since| format!(" since {}", to_rfc3339(since))).unwrap_or_default();
     let now = match (is_known, is_retried) {
         (false, _) => ", and it is not configured any more",
         (true, true) => ", being offered again",
         (true, false) => "",
     };
-    format!("{fan_out} refuses output {first} for good{since}; {} wait{now}: {reason}", hold.waiting())
+    format!(
+        "{fan_out} refuses output {first} for good{since}; {} wait{now}: {reason}",
+        hold.waiting_outputs()
+    )
 }

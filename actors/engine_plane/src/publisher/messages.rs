@@ -4,8 +4,8 @@ use orchestrator_kernel::engine::contracts::manifest::OutputsAct;
 use ractor::RpcReplyPort;
 
 pub use super::acts::{HeldError, HeldRequest};
-pub use super::progress::Reached;
-pub(crate) use super::progress::{CURSOR, decode_progress, released};
+pub use super::progress::PublishedUpTo;
+pub(crate) use super::progress::{CURSOR, decode_progress, load_released};
 
 /// Requests to the publisher, and messages that it sends to itself.
 pub enum PublisherMsg {
@@ -15,8 +15,8 @@ pub enum PublisherMsg {
     Look,
     /// The back-off is over. Sent by itself, once for each failure: a commit meanwhile does not cut it short.
     Retry,
-    /// Carry out what an operator decided about a held symbol. Sent by the HTTP interface; the reply comes when the record
-    /// of it is durable, and says what it came to.
+    /// Carry out what an operator decided about a held symbol. Sent by the HTTP interface; the reply comes when the
+    /// record of it is durable, and says what it came to.
     Decide(HeldRequest, RpcReplyPort<Result<Vec<OutputsAct>, HeldError>>),
     /// Publish what is committed, save the cursor, report. The reply comes when nothing waits any more.
     Drain(RpcReplyPort<()>),

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use orchestrator_kernel::engine::contracts::engine_run::{RunRecord, RunStatus};
 use orchestrator_kernel::engine::contracts::orchestrator_event::{event_type, events};
-use orchestrator_kernel::engine::outbox::{Cursor, Holds, Progress, Skips};
+use orchestrator_kernel::engine::outbox::{Holds, PublishCursor, PublishProgress, Skips};
 use orchestrator_kernel::ids::{RunSeq, TsMs};
 use orchestrator_kernel::mutant;
 use orchestrator_kernel::ports::checkpoint::{CheckpointStore, SaveError};
@@ -27,7 +27,7 @@ use orchestrator_kernel::ports::log::{Log, ReadLimit, RecordBatch};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
 use orchestrator_kernel::retry::RetrySchedule;
 use orchestrator_runtime::act_log::ActLog;
-use orchestrator_runtime::address::answer;
+use orchestrator_runtime::address::send_reply;
 use orchestrator_runtime::fatal::{self, Fatal, FatalKind};
 use orchestrator_runtime::status::{Condition, StatusBoard};
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
@@ -39,7 +39,7 @@ use crate::flow::OutputFlow;
 use crate::run_log::messages::Committed;
 use offer::Offers;
 
-use messages::{CURSOR, PublisherMsg, Reached};
+use messages::{CURSOR, PublishedUpTo, PublisherMsg};
 
 /// The fan-outs, shared with the next incarnation of the publisher.
 pub type FanOuts = Arc<Mutex<Vec<Box<dyn FanOut>>>>;
@@ -58,7 +58,7 @@ pub struct PublisherArgs {
     /// Where operators' acts are recorded.
     pub act_log: ActLog,
     /// Where an earlier incarnation ended.
-    pub reached: Reached,
+    pub reached: PublishedUpTo,
     /// Run records that are published together, at most.
     pub batch_max: usize,
     /// How failed publishing is tried again; when it is exhausted the service is degraded and keeps trying at `max`.
@@ -80,11 +80,11 @@ pub struct PublisherArgs {
 /// Publisher state between two messages, rebuilt from the saved cursor and the run log by `pre_start`.
 pub struct PublisherState {
     args: PublisherArgs,
-    progress: Progress,
+    progress: PublishProgress,
     /// What an operator skipped.
     skips: Skips,
     /// Nothing when what is saved cannot be used.
-    saved: Option<Progress>,
+    saved: Option<PublishProgress>,
     saved_at: Instant,
     attempts: u32,
     offers: Offers,
@@ -127,7 +127,7 @@ impl Actor for Publisher {
         me: ActorRef<PublisherMsg>,
         args: PublisherArgs,
     ) -> Result<PublisherState, ActorProcessingErr> {
-        let (progress, saved) = progress::recover(&args).await?;
+        let (progress, saved) = progress::recover_progress(&args).await?;
         let tail = args.committed.borrow().tail;
         if tail < progress.cursor.run_seq {
             let what = format!(
@@ -138,10 +138,10 @@ impl Actor for Publisher {
         }
         args.flow.set_published(progress.cursor.outputs);
         observe_held(args.observer.as_ref(), &progress.holds);
-        args.observer.observe(&Observation::PublishBacklog { outputs: args.flow.backlog() });
-        let offers = Offers::to(&args.fan_outs).await;
-        let skips = acts::skips(&args.act_log).await;
-        let skips = skips.map_err(|error| fatal::unless_passing("manifests", error))?;
+        args.observer.observe(&Observation::PublishBacklog { outputs: args.flow.waiting_outputs() });
+        let offers = Offers::for_fan_outs(&args.fan_outs).await;
+        let skips = acts::read_skips(&args.act_log).await;
+        let skips = skips.map_err(|error| fatal::fatal_unless_io("manifests", error))?;
         me.send_after(LOOK_EVERY, || PublisherMsg::Look);
         let mut committed = args.committed.clone();
         committed.mark_changed();
@@ -168,7 +168,7 @@ impl Actor for Publisher {
             drain: None,
             _watcher: watcher,
         };
-        state.forget_let_go();
+        state.forget_skipped();
         state.note_progress();
         state.show_held();
         // Before the service is ready: whoever sees it ready can bind.
@@ -196,7 +196,7 @@ impl Actor for Publisher {
                 state.publish_next(&me).await
             }
             PublisherMsg::Decide(request, reply) => {
-                answer(reply, state.decide(&request).await);
+                send_reply(reply, state.carry_out_decision(&request).await);
                 state.publish_next(&me).await
             }
             PublisherMsg::Drain(reply) => {
@@ -233,10 +233,10 @@ impl PublisherState {
                 self.save_when_due().await?;
                 me.cast(PublisherMsg::Wake)?;
             }
-            Ok(()) => self.idle().await?,
+            Ok(()) => self.finish_idle().await?,
             // The broker began to block while these were on their way: nothing failed, and it is looked at again soon.
             Err(_) if self.is_held_back().await => self.observe_blocked(),
-            Err(error) => self.failed(me, &error),
+            Err(error) => self.note_failure(me, &error),
         }
         Ok(())
     }
@@ -249,21 +249,21 @@ impl PublisherState {
     async fn publish_batch(&mut self) -> Result<Result<(), PublishError>, ActorProcessingErr> {
         let tail = self.args.committed.borrow().tail;
         let batch = self.next_batch(tail).await?;
-        let (messages, ended) = self.messages(&batch, |_| true)?;
-        let published = self.offer(&messages).await;
+        let (messages, ended) = self.messages_of_batch(&batch, |_| true)?;
+        let published = self.offer_messages(&messages).await;
         let published = if mutant!(CursorOverAHole) { Ok(()) } else { published };
         if published.is_ok() {
-            self.confirmed(&messages, batch.last().into(), ended);
+            self.take_confirmed(&messages, batch.last_seq().into(), ended);
         }
         Ok(published)
     }
 
-    async fn idle(&mut self) -> Result<(), ActorProcessingErr> {
+    async fn finish_idle(&mut self) -> Result<(), ActorProcessingErr> {
         if self.drain.is_some() || SAVE_EVERY <= self.saved_at.elapsed() {
-            self.save().await?;
+            self.save_progress().await?;
         }
         if let Some(reply) = self.drain.take() {
-            answer(reply, ());
+            send_reply(reply, ());
         }
         Ok(())
     }
@@ -280,7 +280,7 @@ impl PublisherState {
                 self.failing = None;
                 self.note_working();
             }
-            Err(error) => self.failed(me, &error),
+            Err(error) => self.note_failure(me, &error),
         }
     }
 
@@ -289,7 +289,7 @@ impl PublisherState {
     async fn next_batch(&self, tail: RunSeq) -> Result<Arc<RecordBatch>, ActorProcessingErr> {
         let next = self.progress.cursor.run_seq.next();
         let newest = Arc::clone(&self.args.committed.borrow().batch);
-        if newest.first() == next.into() && newest.len() <= self.args.batch_max {
+        if newest.first_seq() == next.into() && newest.len() <= self.args.batch_max {
             return Ok(newest);
         }
         Ok(Arc::new(self.read_runs(next, tail).await?))
@@ -299,11 +299,11 @@ impl PublisherState {
     async fn read_runs(&self, first: RunSeq, last: RunSeq) -> Result<RecordBatch, ActorProcessingErr> {
         let count = usize::try_from((last.0 + 1).saturating_sub(first.0)).unwrap_or(usize::MAX);
         let limit = ReadLimit { records: self.args.batch_max.min(count), ..ReadLimit::default() };
-        self.args.runs.read(first.into(), limit).await.map_err(|error| fatal::unless_passing("runs", error))
+        self.args.runs.read(first.into(), limit).await.map_err(|error| fatal::fatal_unless_io("runs", error))
     }
 
     /// The outputs of the wanted records of a batch, and when the last of their runs ended.
-    fn messages(
+    fn messages_of_batch(
         &self,
         batch: &RecordBatch,
         is_wanted: impl Fn(&RunRecord) -> bool,
@@ -312,13 +312,13 @@ impl PublisherState {
         let mut messages = Vec::new();
         let mut latest: Option<TsMs> = None;
         for (seq, payload) in batch.iter() {
-            let record =
-                RunRecord::decode(payload).map_err(|error| Fatal::undecodable("runs", seq.0, error))?;
+            let record = RunRecord::decode(payload)
+                .map_err(|error| Fatal::undecodable_record("runs", seq.0, error))?;
             if !is_wanted(&record) {
                 continue;
             }
             let made = events(seq.into(), &record, published)
-                .map_err(|error| Fatal::undecodable("runs", seq.0, error))?;
+                .map_err(|error| Fatal::undecodable_record("runs", seq.0, error))?;
             messages.extend(made);
             latest = latest.max(ended_at(&record));
         }
@@ -332,7 +332,7 @@ impl PublisherState {
         let board = &self.args.board;
         match reason {
             Some(reason) => {
-                if board.raise(Condition::FanOutBlocked, reason.clone()) {
+                if board.raise_condition(Condition::FanOutBlocked, reason.clone()) {
                     tracing::warn!(domain = "publish", reason, "publishing waits");
                 }
                 true
@@ -340,7 +340,7 @@ impl PublisherState {
             // It is asked, and what it confirms is the proof.
             None if fan_outs.iter().any(|fan_out| fan_out.is_in_doubt()) => false,
             None => {
-                if board.clear(&Condition::FanOutBlocked) {
+                if board.clear_condition(&Condition::FanOutBlocked) {
                     tracing::info!(domain = "publish", "publishing goes on");
                 }
                 false
@@ -348,7 +348,7 @@ impl PublisherState {
         }
     }
 
-    fn confirmed(&mut self, messages: &[OutputMessage], reached: RunSeq, ended: Option<TsMs>) {
+    fn take_confirmed(&mut self, messages: &[OutputMessage], reached: RunSeq, ended: Option<TsMs>) {
         if let (Some(ended), Some(now)) =
             (ended, self.args.clock.now().filter(|_| !self.args.clock.is_driven()))
         {
@@ -356,17 +356,19 @@ impl PublisherState {
             self.args.observer.observe(&Observation::PublishLatency { seconds });
         }
         let outputs = self.progress.cursor.outputs + messages.len() as u64;
-        self.progress.cursor = Cursor { run_seq: reached, outputs };
-        messages.iter().for_each(|message| self.progress.holds.pass(message));
+        self.progress.cursor = PublishCursor { run_seq: reached, outputs };
+        messages.iter().for_each(|message| self.progress.holds.pass_output(message));
         self.note_progress();
         self.note_working();
         self.args.flow.set_published(outputs);
-        self.account(messages);
-        self.args.observer.observe(&Observation::PublishBacklog { outputs: self.args.flow.backlog() });
+        self.count_outputs(messages);
+        self.args
+            .observer
+            .observe(&Observation::PublishBacklog { outputs: self.args.flow.waiting_outputs() });
     }
 
     /// Counts outputs that were dealt with: those that wait are counted as held, not here.
-    fn account(&self, messages: &[OutputMessage]) {
+    fn count_outputs(&self, messages: &[OutputMessage]) {
         let (observer, holds) = (&self.args.observer, &self.progress.holds);
         // First: what was held until now is for a moment behind, never gone twice.
         observe_held(observer.as_ref(), holds);
@@ -393,18 +395,18 @@ impl PublisherState {
             return;
         }
         self.attempts = 0;
-        if self.args.board.clear(&Condition::PublishDegraded) {
+        if self.args.board.clear_condition(&Condition::PublishDegraded) {
             tracing::info!(domain = "publish", "publishing works again");
         }
     }
 
-    fn failed(&mut self, me: &ActorRef<PublisherMsg>, error: &PublishError) {
+    fn note_failure(&mut self, me: &ActorRef<PublisherMsg>, error: &PublishError) {
         self.attempts = self.attempts.saturating_add(1);
         self.failing = Some(error.fan_out.clone());
         self.observe_blocked();
         let exhausted =
             self.args.retry.delay_after(self.attempts).is_none() || error.remedy == Remedy::Operator;
-        if exhausted && self.args.board.raise(Condition::PublishDegraded, error.to_string()) {
+        if exhausted && self.args.board.raise_condition(Condition::PublishDegraded, error.to_string()) {
             tracing::error!(
                 domain = "publish", error_kind = "publish_degraded", error_detail = %error, attempt = self.attempts,
                 "publishing failed for a reason that an operator has to mend, or as often as configured; outputs are kept \
@@ -423,15 +425,15 @@ impl PublisherState {
         let (flow, observer) = (&self.args.flow, &self.args.observer);
         let seconds = flow.blocked_for().min(self.blocked_seen.elapsed()).as_secs_f64();
         observer.observe(&Observation::PublishBlocked { seconds });
-        observer.observe(&Observation::PublishBacklog { outputs: flow.backlog() });
+        observer.observe(&Observation::PublishBacklog { outputs: flow.waiting_outputs() });
         self.blocked_seen = Instant::now();
     }
 
     async fn save_when_due(&mut self) -> Result<(), Fatal> {
-        if SAVE_EVERY <= self.saved_at.elapsed() { self.save().await } else { Ok(()) }
+        if SAVE_EVERY <= self.saved_at.elapsed() { self.save_progress().await } else { Ok(()) }
     }
 
-    async fn save(&mut self) -> Result<(), Fatal> {
+    async fn save_progress(&mut self) -> Result<(), Fatal> {
         self.saved_at = Instant::now();
         if self.saved.as_ref() == Some(&self.progress) {
             return Ok(());
@@ -454,7 +456,7 @@ impl PublisherState {
 }
 
 fn observe_held(observer: &dyn Observer, holds: &Holds) {
-    let (outputs, symbols) = (holds.waiting(), holds.symbols() as u64);
+    let (outputs, symbols) = (holds.waiting_outputs(), holds.symbol_count() as u64);
     observer.observe(&Observation::OutputsHeld { outputs, symbols });
 }
 

@@ -1,4 +1,5 @@
-//! Offering a batch to the fan-outs: each one gets what it has not dealt with yet, without what is held or let go there.
+//! Offering a batch to the fan-outs: each one gets what it has not dealt with yet, without what is held or let go
+//! there.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -21,21 +22,21 @@ pub(super) struct Offers {
 
 impl Offers {
     /// Nothing was offered yet.
-    pub(super) async fn to(fan_outs: &FanOuts) -> Self {
+    pub(super) async fn for_fan_outs(fan_outs: &FanOuts) -> Self {
         let names: Vec<String> =
             fan_outs.lock().await.iter().map(|fan_out| fan_out.name().to_owned()).collect();
         Self { prefixes: vec![0; names.len()], names, part_max: usize::MAX }
     }
 
-    /// Where a fan-out stands in the order, if it has dealt with nothing behind the cursor: only then what is held there
-    /// may go again, or it would meet what the batch in hand passed over.
-    pub(super) fn level(&self, fan_out: &str) -> Option<usize> {
+    /// Where a fan-out stands in the order, if it has dealt with nothing behind the cursor: only then what is held
+    /// there may go again, or it would meet what the batch in hand passed over.
+    pub(super) fn place_at_cursor(&self, fan_out: &str) -> Option<usize> {
         let at = self.names.iter().position(|name| name == fan_out)?;
         self.prefixes.get(at).filter(|prefix| **prefix == 0).map(|_| at)
     }
 
     /// Whether outputs go there.
-    pub(super) fn knows(&self, fan_out: &str) -> bool {
+    pub(super) fn has_fan_out(&self, fan_out: &str) -> bool {
         self.names.iter().any(|name| name == fan_out)
     }
 
@@ -68,7 +69,7 @@ impl Part<'_> {
 
 impl PublisherState {
     /// Offers each fan-out what it has not dealt with yet of these messages.
-    pub(super) async fn offer(&mut self, messages: &[OutputMessage]) -> Result<(), PublishError> {
+    pub(super) async fn offer_messages(&mut self, messages: &[OutputMessage]) -> Result<(), PublishError> {
         if messages.is_empty() {
             return Ok(());
         }
@@ -95,13 +96,13 @@ impl PublisherState {
     ) -> Result<(), PublishError> {
         while let Some(rest) = messages.get(*prefix..).filter(|rest| !rest.is_empty()) {
             let part = self.next_part(fan_out.name(), rest);
-            match self.attempt(fan_out, &part.messages).await {
+            match self.attempt_publish(fan_out, &part.messages).await {
                 Ok(()) => *prefix += part.covers,
                 Err(error) => {
                     *prefix += part.dealt_with(error.confirmed) + usize::from(mutant!(SkipsAnOutputOnError));
                     match part.messages.get(error.confirmed) {
                         Some(refused) if error.remedy == Remedy::NoneForThisOutput => {
-                            self.hold(fan_out.name(), refused, error)?;
+                            self.hold_symbol(fan_out.name(), refused, error)?;
                         }
                         Some(_) | None => return Err(error),
                     }
@@ -118,8 +119,9 @@ impl PublisherState {
             let messages = rest.get(..max).unwrap_or(rest);
             return Part { messages: Cow::Borrowed(messages), places: Vec::new(), covers: messages.len() };
         }
-        let offered =
-            |message: &OutputMessage| self.progress.holds.fate(&self.skips, fan_out, message) == Fate::Offer;
+        let offered = |message: &OutputMessage| {
+            self.progress.holds.fate_of_output(&self.skips, fan_out, message) == Fate::Offer
+        };
         let places: Vec<usize> =
             (0..).zip(rest).filter(|(_, message)| offered(message)).map(|(at, _)| at).collect();
         let covers = places.get(max).copied().unwrap_or(rest.len());
@@ -129,7 +131,7 @@ impl PublisherState {
     }
 
     /// Offers messages within the time of one attempt; none is no attempt.
-    pub(super) async fn attempt(
+    pub(super) async fn attempt_publish(
         &mut self,
         fan_out: &mut dyn FanOut,
         messages: &[OutputMessage],
@@ -163,13 +165,13 @@ impl PublisherState {
         self.offers.part_max
     }
 
-    /// Whether what is offered again goes before the batch in hand, which waits for the place of a held symbol. What the
-    /// batch has passed over at that fan-out is offered again with it.
+    /// Whether what is offered again goes before the batch in hand, which waits for the place of a held symbol. What
+    /// the batch has passed over at that fan-out is offered again with it.
     pub(super) fn makes_room(&mut self) -> bool {
         if !self.wants_room || self.drain.is_some() {
             return false;
         }
-        let retried = self.progress.holds.next_retry(|fan_out| self.offers.knows(fan_out));
+        let retried = self.progress.holds.next_retry(|fan_out| self.offers.has_fan_out(fan_out));
         self.wants_room = retried.is_some();
         if let Some((_, fan_out, _)) = retried {
             self.offers.begin_again(&fan_out);

@@ -19,7 +19,7 @@ pub(super) async fn acquire_archive(log: &Arc<dyn Log>) -> Result<Epoch, Retenti
 /// # Errors
 ///
 /// [`RetentionError::Hole`], [`RetentionError::Read`], [`RetentionError::Copy`]. What was copied stays there.
-pub async fn copy(
+pub async fn copy_to_archive(
     from: Readable<'_>,
     archive: &dyn Log,
     epoch: Epoch,
@@ -66,15 +66,19 @@ mod tests {
         let ((hot, epoch), (archive, to)) = (log(9000).await, log(0).await);
         let from = Readable { name: "receipts", log: &hot };
 
-        assert_eq!(copy(from, &archive, to, Seq(5001)).await.unwrap(), 5000);
+        assert_eq!(copy_to_archive(from, &archive, to, Seq(5001)).await.unwrap(), 5000);
         assert_eq!(archive.stat().tail, Seq(5000));
-        assert_eq!(copy(from, &archive, to, Seq(4000)).await.unwrap(), 0);
+        assert_eq!(copy_to_archive(from, &archive, to, Seq(4000)).await.unwrap(), 0);
         hot.trim(epoch, Seq(5001)).await.unwrap();
-        assert_eq!(copy(from, &archive, to, Seq(u64::MAX)).await.unwrap(), 4000, "as far as the log goes");
+        assert_eq!(
+            copy_to_archive(from, &archive, to, Seq(u64::MAX)).await.unwrap(),
+            4000,
+            "as far as the log goes"
+        );
         assert_eq!(archive.stat().tail, Seq(9000));
 
         let (short, to) = log(0).await;
-        let hole = copy(from, &short, to, Seq(9001)).await.unwrap_err();
+        let hole = copy_to_archive(from, &short, to, Seq(9001)).await.unwrap_err();
         assert!(
             matches!(hole, RetentionError::Hole { log: "receipts", archived: Seq(0), start: Seq(5001) }),
             "{hole}"

@@ -16,7 +16,9 @@ mod round;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_kernel::engine::retention::{Base, Held, Holders, Later, Scheduled};
+use orchestrator_kernel::engine::retention::{
+    RetainedFor, RetentionBase, RunsAfterBase, Scheduled, TrimBlocker,
+};
 use orchestrator_kernel::ids::{Epoch, RunSeq};
 use orchestrator_kernel::mutant;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
@@ -30,18 +32,20 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
 
 use crate::buffer::messages::{BufferMsg, Durable};
-use crate::publisher::messages::Reached;
+use crate::publisher::messages::PublishedUpTo;
 use crate::recovery;
 use crate::run_log::messages::Committed;
 use crate::scheduler::messages::Universe;
 
-pub use copy::copy;
+pub use copy::copy_to_archive;
 pub use error::RetentionError;
 use messages::RetentionMsg;
 pub use reading::Readable;
 
-pub use round::{Done, Gone, Kept, Limits, Plan, Writable, carry_out, note_later, plan};
-use round::{Known, Save};
+use round::{DurableTails, Save};
+pub use round::{
+    Limits, RetentionLogs, TrimOutcome, TrimPlan, TrimmedLog, Writable, carry_out, note_later, plan_round,
+};
 
 /// Settings of retention.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +93,7 @@ pub struct RetentionArgs {
     /// Knows the epoch of the run log.
     pub committed: watch::Receiver<Committed>,
     /// How far the publisher has come in this process.
-    pub reached: Reached,
+    pub reached: PublishedUpTo,
     /// Telemetry.
     pub observer: Arc<dyn Observer>,
     /// Readiness.
@@ -99,10 +103,10 @@ pub struct RetentionArgs {
 /// Retention state between two messages, rebuilt from the saved base by `pre_start`.
 pub struct RetentionState {
     args: RetentionArgs,
-    base: Base,
+    base: RetentionBase,
     /// The base was saved by this process: from then on one that was overtaken cannot set it back.
     is_ours: bool,
-    later: Later,
+    later: RunsAfterBase,
     scheduled: Scheduled,
     archive_epochs: Option<[Epoch; 3]>,
     failures: u32,
@@ -127,8 +131,8 @@ impl Actor for Retention {
         let base = recovery::base_or_again(args.checkpoints.as_ref()).await?;
         me.send_after(args.settings.check_every, || RetentionMsg::Check);
         Ok(RetentionState {
-            later: Later::than(&base),
-            scheduled: scheduled(&args.universe),
+            later: RunsAfterBase::after_base(&base),
+            scheduled: scheduled_symbols(&args.universe),
             args,
             base,
             is_ours: false,
@@ -145,8 +149,8 @@ impl Actor for Retention {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             RetentionMsg::Check => {
-                let checked = state.check().await;
-                state.note(checked);
+                let checked = state.trim_in_steps().await;
+                state.note_outcome(checked);
                 me.send_after(state.args.settings.check_every, || RetentionMsg::Check);
             }
         }
@@ -156,14 +160,14 @@ impl Actor for Retention {
 
 impl RetentionState {
     /// Trims, step by step, until no more may be trimmed.
-    async fn check(&mut self) -> Result<(), RetentionError> {
-        let (kept, durable) = self.kept().await?;
+    async fn trim_in_steps(&mut self) -> Result<(), RetentionError> {
+        let (kept, durable) = self.retention_logs().await?;
         note_later(&kept.runs, &mut self.later).await?;
         loop {
             let RetentionSettings { limits, step, .. } = self.args.settings;
-            let holders = Holders { scheduled: &self.scheduled, later: &self.later };
-            let known = Known {
-                published: self.published(&kept).await?,
+            let holders = RetainedFor { scheduled: &self.scheduled, later: &self.later };
+            let known = DurableTails {
+                published: self.last_published(&kept).await?,
                 receipts: durable.receipts.1,
                 quarantine: durable.quarantine.1,
             };
@@ -175,7 +179,7 @@ impl RetentionState {
                 (true, true) => Save::Never,
             };
             let done = round::carry_out_saving(&kept, &plan, save).await;
-            self.observe(&done.trimmed, &plan.held);
+            self.observe_trims(&done.trimmed, &plan.held);
             let advanced = plan.base != self.base;
             if done.is_base_saved {
                 // What was trimmed, was trimmed after the base was saved.
@@ -194,14 +198,14 @@ impl RetentionState {
 
     /// The last run record that is published, as far as this process knows and every later one will know. The saved
     /// cursor alone may be that of a process which was overtaken: our publisher still reads what that one published.
-    async fn published(&self, kept: &Kept) -> Result<RunSeq, RetentionError> {
-        let saved = round::published(kept).await?;
+    async fn last_published(&self, kept: &RetentionLogs) -> Result<RunSeq, RetentionError> {
+        let saved = round::load_published(kept).await?;
         let ours = if mutant!(TrimsBeforeItPublished) { saved } else { self.args.reached.run_seq() };
         Ok(saved.min(ours))
     }
 
     /// The logs, as their writers have them.
-    async fn kept(&mut self) -> Result<(Kept, Durable), RetentionError> {
+    async fn retention_logs(&mut self) -> Result<(RetentionLogs, Durable), RetentionError> {
         let args = &self.args;
         let durable = args.buffer.call(BufferMsg::Durable).await?;
         let runs = args.committed.borrow().epoch;
@@ -233,7 +237,7 @@ impl RetentionState {
             epoch,
             archive,
         };
-        let kept = Kept {
+        let kept = RetentionLogs {
             receipts: writable("receipts", &args.receipts, durable.receipts.0, to_receipts),
             runs: writable("runs", &args.runs, runs, to_runs),
             quarantine: writable("quarantine", &args.quarantine, durable.quarantine.0, to_quarantine),
@@ -242,19 +246,19 @@ impl RetentionState {
         Ok((kept, durable))
     }
 
-    fn observe(&self, gone: &[Gone], held: &Held) {
-        for Gone { log, records, start } in gone.iter().filter(|gone| gone.records > 0) {
+    fn observe_trims(&self, gone: &[TrimmedLog], held: &TrimBlocker) {
+        for TrimmedLog { log, records, start } in gone.iter().filter(|gone| gone.records > 0) {
             self.args.observer.observe(&Observation::LogTrimmed { log, records: *records });
             tracing::info!(log, records, %start, ?held, "let the oldest records go");
         }
     }
 
-    fn note(&mut self, checked: Result<(), RetentionError>) {
+    fn note_outcome(&mut self, checked: Result<(), RetentionError>) {
         let board = &self.args.board;
         match checked {
             Ok(()) => {
                 self.failures = 0;
-                if board.clear(&Condition::RetentionFailing) {
+                if board.clear_condition(&Condition::RetentionFailing) {
                     tracing::info!("retention works again");
                 }
             }
@@ -268,7 +272,7 @@ impl RetentionState {
                     "retention failed; nothing is lost by it"
                 );
                 if FAILURES_MAX <= self.failures {
-                    board.raise(Condition::RetentionFailing, detail);
+                    board.raise_condition(Condition::RetentionFailing, detail);
                 }
             }
         }
@@ -277,7 +281,7 @@ impl RetentionState {
 
 /// Which symbols are run, for the kernel.
 #[must_use]
-pub fn scheduled(universe: &Universe) -> Scheduled {
+pub fn scheduled_symbols(universe: &Universe) -> Scheduled {
     match universe {
         Universe::Listed(symbols) => Scheduled::Listed(symbols.iter().cloned().collect()),
         Universe::Discover { limit } => Scheduled::Discovered { limit: *limit },
@@ -289,6 +293,6 @@ pub fn scheduled(universe: &Universe) -> Scheduled {
 /// # Errors
 ///
 /// [`Fatal`]: it cannot be read, or is of another version.
-pub async fn saved_base(checkpoints: &dyn CheckpointStore) -> Result<Base, Fatal> {
-    recovery::base(checkpoints).await
+pub async fn saved_base(checkpoints: &dyn CheckpointStore) -> Result<RetentionBase, Fatal> {
+    recovery::load_base(checkpoints).await
 }

@@ -18,7 +18,7 @@ pub struct Readable<'a> {
 
 impl Readable<'_> {
     /// Some records from `from` on; none at the tail.
-    pub(super) async fn page(self, from: Seq) -> Result<RecordBatch, RetentionError> {
+    pub(super) async fn read_page(self, from: Seq) -> Result<RecordBatch, RetentionError> {
         self.page_below(from, Seq(u64::MAX)).await
     }
 
@@ -32,7 +32,11 @@ impl Readable<'_> {
     }
 
     /// The record at `seq`, if it could be decoded.
-    pub(super) fn decoded<T>(self, seq: Seq, record: Result<T, DecodeError>) -> Result<T, RetentionError> {
+    pub(super) fn decoded_record<T>(
+        self,
+        seq: Seq,
+        record: Result<T, DecodeError>,
+    ) -> Result<T, RetentionError> {
         record.map_err(|source| RetentionError::Record { log: self.name, seq: seq.0, source })
     }
 
@@ -49,12 +53,12 @@ impl Readable<'_> {
         time_of: impl Fn(&[u8]) -> Result<TsMs, DecodeError>,
     ) -> Result<Seq, RetentionError> {
         let mut search = FirstYoung::new(from, tail);
-        while let Some(at) = search.asks() {
+        while let Some(at) = search.record_to_ask() {
             let stored = read_one(self.log, at).await;
             let stored = stored.map_err(|source| RetentionError::Read { log: self.name, source })?;
-            let found = self.decoded(at, time_of(&stored.unwrap_or_default()))?;
-            search.tell(at, found < time);
+            let found = self.decoded_record(at, time_of(&stored.unwrap_or_default()))?;
+            search.tell_age(at, found < time);
         }
-        Ok(search.found())
+        Ok(search.first_to_stay())
     }
 }

@@ -6,16 +6,18 @@ use bytes::Bytes;
 use orchestrator_kernel::engine::contracts::engine_run::RunRecord;
 use orchestrator_kernel::engine::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
-use orchestrator_kernel::engine::retention::{Advance, Asked, BASE, Base, Held, Holders, Later, Policy};
+use orchestrator_kernel::engine::retention::{
+    BASE, BaseAdvance, Policy, RetainedFor, RetentionBase, RunsAfterBase, TrimBlocker, TrimRequest,
+};
 use orchestrator_kernel::ids::{Epoch, IngestSeq, RunSeq, Seq, TsMs};
 use orchestrator_kernel::mutant;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::log::Log;
 
-use super::copy::copy;
+use super::copy::copy_to_archive;
 use super::error::RetentionError;
 use super::reading::Readable;
-use crate::publisher::messages::released;
+use crate::publisher::messages::load_released;
 
 /// A log as its writer has it.
 #[derive(Clone)]
@@ -33,14 +35,14 @@ pub struct Writable {
 impl Writable {
     /// The log, to be read.
     #[must_use]
-    pub fn readable(&self) -> Readable<'_> {
+    pub fn to_readable(&self) -> Readable<'_> {
         Readable { name: self.name, log: self.log.as_ref() }
     }
 }
 
 /// Logs and checkpoints that a retention works on.
 #[derive(Clone)]
-pub struct Kept {
+pub struct RetentionLogs {
     /// The receipt log.
     pub receipts: Writable,
     /// The run log.
@@ -66,11 +68,11 @@ pub struct Limits {
 
 /// Decision of a round: the next base, and the trim point of each log.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct TrimPlan {
     /// The next base.
-    pub base: Base,
+    pub base: RetentionBase,
     /// What keeps receipts that were to be trimmed.
-    pub held: Held,
+    pub held: TrimBlocker,
     /// The first receipt that the limits want to keep.
     pub receipts_wanted: Seq,
     /// The first receipt, run record and quarantined item to stay.
@@ -79,7 +81,7 @@ pub struct Plan {
 
 /// Records that were trimmed from a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gone {
+pub struct TrimmedLog {
     /// Which log.
     pub log: &'static str,
     /// How many records.
@@ -90,11 +92,11 @@ pub struct Gone {
 
 /// Outcome of a round.
 #[derive(Debug)]
-pub struct Done {
+pub struct TrimOutcome {
     /// Whether the plan's base is the saved one.
     pub is_base_saved: bool,
     /// What was trimmed.
-    pub trimmed: Vec<Gone>,
+    pub trimmed: Vec<TrimmedLog>,
     /// Why not all of it.
     pub result: Result<(), RetentionError>,
 }
@@ -104,22 +106,22 @@ pub struct Done {
 /// # Errors
 ///
 /// [`RetentionError`].
-pub async fn plan(
-    kept: &Kept,
-    base: &Base,
+pub async fn plan_round(
+    kept: &RetentionLogs,
+    base: &RetentionBase,
     limits: Limits,
     now: Option<TsMs>,
     step: u64,
-    holders: Holders<'_>,
-) -> Result<Plan, RetentionError> {
+    holders: RetainedFor<'_>,
+) -> Result<TrimPlan, RetentionError> {
     let [receipts, quarantine] = [&kept.receipts, &kept.quarantine].map(|log| log.log.stat().tail);
-    let known = Known { published: published(kept).await?, receipts, quarantine };
+    let known = DurableTails { published: load_published(kept).await?, receipts, quarantine };
     plan_known(kept, base, limits, now, step, holders, known).await
 }
 
 /// Positions up to which the logs are known to be durable and published. Nothing behind them is trimmed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Known {
+pub(super) struct DurableTails {
     /// The last run record whose outputs are all published.
     pub(super) published: RunSeq,
     /// The last receipt that is durable.
@@ -129,29 +131,30 @@ pub(super) struct Known {
 }
 
 /// The last run record that publishing needs no more, as it was saved: the outputs up to it are all published.
-pub(super) async fn published(kept: &Kept) -> Result<RunSeq, RetentionError> {
-    released(kept.checkpoints.as_ref()).await.map_err(RetentionError::Cursor)
+pub(super) async fn load_published(kept: &RetentionLogs) -> Result<RunSeq, RetentionError> {
+    load_released(kept.checkpoints.as_ref()).await.map_err(RetentionError::Cursor)
 }
 
 /// As [`plan`], of logs that grow: their writers say how far they know them.
 pub(super) async fn plan_known(
-    kept: &Kept,
-    base: &Base,
+    kept: &RetentionLogs,
+    base: &RetentionBase,
     limits: Limits,
     now: Option<TsMs>,
     step: u64,
-    holders: Holders<'_>,
-    known: Known,
-) -> Result<Plan, RetentionError> {
-    let [receipts, runs, quarantine] = [&kept.receipts, &kept.runs, &kept.quarantine].map(Writable::readable);
+    holders: RetainedFor<'_>,
+    known: DurableTails,
+) -> Result<TrimPlan, RetentionError> {
+    let [receipts, runs, quarantine] =
+        [&kept.receipts, &kept.runs, &kept.quarantine].map(Writable::to_readable);
     let wanted = receipts_wanted(receipts, base, limits, now).await?.min(known.receipts);
     let runs_from = Seq::from(base.runs_from());
     let stop = IngestSeq(base.receipts_from().0.saturating_add(step));
     let receipts_below = IngestSeq::from(wanted);
-    let asked = Asked {
+    let asked = TrimRequest {
         receipts_below: if mutant!(StepHoldsRuns) { receipts_below.min(stop) } else { receipts_below },
         receipts_stop: Some(stop),
-        runs_below: limits.runs.below(runs.log.stat()).into(),
+        runs_below: limits.runs.trim_point(runs.log.stat()).into(),
         runs_older_than: now.and_then(|now| limits.runs.older_than(now)),
         published: known.published.min(RunSeq(runs_from.0.saturating_add(step).saturating_sub(1))),
     };
@@ -160,15 +163,15 @@ pub(super) async fn plan_known(
         true => quarantine_below,
         false => quarantine_below.min(known.quarantine.next()),
     };
-    let mut advance = Advance::new(base.clone(), asked, holders);
+    let mut advance = BaseAdvance::new(base.clone(), asked, holders);
     advance_runs(runs, &mut advance).await?;
     let held = advance_receipts(receipts, &mut advance).await?;
     count_quarantined(quarantine, &mut advance, quarantine_below).await?;
-    let next = advance.finish();
+    let next = advance.into_base();
     // Where a policy does not want a log trimmed, its part of the base stays where it is, and so do the records.
     let receipts = if wanted == Seq(0) { Seq(0) } else { next.receipts_from().into() };
     let below = [receipts, next.runs_from().into(), quarantine_below];
-    Ok(Plan { base: next, held, receipts_wanted: wanted, below })
+    Ok(TrimPlan { base: next, held, receipts_wanted: wanted, below })
 }
 
 /// Takes what came to the run log since.
@@ -176,22 +179,22 @@ pub(super) async fn plan_known(
 /// # Errors
 ///
 /// [`RetentionError`].
-pub async fn note_later(runs: &Writable, later: &mut Later) -> Result<(), RetentionError> {
-    let runs = runs.readable();
+pub async fn note_later(runs: &Writable, later: &mut RunsAfterBase) -> Result<(), RetentionError> {
+    let runs = runs.to_readable();
     loop {
-        let batch = runs.page(later.next().into()).await?;
+        let batch = runs.read_page(later.next_record().into()).await?;
         if batch.is_empty() {
             return Ok(());
         }
         for (seq, payload) in batch.iter() {
-            let record = runs.decoded(seq, RunRecord::decode(payload))?;
-            later.note(&record);
+            let record = runs.decoded_record(seq, RunRecord::decode(payload))?;
+            later.note_record(&record);
         }
     }
 }
 
 /// Saves the plan's base, copies what goes to the archives, and trims.
-pub async fn carry_out(kept: &Kept, base: &Base, plan: &Plan) -> Done {
+pub async fn carry_out(kept: &RetentionLogs, base: &RetentionBase, plan: &TrimPlan) -> TrimOutcome {
     let save = if plan.base == *base { Save::Never } else { Save::Always };
     carry_out_saving(kept, plan, save).await
 }
@@ -206,11 +209,11 @@ pub(super) enum Save {
 }
 
 /// As [`carry_out`], for a plan whose base may have to be saved again.
-pub(super) async fn carry_out_saving(kept: &Kept, plan: &Plan, save: Save) -> Done {
+pub(super) async fn carry_out_saving(kept: &RetentionLogs, plan: &TrimPlan, save: Save) -> TrimOutcome {
     let logs = || [&kept.receipts, &kept.runs, &kept.quarantine].into_iter().zip(plan.below);
     let trims = logs().any(|(log, below)| log.log.stat().start < below);
     let save = save == Save::Always || (save == Save::BeforeTrims && trims);
-    let mut done = Done { is_base_saved: false, trimmed: Vec::new(), result: Ok(()) };
+    let mut done = TrimOutcome { is_base_saved: false, trimmed: Vec::new(), result: Ok(()) };
     done.result = async {
         if save && !mutant!(TrimsBeforeBase) {
             save_base(kept, &plan.base).await?;
@@ -221,12 +224,12 @@ pub(super) async fn carry_out_saving(kept: &Kept, plan: &Plan, save: Save) -> Do
             if before < below {
                 if let Some((archive, epoch)) = log.archive.as_ref().filter(|_| !mutant!(TrimsBeforeArchived))
                 {
-                    copy(log.readable(), archive.as_ref(), *epoch, below).await?;
+                    copy_to_archive(log.to_readable(), archive.as_ref(), *epoch, below).await?;
                 }
                 let trimmed = log.log.trim(log.epoch, below).await;
                 let start =
                     trimmed.map_err(|source| RetentionError::Trim { log: log.name, source })?.max(before);
-                done.trimmed.push(Gone { log: log.name, records: start.0 - before.0, start });
+                done.trimmed.push(TrimmedLog { log: log.name, records: start.0 - before.0, start });
             }
         }
         if mutant!(TrimsBeforeBase) {
@@ -238,7 +241,7 @@ pub(super) async fn carry_out_saving(kept: &Kept, plan: &Plan, save: Save) -> Do
     done
 }
 
-async fn save_base(kept: &Kept, base: &Base) -> Result<(), RetentionError> {
+async fn save_base(kept: &RetentionLogs, base: &RetentionBase) -> Result<(), RetentionError> {
     let value = Bytes::from(base.encode());
     kept.checkpoints.save(BASE, kept.runs.epoch, value).await.map_err(RetentionError::Base)
 }
@@ -247,7 +250,7 @@ async fn save_base(kept: &Kept, base: &Base) -> Result<(), RetentionError> {
 /// what the next one continues (LOG-5).
 async fn receipts_wanted(
     receipts: Readable<'_>,
-    base: &Base,
+    base: &RetentionBase,
     limits: Limits,
     now: Option<TsMs>,
 ) -> Result<Seq, RetentionError> {
@@ -255,7 +258,7 @@ async fn receipts_wanted(
         return Ok(Seq(0));
     }
     let stat = receipts.log.stat();
-    let mut below = limits.receipts.below(stat).max(limits.receipts_below.unwrap_or_default());
+    let mut below = limits.receipts.trim_point(stat).max(limits.receipts_below.unwrap_or_default());
     if let Some(time) = now.and_then(|now| limits.receipts.older_than(now)) {
         let from = stat.start.max(base.receipts_from().into());
         let time_of = |payload: &[u8]| Ok(ReceiptRecord::decode(payload)?.ingest_ts_ms);
@@ -266,7 +269,7 @@ async fn receipts_wanted(
 
 async fn quarantine_wanted(
     quarantine: Readable<'_>,
-    base: &Base,
+    base: &RetentionBase,
     policy: Policy,
     now: Option<TsMs>,
 ) -> Result<Seq, RetentionError> {
@@ -274,7 +277,7 @@ async fn quarantine_wanted(
         return Ok(Seq(0));
     }
     let stat = quarantine.log.stat();
-    let mut below = policy.below(stat);
+    let mut below = policy.trim_point(stat);
     if let Some(time) = now.and_then(|now| policy.older_than(now)) {
         // Counted in the base and still there is possible: only whole units go.
         let from = stat.start.max(base.quarantine_from()).min(stat.tail.next());
@@ -284,12 +287,12 @@ async fn quarantine_wanted(
     Ok(below)
 }
 
-async fn advance_runs(runs: Readable<'_>, advance: &mut Advance<'_>) -> Result<(), RetentionError> {
+async fn advance_runs(runs: Readable<'_>, advance: &mut BaseAdvance<'_>) -> Result<(), RetentionError> {
     loop {
-        let batch = runs.page(advance.next_run().into()).await?;
+        let batch = runs.read_page(advance.next_run().into()).await?;
         for (seq, payload) in batch.iter() {
-            let record = runs.decoded(seq, RunRecord::decode(payload))?;
-            if !advance.run(&record)? {
+            let record = runs.decoded_record(seq, RunRecord::decode(payload))?;
+            if !advance.take_run_record(&record)? {
                 return Ok(());
             }
         }
@@ -299,14 +302,17 @@ async fn advance_runs(runs: Readable<'_>, advance: &mut Advance<'_>) -> Result<(
     }
 }
 
-async fn advance_receipts(receipts: Readable<'_>, advance: &mut Advance<'_>) -> Result<Held, RetentionError> {
-    let (limit, held) = advance.limit();
+async fn advance_receipts(
+    receipts: Readable<'_>,
+    advance: &mut BaseAdvance<'_>,
+) -> Result<TrimBlocker, RetentionError> {
+    let (limit, held) = advance.receipt_limit();
     while advance.next_receipt() < limit {
-        let batch = receipts.page(advance.next_receipt().into()).await?;
+        let batch = receipts.read_page(advance.next_receipt().into()).await?;
         for (seq, payload) in batch.iter().take_while(|(seq, _)| IngestSeq::from(*seq) < limit) {
-            let record = receipts.decoded(seq, ReceiptRecord::decode(payload))?;
-            match advance.receipt(&record) {
-                Held::No => {}
+            let record = receipts.decoded_record(seq, ReceiptRecord::decode(payload))?;
+            match advance.take_receipt(&record) {
+                TrimBlocker::No => {}
                 held => return Ok(held),
             }
         }
@@ -319,14 +325,14 @@ async fn advance_receipts(receipts: Readable<'_>, advance: &mut Advance<'_>) -> 
 
 async fn count_quarantined(
     quarantine: Readable<'_>,
-    advance: &mut Advance<'_>,
+    advance: &mut BaseAdvance<'_>,
     below: Seq,
 ) -> Result<(), RetentionError> {
     while advance.next_quarantined() < below {
-        let batch = quarantine.page(advance.next_quarantined()).await?;
+        let batch = quarantine.read_page(advance.next_quarantined()).await?;
         for (seq, payload) in batch.iter().take_while(|(seq, _)| *seq < below) {
-            let record = quarantine.decoded(seq, QuarantineRecord::decode(payload))?;
-            advance.quarantined(&record);
+            let record = quarantine.decoded_record(seq, QuarantineRecord::decode(payload))?;
+            advance.count_quarantined(&record);
         }
         if batch.is_empty() {
             break;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use orchestrator_kernel::engine::contracts::engine_run::RunRecord;
-use orchestrator_kernel::engine::run::{RunViolation, SymbolRuns};
+use orchestrator_kernel::engine::run::{RunViolation, SymbolHistory};
 use orchestrator_kernel::ids::{Epoch, IngestSeq, RunSeq, Symbol, TsMs};
 use orchestrator_kernel::ports::log::RecordBatch;
 use orchestrator_runtime::group_commit::Landed;
@@ -34,15 +34,15 @@ pub enum RunLogMsg {
     OpenRound(BTreeSet<Symbol>),
     /// A symbol was stopped for good: nobody waits for it. Sent by the supervisor of the runners.
     Withdraw(Symbol),
-    /// Report what is known of a symbol, once nothing of it is on its way to the log. Asked by its runner when it starts:
-    /// what an earlier incarnation had recorded is then known, and is not recorded again (RUN-2).
-    Symbol(Symbol, RpcReplyPort<SymbolRuns>),
+    /// Report what is known of a symbol, once nothing of it is on its way to the log. Asked by its runner when it
+    /// starts: what an earlier incarnation had recorded is then known, and is not recorded again (RUN-2).
+    Symbol(Symbol, RpcReplyPort<SymbolHistory>),
     /// Report where all symbols stand. Asked by the buffer and the scheduler when they start.
     Overview(RpcReplyPort<Overview>),
     /// Append what has been collected. Sent by the actor to itself, behind everything that is in the mailbox already.
     Flush,
     /// A batch has landed.
-    Flushed(Landed<Waiting>),
+    Flushed(Landed<RecordWaiter>),
     /// Ask an idle log whether it is still there and ours, or one that had no room whether it has some. Sent by itself.
     Probe,
     /// Finish what is in flight, save a checkpoint, report.
@@ -61,7 +61,7 @@ pub struct Overview {
 }
 
 /// A record in a batch, and who waits for it.
-pub struct Waiting {
+pub struct RecordWaiter {
     pub(super) record: Arc<RunRecord>,
     pub(super) reply: RpcReplyPort<Result<RunSeq, RecordRefused>>,
 }

@@ -10,13 +10,13 @@ use std::time::Duration;
 use orchestrator_kernel::engine::contracts::engine_run::{RunRecord, RunStatus};
 use orchestrator_kernel::engine::contracts::orchestrator_event::outputs_of;
 use orchestrator_kernel::engine::lockstep_order::{Last, Round};
-use orchestrator_kernel::engine::run::{RunIndex, SymbolRuns};
+use orchestrator_kernel::engine::run::{RunIndex, SymbolHistory};
 use orchestrator_kernel::ids::{RunSeq, Seq, Symbol, TsMs};
 use orchestrator_kernel::mutant;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::log::{Log, RecordBatch};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
-use orchestrator_runtime::address::answer;
+use orchestrator_runtime::address::send_reply;
 use orchestrator_runtime::checkpoint::{self, CheckpointSaver};
 use orchestrator_runtime::fatal::Fatal;
 use orchestrator_runtime::group_commit::{BatchLimits, Landed};
@@ -32,7 +32,7 @@ use crate::recovery;
 
 pub mod messages;
 
-use messages::{Committed, Overview, RecordRefused, RunLogMsg, Waiting};
+use messages::{Committed, Overview, RecordRefused, RecordWaiter, RunLogMsg};
 
 /// Settings and ports of the run log; cloned for each start.
 #[derive(Clone)]
@@ -65,13 +65,13 @@ pub struct RunLogArgs {
 pub struct RunLogState {
     args: RunLogArgs,
     index: RunIndex,
-    writer: LogWriter<Waiting>,
+    writer: LogWriter<RecordWaiter>,
     checkpoints: CheckpointSaver,
-    round: Round<Waiting>,
+    round: Round<RecordWaiter>,
     /// Records on their way to the log, by symbol.
     under_way: BTreeMap<Symbol, u32>,
     /// Runners that wait until nothing of their symbol is under way.
-    asked: Vec<(Symbol, RpcReplyPort<SymbolRuns>)>,
+    asked: Vec<(Symbol, RpcReplyPort<SymbolHistory>)>,
     flush_queued: bool,
     /// The next sequence when it was last looked whether more records are coming, and how often it was looked.
     collected: Seq,
@@ -93,9 +93,12 @@ impl Actor for RunLog {
         me: ActorRef<RunLogMsg>,
         args: RunLogArgs,
     ) -> Result<RunLogState, ActorProcessingErr> {
-        let acquired = args.log.acquire().await.map_err(|error| Fatal::acquire(LOG, error))?;
+        let acquired = args.log.acquire().await.map_err(|error| Fatal::on_acquire(LOG, error))?;
         let readable = PatientLog::new(Arc::clone(&args.log), LOG, args.probe_every);
-        let saved = checkpoint::Saved { store: args.checkpoints.as_ref(), observer: args.observer.as_ref() };
+        let saved = checkpoint::CheckpointReader {
+            store: args.checkpoints.as_ref(),
+            observer: args.observer.as_ref(),
+        };
         let index = recovery::run_index(&readable, saved, acquired.tail).await?;
         let health = LogHealth::new(Condition::RunLogFailing, args.board.clone(), Arc::clone(&args.observer));
         let settings = LogWriterSettings {
@@ -112,7 +115,7 @@ impl Actor for RunLog {
             args.checkpoint_every,
             index.tail().into(),
         );
-        args.flow.set_made(index.outputs());
+        args.flow.set_made(index.output_count());
         args.committed.send_replace(Committed {
             tail: index.tail(),
             batch: Arc::default(),
@@ -143,23 +146,23 @@ impl Actor for RunLog {
         state: &mut RunLogState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            RunLogMsg::Record { record, reply } => state.record(&me, Waiting { record, reply }),
+            RunLogMsg::Record { record, reply } => state.submit_record(&me, RecordWaiter { record, reply }),
             RunLogMsg::OpenRound(members) => {
-                let released = state.round.open(members);
-                state.push(&me, released);
+                let released = state.round.open_round(members);
+                state.push_released(&me, released);
             }
             RunLogMsg::Withdraw(symbol) => {
-                let released = state.round.withdraw(&symbol);
-                state.push(&me, released);
+                let released = state.round.withdraw_member(&symbol);
+                state.push_released(&me, released);
             }
             RunLogMsg::Symbol(symbol, reply) => {
                 state.asked.push((symbol, reply));
                 state.answer_asked();
             }
-            RunLogMsg::Overview(reply) => answer(reply, state.overview()),
-            RunLogMsg::Flush => state.collect(&me).await,
-            RunLogMsg::Flushed(landed) => state.flushed(&me, landed)?,
-            RunLogMsg::Probe => state.probe(&me),
+            RunLogMsg::Overview(reply) => send_reply(reply, state.symbols_overview()),
+            RunLogMsg::Flush => state.gather_burst(&me).await,
+            RunLogMsg::Flushed(landed) => state.settle_landed_batch(&me, landed)?,
+            RunLogMsg::Probe => state.probe_log(&me),
             RunLogMsg::Drain(reply) => state.drain = Some(reply),
         }
         if state.writer.is_idle() {
@@ -176,19 +179,19 @@ const LOOKS_MAX: u32 = 4;
 const LOG: &str = "runs";
 
 impl RunLogState {
-    fn record(&mut self, me: &ActorRef<RunLogMsg>, waiting: Waiting) {
-        if let Err(violation) = self.index.check(&waiting.record) {
-            return answer(waiting.reply, Err(violation.into()));
+    fn submit_record(&mut self, me: &ActorRef<RunLogMsg>, waiting: RecordWaiter) {
+        if let Err(violation) = self.index.check_record(&waiting.record) {
+            return send_reply(waiting.reply, Err(violation.into()));
         }
         let waiting = if mutant!(CallsBeforeStarted) { answered_early(waiting) } else { waiting };
         let last = if waiting.record.is_terminal() { Last::Yes } else { Last::No };
         let symbol = waiting.record.facts.symbol.clone();
         *self.under_way.entry(symbol.clone()).or_default() += 1;
-        let released = self.round.submit(&symbol, waiting, last);
-        self.push(me, released);
+        let released = self.round.submit_item(&symbol, waiting, last);
+        self.push_released(me, released);
     }
 
-    fn push(&mut self, me: &ActorRef<RunLogMsg>, released: Vec<Waiting>) {
+    fn push_released(&mut self, me: &ActorRef<RunLogMsg>, released: Vec<RecordWaiter>) {
         for waiting in released {
             if mutant!(PublishesBeforeDurable) {
                 self.announce_early(&waiting.record);
@@ -203,7 +206,7 @@ impl RunLogState {
 
     /// Appends what has been collected, once no more is coming: in a burst of all symbols at one instant the first
     /// record would otherwise have a commit of its own, and all others would wait for it.
-    async fn collect(&mut self, me: &ActorRef<RunLogMsg>) {
+    async fn gather_burst(&mut self, me: &ActorRef<RunLogMsg>) {
         if self.collected != self.writer.next_seq() && self.looks < LOOKS_MAX {
             self.collected = self.writer.next_seq();
             self.looks += 1;
@@ -214,14 +217,14 @@ impl RunLogState {
         }
         self.flush_queued = false;
         self.looks = 0;
-        self.flush(me);
+        self.begin_append(me);
     }
 
     /// What a mutant does: tells the publisher of a record that is not in the log yet.
     fn announce_early(&self, record: &RunRecord) {
         let mut batch = RecordBatch::starting_at(self.writer.next_seq());
         batch.push_with(|bytes| record.encode_to(bytes));
-        let tail = batch.last().into();
+        let tail = batch.last_seq().into();
         self.args.committed.send_replace(Committed {
             tail,
             batch: Arc::new(batch),
@@ -229,7 +232,7 @@ impl RunLogState {
         });
     }
 
-    fn flush(&mut self, me: &ActorRef<RunLogMsg>) {
+    fn begin_append(&mut self, me: &ActorRef<RunLogMsg>) {
         if let Some(append) = self.writer.begin_append() {
             let me = me.clone();
             tokio::spawn(async move {
@@ -251,43 +254,49 @@ impl RunLogState {
         }
     }
 
-    fn probe(&mut self, me: &ActorRef<RunLogMsg>) {
+    fn probe_log(&mut self, me: &ActorRef<RunLogMsg>) {
         self.probe_queued = false;
         self.writer.queue_probe();
-        self.flush(me);
+        self.begin_append(me);
         self.probe_later(me);
     }
 
-    fn flushed(&mut self, me: &ActorRef<RunLogMsg>, landed: Landed<Waiting>) -> Result<(), Fatal> {
+    fn settle_landed_batch(
+        &mut self,
+        me: &ActorRef<RunLogMsg>,
+        landed: Landed<RecordWaiter>,
+    ) -> Result<(), Fatal> {
         match self.writer.land_batch(landed, self.index.tail().into())? {
             Landing::Durable { batch, .. } if batch.is_empty() => {}
-            Landing::Durable { batch, waiters, .. } => self.committed(&batch, waiters)?,
+            Landing::Durable { batch, waiters, .. } => self.take_committed(&batch, waiters)?,
             Landing::Refused { waiters, detail } => {
                 self.no_room(waiters, &detail);
                 self.probe_later(me);
             }
             Landing::StillFull => self.probe_later(me),
         }
-        self.flush(me);
+        self.begin_append(me);
         Ok(())
     }
 
-    fn committed(&mut self, batch: &Arc<RecordBatch>, waiters: Vec<Waiting>) -> Result<(), Fatal> {
+    fn take_committed(&mut self, batch: &Arc<RecordBatch>, waiters: Vec<RecordWaiter>) -> Result<(), Fatal> {
         for waiting in &waiters {
             let seq = self.index.tail().next().0;
-            self.index.admit(&waiting.record).map_err(|error| Fatal::undecodable(LOG, seq, error))?;
+            self.index
+                .admit_record(&waiting.record)
+                .map_err(|error| Fatal::undecodable_record(LOG, seq, error))?;
         }
         // Told before the publisher knows of them: outputs are never confirmed before they are due.
         waiters.iter().for_each(|waiting| self.observe_recorded(&waiting.record));
-        self.args.flow.set_made(self.index.outputs());
+        self.args.flow.set_made(self.index.output_count());
         self.args.committed.send_replace(Committed {
             tail: self.index.tail(),
             batch: Arc::clone(batch),
             epoch: self.writer.epoch(),
         });
-        for (waiting, seq) in waiters.into_iter().zip(batch.first().0..) {
-            self.arrived(&waiting.record.facts.symbol);
-            answer(waiting.reply, Ok(RunSeq(seq)));
+        for (waiting, seq) in waiters.into_iter().zip(batch.first_seq().0..) {
+            self.note_landed(&waiting.record.facts.symbol);
+            send_reply(waiting.reply, Ok(RunSeq(seq)));
         }
         self.answer_asked();
         let (tail, epoch, index) = (self.index.tail().into(), self.writer.epoch(), &self.index);
@@ -313,16 +322,16 @@ impl RunLogState {
         self.args.observer.observe(&observation);
     }
 
-    fn no_room(&mut self, waiters: Vec<Waiting>, detail: &str) {
+    fn no_room(&mut self, waiters: Vec<RecordWaiter>, detail: &str) {
         for waiting in waiters {
-            self.arrived(&waiting.record.facts.symbol);
-            answer(waiting.reply, Err(RecordRefused::Full(detail.to_owned())));
+            self.note_landed(&waiting.record.facts.symbol);
+            send_reply(waiting.reply, Err(RecordRefused::Full(detail.to_owned())));
         }
         self.answer_asked();
     }
 
     /// A record of this symbol is no longer under way.
-    fn arrived(&mut self, symbol: &Symbol) {
+    fn note_landed(&mut self, symbol: &Symbol) {
         match self.under_way.get_mut(symbol) {
             Some(count) if *count > 1 => *count -= 1,
             Some(_) | None => drop(self.under_way.remove(symbol)),
@@ -334,12 +343,12 @@ impl RunLogState {
             if self.under_way.contains_key(&symbol) && !mutant!(EndsARunTwice) {
                 self.asked.push((symbol, reply));
             } else {
-                answer(reply, self.index.symbol(&symbol));
+                send_reply(reply, self.index.symbol_runs(&symbol));
             }
         }
     }
 
-    fn overview(&self) -> Overview {
+    fn symbols_overview(&self) -> Overview {
         let symbols = self
             .index
             .symbols()
@@ -356,15 +365,15 @@ impl RunLogState {
     async fn finish_drain(&mut self) {
         let Some(reply) = self.drain.take() else { return };
         self.checkpoints.save_now(self.writer.epoch(), checkpoint::encode_checkpoint(&self.index)).await;
-        answer(reply, ());
+        send_reply(reply, ());
     }
 }
 
 /// What a mutant does: lets the runner go on before its record is durable.
-fn answered_early(waiting: Waiting) -> Waiting {
+fn answered_early(waiting: RecordWaiter) -> RecordWaiter {
     let (unheard, _) = ractor::concurrency::oneshot();
-    answer(waiting.reply, Ok(RunSeq(0)));
-    Waiting { record: waiting.record, reply: unheard.into() }
+    send_reply(waiting.reply, Ok(RunSeq(0)));
+    RecordWaiter { record: waiting.record, reply: unheard.into() }
 }
 
 fn seconds_between(start: TsMs, end: TsMs) -> f64 {

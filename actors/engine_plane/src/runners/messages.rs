@@ -1,7 +1,7 @@
 //! What a symbol's runner can be told, and the group that knows where each one is.
 
 use orchestrator_kernel::engine::cadence::Tick;
-use orchestrator_kernel::engine::cut::CutSlice;
+use orchestrator_kernel::engine::cut::SymbolCut;
 use ractor::{ActorId, RpcReplyPort};
 
 pub use super::Runners;
@@ -14,7 +14,7 @@ pub struct Run {
     /// Its tick.
     pub tick: Tick,
     /// Its receipts.
-    pub cut: CutSlice,
+    pub cut: SymbolCut,
 }
 
 /// Requests to a runner.

@@ -28,11 +28,11 @@ struct Shared {
     board: StatusBoard,
     policy: RestartPolicy,
     make: MakeArgs,
-    known: Mutex<Known>,
+    known: Mutex<KnownRunners>,
 }
 
 #[derive(Default)]
-struct Known {
+struct KnownRunners {
     addresses: BTreeMap<Symbol, Address<RunnerMsg>>,
     halted: BTreeSet<Symbol>,
 }
@@ -56,25 +56,25 @@ impl Runners {
         Self(Arc::new(Shared { supervisor, run_log, scheduler, board, policy, make, known }))
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn lock_known(&self) -> MutexGuard<'_, KnownRunners> {
         self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has the symbol's runner started, unless it was before.
-    pub fn ensure(&self, symbol: &Symbol) {
-        let mut known = self.known();
+    pub fn ensure_started(&self, symbol: &Symbol) {
+        let mut known = self.lock_known();
         if known.addresses.contains_key(symbol) {
             return;
         }
         let address = Address::new("symbol_runner");
         known.addresses.insert(symbol.clone(), address.clone());
         drop(known);
-        if self.0.supervisor.cast(SupervisorMsg::Add(self.spec(symbol, address))).is_err() {
+        if self.0.supervisor.cast(SupervisorMsg::Add(self.child_spec(symbol, address))).is_err() {
             tracing::error!(%symbol, "the supervisor of the runners is down");
         }
     }
 
-    fn spec(&self, symbol: &Symbol, address: Address<RunnerMsg>) -> ChildSpec {
+    fn child_spec(&self, symbol: &Symbol, address: Address<RunnerMsg>) -> ChildSpec {
         let (make, for_start) = (Arc::clone(&self.0.make), symbol.clone());
         let (runners, for_halt) = (self.clone(), symbol.clone());
         ChildSpec {
@@ -83,16 +83,16 @@ impl Runners {
             policy: self.0.policy,
             start: Arc::new(move |parent| {
                 let (args, address) = (make(&for_start), address.clone());
-                Box::pin(async move { address.start(SymbolRunner, args, parent).await })
+                Box::pin(async move { address.start_actor(SymbolRunner, args, parent).await })
             }),
-            on_halt: Some(Arc::new(move |why| runners.halt(&for_halt, why))),
+            on_halt: Some(Arc::new(move |why| runners.note_halted(&for_halt, why))),
         }
     }
 
     /// One bad symbol stops alone, and is shown (ISO-1).
-    fn halt(&self, symbol: &Symbol, why: &str) {
-        self.known().halted.insert(symbol.clone());
-        self.0.board.raise(Condition::SymbolHalted(symbol.to_string()), why);
+    fn note_halted(&self, symbol: &Symbol, why: &str) {
+        self.lock_known().halted.insert(symbol.clone());
+        self.0.board.raise_condition(Condition::SymbolHalted(symbol.to_string()), why);
         (self.0.make)(symbol).observer.observe(&Observation::SymbolHalted { symbol });
         for told in [
             self.0.run_log.cast(RunLogMsg::Withdraw(symbol.clone())),
@@ -107,25 +107,25 @@ impl Runners {
     /// Whether the symbol was stopped for good.
     #[must_use]
     pub fn is_halted(&self, symbol: &Symbol) -> bool {
-        self.known().halted.contains(symbol)
+        self.lock_known().halted.contains(symbol)
     }
 
     /// Sends to the symbol's runner; a runner that is down reports to the scheduler when it is up again.
-    pub fn cast(&self, symbol: &Symbol, message: RunnerMsg) {
-        let address = self.known().addresses.get(symbol).cloned();
+    pub fn send_to_runner(&self, symbol: &Symbol, message: RunnerMsg) {
+        let address = self.lock_known().addresses.get(symbol).cloned();
         if let Some(Err(down)) = address.map(|address| address.cast(message)) {
             tracing::debug!(%symbol, %down, "message not delivered");
         }
     }
 
     /// Asks the symbol's runner to report to the scheduler.
-    pub fn announce(&self, symbol: &Symbol) {
-        self.cast(symbol, RunnerMsg::Announce);
+    pub fn ask_to_report(&self, symbol: &Symbol) {
+        self.send_to_runner(symbol, RunnerMsg::Announce);
     }
 
     /// Every runner's address.
     #[must_use]
-    pub fn addresses(&self) -> Vec<Address<RunnerMsg>> {
-        self.known().addresses.values().cloned().collect()
+    pub fn runner_addresses(&self) -> Vec<Address<RunnerMsg>> {
+        self.lock_known().addresses.values().cloned().collect()
     }
 }

@@ -11,7 +11,7 @@ use orchestrator_kernel::engine::contracts::engine_run::{RunFacts, RunRecord, Ru
 use orchestrator_kernel::engine::contracts::orchestrator_event::outputs_of;
 use orchestrator_kernel::engine::contracts::raw_market_event::normalized;
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
-use orchestrator_kernel::engine::run::{self, Attempts, SymbolRuns};
+use orchestrator_kernel::engine::run::{self, Attempts, SymbolHistory};
 use orchestrator_kernel::error::ErrorKind;
 use orchestrator_kernel::ids::{EngineMode, IngestSeq, Symbol, TsMs};
 use orchestrator_kernel::mutant;
@@ -20,7 +20,7 @@ use orchestrator_kernel::ports::engine::{Engine, EngineAnswer, EngineCall, Engin
 use orchestrator_kernel::ports::log::{Log, read_one};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
 use orchestrator_kernel::retry::RetrySchedule;
-use orchestrator_runtime::address::{Address, answer};
+use orchestrator_runtime::address::{Address, send_reply};
 use orchestrator_runtime::fatal::{self, Fatal};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef};
 use tokio::time::Instant;
@@ -66,7 +66,7 @@ pub struct RunnerArgs {
 pub struct RunnerState {
     id: ActorId,
     args: RunnerArgs,
-    runs: SymbolRuns,
+    runs: SymbolHistory,
 }
 
 /// The actor.
@@ -94,8 +94,8 @@ impl Actor for SymbolRunner {
         _me: ActorRef<RunnerMsg>,
         state: &mut RunnerState,
     ) -> Result<(), ActorProcessingErr> {
-        state.recover().await?;
-        state.announce();
+        state.finish_interrupted_run().await?;
+        state.report_to_scheduler();
         Ok(())
     }
 
@@ -106,49 +106,49 @@ impl Actor for SymbolRunner {
         state: &mut RunnerState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            RunnerMsg::Run(run) => state.run(*run).await?,
-            RunnerMsg::Announce => state.announce(),
-            RunnerMsg::Drain(reply) => answer(reply, ()),
+            RunnerMsg::Run(run) => state.make_run(*run).await?,
+            RunnerMsg::Announce => state.report_to_scheduler(),
+            RunnerMsg::Drain(reply) => send_reply(reply, ()),
         }
         Ok(())
     }
 }
 
 impl RunnerState {
-    fn now(&self) -> TsMs {
+    fn clock_now(&self) -> TsMs {
         self.args.clock.now().unwrap_or_default()
     }
 
-    fn announce(&self) {
+    fn report_to_scheduler(&self) {
         let (next_start, floor) = (self.runs.next_start(), self.runs.last_engine_ts);
         let (symbol, runner) = (self.args.symbol.clone(), self.id);
-        self.tell(SchedulerMsg::RunnerUp { symbol, runner, next_start, floor });
+        self.tell_scheduler(SchedulerMsg::RunnerUp { symbol, runner, next_start, floor });
     }
 
-    fn tell(&self, message: SchedulerMsg) {
+    fn tell_scheduler(&self, message: SchedulerMsg) {
         if self.args.scheduler.cast(message).is_err() {
             tracing::debug!(symbol = %self.args.symbol, "the scheduler is down; it asks when it starts");
         }
     }
 
     /// Finishes the run that has a `started` record and no terminal one: same id, next attempt (RUN-4).
-    async fn recover(&mut self) -> Result<(), ActorProcessingErr> {
+    async fn finish_interrupted_run(&mut self) -> Result<(), ActorProcessingErr> {
         let Some((facts, attempts)) = self.runs.open.take() else { return Ok(()) };
         if mutant!(OpenRunIsBegunAnew) {
             self.runs.last_cut_end = Some(IngestSeq(facts.cut.start.0 - 1));
-            self.runs.last_engine_ts = Some(facts.engine_timestamp_ms.plus(-1));
+            self.runs.last_engine_ts = Some(facts.engine_timestamp_ms.plus_ms(-1));
             return Ok(());
         }
         tracing::info!(run_id = %facts.run_id, symbol = %facts.symbol, attempts, "finishing an interrupted run");
         let mut again = Attempts::new(facts, attempts);
         if again.facts().snapshot_seq.is_some() {
             again.note_retry();
-            self.record(again.started()).await?;
+            self.record_durably(again.started_record()).await?;
         }
-        self.finish(again, None).await
+        self.finish_run(again, None).await
     }
 
-    async fn run(&mut self, run: Run) -> Result<(), ActorProcessingErr> {
+    async fn make_run(&mut self, run: Run) -> Result<(), ActorProcessingErr> {
         let planned = run.tick.planned_ts_ms;
         if run.runner != self.id {
             return Ok(());
@@ -159,18 +159,24 @@ impl RunnerState {
             return Ok(());
         }
         if self.runs.last_engine_ts.is_some_and(|last| run.tick.engine_timestamp_ms <= last) {
-            self.tell(SchedulerMsg::RunEnded { symbol: self.args.symbol.clone(), planned });
+            self.tell_scheduler(SchedulerMsg::RunEnded { symbol: self.args.symbol.clone(), planned });
             return Ok(());
         }
         if self.runs.next_start().is_some_and(|start| start != run.cut.start) {
             // Handed over before the scheduler knew of this runner's restart: it takes the cut again from here on.
-            self.announce();
+            self.report_to_scheduler();
             return Ok(());
         }
         let event = run.cut.snapshot.as_ref().and_then(|snapshot| snapshot.event.clone());
-        let started = run::start(run.tick, run.cut, self.args.mode, self.now(), self.runs.outputs + 1);
+        let started = run::first_started_record(
+            run.tick,
+            run.cut,
+            self.args.mode,
+            self.clock_now(),
+            self.runs.outputs + 1,
+        );
         let facts = started.facts.clone();
-        let attempts = Attempts::first(facts.clone());
+        let attempts = Attempts::first_attempt(facts.clone());
         let span = tracing::info_span!(
             "run",
             run_id = %facts.run_id,
@@ -181,34 +187,36 @@ impl RunnerState {
             engine_mode = facts.engine_mode.as_str(),
         );
         async {
-            self.record(started).await?;
-            self.finish(attempts, event).await
+            self.record_durably(started).await?;
+            self.finish_run(attempts, event).await
         }
         .instrument(span)
         .await?;
-        self.tell(SchedulerMsg::RunEnded { symbol: self.args.symbol.clone(), planned });
+        self.tell_scheduler(SchedulerMsg::RunEnded { symbol: self.args.symbol.clone(), planned });
         Ok(())
     }
 
     /// From a durable `started` record to a durable terminal one.
-    async fn finish(
+    async fn finish_run(
         &mut self,
         mut attempts: Attempts,
         event: Option<Bytes>,
     ) -> Result<(), ActorProcessingErr> {
-        let terminal = match self.inputs(attempts.facts(), event).await? {
-            Err(error) => attempts.failed(&error, self.now()),
+        let terminal = match self.engine_inputs(attempts.facts(), event).await? {
+            Err(error) => attempts.failed_record(&error, self.clock_now()),
             Ok(inputs) => match self.call_until_answered(&mut attempts, inputs).await {
-                Ok(answer) => attempts.completed(answer, self.args.engine.identity(), self.now()),
-                Err(error) => attempts.failed(&error, self.now()),
+                Ok(answer) => {
+                    attempts.completed_record(answer, self.args.engine.identity(), self.clock_now())
+                }
+                Err(error) => attempts.failed_record(&error, self.clock_now()),
             },
         };
         log_end(&terminal);
-        self.record(terminal).await
+        self.record_durably(terminal).await
     }
 
     /// The engine's inputs: the `normalized` object of the selected snapshot, byte for byte.
-    async fn inputs(
+    async fn engine_inputs(
         &self,
         facts: &RunFacts,
         event: Option<Bytes>,
@@ -224,10 +232,10 @@ impl RunnerState {
     async fn read_event(&self, seq: IngestSeq) -> Result<Bytes, ActorProcessingErr> {
         let stored = read_one(self.args.receipts.as_ref(), seq.into())
             .await
-            .map_err(|error| fatal::unless_passing("receipts", error))?
+            .map_err(|error| fatal::fatal_unless_io("receipts", error))?
             .unwrap_or_default();
-        let record =
-            ReceiptRecord::decode(&stored).map_err(|error| Fatal::undecodable("receipts", seq.0, error))?;
+        let record = ReceiptRecord::decode(&stored)
+            .map_err(|error| Fatal::undecodable_record("receipts", seq.0, error))?;
         Ok(stored.slice_ref(record.event))
     }
 
@@ -245,7 +253,7 @@ impl RunnerState {
             state: self.runs.hysteresis_state.clone().filter(|_| facts.engine_mode == EngineMode::Hysteresis),
         };
         loop {
-            let error = match self.call(&call).await {
+            let error = match self.call_engine(&call).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
@@ -263,21 +271,21 @@ impl RunnerState {
             );
             tokio::select! {
                 biased;
-                () = self.args.give_up.cancelled() => return Err(stopped()),
+                () = self.args.give_up.cancelled() => return Err(stopped_error()),
                 () = tokio::time::sleep(delay) => attempts.note_retry(),
             }
         }
     }
 
-    async fn call(&self, call: &EngineCall) -> Result<EngineAnswer, EngineError> {
+    async fn call_engine(&self, call: &EngineCall) -> Result<EngineAnswer, EngineError> {
         let since = Instant::now();
         let result = tokio::select! {
             biased;
-            () = self.args.give_up.cancelled() => Err(stopped()),
+            () = self.args.give_up.cancelled() => Err(stopped_error()),
             answered = tokio::time::timeout(self.args.deadline, self.args.engine.call(call)) => {
                 answered.unwrap_or_else(|_| {
                     let detail = format!("no answer within {:?}", self.args.deadline);
-                    Err(EngineError::silent(ErrorKind::EngineTimeout, detail))
+                    Err(EngineError::no_answer(ErrorKind::EngineTimeout, detail))
                 })
             }
         };
@@ -288,7 +296,7 @@ impl RunnerState {
     }
 
     /// Makes a record durable. When the run log has no room it is offered again: a run is never dropped.
-    async fn record(&mut self, record: RunRecord) -> Result<(), ActorProcessingErr> {
+    async fn record_durably(&mut self, record: RunRecord) -> Result<(), ActorProcessingErr> {
         let record = Arc::new(record);
         loop {
             let offered = Arc::clone(&record);
@@ -300,11 +308,11 @@ impl RunnerState {
                 Err(RecordRefused::Violation(violation)) => return Err(Box::new(violation)),
             }
         }
-        self.note(&record);
+        self.note_recorded(&record);
         Ok(())
     }
 
-    fn note(&mut self, record: &RunRecord) {
+    fn note_recorded(&mut self, record: &RunRecord) {
         let facts = &record.facts;
         self.runs.last_cut_end = Some(facts.cut.end);
         self.runs.last_engine_ts = Some(facts.engine_timestamp_ms);
@@ -315,8 +323,8 @@ impl RunnerState {
     }
 }
 
-fn stopped() -> EngineError {
-    EngineError::silent(ErrorKind::Shutdown, "the service stopped before the engine answered")
+fn stopped_error() -> EngineError {
+    EngineError::no_answer(ErrorKind::Shutdown, "the service stopped before the engine answered")
 }
 
 fn log_end(record: &RunRecord) {

@@ -1,9 +1,9 @@
 //! Scheduler: decides when runs happen and hands their cuts to the runners. Failure domain: engine.
 //!
 //! Under the wall clock a tick never waits for the one before it: a busy symbol queues a bounded number of runs, then
-//! its tick is skipped and counted. Ticks that are made up for after an absence are all due at once, so that says nothing
-//! of a symbol's speed: their runs wait here until its runner has room. Under a driven clock (a recording's) the clock stands still until everything of a
-//! tick is done: that is what makes two runs of one recording equal.
+//! its tick is skipped and counted. Ticks that are made up for after an absence are all due at once, so that says
+//! nothing of a symbol's speed: their runs wait here until its runner has room. Under a driven clock (a recording's)
+//! the clock stands still until everything of a tick is done: that is what makes two runs of one recording equal.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, OnceLock};
@@ -13,16 +13,16 @@ use orchestrator_kernel::engine::cadence::{Cadence, GAP_TICKS_MAX, GapSkip, Tick
 use orchestrator_kernel::engine::cut::CutRequest;
 use orchestrator_kernel::ids::{IngestSeq, Symbol, TsMs};
 use orchestrator_kernel::ports::clock::Clock;
-use orchestrator_kernel::ports::observer::{Observation, Observer, SkipReason};
-use orchestrator_kernel::rfc3339::rfc3339;
-use orchestrator_runtime::address::{Address, answer};
+use orchestrator_kernel::ports::observer::{Observation, Observer, TickSkipReason};
+use orchestrator_kernel::rfc3339::to_rfc3339;
+use orchestrator_runtime::address::{Address, send_reply};
 use orchestrator_runtime::clock_watch::{ClockWatch, LOOK_EVERY};
 use orchestrator_runtime::status::{Condition, StatusBoard};
 use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef};
 use tokio::task::JoinHandle;
 
-use self::lane::{Lane, LaneLimits};
-use crate::buffer::messages::{BufferMsg, Extent};
+use self::lane::{SymbolSchedule, SymbolScheduleLimits};
+use crate::buffer::messages::{BufferMsg, ReceiptLogExtent};
 use crate::flow::OutputFlow;
 use crate::recorded_times::RecordedTimes;
 use crate::run_log::messages::{Overview, RunLogMsg};
@@ -70,7 +70,7 @@ pub struct SchedulerArgs {
 /// Scheduler state between two messages, rebuilt from the run log by `pre_start`.
 pub struct SchedulerState {
     args: SchedulerArgs,
-    lanes: BTreeMap<Symbol, Lane>,
+    lanes: BTreeMap<Symbol, SymbolSchedule>,
     next: Option<Tick>,
     /// Ticks to be fired, oldest first. Under a driven clock one at a time. Several at once are made up for.
     waiting: VecDeque<Tick>,
@@ -139,9 +139,9 @@ impl Actor for Scheduler {
                 overview.symbols.into_iter().map(|(symbol, ..)| symbol).chain(extent.symbols).collect()
             }
         };
-        state.admit(symbols);
+        state.admit_symbols(symbols);
         // Also for a symbol that is run no longer: its runner finishes what a crash interrupted (RUN-4).
-        overview.open.iter().for_each(|symbol| state.args.runners.ensure(symbol));
+        overview.open.iter().for_each(|symbol| state.args.runners.ensure_started(symbol));
         Ok(state)
     }
 
@@ -151,11 +151,11 @@ impl Actor for Scheduler {
         state: &mut SchedulerState,
     ) -> Result<(), ActorProcessingErr> {
         for symbol in state.lanes.keys() {
-            state.args.runners.announce(symbol);
+            state.args.runners.ask_to_report(symbol);
         }
         me.send_after(GATHER_MAX, || SchedulerMsg::StopGathering);
         state.look_at_clock(&me);
-        state.go_on(&me).await
+        state.fire_due_ticks(&me).await
     }
 
     async fn handle(
@@ -165,15 +165,15 @@ impl Actor for Scheduler {
         state: &mut SchedulerState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            SchedulerMsg::Wake => state.wake(&me).await?,
+            SchedulerMsg::Wake => state.take_due_ticks(&me).await?,
             SchedulerMsg::RunnerUp { symbol, runner, next_start, floor } => {
                 state.runner_up(symbol, runner, next_start, floor).await?
             }
             SchedulerMsg::RunEnded { symbol, planned } => state.run_ended(&symbol, planned),
-            SchedulerMsg::RunnerHalted(symbol) => state.halted(&symbol),
+            SchedulerMsg::RunnerHalted(symbol) => state.drop_symbol(&symbol),
             SchedulerMsg::Discovered(symbols) => {
                 if let Universe::Discover { .. } = state.args.universe {
-                    state.admit(symbols);
+                    state.admit_symbols(symbols);
                 }
             }
             SchedulerMsg::StopGathering => state.gathering = false,
@@ -182,22 +182,26 @@ impl Actor for Scheduler {
             SchedulerMsg::Drain(reply) => {
                 state.draining = true;
                 state.timer = None;
-                answer(reply, ());
+                send_reply(reply, ());
             }
         }
-        state.go_on(&me).await
+        state.fire_due_ticks(&me).await
     }
 }
 
 impl SchedulerArgs {
     /// The schedule's first tick; `time` decides it unless it has begun already.
     fn begin_at(&self, time: TsMs) -> Tick {
-        *self.began.get_or_init(|| self.cadence.first(time))
+        *self.began.get_or_init(|| self.cadence.first_tick(time))
     }
 }
 
 /// The next tick and those that are due for symbols which a crash interrupted in the middle of one.
-fn first_ticks(args: &SchedulerArgs, overview: &Overview, extent: &Extent) -> (Option<Tick>, VecDeque<Tick>) {
+fn first_ticks(
+    args: &SchedulerArgs,
+    overview: &Overview,
+    extent: &ReceiptLogExtent,
+) -> (Option<Tick>, VecDeque<Tick>) {
     match (overview.last_planned_ts, extent.first_ts) {
         // Some symbols may have had their runs of the last ticks and others not: they are offered again, and only those
         // that are behind take them.
@@ -209,10 +213,13 @@ fn first_ticks(args: &SchedulerArgs, overview: &Overview, extent: &Extent) -> (O
             let is_run = |symbol: &Symbol| listed.as_ref().is_none_or(|listed| listed.contains(symbol));
             let floors = overview.symbols.iter().filter(|(symbol, ..)| is_run(symbol));
             let slowest = floors.map(|(_, _, floor)| *floor).min();
-            let owed = args.cadence.has(last).then(|| args.cadence.owed(slowest, last, args.catch_up_max));
+            let owed = args
+                .cadence
+                .has_tick_at(last)
+                .then(|| args.cadence.owed_ticks(slowest, last, args.catch_up_max));
             // A symbol that is listed again is behind by ticks whose receipts are gone: it begins with what is there.
             let can_be_cut = |tick: &Tick| extent.gone_ts <= Some(tick.planned_ts_ms);
-            (Some(args.cadence.after(last)), owed.into_iter().flatten().filter(can_be_cut).collect())
+            (Some(args.cadence.tick_after(last)), owed.into_iter().flatten().filter(can_be_cut).collect())
         }
         // Nothing was run yet: the schedule begins with the log, so that a crash before the first run moves no tick.
         (None, Some(first)) => (Some(args.begin_at(first)), VecDeque::new()),
@@ -222,7 +229,7 @@ fn first_ticks(args: &SchedulerArgs, overview: &Overview, extent: &Extent) -> (O
 
 impl SchedulerState {
     /// Takes symbols into the schedule and has their runners started.
-    fn admit(&mut self, symbols: Vec<Symbol>) {
+    fn admit_symbols(&mut self, symbols: Vec<Symbol>) {
         for symbol in symbols {
             if self.lanes.contains_key(&symbol) || self.args.runners.is_halted(&symbol) {
                 continue;
@@ -233,8 +240,8 @@ impl SchedulerState {
                 self.leave_out(symbol, limit);
                 continue;
             }
-            self.args.runners.ensure(&symbol);
-            self.lanes.insert(symbol, Lane::default());
+            self.args.runners.ensure_started(&symbol);
+            self.lanes.insert(symbol, SymbolSchedule::default());
         }
     }
 
@@ -250,13 +257,13 @@ impl SchedulerState {
         let names = self.left_out.iter().map(Symbol::as_str).collect::<Vec<_>>().join(", ");
         let detail =
             format!("symbols.limit is {limit}; {} left out, first of them {names}", self.left_out_total);
-        if self.args.board.raise(Condition::SymbolLimit, detail) {
+        if self.args.board.raise_condition(Condition::SymbolLimit, detail) {
             tracing::warn!(%symbol, limit, "symbols.limit reached: receipts of further symbols are stored, not run");
         }
     }
 
     /// Waits for the next tick's time. A driven clock waits for us in turn, so it is armed only when all work is done.
-    fn arm(&mut self, me: &ActorRef<SchedulerMsg>) -> Result<(), ActorProcessingErr> {
+    fn arm_next_tick(&mut self, me: &ActorRef<SchedulerMsg>) -> Result<(), ActorProcessingErr> {
         if self.timer.is_some() || self.draining {
             return Ok(());
         }
@@ -267,7 +274,7 @@ impl SchedulerState {
         self.timer = Some(Timer(tokio::spawn(async move {
             match next {
                 Some(next) => clock.sleep_until(next.planned_ts_ms).await,
-                None => drop(clock.started().await),
+                None => drop(clock.wait_started().await),
             }
             if me.cast(SchedulerMsg::Wake).is_err() {
                 tracing::debug!("scheduler ended before its timer");
@@ -279,30 +286,30 @@ impl SchedulerState {
     /// A driven clock is never behind: receipts are stamped with its time.
     fn look_at_clock(&self, me: &ActorRef<SchedulerMsg>) {
         if let Some(now) = self.args.clock.now().filter(|_| !self.args.clock.is_driven()) {
-            self.args.watch.look(now);
+            self.args.watch.check_clock(now);
             me.send_after(LOOK_EVERY, || SchedulerMsg::LookAtClock);
         }
     }
 
-    async fn wake(&mut self, me: &ActorRef<SchedulerMsg>) -> Result<(), ActorProcessingErr> {
+    async fn take_due_ticks(&mut self, me: &ActorRef<SchedulerMsg>) -> Result<(), ActorProcessingErr> {
         self.timer = None;
-        let Some(now) = self.args.clock.now() else { return self.arm(me) };
+        let Some(now) = self.args.clock.now() else { return self.arm_next_tick(me) };
         let Some(next) = self.next else {
             self.next = Some(self.args.begin_at(now));
-            return self.arm(me);
+            return self.arm_next_tick(me);
         };
-        if let Some(gap) = self.args.clock.gap()
+        if let Some(gap) = self.args.clock.crossing_gap()
             && let Some(skip) = self.args.cadence.skip_gap(next, gap, self.args.catch_up_max)
         {
             self.skip_middle_of(gap, skip);
-            return self.arm(me);
+            return self.arm_next_tick(me);
         }
-        let due = self.args.cadence.due(next, now, self.args.catch_up_max);
+        let due = self.args.cadence.due_ticks(next, now, self.args.catch_up_max);
         if due.missed > 0 {
             tracing::warn!(missed = due.missed, "ticks were missed, more than schedule.catch_up_max");
-            self.skip(SkipReason::Missed, due.missed * self.lanes.len() as u64);
+            self.note_skipped(TickSkipReason::Missed, due.missed * self.lanes.len() as u64);
         }
-        self.args.watch.note(due.ticks.last().map(|tick| tick.planned_ts_ms));
+        self.args.watch.note_time(due.ticks.last().map(|tick| tick.planned_ts_ms));
         self.next = Some(due.next);
         self.waiting.extend(due.ticks);
         Ok(())
@@ -313,21 +320,21 @@ impl SchedulerState {
         self.next = Some(skip.next);
         self.args.times.note_gap(from, to, skip.skipped);
         tracing::warn!(
-            from = rfc3339(from),
-            to = rfc3339(to),
+            from = to_rfc3339(from),
+            to = to_rfc3339(to),
             missed = skip.skipped,
             ran_at_either_end = self.args.catch_up_max,
             "a gap of the recording has more than {GAP_TICKS_MAX} ticks; those in the middle of it are not run"
         );
-        self.skip(SkipReason::Missed, skip.skipped.saturating_mul(self.lanes.len() as u64));
+        self.note_skipped(TickSkipReason::Missed, skip.skipped.saturating_mul(self.lanes.len() as u64));
     }
 
     /// Fires what can be fired, then waits for the next tick.
-    async fn go_on(&mut self, me: &ActorRef<SchedulerMsg>) -> Result<(), ActorProcessingErr> {
+    async fn fire_due_ticks(&mut self, me: &ActorRef<SchedulerMsg>) -> Result<(), ActorProcessingErr> {
         let driven = self.args.clock.is_driven();
-        self.gathering = self.gathering && !self.lanes.values().all(Lane::is_up);
+        self.gathering = self.gathering && !self.lanes.values().all(SymbolSchedule::is_up);
         if self.gathering && !driven {
-            return self.arm(me);
+            return self.arm_next_tick(me);
         }
         let is_made_up = 1 < self.waiting.len();
         self.give_up_oldest();
@@ -341,21 +348,26 @@ impl SchedulerState {
             }
             let Some(tick) = self.waiting.pop_front() else { break };
             if paused {
-                self.skip(SkipReason::PublishBlocked, self.lanes.len() as u64);
+                self.note_skipped(TickSkipReason::PublishBlocked, self.lanes.len() as u64);
             } else {
-                self.fire(tick, None, is_made_up).await?;
+                self.fire_tick(tick, None, is_made_up).await?;
             }
         }
         self.hand_over_held(me);
-        if !driven || (self.is_settled() && self.waiting.is_empty()) { self.arm(me) } else { Ok(()) }
+        if !driven || (self.is_settled() && self.waiting.is_empty()) {
+            self.arm_next_tick(me)
+        } else {
+            Ok(())
+        }
     }
 
     fn is_settled(&self) -> bool {
-        self.lanes.values().all(Lane::is_settled)
+        self.lanes.values().all(SymbolSchedule::is_settled)
     }
 
-    /// Keeps the newest `catch_up_max` of the ticks that wait: those that some symbol owes since before the start and those
-    /// that came due meanwhile are one absence. A driven clock gives up none, because its schedule is the recording's.
+    /// Keeps the newest `catch_up_max` of the ticks that wait: those that some symbol owes since before the start and
+    /// those that came due meanwhile are one absence. A driven clock gives up none, because its schedule is the
+    /// recording's.
     fn give_up_oldest(&mut self) {
         let max = self.args.catch_up_max.max(1) as usize;
         let excess = self.waiting.len().saturating_sub(max);
@@ -363,22 +375,22 @@ impl SchedulerState {
             tracing::warn!(missed = excess, "ticks were missed, more than schedule.catch_up_max");
             let given_up: Vec<Tick> = self.waiting.drain(..excess).collect();
             let behind = |tick: &Tick| self.lanes.values().filter(|lane| lane.is_behind(tick)).count() as u64;
-            self.skip(SkipReason::Missed, given_up.iter().map(behind).sum());
+            self.note_skipped(TickSkipReason::Missed, given_up.iter().map(behind).sum());
         }
     }
 
     /// Hands each runner what it has room for. While publishing is paused nothing is skipped of what is held: it waits.
     fn hand_over_held(&mut self, me: &ActorRef<SchedulerMsg>) {
-        if self.draining || !self.lanes.values().any(Lane::has_held) {
+        if self.draining || !self.lanes.values().any(SymbolSchedule::has_held) {
             return;
         }
         if self.publish_paused() {
             return self.resume_later(me);
         }
-        let limits = self.limits();
+        let limits = self.schedule_limits();
         for (symbol, lane) in &mut self.lanes {
             while let Some(run) = lane.next_run(limits) {
-                self.args.runners.cast(symbol, RunnerMsg::Run(Box::new(run)));
+                self.args.runners.send_to_runner(symbol, RunnerMsg::Run(Box::new(run)));
             }
         }
     }
@@ -391,42 +403,42 @@ impl SchedulerState {
         }
     }
 
-    const fn limits(&self) -> LaneLimits {
-        LaneLimits { queued: self.args.runs_queued_max, held: self.args.catch_up_max as usize }
+    const fn schedule_limits(&self) -> SymbolScheduleLimits {
+        SymbolScheduleLimits { queued: self.args.runs_queued_max, held: self.args.catch_up_max as usize }
     }
 
     fn publish_paused(&self) -> bool {
         let paused = self.args.flow.is_paused();
         let (board, condition) = (&self.args.board, Condition::PublishBlocked);
         if paused {
-            let detail = format!("{} outputs wait for publication", self.args.flow.backlog());
-            if board.raise(condition, detail) {
+            let detail = format!("{} outputs wait for publication", self.args.flow.waiting_outputs());
+            if board.raise_condition(condition, detail) {
                 tracing::warn!(
                     domain = "publish",
-                    backlog = self.args.flow.backlog(),
+                    backlog = self.args.flow.waiting_outputs(),
                     "publishing is blocked, scheduling pauses"
                 );
             }
-        } else if board.clear(&condition) {
+        } else if board.clear_condition(&condition) {
             tracing::info!(domain = "publish", "publishing moves again, scheduling goes on");
         }
         paused
     }
 
-    fn skip(&self, reason: SkipReason, count: u64) {
+    fn note_skipped(&self, reason: TickSkipReason, count: u64) {
         if count > 0 {
             self.args.observer.observe(&Observation::TickSkipped { reason, count });
         }
     }
 
     /// Seals the log at the tick and hands the cuts to the runners; only `one` symbol's when given.
-    async fn fire(
+    async fn fire_tick(
         &mut self,
         tick: Tick,
         one: Option<&Symbol>,
         is_made_up: bool,
     ) -> Result<(), ActorProcessingErr> {
-        let requests = self.requests(tick, one, is_made_up);
+        let requests = self.cut_requests(tick, one, is_made_up);
         let next = self.next.unwrap_or(tick).planned_ts_ms;
         let taken = self.args.buffer.call(|reply| BufferMsg::Seal { tick, requests, next, reply }).await?;
         let members: BTreeSet<Symbol> = taken.cuts.iter().map(|cut| cut.symbol.clone()).collect();
@@ -437,14 +449,14 @@ impl SchedulerState {
             let lag_seconds = (now.0 - tick.planned_ts_ms.0).max(0) as f64 / 1e3;
             self.args.observer.observe(&Observation::Tick { lag_seconds, runs: taken.cuts.len() as u64 });
         }
-        let limits = self.limits();
+        let limits = self.schedule_limits();
         for cut in taken.cuts {
             let Some(lane) = self.lanes.get_mut(&cut.symbol) else { continue };
             let symbol = cut.symbol.clone();
-            lane.take(tick, cut);
+            lane.queue_run(tick, cut);
             // A runner that has started and not reported yet leaves this alone: it was meant for the one before.
             while let Some(run) = lane.next_run(limits) {
-                self.args.runners.cast(&symbol, RunnerMsg::Run(Box::new(run)));
+                self.args.runners.send_to_runner(&symbol, RunnerMsg::Run(Box::new(run)));
             }
         }
         Ok(())
@@ -452,9 +464,9 @@ impl SchedulerState {
 
     /// The cuts to be taken at `tick`. A runner that is down gets the tick when it reports, see
     /// [`runner_up`](Self::runner_up).
-    fn requests(&mut self, tick: Tick, one: Option<&Symbol>, is_made_up: bool) -> Vec<CutRequest> {
+    fn cut_requests(&mut self, tick: Tick, one: Option<&Symbol>, is_made_up: bool) -> Vec<CutRequest> {
         let only_if_seen = matches!(self.args.universe, Universe::Discover { .. });
-        let limits = self.limits();
+        let limits = self.schedule_limits();
         let mut busy = 0;
         let mut requests = Vec::with_capacity(self.lanes.len());
         for (symbol, lane) in &mut self.lanes {
@@ -467,7 +479,7 @@ impl SchedulerState {
                 continue;
             }
             if !lane.is_up() {
-                lane.promise(tick);
+                lane.promise_tick(tick);
                 continue;
             }
             let (start, floor) = (lane.next_start, lane.floor);
@@ -478,7 +490,7 @@ impl SchedulerState {
                 only_if_seen: only_if_seen && start.is_none(),
             });
         }
-        self.skip(SkipReason::SymbolBusy, busy);
+        self.note_skipped(TickSkipReason::SymbolBusy, busy);
         requests
     }
 
@@ -492,20 +504,20 @@ impl SchedulerState {
         floor: Option<TsMs>,
     ) -> Result<(), ActorProcessingErr> {
         let Some(lane) = self.lanes.get_mut(&symbol) else { return Ok(()) };
-        for tick in lane.restart(runner, next_start, floor) {
+        for tick in lane.reset_for_runner(runner, next_start, floor) {
             tracing::info!(%symbol, planned_ts_ms = tick.planned_ts_ms.0, "handing a run to its restarted runner again");
-            self.fire(tick, Some(&symbol), true).await?;
+            self.fire_tick(tick, Some(&symbol), true).await?;
         }
         Ok(())
     }
 
     fn run_ended(&mut self, symbol: &Symbol, planned: TsMs) {
         if let Some(lane) = self.lanes.get_mut(symbol) {
-            lane.ended(planned);
+            lane.end_run(planned);
         }
     }
 
-    fn halted(&mut self, symbol: &Symbol) {
+    fn drop_symbol(&mut self, symbol: &Symbol) {
         self.lanes.remove(symbol);
     }
 }

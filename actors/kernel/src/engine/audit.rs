@@ -12,7 +12,7 @@ use crate::engine::contracts::engine_run::{RunFacts, RunRecord, RunStatus};
 use crate::engine::contracts::receipt::ReceiptRecord;
 use crate::engine::divergence::{Check, Divergence, ORDER};
 use crate::engine::positions::FORGET_AFTER_MIN;
-use crate::engine::replay::{Derived, Gap, Outline, Replay};
+use crate::engine::replay::{CutReplay, Derived, Gap, RunLogOutline};
 use crate::engine::retention;
 use crate::engine::run::{Attempts, RunIndex};
 use crate::engine::run_id::RunId;
@@ -20,8 +20,10 @@ use crate::error::ErrorKind;
 use crate::ids::{EngineMode, IngestSeq, Origin, RunSeq, Seq, Symbol, TsMs};
 use crate::ports::engine::{EngineAnswer, EngineCall, EngineError, EngineIdentity};
 
-use compare::{check_attempts, compare_answers, compare_facts, compare_failure, differs, receipt};
-pub use gone::{Anew, Gone};
+use compare::{
+    check_attempts, compare_answers, compare_facts, compare_failure, receipt_divergence, run_divergence,
+};
+pub use gone::{ResumedAfterTrim, SavedTrims};
 
 /// Origin of a call's hysteresis state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,7 +37,7 @@ pub enum StateFrom {
 
 /// Start of a replay: the state before the logs' first records, if they were trimmed. The default is the beginning.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Base {
+pub struct ReplayStart {
     /// The last receipt before the first one that is there.
     pub receipts: IngestSeq,
     /// What the run records said before the first one that is there.
@@ -43,14 +45,14 @@ pub struct Base {
     /// Of each symbol whose run is open in `runs`: its engine time before that run, if there was one.
     pub before_open: BTreeMap<Symbol, TsMs>,
     /// What was let go without a run, though these logs still have it.
-    pub gone: Gone,
+    pub gone: SavedTrims,
 }
 
-impl Base {
+impl ReplayStart {
     /// For logs that still have their first records, whose service goes on from `base`.
     #[must_use]
-    pub fn of_whole_logs(base: &retention::Base) -> Self {
-        Self { gone: Gone::from(base), ..Self::default() }
+    pub fn of_whole_logs(base: &retention::RetentionBase) -> Self {
+        Self { gone: SavedTrims::from(base), ..Self::default() }
     }
 
     /// Whether nothing stood before.
@@ -60,25 +62,25 @@ impl Base {
     }
 }
 
-impl From<&retention::Base> for Base {
-    fn from(base: &retention::Base) -> Self {
+impl From<&retention::RetentionBase> for ReplayStart {
+    fn from(base: &retention::RetentionBase) -> Self {
         Self {
             receipts: IngestSeq(base.receipts_from().0.saturating_sub(1)),
-            runs: base.runs().clone(),
+            runs: base.run_index().clone(),
             before_open: base.before_open().clone(),
-            gone: Gone::default(),
+            gone: SavedTrims::default(),
         }
     }
 }
 
 /// Need of a run record in the replay: nothing, or the engine's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum AuditStep {
     /// Not a terminal record: nothing to do.
     Nothing,
     /// The run's result follows from the logs without the engine.
     Settled(Box<RunRecord>),
-    /// The engine is to be called, its answer given to [`Audit::finish`].
+    /// The engine is to be called, its answer given to [`Audit::compare_answer`].
     Call(Box<EngineCall>),
 }
 
@@ -94,7 +96,7 @@ struct Open {
 #[derive(Debug, Default)]
 pub struct Audit {
     state_from: StateFrom,
-    replay: Replay,
+    replay: CutReplay,
     last_receipt: Option<TsMs>,
     next_receipt: IngestSeq,
     /// The last position of each origin, and when it came.
@@ -103,18 +105,18 @@ pub struct Audit {
     open: BTreeMap<Symbol, Open>,
     /// With [`StateFrom::Replay`]: each symbol's state so far.
     states: BTreeMap<Symbol, String>,
-    anew: Vec<Anew>,
+    anew: Vec<ResumedAfterTrim>,
 }
 
 impl Audit {
     /// An audit of logs that begin at `base`, whose run log has this outline.
     #[must_use]
-    pub fn new(outline: Outline, state_from: StateFrom, base: Base) -> Self {
+    pub fn new(outline: RunLogOutline, state_from: StateFrom, base: ReplayStart) -> Self {
         let gaps: Vec<_> = outline
             .first_starts()
-            .map(|(symbol, start)| (symbol.clone(), base.gone.gaps(symbol, start)))
+            .map(|(symbol, start)| (symbol.clone(), base.gone.gaps_of_symbol(symbol, start)))
             .collect();
-        let mut replay = Replay::new(outline, base.receipts);
+        let mut replay = CutReplay::new(outline, base.receipts);
         gaps.into_iter().for_each(|(symbol, gaps)| replay.leave_out(&symbol, gaps));
         let mut states = BTreeMap::new();
         for (symbol, runs) in base.runs.symbols() {
@@ -141,19 +143,19 @@ impl Audit {
 
     /// The last receipt shown.
     #[must_use]
-    pub const fn seen(&self) -> IngestSeq {
-        self.replay.seen()
+    pub const fn last_receipt_seen(&self) -> IngestSeq {
+        self.replay.last_receipt()
     }
 
     /// What the run records say so far.
     #[must_use]
-    pub const fn index(&self) -> &RunIndex {
+    pub const fn run_index(&self) -> &RunIndex {
         &self.index
     }
 
     /// The cuts that began anew so far: no differences, but receipts without a run.
     #[must_use]
-    pub fn anew(&self) -> &[Anew] {
+    pub fn resumed_after_trim(&self) -> &[ResumedAfterTrim] {
         &self.anew
     }
 
@@ -164,24 +166,30 @@ impl Audit {
     }
 
     /// Takes the next receipt, which the log counts as `at`.
-    pub fn receipt(&mut self, at: Seq, record: &ReceiptRecord<'_>, found: &mut Vec<Divergence>) {
+    pub fn take_receipt(&mut self, at: Seq, record: &ReceiptRecord<'_>, found: &mut Vec<Divergence>) {
         let at = IngestSeq::from(at);
         if record.ingest_seq != at || at != self.next_receipt {
-            found.push(receipt(Check::Receipts, at, "ingest_seq", record.ingest_seq, self.next_receipt));
+            found.push(receipt_divergence(
+                Check::Receipts,
+                at,
+                "ingest_seq",
+                record.ingest_seq,
+                self.next_receipt,
+            ));
         }
         self.next_receipt = at.next();
         if let Some(last) = self.last_receipt.filter(|last| record.ingest_ts_ms < *last) {
             let at_least = format!("{last} or later");
-            found.push(receipt(Check::Order, at, "ingest_ts_ms", record.ingest_ts_ms, at_least));
+            found.push(receipt_divergence(Check::Order, at, "ingest_ts_ms", record.ingest_ts_ms, at_least));
         }
         self.last_receipt = self.last_receipt.max(Some(record.ingest_ts_ms));
         if record.position != 0 {
-            self.position(at, record, found);
+            self.check_position(at, record, found);
         }
-        self.replay.receipt(&ReceiptRecord { ingest_seq: at, ..*record });
+        self.replay.take_receipt(&ReceiptRecord { ingest_seq: at, ..*record });
     }
 
-    fn position(&mut self, at: IngestSeq, record: &ReceiptRecord<'_>, found: &mut Vec<Divergence>) {
+    fn check_position(&mut self, at: IngestSeq, record: &ReceiptRecord<'_>, found: &mut Vec<Divergence>) {
         match self.positions.get_mut(record.origin) {
             Some((last, came)) => {
                 let was_silent = i128::from(record.ingest_ts_ms.0) - i128::from(came.0);
@@ -190,7 +198,7 @@ impl Audit {
                 }
                 if record.position <= *last {
                     let more = format!("more than {last}");
-                    found.push(receipt(Check::Positions, at, "position", record.position, more));
+                    found.push(receipt_divergence(Check::Positions, at, "position", record.position, more));
                 }
                 *last = (*last).max(record.position);
                 *came = record.ingest_ts_ms;
@@ -208,15 +216,20 @@ impl Audit {
     }
 
     /// Takes the next record of the run log, once no receipts are wanted for it.
-    pub fn run(&mut self, at: RunSeq, record: &RunRecord, found: &mut Vec<Divergence>) -> Step {
+    pub fn take_run_record(
+        &mut self,
+        at: RunSeq,
+        record: &RunRecord,
+        found: &mut Vec<Divergence>,
+    ) -> AuditStep {
         let facts = &record.facts;
         let open = self.open.remove(&facts.symbol).filter(|open| open.facts.run_id == facts.run_id);
         if open.is_none() {
             self.begin_anew(at, &facts.symbol);
         }
-        if let Err(violation) = self.index.check(record) {
+        if let Err(violation) = self.index.check_record(record) {
             let order = "another record".to_owned();
-            found.push(differs(Check::Runs, at, facts, ORDER, violation.to_string(), order));
+            found.push(run_divergence(Check::Runs, at, facts, ORDER, violation.to_string(), order));
         }
         let open = match open {
             Some(open) => {
@@ -224,43 +237,57 @@ impl Audit {
                 // Without a snapshot no attempt is made, so none is made again.
                 if !record.is_terminal() && facts.snapshot_seq.is_none() {
                     let (recorded, ended) = ("started once more".to_owned(), "its end".to_owned());
-                    found.push(differs(Check::Runs, at, facts, ORDER, recorded, ended));
+                    found.push(run_divergence(Check::Runs, at, facts, ORDER, recorded, ended));
                 }
                 open
             }
-            None => self.begin(at, record, found),
+            None => self.open_run(at, record, found),
         };
         let recorded_state = self.index.get(&facts.symbol).and_then(|runs| runs.hysteresis_state.clone());
-        self.index.take(record);
+        self.index.take_record(record);
         check_attempts(at, record, &open, found);
         match &record.status {
             RunStatus::Started { attempts } => {
                 self.open.insert(facts.symbol.clone(), Open { attempts: *attempts, ..open });
-                Step::Nothing
+                AuditStep::Nothing
             }
             RunStatus::Completed { .. } => match open.derived.inputs {
-                Ok(inputs) => Step::Call(Box::new(self.call(facts, inputs, recorded_state))),
+                Ok(inputs) => AuditStep::Call(Box::new(self.engine_call(facts, inputs, recorded_state))),
                 Err(error) => {
                     let failed = format!("failed ({error})");
-                    found.push(differs(Check::Failures, at, facts, "status", "completed".to_owned(), failed));
-                    Step::Settled(Box::new(record.clone()))
+                    found.push(run_divergence(
+                        Check::Failures,
+                        at,
+                        facts,
+                        "status",
+                        "completed".to_owned(),
+                        failed,
+                    ));
+                    AuditStep::Settled(Box::new(record.clone()))
                 }
             },
             RunStatus::Failed { completed_ts_ms, error_kind, .. } => match &open.derived.inputs {
                 Err(error) => {
                     let attempts = Attempts::new(facts.clone(), open.attempts);
-                    let derived = attempts.failed(error, *completed_ts_ms);
+                    let derived = attempts.failed_record(error, *completed_ts_ms);
                     compare_failure(at, record, &derived, found);
-                    Step::Settled(Box::new(derived))
+                    AuditStep::Settled(Box::new(derived))
                 }
                 // How an engine fails (a deadline, a dead process) is not in the logs: the record is the authority.
                 Ok(_) => {
                     if *error_kind == ErrorKind::MissingSnapshotInputs {
                         let (recorded, replayed) =
                             (error_kind.to_string(), "another: its cut holds a usable snapshot".to_owned());
-                        found.push(differs(Check::Failures, at, facts, "error_kind", recorded, replayed));
+                        found.push(run_divergence(
+                            Check::Failures,
+                            at,
+                            facts,
+                            "error_kind",
+                            recorded,
+                            replayed,
+                        ));
                     }
-                    Step::Settled(Box::new(record.clone()))
+                    AuditStep::Settled(Box::new(record.clone()))
                 }
             },
         }
@@ -272,14 +299,14 @@ impl Audit {
         self.index.resume_at(symbol, gap.to);
         if gap.from.is_some() || 0 < gap.receipts {
             let Gap { to, receipts, .. } = gap;
-            self.anew.push(Anew { symbol: symbol.clone(), at, before: to, receipts });
+            self.anew.push(ResumedAfterTrim { symbol: symbol.clone(), at, before: to, receipts });
         }
     }
 
     /// The first record of a run that is not open.
-    fn begin(&mut self, at: RunSeq, record: &RunRecord, found: &mut Vec<Divergence>) -> Open {
+    fn open_run(&mut self, at: RunSeq, record: &RunRecord, found: &mut Vec<Divergence>) -> Open {
         let facts = &record.facts;
-        let derived = self.replay.run(at, facts, found);
+        let derived = self.replay.take_run(at, facts, found);
         // Only after a base: otherwise its first record was seen.
         let carried = self.index.get(&facts.symbol).and_then(|runs| runs.open.clone());
         if let Some((first, attempts)) = carried.filter(|(first, _)| first.run_id == facts.run_id) {
@@ -289,7 +316,7 @@ impl Audit {
         let expected = self.index.get(&facts.symbol).map_or(0, |runs| runs.outputs) + 1;
         if facts.symbol_seq != expected {
             let (recorded, replayed) = (facts.symbol_seq.to_string(), expected.to_string());
-            found.push(differs(Check::Numbering, at, facts, "symbol_seq", recorded, replayed));
+            found.push(run_divergence(Check::Numbering, at, facts, "symbol_seq", recorded, replayed));
         }
         let attempts = match (&record.status, facts.snapshot_seq) {
             // Its first record: the attempt that it announces is the first.
@@ -301,7 +328,7 @@ impl Audit {
         Open { facts: facts.clone(), attempts, derived }
     }
 
-    fn call(&self, facts: &RunFacts, inputs: String, recorded: Option<String>) -> EngineCall {
+    fn engine_call(&self, facts: &RunFacts, inputs: String, recorded: Option<String>) -> EngineCall {
         let state = match self.state_from {
             StateFrom::Record => recorded,
             StateFrom::Replay => self.states.get(&facts.symbol).cloned(),
@@ -317,7 +344,7 @@ impl Audit {
 
     /// The record that the engine's answer makes of a completed run; compares the two. With [`StateFrom::Replay`] it
     /// must come before the symbol's next run.
-    pub fn finish(
+    pub fn compare_answer(
         &mut self,
         at: RunSeq,
         record: &RunRecord,
@@ -338,14 +365,15 @@ impl Audit {
             }
             Err(error) => {
                 let (recorded, replayed) = ("completed".to_owned(), format!("failed ({error})"));
-                found.push(differs(Check::Answers, at, &record.facts, "status", recorded, replayed));
+                found.push(run_divergence(Check::Answers, at, &record.facts, "status", recorded, replayed));
             }
         }
         replayed
     }
 
-    /// Instead of [`finish`](Self::finish), for a run whose engine is not asked: its recorded state counts as computed.
-    pub fn skip(&mut self, record: &RunRecord) {
+    /// Instead of [`compare_answer`](Self::compare_answer), for a run whose engine is not asked: its recorded state
+    /// counts as computed.
+    pub fn accept_recorded_state(&mut self, record: &RunRecord) {
         if let (
             StateFrom::Replay,
             RunStatus::Completed { answer: EngineAnswer::Hysteresis { state, .. }, .. },
@@ -357,7 +385,7 @@ impl Audit {
 
     /// Runs that were started and have no terminal record: a crash or a running service leaves them, the next start
     /// finishes them.
-    pub fn unfinished(&self) -> impl Iterator<Item = (&Symbol, RunId)> {
+    pub fn unfinished_runs(&self) -> impl Iterator<Item = (&Symbol, RunId)> {
         self.open.iter().map(|(symbol, open)| (symbol, open.facts.run_id))
     }
 }

@@ -47,8 +47,8 @@ pub struct Due {
     pub next: Tick,
 }
 
-/// Ticks of one gap of a recording that are all run: a month of 3-minute ticks, a week of minutes. In a gap there are no
-/// receipts, so behind its first ticks there is nothing to run on.
+/// Ticks of one gap of a recording that are all run: a month of 3-minute ticks, a week of minutes. In a gap there are
+/// no receipts, so behind its first ticks there is nothing to run on.
 pub const GAP_TICKS_MAX: i64 = 10_000;
 
 /// Ticks in the middle of a gap of a recording that are not run.
@@ -73,13 +73,13 @@ impl Cadence {
     ///
     /// Exactly on a boundary means the next one. A timer's first tick is one interval after `now`.
     #[must_use]
-    pub const fn first(self, now: TsMs) -> Tick {
+    pub const fn first_tick(self, now: TsMs) -> Tick {
         match self {
             Self::Boundary { interval_ms, delay_ms } => {
                 let index = (now.0 - delay_ms).div_euclid(interval_ms) + 1;
                 self.planned_at(TsMs(index * interval_ms + delay_ms))
             }
-            Self::Timer { interval_ms, .. } => self.planned_at(now.plus(interval_ms)),
+            Self::Timer { interval_ms, .. } => self.planned_at(now.plus_ms(interval_ms)),
         }
     }
 
@@ -89,7 +89,7 @@ impl Cadence {
         match self {
             Self::Boundary { delay_ms, .. } => Tick {
                 planned_ts_ms: planned,
-                engine_timestamp_ms: planned.plus(-delay_ms),
+                engine_timestamp_ms: planned.plus_ms(-delay_ms),
                 cut_kind: CutKind::Boundary,
             },
             Self::Timer { align_ms, .. } => Tick {
@@ -102,18 +102,18 @@ impl Cadence {
 
     /// Whether a tick of this schedule can be planned for `planned`. A run log may hold ticks of an earlier schedule.
     #[must_use]
-    pub const fn has(self, planned: TsMs) -> bool {
+    pub const fn has_tick_at(self, planned: TsMs) -> bool {
         match self {
             Self::Boundary { interval_ms, delay_ms } => (planned.0 - delay_ms).rem_euclid(interval_ms) == 0,
             Self::Timer { .. } => true,
         }
     }
 
-    /// What may still be owed at a start: the ticks after the engine timestamp `floor` up to the one planned for `last`,
-    /// oldest first. Only the newest `max` (≥ 1) of them; the last one always.
+    /// What may still be owed at a start: the ticks after the engine timestamp `floor` up to the one planned for
+    /// `last`, oldest first. Only the newest `max` (≥ 1) of them; the last one always.
     #[must_use]
-    pub fn owed(self, floor: Option<TsMs>, last: TsMs, max: u32) -> Vec<Tick> {
-        let earlier = |back: u32| self.planned_at(last.plus(-i64::from(back) * self.interval_ms()));
+    pub fn owed_ticks(self, floor: Option<TsMs>, last: TsMs, max: u32) -> Vec<Tick> {
+        let earlier = |back: u32| self.planned_at(last.plus_ms(-i64::from(back) * self.interval_ms()));
         let after_floor = |tick: &Tick| floor.is_some_and(|floor| floor < tick.engine_timestamp_ms);
         let mut ticks: Vec<Tick> = (1..max.max(1)).map(earlier).take_while(after_floor).collect();
         ticks.reverse();
@@ -126,15 +126,15 @@ impl Cadence {
     /// `last` may come from a run log that was written under another schedule: the next tick is then the first of
     /// this schedule after `last`.
     #[must_use]
-    pub const fn after(self, last: TsMs) -> Tick {
+    pub const fn tick_after(self, last: TsMs) -> Tick {
         match self {
-            Self::Boundary { .. } => self.first(last),
-            Self::Timer { interval_ms, .. } => self.planned_at(last.plus(interval_ms)),
+            Self::Boundary { .. } => self.first_tick(last),
+            Self::Timer { interval_ms, .. } => self.planned_at(last.plus_ms(interval_ms)),
         }
     }
 
-    /// The ticks to be skipped from `tick` on, when it lies in the middle of a gap between receipts at `from` and `to` that
-    /// has more than [`GAP_TICKS_MAX`] ticks. The first and last `ends` (≥ 1) of such a gap are run.
+    /// The ticks to be skipped from `tick` on, when it lies in the middle of a gap between receipts at `from` and `to`
+    /// that has more than [`GAP_TICKS_MAX`] ticks. The first and last `ends` (≥ 1) of such a gap are run.
     ///
     /// A function of the gap alone, not of where a crash interrupted it: so the runs are the same with and without one.
     #[must_use]
@@ -160,7 +160,7 @@ impl Cadence {
     ///
     /// A clock that went backwards makes nothing due: no tick ever comes twice.
     #[must_use]
-    pub fn due(self, next: Tick, now: TsMs, catch_up_max: u32) -> Due {
+    pub fn due_ticks(self, next: Tick, now: TsMs, catch_up_max: u32) -> Due {
         let late = now.0 - next.planned_ts_ms.0;
         if late < 0 {
             return Due { missed: 0, ticks: Vec::new(), next };
@@ -169,7 +169,7 @@ impl Cadence {
         let count = late / interval + 1;
         let run = count.min(i64::from(catch_up_max.max(1)));
         let missed = count - run;
-        let nth = |index: i64| self.planned_at(next.planned_ts_ms.plus(index * interval));
+        let nth = |index: i64| self.planned_at(next.planned_ts_ms.plus_ms(index * interval));
         Due { missed: missed.unsigned_abs(), ticks: (missed..count).map(nth).collect(), next: nth(count) }
     }
 }
@@ -184,15 +184,15 @@ mod tests {
 
     #[test]
     fn exactly_on_a_boundary_means_the_next_one() {
-        assert_eq!(BOUNDARY.first(TsMs(180_499)).engine_timestamp_ms, TsMs(180_000));
-        assert_eq!(BOUNDARY.first(TsMs(180_500)).engine_timestamp_ms, TsMs(360_000));
-        assert_eq!(BOUNDARY.first(TsMs(180_500)).planned_ts_ms, TsMs(360_500));
+        assert_eq!(BOUNDARY.first_tick(TsMs(180_499)).engine_timestamp_ms, TsMs(180_000));
+        assert_eq!(BOUNDARY.first_tick(TsMs(180_500)).engine_timestamp_ms, TsMs(360_000));
+        assert_eq!(BOUNDARY.first_tick(TsMs(180_500)).planned_ts_ms, TsMs(360_500));
     }
 
     #[test]
     fn owed_ticks_begin_after_the_slowest_symbol_and_are_bounded() {
         let engine_times = |floor, max| -> Vec<i64> {
-            let ticks = BOUNDARY.owed(floor, TsMs(900_500), max);
+            let ticks = BOUNDARY.owed_ticks(floor, TsMs(900_500), max);
             ticks.iter().map(|tick| tick.engine_timestamp_ms.0).collect()
         };
 
@@ -204,17 +204,17 @@ mod tests {
 
     #[test]
     fn a_tick_of_another_schedule_is_recognised() {
-        assert!(BOUNDARY.has(TsMs(360_500)));
-        assert!(!BOUNDARY.has(TsMs(360_000)));
-        assert!(!BOUNDARY.has(TsMs(375_500)));
+        assert!(BOUNDARY.has_tick_at(TsMs(360_500)));
+        assert!(!BOUNDARY.has_tick_at(TsMs(360_000)));
+        assert!(!BOUNDARY.has_tick_at(TsMs(375_500)));
     }
 
     #[test]
     fn timer_ticks_are_never_rebased_and_their_engine_time_is_aligned() {
         let timer = Cadence::Timer { interval_ms: 360_000, align_ms: 180_000 };
 
-        let first = timer.first(TsMs(1_234_567));
-        let second = timer.after(first.planned_ts_ms);
+        let first = timer.first_tick(TsMs(1_234_567));
+        let second = timer.tick_after(first.planned_ts_ms);
 
         assert_eq!(second.planned_ts_ms.0 - first.planned_ts_ms.0, 360_000);
         assert_eq!(first.engine_timestamp_ms, TsMs(1_440_000));
@@ -223,19 +223,19 @@ mod tests {
 
     #[test]
     fn a_schedule_that_was_changed_goes_on_after_the_last_tick_of_the_old_one() {
-        let next = BOUNDARY.after(TsMs(190_000));
+        let next = BOUNDARY.tick_after(TsMs(190_000));
 
         assert_eq!((next.planned_ts_ms, next.engine_timestamp_ms), (TsMs(360_500), TsMs(360_000)));
-        assert_eq!(BOUNDARY.after(TsMs(180_499)).planned_ts_ms, TsMs(180_500));
-        assert_eq!(BOUNDARY.after(TsMs(-1)).planned_ts_ms, TsMs(500));
+        assert_eq!(BOUNDARY.tick_after(TsMs(180_499)).planned_ts_ms, TsMs(180_500));
+        assert_eq!(BOUNDARY.tick_after(TsMs(-1)).planned_ts_ms, TsMs(500));
     }
 
     #[test]
     fn a_gap_is_run_whole_up_to_its_bound_and_by_its_ends_beyond() {
         let (from, interval) = (TsMs(180_600), 180_000);
-        let first = BOUNDARY.first(from);
-        let gap = |ticks: i64| (from, first.planned_ts_ms.plus((ticks - 1) * interval + 1));
-        let nth = |index: i64| BOUNDARY.planned_at(first.planned_ts_ms.plus(index * interval));
+        let first = BOUNDARY.first_tick(from);
+        let gap = |ticks: i64| (from, first.planned_ts_ms.plus_ms((ticks - 1) * interval + 1));
+        let nth = |index: i64| BOUNDARY.planned_at(first.planned_ts_ms.plus_ms(index * interval));
 
         assert_eq!(BOUNDARY.skip_gap(nth(5000), gap(GAP_TICKS_MAX), 20), None);
         let long = gap(GAP_TICKS_MAX + 1);
@@ -273,14 +273,14 @@ mod tests {
             cadence in cadences(), start in 0..2_000_000_000_000i64,
             jumps in prop::collection::vec(-5_000_000..5_000_000i64, 1..20), catch_up in 1..30u32,
         ) {
-            let mut next = cadence.first(TsMs(start));
+            let mut next = cadence.first_tick(TsMs(start));
             prop_assert!(next.planned_ts_ms.0 > start);
             let mut now = start;
             let mut last: Option<Tick> = None;
             let mut seen = 0u64;
             for jump in jumps {
                 now += jump;
-                let due = cadence.due(next, TsMs(now), catch_up);
+                let due = cadence.due_ticks(next, TsMs(now), catch_up);
                 prop_assert!(due.ticks.len() <= catch_up as usize);
                 for tick in &due.ticks {
                     prop_assert!(tick.planned_ts_ms.0 <= now);
@@ -296,16 +296,16 @@ mod tests {
                 next = due.next;
             }
             // Every tick between the first and the next one was run or counted as missed, once.
-            let all = (next.planned_ts_ms.0 - cadence.first(TsMs(start)).planned_ts_ms.0) / cadence.interval_ms();
+            let all = (next.planned_ts_ms.0 - cadence.first_tick(TsMs(start)).planned_ts_ms.0) / cadence.interval_ms();
             prop_assert_eq!(seen, all.unsigned_abs());
         }
 
         #[test]
         fn due_is_the_same_however_often_it_is_asked(cadence in cadences(), start in 0..1_000_000_000i64, ahead in 0..10_000_000i64) {
-            let next = cadence.first(TsMs(start));
-            let at_once = cadence.due(next, TsMs(start + ahead), u32::MAX);
-            let first_half = cadence.due(next, TsMs(start + ahead / 2), u32::MAX);
-            let second_half = cadence.due(first_half.next, TsMs(start + ahead), u32::MAX);
+            let next = cadence.first_tick(TsMs(start));
+            let at_once = cadence.due_ticks(next, TsMs(start + ahead), u32::MAX);
+            let first_half = cadence.due_ticks(next, TsMs(start + ahead / 2), u32::MAX);
+            let second_half = cadence.due_ticks(first_half.next, TsMs(start + ahead), u32::MAX);
             let in_two: Vec<Tick> = first_half.ticks.into_iter().chain(second_half.ticks).collect();
             prop_assert_eq!(at_once.ticks, in_two);
         }

@@ -34,7 +34,7 @@ const LATE_MAX: usize = if cfg!(test) { 6 } else { 1 << 20 };
 
 /// A symbol's receipts since its last cut: what a run needs to know of them, not the receipts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Slice {
+pub struct OpenSlice {
     start: IngestSeq,
     floor: Option<TsMs>,
     counts: BTreeMap<EventType, u64>,
@@ -42,16 +42,17 @@ pub struct Slice {
     latest_snapshot: Option<(IngestSeq, Bytes)>,
 }
 
-impl Slice {
-    /// An empty slice from `start` on. Snapshots at or before `floor`, the last engine timestamp, can never be selected.
+impl OpenSlice {
+    /// An empty slice from `start` on. Snapshots at or before `floor`, the last engine timestamp, can never be
+    /// selected.
     #[must_use]
     pub const fn starting_at(start: IngestSeq, floor: Option<TsMs>) -> Self {
         Self { start, floor, counts: BTreeMap::new(), candidates: BTreeMap::new(), latest_snapshot: None }
     }
 
     /// Takes one receipt of the symbol, in log order.
-    pub fn observe(&mut self, event_type: &str, snapshot_ts: Option<TsMs>, seq: IngestSeq, event: &[u8]) {
-        self.count(event_type);
+    pub fn add_receipt(&mut self, event_type: &str, snapshot_ts: Option<TsMs>, seq: IngestSeq, event: &[u8]) {
+        self.count_event_type(event_type);
         let Some(ts) = snapshot_ts.filter(|ts| self.floor.is_none_or(|floor| floor < *ts)) else { return };
         self.candidates.insert(ts, seq);
         if self.candidates.len() > CANDIDATES_MAX {
@@ -61,7 +62,7 @@ impl Slice {
             (event.len() <= SNAPSHOT_KEPT_BYTES_MAX).then(|| (seq, Bytes::copy_from_slice(event)));
     }
 
-    fn count(&mut self, event_type: &str) {
+    fn count_event_type(&mut self, event_type: &str) {
         if let Some(count) = self.counts.get_mut(event_type) {
             *count += 1;
             return;
@@ -75,11 +76,11 @@ impl Slice {
     ///
     /// Source: specification 000, "Snapshot sourcing".
     #[must_use]
-    pub fn select(&self, engine_ts: TsMs) -> Option<Snapshot> {
+    pub fn select_snapshot(&self, engine_ts: TsMs) -> Option<SelectedSnapshot> {
         let seq = *self.candidates.get(&engine_ts)?;
         let event =
             self.latest_snapshot.as_ref().filter(|(at, _)| *at == seq).map(|(_, event)| event.clone());
-        Some(Snapshot { seq, event })
+        Some(SelectedSnapshot { seq, event })
     }
 
     /// Where it starts.
@@ -90,19 +91,19 @@ impl Slice {
 
     /// Receipts by type.
     #[must_use]
-    pub const fn counts(&self) -> &BTreeMap<EventType, u64> {
+    pub const fn counts_by_type(&self) -> &BTreeMap<EventType, u64> {
         &self.counts
     }
 
-    fn into_cut(self, symbol: Symbol, end: IngestSeq, engine_ts: TsMs) -> CutSlice {
-        let snapshot = self.select(engine_ts);
-        CutSlice { symbol, start: self.start, end, counts: self.counts, snapshot }
+    fn into_cut(self, symbol: Symbol, end: IngestSeq, engine_ts: TsMs) -> SymbolCut {
+        let snapshot = self.select_snapshot(engine_ts);
+        SymbolCut { symbol, start: self.start, end, counts: self.counts, snapshot }
     }
 }
 
 /// A selected SnapshotInputs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Snapshot {
+pub struct SelectedSnapshot {
     /// Where it stands in the receipt log.
     pub seq: IngestSeq,
     /// The event, when it is still at hand; otherwise it is to be read from the log.
@@ -111,7 +112,7 @@ pub struct Snapshot {
 
 /// One symbol's cut.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CutSlice {
+pub struct SymbolCut {
     /// The symbol.
     pub symbol: Symbol,
     /// First sequence; `end + 1` when the cut is empty.
@@ -121,7 +122,7 @@ pub struct CutSlice {
     /// Receipts of the symbol in it, by type.
     pub counts: BTreeMap<EventType, u64>,
     /// The snapshot to run on, if there is one.
-    pub snapshot: Option<Snapshot>,
+    pub snapshot: Option<SelectedSnapshot>,
 }
 
 /// A cut to be taken.
@@ -129,21 +130,23 @@ pub struct CutSlice {
 pub struct CutRequest {
     /// The symbol.
     pub symbol: Symbol,
-    /// Where the cut has to start: the end of its last one + 1; `None` for its first cut, which starts at its first receipt.
+    /// Where the cut has to start: the end of its last one + 1; `None` for its first cut, which starts at its first
+    /// receipt.
     pub start: Option<IngestSeq>,
     /// The symbol's last engine timestamp.
     pub floor: Option<TsMs>,
-    /// Take no cut when the symbol has no receipt up to the end: a discovered symbol has no run before its first receipt.
+    /// Take no cut when the symbol has no receipt up to the end: a discovered symbol has no run before its first
+    /// receipt.
     pub only_if_seen: bool,
 }
 
 /// The answer to a seal.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sealed {
+pub struct SealedCuts {
     /// The cut end, where it is known without reading the log.
     pub end: Option<IngestSeq>,
     /// The cuts that were at hand.
-    pub cuts: Vec<CutSlice>,
+    pub cuts: Vec<SymbolCut>,
     /// The cuts that have to be rebuilt from the log, see [`Rebuild`].
     pub missing: Vec<CutRequest>,
 }
@@ -165,7 +168,7 @@ pub struct CutBook {
     first_ts: Option<TsMs>,
     last_ts: Option<TsMs>,
     positions: Positions,
-    slices: BTreeMap<Symbol, Slice>,
+    slices: BTreeMap<Symbol, OpenSlice>,
     /// Each symbol's first receipt: where its first cut starts, also when it has to be taken again.
     firsts: BTreeMap<Symbol, IngestSeq>,
     discovered: Vec<Symbol>,
@@ -200,12 +203,12 @@ impl CutBook {
 
     /// What a base knows of the positions is known here too.
     pub fn know_positions(&mut self, base: &Positions) {
-        self.positions.absorb(base);
+        self.positions.absorb_positions(base);
     }
 
-    /// Forgets how far an origin has come, see [`Positions::forget`].
+    /// Forgets how far an origin has come, see [`Positions::forget_origin`].
     pub fn forget_origin(&mut self, origin: &Origin) {
-        self.positions.forget(origin);
+        self.positions.forget_origin(origin);
     }
 
     /// A quarantined item is durable.
@@ -219,7 +222,7 @@ impl CutBook {
     }
 
     /// Takes the next durable receipt. Records must come in log order.
-    pub fn observe(&mut self, record: &ReceiptRecord<'_>) {
+    pub fn observe_receipt(&mut self, record: &ReceiptRecord<'_>) {
         check_invariant!(
             Invariant::Log1,
             record.ingest_seq == self.tail.next(),
@@ -240,7 +243,7 @@ impl CutBook {
         if self.armed.is_some_and(|armed| armed < record.ingest_ts_ms) {
             self.hold_back(record);
         } else {
-            self.file(
+            self.file_receipt(
                 record.symbol,
                 record.event_type,
                 record.snapshot_ts_ms,
@@ -250,29 +253,36 @@ impl CutBook {
         }
     }
 
-    fn file(&mut self, symbol: &str, kind: &str, snapshot: Option<TsMs>, seq: IngestSeq, event: &[u8]) {
+    fn file_receipt(
+        &mut self,
+        symbol: &str,
+        kind: &str,
+        snapshot: Option<TsMs>,
+        seq: IngestSeq,
+        event: &[u8],
+    ) {
         if let Some(slice) = self.slices.get_mut(symbol) {
             if slice.counts.is_empty() && !self.firsts.contains_key(symbol) {
                 self.firsts.insert(Symbol::from(symbol), seq);
             }
             if slice.start <= seq {
-                slice.observe(kind, snapshot, seq, event);
+                slice.add_receipt(kind, snapshot, seq, event);
             }
             return;
         }
         let symbol = Symbol::from(symbol);
         self.firsts.entry(symbol.clone()).or_insert(seq);
-        let mut slice = Slice::starting_at(seq, None);
-        slice.observe(kind, snapshot, seq, event);
+        let mut slice = OpenSlice::starting_at(seq, None);
+        slice.add_receipt(kind, snapshot, seq, event);
         self.discovered.push(symbol.clone());
         self.slices.insert(symbol, slice);
     }
 
     fn hold_back(&mut self, record: &ReceiptRecord<'_>) {
         if self.late.len() >= LATE_MAX {
-            self.release();
+            self.file_late_receipts();
             self.armed = None;
-            self.file(
+            self.file_receipt(
                 record.symbol,
                 record.event_type,
                 record.snapshot_ts_ms,
@@ -293,9 +303,9 @@ impl CutBook {
         });
     }
 
-    fn release(&mut self) {
+    fn file_late_receipts(&mut self) {
         for late in std::mem::take(&mut self.late) {
-            self.file(
+            self.file_receipt(
                 late.symbol.as_str(),
                 late.event_type.as_str(),
                 late.snapshot_ts,
@@ -306,17 +316,17 @@ impl CutBook {
     }
 
     /// Announces the next seal: receipts after `planned` are kept apart until it comes, however late it is.
-    pub fn arm(&mut self, planned: TsMs) {
-        self.release();
+    pub fn arm_seal(&mut self, planned: TsMs) {
+        self.file_late_receipts();
         self.armed = self.last_ts.is_none_or(|last| last <= planned).then_some(planned);
     }
 
     /// Continues `symbol` after a cut that the run log holds: its next one starts at `start`.
     ///
     /// Keeps the slice that is at hand when it starts there. Returns whether receipts from `start` up to the tail are
-    /// missing in the slice and have to be shown to [`backfill`](Self::backfill).
+    /// missing in the slice and have to be shown to [`backfill_receipt`](Self::backfill_receipt).
     #[must_use]
-    pub fn track(&mut self, symbol: &Symbol, start: IngestSeq, floor: Option<TsMs>) -> bool {
+    pub fn track_symbol(&mut self, symbol: &Symbol, start: IngestSeq, floor: Option<TsMs>) -> bool {
         // One with a higher floor was sealed for a tick that no run followed: snapshots for it are gone.
         if let Some(slice) = self.slices.get_mut(symbol.as_str())
             && slice.start == start
@@ -324,17 +334,24 @@ impl CutBook {
         {
             slice.floor = floor;
             if let Some(floor) = floor {
-                slice.candidates = slice.candidates.split_off(&floor.plus(1));
+                slice.candidates = slice.candidates.split_off(&floor.plus_ms(1));
             }
             return false;
         }
-        self.slices.insert(symbol.clone(), Slice::starting_at(start, floor));
+        self.slices.insert(symbol.clone(), OpenSlice::starting_at(start, floor));
         start <= self.tail
     }
 
-    /// Shows a receipt at or before the tail to a slice that [`track`](Self::track) found missing, in log order.
-    pub fn backfill(&mut self, record: &ReceiptRecord<'_>) {
-        self.file(record.symbol, record.event_type, record.snapshot_ts_ms, record.ingest_seq, record.event);
+    /// Shows a receipt at or before the tail to a slice that [`track_symbol`](Self::track_symbol) found missing, in log
+    /// order.
+    pub fn backfill_receipt(&mut self, record: &ReceiptRecord<'_>) {
+        self.file_receipt(
+            record.symbol,
+            record.event_type,
+            record.snapshot_ts_ms,
+            record.ingest_seq,
+            record.event,
+        );
     }
 
     /// Takes the symbols that were seen for the first time since the last call.
@@ -345,55 +362,57 @@ impl CutBook {
     /// Takes the cuts of one tick (CUT-2), in the order of `requests`, and arms the next tick.
     ///
     /// Every receipt with `ingest_ts_ms ≤ planned` must have been observed.
-    pub fn seal(
+    pub fn seal_tick(
         &mut self,
         planned: TsMs,
         engine_ts: TsMs,
         requests: Vec<CutRequest>,
         next: Option<TsMs>,
-    ) -> Sealed {
+    ) -> SealedCuts {
         let end = if self.armed == Some(planned) {
             let beyond = u64::from(!mutant!(CutTakesOneTooMany));
             Some(self.late.first().map_or(self.tail, |late| IngestSeq(late.seq.0 - beyond)))
         } else {
             // What was kept apart for another time may belong to this one.
-            self.release();
+            self.file_late_receipts();
             self.last_ts.is_none_or(|last| last <= planned).then_some(self.tail)
         };
         let (cuts, missing) = match end {
-            Some(end) => self.take(end, engine_ts, requests),
-            None => (Vec::new(), requests.into_iter().map(|request| self.located(request)).collect()),
+            Some(end) => self.take_cut(end, engine_ts, requests),
+            None => {
+                (Vec::new(), requests.into_iter().map(|request| self.locate_first_cut(request)).collect())
+            }
         };
-        self.release();
+        self.file_late_receipts();
         self.armed = None;
         if let Some(next) = next {
-            self.arm(next);
+            self.arm_seal(next);
         }
-        Sealed { end, cuts, missing }
+        SealedCuts { end, cuts, missing }
     }
 
     /// A first cut starts at the symbol's first receipt: no need to search the log for it.
-    fn located(&self, request: CutRequest) -> CutRequest {
+    fn locate_first_cut(&self, request: CutRequest) -> CutRequest {
         let start = request.start.or_else(|| self.firsts.get(request.symbol.as_str()).copied());
         CutRequest { start, ..request }
     }
 
-    fn take(
+    fn take_cut(
         &mut self,
         end: IngestSeq,
         engine_ts: TsMs,
         requests: Vec<CutRequest>,
-    ) -> (Vec<CutSlice>, Vec<CutRequest>) {
+    ) -> (Vec<SymbolCut>, Vec<CutRequest>) {
         let mut cuts = Vec::with_capacity(requests.len());
         let mut missing = Vec::new();
         for request in requests {
-            let request = self.located(request);
+            let request = self.locate_first_cut(request);
             let start = match request.start.filter(|start| *start <= end.next()) {
                 Some(start) => start,
                 None if request.only_if_seen => continue,
                 None => end.next(),
             };
-            let mut fresh = Slice::starting_at(end.next(), Some(engine_ts));
+            let mut fresh = OpenSlice::starting_at(end.next(), Some(engine_ts));
             if mutant!(SnapshotOfThePreviousCut) {
                 let slice = self.slices.get(request.symbol.as_str());
                 fresh.candidates = slice.map(|slice| slice.candidates.clone()).unwrap_or_default();
@@ -405,7 +424,7 @@ impl CutBook {
                 }
                 None if start == end.next() => {
                     self.slices.insert(request.symbol.clone(), fresh);
-                    Slice::starting_at(start, request.floor)
+                    OpenSlice::starting_at(start, request.floor)
                 }
                 None | Some(_) => {
                     missing.push(CutRequest { start: Some(start), ..request });
@@ -418,16 +437,18 @@ impl CutBook {
     }
 
     /// Puts back what a rebuild found after its end.
-    pub fn restore(&mut self, symbol: Symbol, slice: Slice) {
+    pub fn restore_slice(&mut self, symbol: Symbol, slice: OpenSlice) {
         self.slices.insert(symbol, slice);
     }
 
     /// Forgets what was before `start` of symbols that never ran: their first cut starts with what is still in the log.
-    /// Returns those whose receipts from there up to the tail have to be shown to [`backfill`](Self::backfill).
+    /// Returns those whose receipts from there up to the tail have to be shown to
+    /// [`backfill_receipt`](Self::backfill_receipt).
     pub fn forget_before(&mut self, start: IngestSeq, ran: impl Fn(&Symbol) -> bool) -> Vec<Symbol> {
         // A slice that was sealed for a tick without a run may start later than the first cut.
-        let first = |symbol: &Symbol, slice: &Slice| self.firsts.get(symbol).map_or(slice.start, |at| *at);
-        let is_old = |(symbol, slice): &(&Symbol, &Slice)| {
+        let first =
+            |symbol: &Symbol, slice: &OpenSlice| self.firsts.get(symbol).map_or(slice.start, |at| *at);
+        let is_old = |(symbol, slice): &(&Symbol, &OpenSlice)| {
             slice.start.min(first(symbol, slice)) < start && !ran(symbol)
         };
         let old: Vec<Symbol> = self.slices.iter().filter(is_old).map(|(symbol, _)| symbol.clone()).collect();
@@ -457,7 +478,7 @@ impl CutBook {
     #[must_use]
     pub fn to_checkpoint(&self) -> BookCheckpoint {
         let mut whole = self.clone();
-        whole.release();
+        whole.file_late_receipts();
         BookCheckpoint {
             tail: whole.tail,
             first_ts: whole.first_ts,
@@ -498,7 +519,7 @@ impl BookCheckpoint {
     #[must_use]
     pub fn into_book(self) -> CutBook {
         let slices = self.slices.into_iter().map(|(symbol, (start, floor, counts, candidates))| {
-            (symbol, Slice { start, floor, counts, candidates, latest_snapshot: None })
+            (symbol, OpenSlice { start, floor, counts, candidates, latest_snapshot: None })
         });
         CutBook {
             tail: self.tail,
@@ -512,13 +533,13 @@ impl BookCheckpoint {
     }
 }
 
-/// Takes cuts from the log itself: the truth that the quick path of [`CutBook::seal`] has to agree with.
+/// Takes cuts from the log itself: the truth that the quick path of [`CutBook::seal_tick`] has to agree with.
 #[derive(Debug)]
 pub struct Rebuild {
     end: IngestSeq,
     engine_ts: TsMs,
     /// Per symbol the slice up to the end, and the one after it.
-    wanted: BTreeMap<Symbol, (Slice, Slice)>,
+    wanted: BTreeMap<Symbol, (OpenSlice, OpenSlice)>,
 }
 
 impl Rebuild {
@@ -529,31 +550,31 @@ impl Rebuild {
         let wanted = requests.into_iter().filter(|request| !(request.only_if_seen && unseen(request))).map(
             |request| {
                 let start = request.start.map_or(end.next(), |start| start.min(end.next()));
-                let before = Slice::starting_at(start, request.floor);
-                (request.symbol, (before, Slice::starting_at(end.next(), Some(engine_ts))))
+                let before = OpenSlice::starting_at(start, request.floor);
+                (request.symbol, (before, OpenSlice::starting_at(end.next(), Some(engine_ts))))
             },
         );
         Self { end, engine_ts, wanted: wanted.collect() }
     }
 
-    /// The first record that has to be shown to [`observe`](Self::observe).
+    /// The first record that has to be shown to [`observe_receipt`](Self::observe_receipt).
     #[must_use]
     pub fn from(&self) -> IngestSeq {
         self.wanted.values().map(|(before, _)| before.start).min().unwrap_or(self.end.next())
     }
 
     /// Takes the next record, in log order, from [`from`](Self::from) up to the tail.
-    pub fn observe(&mut self, record: &ReceiptRecord<'_>) {
+    pub fn observe_receipt(&mut self, record: &ReceiptRecord<'_>) {
         let Some((before, after)) = self.wanted.get_mut(record.symbol) else { return };
         let slice = if self.end < record.ingest_seq { after } else { before };
         if slice.start <= record.ingest_seq {
-            slice.observe(record.event_type, record.snapshot_ts_ms, record.ingest_seq, record.event);
+            slice.add_receipt(record.event_type, record.snapshot_ts_ms, record.ingest_seq, record.event);
         }
     }
 
     /// The cuts, and the slices after them that continue the book.
     #[must_use]
-    pub fn finish(self) -> (Vec<CutSlice>, Vec<(Symbol, Slice)>) {
+    pub fn into_cuts(self) -> (Vec<SymbolCut>, Vec<(Symbol, OpenSlice)>) {
         let (end, engine_ts) = (self.end, self.engine_ts);
         self.wanted
             .into_iter()

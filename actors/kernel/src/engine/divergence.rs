@@ -76,7 +76,7 @@ impl fmt::Display for Check {
 
 /// Place of a divergence.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum DivergencePlace {
     /// A record of the receipt log.
     Receipt(IngestSeq),
     /// A record of the run log.
@@ -92,15 +92,15 @@ pub enum Place {
     Other(String),
 }
 
-impl Place {
+impl DivergencePlace {
     /// A record of the run log.
     #[must_use]
-    pub fn run(seq: RunSeq, facts: &RunFacts) -> Self {
+    pub fn of_run(seq: RunSeq, facts: &RunFacts) -> Self {
         Self::Run { seq, run_id: facts.run_id, symbol: facts.symbol.clone() }
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for DivergencePlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Receipt(seq) => write!(f, "receipt {seq}"),
@@ -119,7 +119,7 @@ pub struct Divergence {
     /// What was checked.
     pub check: Check,
     /// Where.
-    pub place: Place,
+    pub place: DivergencePlace,
     /// What differs.
     pub field: &'static str,
     /// As recorded.
@@ -224,7 +224,13 @@ mod tests {
         assert_eq!(seen.len(), Check::ALL.len());
         for (check, field, recorded, replayed, sentence) in cases {
             let (recorded, replayed) = (recorded.to_owned(), replayed.to_owned());
-            let found = Divergence { check, place: Place::Receipt(IngestSeq(7)), field, recorded, replayed };
+            let found = Divergence {
+                check,
+                place: DivergencePlace::Receipt(IngestSeq(7)),
+                field,
+                recorded,
+                replayed,
+            };
             assert_eq!(found.to_string(), format!("receipt 7: {sentence}"));
         }
     }

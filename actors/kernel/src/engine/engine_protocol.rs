@@ -48,7 +48,7 @@ impl Hello {
     ///
     /// [`NoSuchOp`]: no call would ever complete.
     pub fn check_mode(&self, mode: EngineMode) -> Result<(), NoSuchOp> {
-        let wanted = op(mode);
+        let wanted = request_name(mode);
         match &self.ops {
             Some(ops) if !ops.iter().any(|op| op == wanted) => {
                 Err(NoSuchOp { wanted, mode: mode.as_str(), offered: bounded_detail(&ops.join(", ")) })
@@ -71,7 +71,7 @@ pub struct NoSuchOp {
 }
 
 /// The request that calls of `mode` make.
-const fn op(mode: EngineMode) -> &'static str {
+const fn request_name(mode: EngineMode) -> &'static str {
     match mode {
         EngineMode::Truth => "run",
         EngineMode::Hysteresis => "run_with_hysteresis",
@@ -111,8 +111,8 @@ impl RequestBody {
     }
 }
 
-/// The inputs are a receipt's bytes and may stand on several lines. Inside of strings JSON has no line ends, so each one
-/// is white space between tokens.
+/// The inputs are a receipt's bytes and may stand on several lines. Inside of strings JSON has no line ends, so each
+/// one is white space between tokens.
 fn on_one_line(json: &str) -> Cow<'_, str> {
     match json.contains(['\n', '\r']) {
         true => Cow::Owned(json.replace(['\n', '\r'], " ")),
@@ -173,7 +173,7 @@ pub fn read_answer(
     let text = std::str::from_utf8(line)
         .map_err(|error| not_an_answer(format!("not UTF-8 at byte {}", error.valid_up_to())))?;
     let answer: Answer<'_> =
-        serde_json::from_str(text).map_err(|error| not_an_answer(json::mistake(&error)))?;
+        serde_json::from_str(text).map_err(|error| not_an_answer(json::describe_mistake(&error)))?;
     // Of an array serde would take the members by their order.
     if !text.trim_ascii_start().starts_with('{') {
         return Err(not_an_answer("not an object".to_owned()));
@@ -184,16 +184,16 @@ pub fn read_answer(
     if !answer.ok {
         let kind = error_kind(answer.error_kind.as_deref());
         let detail = bounded_detail(answer.error_detail.as_deref().unwrap_or("the engine gave no detail"));
-        return Ok(Err(EngineError::said(kind, detail)));
+        return Ok(Err(EngineError::from_engine(kind, detail)));
     }
     Ok(match mode {
-        EngineMode::Truth => object("regime_output", answer.regime_output)
+        EngineMode::Truth => canonical_object("regime_output", answer.regime_output)
             .map(|regime_output| EngineAnswer::Truth { regime_output }),
-        EngineMode::Hysteresis => {
-            object("hysteresis_decision", answer.hysteresis_decision).and_then(|decision| {
-                object("state", answer.state).map(|state| EngineAnswer::Hysteresis { decision, state })
-            })
-        }
+        EngineMode::Hysteresis => canonical_object("hysteresis_decision", answer.hysteresis_decision)
+            .and_then(|decision| {
+                canonical_object("state", answer.state)
+                    .map(|state| EngineAnswer::Hysteresis { decision, state })
+            }),
     })
 }
 
@@ -206,10 +206,10 @@ fn error_kind(word: Option<&str>) -> ErrorKind {
     }
 }
 
-fn object(field: &str, value: Option<&RawValue>) -> Result<String, EngineError> {
+fn canonical_object(field: &str, value: Option<&RawValue>) -> Result<String, EngineError> {
     let failure = |problem: &str| {
         let detail = bounded_detail(&format!("the engine's answer has {problem} in {field}"));
-        EngineError::said(ErrorKind::EngineFailure, detail)
+        EngineError::from_engine(ErrorKind::EngineFailure, detail)
     };
     let value = value.ok_or_else(|| failure("nothing"))?;
     if !value.get().starts_with('{') {
@@ -302,7 +302,7 @@ mod tests {
 
             let error = check_answer(EngineMode::Truth, &line).unwrap_err();
 
-            assert_eq!(error, EngineError::said(kind, "two lines"));
+            assert_eq!(error, EngineError::from_engine(kind, "two lines"));
         }
         let bare = check_answer(EngineMode::Truth, r#"{"id":7,"ok":false}"#).unwrap_err();
         assert_eq!((bare.kind, bare.said), (ErrorKind::EngineFailure, true));

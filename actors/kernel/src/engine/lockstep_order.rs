@@ -33,26 +33,26 @@ impl<T> Default for Round<T> {
 
 impl<T> Round<T> {
     /// Begins a round of these members; what an earlier one still held is released.
-    pub fn open(&mut self, members: BTreeSet<Symbol>) -> Vec<T> {
+    pub fn open_round(&mut self, members: BTreeSet<Symbol>) -> Vec<T> {
         self.members = members;
         std::mem::take(&mut self.held).into_values().map(|(item, _)| item).collect()
     }
 
     /// Takes a member's item; returns what may be appended now. Items of strangers pass at once.
-    pub fn submit(&mut self, symbol: &Symbol, item: T, last: Last) -> Vec<T> {
+    pub fn submit_item(&mut self, symbol: &Symbol, item: T, last: Last) -> Vec<T> {
         if !self.members.contains(symbol) {
             return vec![item];
         }
         let replaced = self.held.insert(symbol.clone(), (item, last));
-        replaced.map(|(item, _)| item).into_iter().chain(self.release()).collect()
+        replaced.map(|(item, _)| item).into_iter().chain(self.release_ready()).collect()
     }
 
     /// A member is gone: nobody waits for it.
-    pub fn withdraw(&mut self, symbol: &Symbol) -> Vec<T> {
-        if self.members.remove(symbol) { self.release() } else { Vec::new() }
+    pub fn withdraw_member(&mut self, symbol: &Symbol) -> Vec<T> {
+        if self.members.remove(symbol) { self.release_ready() } else { Vec::new() }
     }
 
-    fn release(&mut self) -> Vec<T> {
+    fn release_ready(&mut self) -> Vec<T> {
         // Fewer items than members cannot be all. Without this look each of n items would cost n comparisons.
         if self.held.len() < self.members.len() {
             return Vec::new();
@@ -83,23 +83,23 @@ mod tests {
     #[test]
     fn items_wait_for_all_members_and_leave_in_symbol_order() {
         let mut round = Round::default();
-        round.open(symbols(&["A", "B", "C"]));
+        round.open_round(symbols(&["A", "B", "C"]));
 
-        assert!(round.submit(&Symbol::from("C"), 3, Last::No).is_empty());
-        assert_eq!(round.submit(&Symbol::from("X"), 9, Last::No), [9]);
-        assert!(round.submit(&Symbol::from("A"), 1, Last::No).is_empty());
-        assert_eq!(round.submit(&Symbol::from("B"), 2, Last::No), [1, 2, 3]);
+        assert!(round.submit_item(&Symbol::from("C"), 3, Last::No).is_empty());
+        assert_eq!(round.submit_item(&Symbol::from("X"), 9, Last::No), [9]);
+        assert!(round.submit_item(&Symbol::from("A"), 1, Last::No).is_empty());
+        assert_eq!(round.submit_item(&Symbol::from("B"), 2, Last::No), [1, 2, 3]);
     }
 
     #[test]
     fn a_member_that_is_gone_or_done_holds_nobody_up() {
         let mut round = Round::default();
-        round.open(symbols(&["A", "B", "C"]));
+        round.open_round(symbols(&["A", "B", "C"]));
 
-        assert!(round.submit(&Symbol::from("A"), 1, Last::No).is_empty());
-        assert!(round.submit(&Symbol::from("C"), 3, Last::Yes).is_empty());
-        assert_eq!(round.withdraw(&Symbol::from("B")), [1, 3]);
-        assert_eq!(round.submit(&Symbol::from("A"), 2, Last::No), [2]);
+        assert!(round.submit_item(&Symbol::from("A"), 1, Last::No).is_empty());
+        assert!(round.submit_item(&Symbol::from("C"), 3, Last::Yes).is_empty());
+        assert_eq!(round.withdraw_member(&Symbol::from("B")), [1, 3]);
+        assert_eq!(round.submit_item(&Symbol::from("A"), 2, Last::No), [2]);
     }
 
     proptest! {
@@ -108,11 +108,11 @@ mod tests {
         fn order_does_not_depend_on_who_comes_first(order in Just((0..8usize).collect::<Vec<_>>()).prop_shuffle()) {
             let names = ["A", "B", "C", "D", "E", "F", "G", "H"];
             let mut round = Round::default();
-            round.open(symbols(&names));
+            round.open_round(symbols(&names));
             let mut released = Vec::new();
             for (phase, last) in [(0, Last::No), (1, Last::Yes)] {
                 for member in &order {
-                    released.extend(round.submit(&Symbol::from(names[*member]), (phase, *member), last));
+                    released.extend(round.submit_item(&Symbol::from(names[*member]), (phase, *member), last));
                 }
             }
             let expected: Vec<_> = (0..2).flat_map(|phase| (0..8).map(move |member| (phase, member))).collect();

@@ -1,5 +1,5 @@
-//! The engine plane's decisions: from receipts to cuts, from cuts to runs, from runs to outputs, and whether what was recorded
-//! follows from itself.
+//! The engine plane's decisions: from receipts to cuts, from cuts to runs, from runs to outputs, and whether what was
+//! recorded follows from itself.
 
 pub mod contracts;
 pub mod run_id;

@@ -13,8 +13,8 @@ use crate::engine::cadence::{Cadence, Tick};
 use crate::engine::contracts::engine_run::RunRecord;
 use crate::engine::contracts::raw_market_event::normalized;
 use crate::engine::contracts::receipt::ReceiptRecord;
-use crate::engine::cut::{CutBook, CutRequest, CutSlice, Rebuild};
-use crate::engine::retention::{Base, Scheduled};
+use crate::engine::cut::{CutBook, CutRequest, Rebuild, SymbolCut};
+use crate::engine::retention::{RetentionBase, Scheduled};
 use crate::engine::run::{self, Attempts, RunIndex};
 use crate::error::ErrorKind;
 use crate::ids::{EngineMode, IngestSeq, Symbol, TsMs};
@@ -123,7 +123,7 @@ pub(crate) struct Taken {
     pub(crate) tick: Tick,
     pub(crate) requests: Vec<CutRequest>,
     pub(crate) end: IngestSeq,
-    pub(crate) cuts: Vec<CutSlice>,
+    pub(crate) cuts: Vec<SymbolCut>,
     /// How many of the cuts were at hand.
     pub(crate) quick: usize,
     /// How long the log was.
@@ -134,7 +134,7 @@ pub(crate) struct Taken {
 struct Lane {
     next_start: Option<IngestSeq>,
     floor: Option<TsMs>,
-    outstanding: VecDeque<(Tick, CutSlice)>,
+    outstanding: VecDeque<(Tick, SymbolCut)>,
 }
 
 /// The system after some history.
@@ -149,7 +149,7 @@ pub(crate) struct Live {
     /// Every seal.
     pub(crate) taken: Vec<Taken>,
     /// Each base that was saved, the last one at the end.
-    pub(crate) bases: Vec<Base>,
+    pub(crate) bases: Vec<RetentionBase>,
     book: CutBook,
     lanes: BTreeMap<Symbol, Lane>,
     scheduled: Scheduled,
@@ -176,11 +176,11 @@ impl Live {
             mode: EngineMode::Hysteresis,
             now,
             sealed: None,
-            next: CADENCE.first(now),
+            next: CADENCE.first_tick(now),
             checkpoint: None,
         };
         live.admit_lanes();
-        live.book.arm(live.next.planned_ts_ms);
+        live.book.arm_seal(live.next.planned_ts_ms);
         ops.into_iter().for_each(|op| live.step(op));
         live
     }
@@ -189,11 +189,11 @@ impl Live {
         match op {
             Op::Receipt { wait_ms, symbol, kind, snapshot } => self.receive(wait_ms, symbol, kind, snapshot),
             Op::Tick { missed, busy, arm_off_by } => {
-                (0..missed).for_each(|_| self.next = CADENCE.after(self.next.planned_ts_ms));
+                (0..missed).for_each(|_| self.next = CADENCE.tick_after(self.next.planned_ts_ms));
                 let tick = self.next;
                 self.now = self.now.max(tick.planned_ts_ms);
-                self.next = CADENCE.after(tick.planned_ts_ms);
-                let next = arm_off_by.map(|off_by| self.next.planned_ts_ms.plus(off_by));
+                self.next = CADENCE.tick_after(tick.planned_ts_ms);
+                let next = arm_off_by.map(|off_by| self.next.planned_ts_ms.plus_ms(off_by));
                 self.fire(tick, |index| busy & (1 << index) == 0, next);
             }
             Op::Run { symbol, errors, gives_up } => self.run_next(symbol, errors, gives_up),
@@ -218,10 +218,10 @@ impl Live {
 
     /// As the buffer's `number` and `observe`.
     fn receive(&mut self, wait_ms: i64, symbol: usize, kind: usize, snapshot: Option<i64>) {
-        self.now = self.now.plus(wait_ms);
+        self.now = self.now.plus_ms(wait_ms);
         let last = self.log.last().map(|stored| stored.ingest_ts_ms);
-        let floor = last.max(self.sealed.map(|sealed| sealed.plus(1)));
-        let snapshot_ts_ms = snapshot.map(|offset| self.next.engine_timestamp_ms.plus(offset));
+        let floor = last.max(self.sealed.map(|sealed| sealed.plus_ms(1)));
+        let snapshot_ts_ms = snapshot.map(|offset| self.next.engine_timestamp_ms.plus_ms(offset));
         let n = self.log.len();
         let event = match snapshot_ts_ms {
             Some(ts) => {
@@ -236,7 +236,7 @@ impl Live {
             snapshot_ts_ms,
             event,
         });
-        self.book.observe(&records(&self.log).last().unwrap());
+        self.book.observe_receipt(&records(&self.log).last().unwrap());
         if self.discovers() {
             for symbol in self.book.take_discovered() {
                 self.lanes.entry(symbol).or_default();
@@ -261,7 +261,7 @@ impl Live {
             })
             .collect();
         self.sealed = self.sealed.max(Some(planned));
-        let sealed = self.book.seal(planned, engine_ts, requests.clone(), next);
+        let sealed = self.book.seal_tick(planned, engine_ts, requests.clone(), next);
         let end = sealed.end.unwrap_or_else(|| last_at_or_before(&self.log, planned));
         let (mut cuts, quick) = (sealed.cuts.clone(), sealed.cuts.len());
         if !sealed.missing.is_empty() {
@@ -269,7 +269,7 @@ impl Live {
             let from = Rebuild::new(end, engine_ts, sealed.missing.clone()).from();
             assert!(kept <= from, "receipts from {from} are wanted, those before {kept} are gone");
             let (rebuilt, slices) = rebuild(&self.log, end, engine_ts, sealed.missing);
-            slices.into_iter().for_each(|(symbol, slice)| self.book.restore(symbol, slice));
+            slices.into_iter().for_each(|(symbol, slice)| self.book.restore_slice(symbol, slice));
             cuts.extend(rebuilt);
         }
         for cut in &cuts {
@@ -291,11 +291,11 @@ impl Live {
     fn begin(&mut self, symbol: usize) -> Option<Attempts> {
         let lane = self.lanes.get_mut(SYMBOLS[symbol])?;
         let (tick, cut) = lane.outstanding.pop_front()?;
-        let symbol_seq = self.index.symbol(&cut.symbol).outputs + 1;
-        let started = run::start(tick, cut, self.mode, self.now, symbol_seq);
+        let symbol_seq = self.index.symbol_runs(&cut.symbol).outputs + 1;
+        let started = run::first_started_record(tick, cut, self.mode, self.now, symbol_seq);
         let facts = started.facts.clone();
         self.record(started);
-        Some(Attempts::first(facts))
+        Some(Attempts::first_attempt(facts))
     }
 
     /// As the runner's `finish`: the engine fails `errors` times, then answers; or the service gives up before.
@@ -303,7 +303,7 @@ impl Live {
         let facts = attempts.facts().clone();
         let Some(seq) = facts.snapshot_seq else {
             let error = run::missing_snapshot(&facts);
-            return self.record(attempts.failed(&error, self.now));
+            return self.record(attempts.failed_record(&error, self.now));
         };
         let event = &self.log[usize::try_from(seq.0).unwrap() - 1].event;
         let call = EngineCall {
@@ -312,36 +312,36 @@ impl Live {
             mode: facts.engine_mode,
             inputs: normalized(event.as_bytes()).unwrap().to_owned(),
             state: (facts.engine_mode == EngineMode::Hysteresis)
-                .then(|| self.index.symbol(&facts.symbol).hysteresis_state)
+                .then(|| self.index.symbol_runs(&facts.symbol).hysteresis_state)
                 .flatten(),
         };
         for error in 1..=errors.min(ATTEMPTS_MAX) {
             attempts.note_error();
             if error == ATTEMPTS_MAX {
-                let error = EngineError::silent(ErrorKind::EngineTimeout, "no answer");
-                return self.record(attempts.failed(&error, self.now));
+                let error = EngineError::no_answer(ErrorKind::EngineTimeout, "no answer");
+                return self.record(attempts.failed_record(&error, self.now));
             }
             if gives_up {
-                let error = EngineError::silent(ErrorKind::Shutdown, "stopped");
-                return self.record(attempts.failed(&error, self.now));
+                let error = EngineError::no_answer(ErrorKind::Shutdown, "stopped");
+                return self.record(attempts.failed_record(&error, self.now));
             }
             attempts.note_retry();
         }
-        self.record(attempts.completed(engine(&call), EngineIdentity::default(), self.now));
+        self.record(attempts.completed_record(engine(&call), EngineIdentity::default(), self.now));
     }
 
     fn record(&mut self, record: RunRecord) {
-        self.index.admit(&record).unwrap();
+        self.index.admit_record(&record).unwrap();
         self.runs.push(record);
     }
 
     /// As the runner's `recover`: what has a `started` record only is finished under the same id (RUN-4).
     fn finish_interrupted(&mut self, symbol: &Symbol) {
-        let Some((facts, attempts)) = self.index.symbol(symbol).open else { return };
+        let Some((facts, attempts)) = self.index.symbol_runs(symbol).open else { return };
         let mut again = Attempts::new(facts, attempts);
         if again.facts().snapshot_seq.is_some() {
             again.note_retry();
-            self.record(again.started());
+            self.record(again.started_record());
         }
         self.finish(again, 0, false);
     }
@@ -364,7 +364,7 @@ impl Live {
     }
 
     fn reset_lane(&mut self, symbol: &Symbol) {
-        let runs = self.index.symbol(symbol);
+        let runs = self.index.symbol_runs(symbol);
         let lane =
             Lane { next_start: runs.next_start(), floor: runs.last_engine_ts, outstanding: VecDeque::new() };
         self.lanes.insert(symbol.clone(), lane);
@@ -382,7 +382,7 @@ impl Live {
     fn recover(&mut self, uses_checkpoint: bool) {
         let stored = postcard::to_stdvec(&self.index).unwrap();
         self.index = postcard::from_bytes(&stored).unwrap();
-        self.index.resume_after(self.base().runs());
+        self.index.resume_after(self.base().run_index());
         self.book = self.recovered_book(uses_checkpoint);
         self.book.take_discovered();
         self.sealed = self.index.last_planned_ts();
@@ -395,9 +395,9 @@ impl Live {
             self.reset_lane(&symbol);
         }
         match self.index.last_planned_ts() {
-            None => self.next = CADENCE.first(self.now),
+            None => self.next = CADENCE.first_tick(self.now),
             Some(last) => {
-                self.next = CADENCE.after(last);
+                self.next = CADENCE.tick_after(last);
                 self.fire(CADENCE.planned_at(last), |_| true, Some(self.next.planned_ts_ms));
             }
         }
@@ -424,11 +424,13 @@ pub(crate) fn rebuild(
     end: IngestSeq,
     engine_ts: TsMs,
     requests: Vec<CutRequest>,
-) -> (Vec<CutSlice>, Vec<(Symbol, crate::engine::cut::Slice)>) {
+) -> (Vec<SymbolCut>, Vec<(Symbol, crate::engine::cut::OpenSlice)>) {
     let mut rebuild = Rebuild::new(end, engine_ts, requests);
     let from = rebuild.from();
-    records(log).filter(|record| from <= record.ingest_seq).for_each(|record| rebuild.observe(&record));
-    rebuild.finish()
+    records(log)
+        .filter(|record| from <= record.ingest_seq)
+        .for_each(|record| rebuild.observe_receipt(&record));
+    rebuild.into_cuts()
 }
 
 /// A pure engine: its answer shows every byte of its call.

@@ -25,7 +25,7 @@ const VERSION: u8 = 2;
 
 /// The end of what was offered: every output up to here is confirmed, skipped, or held with its symbol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Cursor {
+pub struct PublishCursor {
     /// The last run record whose outputs were all dealt with.
     pub run_seq: RunSeq,
     /// Outputs up to there.
@@ -34,17 +34,17 @@ pub struct Cursor {
 
 /// Progress of publishing: the cursor, and the outputs before it that wait.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct PublishProgress {
     /// The end of what was offered.
-    pub cursor: Cursor,
+    pub cursor: PublishCursor,
     /// Symbols whose outputs wait.
     pub holds: Holds,
 }
 
-impl Progress {
+impl PublishProgress {
     /// The last run record that publishing needs no more: no output up to it waits.
     #[must_use]
-    pub fn released(&self) -> RunSeq {
+    pub fn last_released(&self) -> RunSeq {
         let needed = self.holds.needed_from().filter(|_| !mutant!(TrimsWhatIsHeld));
         let before = needed.map(|from| RunSeq(from.0.saturating_sub(1)));
         before.map_or(self.cursor.run_seq, |before| before.min(self.cursor.run_seq))
@@ -71,9 +71,12 @@ impl Progress {
         let short = || DecodeError::Malformed { detail: format!("{} bytes are no cursor", bytes.len()) };
         let (run_seq, rest) = bytes.split_first_chunk::<8>().ok_or_else(short)?;
         let (outputs, holds) = rest.split_first_chunk::<8>().ok_or_else(short)?;
-        let cursor =
-            Cursor { run_seq: RunSeq(u64::from_le_bytes(*run_seq)), outputs: u64::from_le_bytes(*outputs) };
-        let holds = if holds.is_empty() { Holds::default() } else { contracts::decode(VERSION, holds)? };
+        let cursor = PublishCursor {
+            run_seq: RunSeq(u64::from_le_bytes(*run_seq)),
+            outputs: u64::from_le_bytes(*outputs),
+        };
+        let holds =
+            if holds.is_empty() { Holds::default() } else { contracts::decode_versioned(VERSION, holds)? };
         Ok(Self { cursor, holds })
     }
 }

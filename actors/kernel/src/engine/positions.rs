@@ -7,26 +7,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::Origin;
 
-/// The least silence after which an origin may be forgotten. One that begins again at position 1 after it is taken for a
-/// new one under the same name, also by whoever checks the log.
+/// The least silence after which an origin may be forgotten. One that begins again at position 1 after it is taken for
+/// a new one under the same name, also by whoever checks the log.
 pub const FORGET_AFTER_MIN: Duration = Duration::from_secs(600);
 
-/// Positions settled per origin: everything up to [`settled`](Self::settled) is durable, in the receipt log or in the
-/// quarantine.
+/// Positions settled per origin: everything up to [`settled_up_to`](Self::settled_up_to) is durable, in the receipt log
+/// or in the quarantine.
 ///
 /// A batch's quarantined items become durable *before* its receipts. So a receipt at a position proves that all before
 /// it are settled, while a quarantined item proves it only when nothing is missing before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Positions(BTreeMap<Origin, Progress>);
+pub struct Positions(BTreeMap<Origin, OriginProgress>);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Progress {
+struct OriginProgress {
     settled: u64,
     quarantined_ahead: BTreeSet<u64>,
 }
 
-impl Progress {
-    fn settle(&mut self, position: u64) {
+impl OriginProgress {
+    fn settle_position(&mut self, position: u64) {
         self.settled = self.settled.max(position);
         while self.quarantined_ahead.remove(&(self.settled + 1)) {
             self.settled += 1;
@@ -38,7 +38,7 @@ impl Progress {
 impl Positions {
     /// The last position of `origin` up to which everything is durable; 0 when nothing is known of it.
     #[must_use]
-    pub fn settled(&self, origin: &str) -> u64 {
+    pub fn settled_up_to(&self, origin: &str) -> u64 {
         self.0.get(origin).map_or(0, |progress| progress.settled)
     }
 
@@ -50,7 +50,7 @@ impl Positions {
 
     /// Whether anything is known of `origin`.
     #[must_use]
-    pub fn knows(&self, origin: &str) -> bool {
+    pub fn knows_origin(&self, origin: &str) -> bool {
         self.0.contains_key(origin)
     }
 
@@ -59,18 +59,18 @@ impl Positions {
         self.0.keys()
     }
 
-    /// Forgets an origin: what it sends again is not recognised any more. The log still has what it sent, so the origin is
-    /// known again to whoever derives its positions from there.
-    pub fn forget(&mut self, origin: &Origin) {
+    /// Forgets an origin: what it sends again is not recognised any more. The log still has what it sent, so the origin
+    /// is known again to whoever derives its positions from there.
+    pub fn forget_origin(&mut self, origin: &Origin) {
         self.0.remove(origin);
     }
 
     /// Takes over what `other` says of the same log and quarantine.
-    pub fn absorb(&mut self, other: &Self) {
+    pub fn absorb_positions(&mut self, other: &Self) {
         for (origin, progress) in &other.0 {
             let own = self.0.entry(origin.clone()).or_default();
             own.quarantined_ahead.extend(&progress.quarantined_ahead);
-            own.settle(progress.settled);
+            own.settle_position(progress.settled);
         }
     }
 
@@ -83,8 +83,8 @@ impl Positions {
             Some(progress) if progress.quarantined_ahead.is_empty() => {
                 progress.settled = progress.settled.max(position);
             }
-            Some(progress) => progress.settle(position),
-            None => self.0.entry(Origin::from(origin)).or_default().settle(position),
+            Some(progress) => progress.settle_position(position),
+            None => self.0.entry(Origin::from(origin)).or_default().settle_position(position),
         }
     }
 
@@ -96,7 +96,7 @@ impl Positions {
         let progress = self.0.entry(Origin::from(origin)).or_default();
         if progress.settled < position {
             progress.quarantined_ahead.insert(position);
-            progress.settle(progress.settled);
+            progress.settle_position(progress.settled);
         }
     }
 }
@@ -112,10 +112,10 @@ mod tests {
         let mut positions = Positions::default();
 
         positions.note_quarantined("o", 3);
-        assert_eq!(positions.settled("o"), 0);
+        assert_eq!(positions.settled_up_to("o"), 0);
 
         positions.note_receipt("o", 2);
-        assert_eq!(positions.settled("o"), 3);
+        assert_eq!(positions.settled_up_to("o"), 3);
     }
 
     #[test]
@@ -134,10 +134,10 @@ mod tests {
         positions.note_receipt("a", 7);
         positions.note_receipt("b", 8);
 
-        positions.forget(&Origin::from("a"));
+        positions.forget_origin(&Origin::from("a"));
 
-        assert!(!positions.knows("a") && positions.knows("b"));
-        assert_eq!((positions.settled("a"), positions.origins().len()), (0, 1));
+        assert!(!positions.knows_origin("a") && positions.knows_origin("b"));
+        assert_eq!((positions.settled_up_to("a"), positions.origins().len()), (0, 1));
     }
 
     proptest! {
@@ -162,7 +162,7 @@ mod tests {
             receipts.iter().for_each(|at| positions.note_receipt("o", *at));
             quarantine.iter().for_each(|at| positions.note_quarantined("o", *at));
 
-            let settled = positions.settled("o");
+            let settled = positions.settled_up_to("o");
             for at in 1..=settled {
                 prop_assert!(receipts.contains(&at) || quarantine.contains(&at), "{at} is settled but nowhere");
             }

@@ -2,7 +2,7 @@
 //!
 //! The schedule comes from the run log, never from a clock. Cuts are derived again from the receipt log: their starts
 //! and slices, and their ends from the planned times alone (CUT-2). What the run log says beyond that is checked by
-//! [`audit`](crate::audit), which owns a replay.
+//! [`audit`](crate::engine::audit), which owns a replay.
 //!
 //! ```text
 //! run log ──▶ Outline: planned times, each symbol's last cut end      (a first pass, small)
@@ -16,8 +16,8 @@ use std::ops::RangeInclusive;
 use crate::engine::contracts::engine_run::{RunFacts, RunRecord};
 use crate::engine::contracts::raw_market_event::normalized;
 use crate::engine::contracts::receipt::ReceiptRecord;
-use crate::engine::cut::Slice;
-use crate::engine::divergence::{Check, Divergence, Place};
+use crate::engine::cut::OpenSlice;
+use crate::engine::divergence::{Check, Divergence, DivergencePlace};
 use crate::engine::run::{missing_snapshot, unusable_snapshot};
 use crate::engine::run_id::RunId;
 use crate::ids::{EventType, IngestSeq, RunSeq, Symbol, TsMs};
@@ -31,15 +31,15 @@ const SHARED_TYPES_MAX: usize = 1024;
 /// Runs of a symbol that lags stand behind later runs of others, so the receipts alone cannot tell what to remember.
 /// Takes memory for each tick and each symbol, not for each run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Outline {
+pub struct RunLogOutline {
     planned: BTreeSet<TsMs>,
     /// Where the first cut of each symbol starts, and where the last one ends.
     cuts: BTreeMap<Symbol, (IngestSeq, IngestSeq)>,
 }
 
-impl Outline {
+impl RunLogOutline {
     /// Takes the next record of the run log.
-    pub fn note(&mut self, record: &RunRecord) {
+    pub fn note_record(&mut self, record: &RunRecord) {
         let facts = &record.facts;
         self.planned.insert(facts.planned_ts_ms);
         match self.cuts.get_mut(&facts.symbol) {
@@ -76,7 +76,7 @@ struct Pending {
 }
 
 #[derive(Debug, Default)]
-struct Lane {
+struct SymbolReplay {
     /// Its last run in the log ends here: later receipts are not kept.
     last_end: IngestSeq,
     pending: VecDeque<Pending>,
@@ -101,8 +101,8 @@ pub struct Gap {
 
 /// A replay of the cuts. Show it receipts as long as it [`wants`](Self::wants_receipts_for) them, then the run.
 #[derive(Debug, Default)]
-pub struct Replay {
-    lanes: BTreeMap<Symbol, Lane>,
+pub struct CutReplay {
+    lanes: BTreeMap<Symbol, SymbolReplay>,
     /// Planned times whose cut end is not known yet, the next one first.
     planned: VecDeque<TsMs>,
     ends: BTreeMap<TsMs, IngestSeq>,
@@ -111,14 +111,14 @@ pub struct Replay {
     ended: bool,
 }
 
-impl Replay {
+impl CutReplay {
     /// A replay of a run log with this outline, of receipts that begin after `base` (0: the beginning).
     #[must_use]
-    pub fn new(outline: Outline, base: IngestSeq) -> Self {
+    pub fn new(outline: RunLogOutline, base: IngestSeq) -> Self {
         let lanes = outline.cuts.into_iter();
         Self {
             lanes: lanes
-                .map(|(symbol, (_, end))| (symbol, Lane { last_end: end, ..Lane::default() }))
+                .map(|(symbol, (_, end))| (symbol, SymbolReplay { last_end: end, ..SymbolReplay::default() }))
                 .collect(),
             planned: outline.planned.into_iter().collect(),
             seen: base,
@@ -140,7 +140,8 @@ impl Replay {
         }
     }
 
-    /// Before [`run`](Self::run), for the record at `at`: continues `symbol` behind a gap if it begins anew there.
+    /// Before [`take_run`](Self::take_run), for the record at `at`: continues `symbol` behind a gap if it begins anew
+    /// there.
     pub fn begin_anew(&mut self, at: RunSeq, symbol: &Symbol) -> Option<Gap> {
         let lane = self.lanes.get_mut(symbol)?;
         let next_start = lane.next_start;
@@ -152,7 +153,7 @@ impl Replay {
 
     /// The last receipt shown.
     #[must_use]
-    pub const fn seen(&self) -> IngestSeq {
+    pub const fn last_receipt(&self) -> IngestSeq {
         self.seen
     }
 
@@ -164,7 +165,7 @@ impl Replay {
     }
 
     /// Takes the next receipt of the log.
-    pub fn receipt(&mut self, record: &ReceiptRecord<'_>) {
+    pub fn take_receipt(&mut self, record: &ReceiptRecord<'_>) {
         while let Some(planned) = self.planned.pop_front_if(|planned| *planned < record.ingest_ts_ms) {
             self.ends.insert(planned, self.seen);
         }
@@ -174,13 +175,13 @@ impl Replay {
         if is_cut || lane.last_end < record.ingest_seq {
             return;
         }
-        if let Some(gap) = lane.gaps.iter_mut().find(|gap| gap.has(record.ingest_seq)) {
+        if let Some(gap) = lane.gaps.iter_mut().find(|gap| gap.has_receipt(record.ingest_seq)) {
             gap.receipts += 1;
             return;
         }
         let event_type = match lane.pending.back() {
             Some(last) if last.event_type.as_str() == record.event_type => last.event_type.clone(),
-            Some(_) | None => shared(&mut self.types, record.event_type),
+            Some(_) | None => intern_type(&mut self.types, record.event_type),
         };
         lane.pending.push_back(Pending {
             seq: record.ingest_seq,
@@ -198,13 +199,19 @@ impl Replay {
 
     /// Takes the first record of the next run of the run log, once no receipts are wanted for it. What its facts say
     /// otherwise than the receipts is added to `found`; the replay then goes on from what is recorded.
-    pub fn run(&mut self, at: RunSeq, facts: &RunFacts, found: &mut Vec<Divergence>) -> Derived {
+    pub fn take_run(&mut self, at: RunSeq, facts: &RunFacts, found: &mut Vec<Divergence>) -> Derived {
         if !self.lanes.contains_key(&facts.symbol) {
-            self.lanes.insert(facts.symbol.clone(), Lane::default());
+            self.lanes.insert(facts.symbol.clone(), SymbolReplay::default());
         }
         let mut differs = |check, field, recorded: String, replayed: String| {
             if recorded != replayed {
-                found.push(Divergence { check, place: Place::run(at, facts), field, recorded, replayed });
+                found.push(Divergence {
+                    check,
+                    place: DivergencePlace::of_run(at, facts),
+                    field,
+                    recorded,
+                    replayed,
+                });
             }
         };
         let id = RunId::derive(&facts.symbol, facts.engine_timestamp_ms, facts.cut.end, facts.engine_mode);
@@ -214,13 +221,13 @@ impl Replay {
         let Some(lane) = self.lanes.get_mut(&facts.symbol) else {
             return Derived { inputs: Err(missing_snapshot(facts)) };
         };
-        let (slice, snapshot) = lane.take(facts);
-        let selected = slice.select(facts.engine_timestamp_ms).map(|snapshot| snapshot.seq);
+        let (slice, snapshot) = lane.take_slice(facts);
+        let selected = slice.select_snapshot(facts.engine_timestamp_ms).map(|snapshot| snapshot.seq);
         differs(Check::Cuts, "cut_start_ingest_seq", facts.cut.start.to_string(), slice.start().to_string());
         differs(Check::Cuts, "snapshot_seq", seq_text(facts.snapshot_seq), seq_text(selected));
-        if *slice.counts() != facts.counts_by_event_type {
+        if *slice.counts_by_type() != facts.counts_by_event_type {
             let (recorded, replayed) =
-                (counts_text(&facts.counts_by_event_type), counts_text(slice.counts()));
+                (counts_text(&facts.counts_by_event_type), counts_text(slice.counts_by_type()));
             differs(Check::Cuts, "counts_by_event_type", recorded, replayed);
         }
         let inputs = match (selected, snapshot) {
@@ -247,7 +254,7 @@ pub(crate) fn counts_text(counts: &BTreeMap<EventType, u64>) -> String {
 }
 
 /// The name in memory once, however often it comes.
-fn shared(types: &mut BTreeSet<EventType>, name: &str) -> EventType {
+fn intern_type(types: &mut BTreeSet<EventType>, name: &str) -> EventType {
     if let Some(known) = types.get(name) {
         return known.clone();
     }
@@ -259,22 +266,22 @@ fn shared(types: &mut BTreeSet<EventType>, name: &str) -> EventType {
 }
 
 impl Gap {
-    fn has(&self, seq: IngestSeq) -> bool {
+    fn has_receipt(&self, seq: IngestSeq) -> bool {
         self.from <= Some(seq) && seq < self.to
     }
 }
 
-impl Lane {
+impl SymbolReplay {
     /// The slice up to the recorded end, and the event of the snapshot that it selects.
-    fn take(&mut self, facts: &RunFacts) -> (Slice, Option<Vec<u8>>) {
+    fn take_slice(&mut self, facts: &RunFacts) -> (OpenSlice, Option<Vec<u8>>) {
         let end = facts.cut.end;
         let first = self.pending.front().map(|receipt| receipt.seq).filter(|seq| *seq <= end);
         let start = self.next_start.or(first).unwrap_or(end.next());
-        let mut slice = Slice::starting_at(start, self.floor);
+        let mut slice = OpenSlice::starting_at(start, self.floor);
         let mut snapshot = None;
         while let Some(receipt) = self.pending.pop_front_if(|receipt| receipt.seq <= end) {
             let ts = receipt.snapshot.as_ref().map(|snapshot| snapshot.0);
-            slice.observe(receipt.event_type.as_str(), ts, receipt.seq, &[]);
+            slice.add_receipt(receipt.event_type.as_str(), ts, receipt.seq, &[]);
             if let Some(kept) = receipt.snapshot.filter(|kept| kept.0 == facts.engine_timestamp_ms) {
                 snapshot = Some(kept.1);
             }

@@ -23,11 +23,11 @@ use crate::engine::contracts::quarantine::QuarantineRecord;
 use crate::engine::contracts::receipt::ReceiptRecord;
 use crate::engine::contracts::{self, DecodeError};
 use crate::engine::cut::{BookCheckpoint, CutBook};
-use crate::engine::run::{RunIndex, RunViolation, SymbolRuns};
+use crate::engine::run::{RunIndex, RunViolation, SymbolHistory};
 use crate::ids::{IngestSeq, RunSeq, Seq, Symbol, TsMs};
 use crate::mutant;
 
-pub use let_go::{LetGo, Stretch};
+pub use let_go::{TrimmedCuts, TrimmedRange};
 pub use policy::{FirstYoung, Policy};
 
 /// The name under which the base is kept among the checkpoints.
@@ -36,13 +36,13 @@ const VERSION: u8 = 2;
 
 /// Base: the state after the trimmed records, from which the retained ones continue.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Base {
+pub struct RetentionBase {
     receipts: BookCheckpoint,
     runs: RunIndex,
     /// Of each symbol whose run is open in `runs`: its engine time before that run, if there was one.
     before_open: BTreeMap<Symbol, TsMs>,
     quarantine: Seq,
-    let_go: LetGo,
+    let_go: TrimmedCuts,
 }
 
 /// Version 1 did not remember what was let go without a run.
@@ -54,7 +54,7 @@ struct BaseV1 {
     quarantine: Seq,
 }
 
-impl Base {
+impl RetentionBase {
     /// The stored form: a version byte, then postcard. Versions up to this one are read.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -70,10 +70,10 @@ impl Base {
     /// [`DecodeError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         if bytes.first() != Some(&1) {
-            return contracts::decode(VERSION, bytes);
+            return contracts::decode_versioned(VERSION, bytes);
         }
-        let BaseV1 { receipts, runs, before_open, quarantine } = contracts::decode(1, bytes)?;
-        Ok(Self { receipts, runs, before_open, quarantine, let_go: LetGo::default() })
+        let BaseV1 { receipts, runs, before_open, quarantine } = contracts::decode_versioned(1, bytes)?;
+        Ok(Self { receipts, runs, before_open, quarantine, let_go: TrimmedCuts::default() })
     }
 
     /// The first receipt that is still needed.
@@ -94,7 +94,7 @@ impl Base {
         self.quarantine.next()
     }
 
-    /// Of each symbol whose run is open in [`runs`](Self::runs): its engine time before that run.
+    /// Of each symbol whose run is open in [`run_index`](Self::run_index): its engine time before that run.
     #[must_use]
     pub const fn before_open(&self) -> &BTreeMap<Symbol, TsMs> {
         &self.before_open
@@ -102,25 +102,25 @@ impl Base {
 
     /// What went without a run of its symbol, of the symbols that have runs up to there.
     #[must_use]
-    pub const fn let_go(&self) -> &LetGo {
+    pub const fn let_go(&self) -> &TrimmedCuts {
         &self.let_go
     }
 
     /// What the run log said up to there.
     #[must_use]
-    pub const fn runs(&self) -> &RunIndex {
+    pub const fn run_index(&self) -> &RunIndex {
         &self.runs
     }
 
     /// The book up to [`receipts_from`](Self::receipts_from); its symbols have no slices.
     #[must_use]
-    pub fn book(&self) -> CutBook {
+    pub fn cut_book(&self) -> CutBook {
         self.receipts.clone().into_book()
     }
 
     /// Where the first cut after the base starts, and the engine time before it. A run that is open in the base takes
     /// its cut again.
-    fn resume(&self, symbol: &Symbol, runs: &SymbolRuns) -> (Option<IngestSeq>, Option<TsMs>) {
+    fn resume_point(&self, symbol: &Symbol, runs: &SymbolHistory) -> (Option<IngestSeq>, Option<TsMs>) {
         match &runs.open {
             Some((facts, _)) => (Some(facts.cut.start), self.before_open.get(symbol).copied()),
             None => (runs.next_start(), runs.last_engine_ts),
@@ -130,7 +130,7 @@ impl Base {
 
 /// Positions up to which a retention asks to trim: each is the first one to be retained.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Asked {
+pub struct TrimRequest {
     /// Receipts before this one; runs leave with the receipts of their cut.
     pub receipts_below: IngestSeq,
     /// No receipt from this one on goes this time. Runs are not held by it: one whose cut starts later can stand before
@@ -146,7 +146,7 @@ pub struct Asked {
 
 /// Runs of each symbol after a base: which symbols are still run, and where their first cuts start. Grows with the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Later {
+pub struct RunsAfterBase {
     seen: RunSeq,
     symbols: BTreeMap<Symbol, LaterRuns>,
 }
@@ -157,26 +157,26 @@ struct LaterRuns {
     last_engine_ts: TsMs,
 }
 
-impl Later {
+impl RunsAfterBase {
     /// Nothing seen yet of the run log after `base`.
     #[must_use]
-    pub fn than(base: &Base) -> Self {
+    pub fn after_base(base: &RetentionBase) -> Self {
         Self { seen: base.runs.tail(), symbols: BTreeMap::new() }
     }
 
     /// The record to be noted next.
     #[must_use]
-    pub const fn next(&self) -> RunSeq {
+    pub const fn next_record(&self) -> RunSeq {
         self.seen.next()
     }
 
     /// Goes on behind `base`, which may hold records that came after the last one noted: those may be gone.
-    pub fn skip_to(&mut self, base: &Base) {
+    pub fn skip_to(&mut self, base: &RetentionBase) {
         self.seen = self.seen.max(base.runs.tail());
     }
 
     /// Takes the next record of the run log.
-    pub fn note(&mut self, record: &RunRecord) {
+    pub fn note_record(&mut self, record: &RunRecord) {
         self.seen = self.seen.next();
         let (start, time) = (record.facts.cut.start, record.facts.engine_timestamp_ms);
         match self.symbols.get_mut(&record.facts.symbol) {
@@ -203,16 +203,16 @@ pub enum Scheduled {
 
 /// Symbols for which receipts are retained: those that are still run or are to be.
 #[derive(Clone, Copy)]
-pub struct Holders<'a> {
+pub struct RetainedFor<'a> {
     /// Who is run from now on.
     pub scheduled: &'a Scheduled,
     /// What the run log says after the base.
-    pub later: &'a Later,
+    pub later: &'a RunsAfterBase,
 }
 
-impl Holders<'_> {
+impl RetainedFor<'_> {
     /// Whether receipts of a symbol are needed after a base that says this of it.
-    fn need(&self, symbol: &Symbol, runs: &SymbolRuns) -> bool {
+    fn needs_receipts(&self, symbol: &Symbol, runs: &SymbolHistory) -> bool {
         let later = self.later.symbols.get(symbol).map(|later| later.last_engine_ts);
         let is_scheduled = match self.scheduled {
             Scheduled::Listed(symbols) => symbols.contains(symbol),
@@ -233,7 +233,7 @@ impl Holders<'_> {
 
 /// Obstacle that keeps receipts from being trimmed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Held {
+pub enum TrimBlocker {
     /// Nothing: as much goes as was asked.
     No,
     /// The next cut of this symbol, or the cut of one of its runs that stay, starts there.
@@ -243,21 +243,21 @@ pub enum Held {
 /// The step from one base to the next: shown the run records that may go, then the receipts.
 ///
 /// It can be ended after any record; the base is then as far as it was brought.
-pub struct Advance<'a> {
-    asked: Asked,
-    holders: Holders<'a>,
+pub struct BaseAdvance<'a> {
+    asked: TrimRequest,
+    holders: RetainedFor<'a>,
     need_first: bool,
     book: CutBook,
-    base: Base,
+    base: RetentionBase,
 }
 
-impl<'a> Advance<'a> {
+impl<'a> BaseAdvance<'a> {
     /// Begins at `base`; the default one for logs that were never trimmed.
     #[must_use]
-    pub fn new(base: Base, asked: Asked, holders: Holders<'a>) -> Self {
+    pub fn new(base: RetentionBase, asked: TrimRequest, holders: RetainedFor<'a>) -> Self {
         let later = holders.later.symbols.keys().filter(|symbol| base.runs.get(symbol).is_none());
         let need_first = holders.need_first(base.runs.symbols().count() + later.count());
-        Self { asked, holders, need_first, book: base.book(), base }
+        Self { asked, holders, need_first, book: base.cut_book(), base }
     }
 
     /// The run record to be shown next.
@@ -271,7 +271,7 @@ impl<'a> Advance<'a> {
     /// # Errors
     ///
     /// [`RunViolation`]: the run log contradicts itself.
-    pub fn run(&mut self, record: &RunRecord) -> Result<bool, RunViolation> {
+    pub fn take_run_record(&mut self, record: &RunRecord) -> Result<bool, RunViolation> {
         let (seq, facts) = (self.next_run(), &record.facts);
         let asked = seq < self.asked.runs_below
             || self.asked.runs_older_than.is_some_and(|time| facts.planned_ts_ms < time)
@@ -280,13 +280,13 @@ impl<'a> Advance<'a> {
         if !asked || !is_published {
             return Ok(false);
         }
-        let before = self.base.runs.symbol(&facts.symbol);
-        self.base.runs.admit(record)?;
+        let before = self.base.runs.symbol_runs(&facts.symbol);
+        self.base.runs.admit_record(record)?;
         match record.status {
             RunStatus::Started { .. } if before.open.is_none() => match before.last_engine_ts {
                 Some(last) => {
                     self.base.before_open.insert(facts.symbol.clone(), last);
-                    self.base.let_go.begin(&facts.symbol, seq);
+                    self.base.let_go.end_range(&facts.symbol, seq);
                 }
                 None => {
                     let gone = self.base.receipts_from();
@@ -309,10 +309,11 @@ impl<'a> Advance<'a> {
 
     /// The first receipt that stays whatever the receipts are, and why.
     #[must_use]
-    pub fn limit(&self) -> (IngestSeq, Held) {
+    pub fn receipt_limit(&self) -> (IngestSeq, TrimBlocker) {
         let (runs, later) = (&self.base.runs, &self.holders.later.symbols);
-        let needed = runs.symbols().filter(|(symbol, runs)| self.holders.need(symbol, runs));
-        let next = needed.filter_map(|(symbol, runs)| Some((self.base.resume(symbol, runs).0?, symbol)));
+        let needed = runs.symbols().filter(|(symbol, runs)| self.holders.needs_receipts(symbol, runs));
+        let next =
+            needed.filter_map(|(symbol, runs)| Some((self.base.resume_point(symbol, runs).0?, symbol)));
         let new = later.iter().filter(|(symbol, _)| runs.get(symbol).is_none());
         let new = new.map(|(symbol, later)| (later.first_start, symbol));
         let never_run = match self.holders.scheduled {
@@ -327,30 +328,30 @@ impl<'a> Advance<'a> {
         let below = self.asked.receipts_stop.map_or(below, |stop| below.min(stop));
         match next.chain(new).chain(never_run).min() {
             Some((start, symbol)) if start < below && !mutant!(TrimsWhatACutNeeds) => {
-                (start, Held::BySymbol(symbol.clone(), start))
+                (start, TrimBlocker::BySymbol(symbol.clone(), start))
             }
-            Some(_) | None => (below, Held::No),
+            Some(_) | None => (below, TrimBlocker::No),
         }
     }
 
-    /// Takes the next receipt, before the [`limit`](Self::limit), if it may go. If not: it is the first one of a symbol
-    /// that is still to have its first run, which is what holds.
-    pub fn receipt(&mut self, record: &ReceiptRecord<'_>) -> Held {
+    /// Takes the next receipt, before the [`receipt_limit`](Self::receipt_limit), if it may go. If not: it is the first
+    /// one of a symbol that is still to have its first run, which is what holds.
+    pub fn take_receipt(&mut self, record: &ReceiptRecord<'_>) -> TrimBlocker {
         if self.need_first {
             let symbol = Symbol::from(record.symbol);
             let has_run =
                 self.base.runs.get(&symbol).is_some() || self.holders.later.symbols.contains_key(&symbol);
             if !has_run {
-                return Held::BySymbol(symbol, record.ingest_seq);
+                return TrimBlocker::BySymbol(symbol, record.ingest_seq);
             }
         }
         let position = if mutant!(BaseWithoutPositions) { 0 } else { record.position };
-        self.book.observe(&ReceiptRecord { position, ..*record });
-        Held::No
+        self.book.observe_receipt(&ReceiptRecord { position, ..*record });
+        TrimBlocker::No
     }
 
     /// Counts the next quarantined item; it may go from then on.
-    pub fn quarantined(&mut self, record: &QuarantineRecord) {
+    pub fn count_quarantined(&mut self, record: &QuarantineRecord) {
         self.book.note_quarantined(&record.origin, record.position);
         self.base.quarantine = self.base.quarantine.next();
     }
@@ -363,16 +364,17 @@ impl<'a> Advance<'a> {
 
     /// The base as far as it was brought.
     #[must_use]
-    pub fn finish(mut self) -> Base {
+    pub fn into_base(mut self) -> RetentionBase {
         let from = self.next_receipt();
-        let unneeded = self.base.runs.symbols().filter(|(symbol, runs)| !self.holders.need(symbol, runs));
+        let unneeded =
+            self.base.runs.symbols().filter(|(symbol, runs)| !self.holders.needs_receipts(symbol, runs));
         let gone: Vec<(Symbol, IngestSeq)> = unneeded
             .filter_map(|(symbol, runs)| Some((symbol.clone(), runs.next_start()?)))
             .filter(|(_, start)| *start < from)
             .collect();
         for (symbol, start) in gone {
             // Nobody runs it any more. Should it come back, it begins anew with what is still there.
-            self.base.let_go.extend(&symbol, start, from);
+            self.base.let_go.extend_range(&symbol, start, from);
             self.base.runs.resume_at(&symbol, from);
         }
         self.base.receipts = self.book.to_base(|symbol| self.base.runs.get(symbol).is_some());

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::cadence::Tick;
-use crate::engine::contracts::engine_run::{Cut, RunFacts, RunRecord, RunStatus};
+use crate::engine::contracts::engine_run::{CutRange, RunFacts, RunRecord, RunStatus};
 use crate::engine::contracts::orchestrator_event::outputs_of;
-use crate::engine::cut::CutSlice;
+use crate::engine::cut::SymbolCut;
 use crate::engine::run_id::RunId;
 use crate::error::{ErrorKind, bounded_detail};
 use crate::ids::{EngineMode, IngestSeq, RunSeq, Symbol, TsMs};
@@ -18,21 +18,27 @@ use crate::ports::engine::{EngineAnswer, EngineError, EngineIdentity};
 ///
 /// `symbol_seq` is the number of the run's first output among the symbol's outputs.
 #[must_use]
-pub fn start(tick: Tick, cut: CutSlice, mode: EngineMode, now: TsMs, symbol_seq: u64) -> RunRecord {
+pub fn first_started_record(
+    tick: Tick,
+    cut: SymbolCut,
+    mode: EngineMode,
+    now: TsMs,
+    symbol_seq: u64,
+) -> RunRecord {
     let run_id = RunId::derive(&cut.symbol, tick.engine_timestamp_ms, cut.end, mode);
     let facts = RunFacts {
         run_id,
         symbol: cut.symbol,
         engine_timestamp_ms: tick.engine_timestamp_ms,
         engine_mode: mode,
-        cut: Cut { kind: tick.cut_kind, start: cut.start, end: cut.end },
+        cut: CutRange { kind: tick.cut_kind, start: cut.start, end: cut.end },
         planned_ts_ms: tick.planned_ts_ms,
         started_ts_ms: now,
         snapshot_seq: cut.snapshot.map(|snapshot| snapshot.seq),
         counts_by_event_type: cut.counts,
         symbol_seq,
     };
-    Attempts::first(facts).started()
+    Attempts::first_attempt(facts).started_record()
 }
 
 /// The attempts of one run, from its `started` record to its terminal one.
@@ -46,7 +52,7 @@ pub struct Attempts {
 impl Attempts {
     /// The first attempt; a run without a snapshot makes none.
     #[must_use]
-    pub fn first(facts: RunFacts) -> Self {
+    pub fn first_attempt(facts: RunFacts) -> Self {
         let attempts = u32::from(facts.snapshot_seq.is_some());
         Self { facts, attempts, answered: 0 }
     }
@@ -87,13 +93,13 @@ impl Attempts {
 
     /// The `started` record of the current attempt: the first one, or one that follows a crash (RUN-4).
     #[must_use]
-    pub fn started(&self) -> RunRecord {
+    pub fn started_record(&self) -> RunRecord {
         RunRecord { facts: self.facts.clone(), status: RunStatus::Started { attempts: self.attempts } }
     }
 
     /// The terminal record of an answered run.
     #[must_use]
-    pub fn completed(self, answer: EngineAnswer, engine: EngineIdentity, now: TsMs) -> RunRecord {
+    pub fn completed_record(self, answer: EngineAnswer, engine: EngineIdentity, now: TsMs) -> RunRecord {
         let status = RunStatus::Completed {
             attempts: self.attempts,
             answered: self.answered + 1,
@@ -106,7 +112,7 @@ impl Attempts {
 
     /// The terminal record of a run without an answer.
     #[must_use]
-    pub fn failed(self, error: &EngineError, now: TsMs) -> RunRecord {
+    pub fn failed_record(self, error: &EngineError, now: TsMs) -> RunRecord {
         let status = RunStatus::Failed {
             attempts: self.attempts,
             answered: self.answered,
@@ -123,19 +129,19 @@ impl Attempts {
 #[must_use]
 pub fn missing_snapshot(facts: &RunFacts) -> EngineError {
     let detail = format!("no SnapshotInputs with timestamp_ms {} in the cut", facts.engine_timestamp_ms);
-    EngineError::silent(ErrorKind::MissingSnapshotInputs, detail)
+    EngineError::no_answer(ErrorKind::MissingSnapshotInputs, detail)
 }
 
 /// The error of a run whose snapshot the engine cannot be given. It follows from the receipt, as the one above.
 #[must_use]
 pub fn unusable_snapshot(seq: IngestSeq) -> EngineError {
     let detail = format!("receipt {seq} has no usable normalized object");
-    EngineError::silent(ErrorKind::SnapshotBuildFailure, detail)
+    EngineError::no_answer(ErrorKind::SnapshotBuildFailure, detail)
 }
 
 /// State of one symbol by the run log.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SymbolRuns {
+pub struct SymbolHistory {
     /// End of the last cut; the next one starts after it.
     pub last_cut_end: Option<IngestSeq>,
     /// Engine timestamp of the last run.
@@ -148,7 +154,7 @@ pub struct SymbolRuns {
     pub outputs: u64,
 }
 
-impl SymbolRuns {
+impl SymbolHistory {
     /// Where the next cut starts; `None` when there was none.
     #[must_use]
     pub fn next_start(&self) -> Option<IngestSeq> {
@@ -219,7 +225,7 @@ pub enum RunViolation {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunIndex {
     tail: RunSeq,
-    symbols: BTreeMap<Symbol, SymbolRuns>,
+    symbols: BTreeMap<Symbol, SymbolHistory>,
     last_planned_ts: Option<TsMs>,
     started: u64,
     completed: u64,
@@ -236,13 +242,13 @@ impl RunIndex {
 
     /// What is known of a symbol; the default for one that never ran.
     #[must_use]
-    pub fn symbol(&self, symbol: &Symbol) -> SymbolRuns {
+    pub fn symbol_runs(&self, symbol: &Symbol) -> SymbolHistory {
         self.symbols.get(symbol).cloned().unwrap_or_default()
     }
 
     /// What is known of a symbol, if it ever ran.
     #[must_use]
-    pub fn get(&self, symbol: &Symbol) -> Option<&SymbolRuns> {
+    pub fn get(&self, symbol: &Symbol) -> Option<&SymbolHistory> {
         self.symbols.get(symbol)
     }
 
@@ -264,7 +270,7 @@ impl RunIndex {
     }
 
     /// Every symbol that ever ran.
-    pub fn symbols(&self) -> impl Iterator<Item = (&Symbol, &SymbolRuns)> {
+    pub fn symbols(&self) -> impl Iterator<Item = (&Symbol, &SymbolHistory)> {
         self.symbols.iter()
     }
 
@@ -276,13 +282,13 @@ impl RunIndex {
 
     /// Runs started, completed, failed.
     #[must_use]
-    pub const fn counts(&self) -> (u64, u64, u64) {
+    pub const fn run_counts(&self) -> (u64, u64, u64) {
         (self.started, self.completed, self.failed)
     }
 
     /// Outputs of all terminal records.
     #[must_use]
-    pub const fn outputs(&self) -> u64 {
+    pub const fn output_count(&self) -> u64 {
         self.outputs
     }
 
@@ -291,7 +297,7 @@ impl RunIndex {
     /// # Errors
     ///
     /// [`RunViolation`] names the invariant that it would break.
-    pub fn check(&self, record: &RunRecord) -> Result<(), RunViolation> {
+    pub fn check_record(&self, record: &RunRecord) -> Result<(), RunViolation> {
         let facts = &record.facts;
         let (run_id, symbol) = (facts.run_id, facts.symbol.clone());
         let known = self.symbols.get(&facts.symbol);
@@ -310,7 +316,7 @@ impl RunIndex {
                 Err(RunViolation::StillOpen { run_id, symbol, open: open.run_id })
             };
         }
-        let Cut { start, end, .. } = facts.cut;
+        let CutRange { start, end, .. } = facts.cut;
         if end.next() < start {
             return Err(RunViolation::Backwards { run_id, symbol, start, end });
         }
@@ -335,16 +341,16 @@ impl RunIndex {
     ///
     /// # Errors
     ///
-    /// As [`check`](Self::check); the index is then unchanged.
-    pub fn admit(&mut self, record: &RunRecord) -> Result<(), RunViolation> {
-        self.check(record)?;
-        self.take(record);
+    /// As [`check_record`](Self::check_record); the index is then unchanged.
+    pub fn admit_record(&mut self, record: &RunRecord) -> Result<(), RunViolation> {
+        self.check_record(record)?;
+        self.take_record(record);
         Ok(())
     }
 
-    /// Takes the next record of the log as it is, also one that [`check`](Self::check) refuses: for a reader that
-    /// reports it and goes on.
-    pub fn take(&mut self, record: &RunRecord) {
+    /// Takes the next record of the log as it is, also one that [`check_record`](Self::check_record) refuses: for a
+    /// reader that reports it and goes on.
+    pub fn take_record(&mut self, record: &RunRecord) {
         self.tail = self.tail.next();
         self.last_planned_ts = self.last_planned_ts.max(Some(record.facts.planned_ts_ms));
         let outputs = outputs_of(record);

@@ -11,7 +11,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::reading::{Halt, ReadError, Reading, Unknown};
+use super::reading::{Halt, KillSwitchReadError, KillSwitchReading, UnknownReason};
 use crate::check_invariant;
 use crate::invariants::Invariant;
 use crate::mutant;
@@ -21,19 +21,19 @@ pub const RECENT_MAX: usize = 100;
 
 /// State of trading: effects are allowed only in the first one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum TradingState {
     /// Yes, until the lease ends.
     Trading,
     /// No: an operator said so.
     Halted(Halt),
     /// No: nobody knows.
-    Unknown(Unknown),
+    Unknown(UnknownReason),
 }
 
-impl State {
+impl TradingState {
     /// The word in logs, metrics and answers: `trading`, `halted` or `unknown`.
     #[must_use]
-    pub const fn word(&self) -> &'static str {
+    pub const fn state_word(&self) -> &'static str {
         match self {
             Self::Trading => "trading",
             Self::Halted(_) => "halted",
@@ -43,7 +43,7 @@ impl State {
 
     /// Why effects are blocked; nothing while they are not.
     #[must_use]
-    pub fn reason(&self) -> Option<String> {
+    pub fn block_reason(&self) -> Option<String> {
         match self {
             Self::Trading => None,
             Self::Halted(halt) => Some(halt.to_string()),
@@ -65,26 +65,26 @@ pub struct Permit {
 impl Permit {
     /// How long ago the read was sent that it rests on. Recorded with the effect.
     #[must_use]
-    pub const fn age(&self) -> Duration {
+    pub const fn reading_age(&self) -> Duration {
         self.age
     }
 
     /// Time until that reading no longer counts.
     #[must_use]
-    pub const fn left(&self) -> Duration {
+    pub const fn time_left(&self) -> Duration {
         self.left
     }
 }
 
 /// Refusal of a permit, with its reason.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
+pub enum PermitRefused {
     /// An operator stopped trading.
     #[error("{0}")]
     Halted(Halt),
     /// The store does not say that trading is allowed.
     #[error("kill-switch state unknown: {0}")]
-    Unknown(Unknown),
+    Unknown(UnknownReason),
     /// Trading was allowed or halted, and nobody has said anything since.
     #[error("kill-switch state unknown: the last answer is {} ms old ({why})", age.as_millis())]
     Stale {
@@ -95,10 +95,10 @@ pub enum Refused {
     },
 }
 
-impl Refused {
+impl PermitRefused {
     /// The word in metrics: `halted`, `unknown` or `stale`.
     #[must_use]
-    pub const fn word(&self) -> &'static str {
+    pub const fn refusal_word(&self) -> &'static str {
         match self {
             Self::Halted(_) => "halted",
             Self::Unknown(_) => "unknown",
@@ -109,20 +109,20 @@ impl Refused {
 
 /// A change between Trading, Halted and Unknown.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Transition {
+pub struct TradingStateChange {
     /// When, in the time of the arguments.
     pub at: Duration,
-    /// The [word](State::word) of the state before.
+    /// The [state_word](TradingState::state_word) of the state before.
     pub from: &'static str,
     /// The state since.
-    pub to: State,
+    pub to: TradingState,
 }
 
 /// View of the lease at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct View {
+pub struct TradingStateView {
     /// The state.
-    pub state: State,
+    pub state: TradingState,
     /// How long ago the read was sent that was answered last.
     pub age: Option<Duration>,
     /// How long it has been Trading, Halted or Unknown.
@@ -133,7 +133,7 @@ pub struct View {
 #[derive(Clone, Debug)]
 pub struct Lease {
     term: Duration,
-    state: State,
+    state: TradingState,
     /// When the read was sent that was answered last.
     sent: Option<Duration>,
     /// When the last answer that blocks was received: a Trading answer counts only if it was asked for after that.
@@ -142,7 +142,7 @@ pub struct Lease {
     trouble: Option<String>,
     since: Duration,
     latest: Duration,
-    recent: VecDeque<Transition>,
+    recent: VecDeque<TradingStateChange>,
 }
 
 impl Lease {
@@ -151,7 +151,7 @@ impl Lease {
     pub const fn new(term: Duration, now: Duration) -> Self {
         Self {
             term,
-            state: State::Unknown(Unknown::NotReadYet),
+            state: TradingState::Unknown(UnknownReason::NotReadYet),
             sent: None,
             blocked: None,
             trouble: None,
@@ -173,66 +173,79 @@ impl Lease {
         &mut self,
         sent: Duration,
         received: Duration,
-        outcome: Result<Reading, ReadError>,
-    ) -> Vec<Transition> {
-        let mut changes = Vec::from_iter(self.settle(received));
+        outcome: Result<KillSwitchReading, KillSwitchReadError>,
+    ) -> Vec<TradingStateChange> {
+        let mut changes = Vec::from_iter(self.settle_expiry(received));
         let received = self.latest;
         let sent = sent.min(received);
         match outcome {
-            Ok(Reading::Trading) => changes.extend(self.allow(sent, received)),
-            Ok(Reading::Halted(halt)) => changes.extend(self.block(sent, received, State::Halted(halt))),
-            Ok(Reading::Unknown(why)) => changes.extend(self.block(sent, received, State::Unknown(why))),
-            Err(ReadError::Refused(why)) => {
-                changes.extend(self.block(sent, received, State::Unknown(Unknown::Refused(why))));
+            Ok(KillSwitchReading::Trading) => changes.extend(self.allow_effects(sent, received)),
+            Ok(KillSwitchReading::Halted(halt)) => {
+                changes.extend(self.block_effects(sent, received, TradingState::Halted(halt)))
             }
-            Err(ReadError::NoAnswer(why)) => self.trouble = Some(why),
+            Ok(KillSwitchReading::Unknown(why)) => {
+                changes.extend(self.block_effects(sent, received, TradingState::Unknown(why)))
+            }
+            Err(KillSwitchReadError::Refused(why)) => {
+                changes.extend(self.block_effects(
+                    sent,
+                    received,
+                    TradingState::Unknown(UnknownReason::Refused(why)),
+                ));
+            }
+            Err(KillSwitchReadError::NoAnswer(why)) => self.trouble = Some(why),
         }
         changes
     }
 
-    fn allow(&mut self, sent: Duration, received: Duration) -> Option<Transition> {
+    fn allow_effects(&mut self, sent: Duration, received: Duration) -> Option<TradingStateChange> {
         let was_asked_before = self.blocked.is_some_and(|blocked| sent <= blocked);
         if was_asked_before || self.term <= received - sent {
             return None;
         }
-        self.answered(sent);
-        self.enter(State::Trading, received)
+        self.note_answer(sent);
+        self.enter_state(TradingState::Trading, received)
     }
 
-    fn block(&mut self, sent: Duration, received: Duration, state: State) -> Option<Transition> {
+    fn block_effects(
+        &mut self,
+        sent: Duration,
+        received: Duration,
+        state: TradingState,
+    ) -> Option<TradingStateChange> {
         self.blocked = Some(received);
-        self.answered(sent);
-        self.enter(state, received)
+        self.note_answer(sent);
+        self.enter_state(state, received)
     }
 
-    fn answered(&mut self, sent: Duration) {
+    fn note_answer(&mut self, sent: Duration) {
         self.sent = self.sent.max(Some(sent));
         self.trouble = None;
     }
 
     /// Lets the lease end if it has. Called by everything else here; call it to notice an end in time.
-    pub fn settle(&mut self, now: Duration) -> Option<Transition> {
+    pub fn settle_expiry(&mut self, now: Duration) -> Option<TradingStateChange> {
         self.latest = self.latest.max(now);
         let ends = self.sent? + self.term;
         if mutant!(PermitForEver) {
             return None;
         }
-        let already = matches!(&self.state, State::Unknown(Unknown::Stale(_)));
+        let already = matches!(&self.state, TradingState::Unknown(UnknownReason::Stale(_)));
         if already || self.latest < ends {
             return None;
         }
         let why = self.trouble.clone().unwrap_or_else(|| "no read was answered".to_owned());
-        self.enter(State::Unknown(Unknown::Stale(why)), ends)
+        self.enter_state(TradingState::Unknown(UnknownReason::Stale(why)), ends)
     }
 
-    fn enter(&mut self, state: State, at: Duration) -> Option<Transition> {
-        let from = self.state.word();
+    fn enter_state(&mut self, state: TradingState, at: Duration) -> Option<TradingStateChange> {
+        let from = self.state.state_word();
         self.state = state;
-        if from == self.state.word() {
+        if from == self.state.state_word() {
             return None;
         }
         self.since = at;
-        let transition = Transition { at, from, to: self.state.clone() };
+        let transition = TradingStateChange { at, from, to: self.state.clone() };
         if self.recent.len() == RECENT_MAX {
             self.recent.pop_front();
         }
@@ -244,21 +257,23 @@ impl Lease {
     ///
     /// # Errors
     ///
-    /// [`Refused`], with the reason.
-    pub fn permit(&self, now: Duration) -> Result<Permit, Refused> {
+    /// [`PermitRefused`], with the reason.
+    pub fn issue_permit(&self, now: Duration) -> Result<Permit, PermitRefused> {
         let now = self.latest.max(now);
         let Some(age) = self.sent.map(|sent| now - sent) else {
-            return Err(self.refused());
+            return Err(self.refusal_reason());
         };
         if self.term <= age && !mutant!(PermitForEver) {
             let why = match &self.state {
-                State::Unknown(Unknown::Stale(why)) => Some(why),
-                State::Trading | State::Halted(_) | State::Unknown(_) => self.trouble.as_ref(),
+                TradingState::Unknown(UnknownReason::Stale(why)) => Some(why),
+                TradingState::Trading | TradingState::Halted(_) | TradingState::Unknown(_) => {
+                    self.trouble.as_ref()
+                }
             };
-            return Err(Refused::Stale { age, why: why.cloned().unwrap_or_default() });
+            return Err(PermitRefused::Stale { age, why: why.cloned().unwrap_or_default() });
         }
         match &self.state {
-            State::Trading => {
+            TradingState::Trading => {
                 check_invariant!(
                     Invariant::Kill1,
                     age < self.term || mutant!(PermitForEver),
@@ -266,29 +281,29 @@ impl Lease {
                 );
                 Ok(Permit { age, left: self.term.saturating_sub(age) })
             }
-            State::Halted(_) | State::Unknown(_) => Err(self.refused()),
+            TradingState::Halted(_) | TradingState::Unknown(_) => Err(self.refusal_reason()),
         }
     }
 
-    fn refused(&self) -> Refused {
+    fn refusal_reason(&self) -> PermitRefused {
         match &self.state {
-            State::Halted(halt) => Refused::Halted(halt.clone()),
-            State::Unknown(why) => Refused::Unknown(why.clone()),
-            State::Trading => Refused::Unknown(Unknown::NotReadYet),
+            TradingState::Halted(halt) => PermitRefused::Halted(halt.clone()),
+            TradingState::Unknown(why) => PermitRefused::Unknown(why.clone()),
+            TradingState::Trading => PermitRefused::Unknown(UnknownReason::NotReadYet),
         }
     }
 
     /// The state; settle first.
     #[must_use]
-    pub const fn state(&self) -> &State {
+    pub const fn state(&self) -> &TradingState {
         &self.state
     }
 
     /// What is known at `now`; settle first.
     #[must_use]
-    pub fn view(&self, now: Duration) -> View {
+    pub fn view_at(&self, now: Duration) -> TradingStateView {
         let now = self.latest.max(now);
-        View {
+        TradingStateView {
             state: self.state.clone(),
             age: self.sent.map(|sent| now - sent),
             lasted: now.saturating_sub(self.since),
@@ -296,7 +311,7 @@ impl Lease {
     }
 
     /// The last changes, oldest first, at most [`RECENT_MAX`].
-    pub fn recent(&self) -> impl Iterator<Item = &Transition> {
+    pub fn recent_changes(&self) -> impl Iterator<Item = &TradingStateChange> {
         self.recent.iter()
     }
 }

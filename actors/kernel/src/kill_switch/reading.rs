@@ -26,7 +26,7 @@ pub enum Stored {
 
 /// Failure of a read of the store.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
+pub enum KillSwitchReadError {
     /// The store answered that it does not tell: no permission, still loading. That blocks at once.
     #[error("the store refuses to tell: {0}")]
     Refused(String),
@@ -37,13 +37,13 @@ pub enum ReadError {
 
 /// Meaning of the stored value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reading {
+pub enum KillSwitchReading {
     /// Effects are allowed.
     Trading,
     /// An operator stopped all effects.
     Halted(Halt),
     /// It does not say. Blocks like Halted.
-    Unknown(Unknown),
+    Unknown(UnknownReason),
 }
 
 /// Author, reason and time of a stop, as far as the value says. Each text is one bounded line, times as written.
@@ -72,7 +72,7 @@ impl fmt::Display for Halt {
 
 /// Reason for which the state is not known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unknown {
+pub enum UnknownReason {
     /// No read has been answered yet.
     #[error("not read yet")]
     NotReadYet,
@@ -118,7 +118,7 @@ pub(super) struct Record {
 
 impl Record {
     /// The record in `stored`, if it is one.
-    pub(super) fn of(stored: &Stored) -> Option<Self> {
+    pub(super) fn from_stored(stored: &Stored) -> Option<Self> {
         match stored {
             // Text first: in members that it does not know, serde_json looks at no character.
             Stored::Value(value) if value.trim_ascii_start().starts_with(b"{") => {
@@ -128,13 +128,13 @@ impl Record {
         }
     }
 
-    fn halt(&self) -> Halt {
+    fn to_halt(&self) -> Halt {
         let line = |value: &Value| value.as_str().map(bounded_detail);
         Halt { by: line(&self.engaged_by), reason: line(&self.engagement_reason), at: line(&self.engaged_at) }
     }
 }
 
-impl Reading {
+impl KillSwitchReading {
     /// Translates a stored value.
     ///
     /// | stored | means |
@@ -147,9 +147,9 @@ impl Reading {
     #[must_use]
     pub fn of(stored: &Stored) -> Self {
         match stored {
-            Stored::Missing => Self::Unknown(Unknown::Missing),
-            Stored::TooLong => Self::Unknown(Unknown::TooLong),
-            Stored::NotText => Self::Unknown(Unknown::NotText),
+            Stored::Missing => Self::Unknown(UnknownReason::Missing),
+            Stored::TooLong => Self::Unknown(UnknownReason::TooLong),
+            Stored::NotText => Self::Unknown(UnknownReason::NotText),
             Stored::Value(value) => Self::of_value(stored, value),
         }
     }
@@ -161,10 +161,10 @@ impl Reading {
             // Bytes of others: every further text means nothing, unless it is a record.
             _ => {}
         }
-        match Record::of(stored) {
-            Some(record) if record.state == ENGAGED => Self::Halted(record.halt()),
+        match Record::from_stored(stored) {
+            Some(record) if record.state == ENGAGED => Self::Halted(record.to_halt()),
             Some(record) if record.state == ACTIVE => Self::Trading,
-            Some(_) | None => Self::Unknown(Unknown::NotAState { shown: shown(value) }),
+            Some(_) | None => Self::Unknown(UnknownReason::NotAState { shown: quote_value(value) }),
         }
     }
 }
@@ -177,7 +177,7 @@ pub(super) const ACTIVE: &str = "ACTIVE";
 /// Bytes of a meaningless value that a message quotes.
 const SHOWN_BYTES_MAX: usize = 60;
 
-fn shown(value: &[u8]) -> String {
+fn quote_value(value: &[u8]) -> String {
     let head = value.get(..SHOWN_BYTES_MAX).unwrap_or(value);
     let more = if head.len() < value.len() { "…" } else { "" };
     format!("{:?}{more}", String::from_utf8_lossy(head))

@@ -3,9 +3,9 @@
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::reading::{ACTIVE, ENGAGED, Reading, Record, Stored, Unknown, VALUE_BYTES_MAX};
+use super::reading::{ACTIVE, ENGAGED, KillSwitchReading, Record, Stored, UnknownReason, VALUE_BYTES_MAX};
 use crate::ids::TsMs;
-use crate::rfc3339::rfc3339;
+use crate::rfc3339::to_rfc3339;
 
 /// Lines of history that a store keeps: the last ones.
 pub const HISTORY_MAX: usize = 1000;
@@ -19,7 +19,7 @@ const DETAILS_BYTES_MAX: usize = 16 << 10;
 
 /// An operator's act. Nothing else changes the stored value.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Command {
+pub enum OperatorCommand {
     /// Say for the first time, or after the value was lost, that trading is allowed.
     Init {
         /// Who does it.
@@ -43,9 +43,10 @@ pub enum Command {
     },
 }
 
-/// Value and history line that a command writes. The store writes both or, for [`Command::Engage`], at least the value.
+/// Value and history line that a command writes. The store writes both or, for [`OperatorCommand::Engage`], at least
+/// the value.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct KillSwitchChange {
     /// The new value.
     pub value: String,
     /// The line of history.
@@ -56,7 +57,7 @@ pub struct Change {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
     /// What it wrote; its value only as far as nothing in `shortfalls` says otherwise.
-    pub change: Change,
+    pub change: KillSwitchChange,
     /// Parts of a stop that could not be done. Empty for everything else: permission needs all of it.
     pub shortfalls: Vec<Shortfall>,
 }
@@ -64,19 +65,19 @@ pub struct Applied {
 impl Applied {
     /// Carried out in full.
     #[must_use]
-    pub const fn whole(change: Change) -> Self {
+    pub const fn in_full(change: KillSwitchChange) -> Self {
         Self { change, shortfalls: Vec::new() }
     }
 
     /// The value that is in force; none when it was removed.
     #[must_use]
-    pub fn value(&self) -> Option<&str> {
+    pub fn value_in_force(&self) -> Option<&str> {
         let removed = self.shortfalls.iter().any(|shortfall| matches!(shortfall, Shortfall::Removed(_)));
         (!removed).then_some(self.change.value.as_str())
     }
 }
 
-/// A part of [`Command::Engage`] that could not be done. Effects are blocked all the same.
+/// A part of [`OperatorCommand::Engage`] that could not be done. Effects are blocked all the same.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Shortfall {
     /// The value could not be written, so it is absent now.
@@ -104,7 +105,7 @@ pub enum Refusal {
     NotEngaged,
     /// What is stored does not say that it is engaged, so nobody knows what would be lifted.
     #[error("Kill-switch state unknown: {0}; engage it first, then disengage")]
-    NotKnown(Unknown),
+    NotKnown(UnknownReason),
     /// Something is stored already.
     #[error("Kill-switch is set up already; init only works while nothing is stored")]
     NotMissing,
@@ -118,7 +119,7 @@ pub enum Refusal {
     },
 }
 
-impl Command {
+impl OperatorCommand {
     /// Who acts.
     #[must_use]
     pub fn operator(&self) -> &str {
@@ -131,7 +132,7 @@ impl Command {
 
     /// Whether it may only make the system safer, so that it is carried out first and written down second.
     #[must_use]
-    pub const fn blocks(&self) -> bool {
+    pub const fn only_blocks(&self) -> bool {
         match self {
             Self::Engage { .. } => true,
             Self::Init { .. } | Self::Disengage { .. } => false,
@@ -139,7 +140,7 @@ impl Command {
     }
 
     /// Checks the bounds of every part.
-    fn check(&self) -> Result<(), Refusal> {
+    fn check_bounds(&self) -> Result<(), Refusal> {
         check_line("operator", self.operator(), OPERATOR_BYTES_MAX)?;
         match self {
             Self::Init { .. } | Self::Disengage { notes: None, .. } => Ok(()),
@@ -172,8 +173,8 @@ fn check_line(field: &'static str, text: &str, bytes_max: usize) -> Result<(), R
 
 /// Decides what `command` writes when `stored` is there. Pure: the store does it atomically or asks again.
 ///
-/// - `engage` always works, also when nothing, garbage or no text is stored; only an engaged switch refuses it. Its value
-///   begins with its state, so that an overwrite that is torn anywhere never reads as Trading (KILL-4).
+/// - `engage` always works, also when nothing, garbage or no text is stored; only an engaged switch refuses it. Its
+/// value   begins with its state, so that an overwrite that is torn anywhere never reads as Trading (KILL-4).
 /// - `disengage` works only on an engaged one: out of an unknown state the way is engage, look, disengage.
 /// - `init` works only while nothing is stored: it never overwrites what somebody wrote.
 ///
@@ -182,25 +183,31 @@ fn check_line(field: &'static str, text: &str, bytes_max: usize) -> Result<(), R
 /// [`Refusal`]; nothing is to be written then.
 ///
 /// Source: CONTRACTS §4; RELIABILITY F18 (the known implementation cannot engage when the value is missing).
-pub fn decide(stored: &Stored, command: &Command, now: TsMs) -> Result<Change, Refusal> {
-    command.check()?;
-    let reading = Reading::of(stored);
-    let at = rfc3339(now);
+pub fn decide(stored: &Stored, command: &OperatorCommand, now: TsMs) -> Result<KillSwitchChange, Refusal> {
+    command.check_bounds()?;
+    let reading = KillSwitchReading::of(stored);
+    let at = to_rfc3339(now);
     match (command, reading) {
-        (Command::Engage { .. }, Reading::Halted(_)) => Err(Refusal::AlreadyEngaged),
-        (Command::Engage { operator, reason, details }, Reading::Trading | Reading::Unknown(_)) => {
+        (OperatorCommand::Engage { .. }, KillSwitchReading::Halted(_)) => Err(Refusal::AlreadyEngaged),
+        (
+            OperatorCommand::Engage { operator, reason, details },
+            KillSwitchReading::Trading | KillSwitchReading::Unknown(_),
+        ) => {
             let details = details.clone().map_or(Value::Null, Value::Object);
-            Ok(engaged(stored, at, operator, reason, details))
+            Ok(engaged_change(stored, at, operator, reason, details))
         }
-        (Command::Disengage { operator, notes }, Reading::Halted(_)) => {
-            Ok(disengaged(stored, at, operator, notes.as_deref()))
+        (OperatorCommand::Disengage { operator, notes }, KillSwitchReading::Halted(_)) => {
+            Ok(disengaged_change(stored, at, operator, notes.as_deref()))
         }
-        (Command::Disengage { .. }, Reading::Trading) => Err(Refusal::NotEngaged),
-        (Command::Disengage { .. }, Reading::Unknown(why)) => Err(Refusal::NotKnown(why)),
-        (Command::Init { operator }, Reading::Unknown(Unknown::Missing)) => Ok(initial(at, operator)),
-        (Command::Init { .. }, Reading::Trading | Reading::Halted(_) | Reading::Unknown(_)) => {
-            Err(Refusal::NotMissing)
+        (OperatorCommand::Disengage { .. }, KillSwitchReading::Trading) => Err(Refusal::NotEngaged),
+        (OperatorCommand::Disengage { .. }, KillSwitchReading::Unknown(why)) => Err(Refusal::NotKnown(why)),
+        (OperatorCommand::Init { operator }, KillSwitchReading::Unknown(UnknownReason::Missing)) => {
+            Ok(initial_change(at, operator))
         }
+        (
+            OperatorCommand::Init { .. },
+            KillSwitchReading::Trading | KillSwitchReading::Halted(_) | KillSwitchReading::Unknown(_),
+        ) => Err(Refusal::NotMissing),
     }
 }
 
@@ -220,7 +227,7 @@ struct Written<'a> {
 }
 
 impl Written<'_> {
-    fn text(&self) -> String {
+    fn to_json(&self) -> String {
         // Serialising strings, numbers and JSON values cannot fail; an empty text would mean Unknown, which blocks.
         serde_json::to_string(self).unwrap_or_default()
     }
@@ -228,11 +235,11 @@ impl Written<'_> {
 
 /// The line of history of the engagement that is stored, if its record says when and by whom.
 ///
-/// A stop is in force before it is recorded, and perhaps could not be recorded. Whoever lifts it writes the line that is
-/// owed, so that no DISENGAGED stands there without its ENGAGED.
+/// A stop is in force before it is recorded, and perhaps could not be recorded. Whoever lifts it writes the line that
+/// is owed, so that no DISENGAGED stands there without its ENGAGED.
 #[must_use]
 pub fn owed_entry(stored: &Stored) -> Option<String> {
-    let record = Record::of(stored).filter(|record| record.state == ENGAGED)?;
+    let record = Record::from_stored(stored).filter(|record| record.state == ENGAGED)?;
     let (at, operator) = (record.engaged_at.as_str()?, record.engaged_by.as_str()?);
     let reason = record.engagement_reason.as_str()?;
     Some(engaged_entry(at, operator, reason, &record.engagement_details))
@@ -245,7 +252,13 @@ fn engaged_entry(at: &str, operator: &str, reason: &str, details: &Value) -> Str
     entry.to_string()
 }
 
-fn engaged(stored: &Stored, at: String, operator: &str, reason: &str, details: Value) -> Change {
+fn engaged_change(
+    stored: &Stored,
+    at: String,
+    operator: &str,
+    reason: &str,
+    details: Value,
+) -> KillSwitchChange {
     let entry = engaged_entry(&at, operator, reason, &details);
     let record = Written {
         state: ENGAGED,
@@ -258,18 +271,18 @@ fn engaged(stored: &Stored, at: String, operator: &str, reason: &str, details: V
         disengaged_by: None,
         disengagement_notes: None,
     };
-    Change { value: record.text(), entry }
+    KillSwitchChange { value: record.to_json(), entry }
 }
 
 /// This engagement's number on its day (UTC).
 fn count_today(stored: &Stored, at: &str) -> u64 {
-    let Some(before) = Record::of(stored) else { return 1 };
+    let Some(before) = Record::from_stored(stored) else { return 1 };
     let is_today = before.engaged_at.as_str().and_then(|last| last.get(..10)) == at.get(..10);
     let count = before.engagement_count_today.as_u64().unwrap_or(0);
     if is_today { count.saturating_add(1) } else { 1 }
 }
 
-fn disengaged(stored: &Stored, at: String, operator: &str, notes: Option<&str>) -> Change {
+fn disengaged_change(stored: &Stored, at: String, operator: &str, notes: Option<&str>) -> KillSwitchChange {
     let entry = json!({"event": "DISENGAGED", "timestamp": at, "operator": operator, "notes": notes});
     let write = |kept: Record| Written {
         state: ACTIVE,
@@ -282,15 +295,15 @@ fn disengaged(stored: &Stored, at: String, operator: &str, notes: Option<&str>) 
         disengaged_by: Some(operator),
         disengagement_notes: Some(notes.map_or(Value::Null, Value::from)),
     };
-    let mut value = write(Record::of(stored).unwrap_or_default()).text();
+    let mut value = write(Record::from_stored(stored).unwrap_or_default()).to_json();
     if value.len() > VALUE_BYTES_MAX {
         // Somebody else's record, almost too long already: what it says stands in the history.
-        value = write(Record::default()).text();
+        value = write(Record::default()).to_json();
     }
-    Change { value, entry: entry.to_string() }
+    KillSwitchChange { value, entry: entry.to_string() }
 }
 
-fn initial(at: String, operator: &str) -> Change {
+fn initial_change(at: String, operator: &str) -> KillSwitchChange {
     let entry = json!({"event": "INITIALIZED", "timestamp": at, "operator": operator});
     let record = Written {
         state: ACTIVE,
@@ -303,5 +316,5 @@ fn initial(at: String, operator: &str) -> Change {
         disengagement_notes: None,
         engagement_count_today: 0,
     };
-    Change { value: record.text(), entry: entry.to_string() }
+    KillSwitchChange { value: record.to_json(), entry: entry.to_string() }
 }

@@ -18,10 +18,10 @@ fn text(value: &str) -> Stored {
 }
 
 fn word(stored: &Stored) -> &'static str {
-    match Reading::of(stored) {
-        Reading::Trading => "trading",
-        Reading::Halted(_) => "halted",
-        Reading::Unknown(_) => "unknown",
+    match KillSwitchReading::of(stored) {
+        KillSwitchReading::Trading => "trading",
+        KillSwitchReading::Halted(_) => "halted",
+        KillSwitchReading::Unknown(_) => "unknown",
     }
 }
 
@@ -71,7 +71,8 @@ fn only_the_values_of_the_contract_mean_something() {
     ] {
         assert_eq!(word(&text(value)), "unknown", "{value}");
     }
-    let unknown = |stored| Reading::of(&stored) == Reading::Unknown(Unknown::TooLong);
+    let unknown =
+        |stored| KillSwitchReading::of(&stored) == KillSwitchReading::Unknown(UnknownReason::TooLong);
     assert!(unknown(Stored::TooLong) && !unknown(Stored::NotText) && !unknown(Stored::Missing));
 }
 
@@ -90,7 +91,9 @@ fn a_value_that_says_both_means_nothing() {
 fn who_halted_is_one_bounded_line() {
     let value = json!({"state": "ENGAGED", "engaged_by": "a\nb", "engagement_reason": "é".repeat(9999)});
 
-    let Reading::Halted(halt) = Reading::of(&text(&value.to_string())) else { panic!("halted") };
+    let KillSwitchReading::Halted(halt) = KillSwitchReading::of(&text(&value.to_string())) else {
+        panic!("halted")
+    };
 
     assert_eq!(halt.by.as_deref(), Some("a b"));
     assert!(halt.to_string().len() < 600, "{halt}");
@@ -99,8 +102,9 @@ fn who_halted_is_one_bounded_line() {
 #[test]
 fn engagements_are_counted_per_day() {
     let day = |day: i64| TsMs(1_767_225_600_000 + day * 86_400_000);
-    let engage = Command::Engage { operator: "ops".to_owned(), reason: "r".to_owned(), details: None };
-    let lift = Command::Disengage { operator: "ops".to_owned(), notes: None };
+    let engage =
+        OperatorCommand::Engage { operator: "ops".to_owned(), reason: "r".to_owned(), details: None };
+    let lift = OperatorCommand::Disengage { operator: "ops".to_owned(), notes: None };
     let mut stored = Stored::Missing;
     let mut counts = Vec::new();
     for at in [day(0), day(0), day(0), day(1), day(1)] {
@@ -117,7 +121,7 @@ fn engagements_are_counted_per_day() {
 #[test]
 fn the_line_that_a_stop_owes_is_the_one_that_it_would_have_written() {
     let details = serde_json::json!({"limit": 1e5, "b": 1, "a": [true, null, "\u{7f}"]}).as_object().cloned();
-    let stop = Command::Engage { operator: "ops".to_owned(), reason: "\"odd\"".to_owned(), details };
+    let stop = OperatorCommand::Engage { operator: "ops".to_owned(), reason: "\"odd\"".to_owned(), details };
     let stopped = decide(&text("off"), &stop, TsMs(0)).unwrap();
 
     assert_eq!(owed_entry(&text(&stopped.value)), Some(stopped.entry));
@@ -131,7 +135,7 @@ fn what_is_written_can_always_be_read() {
     let padding = "x".repeat(VALUE_BYTES_MAX - 60);
     let stored = text(&json!({"state": "ENGAGED", "engagement_details": padding}).to_string());
     assert_eq!(word(&stored), "halted");
-    let lift = Command::Disengage { operator: "ops".to_owned(), notes: Some("n".repeat(4096)) };
+    let lift = OperatorCommand::Disengage { operator: "ops".to_owned(), notes: Some("n".repeat(4096)) };
 
     let change = decide(&stored, &lift, TsMs(0)).unwrap();
 
@@ -141,84 +145,96 @@ fn what_is_written_can_always_be_read() {
 
 const TERM: Duration = ms(500);
 
-fn halted() -> Result<Reading, ReadError> {
-    Ok(Reading::Halted(Halt::default()))
+fn halted() -> Result<KillSwitchReading, KillSwitchReadError> {
+    Ok(KillSwitchReading::Halted(Halt::default()))
 }
 
 #[test]
 fn a_permit_counts_from_when_the_read_was_sent() {
     let mut lease = Lease::new(TERM, ms(0));
-    assert_eq!(lease.permit(ms(0)), Err(Refused::Unknown(Unknown::NotReadYet)));
+    assert_eq!(lease.issue_permit(ms(0)), Err(PermitRefused::Unknown(UnknownReason::NotReadYet)));
 
-    lease.on_read(ms(100), ms(190), Ok(Reading::Trading));
+    lease.on_read(ms(100), ms(190), Ok(KillSwitchReading::Trading));
 
-    let permit = lease.permit(ms(200)).unwrap();
-    assert_eq!((permit.age(), permit.left()), (ms(100), ms(400)));
-    assert!(lease.permit(ms(599)).is_ok());
-    assert!(matches!(lease.permit(ms(600)), Err(Refused::Stale { age, .. }) if age == ms(500)));
-    assert!(lease.permit(ms(599)).is_ok(), "asking decides nothing");
-    let ended = lease.settle(ms(700)).unwrap();
-    assert_eq!((ended.at, ended.from, ended.to.word()), (ms(600), "trading", "unknown"));
-    assert!(lease.permit(ms(599)).is_err(), "time does not go back");
+    let permit = lease.issue_permit(ms(200)).unwrap();
+    assert_eq!((permit.reading_age(), permit.time_left()), (ms(100), ms(400)));
+    assert!(lease.issue_permit(ms(599)).is_ok());
+    assert!(matches!(lease.issue_permit(ms(600)), Err(PermitRefused::Stale { age, .. }) if age == ms(500)));
+    assert!(lease.issue_permit(ms(599)).is_ok(), "asking decides nothing");
+    let ended = lease.settle_expiry(ms(700)).unwrap();
+    assert_eq!((ended.at, ended.from, ended.to.state_word()), (ms(600), "trading", "unknown"));
+    assert!(lease.issue_permit(ms(599)).is_err(), "time does not go back");
 }
 
 #[test]
 fn what_blocks_counts_at_once_and_what_allows_only_when_asked_for_later() {
     let mut lease = Lease::new(TERM, ms(0));
-    lease.on_read(ms(0), ms(1), Ok(Reading::Trading));
+    lease.on_read(ms(0), ms(1), Ok(KillSwitchReading::Trading));
 
     lease.on_read(ms(10), ms(20), halted());
-    lease.on_read(ms(15), ms(21), Ok(Reading::Trading));
-    assert_eq!(lease.permit(ms(21)), Err(Refused::Halted(Halt::default())));
+    lease.on_read(ms(15), ms(21), Ok(KillSwitchReading::Trading));
+    assert_eq!(lease.issue_permit(ms(21)), Err(PermitRefused::Halted(Halt::default())));
 
-    lease.on_read(ms(22), ms(23), Ok(Reading::Trading));
-    assert!(lease.permit(ms(23)).is_ok());
-    lease.on_read(ms(5), ms(24), Ok(Reading::Unknown(Unknown::Missing)));
-    assert_eq!(lease.permit(ms(24)), Err(Refused::Unknown(Unknown::Missing)));
-    lease.on_read(ms(25), ms(26), Ok(Reading::Trading));
-    lease.on_read(ms(27), ms(28), Err(ReadError::Refused("NOPERM".to_owned())));
-    assert_eq!(lease.permit(ms(28)), Err(Refused::Unknown(Unknown::Refused("NOPERM".to_owned()))));
+    lease.on_read(ms(22), ms(23), Ok(KillSwitchReading::Trading));
+    assert!(lease.issue_permit(ms(23)).is_ok());
+    lease.on_read(ms(5), ms(24), Ok(KillSwitchReading::Unknown(UnknownReason::Missing)));
+    assert_eq!(lease.issue_permit(ms(24)), Err(PermitRefused::Unknown(UnknownReason::Missing)));
+    lease.on_read(ms(25), ms(26), Ok(KillSwitchReading::Trading));
+    lease.on_read(ms(27), ms(28), Err(KillSwitchReadError::Refused("NOPERM".to_owned())));
+    assert_eq!(
+        lease.issue_permit(ms(28)),
+        Err(PermitRefused::Unknown(UnknownReason::Refused("NOPERM".to_owned())))
+    );
 }
 
 #[test]
 fn no_answer_lets_the_lease_run_out_and_says_why() {
     let mut lease = Lease::new(TERM, ms(0));
-    lease.on_read(ms(0), ms(1), Ok(Reading::Trading));
+    lease.on_read(ms(0), ms(1), Ok(KillSwitchReading::Trading));
     for at in [100, 200, 300, 400] {
-        let changes = lease.on_read(ms(at), ms(at + 99), Err(ReadError::NoAnswer("timed out".to_owned())));
-        assert!(changes.is_empty() && lease.permit(ms(at + 99)).is_ok());
+        let changes =
+            lease.on_read(ms(at), ms(at + 99), Err(KillSwitchReadError::NoAnswer("timed out".to_owned())));
+        assert!(changes.is_empty() && lease.issue_permit(ms(at + 99)).is_ok());
     }
 
-    let changes = lease.on_read(ms(500), ms(599), Err(ReadError::NoAnswer("refused".to_owned())));
+    let changes = lease.on_read(ms(500), ms(599), Err(KillSwitchReadError::NoAnswer("refused".to_owned())));
 
     assert_eq!(changes.len(), 1);
-    assert_eq!(lease.permit(ms(599)), Err(Refused::Stale { age: ms(599), why: "timed out".to_owned() }));
-    lease.on_read(ms(600), ms(601), Ok(Reading::Trading));
-    assert!(lease.permit(ms(601)).is_ok(), "it recovers by itself");
+    assert_eq!(
+        lease.issue_permit(ms(599)),
+        Err(PermitRefused::Stale { age: ms(599), why: "timed out".to_owned() })
+    );
+    lease.on_read(ms(600), ms(601), Ok(KillSwitchReading::Trading));
+    assert!(lease.issue_permit(ms(601)).is_ok(), "it recovers by itself");
 }
 
 #[test]
 fn an_answer_older_than_its_lease_allows_nothing() {
     let mut lease = Lease::new(TERM, ms(0));
 
-    assert_eq!(lease.on_read(ms(0), ms(500), Ok(Reading::Trading)), []);
+    assert_eq!(lease.on_read(ms(0), ms(500), Ok(KillSwitchReading::Trading)), []);
 
-    assert!(lease.permit(ms(500)).is_err());
+    assert!(lease.issue_permit(ms(500)).is_err());
 }
 
 #[test]
 fn recent_transitions_are_bounded_and_only_changes_count() {
     let mut lease = Lease::new(TERM, ms(0));
     for number in 0..300 {
-        lease.on_read(ms(number * 10), ms(number * 10 + 1), Ok(Reading::Trading));
+        lease.on_read(ms(number * 10), ms(number * 10 + 1), Ok(KillSwitchReading::Trading));
         lease.on_read(ms(number * 10 + 2), ms(number * 10 + 3), halted());
         lease.on_read(ms(number * 10 + 4), ms(number * 10 + 5), halted());
     }
 
-    assert_eq!(lease.recent().count(), RECENT_MAX);
-    assert!(lease.recent().zip(lease.recent().skip(1)).all(|(a, b)| a.at < b.at && a.to.word() == b.from));
-    let view = lease.view(ms(3000));
-    assert_eq!((view.state.word(), view.age, view.lasted), ("halted", Some(ms(6)), ms(7)));
+    assert_eq!(lease.recent_changes().count(), RECENT_MAX);
+    assert!(
+        lease
+            .recent_changes()
+            .zip(lease.recent_changes().skip(1))
+            .all(|(a, b)| a.at < b.at && a.to.state_word() == b.from)
+    );
+    let view = lease.view_at(ms(3000));
+    assert_eq!((view.state.state_word(), view.age, view.lasted), ("halted", Some(ms(6)), ms(7)));
 }
 
 #[derive(Clone, Debug)]
@@ -260,24 +276,24 @@ proptest! {
                         _ => {}
                     }
                     let outcome = match outcome {
-                        0 | 1 => Ok(Reading::Trading),
+                        0 | 1 => Ok(KillSwitchReading::Trading),
                         2 => halted(),
-                        3 => Ok(Reading::Unknown(Unknown::Missing)),
-                        _ => Err(ReadError::NoAnswer("timed out".to_owned())),
+                        3 => Ok(KillSwitchReading::Unknown(UnknownReason::Missing)),
+                        _ => Err(KillSwitchReadError::NoAnswer("timed out".to_owned())),
                     };
                     lease.on_read(sent, ms(received), outcome);
                 }
                 Step::Settle { now } => {
                     latest = latest.max(ms(now));
-                    lease.settle(ms(now));
+                    lease.settle_expiry(ms(now));
                 }
                 Step::Ask { now } => {
-                    let permit = lease.permit(ms(now));
+                    let permit = lease.issue_permit(ms(now));
                     let now = latest.max(ms(now));
                     let reason = allowed.iter().any(|sent| now - *sent < TERM && blocked.is_none_or(|at| at < *sent));
                     if let Ok(permit) = permit {
                         prop_assert!(reason, "a permit without reason at {now:?}");
-                        prop_assert!(permit.age() < TERM && permit.age() + permit.left() == TERM);
+                        prop_assert!(permit.reading_age() < TERM && permit.reading_age() + permit.time_left() == TERM);
                     }
                 }
             }
@@ -298,19 +314,19 @@ proptest! {
             for act in &acts {
                 let operator = "ops".to_owned();
                 let command = match act {
-                    0 => Command::Init { operator },
-                    1 => Command::Engage { operator, reason: "r".to_owned(), details: None },
-                    _ => Command::Disengage { operator, notes: None },
+                    0 => OperatorCommand::Init { operator },
+                    1 => OperatorCommand::Engage { operator, reason: "r".to_owned(), details: None },
+                    _ => OperatorCommand::Disengage { operator, notes: None },
                 };
                 let before = word(&stored);
                 match decide(&stored, &command, TsMs(0)) {
-                    Err(_) => prop_assert!(!command.blocks() || before == "halted", "engage works: {stored:?}"),
+                    Err(_) => prop_assert!(!command.only_blocks() || before == "halted", "engage works: {stored:?}"),
                     Ok(change) => {
                         let after = word(&text(&change.value));
                         let lifted = *act == 2 && before == "halted";
                         let first = *act == 0 && stored == Stored::Missing;
                         prop_assert_eq!(after == "trading", lifted || first);
-                        prop_assert_eq!(after == "halted", command.blocks());
+                        prop_assert_eq!(after == "halted", command.only_blocks());
                         stored = text(&change.value);
                     }
                 }
@@ -318,18 +334,18 @@ proptest! {
         }
     }
 
-    /// KILL-4. Method: a stop overwrites a value in place, its first byte last and marked until then; torn at every byte,
-    /// over whatever allowed trading, it allows nothing.
+    /// KILL-4. Method: a stop overwrites a value in place, its first byte last and marked until then; torn at every
+    /// byte, over whatever allowed trading, it allows nothing.
     #[test]
     fn a_torn_overwrite_by_a_stop_never_reads_as_trading(
         operator in "[a-zA-Z\\\\\"{}:,]{1,20}",
         reason in prop::sample::select(vec!["ACTIVE", "\",\"state\":\"ACTIVE\"}", "odd prices", "{}"]),
         before in prop::sample::select(vec![0, 1, 2, 3, 4, 5, 6, 7]),
     ) {
-        let init = decide(&Stored::Missing, &Command::Init { operator: operator.clone() }, TsMs(0)).unwrap().value;
-        let stop = Command::Engage { operator: operator.clone(), reason: reason.to_owned(), details: None };
+        let init = decide(&Stored::Missing, &OperatorCommand::Init { operator: operator.clone() }, TsMs(0)).unwrap().value;
+        let stop = OperatorCommand::Engage { operator: operator.clone(), reason: reason.to_owned(), details: None };
         let halted = decide(&Stored::Missing, &stop, TsMs(0)).unwrap().value;
-        let lift = Command::Disengage { operator, notes: Some(reason.to_owned()) };
+        let lift = OperatorCommand::Disengage { operator, notes: Some(reason.to_owned()) };
         let lifted = decide(&text(&halted), &lift, TsMs(1)).unwrap().value;
         let nested = format!("{{\"x\":{{\"state\":\"ACTIVE\"}},\"state\":\"ACTIVE\",\"y\":\"{}\"}}", "a".repeat(400));
         let values = [init.as_str(), &lifted, "off", "0", "false", "disengaged", " {\"state\":\"ACTIVE\"}", &nested];
@@ -340,13 +356,13 @@ proptest! {
             let mut torn = b"!".to_vec();
             torn.extend_from_slice(&new[1..written]);
             torn.extend_from_slice(old.get(written..).unwrap_or_default());
-            let reading = Reading::of(&Stored::Value(Bytes::from(torn.clone())));
-            prop_assert_ne!(reading, Reading::Trading, "{}", String::from_utf8_lossy(&torn));
+            let reading = KillSwitchReading::of(&Stored::Value(Bytes::from(torn.clone())));
+            prop_assert_ne!(reading, KillSwitchReading::Trading, "{}", String::from_utf8_lossy(&torn));
         }
         // The whole value, before what is left of a longer one is blanked or cut off.
         let mut whole = new.clone();
         whole.extend_from_slice(old.get(new.len()..).unwrap_or_default());
-        prop_assert_ne!(Reading::of(&Stored::Value(Bytes::from(whole))), Reading::Trading);
+        prop_assert_ne!(KillSwitchReading::of(&Stored::Value(Bytes::from(whole))), KillSwitchReading::Trading);
     }
 
     /// Method: any bytes; what is not in the table of [`Reading::of`] never allows trading.
@@ -354,7 +370,7 @@ proptest! {
     fn bytes_that_say_nothing_allow_nothing(value in prop::collection::vec(any::<u8>(), 0..200)) {
         let listed = [&b"disengaged"[..], b"0", b"false", b"off"].contains(&value.as_slice());
         let record = serde_json::from_slice::<serde_json::Value>(&value).is_ok_and(|json| json["state"] == "ACTIVE");
-        let reading = Reading::of(&Stored::Value(Bytes::from(value)));
-        prop_assert_eq!(reading == Reading::Trading, listed || record);
+        let reading = KillSwitchReading::of(&Stored::Value(Bytes::from(value)));
+        prop_assert_eq!(reading == KillSwitchReading::Trading, listed || record);
     }
 }

@@ -77,7 +77,7 @@ struct Kept {
 
 impl MemoryCheckpoints {
     /// Damages a saved value, as a flipped bit does on a medium; one that is not there stays so.
-    pub fn damage(&self, name: &str) {
+    pub fn damage_value(&self, name: &str) {
         let mut values = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kept) = values.get_mut(name) {
             kept.is_damaged = true;
@@ -88,7 +88,7 @@ impl MemoryCheckpoints {
 #[async_trait]
 impl CheckpointStore for MemoryCheckpoints {
     async fn load(&self, name: &str) -> Result<Option<Bytes>, LoadError> {
-        match self.0.lock().map_err(poisoned)?.get(name) {
+        match self.0.lock().map_err(poisoned_error)?.get(name) {
             None => Ok(None),
             Some(kept) if kept.is_damaged => Err(LoadError::Damaged {
                 place: format!("checkpoint {name} in memory"),
@@ -99,7 +99,7 @@ impl CheckpointStore for MemoryCheckpoints {
     }
 
     async fn save(&self, name: &str, epoch: Epoch, value: Bytes) -> Result<(), SaveError> {
-        let mut values = self.0.lock().map_err(poisoned)?;
+        let mut values = self.0.lock().map_err(poisoned_error)?;
         match values.get(name) {
             Some(&Kept { epoch: current, .. }) if epoch < current => {
                 Err(SaveError::Fenced { mine: epoch, current })
@@ -112,7 +112,7 @@ impl CheckpointStore for MemoryCheckpoints {
     }
 }
 
-fn poisoned<T>(_: PoisonError<T>) -> std::io::Error {
+fn poisoned_error<T>(_: PoisonError<T>) -> std::io::Error {
     std::io::Error::other("an earlier caller panicked")
 }
 
@@ -133,7 +133,7 @@ mod tests {
         }
 
         async fn damage(&self, name: &str, _: usize) {
-            self.0.damage(name);
+            self.0.damage_value(name);
         }
     }
 

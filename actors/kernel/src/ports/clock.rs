@@ -17,16 +17,17 @@ pub trait Clock: Send + Sync {
     fn now(&self) -> Option<TsMs>;
 
     /// Waits for the clock to start and returns its time. Immediate for a wall clock.
-    async fn started(&self) -> TsMs;
+    async fn wait_started(&self) -> TsMs;
 
     /// Waits until the time is at least `deadline`; for a driven clock: until a receipt *after* `deadline` comes.
     async fn sleep_until(&self, deadline: TsMs);
 
     /// The deadline up to which receipts belong together: a driven clock's armed deadline, `None` for a wall clock.
-    fn barrier(&self) -> Option<TsMs>;
+    fn armed_deadline(&self) -> Option<TsMs>;
 
-    /// The gap that a driven clock is crossing: the time of the last receipt that arrived, and of the one that drives it now.
-    fn gap(&self) -> Option<(TsMs, TsMs)> {
+    /// The gap that a driven clock is crossing: the time of the last receipt that arrived, and of the one that drives
+    /// it now.
+    fn crossing_gap(&self) -> Option<(TsMs, TsMs)> {
         None
     }
 

@@ -65,13 +65,13 @@ pub struct EngineError {
 impl EngineError {
     /// The engine's own words, or an answer that lacks what it must hold.
     #[must_use]
-    pub fn said(kind: ErrorKind, detail: impl Into<String>) -> Self {
+    pub fn from_engine(kind: ErrorKind, detail: impl Into<String>) -> Self {
         Self { kind, detail: detail.into(), said: true }
     }
 
     /// The engine did not answer; `detail` says what happened instead.
     #[must_use]
-    pub fn silent(kind: ErrorKind, detail: impl Into<String>) -> Self {
+    pub fn no_answer(kind: ErrorKind, detail: impl Into<String>) -> Self {
         Self { kind, detail: detail.into(), said: false }
     }
 }

@@ -44,11 +44,11 @@ impl OutputMessage {
 pub enum Remedy {
     /// Time: the same outputs are offered again.
     Time,
-    /// Somebody has to change the settings, the rights or the topology there. Nothing is taken until then, so it is tried
-    /// on like a passing fault, but said at once.
+    /// Somebody has to change the settings, the rights or the topology there. Nothing is taken until then, so it is
+    /// tried on like a passing fault, but said at once.
     Operator,
-    /// Nothing that happens by itself: the output behind the confirmed ones is refused for good, whenever it is offered.
-    /// Others may be taken.
+    /// Nothing that happens by itself: the output behind the confirmed ones is refused for good, whenever it is
+    /// offered. Others may be taken.
     NoneForThisOutput,
 }
 
@@ -97,8 +97,8 @@ pub trait FanOut: Send {
         None
     }
 
-    /// Whether it may still be held back although it does not say so: it lost its connection while it was. It is asked to
-    /// publish then, and only what it confirms, or what it says, ends the doubt.
+    /// Whether it may still be held back although it does not say so: it lost its connection while it was. It is asked
+    /// to publish then, and only what it confirms, or what it says, ends the doubt.
     fn is_in_doubt(&self) -> bool {
         false
     }

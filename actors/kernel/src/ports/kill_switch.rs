@@ -10,28 +10,28 @@ use bytes::Bytes;
 
 use crate::ids::TsMs;
 use crate::kill_switch::{
-    Applied, Command, HISTORY_MAX, Permit, ReadError, Refusal, Refused, Shortfall, Stored, VALUE_BYTES_MAX,
-    decide,
+    Applied, HISTORY_MAX, KillSwitchReadError, OperatorCommand, Permit, PermitRefused, Refusal, Shortfall,
+    Stored, VALUE_BYTES_MAX, decide,
 };
 
 /// Reads the stored value. The running service holds no more than this: it cannot change it (KILL-2).
 #[async_trait]
 pub trait KillSwitchRead: Send + Sync {
     /// Where the value is, for people: no secrets.
-    fn place(&self) -> String;
+    fn place_text(&self) -> String;
 
     /// Reads the value, at most [`VALUE_BYTES_MAX`] bytes and one of it. Answers come from the store itself, never from
     /// memory. Takes no longer than the store was told to wait.
     ///
     /// # Errors
     ///
-    /// [`ReadError`]; repeating a read is harmless.
-    async fn read(&self) -> Result<Stored, ReadError>;
+    /// [`KillSwitchReadError`]; repeating a read is harmless.
+    async fn read_value(&self) -> Result<Stored, KillSwitchReadError>;
 
     /// Waits until the value may have changed since this was last ready. For one waiter at a time.
     ///
     /// It only saves waiting for the next poll: it may be late, may come for nothing, and may never come.
-    async fn changed(&self);
+    async fn wait_changed(&self);
 }
 
 /// Reason for which a command was not carried out.
@@ -55,22 +55,23 @@ pub enum ApplyError {
 pub trait KillSwitchStore: KillSwitchRead {
     /// Carries out `command`: reads, [decides](decide), writes value and history.
     ///
-    /// [`Command::Init`] and [`Command::Disengage`] are one step among all writers, and write both or nothing.
-    /// [`Command::Engage`] needs neither room nor memory, lock, history or agreement (KILL-4): it is in force before
-    /// anything else is tried, where it cannot be written the value is removed, which blocks as well, and what could
-    /// not be done stands in [`Applied::shortfalls`]. One that is under way while another command is, wins.
+    /// [`OperatorCommand::Init`] and [`OperatorCommand::Disengage`] are one step among all writers, and write both or
+    /// nothing. [`OperatorCommand::Engage`] needs neither room nor memory, lock, history or agreement (KILL-4): it is
+    /// in force before anything else is tried, where it cannot be written the value is removed, which blocks as well,
+    /// and what could not be done stands in [`Applied::shortfalls`]. One that is under way while another command is,
+    /// wins.
     ///
     /// # Errors
     ///
     /// [`ApplyError`].
-    async fn apply(&self, command: &Command, now: TsMs) -> Result<Applied, ApplyError>;
+    async fn apply_command(&self, command: &OperatorCommand, now: TsMs) -> Result<Applied, ApplyError>;
 
     /// The last `count` lines of history, oldest first; at most [`HISTORY_MAX`] are kept.
     ///
     /// # Errors
     ///
-    /// [`ReadError`].
-    async fn history(&self, count: usize) -> Result<Vec<String>, ReadError>;
+    /// [`KillSwitchReadError`].
+    async fn read_history(&self, count: usize) -> Result<Vec<String>, KillSwitchReadError>;
 }
 
 /// Gate that an effect asks for a permit right before it is sent.
@@ -85,17 +86,17 @@ pub trait KillGate: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`Refused`]: the effect must not begin.
-    fn permit(&self) -> Result<Permit, Refused>;
+    /// [`PermitRefused`]: the effect must not begin.
+    fn try_permit(&self) -> Result<Permit, PermitRefused>;
 
-    /// As [`permit`](Self::permit), after a read of the caller's own.
+    /// As [`try_permit`](Self::try_permit), after a read of the caller's own.
     ///
     /// A read that brings no answer leaves the lease as it is: the question is then the same as without it.
     ///
     /// # Errors
     ///
-    /// [`Refused`]: the effect must not begin.
-    async fn fresh(&self) -> Result<Permit, Refused>;
+    /// [`PermitRefused`]: the effect must not begin.
+    async fn fresh_permit(&self) -> Result<Permit, PermitRefused>;
 }
 
 /// The reference: a value and its history in memory.
@@ -107,7 +108,7 @@ struct Inner {
     stored: Stored,
     history: VecDeque<String>,
     history_spoiled: bool,
-    failing: Option<ReadError>,
+    failing: Option<KillSwitchReadError>,
     is_news: bool,
     waiting: Option<Waker>,
 }
@@ -127,37 +128,37 @@ impl Default for MemoryKillSwitch {
 
 impl MemoryKillSwitch {
     /// Stores `value` as somebody else would, `None` for nothing.
-    pub fn put(&self, value: Option<&[u8]>) {
+    pub fn put_value(&self, value: Option<&[u8]>) {
         let stored = match value {
             None | Some([]) => Stored::Missing,
             Some(long) if long.len() > VALUE_BYTES_MAX => Stored::TooLong,
             Some(value) => Stored::Value(Bytes::copy_from_slice(value)),
         };
-        self.inner().store(stored);
+        self.lock_inner().store_value(stored);
     }
 
-    /// As [`put`](Self::put), but nobody is told: only a poll finds out.
+    /// As [`put_value`](Self::put_value), but nobody is told: only a poll finds out.
     pub fn put_silently(&self, value: Option<&[u8]>) {
-        let waiting = self.inner().waiting.take();
-        self.put(value);
-        let mut inner = self.inner();
+        let waiting = self.lock_inner().waiting.take();
+        self.put_value(value);
+        let mut inner = self.lock_inner();
         inner.is_news = false;
         inner.waiting = waiting;
     }
 
     /// Lets every read fail like this, or succeed again.
-    pub fn fail(&self, how: Option<ReadError>) {
-        self.inner().failing = how;
+    pub fn fail_reads(&self, how: Option<KillSwitchReadError>) {
+        self.lock_inner().failing = how;
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    fn lock_inner(&self) -> MutexGuard<'_, Inner> {
         // Every change is a single step on valid data.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Inner {
-    fn store(&mut self, stored: Stored) {
+    fn store_value(&mut self, stored: Stored) {
         self.stored = stored;
         self.is_news = true;
         if let Some(waker) = self.waiting.take() {
@@ -168,21 +169,21 @@ impl Inner {
 
 #[async_trait]
 impl KillSwitchRead for MemoryKillSwitch {
-    fn place(&self) -> String {
+    fn place_text(&self) -> String {
         "memory".to_owned()
     }
 
-    async fn read(&self) -> Result<Stored, ReadError> {
-        let inner = self.inner();
+    async fn read_value(&self) -> Result<Stored, KillSwitchReadError> {
+        let inner = self.lock_inner();
         match &inner.failing {
             Some(how) => Err(how.clone()),
             None => Ok(inner.stored.clone()),
         }
     }
 
-    async fn changed(&self) {
+    async fn wait_changed(&self) {
         poll_fn(|context| {
-            let mut inner = self.inner();
+            let mut inner = self.lock_inner();
             if std::mem::take(&mut inner.is_news) {
                 return Poll::Ready(());
             }
@@ -195,12 +196,12 @@ impl KillSwitchRead for MemoryKillSwitch {
 
 #[async_trait]
 impl KillSwitchStore for MemoryKillSwitch {
-    async fn apply(&self, command: &Command, now: TsMs) -> Result<Applied, ApplyError> {
-        let mut inner = self.inner();
-        let mut applied = Applied::whole(decide(&inner.stored, command, now)?);
+    async fn apply_command(&self, command: &OperatorCommand, now: TsMs) -> Result<Applied, ApplyError> {
+        let mut inner = self.lock_inner();
+        let mut applied = Applied::in_full(decide(&inner.stored, command, now)?);
         if inner.history_spoiled {
             let why = "the history is spoiled".to_owned();
-            if !command.blocks() {
+            if !command.only_blocks() {
                 return Err(ApplyError::Unchanged(why));
             }
             applied.shortfalls.push(Shortfall::Unrecorded(why));
@@ -209,12 +210,12 @@ impl KillSwitchStore for MemoryKillSwitch {
             let beyond = inner.history.len().saturating_sub(HISTORY_MAX);
             inner.history.drain(..beyond);
         }
-        inner.store(Stored::Value(Bytes::copy_from_slice(applied.change.value.as_bytes())));
+        inner.store_value(Stored::Value(Bytes::copy_from_slice(applied.change.value.as_bytes())));
         Ok(applied)
     }
 
-    async fn history(&self, count: usize) -> Result<Vec<String>, ReadError> {
-        let inner = self.inner();
+    async fn read_history(&self, count: usize) -> Result<Vec<String>, KillSwitchReadError> {
+        let inner = self.lock_inner();
         let skipped = inner.history.len().saturating_sub(count);
         Ok(inner.history.iter().skip(skipped).cloned().collect())
     }
@@ -238,15 +239,15 @@ mod tests {
         }
 
         async fn put(&self, store: &MemoryKillSwitch, value: Option<&[u8]>) {
-            store.put(value);
+            store.put_value(value);
         }
 
         async fn put_history(&self, store: &MemoryKillSwitch, lines: Vec<String>) {
-            store.inner().history.extend(lines);
+            store.lock_inner().history.extend(lines);
         }
 
         async fn spoil_history(&self, store: &MemoryKillSwitch) {
-            store.inner().history_spoiled = true;
+            store.lock_inner().history_spoiled = true;
         }
     }
 

@@ -39,13 +39,13 @@ impl RecordBatch {
 
     /// The sequence of the first record, also when the batch is empty.
     #[must_use]
-    pub const fn first(&self) -> Seq {
+    pub const fn first_seq(&self) -> Seq {
         self.first
     }
 
     /// The sequence of the last record; `first - 1` when the batch is empty.
     #[must_use]
-    pub fn last(&self) -> Seq {
+    pub fn last_seq(&self) -> Seq {
         Seq((self.first.0 + self.ends.len() as u64).saturating_sub(1))
     }
 
@@ -97,7 +97,7 @@ pub struct BatchSize {
 impl BatchSize {
     /// The size of `batch`.
     #[must_use]
-    pub fn of(batch: &RecordBatch) -> Self {
+    pub fn of_batch(batch: &RecordBatch) -> Self {
         Self { records: batch.len(), bytes: batch.payload_bytes() }
     }
 
@@ -109,7 +109,7 @@ impl BatchSize {
 
     /// Whether a batch of `other` fits wherever one of this size fits.
     #[must_use]
-    pub const fn covers(self, other: Self) -> bool {
+    pub const fn covers_size(self, other: Self) -> bool {
         other.records <= self.records && other.bytes <= self.bytes
     }
 }
@@ -328,8 +328,8 @@ pub trait Log: Send + Sync {
     /// What the log holds now.
     fn stat(&self) -> LogStat;
 
-    /// Which log it is, so that a position that was given out can be told from one of another log. `None` when it has no
-    /// identity, or none before its first writer.
+    /// Which log it is, so that a position that was given out can be told from one of another log. `None` when it has
+    /// no identity, or none before its first writer.
     fn identity(&self) -> Option<LogIdentity> {
         None
     }

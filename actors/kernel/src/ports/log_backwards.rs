@@ -20,7 +20,7 @@ pub struct Backwards<'a> {
 impl<'a> Backwards<'a> {
     /// Begins at the tail that `log` has now.
     #[must_use]
-    pub fn of(log: &'a dyn Log) -> Self {
+    pub fn from_tail(log: &'a dyn Log) -> Self {
         Self { log, above: log.stat().tail.next() }
     }
 
@@ -46,7 +46,7 @@ impl<'a> Backwards<'a> {
             if batch.is_empty() {
                 break;
             }
-            next = batch.last().next();
+            next = batch.last_seq().next();
             stretch.push(batch);
         }
         self.above = from;
@@ -70,7 +70,7 @@ mod tests {
                 log.append(epoch, &batch).await.unwrap();
                 log.trim(epoch, Seq(trimmed + 1)).await.unwrap();
 
-                let mut backwards = Backwards::of(&log);
+                let mut backwards = Backwards::from_tail(&log);
                 let mut stretches = Vec::new();
                 while let Some(stretch) = backwards.next_stretch().await.unwrap() {
                     stretches.push(stretch);

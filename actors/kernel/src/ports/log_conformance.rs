@@ -76,7 +76,7 @@ pub async fn read_to_tail(log: &dyn Log, from: Seq, limit: ReadLimit) -> Vec<Vec
     loop {
         let at = Seq(from.0 + records.len() as u64);
         let page = log.read(at, limit).await.unwrap_or_else(|error| panic!("read at {at}: {error:?}"));
-        assert_eq!(page.first(), at, "a read starts where it was asked to");
+        assert_eq!(page.first_seq(), at, "a read starts where it was asked to");
         if page.is_empty() {
             return records;
         }
@@ -94,7 +94,9 @@ async fn acquired(provider: &dyn LogProvider) -> (Arc<dyn Log>, Epoch) {
 }
 
 async fn append_ok(log: &dyn Log, epoch: Epoch, batch: &RecordBatch) {
-    log.append(epoch, batch).await.unwrap_or_else(|error| panic!("append at {}: {error:?}", batch.first()));
+    log.append(epoch, batch)
+        .await
+        .unwrap_or_else(|error| panic!("append at {}: {error:?}", batch.first_seq()));
 }
 
 /// The log holds exactly the sample records 1 … `tail`.
@@ -205,17 +207,19 @@ async fn room_is_proved_without_a_record(provider: &dyn LogProvider) {
     let batch = sample_batch(1, 40);
     append_ok(&*log, epoch, &batch).await;
 
-    for size in [BatchSize::default(), BatchSize::of(&batch), BatchSize { records: 1, bytes: 5000 }] {
+    for size in [BatchSize::default(), BatchSize::of_batch(&batch), BatchSize { records: 1, bytes: 5000 }] {
         log.prove_room(epoch, size).await.unwrap_or_else(|error| panic!("room for {size:?}: {error:?}"));
         check_content(&*log, 40).await;
     }
     append_ok(&*log, epoch, &sample_batch(41, 40)).await;
     let later = log.acquire().await.unwrap_or_else(|error| panic!("acquire: {error:?}")).epoch;
 
-    let stale = log.prove_room(epoch, BatchSize::of(&batch)).await;
+    let stale = log.prove_room(epoch, BatchSize::of_batch(&batch)).await;
 
     assert!(matches!(stale, Err(AppendError::Fenced { mine, .. }) if mine == epoch), "{stale:?}");
-    log.prove_room(later, BatchSize::of(&batch)).await.unwrap_or_else(|error| panic!("room: {error:?}"));
+    log.prove_room(later, BatchSize::of_batch(&batch))
+        .await
+        .unwrap_or_else(|error| panic!("room: {error:?}"));
     check_content(&*log, 80).await;
 }
 
@@ -239,7 +243,7 @@ async fn read_past_the_tail_is_empty(provider: &dyn LogProvider) {
     let check_empty = async |at: u64| {
         let page = log.read(Seq(at), ReadLimit::default()).await.unwrap_or_else(|error| panic!("{error:?}"));
         assert!(page.is_empty(), "nothing at {at}");
-        assert_eq!(page.first(), Seq(at));
+        assert_eq!(page.first_seq(), Seq(at));
     };
 
     check_empty(1).await;

@@ -42,7 +42,7 @@ impl MemoryLog {
         }
     }
 
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+    fn lock_inner(&self) -> MutexGuard<'_, Inner> {
         // Every change below is a single step on valid data, so the content stays usable after a caller's panic.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -59,7 +59,7 @@ impl Inner {
     }
 
     /// An append whose positions are all taken: equal is a repeated success, different a conflict.
-    fn compare(&self, batch: &RecordBatch) -> Result<(), AppendError> {
+    fn compare_taken(&self, batch: &RecordBatch) -> Result<(), AppendError> {
         match batch.iter().find(|(seq, payload)| self.get(*seq) != Some(*payload)) {
             None => Ok(()),
             Some((at, _)) => Err(AppendError::Conflict { at }),
@@ -70,13 +70,13 @@ impl Inner {
 #[async_trait]
 impl Log for MemoryLog {
     async fn acquire(&self) -> Result<Acquired, AcquireError> {
-        let mut inner = self.inner();
+        let mut inner = self.lock_inner();
         inner.epoch = inner.epoch.next();
         Ok(Acquired { epoch: inner.epoch, tail: inner.tail() })
     }
 
     async fn append(&self, epoch: Epoch, batch: &RecordBatch) -> Result<(), AppendError> {
-        let mut inner = self.inner();
+        let mut inner = self.lock_inner();
         if epoch != inner.epoch && !mutant!(NoEpochCheck) {
             return Err(AppendError::Fenced { mine: epoch, current: inner.epoch });
         }
@@ -84,11 +84,11 @@ impl Log for MemoryLog {
             return Ok(());
         }
         let tail = inner.tail();
-        if batch.first() != tail.next() {
-            return if batch.last() <= tail && batch.first().0 > inner.trimmed {
-                inner.compare(batch)
+        if batch.first_seq() != tail.next() {
+            return if batch.last_seq() <= tail && batch.first_seq().0 > inner.trimmed {
+                inner.compare_taken(batch)
             } else {
-                Err(AppendError::Gap { first: batch.first(), tail })
+                Err(AppendError::Gap { first: batch.first_seq(), tail })
             };
         }
         self.check_room(&inner, batch.len())?;
@@ -98,7 +98,7 @@ impl Log for MemoryLog {
     }
 
     async fn prove_room(&self, epoch: Epoch, size: BatchSize) -> Result<(), AppendError> {
-        let inner = self.inner();
+        let inner = self.lock_inner();
         if epoch != inner.epoch {
             return Err(AppendError::Fenced { mine: epoch, current: inner.epoch });
         }
@@ -106,7 +106,7 @@ impl Log for MemoryLog {
     }
 
     async fn read(&self, from: Seq, limit: ReadLimit) -> Result<RecordBatch, ReadError> {
-        let inner = self.inner();
+        let inner = self.lock_inner();
         if from.0 <= inner.trimmed {
             return Err(ReadError::Trimmed { wanted: from, start: Seq(inner.trimmed + 1) });
         }
@@ -124,7 +124,7 @@ impl Log for MemoryLog {
     }
 
     async fn trim(&self, epoch: Epoch, below: Seq) -> Result<Seq, TrimError> {
-        let mut inner = self.inner();
+        let mut inner = self.lock_inner();
         if epoch != inner.epoch || epoch == Epoch(0) {
             return Err(TrimError::Fenced { mine: epoch, current: inner.epoch });
         }
@@ -137,7 +137,7 @@ impl Log for MemoryLog {
     }
 
     fn stat(&self) -> LogStat {
-        let inner = self.inner();
+        let inner = self.lock_inner();
         LogStat { start: Seq(inner.trimmed + 1), tail: inner.tail(), bytes: inner.bytes }
     }
 }

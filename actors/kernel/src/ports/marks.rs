@@ -28,7 +28,7 @@ pub type Fingerprint = [u8; 5];
 
 /// High-water mark of one log: how far it is known as acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogMark {
+pub struct HighWaterMark {
     /// Identity that the log got when it was begun.
     pub log_id: u64,
     /// The writer that acknowledged it.
@@ -39,15 +39,15 @@ pub struct LogMark {
     pub fingerprint: Option<Fingerprint>,
 }
 
-impl LogMark {
-    const fn rank(&self) -> (u64, u64) {
+impl HighWaterMark {
+    const fn rank_key(&self) -> (u64, u64) {
         (self.epoch.0, self.tail.0)
     }
 }
 
 /// The marks of the logs of one deployment, by the log's name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Marks(BTreeMap<String, LogMark>);
+pub struct Marks(BTreeMap<String, HighWaterMark>);
 
 /// Reason for which a stored form tells nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,7 +57,7 @@ pub struct MarksUnreadable(pub String);
 impl Marks {
     /// The mark of the log `name`.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<LogMark> {
+    pub fn get(&self, name: &str) -> Option<HighWaterMark> {
         self.0.get(name).copied()
     }
 
@@ -68,13 +68,13 @@ impl Marks {
     }
 
     /// Every mark with its log's name.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, LogMark)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, HighWaterMark)> {
         self.0.iter().map(|(name, mark)| (name.as_str(), *mark))
     }
 
     /// Takes `mark` over, unless the one that is known ranks as high or higher; whether it was taken.
-    pub fn raise(&mut self, name: &str, mark: LogMark) -> bool {
-        let is_news = self.0.get(name).is_none_or(|known| known.rank() < mark.rank());
+    pub fn raise_mark(&mut self, name: &str, mark: HighWaterMark) -> bool {
+        let is_news = self.0.get(name).is_none_or(|known| known.rank_key() < mark.rank_key());
         if is_news {
             self.0.insert(name.to_owned(), mark);
         }
@@ -82,9 +82,9 @@ impl Marks {
     }
 
     /// Takes over what `other` knows better.
-    pub fn join(&mut self, other: &Self) {
+    pub fn join_marks(&mut self, other: &Self) {
         for (name, mark) in other.iter() {
-            self.raise(name, mark);
+            self.raise_mark(name, mark);
         }
     }
 
@@ -98,8 +98,8 @@ impl Marks {
     #[must_use]
     pub fn encode(&self, namespace: &str) -> String {
         let mut text = format!("{MAGIC} {namespace}\n");
-        for (name, LogMark { log_id, epoch, tail, fingerprint }) in self.iter() {
-            let fingerprint = fingerprint.map_or_else(|| "-".to_owned(), |bytes| hex(&bytes));
+        for (name, HighWaterMark { log_id, epoch, tail, fingerprint }) in self.iter() {
+            let fingerprint = fingerprint.map_or_else(|| "-".to_owned(), |bytes| to_hex(&bytes));
             // Writing to a String cannot fail.
             if writeln!(text, "{name} {log_id:016x} {} {} {fingerprint}", epoch.0, tail.0).is_err() {
                 continue;
@@ -139,7 +139,7 @@ impl Marks {
     }
 }
 
-fn read_line(line: &str) -> Option<(String, LogMark)> {
+fn read_line(line: &str) -> Option<(String, HighWaterMark)> {
     let mut words = line.split(' ');
     let mut next = || words.next();
     let name = next()?.to_owned();
@@ -147,16 +147,16 @@ fn read_line(line: &str) -> Option<(String, LogMark)> {
     let (epoch, tail) = (Epoch(next()?.parse().ok()?), Seq(next()?.parse().ok()?));
     let fingerprint = match next()? {
         "-" => None,
-        digits => Some(unhex(digits)?),
+        digits => Some(from_hex(digits)?),
     };
-    (next().is_none()).then_some((name, LogMark { log_id, epoch, tail, fingerprint }))
+    (next().is_none()).then_some((name, HighWaterMark { log_id, epoch, tail, fingerprint }))
 }
 
-fn hex(bytes: &[u8]) -> String {
+fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn unhex(digits: &str) -> Option<Fingerprint> {
+fn from_hex(digits: &str) -> Option<Fingerprint> {
     let mut bytes = Fingerprint::default();
     if digits.len() != 2 * bytes.len() {
         return None;
@@ -168,7 +168,7 @@ fn unhex(digits: &str) -> Option<Fingerprint> {
 }
 
 fn sum_of(text: &str) -> String {
-    let mut sum = hex(&Sha256::digest(text.as_bytes()));
+    let mut sum = to_hex(&Sha256::digest(text.as_bytes()));
     sum.truncate(SUM_DIGITS);
     sum
 }
@@ -193,22 +193,22 @@ pub enum MarkError {
 #[async_trait]
 pub trait MarkStore: Send + Sync {
     /// Where the marks are, for people; without secrets.
-    fn place(&self) -> String;
+    fn place_text(&self) -> String;
 
     /// The join of everything that any writer noted; empty when none ever did.
     ///
     /// # Errors
     ///
     /// [`MarkError`].
-    async fn load(&self) -> Result<Marks, MarkError>;
+    async fn load_marks(&self) -> Result<Marks, MarkError>;
 
     /// Joins `marks` to what is kept, and answers the whole of it. When this returns, every later
-    /// [`load`](Self::load), by whomever, has at least that. Repeating it is harmless.
+    /// [`load_marks`](Self::load_marks), by whomever, has at least that. Repeating it is harmless.
     ///
     /// # Errors
     ///
     /// [`MarkError`]; `marks` may be kept or not.
-    async fn note(&self, marks: &Marks) -> Result<Marks, MarkError>;
+    async fn note_marks(&self, marks: &Marks) -> Result<Marks, MarkError>;
 }
 
 /// The reference: marks in memory. Clones share them, as hosts share a store.
@@ -227,28 +227,28 @@ impl MemoryMarks {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).is_away = is_away;
     }
 
-    fn joined(&self, more: &Marks) -> Result<Marks, MarkError> {
+    fn join_kept(&self, more: &Marks) -> Result<Marks, MarkError> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.is_away {
             return Err(MarkError::Away("the marks in memory are away".to_owned()));
         }
-        kept.marks.join(more);
+        kept.marks.join_marks(more);
         Ok(kept.marks.clone())
     }
 }
 
 #[async_trait]
 impl MarkStore for MemoryMarks {
-    fn place(&self) -> String {
+    fn place_text(&self) -> String {
         "memory".to_owned()
     }
 
-    async fn load(&self) -> Result<Marks, MarkError> {
-        self.joined(&Marks::default())
+    async fn load_marks(&self) -> Result<Marks, MarkError> {
+        self.join_kept(&Marks::default())
     }
 
-    async fn note(&self, marks: &Marks) -> Result<Marks, MarkError> {
-        self.joined(marks)
+    async fn note_marks(&self, marks: &Marks) -> Result<Marks, MarkError> {
+        self.join_kept(marks)
     }
 }
 
@@ -273,9 +273,9 @@ mod tests {
         pollster::block_on(marks_conformance::run(&InMemory(MemoryMarks::default())));
     }
 
-    fn a_mark() -> impl Strategy<Value = LogMark> {
+    fn a_mark() -> impl Strategy<Value = HighWaterMark> {
         (0..3_u64, 0..4_u64, 0..9_u64, proptest::option::of(any::<Fingerprint>())).prop_map(
-            |(log_id, epoch, tail, fingerprint)| LogMark {
+            |(log_id, epoch, tail, fingerprint)| HighWaterMark {
                 log_id,
                 epoch: Epoch(epoch),
                 tail: Seq(tail),
@@ -289,7 +289,7 @@ mod tests {
     }
 
     fn ranks(marks: &Marks) -> Vec<(String, (u64, u64))> {
-        marks.iter().map(|(name, mark)| (name.to_owned(), mark.rank())).collect()
+        marks.iter().map(|(name, mark)| (name.to_owned(), mark.rank_key())).collect()
     }
 
     proptest! {
@@ -304,12 +304,12 @@ mod tests {
         #[test]
         fn joins_commute_and_repeat_without_effect(a in some_marks(), b in some_marks()) {
             let (mut ab, mut ba) = (a.clone(), b.clone());
-            ab.join(&b);
-            ba.join(&a);
+            ab.join_marks(&b);
+            ba.join_marks(&a);
             prop_assert_eq!(ranks(&ab), ranks(&ba));
             let once = ab.clone();
-            ab.join(&a);
-            ab.join(&b);
+            ab.join_marks(&a);
+            ab.join_marks(&b);
             prop_assert_eq!(ab, once);
         }
 

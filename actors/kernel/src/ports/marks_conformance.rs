@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use super::marks::{LogMark, MarkStore, Marks};
+use super::marks::{HighWaterMark, MarkStore, Marks};
 use crate::ids::{Epoch, Seq};
 
 /// Makes the store that the suite works on.
@@ -34,23 +34,23 @@ pub async fn run(provider: &impl MarksProvider) {
 /// Notes of a writer that goes on without knowing that it was superseded.
 const ZOMBIE_NOTES: u64 = 60;
 
-fn mark(log_id: u64, epoch: u64, tail: u64) -> LogMark {
-    LogMark { log_id, epoch: Epoch(epoch), tail: Seq(tail), fingerprint: Some([1, 2, 3, 4, 5]) }
+fn mark(log_id: u64, epoch: u64, tail: u64) -> HighWaterMark {
+    HighWaterMark { log_id, epoch: Epoch(epoch), tail: Seq(tail), fingerprint: Some([1, 2, 3, 4, 5]) }
 }
 
-fn one(name: &str, mark: LogMark) -> Marks {
+fn one(name: &str, mark: HighWaterMark) -> Marks {
     let mut marks = Marks::default();
-    marks.raise(name, mark);
+    marks.raise_mark(name, mark);
     marks
 }
 
-async fn note(store: &dyn MarkStore, name: &str, mark: LogMark) -> LogMark {
-    let kept = store.note(&one(name, mark)).await.expect("the store takes a mark");
+async fn note(store: &dyn MarkStore, name: &str, mark: HighWaterMark) -> HighWaterMark {
+    let kept = store.note_marks(&one(name, mark)).await.expect("the store takes a mark");
     kept.get(name).expect("the answer has what was noted")
 }
 
 async fn load(provider: &impl MarksProvider) -> Marks {
-    provider.store().await.load().await.expect("the store can be read")
+    provider.store().await.load_marks().await.expect("the store can be read")
 }
 
 async fn what_was_never_noted_is_empty(provider: &impl MarksProvider) {
@@ -64,7 +64,7 @@ async fn a_mark_is_found_by_another_host_and_never_goes_back(provider: &impl Mar
         note(store.as_ref(), "one", mark(1, 1, tail)).await;
     }
     assert_eq!(load(provider).await.get("one"), Some(mark(1, 1, 9)));
-    let bare = LogMark { fingerprint: None, ..mark(1, 1, 10) };
+    let bare = HighWaterMark { fingerprint: None, ..mark(1, 1, 10) };
     assert_eq!(note(store.as_ref(), "one", bare).await, bare);
     assert_eq!(load(provider).await.get("one"), Some(bare));
 }

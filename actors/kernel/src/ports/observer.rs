@@ -9,7 +9,7 @@ use crate::ids::{EventType, SourceId, Symbol, TsMs};
 
 /// Reason for which a tick of the schedule made no run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SkipReason {
+pub enum TickSkipReason {
     /// Publishing is blocked beyond its limits.
     PublishBlocked,
     /// The symbol still has its bound of runs before it.
@@ -18,7 +18,7 @@ pub enum SkipReason {
     Missed,
 }
 
-impl SkipReason {
+impl TickSkipReason {
     /// The label value.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -54,7 +54,7 @@ pub enum Observation<'a> {
     ProducerForgotten,
     /// Something was odd about what a source reads from, or is missing there.
     SourceOddity {
-        /// The stable word, see [`SourceOddity::word`](super::source::SourceOddity::word).
+        /// The stable word, see [`SourceOddity::oddity_word`](super::source::SourceOddity::oddity_word).
         word: &'static str,
         /// How many items; at least one.
         count: u64,
@@ -123,7 +123,7 @@ pub enum Observation<'a> {
     /// A tick made no run.
     TickSkipped {
         /// Why.
-        reason: SkipReason,
+        reason: TickSkipReason,
         /// For how many (symbol, time) pairs.
         count: u64,
     },

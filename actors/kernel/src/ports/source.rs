@@ -13,15 +13,15 @@ pub struct RawItem {
     pub position: Option<u64>,
     /// The bytes.
     pub bytes: Bytes,
-    /// How many bytes it had when the source did not hold the whole; `bytes` is then its beginning. Only for an item that
-    /// stays where it came from: what is acknowledged is kept by nobody else.
+    /// How many bytes it had when the source did not hold the whole; `bytes` is then its beginning. Only for an item
+    /// that stays where it came from: what is acknowledged is kept by nobody else.
     pub oversized: Option<u64>,
 }
 
 /// Items that are acknowledged together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceBatch {
-    /// Names the batch in [`Source::settle`]; unique within the source's life.
+    /// Names the batch in [`Source::settle_batch`]; unique within the source's life.
     pub id: u64,
     /// Where the items come from.
     pub origin: Origin,
@@ -65,8 +65,8 @@ pub enum Settlement {
     },
 }
 
-/// Something that a source can show to be missing or odd where it reads from. It is told and counted; what it concerns is
-/// never half taken.
+/// Something that a source can show to be missing or odd where it reads from. It is told and counted; what it concerns
+/// is never half taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceOddity {
     /// Items were removed before they were read.
@@ -94,7 +94,7 @@ impl SourceOddity {
 
     /// The stable word, a label of the metric.
     #[must_use]
-    pub const fn word(&self) -> &'static str {
+    pub const fn oddity_word(&self) -> &'static str {
         match self {
             Self::Missing { .. } => "missing",
             Self::Extra { .. } => "extra",
@@ -104,7 +104,7 @@ impl SourceOddity {
 
     /// How many items it concerns; at least one.
     #[must_use]
-    pub fn count(&self) -> u64 {
+    pub fn item_count(&self) -> u64 {
         match self {
             Self::Missing { count, .. } => count.unwrap_or(1).max(1),
             Self::Extra { .. } | Self::OtherKind { .. } => 1,
@@ -149,13 +149,13 @@ pub struct ResumeAt {
 /// A stream of items with acknowledgement.
 #[async_trait]
 pub trait Source: Send {
-    /// The next batch; `None` when the source has ended for good. Must be cancel safe: nothing is lost when the future is
-    /// dropped before it is ready.
+    /// The next batch; `None` when the source has ended for good. Must be cancel safe: nothing is lost when the future
+    /// is dropped before it is ready.
     ///
     /// # Errors
     ///
     /// [`SourceError`].
-    async fn next(&mut self) -> Result<Option<SourceBatch>, SourceError>;
+    async fn next_batch(&mut self) -> Result<Option<SourceBatch>, SourceError>;
 
     /// Reports what became of a batch, in the order in which the batches came.
     ///
@@ -165,7 +165,7 @@ pub trait Source: Send {
     /// # Errors
     ///
     /// [`SourceError`] when the acknowledgement could not be given; the items may then come again.
-    async fn settle(&mut self, id: u64, settlement: Settlement) -> Result<(), SourceError>;
+    async fn settle_batch(&mut self, id: u64, settlement: Settlement) -> Result<(), SourceError>;
 
     /// What was found missing or odd since the last call. Asked for after each batch, and when the source was opened.
     fn take_oddities(&mut self) -> Vec<SourceOddity> {
@@ -190,5 +190,5 @@ pub trait SourceFactory: Send + Sync {
     /// # Errors
     ///
     /// [`SourceError`].
-    async fn open(&self, resume: ResumeAt) -> Result<Box<dyn Source>, SourceError>;
+    async fn open_source(&self, resume: ResumeAt) -> Result<Box<dyn Source>, SourceError>;
 }

@@ -1,7 +1,7 @@
 //! The suite that every provider of the source port passes unchanged: each promise of the port as one check.
 //!
-//! How long a refusal is waited out is no promise of a source: ingest asks for nothing until then. It is checked where it
-//! is kept, so that no provider can forget it.
+//! How long a refusal is waited out is no promise of a source: ingest asks for nothing until then. It is checked where
+//! it is kept, so that no provider can forget it.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -56,17 +56,17 @@ pub async fn run(provider: &dyn SourceProvider) {
 }
 
 async fn open(factory: &dyn SourceFactory) -> Box<dyn Source> {
-    factory.open(ResumeAt::default()).await.unwrap_or_else(|error| panic!("open: {error}"))
+    factory.open_source(ResumeAt::default()).await.unwrap_or_else(|error| panic!("open: {error}"))
 }
 
 async fn next(source: &mut dyn Source) -> SourceBatch {
-    let batch = source.next().await.unwrap_or_else(|error| panic!("next: {error}"));
+    let batch = source.next_batch().await.unwrap_or_else(|error| panic!("next: {error}"));
     batch.unwrap_or_else(|| panic!("the upstream has more items"))
 }
 
 /// A batch if there is one without waiting.
 async fn next_at_once(source: &mut dyn Source) -> Option<SourceBatch> {
-    let mut next = pin!(source.next());
+    let mut next = pin!(source.next_batch());
     match poll_fn(|context| Poll::Ready(next.as_mut().poll(context))).await {
         Poll::Ready(batch) => batch.unwrap_or_else(|error| panic!("next: {error}")),
         Poll::Pending => None,
@@ -74,7 +74,7 @@ async fn next_at_once(source: &mut dyn Source) -> Option<SourceBatch> {
 }
 
 async fn settle(source: &mut dyn Source, id: u64, settlement: Settlement) {
-    source.settle(id, settlement).await.unwrap_or_else(|error| panic!("settle: {error}"));
+    source.settle_batch(id, settlement).await.unwrap_or_else(|error| panic!("settle: {error}"));
 }
 
 fn refused() -> Settlement {

@@ -52,7 +52,7 @@ impl Unsettled {
     }
 
     /// Tells what to do next. [`Turn::Again`] counts as handed over.
-    pub fn turn(&mut self) -> Turn {
+    pub fn next_turn(&mut self) -> Turn {
         if !self.refused.is_empty() || self.in_flight.len() >= self.batches_max {
             return Turn::Wait;
         }
@@ -82,7 +82,7 @@ impl Unsettled {
     ///
     /// [`SourceError::Lost`] when `id` is not that batch, or when the log wants items from before everything held
     /// here: opening the source again starts where the log is.
-    pub fn settle(&mut self, id: u64, settlement: &Settlement) -> Result<(), SourceError> {
+    pub fn settle_oldest(&mut self, id: u64, settlement: &Settlement) -> Result<(), SourceError> {
         let batch = match self.in_flight.pop_front() {
             Some(batch) if batch.id == id => batch,
             Some(oldest) => {
@@ -146,7 +146,7 @@ mod tests {
     }
 
     fn again(window: &mut Unsettled) -> SourceBatch {
-        match window.turn() {
+        match window.next_turn() {
             Turn::Again(batch) => batch,
             other @ (Turn::Fresh | Turn::Wait) => panic!("expected a batch again, got {other:?}"),
         }
@@ -158,9 +158,9 @@ mod tests {
         let first = window.hand_over(items(1..=2));
         window.hand_over(items(3..=4));
 
-        assert_eq!(window.turn(), Turn::Wait);
-        window.settle(first.id, &durable()).unwrap();
-        assert_eq!(window.turn(), Turn::Fresh);
+        assert_eq!(window.next_turn(), Turn::Wait);
+        window.settle_oldest(first.id, &durable()).unwrap();
+        assert_eq!(window.next_turn(), Turn::Fresh);
         assert!(!window.is_empty());
     }
 
@@ -169,19 +169,19 @@ mod tests {
         let mut window = Unsettled::new(Origin::from("f"), 3);
         let ids: Vec<u64> = [1..=2, 3..=4, 5..=6].map(|range| window.hand_over(items(range)).id).into();
 
-        window.settle(ids[0], &durable()).unwrap();
-        window.settle(ids[1], &refused()).unwrap();
-        assert_eq!(window.turn(), Turn::Wait, "the batch behind the refused one is still in flight");
-        window.settle(ids[2], &Settlement::Gap { expected: 3 }).unwrap();
+        window.settle_oldest(ids[0], &durable()).unwrap();
+        window.settle_oldest(ids[1], &refused()).unwrap();
+        assert_eq!(window.next_turn(), Turn::Wait, "the batch behind the refused one is still in flight");
+        window.settle_oldest(ids[2], &Settlement::Gap { expected: 3 }).unwrap();
 
         let third = again(&mut window);
         assert_eq!(third.items, items(3..=4));
         assert!(third.id > ids[2], "a batch handed over again has a new name");
         // Refused once more while 5..=6 still waits: it must stay behind.
-        window.settle(third.id, &refused()).unwrap();
+        window.settle_oldest(third.id, &refused()).unwrap();
         assert_eq!(again(&mut window).items, items(3..=4));
         assert_eq!(again(&mut window).items, items(5..=6));
-        assert_eq!(window.turn(), Turn::Fresh);
+        assert_eq!(window.next_turn(), Turn::Fresh);
     }
 
     #[test]
@@ -190,10 +190,10 @@ mod tests {
         let first = window.hand_over(items(1..=1));
         let second = window.hand_over(items(2..=2));
 
-        assert!(matches!(window.settle(second.id, &durable()), Err(SourceError::Lost { .. })));
-        window.settle(first.id, &durable()).unwrap();
-        window.settle(second.id, &durable()).unwrap();
-        assert!(matches!(window.settle(second.id, &durable()), Err(SourceError::Lost { .. })));
+        assert!(matches!(window.settle_oldest(second.id, &durable()), Err(SourceError::Lost { .. })));
+        window.settle_oldest(first.id, &durable()).unwrap();
+        window.settle_oldest(second.id, &durable()).unwrap();
+        assert!(matches!(window.settle_oldest(second.id, &durable()), Err(SourceError::Lost { .. })));
         assert!(window.is_empty());
     }
 
@@ -202,7 +202,7 @@ mod tests {
         let mut window = Unsettled::new(Origin::from("f"), 3);
         let batch = window.hand_over(items(10..=12));
 
-        let error = window.settle(batch.id, &Settlement::Gap { expected: 4 }).unwrap_err();
+        let error = window.settle_oldest(batch.id, &Settlement::Gap { expected: 4 }).unwrap_err();
         assert!(error.to_string().contains("position 4"), "{error}");
     }
 
@@ -216,7 +216,7 @@ mod tests {
             let (mut fresh, mut log) = (0_u64, 0_u64);
             let mut pipeline: VecDeque<SourceBatch> = VecDeque::new();
             for _ in 0..2000 {
-                match window.turn() {
+                match window.next_turn() {
                     Turn::Again(batch) => pipeline.push_back(batch),
                     Turn::Fresh if fresh < 60 => {
                         pipeline.push_back(window.hand_over(items(fresh + 1..=fresh + 3)));
@@ -234,7 +234,7 @@ mod tests {
                             prop_assert!(first > log, "handed over twice after it was durable");
                             Settlement::Gap { expected: log + 1 }
                         };
-                        window.settle(batch.id, &settlement).unwrap();
+                        window.settle_oldest(batch.id, &settlement).unwrap();
                     }
                 }
                 prop_assert!(pipeline.len() <= max);

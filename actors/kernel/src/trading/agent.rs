@@ -138,17 +138,17 @@ impl AgentState {
     /// [`AgentRefusal`]; the agent is then unchanged.
     ///
     /// Source: specification 002, "Agent Control".
-    pub fn decide(&self, cause: AgentCause, now: TsMs) -> Result<Option<AgentChanged>, AgentRefusal> {
+    pub fn decide_change(&self, cause: AgentCause, now: TsMs) -> Result<Option<AgentChanged>, AgentRefusal> {
         let state = match &cause {
-            AgentCause::Command(command) => Some(self.commanded(command, now)?),
+            AgentCause::Command(command) => Some(self.after_command(command, now)?),
             AgentCause::PauseEnded => self.pause_ended(now),
-            AgentCause::AuditFailed(cycle) => self.failed(*cycle, now),
+            AgentCause::AuditFailed(cycle) => self.after_failed_audit(*cycle, now),
             AgentCause::ErrorOccurred(detail) => self.paused_by_error(detail, now),
         };
         Ok(state.map(|state| AgentChanged { from: self.status, cause, state }))
     }
 
-    fn commanded(&self, command: &AgentCommand, now: TsMs) -> Result<Self, AgentRefusal> {
+    fn after_command(&self, command: &AgentCommand, now: TsMs) -> Result<Self, AgentRefusal> {
         use AgentStatus::{Error, Paused, Running, Stopped};
         match (command, self.status) {
             (AgentCommand::Start { strategies, mode }, Stopped | Error) => Ok(Self {
@@ -156,18 +156,18 @@ impl AgentState {
                 mode: mode.unwrap_or_default(),
                 strategies: strategies.clone(),
                 started_at: Some(now),
-                ..self.unpaused()
+                ..self.without_pause()
             }),
             (AgentCommand::Stop { .. }, Running | Paused | Error) => {
-                Ok(Self { status: Stopped, stopped_at: Some(now), ..self.unpaused() })
+                Ok(Self { status: Stopped, stopped_at: Some(now), ..self.without_pause() })
             }
             (AgentCommand::Pause { minutes }, Running) => {
                 let is_possible = minutes.is_none_or(|minutes| (1..=PAUSE_MINUTES_MAX).contains(&minutes));
-                let resume_at = minutes.map(|minutes| now.plus(i64::from(minutes) * MINUTE_MS));
+                let resume_at = minutes.map(|minutes| now.plus_ms(i64::from(minutes) * MINUTE_MS));
                 let paused = Self { status: Paused, paused_at: Some(now), resume_at, ..self.clone() };
                 is_possible.then_some(paused).ok_or(AgentRefusal::Duration)
             }
-            (AgentCommand::Resume, Paused) => Ok(Self { status: Running, ..self.unpaused() }),
+            (AgentCommand::Resume, Paused) => Ok(Self { status: Running, ..self.without_pause() }),
             (AgentCommand::Start { .. }, Running | Paused)
             | (AgentCommand::Stop { .. }, Stopped)
             | (AgentCommand::Pause { .. }, Stopped | Paused | Error)
@@ -178,17 +178,17 @@ impl AgentState {
     fn pause_ended(&self, now: TsMs) -> Option<Self> {
         let has_ended = self.resume_at.is_some_and(|resume_at| resume_at <= now);
         let is_over = self.status == AgentStatus::Paused && has_ended;
-        is_over.then(|| Self { status: AgentStatus::Running, ..self.unpaused() })
+        is_over.then(|| Self { status: AgentStatus::Running, ..self.without_pause() })
     }
 
     /// A stopped agent too: nothing is to pass SIG until somebody has looked.
-    fn failed(&self, cycle: CycleId, now: TsMs) -> Option<Self> {
+    fn after_failed_audit(&self, cycle: CycleId, now: TsMs) -> Option<Self> {
         let changes = self.status != AgentStatus::Error;
         changes.then(|| Self {
             status: AgentStatus::Error,
             last_error: Some(format!("the audit of cycle {cycle} failed")),
             last_error_at: Some(now),
-            ..self.unpaused()
+            ..self.without_pause()
         })
     }
 
@@ -203,7 +203,7 @@ impl AgentState {
         })
     }
 
-    fn unpaused(&self) -> Self {
+    fn without_pause(&self) -> Self {
         Self { paused_at: None, resume_at: None, ..self.clone() }
     }
 
@@ -220,7 +220,7 @@ impl AgentState {
 
     /// Whether the agent was started for this strategy.
     #[must_use]
-    pub fn covers(&self, strategy: &StrategyName) -> bool {
+    pub fn covers_strategy(&self, strategy: &StrategyName) -> bool {
         self.strategies.as_ref().is_none_or(|strategies| strategies.contains(strategy))
     }
 }
@@ -266,7 +266,7 @@ mod tests {
             (Error, [to(Running), to(Stopped), NO, NO, None, None, None]),
         ] {
             for (cause, expected) in causes().into_iter().zip(row) {
-                let decided = agent(from).decide(cause.clone(), NOW);
+                let decided = agent(from).decide_change(cause.clone(), NOW);
                 if let Ok(Some(changed)) = &decided {
                     assert_eq!((changed.from, &changed.cause), (from, &cause));
                 }
@@ -283,23 +283,23 @@ mod tests {
     #[test]
     fn a_pause_ends_at_its_time_also_while_the_service_was_down_and_never_earlier() {
         let pause = AgentCause::Command(AgentCommand::Pause { minutes: Some(5) });
-        let paused = agent(Running).decide(pause, NOW).unwrap().unwrap().state;
+        let paused = agent(Running).decide_change(pause, NOW).unwrap().unwrap().state;
         let ends = TsMs(NOW.0 + 300_000);
 
         assert_eq!(paused.resume_at, Some(ends));
         for (now, over) in [(ends.0 - 1, false), (ends.0, true), (ends.0 + 3_600_000, true)] {
-            let changed = paused.decide(AgentCause::PauseEnded, TsMs(now)).unwrap();
+            let changed = paused.decide_change(AgentCause::PauseEnded, TsMs(now)).unwrap();
             assert_eq!(changed.map(|changed| changed.state.status), over.then_some(Running));
         }
         let forever = AgentState { resume_at: None, ..paused };
-        assert_eq!(forever.decide(AgentCause::PauseEnded, TsMs(i64::MAX)), Ok(None));
+        assert_eq!(forever.decide_change(AgentCause::PauseEnded, TsMs(i64::MAX)), Ok(None));
     }
 
     #[test]
     fn a_pause_of_no_or_of_endless_minutes_is_refused() {
         for minutes in [0, PAUSE_MINUTES_MAX + 1, u32::MAX] {
             let pause = AgentCause::Command(AgentCommand::Pause { minutes: Some(minutes) });
-            assert_eq!(agent(Running).decide(pause, NOW), Err(AgentRefusal::Duration));
+            assert_eq!(agent(Running).decide_change(pause, NOW), Err(AgentRefusal::Duration));
         }
     }
 
@@ -308,15 +308,15 @@ mod tests {
         let a = strategy_name("a");
         let only = Some(vec![a.clone()]);
         let start = AgentCommand::Start { strategies: only, mode: Some(RiskMode::Conservative) };
-        let started = agent(Error).decide(AgentCause::Command(start), NOW).unwrap().unwrap().state;
+        let started = agent(Error).decide_change(AgentCause::Command(start), NOW).unwrap().unwrap().state;
 
         assert_eq!((started.mode, started.started_at), (RiskMode::Conservative, Some(NOW)));
-        assert!(started.covers(&a) && !started.covers(&strategy_name("b")));
+        assert!(started.covers_strategy(&a) && !started.covers_strategy(&strategy_name("b")));
         assert_eq!(started.uptime_ms(TsMs(NOW.0 + 7)), 7);
         assert_eq!(started.uptime_ms(TsMs(0)), 0, "the clock jumped back");
 
         let start = AgentCommand::Start { strategies: None, mode: None };
-        let started = agent(Stopped).decide(AgentCause::Command(start), NOW).unwrap().unwrap().state;
+        let started = agent(Stopped).decide_change(AgentCause::Command(start), NOW).unwrap().unwrap().state;
         assert_eq!((started.mode, started.strategies), (RiskMode::Normal, None));
     }
 
@@ -327,9 +327,9 @@ mod tests {
             let mut state = AgentState::default();
             let mut now = NOW;
             for (at, passes) in script {
-                now = now.plus(passes);
+                now = now.plus_ms(passes);
                 let cause = causes()[at].clone();
-                let Ok(Some(changed)) = state.decide(cause.clone(), now) else { continue };
+                let Ok(Some(changed)) = state.decide_change(cause.clone(), now) else { continue };
                 prop_assert_eq!(changed.from, state.status);
                 prop_assert_ne!(changed.from, changed.state.status);
                 let may_run = matches!(

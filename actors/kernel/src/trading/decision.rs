@@ -151,22 +151,22 @@ impl TradeDecision {
     /// [`DecisionRefused`]: a field is missing, comes twice, or has a value that it cannot have.
     pub fn from_json(text: &str) -> Result<Self, DecisionRefused> {
         let body: DecisionBody<'_> =
-            serde_json::from_str(text).map_err(|error| refused("$", &error.to_string()))?;
+            serde_json::from_str(text).map_err(|error| refuse_field("$", &error.to_string()))?;
         Ok(Self {
             decision_id: DecisionId::new(&body.decision_id)
-                .ok_or_else(|| refused("decisionId", "1 to 128 bytes without control characters"))?,
+                .ok_or_else(|| refuse_field("decisionId", "1 to 128 bytes without control characters"))?,
             symbol: Some(body.symbol.as_str())
                 .filter(|symbol| Symbol::is_valid(symbol))
                 .map(Symbol::from)
-                .ok_or_else(|| refused("symbol", "1 to 128 bytes without control characters"))?,
+                .ok_or_else(|| refuse_field("symbol", "1 to 128 bytes without control characters"))?,
             strategy: StrategyName::new(&body.strategy_id)
-                .ok_or_else(|| refused("strategyId", "no name of a strategy"))?,
+                .ok_or_else(|| refuse_field("strategyId", "no name of a strategy"))?,
             action: body.action,
             confidence: Confidence::new(body.confidence)
-                .ok_or_else(|| refused("confidence", "not from 0 to 1"))?,
+                .ok_or_else(|| refuse_field("confidence", "not from 0 to 1"))?,
             reasoning: bounded_detail(&body.reasoning),
-            suggested_quantity: positive("suggestedQuantity", body.suggested_quantity)?,
-            suggested_price: positive("suggestedPrice", body.suggested_price)?,
+            suggested_quantity: positive_decimal("suggestedQuantity", body.suggested_quantity)?,
+            suggested_price: positive_decimal("suggestedPrice", body.suggested_price)?,
         })
     }
 }
@@ -202,19 +202,19 @@ pub fn route_decision(
     }
 }
 
-fn refused(field: &'static str, problem: &str) -> DecisionRefused {
+fn refuse_field(field: &'static str, problem: &str) -> DecisionRefused {
     DecisionRefused { field, problem: bounded_detail(problem) }
 }
 
 /// A number, or a number in a string, as the exact decimal that was written.
-fn positive(field: &'static str, raw: Option<&RawValue>) -> Result<Option<Decimal>, DecisionRefused> {
+fn positive_decimal(field: &'static str, raw: Option<&RawValue>) -> Result<Option<Decimal>, DecisionRefused> {
     let Some(raw) = raw else { return Ok(None) };
     let text = raw.get().trim_matches('"');
     let exact = Decimal::from_str_exact(text).or_else(|_| Decimal::from_scientific(text));
     match exact {
         Ok(value) if Decimal::ZERO < value => Ok(Some(value)),
-        Ok(_) => Err(refused(field, "not more than 0")),
-        Err(_) => Err(refused(field, "no decimal number")),
+        Ok(_) => Err(refuse_field(field, "not more than 0")),
+        Err(_) => Err(refuse_field(field, "no decimal number")),
     }
 }
 

@@ -16,7 +16,7 @@ use super::ids::{CycleId, DecisionId, StageName, StrategyName};
 use super::strategy::StrategyStatus;
 use crate::error::bounded_detail;
 use crate::ids::TsMs;
-use crate::kill_switch::{Permit, Refused};
+use crate::kill_switch::{Permit, PermitRefused};
 
 pub use hook::{HookAnswer, HookError, HookRuling, HookVote, Narrowing, judge_hook};
 
@@ -55,7 +55,7 @@ pub enum GateKind {
 impl GateKind {
     /// The word in reasons and metrics. Hooks have one word together: their names are not bounded by us.
     #[must_use]
-    pub const fn word(&self) -> &'static str {
+    pub const fn gate_word(&self) -> &'static str {
         match self {
             Self::RiskMissing => "risk_missing",
             Self::KillSwitch => "kill_switch",
@@ -81,7 +81,7 @@ pub enum GateVerdict {
 }
 
 impl GateVerdict {
-    fn unless(denies: bool, reason: impl FnOnce() -> String) -> Self {
+    fn deny_if(denies: bool, reason: impl FnOnce() -> String) -> Self {
         if denies { Self::Deny(bounded_detail(&reason())) } else { Self::Allow }
     }
 }
@@ -114,11 +114,11 @@ pub enum KillReading {
 impl KillReading {
     /// Takes a fresh reading. `latched` is why trading is latched, if it is.
     #[must_use]
-    pub fn of(permit: &Result<Permit, Refused>, latched: Option<&str>) -> Self {
+    pub fn from_permit(permit: &Result<Permit, PermitRefused>, latched: Option<&str>) -> Self {
         match (permit, latched) {
             (_, Some(why)) => Self::Latched(bounded_detail(why)),
             (Ok(permit), None) => {
-                Self::Permit { age_ms: whole_ms(permit.age()), left_ms: whole_ms(permit.left()) }
+                Self::Permit { age_ms: whole_ms(permit.reading_age()), left_ms: whole_ms(permit.time_left()) }
             }
             (Err(refused), None) => Self::Refused(bounded_detail(&refused.to_string())),
         }
@@ -126,7 +126,7 @@ impl KillReading {
 
     /// Whether it allows an effect now.
     #[must_use]
-    pub const fn permits(&self) -> bool {
+    pub const fn permits_effect(&self) -> bool {
         match self {
             Self::Permit { left_ms, .. } => 0 < *left_ms,
             Self::Refused(_) | Self::Latched(_) => false,
@@ -181,7 +181,7 @@ pub struct GateReadings {
 /// Source: CONTRACTS §4; KILL-1.
 #[must_use]
 pub fn judge_kill_switch(reading: &KillReading) -> GateVerdict {
-    GateVerdict::unless(!reading.permits(), || match reading {
+    GateVerdict::deny_if(!reading.permits_effect(), || match reading {
         KillReading::Permit { age_ms, .. } => format!("the reading of {age_ms} ms ago counts no longer"),
         KillReading::Refused(why) => why.clone(),
         KillReading::Latched(why) => format!("latched: {why}"),
@@ -193,7 +193,7 @@ pub fn judge_kill_switch(reading: &KillReading) -> GateVerdict {
 pub fn judge_agent(reading: AgentReading) -> GateVerdict {
     match reading.status {
         AgentStatus::Running => {
-            GateVerdict::unless(reading.catching_up, || "the agent is catching up".to_owned())
+            GateVerdict::deny_if(reading.catching_up, || "the agent is catching up".to_owned())
         }
         AgentStatus::Stopped | AgentStatus::Paused | AgentStatus::Error => {
             GateVerdict::Deny(format!("the agent is {}", reading.status.as_str()))
@@ -209,7 +209,7 @@ pub fn judge_strategies(
 ) -> GateVerdict {
     let mut concerned = strategies.iter().filter(|(name, _)| only.is_none_or(|only| only == name));
     let any_active = concerned.any(|(_, status)| *status == StrategyStatus::Active);
-    GateVerdict::unless(!any_active, || match only {
+    GateVerdict::deny_if(!any_active, || match only {
         Some(name) => format!("strategy {name} is not active"),
         None => "no strategy of the cycle is active".to_owned(),
     })
@@ -240,7 +240,7 @@ pub fn judge_staleness(newest: Option<TsMs>, now: TsMs, stale_after: Option<Dura
         Some(newest) => {
             let age_ms = i128::from(now.0) - i128::from(newest.0);
             let is_stale = i128::from(whole_ms(limit)) < age_ms;
-            GateVerdict::unless(is_stale, || {
+            GateVerdict::deny_if(is_stale, || {
                 format!("the newest input is {age_ms} ms old, {} ms are allowed", limit.as_millis())
             })
         }
@@ -265,7 +265,7 @@ pub struct GateDecided {
 impl GateDecided {
     /// The first gate that denies, with its reason. Nothing: the cycle may go on.
     #[must_use]
-    pub fn denied(&self) -> Option<(&GateKind, &str)> {
+    pub fn first_denial(&self) -> Option<(&GateKind, &str)> {
         self.checks.iter().find_map(|check| match &check.verdict {
             GateVerdict::Deny(reason) => Some((&check.gate, reason.as_str())),
             GateVerdict::Allow | GateVerdict::Noted(_) => None,

@@ -167,16 +167,16 @@ impl TradingUuid {
         for (byte, of_digest) in bytes.iter_mut().zip(digest) {
             *byte = of_digest;
         }
-        Self::marked(bytes, 8)
+        Self::mark_version(bytes, 8)
     }
 
     /// A UUID of these random bytes. Only for what a person asks for without an idempotency key, and then recorded.
     #[must_use]
     fn of_random(bytes: [u8; 16]) -> Self {
-        Self::marked(bytes, 4)
+        Self::mark_version(bytes, 4)
     }
 
-    fn marked(mut bytes: [u8; 16], version: u8) -> Self {
+    fn mark_version(mut bytes: [u8; 16], version: u8) -> Self {
         bytes[6] = (bytes[6] & 0x0f) | (version << 4);
         bytes[8] = (bytes[8] & 0x3f) | 0x80;
         Self(bytes)
@@ -285,7 +285,7 @@ impl CycleId {
 
     /// The correlation of everything that the cycle does.
     #[must_use]
-    pub fn correlation(&self) -> CorrelationId {
+    pub fn correlation_id(&self) -> CorrelationId {
         CorrelationId(Arc::from(self.to_string()))
     }
 }

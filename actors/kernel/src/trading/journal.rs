@@ -19,9 +19,9 @@ use serde_json::json;
 use super::ids::{CorrelationId, CycleId, JournalSeq, ScheduleName};
 use crate::engine::contracts::{self, DecodeError};
 use crate::ids::TsMs;
-use crate::rfc3339::rfc3339;
+use crate::rfc3339::to_rfc3339;
 
-pub use chain::{CHAIN_HASH_BYTES, ChainBreak, ChainHash, SealedEntry, seal};
+pub use chain::{CHAIN_HASH_BYTES, ChainBreak, ChainHash, SealedEntry, seal_entry};
 pub use cycle_facts::{
     CycleCause, CycleCounts, CycleEnded, CycleError, CycleStarted, IntentEnd, IntentSide, OrderIntended,
     STAGE_DATA_BYTES_MAX, StageEnded, StageError, StageErrorKind, StageOutcome, StageOutput, StrategyFailure,
@@ -87,7 +87,7 @@ pub enum JournalFact {
 impl JournalFact {
     /// The word of its kind, in exports and metrics.
     #[must_use]
-    pub const fn kind(&self) -> &'static str {
+    pub const fn kind_word(&self) -> &'static str {
         match self {
             Self::CommandReceived(_) => "command_received",
             Self::CommandEnded(_) => "command_ended",
@@ -176,7 +176,7 @@ impl JournalEntry {
 
     /// Reads the stored form without the hash.
     fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        contracts::decode(VERSION, bytes)
+        contracts::decode_versioned(VERSION, bytes)
     }
 
     /// The export form: one line of compact JSON, keys sorted.
@@ -192,12 +192,12 @@ impl JournalEntry {
         let fact =
             fact.and_then(|tagged| tagged.as_object().and_then(|tagged| tagged.values().next().cloned()));
         json!({
-            "at": rfc3339(self.at_ms),
+            "at": to_rfc3339(self.at_ms),
             "correlation_id": self.correlation,
             "fact": fact,
             "hash": hash.to_string(),
-            "kind": self.fact.kind(),
-            "planned": self.planned_ts_ms.map(rfc3339),
+            "kind": self.fact.kind_word(),
+            "planned": self.planned_ts_ms.map(to_rfc3339),
             "seq": seq,
             "who": { "kind": who, "name": name },
         })

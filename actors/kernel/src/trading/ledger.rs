@@ -38,7 +38,7 @@ pub struct LedgerRules {
 impl LedgerRules {
     /// The rules of the default settings for `capital`.
     #[must_use]
-    pub fn of(capital: Decimal) -> Self {
+    pub fn for_capital(capital: Decimal) -> Self {
         Self { capital, gross_max: Decimal::TWO, margin: Decimal::new(5, 2) }
     }
 }
@@ -163,7 +163,8 @@ impl BuyingPower {
         if all.iter().any(|amount| *amount < Decimal::ZERO || !is_within_bounds(*amount)) {
             return Err(LedgerRefused::NotAnAmount);
         }
-        let limit = product(product(rules.capital, rules.gross_max)?, Decimal::ONE + rules.margin)?;
+        let limit =
+            ledger_product(ledger_product(rules.capital, rules.gross_max)?, Decimal::ONE + rules.margin)?;
         Ok(Self {
             margin: rules.margin,
             limit,
@@ -177,31 +178,31 @@ impl BuyingPower {
 
     /// All that may be reserved and used.
     #[must_use]
-    pub const fn limit(&self) -> Decimal {
+    pub const fn total_limit(&self) -> Decimal {
         self.limit
     }
 
     /// Reserve of all orders.
     #[must_use]
-    pub const fn reserved(&self) -> Decimal {
+    pub const fn reserved_amount(&self) -> Decimal {
         self.reserved
     }
 
     /// Use by all positions.
     #[must_use]
-    pub const fn used(&self) -> Decimal {
+    pub const fn used_amount(&self) -> Decimal {
         self.used
     }
 
     /// The rest. Negative after fills above what was reserved: a breach.
     #[must_use]
-    pub const fn free(&self) -> Decimal {
+    pub const fn free_amount(&self) -> Decimal {
         self.free
     }
 
     /// The position that the fills made, negative when short.
     #[must_use]
-    pub fn position(&self, symbol: &Symbol) -> Decimal {
+    pub fn position_of(&self, symbol: &Symbol) -> Decimal {
         self.holdings.get(symbol).map_or(Decimal::ZERO, |holding| holding.qty)
     }
 
@@ -224,26 +225,26 @@ impl BuyingPower {
     /// # Errors
     ///
     /// [`LedgerRefused`]: no buying power, or no amount. Nothing is changed then.
-    pub fn apply(&mut self, event: &LedgerEvent) -> Result<(), LedgerRefused> {
+    pub fn apply_event(&mut self, event: &LedgerEvent) -> Result<(), LedgerRefused> {
         match event {
-            LedgerEvent::Reserved(entry) => self.reserve(entry),
-            LedgerEvent::Filled(entry) => self.fill(entry),
+            LedgerEvent::Reserved(entry) => self.reserve_order(entry),
+            LedgerEvent::Filled(entry) => self.book_fill(entry),
             LedgerEvent::Released { order } => {
-                self.release(*order);
+                self.release_order(*order);
                 Ok(())
             }
-            LedgerEvent::Adopted { symbol, qty, price } => self.adopt(symbol, *qty, *price),
+            LedgerEvent::Adopted { symbol, qty, price } => self.adopt_position(symbol, *qty, *price),
         }
     }
 
-    fn reserve(&mut self, entry: &LedgerEntry) -> Result<(), LedgerRefused> {
-        check(entry.qty, entry.price)?;
+    fn reserve_order(&mut self, entry: &LedgerEntry) -> Result<(), LedgerRefused> {
+        check_amounts(entry.qty, entry.price)?;
         if self.reservations.contains_key(&entry.order) {
             return Ok(());
         }
-        let closing = entry.qty.min(self.closable(&entry.symbol, entry.side));
+        let closing = entry.qty.min(self.closable_qty(&entry.symbol, entry.side));
         let opening = entry.qty - closing;
-        let amount = product(product(opening, entry.price)?, Decimal::ONE + self.margin)?;
+        let amount = ledger_product(ledger_product(opening, entry.price)?, Decimal::ONE + self.margin)?;
         // A closing order needs no room, not even when there is a breach.
         if self.free < amount && !amount.is_zero() {
             return Err(LedgerRefused::NoBuyingPower { needed: amount, free: self.free });
@@ -256,9 +257,9 @@ impl BuyingPower {
     }
 
     /// Shares on `side` that would close the position and that no other order closes already.
-    fn closable(&self, symbol: &Symbol, side: OrderSide) -> Decimal {
-        let position = self.position(symbol);
-        let of_order = side.signed(Decimal::ONE);
+    fn closable_qty(&self, symbol: &Symbol, side: OrderSide) -> Decimal {
+        let position = self.position_of(symbol);
+        let of_order = side.signed_qty(Decimal::ONE);
         if position.is_zero() || position.is_sign_negative() == of_order.is_sign_negative() {
             return Decimal::ZERO;
         }
@@ -267,9 +268,9 @@ impl BuyingPower {
         (position.abs() - closing).max(Decimal::ZERO)
     }
 
-    fn fill(&mut self, entry: &LedgerEntry) -> Result<(), LedgerRefused> {
-        check(entry.qty, entry.price)?;
-        let change = entry.side.signed(entry.qty);
+    fn book_fill(&mut self, entry: &LedgerEntry) -> Result<(), LedgerRefused> {
+        check_amounts(entry.qty, entry.price)?;
+        let change = entry.side.signed_qty(entry.qty);
         let holding = self.holdings.get(&entry.symbol).cloned().unwrap_or_default();
         let moved = move_holding(&holding, change, entry.price)?;
         self.take_reservation(entry)?;
@@ -282,7 +283,7 @@ impl BuyingPower {
         let Some(reservation) = self.reservations.get_mut(&entry.order) else { return Ok(()) };
         let closing = entry.qty.min(reservation.closing);
         let opening = (entry.qty - closing).min(reservation.opening);
-        let amount = part(reservation.amount, opening, reservation.opening)?;
+        let amount = share_of_amount(reservation.amount, opening, reservation.opening)?;
         reservation.closing -= closing;
         reservation.opening -= opening;
         reservation.amount -= amount;
@@ -302,19 +303,19 @@ impl BuyingPower {
         }
     }
 
-    fn release(&mut self, order: ClientOrderId) {
+    fn release_order(&mut self, order: ClientOrderId) {
         if let Some(reservation) = self.reservations.remove(&order) {
             self.reserved -= reservation.amount;
             self.free += reservation.amount;
         }
     }
 
-    fn adopt(&mut self, symbol: &Symbol, qty: Decimal, price: Decimal) -> Result<(), LedgerRefused> {
+    fn adopt_position(&mut self, symbol: &Symbol, qty: Decimal, price: Decimal) -> Result<(), LedgerRefused> {
         let holding = if qty.is_zero() {
             Holding::default()
         } else {
-            check(qty.abs(), price)?;
-            Holding { qty, cost: product(qty.abs(), price)? }
+            check_amounts(qty.abs(), price)?;
+            Holding { qty, cost: ledger_product(qty.abs(), price)? }
         };
         let before = self.holdings.get(symbol).cloned().unwrap_or_default();
         self.use_instead(symbol, &before, holding);
@@ -326,15 +327,15 @@ impl BuyingPower {
 fn move_holding(before: &Holding, change: Decimal, price: Decimal) -> Result<Holding, LedgerRefused> {
     let is_closing = !before.qty.is_zero() && before.qty.is_sign_negative() != change.is_sign_negative();
     let closing = if is_closing { change.abs().min(before.qty.abs()) } else { Decimal::ZERO };
-    let freed = part(before.cost, closing, before.qty.abs())?;
-    let opened = product(change.abs() - closing, price)?;
+    let freed = share_of_amount(before.cost, closing, before.qty.abs())?;
+    let opened = ledger_product(change.abs() - closing, price)?;
     let (qty, cost) = (before.qty + change, before.cost - freed + opened);
     let is_possible = is_within_bounds(qty) && is_within_bounds(cost);
     is_possible.then_some(Holding { qty, cost }).ok_or(LedgerRefused::NotAnAmount)
 }
 
 /// The share of `amount` that `qty` of `whole` shares have, all of it for all shares.
-fn part(amount: Decimal, qty: Decimal, whole: Decimal) -> Result<Decimal, LedgerRefused> {
+fn share_of_amount(amount: Decimal, qty: Decimal, whole: Decimal) -> Result<Decimal, LedgerRefused> {
     if qty == whole {
         return Ok(amount);
     }
@@ -343,13 +344,13 @@ fn part(amount: Decimal, qty: Decimal, whole: Decimal) -> Result<Decimal, Ledger
 }
 
 /// `a` × `b` to the places of the ledger.
-fn product(a: Decimal, b: Decimal) -> Result<Decimal, LedgerRefused> {
+fn ledger_product(a: Decimal, b: Decimal) -> Result<Decimal, LedgerRefused> {
     let product = a.checked_mul(b).map(|product| product.round_dp(PLACES));
     // Sums of many amounts keep their eight places only far from the largest decimal.
     product.filter(|product| is_within_bounds(*product)).ok_or(LedgerRefused::NotAnAmount)
 }
 
-fn check(qty: Decimal, price: Decimal) -> Result<(), LedgerRefused> {
+fn check_amounts(qty: Decimal, price: Decimal) -> Result<(), LedgerRefused> {
     let is_amount = |amount: Decimal| Decimal::ZERO < amount && is_within_bounds(amount);
     if is_amount(qty) && is_amount(price) { Ok(()) } else { Err(LedgerRefused::NotAnAmount) }
 }

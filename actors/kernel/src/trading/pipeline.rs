@@ -16,7 +16,10 @@ use serde::{Deserialize, Serialize};
 use super::ids::PipelineName;
 use super::stage::{HookMoment, HookSpec, OnStageFailure, StageRole, StageSpec};
 
-pub use shipped::{DefaultCadence, analysis, canonical, default_cadence, heartbeat, rebalance};
+pub use shipped::{
+    DefaultCadence, analysis_pipeline, canonical_pipeline, default_cadence, heartbeat_pipeline,
+    rebalance_pipeline,
+};
 pub use validate::{PIPELINE_HOOKS_MAX, PIPELINE_STAGES_MAX, PipelineViolation};
 
 /// An ordered list of stages with what holds for all of them.
@@ -89,8 +92,8 @@ impl Pipeline {
 
     /// Everything that makes this no pipeline that can be run.
     #[must_use]
-    pub fn violations(&self) -> Vec<PipelineViolation> {
-        validate::violations(self)
+    pub fn find_violations(&self) -> Vec<PipelineViolation> {
+        validate::find_violations(self)
     }
 }
 

@@ -97,7 +97,7 @@ pub fn read_quote(
         mid: Box<RawValue>,
         timestamp: String,
     }
-    let quote: Quote = read_object(entry).map_err(|_| unreadable(entry))?;
+    let quote: Quote = read_object(entry).map_err(|_| unreadable_entry(entry))?;
     if quote.symbol != symbol.as_str() {
         return Err(PriceUnavailable::WrongSymbol(bounded_detail(&quote.symbol)));
     }
@@ -111,7 +111,7 @@ pub fn read_quote(
 }
 
 /// An entry that is no JSON: Python writes a `mid` that is not finite as a bare word.
-fn unreadable(entry: &[u8]) -> PriceUnavailable {
+fn unreadable_entry(entry: &[u8]) -> PriceUnavailable {
     let text = std::str::from_utf8(entry).unwrap_or_default();
     let behind = text.split_once("\"mid\"").map_or("", |(_, behind)| behind.trim_start_matches([' ', ':']));
     let word = behind.split([',', '}']).next().unwrap_or_default().trim_end();
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn an_age_of_exactly_the_limit_is_good() {
-        let at = |ms: i64| usable_price(Decimal::ONE, NOW.plus(-ms), NOW, PRICE_AGE_MAX);
+        let at = |ms: i64| usable_price(Decimal::ONE, NOW.plus_ms(-ms), NOW, PRICE_AGE_MAX);
 
         assert!(at(30_000).is_ok());
         assert_eq!(at(30_001), Err(PriceUnavailable::TooOld { age_ms: 30_001 }));

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use super::order::id::ClientOrderId;
 use super::wire_values::{decimal_of_json, read_object};
 use crate::ids::{Symbol, TsMs};
-use crate::json::mistake;
+use crate::json::describe_mistake;
 
 /// Positions by symbol: no entry is zero shares. Negative when short.
 pub type PositionsBySymbol = BTreeMap<Symbol, Decimal>;
@@ -39,7 +39,7 @@ pub fn read_positions(body: &[u8]) -> Result<PositionsBySymbol, PositionsUnreada
         symbol: String,
         qty: Box<RawValue>,
     }
-    let unreadable = |error: serde_json::Error| PositionsUnreadable(mistake(&error));
+    let unreadable = |error: serde_json::Error| PositionsUnreadable(describe_mistake(&error));
     let body: Body = read_object(body).map_err(unreadable)?;
     let mut positions = PositionsBySymbol::new();
     for position in body.positions {
@@ -165,7 +165,7 @@ impl fmt::Display for ReconcileDifference {
 
 /// Returns every difference over the union of both sides, sorted: equal sides give equal records.
 #[must_use]
-pub fn differences(sides: &BothSides) -> Vec<ReconcileDifference> {
+pub fn find_differences(sides: &BothSides) -> Vec<ReconcileDifference> {
     let symbols: BTreeSet<&Symbol> = sides.ours.keys().chain(sides.theirs.keys()).collect();
     let qty = |of: &PositionsBySymbol, symbol: &Symbol| of.get(symbol).copied().unwrap_or_default();
     let positions = symbols.into_iter().filter_map(|symbol| {
@@ -257,7 +257,7 @@ pub struct ReconcileState {
 
 impl ReconcileState {
     /// Takes the next record.
-    pub fn apply(&mut self, event: &ReconcileEvent) {
+    pub fn apply_event(&mut self, event: &ReconcileEvent) {
         match event {
             ReconcileEvent::Compared { differences, .. } => self.differences = Some(differences.clone()),
             // Only a comparison that finds both sides equal frees the symbol.
@@ -276,7 +276,7 @@ impl ReconcileState {
 
     /// The differences now; nothing before the first comparison.
     #[must_use]
-    pub fn differences(&self) -> &[ReconcileDifference] {
+    pub fn current_differences(&self) -> &[ReconcileDifference] {
         self.differences.as_deref().unwrap_or_default()
     }
 

@@ -38,7 +38,7 @@ impl RiskMode {
 
     /// The stricter of two modes: the agent's and a strategy's.
     #[must_use]
-    pub fn stricter(self, other: Self) -> Self {
+    pub fn stricter_mode(self, other: Self) -> Self {
         self.min(other)
     }
 
@@ -53,7 +53,7 @@ impl RiskMode {
         }
     }
 
-    fn quantity(self, quantity: Decimal) -> Decimal {
+    fn scale_quantity(self, quantity: Decimal) -> Decimal {
         match self {
             Self::Conservative => quantity / Decimal::TWO,
             Self::Normal | Self::Aggressive => quantity,
@@ -203,11 +203,11 @@ impl BuiltInRisk {
     /// Judges the next decision.
     ///
     /// Source: issue "Details decided", built-in RISK.
-    pub fn judge(&mut self, decision: &TradeDecision, input: RiskInput<'_>) -> RiskVerdict {
+    pub fn judge_decision(&mut self, decision: &TradeDecision, input: RiskInput<'_>) -> RiskVerdict {
         let outcome = match decision.action {
             DecisionAction::Hold => RiskOutcome::Held,
             DecisionAction::Buy | DecisionAction::Sell => {
-                self.allow(decision, input).unwrap_or_else(RiskOutcome::Denied)
+                self.allowed_outcome(decision, input).unwrap_or_else(RiskOutcome::Denied)
             }
         };
         if let (RiskOutcome::Allowed { quantity, price, .. }, DecisionAction::Buy) =
@@ -218,7 +218,11 @@ impl BuiltInRisk {
         RiskVerdict { decision_id: decision.decision_id.clone(), outcome }
     }
 
-    fn allow(&self, decision: &TradeDecision, input: RiskInput<'_>) -> Result<RiskOutcome, RiskRule> {
+    fn allowed_outcome(
+        &self,
+        decision: &TradeDecision,
+        input: RiskInput<'_>,
+    ) -> Result<RiskOutcome, RiskRule> {
         let price = input.price.filter(|price| Decimal::ZERO < *price).ok_or(RiskRule::PriceUnavailable)?;
         if !input.symbols.contains(&decision.symbol) {
             return Err(RiskRule::SymbolNotInStrategy);
@@ -237,7 +241,7 @@ impl BuiltInRisk {
         };
         let (mut quantity, mut lowered_by) = (asked, Vec::new());
         for (rule, bound) in [
-            (RiskRule::Mode, Some(input.mode.quantity(asked))),
+            (RiskRule::Mode, Some(input.mode.scale_quantity(asked))),
             // More shares than a decimal can count are no bound.
             (RiskRule::MaxPositionSize, self.limits.max_position_size.checked_div(price)),
             (RiskRule::Capital, capital.checked_div(price)),

@@ -48,8 +48,8 @@ pub struct RequestSignature {
 
 /// Signs `request` with `secret`.
 #[must_use]
-pub fn sign(secret: &[u8], request: &SignedRequest<'_>) -> RequestSignature {
-    let body_hash = hex(&Sha256::digest(request.body));
+pub fn sign_request(secret: &[u8], request: &SignedRequest<'_>) -> RequestSignature {
+    let body_hash = to_hex(&Sha256::digest(request.body));
     let timestamp = request.timestamp_s.to_string();
     let signed: BTreeMap<&str, &str> = BTreeMap::from([
         ("body_hash", body_hash.as_str()),
@@ -70,12 +70,12 @@ pub fn sign(secret: &[u8], request: &SignedRequest<'_>) -> RequestSignature {
         let text = serde_json::to_string(&signed).expect("a map of strings");
         let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("a key of any length");
         mac.update(text.as_bytes());
-        hex(&mac.finalize().into_bytes())
+        to_hex(&mac.finalize().into_bytes())
     };
     RequestSignature { body_hash, token }
 }
 
-fn hex(bytes: &[u8]) -> String {
+fn to_hex(bytes: &[u8]) -> String {
     let digits = bytes.iter().flat_map(|byte| [hex_digit(byte >> 4), hex_digit(byte & 0xf)]);
     digits.map(char::from).collect()
 }
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_signature_matches_the_recorded_vector() {
-        let signature = sign(b"test-secret", &REQUEST);
+        let signature = sign_request(b"test-secret", &REQUEST);
 
         assert_eq!(signature.body_hash, "6ab305722ec31ae6dedce36c4a990313619db51a09397e5e127c034f6eab2966");
         assert_eq!(signature.token, "5f3274f8fd26d6b443f2145486c6981c2007f58d80515b2fdc6d056d158a3f75");
@@ -117,9 +117,12 @@ mod tests {
             SignedRequest { timestamp_s: 1_768_002_661, ..REQUEST },
             SignedRequest { nonce: "11111111-2222-3333-4444-555555555556", ..REQUEST },
         ];
-        let mut tokens: Vec<String> =
-            others.iter().chain([&REQUEST]).map(|request| sign(b"test-secret", request).token).collect();
-        tokens.push(sign(b"other-secret", &REQUEST).token);
+        let mut tokens: Vec<String> = others
+            .iter()
+            .chain([&REQUEST])
+            .map(|request| sign_request(b"test-secret", request).token)
+            .collect();
+        tokens.push(sign_request(b"other-secret", &REQUEST).token);
 
         tokens.sort();
         tokens.dedup();
@@ -128,7 +131,7 @@ mod tests {
 
     #[test]
     fn the_body_of_a_get_is_the_empty_one() {
-        let signature = sign(b"s", &SignedRequest { method: "GET", body: b"", ..REQUEST });
+        let signature = sign_request(b"s", &SignedRequest { method: "GET", body: b"", ..REQUEST });
 
         assert_eq!(signature.body_hash, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
     }

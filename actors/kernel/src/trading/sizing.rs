@@ -19,7 +19,7 @@ use super::price::PriceUnavailable;
 use super::wire_values::{decimal_of_text, is_within_bounds, read_object};
 use crate::error::bounded_detail;
 use crate::ids::Symbol;
-use crate::json::mistake;
+use crate::json::describe_mistake;
 
 /// A signal of the Signal Service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,13 +107,13 @@ struct SignalFields {
 }
 
 impl SignalFields {
-    fn symbol(&self) -> Option<String> {
+    fn symbol_text(&self) -> Option<String> {
         self.symbol.as_ref().and_then(|symbol| serde_json::from_str(symbol.get()).ok())
     }
 
     /// The signal, or the first field that is not what it should be.
-    fn signal(&self, requested: &BTreeSet<Symbol>) -> Result<TradeSignal, &'static str> {
-        let symbol = self.symbol().map(|symbol| Symbol::from(symbol.as_str()));
+    fn read_signal(&self, requested: &BTreeSet<Symbol>) -> Result<TradeSignal, &'static str> {
+        let symbol = self.symbol_text().map(|symbol| Symbol::from(symbol.as_str()));
         let number = |field: &Option<Box<RawValue>>| {
             let field = field.as_ref()?;
             decimal_of_text(field.get()).ok().filter(|number| is_within_bounds(*number))
@@ -138,17 +138,17 @@ pub fn read_signals(body: &[u8], requested: &BTreeSet<Symbol>) -> Result<Vec<Sig
     struct Body {
         signals: Vec<Box<RawValue>>,
     }
-    let body: Body = read_object(body).map_err(|error| SignalsUnreadable(mistake(&error)))?;
+    let body: Body = read_object(body).map_err(|error| SignalsUnreadable(describe_mistake(&error)))?;
     let fields: Vec<Option<SignalFields>> =
         body.signals.iter().map(|signal| read_object(signal.get().as_bytes()).ok()).collect();
     let mut times: BTreeMap<String, usize> = BTreeMap::new();
-    for symbol in fields.iter().flatten().filter_map(SignalFields::symbol) {
+    for symbol in fields.iter().flatten().filter_map(SignalFields::symbol_text) {
         *times.entry(symbol).or_default() += 1;
     }
     let read = |fields: Option<SignalFields>| {
-        let symbol = fields.as_ref().and_then(SignalFields::symbol).unwrap_or_default();
+        let symbol = fields.as_ref().and_then(SignalFields::symbol_text).unwrap_or_default();
         let is_doubled = times.get(&symbol).is_some_and(|times| 1 < *times);
-        let skip = match fields.map(|fields| fields.signal(requested)) {
+        let skip = match fields.map(|fields| fields.read_signal(requested)) {
             Some(_) if is_doubled => SignalSkip::DuplicateSignal,
             Some(Ok(signal)) => return SignalRead::Signal(signal),
             Some(Err(field)) => SignalSkip::InvalidSignal(field.to_owned()),

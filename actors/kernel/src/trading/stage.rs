@@ -34,7 +34,7 @@ pub enum StageRole {
 impl StageRole {
     /// The role of the stage of this name.
     #[must_use]
-    pub fn of(name: &StageName) -> Self {
+    pub fn of_stage(name: &StageName) -> Self {
         match name.as_str() {
             "ING" | "fetch_market_data" => Self::Ingest,
             "FEAT" | "evaluate_positions" => Self::Feature,
@@ -119,7 +119,7 @@ pub struct StageBackoff {
 /// One stage of a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageSpec {
-    /// Its name, unique in the pipeline; it decides the [role](StageRole::of).
+    /// Its name, unique in the pipeline; it decides the [role](StageRole::of_stage).
     pub name: StageName,
     /// Who does its work.
     pub provider: StageProvider,
@@ -143,7 +143,7 @@ impl StageSpec {
     /// The part that it plays.
     #[must_use]
     pub fn role(&self) -> StageRole {
-        StageRole::of(&self.name)
+        StageRole::of_stage(&self.name)
     }
 }
 

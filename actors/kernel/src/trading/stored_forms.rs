@@ -21,25 +21,25 @@ use crate::ids::{Symbol, TsMs};
 
 const AT: TsMs = TsMs(1_735_830_000_000);
 
-fn decimal(text: &str) -> Decimal {
+fn decimal_of(text: &str) -> Decimal {
     text.parse().unwrap()
 }
 
-fn content() -> OrderContent {
+fn example_content() -> OrderContent {
     OrderContent {
         order_type: OrderType::Limit,
-        limit_price: Some(decimal("300.50")),
+        limit_price: Some(decimal_of("300.50")),
         time_in_force: TimeInForce::Gtc,
-        ..OrderContent::market(Symbol::from("MSFT"), OrderSide::Sell, 5)
+        ..OrderContent::market_order(Symbol::from("MSFT"), OrderSide::Sell, 5)
     }
 }
 
-fn id() -> ClientOrderId {
-    ClientOrderId::derive(&content(), "alpha_baseline", UtcDate(20_090))
+fn example_id() -> ClientOrderId {
+    ClientOrderId::derive(&example_content(), "alpha_baseline", UtcDate(20_090))
 }
 
 /// The stored forms are the lines of `golden`, are read as the same records, and every shorter one is refused.
-fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(records: Vec<T>, golden: &str) {
+fn check_stored_forms<T: Serialize + DeserializeOwned + PartialEq + Debug>(records: Vec<T>, golden: &str) {
     let hex = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let stored = |record: &T| postcard::to_stdvec(record).unwrap();
     let lines: Vec<String> = records.iter().map(|record| hex(stored(record))).collect();
@@ -57,10 +57,10 @@ fn order_events() -> Vec<OrderEvent> {
     let at = AT;
     let answered = |outcome| OrderEvent::Answered { at, outcome };
     let text = || "x".to_owned();
-    let fill = FillReport { cumulative: decimal("5"), qty: decimal("5"), price: decimal("300.50") };
-    let total = FillTotal { filled_qty: decimal("5"), average_price: Some(decimal("300.5")) };
+    let fill = FillReport { cumulative: decimal_of("5"), qty: decimal_of("5"), price: decimal_of("300.50") };
+    let total = FillTotal { filled_qty: decimal_of("5"), average_price: Some(decimal_of("300.5")) };
     let view = OrderView {
-        id: id(),
+        id: example_id(),
         status: OrderStatus::PartiallyFilled,
         broker_order_id: Some(text()),
         created_at: at,
@@ -69,14 +69,15 @@ fn order_events() -> Vec<OrderEvent> {
         fills: vec![fill],
     };
     let intent = OrderIntent {
-        id: id(),
-        content: content(),
+        id: example_id(),
+        content: example_content(),
         gateway_strategy: "alpha_baseline".to_owned(),
         run_id: "run-1".to_owned(),
         intended_at: at,
-        fresh_until: at.plus(900_000),
+        fresh_until: at.plus_ms(900_000),
     };
-    let known = OrderOutcome::Known { id: id(), status: OrderStatus::Accepted, broker_order_id: None };
+    let known =
+        OrderOutcome::Known { id: example_id(), status: OrderStatus::Accepted, broker_order_id: None };
     let read = |reading, position| OrderEvent::Read { at, reading, position };
     vec![
         OrderEvent::Intended(intent),
@@ -88,7 +89,7 @@ fn order_events() -> Vec<OrderEvent> {
         answered(OrderOutcome::Unknown(UnknownOutcome::Interrupted)),
         read(OrderReading::Found(view), PositionCheck::Unread),
         read(OrderReading::Absent, PositionCheck::Moved),
-        OrderEvent::Reported { at, id: id(), total: Some(total) },
+        OrderEvent::Reported { at, id: example_id(), total: Some(total) },
         OrderEvent::SettledAbsent { at },
         OrderEvent::CancelWanted { at, why: text() },
         OrderEvent::CancelAnswered { at, answer: CancelAnswer::NotBefore(at) },
@@ -101,16 +102,16 @@ fn order_events() -> Vec<OrderEvent> {
 
 #[test]
 fn order_records_keep_their_bytes() {
-    let record = |event| OrderRecord::V1 { order: id(), event };
+    let record = |event| OrderRecord::V1 { order: example_id(), event };
     let records = order_events().into_iter().map(record).collect();
-    check(records, include_str!("../../../../tests/golden/order_records_v1.hex"));
+    check_stored_forms(records, include_str!("../../../../tests/golden/order_records_v1.hex"));
 }
 
 #[test]
 fn saga_records_keep_their_bytes() {
     let at = AT;
     let text = || "x".to_owned();
-    let steps = SagaStepWords::of(SagaKind::Rebalance);
+    let steps = SagaStepWords::of_kind(SagaKind::Rebalance);
     let events = [
         SagaEvent::Created { at, kind: "rebalance".to_owned(), steps },
         SagaEvent::ActionBegun { at, step: 1 },
@@ -128,45 +129,46 @@ fn saga_records_keep_their_bytes() {
     ];
     let saga = SagaId::derive(SagaKind::Rebalance, "run-1");
     let records = events.map(|event| SagaRecord::V1 { saga, event }).into();
-    check(records, include_str!("../../../../tests/golden/saga_records_v1.hex"));
+    check_stored_forms(records, include_str!("../../../../tests/golden/saga_records_v1.hex"));
 }
 
 #[test]
 fn ledger_records_keep_their_bytes() {
     let entry = || LedgerEntry {
-        order: id(),
+        order: example_id(),
         symbol: Symbol::from("MSFT"),
         side: OrderSide::Sell,
-        qty: decimal("5"),
-        price: decimal("300.50"),
+        qty: decimal_of("5"),
+        price: decimal_of("300.50"),
     };
-    let adopted = LedgerEvent::Adopted { symbol: Symbol::from("A"), qty: decimal("-2"), price: decimal("1") };
+    let adopted =
+        LedgerEvent::Adopted { symbol: Symbol::from("A"), qty: decimal_of("-2"), price: decimal_of("1") };
     let events = [
         LedgerEvent::Reserved(entry()),
         LedgerEvent::Filled(entry()),
-        LedgerEvent::Released { order: id() },
+        LedgerEvent::Released { order: example_id() },
         adopted,
     ];
     let records = events.map(LedgerRecord::V1).into();
-    check(records, include_str!("../../../../tests/golden/ledger_records_v1.hex"));
+    check_stored_forms(records, include_str!("../../../../tests/golden/ledger_records_v1.hex"));
 }
 
 #[test]
 fn reconcile_records_keep_their_bytes() {
     let symbol = || Symbol::from("A");
     let differences = vec![
-        ReconcileDifference::Position { symbol: symbol(), ours: decimal("1"), theirs: decimal("-2") },
-        ReconcileDifference::MissingOrder { symbol: symbol(), id: id() },
-        ReconcileDifference::UnsettledOrder { symbol: symbol(), id: id() },
+        ReconcileDifference::Position { symbol: symbol(), ours: decimal_of("1"), theirs: decimal_of("-2") },
+        ReconcileDifference::MissingOrder { symbol: symbol(), id: example_id() },
+        ReconcileDifference::UnsettledOrder { symbol: symbol(), id: example_id() },
         ReconcileDifference::ForeignOrder { symbol: symbol(), id: "x".to_owned() },
     ];
     let (by, reason) = (|| "ops".to_owned(), || "x".to_owned());
-    let qty = decimal("4");
+    let qty = decimal_of("4");
     let events = [
         ReconcileEvent::Compared { at: AT, differences },
         ReconcileEvent::PositionAdopted { at: AT, by: by(), symbol: symbol(), qty, reason: reason() },
         ReconcileEvent::OrderAdopted { at: AT, by: by(), id: "x".to_owned(), reason: reason() },
     ];
     let records = events.map(ReconcileRecord::V1).into();
-    check(records, include_str!("../../../../tests/golden/reconcile_records_v1.hex"));
+    check_stored_forms(records, include_str!("../../../../tests/golden/reconcile_records_v1.hex"));
 }

@@ -76,7 +76,7 @@ impl StrategyDefinition {
 
     /// Everything that makes this no strategy.
     #[must_use]
-    pub fn violations(&self) -> Vec<StrategyViolation> {
+    pub fn find_violations(&self) -> Vec<StrategyViolation> {
         let mut found = Vec::new();
         let mut check = |holds: bool, path, problem: String| {
             if !holds {
@@ -202,15 +202,15 @@ mod tests {
 
     #[test]
     fn every_violation_of_a_definition_is_named_at_once() {
-        assert_eq!(strategy("momentum").violations(), []);
+        assert_eq!(strategy("momentum").find_violations(), []);
         let mut bad = strategy("momentum");
         bad.symbols = vec![Symbol::from("A"), Symbol::from("A"), Symbol::from("")];
         bad.schedules = vec![ScheduleName::new("s").unwrap(); 33];
 
-        let paths: Vec<_> = bad.violations().into_iter().map(|violation| violation.path).collect();
+        let paths: Vec<_> = bad.find_violations().into_iter().map(|violation| violation.path).collect();
 
         assert_eq!(paths, ["symbols", "symbols", "schedules", "schedules"]);
         bad.symbols.clear();
-        assert_eq!(bad.violations()[0].problem, "1 to 1000, there are 0");
+        assert_eq!(bad.find_violations()[0].problem, "1 to 1000, there are 0");
     }
 }

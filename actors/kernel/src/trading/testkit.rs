@@ -172,7 +172,7 @@ impl CycleWalk {
         (script.readings)(&GatePlace::Before(0), 0, &mut readings);
         started.denied_at_start = gates_denied(&started.pipeline, &readings);
         let facts = vec![JournalFact::CycleStarted(Box::new(started.clone()))];
-        Self { run: CycleRun::begin(started, Duration::ZERO), facts, now_ms: 0, script }
+        Self { run: CycleRun::begin_cycle(started, Duration::ZERO), facts, now_ms: 0, script }
     }
 
     pub(super) const fn now(&self) -> CycleNow {
@@ -180,7 +180,7 @@ impl CycleWalk {
     }
 
     pub(super) fn append(&mut self, fact: JournalFact) {
-        self.run.apply(&fact, self.now().elapsed).unwrap();
+        self.run.apply_fact(&fact, self.now().elapsed).unwrap();
         self.facts.push(fact);
     }
 
@@ -230,9 +230,9 @@ impl CycleWalk {
         let JournalFact::CycleStarted(started) = &self.facts[0] else { panic!("a start") };
         let mut state = CycleState::new((**started).clone());
         for fact in &self.facts[1..] {
-            state.apply(fact).unwrap();
+            state.apply_fact(fact).unwrap();
         }
-        self.run = CycleRun::resume(state, self.now().elapsed);
+        self.run = CycleRun::resume_cycle(state, self.now().elapsed);
     }
 
     /// The records as one line: `gate:SIG- stage:SIG intent end:ok`; `-` marks a denial or a failure.
@@ -249,7 +249,7 @@ impl CycleWalk {
                     GatePlace::After(stage) => format!("after-{}", stages[usize::from(*stage)].name),
                     GatePlace::BeforeIntent(decision) => decision.to_string(),
                 };
-                format!("?{place}{}", if decided.denied().is_some() { "-" } else { "" })
+                format!("?{place}{}", if decided.first_denial().is_some() { "-" } else { "" })
             }
             JournalFact::StageEnded(ended) => {
                 let failed = matches!(ended.outcome, super::journal::StageOutcome::Failed(_));
@@ -257,7 +257,7 @@ impl CycleWalk {
             }
             JournalFact::OrderIntended(intent) => format!("!{}", intent.decision_id),
             JournalFact::CycleEnded(ended) => format!("={}", ended.status.as_str()),
-            other => other.kind().to_owned(),
+            other => other.kind_word().to_owned(),
         }
     }
 }

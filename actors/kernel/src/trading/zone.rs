@@ -39,7 +39,7 @@ impl MarketZone {
     /// # Errors
     ///
     /// [`UnknownZone`] when the database has no such name.
-    pub fn find(name: &str) -> Result<Self, UnknownZone> {
+    pub fn find_zone(name: &str) -> Result<Self, UnknownZone> {
         let unknown = |_| UnknownZone { name: name.to_owned() };
         TimeZoneDatabase::bundled().get(name).map(|rules| Self { rules }).map_err(unknown)
     }
@@ -70,7 +70,7 @@ impl MarketZone {
     }
 
     /// Rules of the zone.
-    pub(super) fn rules(&self) -> &TimeZone {
+    pub(super) fn zone_rules(&self) -> &TimeZone {
         &self.rules
     }
 }
@@ -100,23 +100,23 @@ mod tests {
 
     #[test]
     fn zone_that_nobody_knows_is_named() {
-        let error = MarketZone::find("America/Gotham").unwrap_err();
+        let error = MarketZone::find_zone("America/Gotham").unwrap_err();
 
         assert!(error.to_string().starts_with("\"America/Gotham\" is no time zone"), "{error}");
     }
 
     #[test]
     fn date_is_that_of_the_zone_and_not_of_utc() {
-        let new_york = MarketZone::find("America/New_York").unwrap();
+        let new_york = MarketZone::find_zone("America/New_York").unwrap();
         let evening = new_york.find_moment(date(2024, 8, 8).at(22, 30, 0, 0)).unwrap();
 
         assert_eq!(new_york.read_date(evening), Ok(date(2024, 8, 8)));
-        assert_eq!(MarketZone::find("UTC").unwrap().read_date(evening), Ok(date(2024, 8, 9)));
+        assert_eq!(MarketZone::find_zone("UTC").unwrap().read_date(evening), Ok(date(2024, 8, 9)));
     }
 
     #[test]
     fn moment_beyond_every_calendar_is_refused() {
-        let utc = MarketZone::find("UTC").unwrap();
+        let utc = MarketZone::find_zone("UTC").unwrap();
 
         assert_eq!(utc.read_date(TsMs(i64::MAX)), Err(TimeOutOfRange { at: TsMs(i64::MAX) }));
     }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use orchestrator_kernel::kill_switch::{
-    Lease, Permit, ReadError, Reading, Refused, State, Transition, Unknown, View,
+    KillSwitchReadError, KillSwitchReading, Lease, Permit, PermitRefused, TradingState, TradingStateChange,
+    TradingStateView, UnknownReason,
 };
 use orchestrator_kernel::ports::kill_switch::{KillGate, KillSwitchRead};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
@@ -39,7 +40,7 @@ pub struct Past {
     /// How long ago.
     pub ago: Duration,
     /// What changed.
-    pub transition: Transition,
+    pub transition: TradingStateChange,
 }
 
 impl Gate {
@@ -52,7 +53,7 @@ impl Gate {
         board: StatusBoard,
     ) -> Self {
         let lease = Lease::new(settings.lease, Duration::ZERO);
-        show(&board, &lease);
+        show_on_board(&board, &lease);
         Self(Arc::new(Inner {
             store,
             read_timeout: settings.read_timeout,
@@ -66,102 +67,102 @@ impl Gate {
 
     /// Where the value is, for people.
     #[must_use]
-    pub fn place(&self) -> String {
-        self.0.store.place()
+    pub fn place_text(&self) -> String {
+        self.0.store.place_text()
     }
 
     /// What is known now.
     #[must_use]
-    pub fn view(&self) -> View {
-        self.settled(|lease, now| lease.view(now))
+    pub fn current_view(&self) -> TradingStateView {
+        self.ask_settled(|lease, now| lease.view_at(now))
     }
 
     /// The last changes, oldest first, at most [`RECENT_MAX`](orchestrator_kernel::kill_switch::RECENT_MAX).
     #[must_use]
-    pub fn recent(&self) -> Vec<Past> {
-        self.settled(|lease, now| {
-            let past = |transition: &Transition| Past {
+    pub fn recent_changes(&self) -> Vec<Past> {
+        self.ask_settled(|lease, now| {
+            let past = |transition: &TradingStateChange| Past {
                 ago: now.saturating_sub(transition.at),
                 transition: transition.clone(),
             };
-            lease.recent().map(past).collect()
+            lease.recent_changes().map(past).collect()
         })
     }
 
     /// Tells telemetry what is known now. Called before each scrape: true also while nobody reads.
-    pub fn report(&self) {
-        let View { state, age, lasted: _ } = self.view();
+    pub fn report_to_telemetry(&self) {
+        let TradingStateView { state, age, lasted: _ } = self.current_view();
         let age_seconds = age.map(|age| age.as_secs_f64());
-        self.0.observer.observe(&Observation::KillSwitch { state: state.word(), age_seconds });
+        self.0.observer.observe(&Observation::KillSwitch { state: state.state_word(), age_seconds });
     }
 
     /// Waits until the value may have changed.
-    pub(super) async fn changed(&self) {
-        self.0.store.changed().await;
+    pub(super) async fn wait_for_change(&self) {
+        self.0.store.wait_changed().await;
     }
 
     /// Reads the store once and takes in what it says.
-    pub(super) async fn read(&self) {
-        let sent = self.now();
-        let outcome = match timeout(self.0.read_timeout, self.0.store.read()).await {
-            Ok(outcome) => outcome.map(|stored| Reading::of(&stored)),
-            Err(_) => Err(ReadError::NoAnswer(format!("none within {:?}", self.0.read_timeout))),
+    pub(super) async fn read_store(&self) {
+        let sent = self.since_start();
+        let outcome = match timeout(self.0.read_timeout, self.0.store.read_value()).await {
+            Ok(outcome) => outcome.map(|stored| KillSwitchReading::of(&stored)),
+            Err(_) => Err(KillSwitchReadError::NoAnswer(format!("none within {:?}", self.0.read_timeout))),
         };
         if let Err(error) = &outcome {
             tracing::debug!(error_detail = %error, "the kill switch was not read");
             self.0.observer.observe(&Observation::KillSwitchReadFailed);
         }
         let changes = {
-            let mut lease = self.lease();
-            let changes = lease.on_read(sent, self.now(), outcome);
-            self.count(&changes);
-            show(&self.0.board, &lease);
+            let mut lease = self.lock_lease();
+            let changes = lease.on_read(sent, self.since_start(), outcome);
+            self.count_changes(&changes);
+            show_on_board(&self.0.board, &lease);
             changes
         };
-        self.tell(&changes);
+        self.log_changes(&changes);
     }
 
     /// Lets a lease end that has ended, then asks.
-    fn settled<T>(&self, ask: impl FnOnce(&Lease, Duration) -> T) -> T {
+    fn ask_settled<T>(&self, ask: impl FnOnce(&Lease, Duration) -> T) -> T {
         let (answer, change) = {
-            let mut lease = self.lease();
+            let mut lease = self.lock_lease();
             // Taken under the lock: no answer is older than what was settled before it.
-            let now = self.now();
-            let change = lease.settle(now);
+            let now = self.since_start();
+            let change = lease.settle_expiry(now);
             if change.is_some() {
-                self.count(change.as_slice());
-                show(&self.0.board, &lease);
+                self.count_changes(change.as_slice());
+                show_on_board(&self.0.board, &lease);
             }
             (ask(&lease, now), change)
         };
-        self.tell(change.as_slice());
+        self.log_changes(change.as_slice());
         answer
     }
 
-    fn now(&self) -> Duration {
+    fn since_start(&self) -> Duration {
         self.0.since.elapsed()
     }
 
-    fn lease(&self) -> MutexGuard<'_, Lease> {
+    fn lock_lease(&self) -> MutexGuard<'_, Lease> {
         // A caller's panic leaves the lease in a state that it had: at worst it ends early.
         self.0.lease.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn count(&self, changes: &[Transition]) {
+    fn count_changes(&self, changes: &[TradingStateChange]) {
         for change in changes {
-            self.0.observer.observe(&Observation::KillSwitchEntered { state: change.to.word() });
+            self.0.observer.observe(&Observation::KillSwitchEntered { state: change.to.state_word() });
         }
     }
 
-    fn tell(&self, changes: &[Transition]) {
+    fn log_changes(&self, changes: &[TradingStateChange]) {
         for change in changes {
             self.0.refusal_logged.store(false, Ordering::Relaxed);
-            log(change);
+            log_change(change);
         }
     }
 
-    fn refused(&self, refused: &Refused) {
-        self.0.observer.observe(&Observation::EffectRefused { reason: refused.word() });
+    fn note_refused(&self, refused: &PermitRefused) {
+        self.0.observer.observe(&Observation::EffectRefused { reason: refused.refusal_word() });
         if self.0.refusal_logged.swap(true, Ordering::Relaxed) {
             tracing::debug!(event = "orchestrator.kill.block", reason = %refused, "effect refused");
         } else {
@@ -175,30 +176,31 @@ impl Gate {
 
 #[async_trait]
 impl KillGate for Gate {
-    fn permit(&self) -> Result<Permit, Refused> {
-        self.settled(|lease, now| lease.permit(now)).inspect_err(|refused| self.refused(refused))
+    fn try_permit(&self) -> Result<Permit, PermitRefused> {
+        self.ask_settled(|lease, now| lease.issue_permit(now))
+            .inspect_err(|refused| self.note_refused(refused))
     }
 
-    async fn fresh(&self) -> Result<Permit, Refused> {
-        self.read().await;
-        self.permit()
+    async fn fresh_permit(&self) -> Result<Permit, PermitRefused> {
+        self.read_store().await;
+        self.try_permit()
     }
 }
 
 /// Puts the state on the board, or takes it off.
-fn show(board: &StatusBoard, lease: &Lease) {
+fn show_on_board(board: &StatusBoard, lease: &Lease) {
     match lease.state() {
-        State::Trading => {
-            board.clear(&Condition::KillSwitchEngaged);
-            board.clear(&Condition::KillSwitchUnknown);
+        TradingState::Trading => {
+            board.clear_condition(&Condition::KillSwitchEngaged);
+            board.clear_condition(&Condition::KillSwitchUnknown);
         }
-        State::Halted(halt) => {
-            board.raise(Condition::KillSwitchEngaged, halt.to_string());
-            board.clear(&Condition::KillSwitchUnknown);
+        TradingState::Halted(halt) => {
+            board.raise_condition(Condition::KillSwitchEngaged, halt.to_string());
+            board.clear_condition(&Condition::KillSwitchUnknown);
         }
-        State::Unknown(why) => {
-            board.raise(Condition::KillSwitchUnknown, why.to_string());
-            board.clear(&Condition::KillSwitchEngaged);
+        TradingState::Unknown(why) => {
+            board.raise_condition(Condition::KillSwitchUnknown, why.to_string());
+            board.clear_condition(&Condition::KillSwitchEngaged);
         }
     }
 }
@@ -206,13 +208,13 @@ fn show(board: &StatusBoard, lease: &Lease) {
 /// One line a change, under the published names.
 ///
 /// Source: CONTRACTS §4, "Events".
-fn log(change: &Transition) {
-    let (from, to) = (change.from, change.to.word());
+fn log_change(change: &TradingStateChange) {
+    let (from, to) = (change.from, change.to.state_word());
     match &change.to {
-        State::Trading => {
+        TradingState::Trading => {
             tracing::info!(event = "orchestrator.kill.deactivated", from, to, "effects are allowed");
         }
-        State::Halted(halt) => {
+        TradingState::Halted(halt) => {
             let (by, reason, at) = (halt.by.as_deref(), halt.reason.as_deref(), halt.at.as_deref());
             tracing::warn!(
                 event = "orchestrator.kill.activated",
@@ -224,18 +226,21 @@ fn log(change: &Transition) {
                 "effects are blocked by an operator"
             );
         }
-        State::Unknown(why) => log_unknown(from, why),
+        TradingState::Unknown(why) => log_unknown(from, why),
     }
 }
 
-fn log_unknown(from: &str, why: &Unknown) {
+fn log_unknown(from: &str, why: &UnknownReason) {
     match why {
         // It comes back by itself when the store does.
-        Unknown::Stale(_) | Unknown::Refused(_) | Unknown::NotReadYet => tracing::warn!(
+        UnknownReason::Stale(_) | UnknownReason::Refused(_) | UnknownReason::NotReadYet => tracing::warn!(
             event = "orchestrator.kill.activated", from, to = "unknown", reason = %why,
             "effects are blocked: the kill switch cannot be read"
         ),
-        Unknown::Missing | Unknown::NotAState { .. } | Unknown::TooLong | Unknown::NotText => {
+        UnknownReason::Missing
+        | UnknownReason::NotAState { .. }
+        | UnknownReason::TooLong
+        | UnknownReason::NotText => {
             tracing::error!(
                 event = "orchestrator.kill.activated", from, to = "unknown", reason = %why,
                 "effects are blocked: the kill switch says nothing"

@@ -36,7 +36,7 @@ impl Clock for ManualClock {
         Some(TsMs(self.ms()))
     }
 
-    async fn started(&self) -> TsMs {
+    async fn wait_started(&self) -> TsMs {
         TsMs(self.ms())
     }
 
@@ -44,7 +44,7 @@ impl Clock for ManualClock {
         self.0.subscribe().wait_for(|now| deadline.0 <= *now).await.expect("the clock owns the sender");
     }
 
-    fn barrier(&self) -> Option<TsMs> {
+    fn armed_deadline(&self) -> Option<TsMs> {
         None
     }
 
@@ -106,7 +106,7 @@ impl Clock for LockstepClock {
         self.read().now
     }
 
-    async fn started(&self) -> TsMs {
+    async fn wait_started(&self) -> TsMs {
         self.wait_for(|state| state.now.is_some()).await;
         self.read().now.unwrap_or_default()
     }
@@ -121,7 +121,7 @@ impl Clock for LockstepClock {
         self.wait_for(|state| state.armed.is_none_or(|(_, sleeper)| sleeper != mine)).await;
     }
 
-    fn barrier(&self) -> Option<TsMs> {
+    fn armed_deadline(&self) -> Option<TsMs> {
         self.read().armed.map(|(deadline, _)| deadline)
     }
 

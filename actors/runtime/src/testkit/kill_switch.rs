@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
-use orchestrator_kernel::kill_switch::{ReadError, Stored};
+use orchestrator_kernel::kill_switch::{KillSwitchReadError, Stored};
 use orchestrator_kernel::ports::kill_switch::{KillSwitchRead, MemoryKillSwitch};
 
 /// What reads do.
@@ -33,7 +33,7 @@ impl TestKillSwitch {
     #[must_use]
     pub fn trading() -> Self {
         let this = Self::default();
-        this.memory.put(Some(b"off"));
+        this.memory.put_value(Some(b"off"));
         this
     }
 
@@ -51,21 +51,21 @@ impl TestKillSwitch {
 
 #[async_trait]
 impl KillSwitchRead for TestKillSwitch {
-    fn place(&self) -> String {
+    fn place_text(&self) -> String {
         "test".to_owned()
     }
 
-    async fn read(&self) -> Result<Stored, ReadError> {
+    async fn read_value(&self) -> Result<Stored, KillSwitchReadError> {
         self.reads.fetch_add(1, Ordering::Relaxed);
         let mood = *self.mood.lock().unwrap_or_else(PoisonError::into_inner);
         match mood {
-            ReadMood::Works => self.memory.read().await,
+            ReadMood::Works => self.memory.read_value().await,
             ReadMood::Hangs => std::future::pending().await,
             ReadMood::Panics => panic!("the read panics, as told"),
         }
     }
 
-    async fn changed(&self) {
-        self.memory.changed().await;
+    async fn wait_changed(&self) {
+        self.memory.wait_changed().await;
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use orchestrator_kernel::ports::observer::{Observation, Observer, SkipReason};
+use orchestrator_kernel::ports::observer::{Observation, Observer, TickSkipReason};
 
 /// What was counted.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Counts {
     pub retention_failed: u64,
     pub ticks: u64,
     pub runs_planned: u64,
-    pub skipped: BTreeMap<SkipReason, u64>,
+    pub skipped: BTreeMap<TickSkipReason, u64>,
     pub started: u64,
     pub completed: u64,
     pub failed: u64,

@@ -191,7 +191,7 @@ impl Log for FaultyLog {
         crash.step().await;
         self.give_way().await;
         let result = self.act(act, epoch, batch).await;
-        self.script().trace.push((batch.first().0, batch.len(), result.is_ok()));
+        self.script().trace.push((batch.first_seq().0, batch.len(), result.is_ok()));
         self.give_way().await;
         crash.step().await;
         result
@@ -219,7 +219,7 @@ impl Log for FaultyLog {
             return Err(std::io::Error::other("as told").into());
         }
         let batch = self.inner.read(from, limit).await?;
-        let bad = self.script().corrupt.iter().copied().find(|at| (from.0..=batch.last().0).contains(at));
+        let bad = self.script().corrupt.iter().copied().find(|at| (from.0..=batch.last_seq().0).contains(at));
         match bad {
             Some(at) => Err(ReadError::Corrupt { at: Seq(at), detail: "as told".to_owned() }),
             None => Ok(batch),

@@ -1,4 +1,5 @@
-//! Ports for tests that every plane needs: in memory, scripted, and able to fail in every way that their contracts name.
+//! Ports for tests that every plane needs: in memory, scripted, and able to fail in every way that their contracts
+//! name.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test support: a broken test must stop loudly")]
 
 mod clocks;

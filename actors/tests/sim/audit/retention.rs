@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use orchestrator_actors::testkit::{TestEngine, without_publish_time};
-use orchestrator_kernel::engine::audit::{self, StateFrom, Step};
+use orchestrator_kernel::engine::audit::{self, AuditStep, StateFrom};
 use orchestrator_kernel::engine::contracts::engine_run::{RunFacts, RunRecord};
 use orchestrator_kernel::engine::contracts::orchestrator_event::{events, outputs_of};
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
-use orchestrator_kernel::engine::replay::Outline;
-use orchestrator_kernel::engine::retention::Base;
+use orchestrator_kernel::engine::replay::RunLogOutline;
+use orchestrator_kernel::engine::retention::RetentionBase;
 use orchestrator_kernel::engine::run::RunIndex;
 use orchestrator_kernel::ids::{RunSeq, Seq, Symbol};
 
@@ -36,7 +36,7 @@ pub(super) struct Kept {
     /// Records in the archives, where there are archives.
     archived: Option<[u64; 3]>,
     /// The base that a start finds.
-    base: Base,
+    base: RetentionBase,
     /// Whether nobody may start from that base: it ends before the logs begin.
     is_base_short: bool,
     /// What the run log says up to the base that was saved last.
@@ -101,7 +101,7 @@ impl Audit {
 
     /// A process has read the base.
     pub(crate) fn base_loaded(&mut self, value: Option<&[u8]>) -> Checked {
-        self.kept.base_outputs = decode(value)?.runs().outputs();
+        self.kept.base_outputs = decode(value)?.run_index().output_count();
         Ok(())
     }
 
@@ -123,8 +123,8 @@ impl Audit {
         Ok(())
     }
 
-    fn check_runs_of(&mut self, base: &Base) -> Checked {
-        let tail = base.runs().tail();
+    fn check_runs_of(&mut self, base: &RetentionBase) -> Checked {
+        let tail = base.run_index().tail();
         if tail < self.kept.index.tail() {
             // Begun again from an older base.
             self.kept.index = RunIndex::default();
@@ -143,21 +143,21 @@ impl Audit {
                     "OUT-1: a base holds run record {seq}, of which output {index} is not published"
                 );
             }
-            self.kept.index.admit(record).map_err(|error| error.to_string())?;
+            self.kept.index.admit_record(record).map_err(|error| error.to_string())?;
         }
         must!(
-            *base.runs() == self.kept.index,
+            *base.run_index() == self.kept.index,
             "REP-1: a base says {:?} of the runs up to {tail}, their records say {:?}",
-            base.runs(),
+            base.run_index(),
             self.kept.index
         );
         Ok(())
     }
 
     /// CUT-1: the cuts of the runs that are left, the next cut of each symbol that is run, and its first one.
-    fn check_needs(&self, base: &Base) -> Checked {
+    fn check_needs(&self, base: &RetentionBase) -> Checked {
         let from = base.receipts_from();
-        let left = &self.records[base.runs().tail().0 as usize..];
+        let left = &self.records[base.run_index().tail().0 as usize..];
         let first = left.iter().map(|record| (record.facts.cut.start, &record.facts.symbol));
         let next = self.runs.iter().filter_map(|(symbol, runs)| {
             let open = runs.open.as_ref().map(|(facts, _)| facts.cut.start);
@@ -240,21 +240,24 @@ impl Audit {
     /// REP-1: what is left, replayed from the base, gives what was published of it.
     pub(super) fn oracle_from_the_base(&self) -> Checked {
         let base = &self.kept.base;
-        let left = || (base.runs_from().0..).map(RunSeq).zip(&self.records[base.runs().tail().0 as usize..]);
-        let mut outline = Outline::default();
-        left().for_each(|(_, record)| outline.note(record));
+        let left =
+            || (base.runs_from().0..).map(RunSeq).zip(&self.records[base.run_index().tail().0 as usize..]);
+        let mut outline = RunLogOutline::default();
+        left().for_each(|(_, record)| outline.note_record(record));
         let mut audit = audit::Audit::new(outline, StateFrom::Replay, base.into());
         let mut found = Vec::new();
         for payload in &self.receipts[base.receipts_from().0 as usize - 1..] {
             let record = ReceiptRecord::decode(payload).map_err(|error| error.to_string())?;
-            audit.receipt(record.ingest_seq.into(), &record, &mut found);
+            audit.take_receipt(record.ingest_seq.into(), &record, &mut found);
         }
         audit.receipts_ended();
         for (at, record) in left() {
-            let again = match audit.run(at, record, &mut found) {
-                Step::Nothing => continue,
-                Step::Settled(again) => *again,
-                Step::Call(call) => audit.finish(at, record, Ok(TestEngine::answer(&call)), &mut found),
+            let again = match audit.take_run_record(at, record, &mut found) {
+                AuditStep::Nothing => continue,
+                AuditStep::Settled(again) => *again,
+                AuditStep::Call(call) => {
+                    audit.compare_answer(at, record, Ok(TestEngine::answer(&call)), &mut found)
+                }
             };
             self.was_published(at, &again)?;
         }
@@ -286,6 +289,9 @@ impl Audit {
     }
 }
 
-fn decode(value: Option<&[u8]>) -> Result<Base, String> {
-    value.map_or_else(|| Ok(Base::default()), |value| Base::decode(value).map_err(|error| error.to_string()))
+fn decode(value: Option<&[u8]>) -> Result<RetentionBase, String> {
+    value.map_or_else(
+        || Ok(RetentionBase::default()),
+        |value| RetentionBase::decode(value).map_err(|error| error.to_string()),
+    )
 }

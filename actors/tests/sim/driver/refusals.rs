@@ -51,7 +51,7 @@ impl Sim {
         let (operator, reason) = ("sim".to_owned(), "as told".to_owned());
         let request = HeldRequest { symbol: symbol.into(), choice, operator, reason, at_ms: TsMs(0) };
         self.world.note(format_args!("an operator decides: {choice:?} of {symbol}"));
-        let asked = tree.actors().publisher.call(|reply| PublisherMsg::Decide(request, reply));
+        let asked = tree.actor_addresses().publisher.call(|reply| PublisherMsg::Decide(request, reply));
         match timeout(DECIDE_MAX, asked).await {
             Ok(Ok(Ok(_))) => Some(true),
             Ok(Ok(Err(HeldError::NotHeld { .. }))) => Some(false),
@@ -68,7 +68,8 @@ impl Sim {
     /// Whoever mended the broker has what waits offered again.
     pub(super) async fn retry_what_is_held(&mut self, tree: &mut Option<Tree>) {
         let Some(tree) = tree.as_ref().filter(|_| self.refusals.is_some()) else { return };
-        let held: Vec<String> = tree.reached.holds().iter().map(|(symbol, ..)| symbol.to_string()).collect();
+        let held: Vec<String> =
+            tree.reached.current_holds().iter().map(|(symbol, ..)| symbol.to_string()).collect();
         for symbol in held {
             self.decide(tree, &symbol, HeldChoice::Retry).await;
         }

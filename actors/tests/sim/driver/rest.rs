@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use orchestrator_actors::testkit::Baseline;
-use orchestrator_actors::tree::{Stopped, Tree};
+use orchestrator_actors::tree::{StopOutcome, Tree};
 use orchestrator_kernel::engine::retention::Policy;
 use orchestrator_kernel::ports::log::{Log, LogStat};
 use orchestrator_runtime::fatal::FatalKind;
@@ -63,7 +63,7 @@ impl Sim {
     fn what_is_missing(&self, tree: &Tree) -> Option<String> {
         let unsettled: usize = self.sources.iter().map(|source| source.unsettled()).sum();
         let (open, missing) = self.world.audit(|audit| Ok((audit.open_runs(), audit.missing_outputs())));
-        let (status, backlog) = (tree.board.read(), tree.flow.backlog());
+        let (status, backlog) = (tree.board.current_status(), tree.flow.waiting_outputs());
         // That publishing moves again is noticed with the next tick.
         let blocked = status.conditions.contains_key(&Condition::PublishBlocked) && backlog == 0;
         if (status.ready || blocked) && (unsettled, open, missing, backlog) == (0, 0, 0, 0) {
@@ -82,7 +82,7 @@ impl Sim {
             let running = tree.as_mut().expect("stopped last");
             let failed = tokio::select! {
                 biased;
-                failed = running.failed() => Some(failed),
+                failed = running.wait_for_failure() => Some(failed),
                 () = sleep(MS * wait) => None,
             };
             if let Some((kind, what)) = failed {
@@ -138,7 +138,7 @@ impl Sim {
             for (symbol, before) in symbols.iter().zip(before) {
                 if last(self, symbol) <= before && self.ledger.counts().halted.is_empty() {
                     let (counts, status) =
-                        (self.ledger.counts(), tree.as_ref().map(|tree| tree.board.read()));
+                        (self.ledger.counts(), tree.as_ref().map(|tree| tree.board.current_status()));
                     self.world.violated(format!(
                         "{symbol} is not run any more: last at {before:?}; {counts:?} {status:?}"
                     ));
@@ -151,7 +151,7 @@ impl Sim {
     /// A tree that was overtaken has ended by itself: it met its successor's epoch, or what else befell it.
     async fn zombie_is_gone(&mut self) {
         let Some(mut zombie) = self.zombie.take() else { return };
-        match tokio::time::timeout(Duration::from_secs(10), zombie.failed()).await {
+        match tokio::time::timeout(Duration::from_secs(10), zombie.wait_for_failure()).await {
             Ok((FatalKind::Fenced, _)) => self.world.saw("overtaken tree ended as fenced"),
             Ok((FatalKind::Storage | FatalKind::Away | FatalKind::Internal, _)) => {
                 self.world.saw("overtaken tree ended otherwise")
@@ -170,7 +170,7 @@ impl Sim {
         self.zombie_is_gone().await;
         let Some(running) = tree.take() else { return Ended::Stopped };
         match running.stop(Duration::from_secs(60)).await {
-            Stopped::Clean => self.check_ledger(),
+            StopOutcome::Clean => self.check_ledger(),
             other => self.world.violated(format!("the last stop was not clean: {other:?}")),
         }
         for source in &self.sources {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use orchestrator_actors::testkit::ManualClock;
-use orchestrator_actors::tree::{Stopped, Tree};
+use orchestrator_actors::tree::{StopOutcome, Tree};
 use orchestrator_runtime::fatal::FatalKind;
 
 use super::{Ended, Sim};
@@ -125,7 +125,7 @@ impl Sim {
 
     fn kill_an_actor(&mut self, tree: &Option<Tree>) {
         let Some(tree) = tree else { return };
-        let actors = tree.actors();
+        let actors = tree.actor_addresses();
         let (kind, ends) = match self.below(16) {
             _ if self.keeping.is_some() && self.one_in(4) => ("retention", false),
             0..=3 => ("scheduler", false),
@@ -137,19 +137,19 @@ impl Sim {
             _ => ("runners", true),
         };
         let cell = match kind {
-            "scheduler" => actors.scheduler.get().map(|actor| actor.get_cell()),
-            "publisher" => actors.publisher.get().map(|actor| actor.get_cell()),
-            "retention" => actors.retention.get().map(|actor| actor.get_cell()),
-            "kill_switch" => actors.kill_switch.get().map(|actor| actor.get_cell()),
-            "run_log" => actors.run_log.get().map(|actor| actor.get_cell()),
-            "buffer" => actors.buffer.get().map(|actor| actor.get_cell()),
-            "runners" => actors.runners.get().map(|actor| actor.get_cell()),
+            "scheduler" => actors.scheduler.current_actor().map(|actor| actor.get_cell()),
+            "publisher" => actors.publisher.current_actor().map(|actor| actor.get_cell()),
+            "retention" => actors.retention.current_actor().map(|actor| actor.get_cell()),
+            "kill_switch" => actors.kill_switch.current_actor().map(|actor| actor.get_cell()),
+            "run_log" => actors.run_log.current_actor().map(|actor| actor.get_cell()),
+            "buffer" => actors.buffer.current_actor().map(|actor| actor.get_cell()),
+            "runners" => actors.runners.current_actor().map(|actor| actor.get_cell()),
             _ => {
-                let runners = tree.runners().addresses();
+                let runners = tree.runners().runner_addresses();
                 let Some(runner) = runners.get(self.below(runners.len().max(1) as u64) as usize) else {
                     return;
                 };
-                runner.get().map(|actor| actor.get_cell())
+                runner.current_actor().map(|actor| actor.get_cell())
             }
         };
         let Ok(cell) = cell else { return };
@@ -192,12 +192,12 @@ impl Sim {
         let stopped = running.stop(grace).await;
         self.world.note(format_args!("stopped: {stopped:?}"));
         match stopped {
-            Stopped::Clean => {
+            StopOutcome::Clean => {
                 self.world.saw("clean stop");
                 self.check_ledger();
             }
-            Stopped::Unfinished(_) => self.world.saw("stop that ran out of time"),
-            Stopped::Failed(kind, what) => {
+            StopOutcome::Unfinished(_) => self.world.saw("stop that ran out of time"),
+            StopOutcome::Failed(kind, what) => {
                 self.failed(kind, &what);
             }
         }

@@ -7,13 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::output::{Regime, RegimeOutput};
 
-/// Beyond this many steps without a flip the confidence decays no further; by far most configs are at the floor by then.
+/// Beyond this many steps without a flip the confidence decays no further; by far most configs are at the floor by
+/// then.
 const DECAY_STEPS_MAX: u64 = 1000;
 
 /// The hysteresis parameters; the defaults are the Regime Engine's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct HysteresisConfig {
+pub struct DemoHysteresisConfig {
     /// Updates in a row that another regime needs to become the stable one.
     pub min_persistence_updates: u64,
     /// Confidence that the last of them needs, 0 to 1.
@@ -26,7 +27,7 @@ pub struct HysteresisConfig {
     pub update_interval_ms: i64,
 }
 
-impl Default for HysteresisConfig {
+impl Default for DemoHysteresisConfig {
     fn default() -> Self {
         Self {
             min_persistence_updates: 3,
@@ -40,7 +41,7 @@ impl Default for HysteresisConfig {
 
 /// Hysteresis state of one symbol between two updates.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct State<'a> {
+pub struct HysteresisState<'a> {
     /// Updates in a row that said `candidate_regime`.
     pub candidate_count: u64,
     /// The regime that may become the stable one.
@@ -54,18 +55,18 @@ pub struct State<'a> {
 
 /// Return value of `run_with_hysteresis`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Decision<'a> {
+pub struct HysteresisDecision<'a> {
     /// The selected output's confidence, decayed while another regime is a candidate.
     pub effective_confidence: f64,
     /// The stable regime's last output.
     pub selected_output: RegimeOutput<'a>,
     /// How the stable regime stands.
-    pub transition: Transition,
+    pub transition: RegimeTransition,
 }
 
 /// The part of a decision about change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Transition {
+pub struct RegimeTransition {
     /// As in the state after the update.
     pub candidate_count: u64,
     /// As in the state after the update.
@@ -95,11 +96,11 @@ pub struct NotAfterLast {
 /// # Errors
 ///
 /// [`NotAfterLast`]; the state before stays the one to use.
-pub fn step<'a>(
-    state: State<'a>,
+pub fn apply_output<'a>(
+    state: HysteresisState<'a>,
     output: RegimeOutput<'a>,
-    config: &HysteresisConfig,
-) -> Result<(Decision<'a>, State<'a>), NotAfterLast> {
+    config: &DemoHysteresisConfig,
+) -> Result<(HysteresisDecision<'a>, HysteresisState<'a>), NotAfterLast> {
     let mut gap = false;
     if let Some(last) = state.last_timestamp {
         if output.timestamp <= last {
@@ -109,19 +110,23 @@ pub fn step<'a>(
     }
     let stable = match state.stable_output {
         Some(stable) if !gap && stable.regime != output.regime => stable,
-        Some(_) | None => return Ok(taken(output, false, gap)),
+        Some(_) | None => return Ok(adopt_output(output, false, gap)),
     };
     let persists = state.candidate_regime == Some(output.regime);
     let count = if persists { state.candidate_count.saturating_add(1) } else { 1 };
     if config.min_persistence_updates <= count && config.min_confidence_for_flip <= output.confidence {
-        return Ok(taken(output, true, false));
+        return Ok(adopt_output(output, true, false));
     }
-    Ok(kept(stable, &output, count, config))
+    Ok(keep_stable(stable, &output, count, config))
 }
 
 /// `output` is the stable one from now on.
-fn taken(output: RegimeOutput<'_>, flipped: bool, reset_due_to_gap: bool) -> (Decision<'_>, State<'_>) {
-    let transition = Transition {
+fn adopt_output(
+    output: RegimeOutput<'_>,
+    flipped: bool,
+    reset_due_to_gap: bool,
+) -> (HysteresisDecision<'_>, HysteresisState<'_>) {
+    let transition = RegimeTransition {
         candidate_count: 0,
         candidate_regime: None,
         flipped,
@@ -129,23 +134,26 @@ fn taken(output: RegimeOutput<'_>, flipped: bool, reset_due_to_gap: bool) -> (De
         stable_regime: output.regime,
         transition_active: false,
     };
-    let state = State {
+    let state = HysteresisState {
         candidate_count: 0,
         candidate_regime: None,
         last_timestamp: Some(output.timestamp),
         stable_output: Some(output.clone()),
     };
-    (Decision { effective_confidence: output.confidence, selected_output: output, transition }, state)
+    (
+        HysteresisDecision { effective_confidence: output.confidence, selected_output: output, transition },
+        state,
+    )
 }
 
 /// `stable` stays the stable one; `output` makes its regime the candidate for the `count`th time.
-fn kept<'a>(
+fn keep_stable<'a>(
     stable: RegimeOutput<'a>,
     output: &RegimeOutput<'a>,
     count: u64,
-    config: &HysteresisConfig,
-) -> (Decision<'a>, State<'a>) {
-    let transition = Transition {
+    config: &DemoHysteresisConfig,
+) -> (HysteresisDecision<'a>, HysteresisState<'a>) {
+    let transition = RegimeTransition {
         candidate_count: count,
         candidate_regime: Some(output.regime),
         flipped: false,
@@ -153,18 +161,18 @@ fn kept<'a>(
         stable_regime: stable.regime,
         transition_active: true,
     };
-    let state = State {
+    let state = HysteresisState {
         candidate_count: count,
         candidate_regime: Some(output.regime),
         last_timestamp: Some(output.timestamp),
         stable_output: Some(stable.clone()),
     };
-    let effective_confidence = decayed(stable.confidence, count, config);
-    (Decision { effective_confidence, selected_output: stable, transition }, state)
+    let effective_confidence = decay_confidence(stable.confidence, count, config);
+    (HysteresisDecision { effective_confidence, selected_output: stable, transition }, state)
 }
 
 /// The factor to the power of `steps`, multiplied step by step: `powi` may round differently on another machine.
-fn decayed(confidence: f64, steps: u64, config: &HysteresisConfig) -> f64 {
+fn decay_confidence(confidence: f64, steps: u64, config: &DemoHysteresisConfig) -> f64 {
     let mut factor = 1.0;
     for _ in 0..steps.min(DECAY_STEPS_MAX) {
         if confidence * factor <= config.min_confidence_floor {
@@ -213,13 +221,13 @@ mod tests {
     #[test]
     fn the_recorded_steps_come_out_byte_for_byte() {
         let Some(golden) = golden() else { return };
-        let mut state = text_of(&State::default());
+        let mut state = text_of(&HysteresisState::default());
         for line in golden.lines() {
             let golden: GoldenStep<'_> = serde_json::from_str(line).unwrap();
-            let before: State<'_> = serde_json::from_str(&state).unwrap();
+            let before: HysteresisState<'_> = serde_json::from_str(&state).unwrap();
             let input: RegimeOutput<'_> = serde_json::from_str(golden.input.get()).unwrap();
 
-            let after = match step(before, input, &HysteresisConfig::default()) {
+            let after = match apply_output(before, input, &DemoHysteresisConfig::default()) {
                 Ok((decision, after)) => {
                     assert_eq!(text_of(&decision), canonical(golden.decision.unwrap()), "step {}", golden.i);
                     text_of(&after)
@@ -246,11 +254,14 @@ mod tests {
 
     #[test]
     fn decay_ends_soon_and_at_the_floor_whatever_the_count() {
-        let config = HysteresisConfig::default();
+        let config = DemoHysteresisConfig::default();
 
-        assert_eq!(decayed(0.9, u64::MAX, &config), 0.2);
-        assert_eq!(decayed(0.1, 1, &config), 0.2);
-        assert_eq!(decayed(0.9, u64::MAX, &HysteresisConfig { decay_factor: 1.0, ..config }), 0.9);
+        assert_eq!(decay_confidence(0.9, u64::MAX, &config), 0.2);
+        assert_eq!(decay_confidence(0.1, 1, &config), 0.2);
+        assert_eq!(
+            decay_confidence(0.9, u64::MAX, &DemoHysteresisConfig { decay_factor: 1.0, ..config }),
+            0.9
+        );
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! The Regime Engine's output, as CONTRACTS §3 has it. Fields stand in sorted order: what serde_json writes is canonical.
+//! The Regime Engine's output, as CONTRACTS §3 has it. Fields stand in sorted order: what serde_json writes is
+//! canonical.
 
 use std::borrow::Cow;
 

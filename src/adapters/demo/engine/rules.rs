@@ -54,14 +54,14 @@ struct Flow {
 
 impl Market {
     /// Price against VWAP, in average true ranges.
-    fn stretch(&self) -> Option<f64> {
+    fn price_stretch(&self) -> Option<f64> {
         Some((self.price? - self.vwap?) / self.atr?)
     }
 }
 
 impl Flow {
     /// Change of the cumulative volume delta against its size, −1 to 1.
-    fn turn(&self) -> Option<f64> {
+    fn cvd_turn(&self) -> Option<f64> {
         let slope = self.cvd_slope?;
         Some(slope / (self.cvd?.abs() + slope.abs()))
     }
@@ -77,12 +77,12 @@ pub(super) fn run<'a>(
     timestamp: i64,
     inputs: &str,
 ) -> Result<RegimeOutput<'a>, serde_json::Error> {
-    let readings = Readings::of(serde_json::from_str(inputs)?);
-    let trend = readings.trend();
-    let regime = readings.regime(trend);
-    let (drivers, invalidations) = readings.named(trend);
+    let readings = Readings::from_inputs(serde_json::from_str(inputs)?);
+    let trend = readings.trend_strength();
+    let regime = readings.classify_regime(trend);
+    let (drivers, invalidations) = readings.name_notable(trend);
     Ok(RegimeOutput {
-        confidence: confidence(regime, trend),
+        confidence: confidence_in_regime(regime, trend),
         drivers,
         invalidations,
         permissions: vec![Cow::Borrowed(regime.as_str())],
@@ -106,26 +106,27 @@ struct Readings {
 }
 
 impl Readings {
-    fn of(inputs: Inputs) -> Self {
+    fn from_inputs(inputs: Inputs) -> Self {
         let market = inputs.market.unwrap_or_default();
         let derivatives = inputs.derivatives.unwrap_or_default();
         let flow = inputs.flow.unwrap_or_default();
         Self {
-            stretch: known(market.stretch()),
-            pressure: known(flow.aggressive_volume_ratio.map(|ratio| 2.0 * ratio - 1.0)).clamp(-1.0, 1.0),
-            slope: known(flow.turn()),
-            funding: known(derivatives.funding_z),
-            liquidation: known(derivatives.liquidation_intensity),
-            sweep: known(market.sweep_score),
+            stretch: finite_or_zero(market.price_stretch()),
+            pressure: finite_or_zero(flow.aggressive_volume_ratio.map(|ratio| 2.0 * ratio - 1.0))
+                .clamp(-1.0, 1.0),
+            slope: finite_or_zero(flow.cvd_turn()),
+            funding: finite_or_zero(derivatives.funding_z),
+            liquidation: finite_or_zero(derivatives.liquidation_intensity),
+            sweep: finite_or_zero(market.sweep_score),
         }
     }
 
     /// −1 down to 1 up.
-    fn trend(&self) -> f64 {
+    fn trend_strength(&self) -> f64 {
         (self.stretch.clamp(-1.0, 1.0) + self.pressure + self.slope) / 3.0
     }
 
-    fn regime(&self, trend: f64) -> Regime {
+    fn classify_regime(&self, trend: f64) -> Regime {
         let (up, down) = (trend >= TREND, trend <= -TREND);
         if self.liquidation >= LIQUIDATING && trend.abs() >= NOTABLE {
             return if trend > 0.0 { Regime::LiquidationUp } else { Regime::LiquidationDown };
@@ -153,7 +154,7 @@ impl Readings {
     }
 
     /// The notable readings: those that point with the trend, those that point against it.
-    fn named(&self, trend: f64) -> (Vec<Cow<'static, str>>, Vec<Cow<'static, str>>) {
+    fn name_notable(&self, trend: f64) -> (Vec<Cow<'static, str>>, Vec<Cow<'static, str>>) {
         let directed = [
             (self.stretch, "Market price against VWAP"),
             (self.pressure, "Flow aggressive volume"),
@@ -178,12 +179,12 @@ impl Readings {
 }
 
 /// Unknown, and what a division by zero gives, counts as 0.
-fn known(reading: Option<f64>) -> f64 {
+fn finite_or_zero(reading: Option<f64>) -> f64 {
     reading.filter(|reading| reading.is_finite()).unwrap_or(0.0)
 }
 
 /// 0.5 to 1: in a trend the more of it, without one the less of it. Four decimals, so that the text is short.
-fn confidence(regime: Regime, trend: f64) -> f64 {
+fn confidence_in_regime(regime: Regime, trend: f64) -> f64 {
     let strength = match regime {
         Regime::ChopBalanced | Regime::ChopStophunt | Regime::TrendExhaustion => 1.0 - trend.abs(),
         Regime::LiquidationUp

@@ -55,42 +55,42 @@ impl Generator {
     }
 
     /// Makes `count` events of time `now_ms`, sometimes a burst of more, and the snapshots that are due.
-    pub(super) fn step(&mut self, now_ms: i64, count: u64) {
+    pub(super) fn make_events(&mut self, now_ms: i64, count: u64) {
         let is_burst = count > 0 && self.random.one_in(BURST_ONE_IN);
-        let burst = if is_burst { BURST_MAX / 4 + self.random.below(BURST_MAX * 3 / 4) } else { 0 };
+        let burst = if is_burst { BURST_MAX / 4 + self.random.next_below(BURST_MAX * 3 / 4) } else { 0 };
         for _ in 0..count + u64::from(burst) {
-            self.event(now_ms);
+            self.make_event(now_ms);
         }
-        self.snapshots(now_ms);
+        self.make_due_snapshots(now_ms);
     }
 
     /// Takes up to `max` of the items made.
-    pub(super) fn take(&mut self, max: usize) -> Vec<RawItem> {
+    pub(super) fn take_items(&mut self, max: usize) -> Vec<RawItem> {
         self.pending.drain(..max.min(self.pending.len())).collect()
     }
 
-    fn event(&mut self, now_ms: i64) {
+    fn make_event(&mut self, now_ms: i64) {
         let random = &mut self.random;
-        let index = random.below(u32::try_from(self.markets.len()).unwrap_or(u32::MAX));
+        let index = random.next_below(u32::try_from(self.markets.len()).unwrap_or(u32::MAX));
         let Some(market) = self.markets.get_mut(index as usize) else { return };
         let bytes = if random.one_in(GARBAGE_ONE_IN) {
-            events::garbage(now_ms, random)
+            events::garbage_bytes(now_ms, random)
         } else if random.one_in(UNKNOWN_ONE_IN) {
-            events::unknown(market, now_ms, random)
+            events::unknown_event(market, now_ms, random)
         } else if random.one_in(DECODE_FAILURE_ONE_IN) {
             events::decode_failure(market, now_ms, random)
         } else {
-            events::any(market, now_ms, random)
+            events::random_event(market, now_ms, random)
         };
         if random.one_in(DUPLICATE_ONE_IN) {
-            self.push(bytes.clone());
+            self.queue_item(bytes.clone());
         }
-        self.push(bytes);
+        self.queue_item(bytes);
     }
 
-    /// Makes the snapshots of the newest boundary. Boundaries skipped by a jump of the clock have none, and no boundary has
-    /// them twice.
-    fn snapshots(&mut self, now_ms: i64) {
+    /// Makes the snapshots of the newest boundary. Boundaries skipped by a jump of the clock have none, and no boundary
+    /// has them twice.
+    fn make_due_snapshots(&mut self, now_ms: i64) {
         let due = now_ms - self.snapshot_lag_ms;
         let boundary_ms = due - due.rem_euclid(self.snapshot_interval_ms);
         let last = *self.boundary_ms.get_or_insert(boundary_ms);
@@ -103,13 +103,13 @@ impl Generator {
                 continue;
             }
             if let Some(market) = self.markets.get_mut(index) {
-                let bytes = events::snapshot(market, boundary_ms, now_ms, &mut self.random);
-                self.push(bytes);
+                let bytes = events::snapshot_event(market, boundary_ms, now_ms, &mut self.random);
+                self.queue_item(bytes);
             }
         }
     }
 
-    fn push(&mut self, bytes: Bytes) {
+    fn queue_item(&mut self, bytes: Bytes) {
         self.position += 1;
         self.pending.push_back(RawItem { position: Some(self.position), bytes, oversized: None });
     }

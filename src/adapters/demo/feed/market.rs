@@ -35,7 +35,7 @@ impl Shape {
     const ALL: [Self; 6] =
         [Self::Balanced, Self::StopHunt, Self::Trend, Self::Squeeze, Self::Liquidation, Self::Exhaustion];
 
-    const fn readings(self) -> Readings {
+    const fn upward_readings(self) -> Readings {
         let [drift, stretch, pressure, slope, funding_z, liquidation, sweep] = match self {
             Self::Balanced => [0.0, 0.05, 0.0, 0.0, 0.0, 0.05, 0.1],
             Self::StopHunt => [0.0, 0.2, 0.0, 0.0, 0.2, 0.3, 0.8],
@@ -92,17 +92,17 @@ impl Market {
             ("DOGE", 0.12),
         ];
         let near = known.iter().find(|(prefix, _)| symbol.starts_with(prefix));
-        let anchor = near.map_or_else(|| random.pick(&[1.0, 10.0, 100.0, 1_000.0]), |(_, price)| *price);
+        let anchor = near.map_or_else(|| random.pick_one(&[1.0, 10.0, 100.0, 1_000.0]), |(_, price)| *price);
         let scale = [(10_000.0, 10.0), (100.0, 100.0), (1.0, 10_000.0)];
         let scale = scale.iter().find(|(from, _)| anchor >= *from).map_or(1e6, |(_, scale)| *scale);
         Self {
             symbol: symbol.to_owned(),
-            price: anchor * random.around(1.0, 0.02),
+            price: anchor * random.next_around(1.0, 0.02),
             anchor,
             scale,
-            shape: random.pick(&Shape::ALL),
-            direction: random.pick(&[1.0, -1.0]),
-            snapshots_left: 1 + random.below(6),
+            shape: random.pick_one(&Shape::ALL),
+            direction: random.pick_one(&[1.0, -1.0]),
+            snapshots_left: 1 + random.next_below(6),
             cvd: 0.0,
             open_interest: 1e9 / anchor,
             candle: None,
@@ -112,8 +112,8 @@ impl Market {
     }
 
     /// The readings now, in the direction of the phase.
-    pub(super) fn readings(&self) -> Readings {
-        let up = self.shape.readings();
+    pub(super) fn directed_readings(&self) -> Readings {
+        let up = self.shape.upward_readings();
         Readings {
             drift: up.drift * self.direction,
             stretch: up.stretch * self.direction,
@@ -126,12 +126,12 @@ impl Market {
     }
 
     /// Lets a trade of `quantity` (negative: a sale) move the price.
-    pub(super) fn trade(&mut self, quantity: f64, now_ms: i64, random: &mut Random) {
+    pub(super) fn apply_trade(&mut self, quantity: f64, now_ms: i64, random: &mut Random) {
         let drawn_back = (self.price / self.anchor - 1.0) * 0.5;
-        let step = random.around(self.readings().drift - drawn_back, 1.0) * 1e-4;
+        let step = random.next_around(self.directed_readings().drift - drawn_back, 1.0) * 1e-4;
         self.price *= 1.0 + step;
         self.cvd += quantity;
-        self.open_interest *= 1.0 + 1e-5 * random.noise();
+        self.open_interest *= 1.0 + 1e-5 * random.next_noise();
         let (minute, price) = (now_ms.div_euclid(60_000), self.price);
         if self.candle.is_some_and(|candle| candle.minute != minute) {
             self.closed = self.candle.take();
@@ -148,9 +148,9 @@ impl Market {
     pub(super) fn snapshot_taken(&mut self, random: &mut Random) {
         self.snapshots_left = self.snapshots_left.saturating_sub(1);
         if self.snapshots_left == 0 {
-            self.shape = random.pick(&Shape::ALL);
-            self.direction = random.pick(&[1.0, -1.0]);
-            self.snapshots_left = 3 + random.below(7);
+            self.shape = random.pick_one(&Shape::ALL);
+            self.direction = random.pick_one(&[1.0, -1.0]);
+            self.snapshots_left = 3 + random.next_below(7);
         }
     }
 
@@ -180,7 +180,7 @@ mod tests {
         let mut market = Market::new("BTCUSDT", &mut random);
         let mut distinct = std::collections::BTreeSet::new();
         for n in 0..100_000_i64 {
-            market.trade(random.noise(), n * 10, &mut random);
+            market.apply_trade(random.next_noise(), n * 10, &mut random);
             if n % 200 == 0 {
                 market.snapshot_taken(&mut random);
                 distinct.insert(market.price.to_bits());
@@ -194,11 +194,11 @@ mod tests {
     fn a_candle_is_closed_when_its_minute_is_over() {
         let mut random = Random::new(5, 0);
         let mut market = Market::new("ETHUSDT", &mut random);
-        market.trade(1.0, 0, &mut random);
-        market.trade(-2.0, 59_999, &mut random);
+        market.apply_trade(1.0, 0, &mut random);
+        market.apply_trade(-2.0, 59_999, &mut random);
         assert_eq!(market.closed, None);
 
-        market.trade(1.0, 60_000, &mut random);
+        market.apply_trade(1.0, 60_000, &mut random);
 
         let closed = market.closed.unwrap();
         assert_eq!((closed.minute, closed.volume), (0, 3.0));

@@ -8,10 +8,10 @@ impl Random {
     /// A generator; each pair of `seed` and `stream` gives another sequence.
     pub(super) const fn new(seed: u64, stream: u64) -> Self {
         let mut mixed = Self(seed);
-        Self(mixed.next() ^ stream.wrapping_mul(0xd134_2543_de82_ef95))
+        Self(mixed.next_u64() ^ stream.wrapping_mul(0xd134_2543_de82_ef95))
     }
 
-    const fn next(&mut self) -> u64 {
+    const fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -20,38 +20,39 @@ impl Random {
     }
 
     /// A number from 0 to below 1, in steps of 2⁻⁵³.
-    pub(super) fn unit(&mut self) -> f64 {
+    pub(super) fn next_unit(&mut self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "53 bits fit exactly")]
-        let unit = (self.next() >> 11) as f64 / (1_u64 << 53) as f64;
+        let unit = (self.next_u64() >> 11) as f64 / (1_u64 << 53) as f64;
         unit
     }
 
     /// A whole number from 0 to below `bound`; 0 when `bound` is 0.
-    pub(super) fn below(&mut self, bound: u32) -> u32 {
-        let scaled = (u128::from(self.next()) * u128::from(bound)) >> 64;
+    pub(super) fn next_below(&mut self, bound: u32) -> u32 {
+        let scaled = (u128::from(self.next_u64()) * u128::from(bound)) >> 64;
         u32::try_from(scaled).unwrap_or(0)
     }
 
     /// Yes once in `n` times.
     pub(super) fn one_in(&mut self, n: u32) -> bool {
-        self.below(n) == 0
+        self.next_below(n) == 0
     }
 
-    /// Roughly normal with mean 0 and deviation 1, within ±3.5: from sums only, so that no platform's mathematics differs.
-    pub(super) fn noise(&mut self) -> f64 {
-        let sum = self.unit() + self.unit() + self.unit() + self.unit();
+    /// Roughly normal with mean 0 and deviation 1, within ±3.5: from sums only, so that no platform's mathematics
+    /// differs.
+    pub(super) fn next_noise(&mut self) -> f64 {
+        let sum = self.next_unit() + self.next_unit() + self.next_unit() + self.next_unit();
         (sum - 2.0) * 1.732
     }
 
     /// Around `mean` with deviation `spread`.
-    pub(super) fn around(&mut self, mean: f64, spread: f64) -> f64 {
-        mean + spread * self.noise()
+    pub(super) fn next_around(&mut self, mean: f64, spread: f64) -> f64 {
+        mean + spread * self.next_noise()
     }
 
     /// One of `choices`, which must not be empty.
-    pub(super) fn pick<T: Copy, const N: usize>(&mut self, choices: &[T; N]) -> T {
+    pub(super) fn pick_one<T: Copy, const N: usize>(&mut self, choices: &[T; N]) -> T {
         const { assert!(N > 0) };
-        let index = self.below(u32::try_from(N).unwrap_or(u32::MAX)) as usize;
+        let index = self.next_below(u32::try_from(N).unwrap_or(u32::MAX)) as usize;
         choices[index % N]
     }
 }
@@ -65,7 +66,7 @@ mod tests {
     fn the_sequence_is_that_of_the_published_algorithm() {
         let mut random = Random(1_234_567);
 
-        let first = [random.next(), random.next(), random.next()];
+        let first = [random.next_u64(), random.next_u64(), random.next_u64()];
 
         assert_eq!(first, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
     }
@@ -73,12 +74,12 @@ mod tests {
     #[test]
     fn values_stay_in_their_ranges_and_have_their_moments() {
         let mut random = Random::new(1, 2);
-        let draws: Vec<f64> = (0..20_000).map(|_| random.noise()).collect();
+        let draws: Vec<f64> = (0..20_000).map(|_| random.next_noise()).collect();
         let mean = draws.iter().sum::<f64>() / 20_000.0;
         let variance = draws.iter().map(|x| (x - mean) * (x - mean)).sum::<f64>() / 20_000.0;
 
         assert!(mean.abs() < 0.03 && (variance - 1.0).abs() < 0.05, "{mean} {variance}");
-        assert!((0..1_000).all(|_| (0.0..1.0).contains(&random.unit()) && random.below(7) < 7));
-        assert_eq!(random.below(0), 0);
+        assert!((0..1_000).all(|_| (0.0..1.0).contains(&random.next_unit()) && random.next_below(7) < 7));
+        assert_eq!(random.next_below(0), 0);
     }
 }

@@ -28,15 +28,15 @@ impl TestClock {
 #[async_trait]
 impl Clock for TestClock {
     fn now(&self) -> Option<TsMs> {
-        Some(TsMs(NOON).plus(i64::try_from(self.begin.elapsed().as_millis()).unwrap()))
+        Some(TsMs(NOON).plus_ms(i64::try_from(self.begin.elapsed().as_millis()).unwrap()))
     }
-    async fn started(&self) -> TsMs {
+    async fn wait_started(&self) -> TsMs {
         self.now().unwrap()
     }
     async fn sleep_until(&self, _: TsMs) {
         unreachable!("the feed paces itself by the runtime");
     }
-    fn barrier(&self) -> Option<TsMs> {
+    fn armed_deadline(&self) -> Option<TsMs> {
         None
     }
     fn is_driven(&self) -> bool {
@@ -49,9 +49,9 @@ impl Clock for TestClock {
 fn generated(options: &DemoFeedOptions, position: u64, steps: i64, count: u64) -> Vec<RawItem> {
     let mut generator = Generator::new(options, position);
     for step in 0..steps {
-        generator.step(NOON + step * 100, count);
+        generator.make_events(NOON + step * 100, count);
     }
-    generator.take(usize::MAX)
+    generator.take_items(usize::MAX)
 }
 
 fn decoded(items: &[RawItem]) -> Vec<Receipt> {
@@ -184,8 +184,8 @@ fn a_jump_of_the_clock_makes_neither_a_second_snapshot_nor_a_flood() {
     let mut generator =
         Generator::new(&DemoFeedOptions { rate_per_second: 0, ..DemoFeedOptions::default() }, 0);
     let mut at = |ms: i64| {
-        generator.step(NOON / 3_000 * 3_000 + ms, 0);
-        let boundaries: BTreeSet<i64> = decoded(&generator.take(usize::MAX))
+        generator.make_events(NOON / 3_000 * 3_000 + ms, 0);
+        let boundaries: BTreeSet<i64> = decoded(&generator.take_items(usize::MAX))
             .iter()
             .map(|receipt| receipt.snapshot_ts_ms.unwrap().0 - NOON / 3_000 * 3_000)
             .collect();
@@ -202,7 +202,7 @@ fn a_jump_of_the_clock_makes_neither_a_second_snapshot_nor_a_flood() {
 }
 
 async fn open(options: DemoFeedOptions) -> Result<Box<dyn Source>, SourceError> {
-    DemoFeedFactory::new(options, TestClock::wall()).open(ResumeAt::default()).await
+    DemoFeedFactory::new(options, TestClock::wall()).open_source(ResumeAt::default()).await
 }
 
 fn durable() -> Settlement {
@@ -220,17 +220,17 @@ async fn the_rate_is_kept_and_the_feed_ends_after_its_duration() {
         };
         let mut feed = open(options).await.unwrap();
         let (began, mut count) = (Instant::now(), 0);
-        while let Some(batch) = feed.next().await.unwrap() {
+        while let Some(batch) = feed.next_batch().await.unwrap() {
             assert!((1..=BATCH_ITEMS_MAX).contains(&batch.items.len()));
             count += batch.items.len();
-            feed.settle(batch.id, durable()).await.unwrap();
+            feed.settle_batch(batch.id, durable()).await.unwrap();
         }
 
         let expected = rate as usize * 2;
         let bursts_and_duplicates = expected / 100 + 3 * BURST_ALLOWANCE;
         assert!((expected..=expected + bursts_and_duplicates).contains(&count), "{count} at {rate}/s");
         assert!((1_980..=2_020).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
-        assert!(feed.next().await.unwrap().is_none());
+        assert!(feed.next_batch().await.unwrap().is_none());
     }
 }
 
@@ -241,15 +241,15 @@ const BURST_ALLOWANCE: usize = 400;
 async fn a_feed_that_was_not_taken_goes_on_from_now() {
     let options = DemoFeedOptions { rate_per_second: 1_000, ..DemoFeedOptions::default() };
     let mut feed = open(options).await.unwrap();
-    let batch = feed.next().await.unwrap().unwrap();
-    feed.settle(batch.id, durable()).await.unwrap();
+    let batch = feed.next_batch().await.unwrap().unwrap();
+    feed.settle_batch(batch.id, durable()).await.unwrap();
 
     tokio::time::sleep(Duration::from_secs(60)).await;
     let (resumed, mut count) = (Instant::now(), 0);
     while resumed.elapsed() < Duration::from_secs(1) {
-        let batch = feed.next().await.unwrap().unwrap();
+        let batch = feed.next_batch().await.unwrap().unwrap();
         count += batch.items.len();
-        feed.settle(batch.id, durable()).await.unwrap();
+        feed.settle_batch(batch.id, durable()).await.unwrap();
     }
 
     assert!(
@@ -261,19 +261,21 @@ async fn a_feed_that_was_not_taken_goes_on_from_now() {
 #[tokio::test(start_paused = true)]
 async fn refused_items_come_again_first_and_unsettled_batches_are_bounded() {
     let mut feed = open(DemoFeedOptions::default()).await.unwrap();
-    let first = feed.next().await.unwrap().unwrap();
-    feed.settle(first.id, Settlement::Refused { reason: String::new(), retry_after_ms: 500 }).await.unwrap();
+    let first = feed.next_batch().await.unwrap().unwrap();
+    feed.settle_batch(first.id, Settlement::Refused { reason: String::new(), retry_after_ms: 500 })
+        .await
+        .unwrap();
 
-    let again = feed.next().await.unwrap().unwrap();
+    let again = feed.next_batch().await.unwrap().unwrap();
 
     assert_eq!(again.items, first.items);
     for _ in 1..UNSETTLED_BATCHES_MAX {
-        feed.next().await.unwrap().unwrap();
+        feed.next_batch().await.unwrap().unwrap();
     }
-    let waited = tokio::time::timeout(Duration::from_secs(60), feed.next()).await;
+    let waited = tokio::time::timeout(Duration::from_secs(60), feed.next_batch()).await;
     assert!(waited.is_err(), "more batches in flight than allowed");
-    feed.settle(again.id, durable()).await.unwrap();
-    assert!(feed.next().await.unwrap().is_some());
+    feed.settle_batch(again.id, durable()).await.unwrap();
+    assert!(feed.next_batch().await.unwrap().is_some());
 }
 
 /// A quick feed by the wall clock.
@@ -300,18 +302,20 @@ async fn demo_feed_conforms() {
 async fn the_end_waits_until_a_refused_batch_is_durable() {
     let options = DemoFeedOptions { duration: Some(Duration::from_millis(20)), ..DemoFeedOptions::default() };
     let mut feed = open(options).await.unwrap();
-    let mut last = feed.next().await.unwrap().unwrap();
-    while let Ok(batch) = tokio::time::timeout(Duration::from_secs(1), feed.next()).await {
-        feed.settle(last.id, durable()).await.unwrap();
+    let mut last = feed.next_batch().await.unwrap().unwrap();
+    while let Ok(batch) = tokio::time::timeout(Duration::from_secs(1), feed.next_batch()).await {
+        feed.settle_batch(last.id, durable()).await.unwrap();
         last = batch.unwrap().expect("ended with a batch in flight");
     }
 
-    feed.settle(last.id, Settlement::Refused { reason: String::new(), retry_after_ms: 0 }).await.unwrap();
-    let again = feed.next().await.unwrap().unwrap();
-    feed.settle(again.id, durable()).await.unwrap();
+    feed.settle_batch(last.id, Settlement::Refused { reason: String::new(), retry_after_ms: 0 })
+        .await
+        .unwrap();
+    let again = feed.next_batch().await.unwrap().unwrap();
+    feed.settle_batch(again.id, durable()).await.unwrap();
 
     assert_eq!(again.items, last.items);
-    assert!(feed.next().await.unwrap().is_none());
+    assert!(feed.next_batch().await.unwrap().is_none());
 }
 
 /// Method: drop `next` after every poll.
@@ -321,7 +325,7 @@ async fn next_is_cancel_safe() {
     let mut feed = open(options).await.unwrap();
     let mut position = 0;
     loop {
-        match tokio::time::timeout(Duration::from_millis(3), feed.next()).await {
+        match tokio::time::timeout(Duration::from_millis(3), feed.next_batch()).await {
             Err(_) => {}
             Ok(batch) => {
                 let Some(batch) = batch.unwrap() else { break };
@@ -329,7 +333,7 @@ async fn next_is_cancel_safe() {
                     position += 1;
                     assert_eq!(item.position, Some(position));
                 }
-                feed.settle(batch.id, durable()).await.unwrap();
+                feed.settle_batch(batch.id, durable()).await.unwrap();
             }
         }
     }
@@ -351,6 +355,6 @@ async fn options_out_of_range_and_a_driven_clock_are_refused() {
     }
     let clock = Arc::new(TestClock { begin: Instant::now(), is_driven: true });
     let factory = DemoFeedFactory::new(good(), clock);
-    assert!(matches!(factory.open(ResumeAt::default()).await, Err(SourceError::Fatal { .. })));
+    assert!(matches!(factory.open_source(ResumeAt::default()).await, Err(SourceError::Fatal { .. })));
     assert_eq!(factory.name(), "demo");
 }

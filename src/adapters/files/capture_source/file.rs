@@ -11,7 +11,7 @@ use orchestrator_kernel::foreign_format::{BYTE_ORDER_MARK, ForeignFormat};
 use orchestrator_kernel::ports::source::SourceError;
 
 use super::gzip::GzipMembers;
-use super::{fatal, lost};
+use super::{fatal_error, lost_error};
 
 /// Bytes that are read at once from the file, and decompressed at once.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -39,7 +39,7 @@ impl Compression {
     ///
     /// A format that holds no lines: cut into lines it would be quarantined in shreds.
     fn of_start(start: &[u8]) -> Result<Self, ForeignFormat> {
-        match ForeignFormat::recognise(start) {
+        match ForeignFormat::recognise_format(start) {
             None => Ok(Self::Plain),
             Some(ForeignFormat::Gzip) => Ok(Self::Gzip),
             Some(ForeignFormat::Zstd) => Ok(Self::Zstd),
@@ -49,57 +49,61 @@ impl Compression {
 }
 
 /// A text of lines that tells what it can give without waiting.
-pub(super) trait Text: BufRead + Send {
+pub(super) trait CaptureText: BufRead + Send {
     /// Bytes that are here already.
-    fn here(&self) -> &[u8];
+    fn buffered_bytes(&self) -> &[u8];
 }
 
-impl Text for Counted {
-    fn here(&self) -> &[u8] {
+impl CaptureText for Counted {
+    fn buffered_bytes(&self) -> &[u8] {
         self.inner.buffer()
     }
 }
 
-impl<R: Read + Send> Text for BufReader<R> {
-    fn here(&self) -> &[u8] {
+impl<R: Read + Send> CaptureText for BufReader<R> {
+    fn buffered_bytes(&self) -> &[u8] {
         self.buffer()
     }
 }
 
-impl Text for Box<dyn Text> {
-    fn here(&self) -> &[u8] {
-        (**self).here()
+impl CaptureText for Box<dyn CaptureText> {
+    fn buffered_bytes(&self) -> &[u8] {
+        (**self).buffered_bytes()
     }
 }
 
 /// An open capture: the text to read, and the file below it.
-pub(super) struct Capture {
+pub(super) struct OpenCapture {
     /// The decompressed text.
-    pub(super) text: Box<dyn Text>,
+    pub(super) text: Box<dyn CaptureText>,
     /// A pipe, a FIFO, a terminal: lines come when somebody writes them, and cannot be read twice.
     pub(super) is_stream: bool,
     /// The file, for errors and for following.
-    pub(super) place: Place,
+    pub(super) place: CapturePlace,
 }
 
 /// Position of the reader: the file, and the bytes that were read of it.
-pub(super) struct Place {
+pub(super) struct CapturePlace {
     path: PathBuf,
     device_and_inode: (u64, u64),
     bytes_read: Arc<AtomicU64>,
 }
 
-/// Opens `path` and decides by its first bytes how to read it; a name that promises something else is refused. The bytes
-/// that are read of it are counted in `bytes_read`.
+/// Opens `path` and decides by its first bytes how to read it; a name that promises something else is refused. The
+/// bytes that are read of it are counted in `bytes_read`.
 ///
 /// # Errors
 ///
 /// [`SourceError::Fatal`]; [`SourceError::Lost`] when a file to follow does not exist yet.
-pub(super) fn open(path: &Path, follow: bool, bytes_read: Arc<AtomicU64>) -> Result<Capture, SourceError> {
+pub(super) fn open_capture(
+    path: &Path,
+    follow: bool,
+    bytes_read: Arc<AtomicU64>,
+) -> Result<OpenCapture, SourceError> {
     let failed = |error: io::Error| {
         let missing = error.kind() == io::ErrorKind::NotFound;
         let detail = format!("cannot open {}: {error}; check the path and its permissions", path.display());
-        if missing && follow { lost(detail) } else { fatal(detail) }
+        if missing && follow { lost_error(detail) } else { fatal_error(detail) }
     };
     let file = File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
@@ -107,20 +111,28 @@ pub(super) fn open(path: &Path, follow: bool, bytes_read: Arc<AtomicU64>) -> Res
     let is_stream = !metadata.is_file();
     let mut raw = Counted::new(file, !is_stream, Arc::clone(&bytes_read));
     let foreign = |format: ForeignFormat| {
-        fatal(format!("{} is {}, not one receipt a line: {}", path.display(), format.name(), format.cure()))
+        fatal_error(format!(
+            "{} is {}, not one receipt a line: {}",
+            path.display(),
+            format.name(),
+            format.conversion_advice()
+        ))
     };
     let found = Compression::of_start(raw.fill_buf().map_err(failed)?).map_err(foreign)?;
     let named = Compression::of_name(path);
     if named != Compression::Plain && named != found {
-        return Err(fatal(format!(
+        return Err(fatal_error(format!(
             "{} is named like a compressed file but does not begin like one; rename it or restore it",
             path.display()
         )));
     }
     if follow && found != Compression::Plain {
-        return Err(fatal(format!("{} is compressed; only a plain file can be followed", path.display())));
+        return Err(fatal_error(format!(
+            "{} is compressed; only a plain file can be followed",
+            path.display()
+        )));
     }
-    let mut text: Box<dyn Text> = match found {
+    let mut text: Box<dyn CaptureText> = match found {
         Compression::Plain => Box::new(raw),
         Compression::Gzip => Box::new(BufReader::with_capacity(BUFFER_BYTES, GzipMembers::new(raw))),
         Compression::Zstd => {
@@ -135,11 +147,12 @@ pub(super) fn open(path: &Path, follow: bool, bytes_read: Arc<AtomicU64>) -> Res
             text.consume(BYTE_ORDER_MARK.len());
         }
     }
-    let place = Place { path: path.to_owned(), device_and_inode: identity(&metadata), bytes_read };
-    Ok(Capture { text, place, is_stream })
+    let place =
+        CapturePlace { path: path.to_owned(), device_and_inode: device_and_inode_of(&metadata), bytes_read };
+    Ok(OpenCapture { text, place, is_stream })
 }
 
-impl Place {
+impl CapturePlace {
     /// The error for a read that failed after `position` items.
     ///
     /// What the system says may pass ([`SourceError::Lost`]); what a decoder says stays as it is.
@@ -150,8 +163,8 @@ impl Place {
             self.bytes_read.load(Ordering::Relaxed),
         );
         match error.raw_os_error() {
-            Some(_) => lost(place),
-            None => fatal(format!(
+            Some(_) => lost_error(place),
+            None => fatal_error(format!(
                 "{place}; the file is cut off or damaged: restore it under the same name and restart, \
                  the items so far are not read twice"
             )),
@@ -160,7 +173,7 @@ impl Place {
 
     /// The error for a file that has fewer items than the log already took from it.
     pub(super) fn too_short(&self, position: u64, resume: u64) -> SourceError {
-        fatal(format!(
+        fatal_error(format!(
             "{} has {position} items, but the log already holds {resume} of this source: it is not the file that was \
              read before; restore that one, or give the new file to a source with another name",
             self.path.display()
@@ -169,7 +182,7 @@ impl Place {
 
     /// The error for a file whose line at `position` is not the one that was read there.
     pub(super) fn is_another(&self, position: u64, resume: u64) -> SourceError {
-        fatal(format!(
+        fatal_error(format!(
             "{} is another file than the one that was read before under this name: its line {position} is not the one that \
              the log holds, which has {resume} lines of this source; nothing of it was read. Give it to a source with \
              another name, or restore the file that was read before",
@@ -178,15 +191,17 @@ impl Place {
     }
 
     /// Checks that the followed file still is the one that is open, and has not lost bytes. `None` when all is well.
-    pub(super) fn replaced(&self) -> Option<SourceError> {
+    pub(super) fn check_still_same(&self) -> Option<SourceError> {
         let read = self.bytes_read.load(Ordering::Relaxed);
         let what = match std::fs::metadata(&self.path) {
-            Ok(now) if identity(&now) != self.device_and_inode => "was replaced (rotated)".to_owned(),
+            Ok(now) if device_and_inode_of(&now) != self.device_and_inode => {
+                "was replaced (rotated)".to_owned()
+            }
             Ok(now) if now.len() < read => format!("was truncated to {} of {read} bytes read", now.len()),
             Ok(_) => return None,
             Err(error) => format!("is gone ({error})"),
         };
-        Some(fatal(format!(
+        Some(fatal_error(format!(
             "{} {what} while it was followed; positions in the new content would be taken for those of the old: \
              give the new file to a source with another name",
             self.path.display()
@@ -194,16 +209,16 @@ impl Place {
     }
 }
 
-fn identity(metadata: &Metadata) -> (u64, u64) {
+fn device_and_inode_of(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
 /// Bytes before the place of reading that are remembered.
 const TAIL_BYTES: usize = 64;
 
-/// Counts the bytes that are consumed, so that an error can name its place to the byte. Before it hands out more of a file,
-/// it looks whether the file still has the last bytes that it gave: one that was emptied and written anew can be longer than
-/// what was read, and then goes on in the middle of something else.
+/// Counts the bytes that are consumed, so that an error can name its place to the byte. Before it hands out more of a
+/// file, it looks whether the file still has the last bytes that it gave: one that was emptied and written anew can be
+/// longer than what was read, and then goes on in the middle of something else.
 struct Counted {
     inner: BufReader<File>,
     /// Of a file with bytes of its own.
@@ -229,7 +244,7 @@ impl Counted {
 
 impl LastBytes {
     /// Remembers the end of what was read into the buffer.
-    fn take(&mut self, read: &[u8]) {
+    fn remember_end(&mut self, read: &[u8]) {
         self.at += read.len() as u64;
         self.bytes.extend_from_slice(read.get(read.len().saturating_sub(TAIL_BYTES)..).unwrap_or(read));
         let too_many = self.bytes.len().saturating_sub(TAIL_BYTES);
@@ -237,7 +252,7 @@ impl LastBytes {
     }
 
     /// Fails when the file has something else there.
-    fn check(&self) -> io::Result<()> {
+    fn check_unchanged(&self) -> io::Result<()> {
         let mut now = [0; TAIL_BYTES];
         let Some(now) = now.get_mut(..self.bytes.len()) else { return Ok(()) };
         let is_same = match self.file.read_exact_at(now, self.at - self.bytes.len() as u64) {
@@ -269,8 +284,8 @@ impl BufRead for Counted {
         {
             let read = self.inner.fill_buf()?;
             // After the read: what was there before it was looked at is what was read.
-            last.check()?;
-            last.take(read);
+            last.check_unchanged()?;
+            last.remember_end(read);
         }
         self.inner.fill_buf()
     }

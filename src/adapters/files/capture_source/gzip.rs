@@ -1,7 +1,7 @@
 //! The members of a gzip file one after the other, and the zeros that may follow them.
 //!
-//! Tapes, block devices and some copies pad a file with zeros; `gzip -d` and Python's reader take them for what they are.
-//! The decoder of all members would take the first zero for a damaged header.
+//! Tapes, block devices and some copies pad a file with zeros; `gzip -d` and Python's reader take them for what they
+//! are. The decoder of all members would take the first zero for a damaged header.
 
 use std::io::{self, BufRead, Read};
 

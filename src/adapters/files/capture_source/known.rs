@@ -1,7 +1,8 @@
 //! What the logs hold of a file, so that another file under its name is told from it.
 //!
-//! A position in a file is the number of a line, and a name can be given to another file. Both logs keep a line's bytes as
-//! they came (LOG-4), so the lines that a restart skips are compared with what is stored of them. See the decision record
+//! A position in a file is the number of a line, and a name can be given to another file. Both logs keep a line's bytes
+//! as they came (LOG-4), so the lines that a restart skips are compared with what is stored of them. See the decision
+//! record
 //! `0019-positions-and-names-have-an-identity`.
 
 use std::collections::BTreeMap;
@@ -15,8 +16,8 @@ use orchestrator_kernel::ports::log::{Log, ReadError, ReadLimit, RecordBatch};
 use orchestrator_kernel::ports::log_backwards::Backwards;
 use orchestrator_kernel::ports::source::SourceError;
 
-use super::lines::Line;
-use super::{fatal, lost};
+use super::lines::CaptureLine;
+use super::{fatal_error, lost_error};
 
 /// Lines before the resume position that are compared: a shorter stretch might repeat itself.
 const LAST_LINES: usize = 64;
@@ -66,39 +67,44 @@ impl KnownLines {
     /// # Errors
     ///
     /// A log cannot be read.
-    pub(super) async fn recall(stored: &StoredLines, origin: &str, resume: u64) -> Result<Self, SourceError> {
+    pub(super) async fn recall_lines(
+        stored: &StoredLines,
+        origin: &str,
+        resume: u64,
+    ) -> Result<Self, SourceError> {
         let mut known = Self::default();
         if resume == 0 {
             return Ok(known);
         }
         let search = Search { origin, resume };
         let found = async {
-            let mut receipts = Backwards::of(stored.receipts.as_ref());
-            let mut quarantine = Backwards::of(stored.quarantine.as_ref());
+            let mut receipts = Backwards::from_tail(stored.receipts.as_ref());
+            let mut quarantine = Backwards::from_tail(stored.quarantine.as_ref());
             let (mut in_receipts, mut in_quarantine) = (true, true);
             // By turns: the position is in one of them, and either may be much longer.
             while (in_receipts || in_quarantine) && !known.0.contains_key(&resume) {
                 if in_receipts {
-                    in_receipts = known.take_stretch(receipts.next_stretch().await?, &search, receipt)?;
+                    in_receipts =
+                        known.take_stretch(receipts.next_stretch().await?, &search, stored_receipt)?;
                 }
                 if in_quarantine {
                     in_quarantine =
-                        known.take_stretch(quarantine.next_stretch().await?, &search, quarantined)?;
+                        known.take_stretch(quarantine.next_stretch().await?, &search, stored_quarantined)?;
                 }
             }
             let read = stored.receipts.read(first_of(&*stored.receipts), FIRST_READ).await?;
-            known.take_first(&read, &search, receipt)?;
+            known.take_first(&read, &search, stored_receipt)?;
             let read = stored.quarantine.read(first_of(&*stored.quarantine), FIRST_READ).await?;
-            known.take_first(&read, &search, quarantined)
+            known.take_first(&read, &search, stored_quarantined)
         };
         match found.await {
             // What is trimmed meanwhile is not known any more.
             Ok(()) | Err(ReadError::Trimmed { .. }) => Ok(known),
             Err(ReadError::Io(error)) => {
-                Err(lost(format!("cannot read what is stored of {origin}: {error}")))
+                Err(lost_error(format!("cannot read what is stored of {origin}: {error}")))
             }
             Err(error @ ReadError::Corrupt { .. }) => {
-                Err(fatal(format!("cannot read what is stored of {origin}: {error}")))
+                Err(fatal_error(format!("cannot read what is stored of {origin}: {error}")))
             }
         }
     }
@@ -141,7 +147,7 @@ impl KnownLines {
     }
 
     /// Compares the line of the file at `position` with the stored one.
-    pub(super) fn compare(&self, position: u64, line: &Line<'_>) -> Likeness {
+    pub(super) fn compare_line(&self, position: u64, line: &CaptureLine<'_>) -> Likeness {
         let Some(stored) = self.0.get(&position) else { return Likeness::Same };
         // Versions before kept a byte order mark, and so quarantined the first line.
         let kept = stored.bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&stored.bytes);
@@ -159,8 +165,8 @@ impl KnownLines {
     }
 
     /// Whether this is known to be the first line that was read.
-    pub(super) fn begins_with(&self, line: &Line<'_>) -> bool {
-        self.0.contains_key(&1) && self.compare(1, line) == Likeness::Same
+    pub(super) fn begins_with(&self, line: &CaptureLine<'_>) -> bool {
+        self.0.contains_key(&1) && self.compare_line(1, line) == Likeness::Same
     }
 }
 
@@ -170,7 +176,7 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    fn wants(&self, origin: &str, position: u64) -> bool {
+    fn wants_line(&self, origin: &str, position: u64) -> bool {
         origin == self.origin && (1..=self.resume).contains(&position)
     }
 }
@@ -178,18 +184,22 @@ impl Search<'_> {
 /// Position and bytes of a stored line, if the search wants it.
 type Decode = fn(Seq, &[u8], &Search<'_>) -> Result<Option<(u64, Stored)>, ReadError>;
 
-fn receipt(at: Seq, payload: &[u8], search: &Search<'_>) -> Result<Option<(u64, Stored)>, ReadError> {
+fn stored_receipt(at: Seq, payload: &[u8], search: &Search<'_>) -> Result<Option<(u64, Stored)>, ReadError> {
     let record = ReceiptRecord::decode(payload)
         .map_err(|error| ReadError::Corrupt { at, detail: error.to_string() })?;
     let stored =
         || Stored { bytes: record.event.to_vec(), size: record.event.len() as u64, is_quarantined: false };
-    Ok(search.wants(record.origin, record.position).then(|| (record.position, stored())))
+    Ok(search.wants_line(record.origin, record.position).then(|| (record.position, stored())))
 }
 
-fn quarantined(at: Seq, payload: &[u8], search: &Search<'_>) -> Result<Option<(u64, Stored)>, ReadError> {
+fn stored_quarantined(
+    at: Seq,
+    payload: &[u8],
+    search: &Search<'_>,
+) -> Result<Option<(u64, Stored)>, ReadError> {
     let record = QuarantineRecord::decode(payload)
         .map_err(|error| ReadError::Corrupt { at, detail: error.to_string() })?;
-    let is_wanted = search.wants(&record.origin, record.position);
+    let is_wanted = search.wants_line(&record.origin, record.position);
     let stored = Stored { bytes: record.bytes, size: record.size, is_quarantined: true };
     Ok(is_wanted.then_some((record.position, stored)))
 }

@@ -2,14 +2,14 @@
 
 use std::io::{self, BufRead, Read};
 
-use super::file::Text;
+use super::file::CaptureText;
 
 /// Bytes that are kept of a line that is too long.
 pub(super) const KEPT_BYTES: usize = 4 << 10;
 
 /// A line without its terminator.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Line<'a> {
+pub(super) struct CaptureLine<'a> {
     /// The bytes; of an oversized line its beginning.
     pub(super) bytes: &'a [u8],
     /// The size of a line that is longer than allowed.
@@ -20,7 +20,7 @@ pub(super) struct Line<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next<'a> {
     /// A whole line.
-    Line(Line<'a>),
+    Line(CaptureLine<'a>),
     /// No whole line is there now. More may come when the text grows.
     Exhausted,
 }
@@ -37,10 +37,10 @@ pub(super) struct Lines<R> {
     skipped: Option<Skipped>,
 }
 
-impl Lines<Box<dyn Text>> {
+impl Lines<Box<dyn CaptureText>> {
     /// Whether the next line can be had without waiting.
     pub(super) fn has_line_here(&self) -> bool {
-        self.text.here().contains(&b'\n')
+        self.text.buffered_bytes().contains(&b'\n')
     }
 }
 
@@ -62,7 +62,7 @@ impl<R: BufRead> Lines<R> {
     /// # Errors
     ///
     /// What the text's reader says. The lines before it have all been returned.
-    pub(super) fn next(&mut self) -> io::Result<Next<'_>> {
+    pub(super) fn next_line(&mut self) -> io::Result<Next<'_>> {
         if std::mem::take(&mut self.is_taken) {
             self.line.clear();
             self.skipped = None;
@@ -84,7 +84,7 @@ impl<R: BufRead> Lines<R> {
     }
 
     /// The last line of a text that has ended without a terminator.
-    pub(super) fn unfinished(&mut self) -> Option<Line<'_>> {
+    pub(super) fn take_unfinished(&mut self) -> Option<CaptureLine<'_>> {
         if !self.has_unfinished() {
             return None;
         }
@@ -131,7 +131,7 @@ impl<R: BufRead> Lines<R> {
         }
     }
 
-    fn line_without(&self, terminator: bool) -> Line<'_> {
+    fn line_without(&self, terminator: bool) -> CaptureLine<'_> {
         let mut bytes = self.line.as_slice();
         let size = match self.skipped {
             Some(skipped) => skipped.bytes - u64::from(terminator && skipped.last == b'\r'),
@@ -148,7 +148,7 @@ impl<R: BufRead> Lines<R> {
             let kept = usize::try_from(size).unwrap_or(usize::MAX).min(KEPT_BYTES);
             bytes = bytes.get(..kept).unwrap_or(bytes);
         }
-        Line { bytes, oversized }
+        CaptureLine { bytes, oversized }
     }
 }
 
@@ -165,11 +165,11 @@ mod tests {
     fn check_lines(text: impl BufRead, bytes_max: usize) -> Vec<Seen> {
         let mut lines = Lines::new(text, bytes_max);
         let mut seen = Vec::new();
-        while let Next::Line(line) = lines.next().unwrap() {
+        while let Next::Line(line) = lines.next_line().unwrap() {
             assert!(line.bytes.len() <= bytes_max.max(KEPT_BYTES));
             seen.push((line.bytes.to_vec(), line.oversized));
         }
-        seen.extend(lines.unfinished().map(|line| (line.bytes.to_vec(), line.oversized)));
+        seen.extend(lines.take_unfinished().map(|line| (line.bytes.to_vec(), line.oversized)));
         seen
     }
 
@@ -200,12 +200,12 @@ mod tests {
         let text = io::repeat(b'x').take(50_000_000).chain(&b"\r\nnext"[..]);
         let mut lines = Lines::new(BufReader::new(text), 10_000);
 
-        let expected = Line { bytes: &[b'x'; KEPT_BYTES], oversized: Some(50_000_000) };
-        assert_eq!(lines.next().unwrap(), Next::Line(expected));
+        let expected = CaptureLine { bytes: &[b'x'; KEPT_BYTES], oversized: Some(50_000_000) };
+        assert_eq!(lines.next_line().unwrap(), Next::Line(expected));
         assert!(lines.line.capacity() < 40_000, "held {} bytes", lines.line.capacity());
-        assert_eq!(lines.next().unwrap(), Next::Exhausted);
-        assert_eq!(lines.unfinished().unwrap().bytes, b"next");
-        assert_eq!(lines.unfinished(), None);
+        assert_eq!(lines.next_line().unwrap(), Next::Exhausted);
+        assert_eq!(lines.take_unfinished().unwrap().bytes, b"next");
+        assert_eq!(lines.take_unfinished(), None);
     }
 
     /// A text that grows by one byte at each read of its end.
@@ -259,11 +259,11 @@ mod tests {
             let mut lines = Lines::new(Growing { text: text.as_bytes(), is_paused: false }, bytes_max);
             let mut seen = Vec::new();
             for _ in 0..200 {
-                if let Next::Line(line) = lines.next().unwrap() {
+                if let Next::Line(line) = lines.next_line().unwrap() {
                     seen.push((line.bytes.to_vec(), line.oversized));
                 }
             }
-            seen.extend(lines.unfinished().map(|line| (line.bytes.to_vec(), line.oversized)));
+            seen.extend(lines.take_unfinished().map(|line| (line.bytes.to_vec(), line.oversized)));
             prop_assert_eq!(shorten(seen), shorten(reference));
         }
     }

@@ -4,12 +4,12 @@
 //! thread  file ─▶ decompress ─▶ lines ─▶ batches ──(bounded channel)──▶ source  ─▶ pace ─▶ unsettled window ─▶ ingest
 //! ```
 //!
-//! **Lines.** A line ends with `\n` or `\r\n`; the terminator is framing and no part of the item, everything else is kept
-//! byte for byte (LOG-4). A line of nothing but ASCII whitespace is no item and takes no position, so positions are
-//! 1, 2, 3 … without gap; in a file without blank lines the position is the line number.
+//! **Lines.** A line ends with `\n` or `\r\n`; the terminator is framing and no part of the item, everything else is
+//! kept byte for byte (LOG-4). A line of nothing but ASCII whitespace is no item and takes no position, so positions
+//! are 1, 2, 3 … without gap; in a file without blank lines the position is the line number.
 //!
-//! **Whole files.** What begins like a format that holds no lines is refused before the first one is cut. A byte order mark
-//! at the beginning, and zeros behind the last gzip member, are framing.
+//! **Whole files.** What begins like a format that holds no lines is refused before the first one is cut. A byte order
+//! mark at the beginning, and zeros behind the last gzip member, are framing.
 //!
 //! **Streams.** What a pipe has delivered is handed over before more is waited for.
 //!
@@ -42,7 +42,7 @@ pub use self::known::StoredLines;
 
 /// Speed at which a recording is handed over.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum Speed {
+pub enum CaptureSpeed {
     /// As fast as it is taken.
     #[default]
     Max,
@@ -60,7 +60,7 @@ pub struct CaptureOptions {
     /// The file: NDJSON, or NDJSON in gzip (several members are allowed) or zstd (several frames).
     pub path: PathBuf,
     /// How fast.
-    pub speed: Speed,
+    pub speed: CaptureSpeed,
     /// Whether to wait for more at the end of the file. Only for plain files that grow by appending.
     pub follow: bool,
     /// Items in a batch at most. At least 1.
@@ -78,7 +78,7 @@ impl CaptureOptions {
         Self {
             name: name.into(),
             path: path.into(),
-            speed: Speed::Max,
+            speed: CaptureSpeed::Max,
             follow: false,
             batch_items_max: 512,
             batch_bytes_max: 1 << 20,
@@ -86,21 +86,21 @@ impl CaptureOptions {
         }
     }
 
-    fn check(&self) -> Result<(), SourceError> {
+    fn check_options(&self) -> Result<(), SourceError> {
         let positive = [
             (self.batch_items_max, "batch_items_max"),
             (self.batch_bytes_max, "batch_bytes_max"),
             (self.line_bytes_max, "line_bytes_max"),
         ];
         if let Some((_, field)) = positive.iter().find(|(value, _)| *value == 0) {
-            return Err(fatal(format!("{field} of source {} must be at least 1", self.name)));
+            return Err(fatal_error(format!("{field} of source {} must be at least 1", self.name)));
         }
         match self.speed {
-            Speed::Times(times) if !(times.is_finite() && times > 0.0) => Err(fatal(format!(
+            CaptureSpeed::Times(times) if !(times.is_finite() && times > 0.0) => Err(fatal_error(format!(
                 "speed of source {} must be a finite number above zero, found {times}",
                 self.name
             ))),
-            Speed::Times(_) | Speed::Max => Ok(()),
+            CaptureSpeed::Times(_) | CaptureSpeed::Max => Ok(()),
         }
     }
 }
@@ -114,13 +114,14 @@ pub struct CaptureFactory {
 }
 
 impl CaptureFactory {
-    /// A factory for the file of `options`. Nothing is touched before [`open`](SourceFactory::open).
+    /// A factory for the file of `options`. Nothing is touched before [`open_source`](SourceFactory::open_source).
     #[must_use]
     pub fn new(options: CaptureOptions) -> Self {
         Self { options, stored: None, bytes_read: Arc::default() }
     }
 
-    /// Compares what it skips after a restart with what is stored of it: another file under the old name is then refused.
+    /// Compares what it skips after a restart with what is stored of it: another file under the old name is then
+    /// refused.
     #[must_use]
     pub fn compared_with(self, stored: StoredLines) -> Self {
         Self { stored: Some(stored), ..self }
@@ -143,13 +144,13 @@ impl SourceFactory for CaptureFactory {
     ///
     /// # Errors
     ///
-    /// [`SourceError::Fatal`] when the file cannot be opened, is not what its name says, or an option is out of range; by
-    /// [`Source::next`] when it is another file than the one that was read before.
-    /// [`SourceError::Lost`] when a file to follow does not exist yet, or the system has no thread left.
-    async fn open(&self, resume: ResumeAt) -> Result<Box<dyn Source>, SourceError> {
-        self.options.check()?;
+    /// [`SourceError::Fatal`] when the file cannot be opened, is not what its name says, or an option is out of range;
+    /// by [`Source::next_batch`] when it is another file than the one that was read before. [`SourceError::Lost`] when
+    /// a file to follow does not exist yet, or the system has no thread left.
+    async fn open_source(&self, resume: ResumeAt) -> Result<Box<dyn Source>, SourceError> {
+        self.options.check_options()?;
         let known = match &self.stored {
-            Some(stored) => KnownLines::recall(stored, &self.options.name, resume.position).await?,
+            Some(stored) => KnownLines::recall_lines(stored, &self.options.name, resume.position).await?,
             None => KnownLines::default(),
         };
         let resume = Resume { position: resume.position, known };
@@ -164,11 +165,11 @@ struct Resume {
     known: KnownLines,
 }
 
-fn fatal(detail: String) -> SourceError {
+fn fatal_error(detail: String) -> SourceError {
     SourceError::Fatal { detail }
 }
 
-fn lost(detail: String) -> SourceError {
+fn lost_error(detail: String) -> SourceError {
     SourceError::Lost { detail }
 }
 

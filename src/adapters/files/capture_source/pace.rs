@@ -15,14 +15,15 @@ const WAIT_MAX: Duration = Duration::from_secs(365 * 86_400);
 /// A wait from which on it is said what the replay waits for.
 const WAIT_TOLD: Duration = Duration::from_secs(3600);
 
-/// `recv_ts_ms` of an item, if it has one that an exchange's clock can have shown: another one says nothing of the pace.
+/// `recv_ts_ms` of an item, if it has one that an exchange's clock can have shown: another one says nothing of the
+/// pace.
 pub(super) fn recorded_at(item: &[u8]) -> Option<TsMs> {
     #[derive(Deserialize)]
     struct Recorded {
         recv_ts_ms: i64,
     }
     let at = TsMs(serde_json::from_slice::<Recorded>(item).ok()?.recv_ts_ms);
-    InputTimes::PLAUSIBLE.check(at, None).is_ok().then_some(at)
+    InputTimes::PLAUSIBLE.check_time(at, None).is_ok().then_some(at)
 }
 
 /// Maps recorded times to the runtime's clock. The first recorded time is due at once.
@@ -50,14 +51,14 @@ impl Pace {
     }
 
     /// When an item recorded at `recorded` is due. Never before an earlier item.
-    pub(super) fn due(&mut self, recorded: Option<TsMs>, now: Instant) -> Instant {
+    pub(super) fn due_time(&mut self, recorded: Option<TsMs>, now: Instant) -> Instant {
         let start = match (&mut self.start, recorded) {
             (Some(start), _) => start,
             (None, None) => return now,
             (None, Some(recorded)) => self.start.insert(Start { at: now, recorded, reached: recorded }),
         };
         start.reached = start.reached.max(recorded.unwrap_or(start.reached));
-        start.at + wait(start.reached.0.saturating_sub(start.recorded.0), self.times)
+        start.at + scaled_wait(start.reached.0.saturating_sub(start.recorded.0), self.times)
     }
 
     /// Says once what a replay that seems to stand still waits for.
@@ -74,7 +75,7 @@ impl Pace {
 
     /// Tells that what was `due` is taken `now`: a long delay moves everything after it back, so that the replay never
     /// is denser than the recording.
-    pub(super) fn taken(&mut self, due: Instant, now: Instant) {
+    pub(super) fn note_taken(&mut self, due: Instant, now: Instant) {
         let late = now.saturating_duration_since(due);
         if let Some(start) = &mut self.start
             && late > CAUGHT_UP_MAX
@@ -84,7 +85,7 @@ impl Pace {
     }
 }
 
-fn wait(recorded_ms: i64, times: f64) -> Duration {
+fn scaled_wait(recorded_ms: i64, times: f64) -> Duration {
     #[expect(clippy::cast_precision_loss, reason = "exact up to 285,000 years of milliseconds")]
     let seconds = recorded_ms.max(0) as f64 / 1e3 / times;
     Duration::try_from_secs_f64(seconds).map_or(WAIT_MAX, |wait| wait.min(WAIT_MAX))
@@ -116,7 +117,7 @@ mod tests {
         let now = Instant::now();
         let mut pace = Pace::new(2.0);
         let mut due_ms =
-            |recorded: Option<i64>| pace.due(recorded.map(TsMs), now).duration_since(now).as_millis();
+            |recorded: Option<i64>| pace.due_time(recorded.map(TsMs), now).duration_since(now).as_millis();
 
         assert_eq!(due_ms(None), 0);
         assert_eq!(due_ms(Some(1_000)), 0);
@@ -131,11 +132,11 @@ mod tests {
     async fn a_long_delay_moves_the_rest_back_and_a_short_one_does_not() {
         let now = Instant::now();
         let mut pace = Pace::new(1.0);
-        let first = pace.due(Some(TsMs(0)), now);
+        let first = pace.due_time(Some(TsMs(0)), now);
 
-        pace.taken(first, first + CAUGHT_UP_MAX);
-        assert_eq!(pace.due(Some(TsMs(1_000)), now), now + Duration::from_secs(1));
-        pace.taken(first, first + Duration::from_secs(5));
-        assert_eq!(pace.due(Some(TsMs(1_000)), now), now + Duration::from_secs(6));
+        pace.note_taken(first, first + CAUGHT_UP_MAX);
+        assert_eq!(pace.due_time(Some(TsMs(1_000)), now), now + Duration::from_secs(1));
+        pace.note_taken(first, first + Duration::from_secs(5));
+        assert_eq!(pace.due_time(Some(TsMs(1_000)), now), now + Duration::from_secs(6));
     }
 }

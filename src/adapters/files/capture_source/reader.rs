@@ -10,11 +10,11 @@ use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::ports::source::{RawItem, SourceError};
 use tokio::sync::{mpsc, oneshot};
 
-use super::file::{self, Capture, Place, Text};
+use super::file::{self, CapturePlace, CaptureText, OpenCapture};
 use super::known::{KnownLines, Likeness};
-use super::lines::{Line, Lines, Next};
+use super::lines::{CaptureLine, Lines, Next};
 use super::pace::recorded_at;
-use super::{CaptureOptions, Resume, Speed, lost};
+use super::{CaptureOptions, CaptureSpeed, Resume, lost_error};
 
 /// Batches that wait in the channel, read ahead of the source.
 pub(super) const READ_AHEAD: usize = 2;
@@ -51,7 +51,7 @@ enum Stop {
 }
 
 /// The source's ends of the channels.
-pub(super) struct Reading {
+pub(super) struct ReadingThread {
     /// Says whether the file could be opened.
     pub(super) opened: oneshot::Receiver<Result<(), SourceError>>,
     /// What was read. Without a last word the thread has panicked.
@@ -63,34 +63,34 @@ pub(super) struct Reading {
 /// # Errors
 ///
 /// [`SourceError::Lost`] when the system has no thread.
-pub(super) fn start(
+pub(super) fn start_thread(
     options: &CaptureOptions,
     resume: Resume,
     bytes_read: Arc<AtomicU64>,
-) -> Result<Reading, SourceError> {
+) -> Result<ReadingThread, SourceError> {
     let (opened_sender, opened) = oneshot::channel();
     let (sender, messages) = mpsc::channel(READ_AHEAD);
     let thread_options = options.clone();
     let body = move || {
-        let opened = file::open(&thread_options.path, thread_options.follow, bytes_read);
+        let opened = file::open_capture(&thread_options.path, thread_options.follow, bytes_read);
         let (capture, answer) = match opened {
             Ok(capture) => (Some(capture), Ok(())),
             Err(error) => (None, Err(error)),
         };
         // A dropped receiver means that nobody waits for this source any more.
         if let (Ok(()), Some(capture)) = (opened_sender.send(answer), capture) {
-            Reader::new(capture, &thread_options, resume, sender).run();
+            Reader::new(capture, &thread_options, resume, sender).run_thread();
         }
     };
     thread::Builder::new().name("capture".to_owned()).spawn(body).map_err(|error| {
-        lost(format!("cannot start a thread to read {}: {error}", options.path.display()))
+        lost_error(format!("cannot start a thread to read {}: {error}", options.path.display()))
     })?;
-    Ok(Reading { opened, messages })
+    Ok(ReadingThread { opened, messages })
 }
 
 struct Reader {
-    lines: Lines<Box<dyn Text>>,
-    place: Place,
+    lines: Lines<Box<dyn CaptureText>>,
+    place: CapturePlace,
     is_stream: bool,
     follow: bool,
     output: Output,
@@ -98,19 +98,19 @@ struct Reader {
 
 impl Reader {
     fn new(
-        capture: Capture,
+        capture: OpenCapture,
         options: &CaptureOptions,
         resume: Resume,
         sender: mpsc::Sender<Message>,
     ) -> Self {
-        let Capture { text, place, is_stream } = capture;
+        let OpenCapture { text, place, is_stream } = capture;
         let lines = Lines::new(text, options.line_bytes_max);
         let output = Output::new(options, resume, !is_stream, sender);
         Self { lines, place, is_stream, follow: options.follow, output }
     }
 
-    fn run(mut self) {
-        let last = match self.read() {
+    fn run_thread(mut self) {
+        let last = match self.read_file() {
             Ok(()) => Message::Ended,
             Err(Stop::Failed(error)) => Message::Failed(error),
             Err(Stop::AnotherFile(position)) => {
@@ -123,13 +123,13 @@ impl Reader {
         }
     }
 
-    fn read(&mut self) -> Result<(), Stop> {
+    fn read_file(&mut self) -> Result<(), Stop> {
         self.read_lines()?;
-        let replaced = if self.follow { self.follow()? } else { None };
-        if let Some(line) = self.lines.unfinished() {
-            self.output.take(&line)?;
+        let replaced = if self.follow { self.follow_growth()? } else { None };
+        if let Some(line) = self.lines.take_unfinished() {
+            self.output.take_line(&line)?;
         }
-        self.output.flush()?;
+        self.output.send_chunk()?;
         match replaced {
             Some(error) => Err(Stop::Failed(error)),
             None => self.check_resume(),
@@ -141,13 +141,13 @@ impl Reader {
         loop {
             // Nobody knows when a stream goes on: what has come is handed over before it is waited for.
             if self.is_stream && !self.lines.has_line_here() {
-                self.output.flush()?;
+                self.output.send_chunk()?;
             }
-            match self.lines.next() {
-                Ok(Next::Line(line)) => self.output.take(&line)?,
+            match self.lines.next_line() {
+                Ok(Next::Line(line)) => self.output.take_line(&line)?,
                 Ok(Next::Exhausted) => return Ok(()),
                 Err(error) => {
-                    self.output.flush()?;
+                    self.output.send_chunk()?;
                     return Err(Stop::Failed(self.place.read_failed(&error, self.output.position)));
                 }
             }
@@ -155,9 +155,9 @@ impl Reader {
     }
 
     /// Reads what is appended, until the file is replaced: then what is left of it has been read.
-    fn follow(&mut self) -> Result<Option<SourceError>, Stop> {
+    fn follow_growth(&mut self) -> Result<Option<SourceError>, Stop> {
         loop {
-            self.output.flush()?;
+            self.output.send_chunk()?;
             if !self.lines.has_unfinished() {
                 self.check_resume()?;
             }
@@ -166,7 +166,7 @@ impl Reader {
             }
             thread::sleep(POLL);
             // Asked before the last read: what was appended before the replacement is then surely read.
-            let replaced = self.place.replaced();
+            let replaced = self.place.check_still_same();
             match (self.read_lines(), replaced) {
                 (Ok(()), None) => {}
                 // A file that was cut says so twice, and this once with both sizes.
@@ -222,14 +222,14 @@ impl Output {
             begins_anew,
             items_max: options.batch_items_max,
             bytes_max: options.batch_bytes_max,
-            is_paced: options.speed != Speed::Max,
+            is_paced: options.speed != CaptureSpeed::Max,
             position: 0,
             bytes: Vec::new(),
             items: Vec::new(),
         }
     }
 
-    fn take(&mut self, line: &Line<'_>) -> Result<(), Stop> {
+    fn take_line(&mut self, line: &CaptureLine<'_>) -> Result<(), Stop> {
         if line.oversized.is_none() && line.bytes.trim_ascii().is_empty() {
             return Ok(());
         }
@@ -238,12 +238,12 @@ impl Output {
         }
         if self.position < self.resume {
             self.position += 1;
-            return self.skip(line);
+            return self.skip_known_line(line);
         }
         let is_full =
             self.items.len() >= self.items_max || self.bytes.len() + line.bytes.len() > self.bytes_max;
         if is_full {
-            self.flush()?;
+            self.send_chunk()?;
         }
         self.position += 1;
         self.bytes.extend_from_slice(line.bytes);
@@ -253,8 +253,8 @@ impl Output {
     }
 
     /// Passes over a line that the logs hold already, if it is that line.
-    fn skip(&self, line: &Line<'_>) -> Result<(), Stop> {
-        match self.known.compare(self.position, line) {
+    fn skip_known_line(&self, line: &CaptureLine<'_>) -> Result<(), Stop> {
+        match self.known.compare_line(self.position, line) {
             Likeness::Same => {}
             Likeness::Longer => tracing::warn!(
                 source = self.name,
@@ -281,7 +281,7 @@ impl Output {
     }
 
     /// Sends what was collected. All items share one allocation.
-    fn flush(&mut self) -> Result<(), Stop> {
+    fn send_chunk(&mut self) -> Result<(), Stop> {
         if self.items.is_empty() {
             return Ok(());
         }
@@ -327,13 +327,13 @@ mod tests {
     #[test]
     fn reading_ahead_is_bounded_and_ends_with_the_source() {
         let options = CaptureOptions { batch_items_max: 10, ..CaptureOptions::new("f", "/dev/null") };
-        let capture = file::open(&options.path, false, Arc::default()).unwrap();
+        let capture = file::open_capture(&options.path, false, Arc::default()).unwrap();
         let (sender, mut chunks) = mpsc::channel(READ_AHEAD);
         let read = Arc::new(AtomicU64::new(0));
         let text = BufReader::with_capacity(1_000, Endless(Arc::clone(&read)));
-        let capture = Capture { text: Box::new(text), is_stream: false, ..capture };
+        let capture = OpenCapture { text: Box::new(text), is_stream: false, ..capture };
         let reader = Reader::new(capture, &options, Resume::default(), sender);
-        let thread = thread::spawn(move || reader.run());
+        let thread = thread::spawn(move || reader.run_thread());
 
         for taken in 1..=200_u64 {
             let Some(Message::Chunk(chunk)) = chunks.blocking_recv() else { panic!("expected a chunk") };

@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::pace::Pace;
-use super::reader::{self, Message, Reading};
-use super::{CaptureOptions, Resume, Speed, fatal, lost};
+use super::reader::{self, Message, ReadingThread};
+use super::{CaptureOptions, CaptureSpeed, Resume, fatal_error, lost_error};
 
 /// Batches that may be unsettled at once.
 pub(super) const UNSETTLED_BATCHES_MAX: usize = 8;
@@ -46,11 +46,11 @@ impl CaptureSource {
         resume: Resume,
         bytes_read: Arc<AtomicU64>,
     ) -> Result<Self, SourceError> {
-        let Reading { opened, messages } = reader::start(options, resume, bytes_read)?;
+        let ReadingThread { opened, messages } = reader::start_thread(options, resume, bytes_read)?;
         opened.await.map_err(|_| thread_died())??;
         let pace = match options.speed {
-            Speed::Max => None,
-            Speed::Times(times) => Some(Pace::new(times)),
+            CaptureSpeed::Max => None,
+            CaptureSpeed::Times(times) => Some(Pace::new(times)),
         };
         let unsettled = Unsettled::new(Origin::from(options.name.as_str()), UNSETTLED_BATCHES_MAX);
         Ok(Self { messages, unsettled, pace, held: VecDeque::new(), end: None })
@@ -59,7 +59,7 @@ impl CaptureSource {
     /// The next items to hand over for the first time; `None` at the end.
     ///
     /// Cancel safe: what was received is in `held` or returned, with no wait between.
-    async fn fresh(&mut self) -> Option<Vec<RawItem>> {
+    async fn next_fresh_items(&mut self) -> Option<Vec<RawItem>> {
         loop {
             if self.end.is_some() {
                 return None;
@@ -86,16 +86,16 @@ impl CaptureSource {
 /// Waits until the first held item is due and takes it with all that are due by then.
 async fn take_due(pace: &mut Pace, held: &mut VecDeque<(RawItem, Option<TsMs>)>) -> Vec<RawItem> {
     if let Some((_, recorded)) = held.front() {
-        let due = pace.due(*recorded, Instant::now());
+        let due = pace.due_time(*recorded, Instant::now());
         pace.tell_long_wait(due, Instant::now());
         tokio::time::sleep_until(due).await;
-        pace.taken(due, Instant::now());
+        pace.note_taken(due, Instant::now());
     }
     let now = Instant::now();
     let mut items = Vec::new();
     while let Some((item, recorded)) = held.pop_front() {
         // The first one is due: it was waited for.
-        if !items.is_empty() && pace.due(recorded, now) > now {
+        if !items.is_empty() && pace.due_time(recorded, now) > now {
             held.push_front((item, recorded));
             break;
         }
@@ -106,32 +106,32 @@ async fn take_due(pace: &mut Pace, held: &mut VecDeque<(RawItem, Option<TsMs>)>)
 
 #[async_trait]
 impl Source for CaptureSource {
-    /// At the end, and at an error, it answers only once every batch is settled: until then a refused one may still have to
-    /// come again.
-    async fn next(&mut self) -> Result<Option<SourceBatch>, SourceError> {
-        match self.unsettled.turn() {
+    /// At the end, and at an error, it answers only once every batch is settled: until then a refused one may still
+    /// have to come again.
+    async fn next_batch(&mut self) -> Result<Option<SourceBatch>, SourceError> {
+        match self.unsettled.next_turn() {
             Turn::Again(batch) => return Ok(Some(batch)),
             // A settlement needs `self` too, so it always comes after this future was dropped.
             Turn::Wait => return std::future::pending().await,
             Turn::Fresh => {}
         }
-        match self.fresh().await {
+        match self.next_fresh_items().await {
             Some(items) => return Ok(Some(self.unsettled.hand_over(items))),
             None if !self.unsettled.is_empty() => return std::future::pending().await,
             None => {}
         }
         match &self.end {
-            Some(End::Lost(detail)) => Err(lost(detail.clone())),
-            Some(End::Fatal(detail)) => Err(fatal(detail.clone())),
+            Some(End::Lost(detail)) => Err(lost_error(detail.clone())),
+            Some(End::Fatal(detail)) => Err(fatal_error(detail.clone())),
             Some(End::Ended) | None => Ok(None),
         }
     }
 
-    async fn settle(&mut self, id: u64, settlement: Settlement) -> Result<(), SourceError> {
-        self.unsettled.settle(id, &settlement)
+    async fn settle_batch(&mut self, id: u64, settlement: Settlement) -> Result<(), SourceError> {
+        self.unsettled.settle_oldest(id, &settlement)
     }
 }
 
 fn thread_died() -> SourceError {
-    lost("the reading thread ended without a word; see the log for its panic".to_owned())
+    lost_error("the reading thread ended without a word; see the log for its panic".to_owned())
 }

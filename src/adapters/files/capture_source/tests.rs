@@ -33,11 +33,11 @@ fn refused() -> Settlement {
 }
 
 async fn open(options: &CaptureOptions, position: u64) -> Result<Box<dyn Source>, SourceError> {
-    CaptureFactory::new(options.clone()).open(at(position)).await
+    CaptureFactory::new(options.clone()).open_source(at(position)).await
 }
 
 async fn next(source: &mut Box<dyn Source>) -> Result<Option<SourceBatch>, SourceError> {
-    timeout(PATIENCE, source.next()).await.expect("the source is stuck")
+    timeout(PATIENCE, source.next_batch()).await.expect("the source is stuck")
 }
 
 /// Everything up to the end, and how it ended. Checks bounds and numbering on the way.
@@ -54,7 +54,7 @@ async fn check_drain(options: &CaptureOptions, position: u64) -> (Vec<RawItem>, 
                 assert!((1..=options.batch_items_max).contains(&batch.items.len()));
                 let bytes: usize = batch.items.iter().map(|item| item.bytes.len()).sum();
                 assert!(bytes <= options.batch_bytes_max || batch.items.len() == 1);
-                source.settle(batch.id, durable(&batch)).await.unwrap();
+                source.settle_batch(batch.id, durable(&batch)).await.unwrap();
                 items.extend(batch.items);
             }
             Ok(None) => break check_positions(items, position, Ok(())),
@@ -216,8 +216,8 @@ async fn what_cannot_be_opened_says_what_to_do() {
         (CaptureOptions { batch_items_max: 0, ..of(&plain) }, true, "batch_items_max"),
         (CaptureOptions { batch_bytes_max: 0, ..of(&plain) }, true, "batch_bytes_max"),
         (CaptureOptions { line_bytes_max: 0, ..of(&plain) }, true, "line_bytes_max"),
-        (CaptureOptions { speed: Speed::Times(0.0), ..of(&plain) }, true, "speed"),
-        (CaptureOptions { speed: Speed::Times(f64::NAN), ..of(&plain) }, true, "speed"),
+        (CaptureOptions { speed: CaptureSpeed::Times(0.0), ..of(&plain) }, true, "speed"),
+        (CaptureOptions { speed: CaptureSpeed::Times(f64::NAN), ..of(&plain) }, true, "speed"),
     ];
     for (options, is_fatal, word) in cases {
         let error = open(&options, 0).await.err().unwrap_or_else(|| panic!("{options:?} was opened"));
@@ -251,15 +251,15 @@ async fn refused_items_come_again_first_and_the_end_waits_for_them() {
     let second = next(&mut source).await.unwrap().unwrap();
 
     // Everything is read, but not settled: the end is not told.
-    assert!(timeout(Duration::from_millis(20), source.next()).await.is_err());
-    source.settle(first.id, refused()).await.unwrap();
-    source.settle(second.id, Settlement::Gap { expected: 1 }).await.unwrap();
+    assert!(timeout(Duration::from_millis(20), source.next_batch()).await.is_err());
+    source.settle_batch(first.id, refused()).await.unwrap();
+    source.settle_batch(second.id, Settlement::Gap { expected: 1 }).await.unwrap();
 
     let (again, last) =
         (next(&mut source).await.unwrap().unwrap(), next(&mut source).await.unwrap().unwrap());
     assert_eq!((&again.items, &last.items), (&first.items, &second.items));
-    source.settle(again.id, durable(&again)).await.unwrap();
-    source.settle(last.id, durable(&last)).await.unwrap();
+    source.settle_batch(again.id, durable(&again)).await.unwrap();
+    source.settle_batch(last.id, durable(&last)).await.unwrap();
     assert!(next(&mut source).await.unwrap().is_none());
     assert!(next(&mut source).await.unwrap().is_none());
 }
@@ -299,8 +299,8 @@ async fn unsettled_batches_are_bounded() {
         batches.push(next(&mut source).await.unwrap().unwrap());
     }
 
-    assert!(timeout(Duration::from_millis(20), source.next()).await.is_err());
-    source.settle(batches[0].id, durable(&batches[0])).await.unwrap();
+    assert!(timeout(Duration::from_millis(20), source.next_batch()).await.is_err());
+    source.settle_batch(batches[0].id, durable(&batches[0])).await.unwrap();
 
     assert_eq!(next(&mut source).await.unwrap().unwrap().items[0].position, Some(9));
 }
@@ -310,7 +310,7 @@ async fn unsettled_batches_are_bounded() {
 async fn next_is_cancel_safe() {
     let dir = TempDir::new().unwrap();
     let path = file(&dir, "a.jsonl", &generated(2_000));
-    for speed in [Speed::Max, Speed::Times(1e6)] {
+    for speed in [CaptureSpeed::Max, CaptureSpeed::Times(1e6)] {
         let options = CaptureOptions { batch_items_max: 3, speed, ..CaptureOptions::new("file", &path) };
         let mut source = open(&options, 0).await.unwrap();
         let began = Instant::now();
@@ -318,12 +318,12 @@ async fn next_is_cancel_safe() {
         loop {
             assert!(began.elapsed() < PATIENCE);
             // A timeout of nothing polls once and drops.
-            match timeout(Duration::ZERO, source.next()).await {
+            match timeout(Duration::ZERO, source.next_batch()).await {
                 Err(_) => tokio::task::yield_now().await,
                 Ok(Err(error)) => panic!("{error}"),
                 Ok(Ok(None)) => break,
                 Ok(Ok(Some(batch))) => {
-                    source.settle(batch.id, durable(&batch)).await.unwrap();
+                    source.settle_batch(batch.id, durable(&batch)).await.unwrap();
                     items.extend(batch.items);
                 }
             }
@@ -341,16 +341,16 @@ async fn a_paced_replay_keeps_the_recorded_distances() {
         .map(|ms| format!("{{\"recv_ts_ms\":{}}}", RECORDED_MS + ms))
         .join("\n");
     let path = file(&dir, "a.jsonl", format!("no time\n{lines}\nno time either\n").as_bytes());
-    let options = CaptureOptions { speed: Speed::Times(2.0), ..CaptureOptions::new("file", path) };
+    let options = CaptureOptions { speed: CaptureSpeed::Times(2.0), ..CaptureOptions::new("file", path) };
     let mut source = open(&options, 0).await.unwrap();
 
     let mut seen = Vec::new();
     let mut began = None;
-    while let Some(batch) = source.next().await.unwrap() {
+    while let Some(batch) = source.next_batch().await.unwrap() {
         let began = *began.get_or_insert_with(Instant::now);
         let ms = began.elapsed().as_millis();
         seen.extend(batch.items.iter().map(|item| (item.position.unwrap(), ms)));
-        source.settle(batch.id, durable(&batch)).await.unwrap();
+        source.settle_batch(batch.id, durable(&batch)).await.unwrap();
     }
 
     assert_eq!(seen, [(1, 0), (2, 0), (3, 0), (4, 250), (5, 250), (6, 1_000), (7, 1_000)]);
@@ -362,18 +362,18 @@ async fn a_delayed_taker_gets_no_burst() {
     let dir = TempDir::new().unwrap();
     let lines: String = (0..10).map(|n| format!("{{\"recv_ts_ms\":{}}}\n", RECORDED_MS + n * 100)).collect();
     let options = CaptureOptions {
-        speed: Speed::Times(1.0),
+        speed: CaptureSpeed::Times(1.0),
         ..CaptureOptions::new("file", file(&dir, "a.jsonl", lines.as_bytes()))
     };
     let mut source = open(&options, 0).await.unwrap();
 
     let mut began = None;
     let mut seen = Vec::new();
-    while let Some(batch) = source.next().await.unwrap() {
+    while let Some(batch) = source.next_batch().await.unwrap() {
         let began = *began.get_or_insert_with(Instant::now);
         assert_eq!(batch.items.len(), 1, "at {:?}", began.elapsed());
         seen.push(began.elapsed().as_millis());
-        source.settle(batch.id, durable(&batch)).await.unwrap();
+        source.settle_batch(batch.id, durable(&batch)).await.unwrap();
         if seen.len() == 3 {
             tokio::time::sleep(Duration::from_millis(600)).await;
         }
@@ -388,7 +388,7 @@ fn append(path: &Path, text: &str) {
 
 async fn next_texts(source: &mut Box<dyn Source>) -> Vec<String> {
     let batch = next(source).await.unwrap().unwrap();
-    source.settle(batch.id, durable(&batch)).await.unwrap();
+    source.settle_batch(batch.id, durable(&batch)).await.unwrap();
     texts(&batch.items)
 }
 
@@ -400,7 +400,10 @@ async fn a_followed_file_gives_lines_when_they_are_whole() {
     let mut source = open(&options, 0).await.unwrap();
 
     assert_eq!(next_texts(&mut source).await, ["one"]);
-    assert!(timeout(Duration::from_millis(120), source.next()).await.is_err(), "half a line was handed over");
+    assert!(
+        timeout(Duration::from_millis(120), source.next_batch()).await.is_err(),
+        "half a line was handed over"
+    );
     append(&path, "o\nthree\nfo");
     assert_eq!(next_texts(&mut source).await, ["two", "three"]);
 
@@ -427,7 +430,7 @@ async fn a_followed_file_that_is_rotated_ends_with_its_last_lines_and_a_clear_er
     let error = loop {
         match next(&mut source).await {
             Ok(Some(batch)) => {
-                source.settle(batch.id, durable(&batch)).await.unwrap();
+                source.settle_batch(batch.id, durable(&batch)).await.unwrap();
                 last.extend(texts(&batch.items));
             }
             Ok(None) => panic!("a rotated file has not ended"),
@@ -487,7 +490,7 @@ async fn a_recorded_day_is_read_byte_for_byte() {
             assert_eq!(item.position, Some(position));
             assert!(line.strip_suffix(b"\n") == Some(&item.bytes[..]), "item {position} differs");
         }
-        source.settle(batch.id, durable(&batch)).await.unwrap();
+        source.settle_batch(batch.id, durable(&batch)).await.unwrap();
     }
 
     assert_eq!(position, 168_651);
@@ -515,7 +518,7 @@ async fn a_file_that_is_written_anew_while_it_is_read_is_an_error_whatever_its_l
         let error = loop {
             match next(&mut source).await {
                 Ok(Some(batch)) => {
-                    source.settle(batch.id, durable(&batch)).await.unwrap();
+                    source.settle_batch(batch.id, durable(&batch)).await.unwrap();
                     let lines = texts(&batch.items);
                     assert!(lines.iter().all(|line| line == "old line"), "{lines:?}");
                 }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::super::fs::{Fs, FsFile};
 use super::LOGS;
-use super::slot::{SLOT_BYTES, TailMark, decode, encode};
+use super::slot::{SLOT_BYTES, TailMark, decode_slot, encode_slot};
 
 const BLOCK_BYTES: u64 = 4096;
 const SLOTS: usize = 3;
@@ -22,7 +22,7 @@ const FILE_BYTES: u64 = BLOCK_BYTES * (SLOTS * LOGS) as u64;
 
 /// A mark with the number of its writing: of two marks the higher number is the later one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Numbered {
+pub(super) struct NumberedMark {
     pub(super) writes: u64,
     pub(super) mark: TailMark,
 }
@@ -30,7 +30,7 @@ pub(super) struct Numbered {
 /// The slots of one log.
 #[derive(Clone, Copy, Debug, Default)]
 struct Slots {
-    last: Option<Numbered>,
+    last: Option<NumberedMark>,
     /// On the disk, if anything is.
     synced: usize,
     /// Takes the next write.
@@ -41,7 +41,7 @@ struct Slots {
 
 impl Slots {
     /// The slots after `found` was read and synced.
-    fn holding(found: Option<(usize, Numbered)>) -> Self {
+    fn from_found(found: Option<(usize, NumberedMark)>) -> Self {
         let synced = found.map_or(0, |(slot, _)| slot);
         Self { last: found.map(|(_, last)| last), synced, written: (synced + 1) % SLOTS, is_due: false }
     }
@@ -62,8 +62,8 @@ impl MarkFile {
     /// `StorageFull` when it must be created and there is no room; otherwise the storage failed.
     pub(super) fn open(fs: &dyn Fs, dir: &Path, name: &str) -> io::Result<Self> {
         let path = dir.join(name);
-        let file = match fs.open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => fs.create(&path)?,
+        let file = match fs.open_file(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => fs.create_file(&path)?,
             opened => opened?,
         };
         if file.size()? < FILE_BYTES {
@@ -73,17 +73,17 @@ impl MarkFile {
         // A process that was killed may have left a mark that is not on the disk yet.
         file.sync()?;
         fs.sync_dir(dir)?;
-        Ok(Self { file, logs: Mutex::new(found.map(Slots::holding)), syncing: Mutex::default() })
+        Ok(Self { file, logs: Mutex::new(found.map(Slots::from_found)), syncing: Mutex::default() })
     }
 
-    fn logs(&self) -> MutexGuard<'_, [Slots; LOGS]> {
+    fn lock_slots(&self) -> MutexGuard<'_, [Slots; LOGS]> {
         // Changed by single steps on valid data: true after a panic too.
         self.logs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The mark of log number `log`.
-    pub(super) fn last(&self, log: usize) -> Option<Numbered> {
-        self.logs().get(log).and_then(|slots| slots.last)
+    pub(super) fn last_mark(&self, log: usize) -> Option<NumberedMark> {
+        self.lock_slots().get(log).and_then(|slots| slots.last)
     }
 
     /// Writes what `change` makes of the mark of log number `log`, unless that is the same: it survives this process,
@@ -92,23 +92,28 @@ impl MarkFile {
     /// # Errors
     ///
     /// The storage failed; the mark before stays in force.
-    pub(super) fn write(
+    pub(super) fn write_mark(
         &self,
         log: usize,
-        change: impl FnOnce(Option<Numbered>) -> Option<Numbered>,
+        change: impl FnOnce(Option<NumberedMark>) -> Option<NumberedMark>,
     ) -> io::Result<()> {
-        let mut logs = self.logs();
+        let mut logs = self.lock_slots();
         let Some(slots) = logs.get_mut(log) else { return Ok(()) };
         let Some(next) = change(slots.last).filter(|next| Some(*next) != slots.last) else { return Ok(()) };
-        self.put(log, slots.written, next)?;
+        self.put_slot(log, slots.written, next)?;
         slots.last = Some(next);
         slots.is_due = true;
         Ok(())
     }
 
-    fn put(&self, log: usize, slot: usize, Numbered { writes, mark }: Numbered) -> io::Result<()> {
+    fn put_slot(
+        &self,
+        log: usize,
+        slot: usize,
+        NumberedMark { writes, mark }: NumberedMark,
+    ) -> io::Result<()> {
         let number = u32::try_from(log).unwrap_or(u32::MAX);
-        self.file.write_at(&encode(number, &mark, writes), offset(log, slot))
+        self.file.write_at(&encode_slot(number, &mark, writes), slot_offset(log, slot))
     }
 
     /// Brings every mark that was written onto the disk.
@@ -117,12 +122,12 @@ impl MarkFile {
     ///
     /// The storage failed. The marks are written once more before the next sync, which could otherwise succeed without
     /// them.
-    pub(super) fn sync(&self) -> io::Result<()> {
+    pub(super) fn sync_marks(&self) -> io::Result<()> {
         let _one_at_a_time = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut on_their_way = [None; LOGS];
-        for ((log, slots), on_its_way) in self.logs().iter_mut().enumerate().zip(&mut on_their_way) {
+        for ((log, slots), on_its_way) in self.lock_slots().iter_mut().enumerate().zip(&mut on_their_way) {
             if let (true, Some(last)) = (slots.is_due, slots.last) {
-                self.put(log, slots.written, last)?;
+                self.put_slot(log, slots.written, last)?;
                 *on_its_way = Some(slots.written);
                 slots.written = other_than(slots.synced, slots.written);
                 slots.is_due = false;
@@ -132,7 +137,7 @@ impl MarkFile {
             return Ok(());
         }
         let synced = self.file.sync();
-        for (slots, on_its_way) in self.logs().iter_mut().zip(on_their_way) {
+        for (slots, on_its_way) in self.lock_slots().iter_mut().zip(on_their_way) {
             match (on_its_way, &synced) {
                 (Some(slot), Ok(())) => slots.synced = slot,
                 (Some(_), Err(_)) => slots.is_due = true,
@@ -148,23 +153,23 @@ fn other_than(one: usize, two: usize) -> usize {
     (0..SLOTS).find(|slot| *slot != one && *slot != two).unwrap_or_default()
 }
 
-fn offset(log: usize, slot: usize) -> u64 {
+fn slot_offset(log: usize, slot: usize) -> u64 {
     (log * SLOTS + slot) as u64 * BLOCK_BYTES
 }
 
 /// The mark in force of each log, with its slot.
-fn read_slots(file: &dyn FsFile) -> io::Result<[Option<(usize, Numbered)>; LOGS]> {
+fn read_slots(file: &dyn FsFile) -> io::Result<[Option<(usize, NumberedMark)>; LOGS]> {
     let mut found = [None; LOGS];
     for (log, found) in found.iter_mut().enumerate() {
         for slot in 0..SLOTS {
             let mut bytes = [0; SLOT_BYTES];
-            let read = file.read_at(&mut bytes, offset(log, slot))?;
+            let read = file.read_at(&mut bytes, slot_offset(log, slot))?;
             let number = u32::try_from(log).unwrap_or(u32::MAX);
-            let decoded = if read == SLOT_BYTES { decode(number, &bytes) } else { None };
+            let decoded = if read == SLOT_BYTES { decode_slot(number, &bytes) } else { None };
             if let Some((writes, mark)) = decoded
-                && found.is_none_or(|(_, last): (usize, Numbered)| last.writes < writes)
+                && found.is_none_or(|(_, last): (usize, NumberedMark)| last.writes < writes)
             {
-                *found = Some((slot, Numbered { writes, mark }));
+                *found = Some((slot, NumberedMark { writes, mark }));
             }
         }
     }
@@ -172,7 +177,7 @@ fn read_slots(file: &dyn FsFile) -> io::Result<[Option<(usize, Numbered)>; LOGS]
 }
 
 /// The mark in force of each log in the file at `path`; no marks when it is not there.
-pub(super) fn read(fs: &dyn Fs, path: &Path) -> io::Result<[Option<Numbered>; LOGS]> {
+pub(super) fn read_marks(fs: &dyn Fs, path: &Path) -> io::Result<[Option<NumberedMark>; LOGS]> {
     match fs.open_to_read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok([None; LOGS]),
         file => Ok(read_slots(&*file?)?.map(|found| found.map(|(_, last)| last))),

@@ -28,7 +28,7 @@ use orchestrator_kernel::ids::Seq;
 use tracing::{error, warn};
 
 use super::fs::Fs;
-use file::{MarkFile, Numbered};
+use file::{MarkFile, NumberedMark};
 pub(crate) use slot::TailMark;
 
 /// The file's name, in both places.
@@ -75,26 +75,26 @@ impl HighWaterMarks {
     ///
     /// `StorageFull` when a file must be created and there is no room; otherwise the storage failed.
     pub fn open(fs: &dyn Fs, data: &Path) -> io::Result<Self> {
-        let places = places(data);
+        let places = mark_paths(data);
         let [first, second] = [data.to_owned(), data.join("runs")];
         let first = MarkFile::open(fs, &first, FILE_NAME)?;
         let second = MarkFile::open(fs, &second, FILE_NAME)?;
         let this = Self { places, first, second, is_failing: AtomicBool::new(false) };
         for log in 0..LOGS {
-            let later = later(this.first.last(log), this.second.last(log));
-            this.first.write(log, |_| later)?;
-            this.second.write(log, |_| later)?;
+            let later = later_mark(this.first.last_mark(log), this.second.last_mark(log));
+            this.first.write_mark(log, |_| later)?;
+            this.second.write_mark(log, |_| later)?;
         }
-        this.first.sync()?;
-        this.second.sync()?;
+        this.first.sync_marks()?;
+        this.second.sync_marks()?;
         Ok(this)
     }
 
     /// The mark of one log, for its writer.
     #[must_use]
-    pub fn of(self: &Arc<Self>, log: MarkedLog) -> LogMark {
-        let found = self.first.last(log as usize).map(|last| last.mark);
-        LogMark { places: self.places.clone(), found, kept: Some((Arc::clone(self), log as usize)) }
+    pub fn log_mark(self: &Arc<Self>, log: MarkedLog) -> EmbeddedLogMark {
+        let found = self.first.last_mark(log as usize).map(|last| last.mark);
+        EmbeddedLogMark { places: self.places.clone(), found, kept: Some((Arc::clone(self), log as usize)) }
     }
 
     /// Brings what was written onto the disk, first here, then in the second place.
@@ -102,18 +102,18 @@ impl HighWaterMarks {
     /// # Errors
     ///
     /// The storage failed.
-    pub(crate) fn sync(&self) -> io::Result<()> {
-        self.first.sync()?;
+    pub(crate) fn sync_both(&self) -> io::Result<()> {
+        self.first.sync_marks()?;
         for log in 0..LOGS {
-            let last = self.first.last(log);
-            self.second.write(log, |_| last)?;
+            let last = self.first.last_mark(log);
+            self.second.write_mark(log, |_| last)?;
         }
-        self.second.sync()
+        self.second.sync_marks()
     }
 
     /// A log goes on without marks: they only help to see a later loss. Says so once, until it works again.
     fn sync_or_warn(&self) {
-        let synced = self.sync();
+        let synced = self.sync_both();
         let was_failing = self.is_failing.swap(synced.is_err(), Ordering::Relaxed);
         if let (Err(cause), false) = (synced, was_failing) {
             let [first, second] = &self.places;
@@ -128,7 +128,7 @@ impl HighWaterMarks {
 /// Marks read without changing anything, for whoever only looks at a data directory.
 pub struct FoundMarks {
     places: [PathBuf; 2],
-    found: [Option<Numbered>; LOGS],
+    found: [Option<NumberedMark>; LOGS],
 }
 
 impl FoundMarks {
@@ -138,52 +138,52 @@ impl FoundMarks {
     ///
     /// The storage failed.
     pub fn read(fs: &dyn Fs, data: &Path) -> io::Result<Self> {
-        let places = places(data);
-        let [mut found, second] = [file::read(fs, &places[0])?, file::read(fs, &places[1])?];
+        let places = mark_paths(data);
+        let [mut found, second] = [file::read_marks(fs, &places[0])?, file::read_marks(fs, &places[1])?];
         for (found, second) in found.iter_mut().zip(second) {
-            *found = later(*found, second);
+            *found = later_mark(*found, second);
         }
         Ok(Self { places, found })
     }
 
     /// The mark of one log, for a reader.
     #[must_use]
-    pub fn of(&self, log: MarkedLog) -> LogMark {
+    pub fn log_mark(&self, log: MarkedLog) -> EmbeddedLogMark {
         let found = self.found.get(log as usize).copied().flatten().map(|last| last.mark);
-        LogMark { places: self.places.clone(), found, kept: None }
+        EmbeddedLogMark { places: self.places.clone(), found, kept: None }
     }
 }
 
 /// The mark of one log: what was found of it, and the place where its writer keeps it.
 #[derive(Clone)]
-pub struct LogMark {
+pub struct EmbeddedLogMark {
     places: [PathBuf; 2],
     found: Option<TailMark>,
     kept: Option<(Arc<HighWaterMarks>, usize)>,
 }
 
-impl LogMark {
+impl EmbeddedLogMark {
     /// The mark as it was when the data directory was opened; nothing when none is kept yet.
-    pub(crate) const fn found(&self) -> Option<TailMark> {
+    pub(crate) const fn found_mark(&self) -> Option<TailMark> {
         self.found
     }
 
     /// The mark of a log that is begun anew in the place of another one.
     #[must_use]
-    pub fn forgetting(self) -> Self {
+    pub fn without_found(self) -> Self {
         Self { found: None, ..self }
     }
 
     /// Both files, for people.
-    pub(crate) fn places(&self) -> String {
+    pub(crate) fn places_text(&self) -> String {
         let [first, second] = &self.places;
         format!("{} or {}", first.display(), second.display())
     }
 
     /// Notes what `change` makes of the mark; survives this process.
-    pub(crate) fn note(&self, log_id: u64, change: impl FnOnce(&mut TailMark)) -> io::Result<()> {
+    pub(crate) fn note_change(&self, log_id: u64, change: impl FnOnce(&mut TailMark)) -> io::Result<()> {
         let Some((marks, log)) = &self.kept else { return Ok(()) };
-        marks.first.write(*log, |last| {
+        marks.first.write_mark(*log, |last| {
             let known = last.map(|last| last.mark).filter(|mark| mark.log_id == log_id);
             let none = TailMark { log_id, tail: Seq(0), start: Seq(0), segment: Seq(0), end: 0 };
             let mut mark = known.unwrap_or(none);
@@ -191,23 +191,23 @@ impl LogMark {
             let writes = last.map_or(0, |last| last.writes);
             match known == Some(mark) {
                 true => last,
-                false => Some(Numbered { writes: writes + 1, mark }),
+                false => Some(NumberedMark { writes: writes + 1, mark }),
             }
         })
     }
 
     /// As [`note`](Self::note), on the disk in both places when it returns.
     pub(crate) fn note_durably(&self, log_id: u64, change: impl FnOnce(&mut TailMark)) -> io::Result<()> {
-        self.note(log_id, change)?;
-        self.kept.as_ref().map_or(Ok(()), |(marks, _)| marks.sync())
+        self.note_change(log_id, change)?;
+        self.kept.as_ref().map_or(Ok(()), |(marks, _)| marks.sync_both())
     }
 }
 
-fn places(data: &Path) -> [PathBuf; 2] {
+fn mark_paths(data: &Path) -> [PathBuf; 2] {
     [data.join(FILE_NAME), data.join("runs").join(FILE_NAME)]
 }
 
-fn later(one: Option<Numbered>, two: Option<Numbered>) -> Option<Numbered> {
+fn later_mark(one: Option<NumberedMark>, two: Option<NumberedMark>) -> Option<NumberedMark> {
     [one, two].into_iter().flatten().max_by_key(|numbered| numbered.writes)
 }
 

@@ -36,7 +36,7 @@ pub(crate) struct TailMark {
 }
 
 /// The form on the medium of the mark of log number `log`, written as the `writes`th.
-pub(super) fn encode(log: u32, mark: &TailMark, writes: u64) -> [u8; SLOT_BYTES] {
+pub(super) fn encode_slot(log: u32, mark: &TailMark, writes: u64) -> [u8; SLOT_BYTES] {
     let mut slot = [0; SLOT_BYTES];
     let mut put = |at: usize, field: &[u8]| {
         slot.iter_mut().skip(at).zip(field).for_each(|(to, from)| *to = *from);
@@ -56,7 +56,7 @@ pub(super) fn encode(log: u32, mark: &TailMark, writes: u64) -> [u8; SLOT_BYTES]
 }
 
 /// The count of writes and the mark; nothing when it is not one of log number `log`.
-pub(super) fn decode(log: u32, slot: &[u8; SLOT_BYTES]) -> Option<(u64, TailMark)> {
+pub(super) fn decode_slot(log: u32, slot: &[u8; SLOT_BYTES]) -> Option<(u64, TailMark)> {
     let covered = slot.get(..CRC_AT)?;
     let is_whole = slot.starts_with(&MAGIC) && u32_at(slot, CRC_AT) == crc32c::crc32c(covered);
     if !is_whole || (u32_at(slot, 8), u32_at(slot, 12)) != (VERSION, log) {

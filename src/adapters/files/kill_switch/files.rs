@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::kill_switch::{
-    Applied, Command, HISTORY_MAX, Stored, VALUE_BYTES_MAX, decide, owed_entry,
+    Applied, HISTORY_MAX, OperatorCommand, Stored, VALUE_BYTES_MAX, decide, owed_entry,
 };
 use orchestrator_kernel::ports::kill_switch::ApplyError;
 use rustix::fs::{FallocateFlags, OFlags, fallocate};
@@ -41,12 +41,12 @@ impl Files {
     }
 
     /// The file that is about to take the place of the value.
-    pub(super) fn aside(&self) -> PathBuf {
+    pub(super) fn temporary_path(&self) -> PathBuf {
         self.value.with_extension("tmp")
     }
 
     /// Reads the value. Whatever stands in its place, this returns: a pipe is not waited for.
-    pub(super) fn read(&self) -> io::Result<Stored> {
+    pub(super) fn read_value(&self) -> io::Result<Stored> {
         let file = match open_plain(File::options().read(true), &self.value) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Stored::Missing),
@@ -67,31 +67,32 @@ impl Files {
     }
 
     /// Carries out a command.
-    pub(super) fn apply(&self, command: &Command, now: TsMs) -> Result<Applied, ApplyError> {
-        if command.blocks() { self.engage(command, now) } else { self.allow(command, now) }
+    pub(super) fn apply_command(&self, command: &OperatorCommand, now: TsMs) -> Result<Applied, ApplyError> {
+        if command.only_blocks() { self.engage_stop(command, now) } else { self.allow_trading(command, now) }
     }
 
     /// Carries out what allows: under the lock, its history first, and only on the value that it was decided on.
-    fn allow(&self, command: &Command, now: TsMs) -> Result<Applied, ApplyError> {
+    fn allow_trading(&self, command: &OperatorCommand, now: TsMs) -> Result<Applied, ApplyError> {
         let unchanged = |what: &str, error: io::Error| ApplyError::Unchanged(format!("{what}: {error}"));
-        let lock = self.lock().map_err(|error| unchanged("cannot lock", error))?;
-        let stored = self.read().map_err(|error| unchanged("cannot read the value", error))?;
+        let lock = self.hold_lock().map_err(|error| unchanged("cannot lock", error))?;
+        let stored = self.read_value().map_err(|error| unchanged("cannot read the value", error))?;
         let change = decide(&stored, command, now)?;
         let owed = owed_entry(&stored).filter(|owed| !self.has_line(owed));
         let lines: Vec<&str> = owed.iter().map(String::as_str).chain([change.entry.as_str()]).collect();
-        self.remember(&lines, Some(&lock)).map_err(|error| unchanged("cannot write the history", error))?;
+        self.append_history(&lines, Some(&lock))
+            .map_err(|error| unchanged("cannot write the history", error))?;
         self.replace_value(&stored, &change.value)?;
-        Ok(Applied::whole(change))
+        Ok(Applied::in_full(change))
     }
 
     /// Puts a new file in the place of the value. A stop meanwhile wins, see [`stop`](super::stop).
     fn replace_value(&self, decided_on: &Stored, value: &str) -> Result<(), ApplyError> {
         let unchanged =
             |error: io::Error| ApplyError::Unchanged(format!("cannot replace the value: {error}"));
-        let aside = self.aside();
+        let aside = self.temporary_path();
         let file = write_new(&aside, format!("{value}\n").as_bytes()).map_err(unchanged)?;
-        self.inherit(&file);
-        if self.read().map_err(unchanged)? != *decided_on {
+        self.inherit_rights(&file);
+        if self.read_value().map_err(unchanged)? != *decided_on {
             let overtaken = "another command changed the value meanwhile; ask for the status";
             return Err(ApplyError::Unchanged(overtaken.to_owned()));
         }
@@ -102,7 +103,7 @@ impl Files {
 
     /// Gives the new file what its successor and its readers need: room for a stop, and the owner and rights of the old
     /// one. None of it is a promise: a stop without room removes the file.
-    fn inherit(&self, file: &File) {
+    fn inherit_rights(&self, file: &File) {
         let reserved = fallocate(file, FallocateFlags::KEEP_SIZE, 0, RESERVED_BYTES).map_err(io::Error::from);
         let kept = std::fs::metadata(&self.value).map_or(Ok(()), |old| {
             file.set_permissions(old.permissions())
@@ -113,9 +114,10 @@ impl Files {
         }
     }
 
-    /// Appends lines to the history, all in one write. Only who holds the lock may shorten it: that loses what others append.
-    pub(super) fn remember(&self, entries: &[&str], lock: Option<&File>) -> io::Result<()> {
-        let mut lines = self.lines()?;
+    /// Appends lines to the history, all in one write. Only who holds the lock may shorten it: that loses what others
+    /// append.
+    pub(super) fn append_history(&self, entries: &[&str], lock: Option<&File>) -> io::Result<()> {
+        let mut lines = self.history_lines()?;
         if lines.len() < HISTORY_MAX + HISTORY_SLACK || lock.is_none() {
             let mut file = open_plain(File::options().create(true).append(true), &self.history)?;
             // A crash may have cut the last line short: the new one begins at the start of a line all the same.
@@ -133,16 +135,16 @@ impl Files {
 
     /// Whether the history holds this line. One that cannot be read does not.
     pub(super) fn has_line(&self, entry: &str) -> bool {
-        self.lines().is_ok_and(|lines| lines.iter().any(|line| line == entry))
+        self.history_lines().is_ok_and(|lines| lines.iter().any(|line| line == entry))
     }
 
-    pub(super) fn history(&self, count: usize) -> io::Result<Vec<String>> {
-        let mut lines = self.lines()?;
+    pub(super) fn read_history(&self, count: usize) -> io::Result<Vec<String>> {
+        let mut lines = self.history_lines()?;
         lines.drain(..lines.len().saturating_sub(count.min(HISTORY_MAX)));
         Ok(lines)
     }
 
-    fn lines(&self) -> io::Result<Vec<String>> {
+    fn history_lines(&self) -> io::Result<Vec<String>> {
         let text = self.history_bytes()?;
         let text = String::from_utf8_lossy(&text);
         Ok(text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
@@ -162,7 +164,7 @@ impl Files {
     }
 
     /// Holds the lock until the value is dropped. The system releases it when the process ends, however it ends.
-    pub(super) fn lock(&self) -> io::Result<File> {
+    pub(super) fn hold_lock(&self) -> io::Result<File> {
         std::fs::create_dir_all(dir_of(&self.lock))?;
         let file =
             open_plain(File::options().create(true).truncate(false).write(true).mode(LOCK_MODE), &self.lock)?;

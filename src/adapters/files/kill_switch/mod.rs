@@ -9,8 +9,8 @@
 //!
 //! Commands that allow are one step each: they hold the lock, and replace the file as a whole. The one that stops needs
 //! nothing of it (`stop`): it overwrites the file where it is. A reader, who needs no lock, sees the old value, the new
-//! one, or a torn one that means nothing and so blocks. None of it is under the lock of the data directory: an operator's
-//! command works while the service runs, and while it does not.
+//! one, or a torn one that means nothing and so blocks. None of it is under the lock of the data directory: an
+//! operator's command works while the service runs, and while it does not.
 
 mod files;
 mod stop;
@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use orchestrator_kernel::ids::TsMs;
-use orchestrator_kernel::kill_switch::{Applied, Command, ReadError, Stored};
+use orchestrator_kernel::kill_switch::{Applied, KillSwitchReadError, OperatorCommand, Stored};
 use orchestrator_kernel::ports::kill_switch::{ApplyError, KillSwitchRead, KillSwitchStore};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::spawn_blocking;
@@ -62,7 +62,7 @@ impl KillFile {
     }
 
     /// Runs `work` where it may block.
-    async fn blocking<T: Send + 'static>(
+    async fn run_blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Files) -> T + Send + 'static,
     ) -> Result<T, tokio::task::JoinError> {
@@ -73,50 +73,50 @@ impl KillFile {
 
 #[async_trait]
 impl KillSwitchRead for KillFile {
-    fn place(&self) -> String {
+    fn place_text(&self) -> String {
         format!("file {}", self.files.value_path().display())
     }
 
-    async fn read(&self) -> Result<Stored, ReadError> {
+    async fn read_value(&self) -> Result<Stored, KillSwitchReadError> {
         let slot = Arc::clone(&self.reads).acquire_owned().await;
-        let read = self.blocking(move |files| {
-            let read = files.read();
+        let read = self.run_blocking(move |files| {
+            let read = files.read_value();
             drop(slot);
             read
         });
         match read.await {
             Ok(Ok(stored)) => Ok(stored),
-            Ok(Err(error)) => Err(ReadError::Refused(error.to_string())),
-            Err(error) => Err(ReadError::NoAnswer(error.to_string())),
+            Ok(Err(error)) => Err(KillSwitchReadError::Refused(error.to_string())),
+            Err(error) => Err(KillSwitchReadError::NoAnswer(error.to_string())),
         }
     }
 
     /// Told of commands of this process only; those of others are seen by the next poll.
-    async fn changed(&self) {
+    async fn wait_changed(&self) {
         self.news.notified().await;
     }
 }
 
 #[async_trait]
 impl KillSwitchStore for KillFile {
-    async fn apply(&self, command: &Command, now: TsMs) -> Result<Applied, ApplyError> {
-        if command.blocks() {
+    async fn apply_command(&self, command: &OperatorCommand, now: TsMs) -> Result<Applied, ApplyError> {
+        if command.only_blocks() {
             // Here and now: a machine that gives no further thread must not keep an operator from stopping it.
-            let applied = self.files.apply(command, now);
+            let applied = self.files.apply_command(command, now);
             self.news.notify_one();
             return applied;
         }
         let command = command.clone();
-        let applied = self.blocking(move |files| files.apply(&command, now)).await;
+        let applied = self.run_blocking(move |files| files.apply_command(&command, now)).await;
         self.news.notify_one();
         applied.unwrap_or_else(|error| Err(ApplyError::Unknown(error.to_string())))
     }
 
-    async fn history(&self, count: usize) -> Result<Vec<String>, ReadError> {
-        match self.blocking(move |files| files.history(count)).await {
+    async fn read_history(&self, count: usize) -> Result<Vec<String>, KillSwitchReadError> {
+        match self.run_blocking(move |files| files.read_history(count)).await {
             Ok(Ok(lines)) => Ok(lines),
-            Ok(Err(error)) => Err(ReadError::Refused(error.to_string())),
-            Err(error) => Err(ReadError::NoAnswer(error.to_string())),
+            Ok(Err(error)) => Err(KillSwitchReadError::Refused(error.to_string())),
+            Err(error) => Err(KillSwitchReadError::NoAnswer(error.to_string())),
         }
     }
 }

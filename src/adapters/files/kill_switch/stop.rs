@@ -11,9 +11,10 @@
 //! only now: lock (as long as a command may take), history
 //! ```
 //!
-//! No lock is needed for this order to be safe. A command that allows writes its new file aside (1), makes sure that the
-//! value is the one that it decided on (2), and puts the new one in its place (3). One that had done (2) before the
-//! overwrite had done (1) before the removal: either (3) came before that too, and the look sees it, or (3) finds no file.
+//! No lock is needed for this order to be safe. A command that allows writes its new file aside (1), makes sure that
+//! the value is the one that it decided on (2), and puts the new one in its place (3). One that had done (2) before the
+//! overwrite had done (1) before the removal: either (3) came before that too, and the look sees it, or (3) finds no
+//! file.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -21,7 +22,7 @@ use std::os::unix::fs::FileExt as _;
 
 use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::kill_switch::{
-    Applied, Command, Reading, Refusal, Shortfall, Stored, VALUE_BYTES_MAX, decide,
+    Applied, KillSwitchReading, OperatorCommand, Refusal, Shortfall, Stored, VALUE_BYTES_MAX, decide,
 };
 use orchestrator_kernel::ports::kill_switch::ApplyError;
 
@@ -35,11 +36,11 @@ const BEGINS_NO_VALUE: &[u8] = b"!";
 
 impl Files {
     /// Carries out a stop: in force first, then confirmed and recorded.
-    pub(super) fn engage(&self, command: &Command, now: TsMs) -> Result<Applied, ApplyError> {
+    pub(super) fn engage_stop(&self, command: &OperatorCommand, now: TsMs) -> Result<Applied, ApplyError> {
         match self.put_in_force(command, now) {
-            Ok(applied) => self.record(applied),
+            Ok(applied) => self.record_stop(applied),
             // A command that lifts it may be under way. Its end changes nothing that is safe now, so it may be waited for.
-            Err(ApplyError::Refused(Refusal::AlreadyEngaged)) => match self.lock() {
+            Err(ApplyError::Refused(Refusal::AlreadyEngaged)) => match self.hold_lock() {
                 Ok(lock) => {
                     let applied = self.put_in_force(command, now)?;
                     Ok(self.remember_or_say(applied, Some(&lock)))
@@ -51,20 +52,22 @@ impl Files {
     }
 
     /// Blocks without lock, room or history.
-    fn put_in_force(&self, command: &Command, now: TsMs) -> Result<Applied, ApplyError> {
+    fn put_in_force(&self, command: &OperatorCommand, now: TsMs) -> Result<Applied, ApplyError> {
         let mut last = None;
         for _ in 0..ATTEMPTS_MAX {
             // What cannot be read can still be overwritten.
-            let stored = self.read().unwrap_or(Stored::NotText);
-            let mut applied = Applied::whole(decide(&stored, command, now)?);
+            let stored = self.read_value().unwrap_or(Stored::NotText);
+            let mut applied = Applied::in_full(decide(&stored, command, now)?);
             applied.shortfalls.extend(self.overwrite_or_remove(&applied.change.value)?);
             self.cancel_others();
-            match self.read().map(|stored| Reading::of(&stored)) {
-                Ok(Reading::Halted(_)) | Err(_) => return Ok(applied),
-                Ok(Reading::Unknown(_)) if applied.value().is_none() => return Ok(applied),
+            match self.read_value().map(|stored| KillSwitchReading::of(&stored)) {
+                Ok(KillSwitchReading::Halted(_)) | Err(_) => return Ok(applied),
+                Ok(KillSwitchReading::Unknown(_)) if applied.value_in_force().is_none() => {
+                    return Ok(applied);
+                }
                 // Another stop wrote at the same time: a mixture of both blocks, but says nothing.
-                Ok(Reading::Unknown(_)) => last = Some(applied),
-                Ok(Reading::Trading) => last = None,
+                Ok(KillSwitchReading::Unknown(_)) => last = Some(applied),
+                Ok(KillSwitchReading::Trading) => last = None,
             }
         }
         last.ok_or_else(|| {
@@ -74,17 +77,17 @@ impl Files {
     }
 
     fn overwrite_or_remove(&self, value: &str) -> Result<Option<Shortfall>, ApplyError> {
-        let first = match self.overwrite(value) {
+        let first = match self.overwrite_value(value) {
             Ok(shortfall) => return Ok(shortfall),
             Err(error) => error,
         };
         // Something that is no file, or one that cannot be written. A new one in its place is better than none.
-        if self.remove().is_ok()
-            && let Ok(shortfall) = self.overwrite(value)
+        if self.remove_value().is_ok()
+            && let Ok(shortfall) = self.overwrite_value(value)
         {
             return Ok(shortfall);
         }
-        match self.remove() {
+        match self.remove_value() {
             Ok(()) => Ok(Some(Shortfall::Removed(format!("cannot write it: {first}")))),
             Err(second) => Err(ApplyError::Unchanged(format!(
                 "cannot overwrite the value: {first}; nor remove it: {second}"
@@ -93,7 +96,7 @@ impl Files {
     }
 
     /// Overwrites the value where it is. Only a file that is not there takes a new inode.
-    fn overwrite(&self, value: &str) -> io::Result<Option<Shortfall>> {
+    fn overwrite_value(&self, value: &str) -> io::Result<Option<Shortfall>> {
         let mut options = File::options();
         options.write(true).create(true).truncate(false);
         let file = match open_plain(&mut options, self.value_path()) {
@@ -122,7 +125,7 @@ impl Files {
     }
 
     /// Leaves nothing: no file, or an empty one where its directory may not be written.
-    fn remove(&self) -> io::Result<()> {
+    fn remove_value(&self) -> io::Result<()> {
         let path = self.value_path();
         match fs::remove_file(path) {
             Ok(()) => {
@@ -143,7 +146,7 @@ impl Files {
 
     /// Takes the file away that a command under way would put in the place of the value; it then changes nothing.
     fn cancel_others(&self) {
-        if let Err(error) = fs::remove_file(self.aside())
+        if let Err(error) = fs::remove_file(self.temporary_path())
             && error.kind() != ErrorKind::NotFound
         {
             tracing::debug!(%error, "cannot remove what another command may be about to put in place");
@@ -151,16 +154,18 @@ impl Files {
     }
 
     /// Writes the line of history of a stop that is in force.
-    fn record(&self, applied: Applied) -> Result<Applied, ApplyError> {
+    fn record_stop(&self, applied: Applied) -> Result<Applied, ApplyError> {
         // Whoever cannot have the lock is in force all the same, and appends: one line is one write.
-        let lock = self.lock();
+        let lock = self.hold_lock();
         if let Err(error) = &lock {
             tracing::debug!(%error, "the stop is recorded without the lock");
         }
         let is_recorded = self.has_line(&applied.change.entry);
-        let stored = self.read();
+        let stored = self.read_value();
         let is_ours = |stored: &Stored| matches!(stored, Stored::Value(value) if value.trim_ascii_end() == applied.change.value.as_bytes());
-        let halted = stored.as_ref().is_ok_and(|stored| matches!(Reading::of(stored), Reading::Halted(_)));
+        let halted = stored
+            .as_ref()
+            .is_ok_and(|stored| matches!(KillSwitchReading::of(stored), KillSwitchReading::Halted(_)));
         let ours = stored.as_ref().is_ok_and(is_ours);
         match (halted, ours, is_recorded) {
             // Somebody else stopped it at the same moment, and their words stand there.
@@ -172,7 +177,7 @@ impl Files {
     }
 
     fn remember_or_say(&self, mut applied: Applied, lock: Option<&File>) -> Applied {
-        if let Err(error) = self.remember(&[applied.change.entry.as_str()], lock) {
+        if let Err(error) = self.append_history(&[applied.change.entry.as_str()], lock) {
             applied.shortfalls.push(Shortfall::Unrecorded(error.to_string()));
         }
         applied

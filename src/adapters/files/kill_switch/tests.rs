@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use orchestrator_kernel::kill_switch::{Reading, Shortfall};
+use orchestrator_kernel::kill_switch::{KillSwitchReading, Shortfall};
 use orchestrator_kernel::ports::kill_switch_conformance::{self as conformance, KillSwitchProvider};
 
 use super::*;
@@ -12,8 +12,8 @@ fn kill_file(dir: &tempfile::TempDir) -> KillFile {
     KillFile::new(KillFileOptions { path, lock_wait: Duration::from_secs(30) })
 }
 
-fn engage(reason: &str) -> Command {
-    Command::Engage { operator: "ops".to_owned(), reason: reason.to_owned(), details: None }
+fn engage(reason: &str) -> OperatorCommand {
+    OperatorCommand::Engage { operator: "ops".to_owned(), reason: reason.to_owned(), details: None }
 }
 
 #[derive(Default)]
@@ -67,7 +67,7 @@ async fn strange_files_allow_nothing_and_hang_nothing() {
     let path = store.files.value_path();
 
     std::fs::create_dir(path).unwrap();
-    assert_eq!(store.read().await, Ok(Stored::NotText));
+    assert_eq!(store.read_value().await, Ok(Stored::NotText));
     std::fs::remove_dir(path).unwrap();
     rustix::fs::mknodat(
         rustix::fs::CWD,
@@ -77,13 +77,16 @@ async fn strange_files_allow_nothing_and_hang_nothing() {
         0,
     )
     .unwrap();
-    assert_eq!(store.read().await, Ok(Stored::NotText));
+    assert_eq!(store.read_value().await, Ok(Stored::NotText));
     std::fs::remove_file(path).unwrap();
     std::os::unix::fs::symlink(path, path).unwrap();
-    assert!(matches!(store.read().await, Err(ReadError::Refused(_))));
+    assert!(matches!(store.read_value().await, Err(KillSwitchReadError::Refused(_))));
 
-    store.apply(&engage("whatever is there"), TsMs(0)).await.unwrap();
-    assert!(matches!(Reading::of(&store.read().await.unwrap()), Reading::Halted(_)));
+    store.apply_command(&engage("whatever is there"), TsMs(0)).await.unwrap();
+    assert!(matches!(
+        KillSwitchReading::of(&store.read_value().await.unwrap()),
+        KillSwitchReading::Halted(_)
+    ));
 }
 
 #[tokio::test]
@@ -93,7 +96,7 @@ async fn one_line_feed_is_the_files_and_not_the_values() {
     for (content, value) in [("off\n", Some("off")), ("off\n\n", Some("off\n")), ("\n", None), ("", None)] {
         std::fs::write(store.files.value_path(), content).unwrap();
         let expected = value.map_or(Stored::Missing, |value| Stored::Value(value.into()));
-        assert_eq!(store.read().await, Ok(expected), "{content:?}");
+        assert_eq!(store.read_value().await, Ok(expected), "{content:?}");
     }
 }
 
@@ -107,44 +110,50 @@ async fn a_command_waits_for_that_of_another_process_and_gives_up_in_time() {
     let lock = std::fs::File::create(dir.path().join("kill_switch.lock")).unwrap();
     lock.lock().unwrap();
 
-    let init = Command::Init { operator: "ops".to_owned() };
-    let refused = store.apply(&init, TsMs(0)).await.unwrap_err();
+    let init = OperatorCommand::Init { operator: "ops".to_owned() };
+    let refused = store.apply_command(&init, TsMs(0)).await.unwrap_err();
     assert!(matches!(&refused, ApplyError::Unchanged(why) if why.contains("another command")), "{refused}");
-    assert_eq!(store.read().await, Ok(Stored::Missing), "reading needs no lock");
-    assert!(store.apply(&engage("r"), TsMs(0)).await.unwrap().shortfalls.is_empty(), "nor does a stop");
+    assert_eq!(store.read_value().await, Ok(Stored::Missing), "reading needs no lock");
+    assert!(
+        store.apply_command(&engage("r"), TsMs(0)).await.unwrap().shortfalls.is_empty(),
+        "nor does a stop"
+    );
 
     drop(lock);
     std::fs::remove_file(store.files.value_path()).unwrap();
-    store.apply(&init, TsMs(0)).await.unwrap();
+    store.apply_command(&init, TsMs(0)).await.unwrap();
 }
 
-/// KILL-4. Method: one operator lifts a stop while another one stops, over and over; whoever was told that it is engaged
-/// must find it so, because what was lifted is what was there before.
+/// KILL-4. Method: one operator lifts a stop while another one stops, over and over; whoever was told that it is
+/// engaged must find it so, because what was lifted is what was there before.
 #[test]
 fn a_stop_wins_over_a_command_that_is_under_way() {
     let dir = tempfile::tempdir().unwrap();
     let files = std::sync::Arc::new(kill_file(&dir).files);
-    let lift = Command::Disengage { operator: "second".to_owned(), notes: None };
+    let lift = OperatorCommand::Disengage { operator: "second".to_owned(), notes: None };
     let mut both = 0;
     for round in 0..300 {
-        match files.apply(&engage("before"), TsMs(round)) {
+        match files.apply_command(&engage("before"), TsMs(round)) {
             Ok(_) | Err(ApplyError::Refused(_)) => {}
             Err(error) => panic!("{error}"),
         }
         let (lifted, stopped) = std::thread::scope(|scope| {
-            let lifting = scope.spawn(|| files.apply(&lift, TsMs(round)));
+            let lifting = scope.spawn(|| files.apply_command(&lift, TsMs(round)));
             // Later in each round, over the time that lifting takes.
             std::thread::sleep(Duration::from_micros(u64::try_from(round).unwrap() * 5));
-            let stopped = files.apply(&engage("meanwhile"), TsMs(round));
+            let stopped = files.apply_command(&engage("meanwhile"), TsMs(round));
             (lifting.join().unwrap(), stopped)
         });
-        let reading = Reading::of(&files.read().unwrap());
+        let reading = KillSwitchReading::of(&files.read_value().unwrap());
         both += u32::from(lifted.is_ok() && stopped.is_ok());
         assert!(
-            stopped.is_err() || matches!(reading, Reading::Halted(_)),
+            stopped.is_err() || matches!(reading, KillSwitchReading::Halted(_)),
             "round {round}: {stopped:?}, then {reading:?}; lifted: {lifted:?}"
         );
-        assert!(stopped.is_ok() || lifted.is_err() || reading == Reading::Trading, "{stopped:?} {lifted:?}");
+        assert!(
+            stopped.is_ok() || lifted.is_err() || reading == KillSwitchReading::Trading,
+            "{stopped:?} {lifted:?}"
+        );
     }
     println!("both were carried out in {both} rounds");
 }
@@ -156,17 +165,17 @@ async fn a_stop_that_could_not_be_recorded_is_recorded_by_whoever_lifts_it() {
     let store = kill_file(&dir);
     let history = dir.path().join("kill_switch.history.jsonl");
     std::fs::create_dir(&history).unwrap();
-    let stopped = store.apply(&engage("r"), TsMs(0)).await.unwrap();
+    let stopped = store.apply_command(&engage("r"), TsMs(0)).await.unwrap();
     assert!(matches!(stopped.shortfalls.as_slice(), [Shortfall::Unrecorded(_)]), "{stopped:?}");
 
     std::fs::remove_dir(&history).unwrap();
-    let lift = Command::Disengage { operator: "second".to_owned(), notes: None };
-    store.apply(&lift, TsMs(1)).await.unwrap();
-    store.apply(&engage("again"), TsMs(2)).await.unwrap();
-    store.apply(&lift, TsMs(3)).await.unwrap();
+    let lift = OperatorCommand::Disengage { operator: "second".to_owned(), notes: None };
+    store.apply_command(&lift, TsMs(1)).await.unwrap();
+    store.apply_command(&engage("again"), TsMs(2)).await.unwrap();
+    store.apply_command(&lift, TsMs(3)).await.unwrap();
 
     let events: Vec<String> = store
-        .history(10)
+        .read_history(10)
         .await
         .unwrap()
         .iter()
@@ -184,15 +193,18 @@ async fn commands_keep_the_rights_of_the_value_and_nobody_else_may_hold_the_lock
     let lock = dir.path().join("kill_switch.lock");
     std::fs::write(&lock, "").unwrap();
     std::fs::set_permissions(&lock, std::fs::Permissions::from_mode(0o644)).unwrap();
-    store.apply(&Command::Init { operator: "ops".to_owned() }, TsMs(0)).await.unwrap();
+    store.apply_command(&OperatorCommand::Init { operator: "ops".to_owned() }, TsMs(0)).await.unwrap();
     assert_eq!(std::fs::metadata(&lock).unwrap().mode() & 0o777, 0o600);
     let path = store.files.value_path();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o640)).unwrap();
     let inode = std::fs::metadata(path).unwrap().ino();
 
-    store.apply(&engage("r"), TsMs(0)).await.unwrap();
+    store.apply_command(&engage("r"), TsMs(0)).await.unwrap();
     assert_eq!(std::fs::metadata(path).unwrap().ino(), inode, "a stop takes no new inode");
-    store.apply(&Command::Disengage { operator: "ops".to_owned(), notes: None }, TsMs(0)).await.unwrap();
+    store
+        .apply_command(&OperatorCommand::Disengage { operator: "ops".to_owned(), notes: None }, TsMs(0))
+        .await
+        .unwrap();
 
     assert_eq!(std::fs::metadata(path).unwrap().mode() & 0o777, 0o640);
 }
@@ -203,9 +215,9 @@ async fn a_line_that_a_crash_cut_short_does_not_spoil_the_next() {
     let store = kill_file(&dir);
     std::fs::write(dir.path().join("kill_switch.history.jsonl"), "{\"event\":\"ENG").unwrap();
 
-    store.apply(&engage("r"), TsMs(0)).await.unwrap();
+    store.apply_command(&engage("r"), TsMs(0)).await.unwrap();
 
-    let lines = store.history(10).await.unwrap();
+    let lines = store.read_history(10).await.unwrap();
     assert_eq!(lines.len(), 2);
     assert!(serde_json::from_str::<serde_json::Value>(&lines[1]).is_ok(), "{lines:?}");
 }

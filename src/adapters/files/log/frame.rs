@@ -86,7 +86,7 @@ impl Head {
     }
 
     /// The last record of the frame.
-    pub(super) fn last(&self) -> Seq {
+    pub(super) fn last_seq(&self) -> Seq {
         Seq(self.first.0.saturating_add(u64::from(self.count)) - 1)
     }
 
@@ -104,13 +104,13 @@ impl Head {
 
 /// One entry of a frame's table.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Entry {
+pub(super) struct FrameEntry {
     pub(super) length: usize,
     pub(super) crc: u32,
 }
 
 /// Reads a frame's table; `None` when it does not fit its checksum or the head.
-pub(super) fn parse_table(head: &Head, table: &[u8], entries: &mut Vec<Entry>) -> Option<()> {
+pub(super) fn parse_table(head: &Head, table: &[u8], entries: &mut Vec<FrameEntry>) -> Option<()> {
     entries.clear();
     if table.len() != head.table_bytes() || crc32c::crc32c(table) != head.table_crc {
         return None;
@@ -118,7 +118,7 @@ pub(super) fn parse_table(head: &Head, table: &[u8], entries: &mut Vec<Entry>) -
     entries.extend(
         table
             .chunks_exact(ENTRY_BYTES)
-            .map(|entry| Entry { length: u32_at(entry, 0) as usize, crc: u32_at(entry, 4) }),
+            .map(|entry| FrameEntry { length: u32_at(entry, 0) as usize, crc: u32_at(entry, 4) }),
     );
     let sum: u64 = entries.iter().map(|entry| entry.length as u64).sum();
     (sum == u64::from(head.payload_bytes)).then_some(())
@@ -145,8 +145,8 @@ impl Frame {
     }
 
     /// Encodes a batch that is not empty.
-    pub(super) fn encode(batch: &RecordBatch) -> Result<Self, TooLarge> {
-        let size = Self::bytes_for(BatchSize::of(batch));
+    pub(super) fn encode_batch(batch: &RecordBatch) -> Result<Self, TooLarge> {
+        let size = Self::bytes_for(BatchSize::of_batch(batch));
         if size > FRAME_BYTES_MAX {
             return Err(TooLarge { bytes: size });
         }
@@ -163,7 +163,7 @@ impl Frame {
         let head = Head {
             count: batch.len() as u32,
             payload_bytes: batch.payload_bytes() as u32,
-            first: batch.first(),
+            first: batch.first_seq(),
             epoch: Epoch(0),
             synced: Seq(0),
             log_id: 0,
@@ -173,7 +173,7 @@ impl Frame {
     }
 
     /// The finished frame, ready to be written.
-    pub(super) fn seal(&mut self, epoch: Epoch, synced: Seq, log_id: u64) -> &[u8] {
+    pub(super) fn finish_head(&mut self, epoch: Epoch, synced: Seq, log_id: u64) -> &[u8] {
         self.head = Head { epoch, synced, log_id, ..self.head };
         let head = self.head.encode();
         self.bytes.iter_mut().zip(head).for_each(|(to, from)| *to = from);
@@ -181,13 +181,13 @@ impl Frame {
     }
 
     /// The first record.
-    pub(super) fn first(&self) -> Seq {
+    pub(super) fn first_seq(&self) -> Seq {
         self.head.first
     }
 
     /// The last record.
-    pub(super) fn last(&self) -> Seq {
-        self.head.last()
+    pub(super) fn last_seq(&self) -> Seq {
+        self.head.last_seq()
     }
 
     /// Bytes of the whole frame.

@@ -15,9 +15,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use orchestrator_kernel::ids::{Epoch, Seq};
 
+use super::super::bytes::{u32_at, u64_at};
 use super::super::fs::{Fs, read_small};
 use super::super::reserve::replace_with_reserve;
-use super::frame::{u32_at, u64_at};
 
 /// The file's name.
 pub(super) const FILE_NAME: &str = "meta";
@@ -30,7 +30,7 @@ const MARKED: u32 = 1;
 
 /// Facts that a log remembers beside its segments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Meta {
+pub(super) struct LogMeta {
     /// Random; every segment and frame names it, so that files of another log are not taken for this one's.
     pub(super) log_id: u64,
     /// The last writer's generation.
@@ -50,7 +50,7 @@ pub(super) enum MetaError {
     UnknownVersion(u32),
 }
 
-impl Meta {
+impl LogMeta {
     pub(super) fn encode(&self) -> [u8; BYTES] {
         let mut bytes = [0; BYTES];
         let mut put = |at: usize, field: &[u8]| {
@@ -97,18 +97,18 @@ impl Meta {
 pub(super) struct MetaFile {
     fs: Arc<dyn Fs>,
     dir: PathBuf,
-    saved: Mutex<Meta>,
+    saved: Mutex<LogMeta>,
 }
 
 impl MetaFile {
     /// `saved` is what the file holds, or what it is to hold after the first change.
-    pub(super) fn new(fs: Arc<dyn Fs>, dir: PathBuf, saved: Meta) -> Self {
+    pub(super) fn new(fs: Arc<dyn Fs>, dir: PathBuf, saved: LogMeta) -> Self {
         Self { fs, dir, saved: Mutex::new(saved) }
     }
 
     /// Starts the next epoch, durably. `is_marked`: its writer keeps a high-water mark, which is there already.
     pub(super) fn next_epoch(&self, is_marked: bool) -> io::Result<Epoch> {
-        let saved = self.change(|meta| {
+        let saved = self.change_and_save(|meta| {
             meta.epoch = meta.epoch.next();
             meta.is_marked = is_marked;
         })?;
@@ -117,14 +117,14 @@ impl MetaFile {
 
     /// Remembers that records up to `tail` are durable, and the segment that starts with `active_first`.
     pub(super) fn note_durable(&self, tail: Seq, active_first: Seq) -> io::Result<()> {
-        self.change(|meta| {
+        self.change_and_save(|meta| {
             meta.high_water = meta.high_water.max(tail);
             meta.active_first = meta.active_first.max(active_first);
         })
         .map(|_| ())
     }
 
-    fn change(&self, change: impl FnOnce(&mut Meta)) -> io::Result<Meta> {
+    fn change_and_save(&self, change: impl FnOnce(&mut LogMeta)) -> io::Result<LogMeta> {
         // The value is replaced in one step, after the file: it stays true after a caller's panic.
         let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
         let mut meta = *saved;

@@ -10,13 +10,14 @@
 //!
 //! **What a crash can do.** Frames of the group that was being written may be there, in part, or not; nothing of it was
 //! acknowledged. On opening, the bytes behind the last valid frame are removed as *torn*, unless something proves that
-//! they were durable: a later frame's `synced`, a later segment, the high water in `meta`, or the high-water mark outside
-//! the log ([`high_water`](super::high_water)). Then the log is refused. The mark also tells what was trimmed: segments
-//! that are missing at the beginning are refused too.
+//! they were durable: a later frame's `synced`, a later segment, the high water in `meta`, or the high-water mark
+//! outside the log ([`high_water`](super::high_water)). Then the log is refused. The mark also tells what was trimmed:
+//! segments that are missing at the beginning are refused too.
 //!
-//! **What cannot be told.** Damage in what is younger than the mark looks like a torn write. The mark is written before an
-//! append is answered, and lags by up to a second only where the host lost power. A log that is opened without marks (an
-//! archive elsewhere) has the high water in `meta` alone: raised at each clean end, each new segment, and every 16 MiB.
+//! **What cannot be told.** Damage in what is younger than the mark looks like a torn write. The mark is written before
+//! an append is answered, and lags by up to a second only where the host lost power. A log that is opened without marks
+//! (an archive elsewhere) has the high water in `meta` alone: raised at each clean end, each new segment, and every 16
+//! MiB.
 
 mod frame;
 mod meta;
@@ -46,13 +47,13 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
 use super::fs::{Fs, LockError, LockGuard, RealFs};
-use super::high_water::LogMark;
+use super::high_water::EmbeddedLogMark;
 use super::off_runtime;
 use super::read_only::ReadOnlyFs;
 use frame::Frame;
 use meta::MetaFile;
-use store::{HeldPlace, Place, Store};
-use writer::{Request, Room, Writer};
+use store::{FramePlace, HeldPlace, Store};
+use writer::{LogWriter, Request, SegmentLimits};
 
 /// Appends that may wait for the writer; more wait in their callers.
 const QUEUE_REQUESTS: usize = 64;
@@ -63,7 +64,7 @@ const LOCK_NAME: &str = "lock";
 
 /// Settings of an embedded log.
 #[derive(Clone)]
-pub struct LogOptions {
+pub struct EmbeddedLogOptions {
     /// Name for messages and metrics: `receipts`, `runs`, `quarantine`.
     pub name: String,
     /// Preallocated size of a segment in bytes, at least 4096. A batch that is larger gets a segment of its own.
@@ -75,10 +76,10 @@ pub struct LogOptions {
     /// Where the files are.
     pub fs: Arc<dyn Fs>,
     /// How far the log is known to be durable, kept outside of it. `None`: nothing is kept.
-    pub mark: Option<LogMark>,
+    pub mark: Option<EmbeddedLogMark>,
 }
 
-impl LogOptions {
+impl EmbeddedLogOptions {
     /// Segments of 64 MiB on the operating system's files, without a limit.
     #[must_use]
     pub fn new(name: &str) -> Self {
@@ -117,18 +118,19 @@ impl EmbeddedLog {
     /// # Errors
     ///
     /// [`AcquireError`]: held by another process, damaged, too new, or the storage failed.
-    pub fn open(dir: &Path, options: LogOptions) -> Result<Self, AcquireError> {
+    pub fn open(dir: &Path, options: EmbeddedLogOptions) -> Result<Self, AcquireError> {
         let failed = |source| AcquireError::Io { log: options.name.clone(), source };
         options.fs.create_dir(dir).map_err(failed)?;
-        let lock = options.fs.lock(&dir.join(LOCK_NAME)).map_err(|error| match error {
+        let lock = options.fs.lock_file(&dir.join(LOCK_NAME)).map_err(|error| match error {
             LockError::Held { holder } => AcquireError::Held { log: options.name.clone(), holder },
             LockError::Io(error) => failed(error),
         })?;
         let lock_id = options.fs.id_at(&dir.join(LOCK_NAME)).map_err(failed)?;
-        let found_mark = options.mark.as_ref().and_then(LogMark::found).map(|mark| mark.tail);
-        let recovered = recovery::recover(dir, &options)?;
+        let found_mark = options.mark.as_ref().and_then(EmbeddedLogMark::found_mark).map(|mark| mark.tail);
+        let recovered = recovery::recover_log(dir, &options)?;
         let meta = MetaFile::new(Arc::clone(&options.fs), dir.to_owned(), recovered.meta);
-        let room = Room { segment_bytes: options.segment_bytes(), capacity_bytes: options.capacity_bytes };
+        let room =
+            SegmentLimits { segment_bytes: options.segment_bytes(), capacity_bytes: options.capacity_bytes };
         let store = Arc::new(Store::new(
             options.name.clone(),
             dir.to_owned(),
@@ -140,11 +142,11 @@ impl EmbeddedLog {
         // Before the first epoch says in `meta` that there is a mark.
         store.note_whole_mark().map_err(failed)?;
         let last_at = recovered.last_at;
-        let writer = Writer::new(Arc::clone(&store), meta, room, recovered.meta.epoch, last_at);
+        let writer = LogWriter::new(Arc::clone(&store), meta, room, recovered.meta.epoch, last_at);
         let (requests, queue) = mpsc::channel(QUEUE_REQUESTS);
         let writer = std::thread::Builder::new()
             .name(format!("log-{}", options.name))
-            .spawn(move || writer.run(queue))
+            .spawn(move || writer.serve_requests(queue))
             .map_err(failed)?;
         Ok(Self {
             store,
@@ -163,15 +165,15 @@ impl EmbeddedLog {
     /// # Errors
     ///
     /// [`AcquireError`]: held by a writer, damaged, too new, or the storage failed.
-    pub fn open_read_only(dir: &Path, options: LogOptions) -> Result<Self, AcquireError> {
+    pub fn open_read_only(dir: &Path, options: EmbeddedLogOptions) -> Result<Self, AcquireError> {
         let name = options.name.clone();
         let lock = options.fs.lock_to_read(&dir.join(LOCK_NAME)).map_err(|error| match error {
             LockError::Held { holder } => AcquireError::Held { log: name.clone(), holder },
             LockError::Io(source) => AcquireError::Io { log: name.clone(), source },
         })?;
-        let options = LogOptions { fs: Arc::new(ReadOnlyFs(Arc::clone(&options.fs))), ..options };
-        let found_mark = options.mark.as_ref().and_then(LogMark::found).map(|mark| mark.tail);
-        let recovered = recovery::look(dir, &options)?;
+        let options = EmbeddedLogOptions { fs: Arc::new(ReadOnlyFs(Arc::clone(&options.fs))), ..options };
+        let found_mark = options.mark.as_ref().and_then(EmbeddedLogMark::found_mark).map(|mark| mark.tail);
+        let recovered = recovery::inspect_log(dir, &options)?;
         let store =
             Store::new(name, dir.to_owned(), options.fs, recovered.meta.log_id, recovered.catalogue, None);
         Ok(Self {
@@ -190,9 +192,9 @@ impl EmbeddedLog {
         self.found_mark
     }
 
-    /// Bytes behind the last whole write, that opening removed or, for reading only, left; zero after a clean end. A crash
-    /// that cut a write short leaves them, and so does damage of what is younger than the high-water mark: then whether
-    /// they were acknowledged is not known.
+    /// Bytes behind the last whole write, that opening removed or, for reading only, left; zero after a clean end. A
+    /// crash that cut a write short leaves them, and so does damage of what is younger than the high-water mark: then
+    /// whether they were acknowledged is not known.
     #[must_use]
     pub const fn torn_bytes(&self) -> u64 {
         self.torn_bytes
@@ -200,7 +202,7 @@ impl EmbeddedLog {
 
     /// The last durable record.
     #[must_use]
-    pub fn last(&self) -> Seq {
+    pub fn last_durable(&self) -> Seq {
         self.store.stat().tail
     }
 
@@ -214,7 +216,7 @@ impl EmbeddedLog {
         self.store.check_place()
     }
 
-    async fn request<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Request) -> io::Result<T> {
+    async fn send_request<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Request) -> io::Result<T> {
         let (reply, answer) = oneshot::channel();
         let gone = || io::Error::other("the log's writer thread ended");
         let requests = self.requests.as_ref().ok_or_else(|| {
@@ -231,7 +233,7 @@ impl EmbeddedLog {
 ///
 /// The storage failed.
 pub(super) fn has_segments(dir: &Path) -> io::Result<bool> {
-    match RealFs.list(dir) {
+    match RealFs.list_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         names => Ok(names?.iter().any(|name| segment::parse_name(name).is_some())),
     }
@@ -251,7 +253,7 @@ impl Drop for EmbeddedLog {
 #[async_trait]
 impl Log for EmbeddedLog {
     async fn acquire(&self) -> Result<Acquired, AcquireError> {
-        match self.request(|reply| Request::Acquire { reply }).await {
+        match self.send_request(|reply| Request::Acquire { reply }).await {
             Ok(acquired) => acquired,
             Err(source) => Err(AcquireError::Io { log: self.store.name.clone(), source }),
         }
@@ -261,7 +263,7 @@ impl Log for EmbeddedLog {
         // Encoded here, so that checksums are computed while the writer syncs the batch before.
         let frame = match batch.is_empty() {
             true => None,
-            false => Some(Frame::encode(batch).map_err(|too_large| AppendError::Full {
+            false => Some(Frame::encode_batch(batch).map_err(|too_large| AppendError::Full {
                 detail: format!(
                     "one batch takes {} bytes, at most {} are possible",
                     too_large.bytes,
@@ -269,7 +271,7 @@ impl Log for EmbeddedLog {
                 ),
             })?),
         };
-        match self.request(|reply| Request::Append { epoch, frame, reply }).await {
+        match self.send_request(|reply| Request::Append { epoch, frame, reply }).await {
             Ok(appended) => appended,
             Err(source) => Err(AppendError::Poisoned { source }),
         }
@@ -278,25 +280,27 @@ impl Log for EmbeddedLog {
     /// The segment that the batch would need is begun, so that the room is the log's own from now on.
     async fn prove_room(&self, epoch: Epoch, size: BatchSize) -> Result<(), AppendError> {
         let bytes = Frame::bytes_for(size) as u64;
-        match self.request(|reply| Request::ProveRoom { epoch, bytes, reply }).await {
+        match self.send_request(|reply| Request::ProveRoom { epoch, bytes, reply }).await {
             Ok(proved) => proved,
             Err(source) => Err(AppendError::Poisoned { source }),
         }
     }
 
     async fn read(&self, from: Seq, limit: ReadLimit) -> Result<RecordBatch, ReadError> {
-        match self.store.locate(from)? {
-            Place::PastTail => return Ok(RecordBatch::starting_at(from)),
-            Place::Ready(extent) if Store::is_short(&extent, limit) => return extent.read(from, limit),
-            Place::Ready(_) | Place::Closed { .. } => {}
+        match self.store.locate_record(from)? {
+            FramePlace::PastTail => return Ok(RecordBatch::starting_at(from)),
+            FramePlace::Ready(extent) if Store::is_short(&extent, limit) => {
+                return extent.read_records(from, limit);
+            }
+            FramePlace::Ready(_) | FramePlace::Closed { .. } => {}
         }
         let store = Arc::clone(&self.store);
-        off_runtime(move || store.read(from, limit)).await?
+        off_runtime(move || store.read_blocking(from, limit)).await?
     }
 
     async fn trim(&self, epoch: Epoch, below: Seq) -> Result<Seq, TrimError> {
         let store = Arc::clone(&self.store);
-        off_runtime(move || store.trim(epoch, below)).await?
+        off_runtime(move || store.trim_segments(epoch, below)).await?
     }
 
     fn stat(&self) -> LogStat {

@@ -11,18 +11,18 @@ use orchestrator_kernel::ports::log::AcquireError;
 use tracing::warn;
 
 use super::super::fs::{Fs, FsFile, TEMPORARY, is_full};
-use super::super::high_water::{LogMark, TailMark};
+use super::super::high_water::{EmbeddedLogMark, TailMark};
 use super::super::read_only::NoFile;
-use super::LogOptions;
-use super::meta::{self, Meta, MetaError};
+use super::EmbeddedLogOptions;
+use super::meta::{self, LogMeta, MetaError};
 use super::scan::{Scan, check_last, ends_with_frame};
 use super::segment::{self, HEADER_BYTES, Header, HeaderError, Spare, file_name, parse_name};
-use super::store::{Active, Catalogue, Sealed};
+use super::store::{ActiveSegment, Catalogue, SealedSegment};
 
 /// State of the log as its opening found it.
 pub(super) struct Recovered {
     pub(super) catalogue: Catalogue,
-    pub(super) meta: Meta,
+    pub(super) meta: LogMeta,
     /// Bytes behind the last whole write; they were removed unless the log was only looked at.
     pub(super) torn_bytes: u64,
     /// Where the last frame of the active segment starts; 0 when there is none.
@@ -30,18 +30,18 @@ pub(super) struct Recovered {
 }
 
 /// Opens the log in `dir`, which is locked; creates it when there is nothing.
-pub(super) fn recover(dir: &Path, options: &LogOptions) -> Result<Recovered, AcquireError> {
-    Recovery { dir, options, fs: &*options.fs, may_write: true }.run()
+pub(super) fn recover_log(dir: &Path, options: &EmbeddedLogOptions) -> Result<Recovered, AcquireError> {
+    Recovery { dir, options, fs: &*options.fs, may_write: true }.run_recovery()
 }
 
 /// As [`recover`], without changing anything: what is torn stays and is only passed over.
-pub(super) fn look(dir: &Path, options: &LogOptions) -> Result<Recovered, AcquireError> {
-    Recovery { dir, options, fs: &*options.fs, may_write: false }.run()
+pub(super) fn inspect_log(dir: &Path, options: &EmbeddedLogOptions) -> Result<Recovered, AcquireError> {
+    Recovery { dir, options, fs: &*options.fs, may_write: false }.run_recovery()
 }
 
 struct Recovery<'a> {
     dir: &'a Path,
-    options: &'a LogOptions,
+    options: &'a EmbeddedLogOptions,
     fs: &'a dyn Fs,
     may_write: bool,
 }
@@ -53,18 +53,18 @@ struct Listed {
 }
 
 impl Recovery<'_> {
-    fn run(&self) -> Result<Recovered, AcquireError> {
+    fn run_recovery(&self) -> Result<Recovered, AcquireError> {
         let meta = self.load_meta()?;
         self.check_mark_is_there(meta)?;
-        let firsts = self.list().map_err(|error| self.io(error))?;
+        let firsts = self.list_segments().map_err(|error| self.io_error(error))?;
         let Some((last_first, sealed_firsts)) = firsts.split_last() else {
-            return self.create(meta);
+            return self.create_log(meta);
         };
         let mut sealed = VecDeque::with_capacity(sealed_firsts.len());
         let mut previous: Option<Listed> = None;
         for first in sealed_firsts {
             let listed = self.open_after(previous.as_ref(), *first, &mut sealed)?;
-            sealed.push_back(Sealed { first: *first, end: HEADER_BYTES });
+            sealed.push_back(SealedSegment { first: *first, end: HEADER_BYTES });
             previous = Some(listed);
         }
         let last = self.open_after(previous.as_ref(), *last_first, &mut sealed)?;
@@ -72,20 +72,20 @@ impl Recovery<'_> {
         self.check_start(oldest, meta, &last)?;
         let meta = self.check_meta(meta, &last)?;
         let scan = self.check_active(&last)?;
-        self.finish(sealed, last, scan, meta)
+        self.finish_recovery(sealed, last, scan, meta)
     }
 
     /// The first records of all segments, in order. Temporary files of a crashed process are removed.
-    fn list(&self) -> io::Result<Vec<Seq>> {
+    fn list_segments(&self) -> io::Result<Vec<Seq>> {
         let mut firsts = Vec::new();
-        let names = match self.fs.list(self.dir) {
+        let names = match self.fs.list_dir(self.dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound && !self.may_write => Vec::new(),
             names => names?,
         };
         for name in names {
             if name.ends_with(TEMPORARY) {
                 if self.may_write {
-                    self.fs.remove(&self.dir.join(name))?;
+                    self.fs.remove_file(&self.dir.join(name))?;
                 }
             } else if let Some(first) = parse_name(&name) {
                 firsts.push(first);
@@ -95,87 +95,87 @@ impl Recovery<'_> {
         Ok(firsts)
     }
 
-    fn load_meta(&self) -> Result<Option<Meta>, AcquireError> {
-        match Meta::load(self.fs, self.dir).map_err(|error| self.io(error))?.transpose() {
+    fn load_meta(&self) -> Result<Option<LogMeta>, AcquireError> {
+        match LogMeta::load(self.fs, self.dir).map_err(|error| self.io_error(error))?.transpose() {
             Ok(meta) => Ok(meta),
             Err(MetaError::UnknownVersion(found)) => Err(self.unknown_version(found)),
             Err(MetaError::Damaged) => {
                 let detail =
                     "it fails its checksum, which no crash causes; remove it only if the disk is sound";
-                Err(self.corrupt(meta::FILE_NAME, 0, detail.to_owned()))
+                Err(self.corrupt_error(meta::FILE_NAME, 0, detail.to_owned()))
             }
         }
     }
 
     /// The mark outside the log, if it promises any record.
-    fn mark(&self) -> Option<TailMark> {
-        self.options.mark.as_ref().and_then(LogMark::found).filter(|mark| mark.tail > Seq(0))
+    fn promised_mark(&self) -> Option<TailMark> {
+        self.options.mark.as_ref().and_then(EmbeddedLogMark::found_mark).filter(|mark| mark.tail > Seq(0))
     }
 
     /// A log whose last writer kept a mark must have one: without it nobody would notice that records are missing.
-    fn check_mark_is_there(&self, meta: Option<Meta>) -> Result<(), AcquireError> {
+    fn check_mark_is_there(&self, meta: Option<LogMeta>) -> Result<(), AcquireError> {
         match &self.options.mark {
-            Some(mark) if mark.found().is_none() && meta.is_some_and(|meta| meta.is_marked) => {
+            Some(mark) if mark.found_mark().is_none() && meta.is_some_and(|meta| meta.is_marked) => {
                 let detail =
-                    format!("the high-water mark of this log is gone: {} must have it", mark.places());
-                Err(self.corrupt(meta::FILE_NAME, 12, detail))
+                    format!("the high-water mark of this log is gone: {} must have it", mark.places_text());
+                Err(self.corrupt_error(meta::FILE_NAME, 12, detail))
             }
             Some(_) | None => Ok(()),
         }
     }
 
     /// The log must be the one that the mark is about, and begin no later than it was trimmed.
-    fn check_start(&self, oldest: Seq, meta: Option<Meta>, last: &Listed) -> Result<(), AcquireError> {
-        let Some(mark) = self.mark() else { return Ok(()) };
+    fn check_start(&self, oldest: Seq, meta: Option<LogMeta>, last: &Listed) -> Result<(), AcquireError> {
+        let Some(mark) = self.promised_mark() else { return Ok(()) };
         let found = last.header.log_id;
         if found != mark.log_id {
             let detail = format!(
                 "it belongs to log {found:016x}, the high-water mark to {:016x}, with record {}",
                 mark.log_id, mark.tail
             );
-            return Err(self.corrupt(&file_name(last.first), 16, detail));
+            return Err(self.corrupt_error(&file_name(last.first), 16, detail));
         }
         // A writer that kept no mark, of an older binary, may have trimmed since.
         let is_known = meta.is_none_or(|meta| meta.is_marked);
         if is_known && mark.start < oldest {
             let detail = format!("it is missing, and was not trimmed: records begin with {oldest}");
-            return Err(self.corrupt(&file_name(mark.start), 0, detail));
+            return Err(self.corrupt_error(&file_name(mark.start), 0, detail));
         }
         Ok(())
     }
 
     /// Every record up to the mark was durable: no crash takes one of them away.
     fn check_tail(&self, last: &Listed, scan: &Scan) -> Result<(), AcquireError> {
-        let Some(mark) = self.mark().filter(|mark| scan.last < mark.tail) else { return Ok(()) };
+        let Some(mark) = self.promised_mark().filter(|mark| scan.last < mark.tail) else { return Ok(()) };
         let TailMark { tail, segment, end, .. } = mark;
         if last.first < segment {
             let detail = format!("it is missing, and held records up to {tail}");
-            return Err(self.corrupt(&file_name(segment), 0, detail));
+            return Err(self.corrupt_error(&file_name(segment), 0, detail));
         }
         let detail = match last.first == segment {
             true => format!("records end with {}, but {tail}, up to byte {end}, was durable", scan.last),
             false => format!("records end with {}, but {tail} was durable", scan.last),
         };
-        Err(self.corrupt(&file_name(last.first), scan.end, detail))
+        Err(self.corrupt_error(&file_name(last.first), scan.end, detail))
     }
 
     /// A new log with its first, empty segment.
-    fn create(&self, meta: Option<Meta>) -> Result<Recovered, AcquireError> {
-        if let Some(mark) = self.mark() {
+    fn create_log(&self, meta: Option<LogMeta>) -> Result<Recovered, AcquireError> {
+        if let Some(mark) = self.promised_mark() {
             let detail = format!(
                 "all segments are gone, but record {} was durable, up to byte {} of this one",
                 mark.tail, mark.end
             );
-            return Err(self.corrupt(&file_name(mark.segment), 0, detail));
+            return Err(self.corrupt_error(&file_name(mark.segment), 0, detail));
         }
         if let Some(meta) = meta.filter(|meta| meta.high_water > Seq(0)) {
             let detail = format!(
                 "all segments are gone, but record {} is known to have been durable",
                 meta.high_water
             );
-            return Err(self.corrupt(&file_name(Seq(1)), 0, detail));
+            return Err(self.corrupt_error(&file_name(Seq(1)), 0, detail));
         }
-        let meta = meta.unwrap_or_else(|| Meta {
+        let meta = meta.unwrap_or_else(|| LogMeta {
             log_id: random_id(),
             epoch: Epoch(0),
             high_water: Seq(0),
@@ -184,7 +184,7 @@ impl Recovery<'_> {
         });
         if !self.may_write {
             let file = Arc::new(NoFile);
-            let active = Active {
+            let active = ActiveSegment {
                 first: Seq(1),
                 file,
                 id: None,
@@ -199,11 +199,11 @@ impl Recovery<'_> {
         let first = self.options.first.max(Seq(1));
         let header =
             Header { log_id: meta.log_id, first, previous_first: Seq(0), previous_end: 0, previous_last: 0 };
-        let file = Spare::prepare(self.fs, self.dir, "spare-0", size)
+        let file = Spare::prepare_segment(self.fs, self.dir, "spare-0", size)
             .and_then(|spare| spare.into_segment(self.fs, self.dir, &header, size))
-            .map_err(|error| self.io(error))?;
-        let id = Some(file.id().map_err(|error| self.io(error))?);
-        let active = Active { first, file, id, end: HEADER_BYTES, size, index: Default::default() };
+            .map_err(|error| self.io_error(error))?;
+        let id = Some(file.file_id().map_err(|error| self.io_error(error))?);
+        let active = ActiveSegment { first, file, id, end: HEADER_BYTES, size, index: Default::default() };
         let catalogue =
             Catalogue { sealed: VecDeque::new(), active, tail: Seq(first.0 - 1), writer: Epoch(0) };
         Ok(Recovered { catalogue, meta, torn_bytes: 0, last_at: 0 })
@@ -214,7 +214,7 @@ impl Recovery<'_> {
         &self,
         previous: Option<&Listed>,
         first: Seq,
-        sealed: &mut VecDeque<Sealed>,
+        sealed: &mut VecDeque<SealedSegment>,
     ) -> Result<Listed, AcquireError> {
         let listed = self.open_segment(first)?;
         self.check_link(previous, &listed)?;
@@ -226,15 +226,17 @@ impl Recovery<'_> {
 
     fn open_segment(&self, first: Seq) -> Result<Listed, AcquireError> {
         let name = file_name(first);
-        let file = self.fs.open(&self.dir.join(&name)).map_err(|error| self.io(error))?;
-        match Header::read(&*file).map_err(|error| self.io(error))? {
+        let file = self.fs.open_file(&self.dir.join(&name)).map_err(|error| self.io_error(error))?;
+        match Header::read(&*file).map_err(|error| self.io_error(error))? {
             Ok(header) if header.first == first => Ok(Listed { first, file, header }),
-            Ok(header) => {
-                Err(self.corrupt(&name, 24, format!("its header says that it starts with {}", header.first)))
-            }
+            Ok(header) => Err(self.corrupt_error(
+                &name,
+                24,
+                format!("its header says that it starts with {}", header.first),
+            )),
             Err(HeaderError::UnknownVersion(found)) => Err(self.unknown_version(found)),
             Err(HeaderError::Damaged) => {
-                Err(self.corrupt(&name, 0, "its header fails its checksum".to_owned()))
+                Err(self.corrupt_error(&name, 0, "its header fails its checksum".to_owned()))
             }
         }
     }
@@ -245,47 +247,51 @@ impl Recovery<'_> {
         let Some(previous) = previous else { return Ok(()) };
         let name = file_name(next.first);
         if next.header.log_id != previous.header.log_id {
-            return Err(self.corrupt(&name, 16, "it belongs to another log".to_owned()));
+            return Err(self.corrupt_error(&name, 16, "it belongs to another log".to_owned()));
         }
         if next.header.previous_first != previous.first {
             let missing = file_name(next.header.previous_first);
-            return Err(self.corrupt(&name, 32, format!("the segment before it, {missing}, is missing")));
+            return Err(self.corrupt_error(
+                &name,
+                32,
+                format!("the segment before it, {missing}, is missing"),
+            ));
         }
-        let size = previous.file.size().map_err(|error| self.io(error))?;
+        let size = previous.file.size().map_err(|error| self.io_error(error))?;
         if size < next.header.previous_end {
             let detail = format!("the file ends there, its records end at byte {}", next.header.previous_end);
-            return Err(self.corrupt(&file_name(previous.first), size, detail));
+            return Err(self.corrupt_error(&file_name(previous.first), size, detail));
         }
         self.check_sealed_end(previous, next)
     }
 
-    /// The last frame of a sealed segment must be where the next segment says: an earlier state of the file, or one whose
-    /// end is zeros or noise, has another one there or none.
+    /// The last frame of a sealed segment must be where the next segment says: an earlier state of the file, or one
+    /// whose end is zeros or noise, has another one there or none.
     fn check_sealed_end(&self, previous: &Listed, next: &Listed) -> Result<(), AcquireError> {
         let Header { log_id, first, previous_end, previous_last, .. } = next.header;
         let last = Seq(first.0 - 1);
         let is_there = previous_last == 0
             || ends_with_frame(&*previous.file, log_id, previous_last, last, previous_end)
-                .map_err(|error| self.io(error))?;
+                .map_err(|error| self.io_error(error))?;
         if is_there {
             return Ok(());
         }
         let detail = format!("record {last} must be in the batch there, with which the segment ends");
-        Err(self.corrupt(&file_name(previous.first), previous_last, detail))
+        Err(self.corrupt_error(&file_name(previous.first), previous_last, detail))
     }
 
-    fn check_meta(&self, meta: Option<Meta>, last: &Listed) -> Result<Meta, AcquireError> {
+    fn check_meta(&self, meta: Option<LogMeta>, last: &Listed) -> Result<LogMeta, AcquireError> {
         let log_id = last.header.log_id;
         match meta {
             Some(meta) if meta.log_id == log_id => Ok(meta),
             Some(meta) => {
                 let detail =
                     format!("it belongs to log {log_id:016x}, {} to {:016x}", meta::FILE_NAME, meta.log_id);
-                Err(self.corrupt(&file_name(last.first), 16, detail))
+                Err(self.corrupt_error(&file_name(last.first), 16, detail))
             }
             None => {
                 warn!(log = %self.options.name, "log has no record of how far it was durable, accepting what is there");
-                Ok(Meta {
+                Ok(LogMeta {
                     log_id,
                     epoch: Epoch(0),
                     high_water: Seq(0),
@@ -297,18 +303,18 @@ impl Recovery<'_> {
     }
 
     fn check_active(&self, last: &Listed) -> Result<Scan, AcquireError> {
-        match check_last(&*last.file, last.first, last.header.log_id).map_err(|error| self.io(error))? {
+        match check_last(&*last.file, last.first, last.header.log_id).map_err(|error| self.io_error(error))? {
             Ok(scan) => Ok(scan),
-            Err(damage) => Err(self.corrupt(&file_name(last.first), damage.at, damage.detail)),
+            Err(damage) => Err(self.corrupt_error(&file_name(last.first), damage.at, damage.detail)),
         }
     }
 
-    fn finish(
+    fn finish_recovery(
         &self,
-        sealed: VecDeque<Sealed>,
+        sealed: VecDeque<SealedSegment>,
         last: Listed,
         scan: Scan,
-        mut meta: Meta,
+        mut meta: LogMeta,
     ) -> Result<Recovered, AcquireError> {
         self.check_tail(&last, &scan)?;
         if scan.last < meta.high_water {
@@ -316,11 +322,11 @@ impl Recovery<'_> {
                 "records end with {}, but {} is known to have been durable",
                 scan.last, meta.high_water
             );
-            return Err(self.corrupt(&file_name(last.first), scan.end, detail));
+            return Err(self.corrupt_error(&file_name(last.first), scan.end, detail));
         }
         if last.first < meta.active_first {
             let detail = "it is missing, but is known to have been durable".to_owned();
-            return Err(self.corrupt(&file_name(meta.active_first), 0, detail));
+            return Err(self.corrupt_error(&file_name(meta.active_first), 0, detail));
         }
         if scan.torn_bytes > 0 && self.may_write {
             warn!(
@@ -329,16 +335,16 @@ impl Recovery<'_> {
             );
         }
         let size = match self.may_write {
-            true => self.restore_room(&*last.file, &scan).map_err(|error| self.io(error))?,
+            true => self.restore_room(&*last.file, &scan).map_err(|error| self.io_error(error))?,
             false => scan.end,
         };
         meta.epoch = meta.epoch.max(scan.epoch);
         let id = match self.may_write {
-            true => Some(last.file.id().map_err(|error| self.io(error))?),
+            true => Some(last.file.file_id().map_err(|error| self.io_error(error))?),
             false => None,
         };
         let active =
-            Active { first: last.first, file: last.file, id, end: scan.end, size, index: scan.index };
+            ActiveSegment { first: last.first, file: last.file, id, end: scan.end, size, index: scan.index };
         let catalogue = Catalogue { sealed, active, tail: scan.last, writer: Epoch(0) };
         Ok(Recovered { catalogue, meta, torn_bytes: scan.torn_bytes, last_at: scan.last_at })
     }
@@ -354,7 +360,7 @@ impl Recovery<'_> {
         if scan.torn_bytes > 0 {
             file.truncate(scan.end)?;
         }
-        rewrite(file, scan.group_at, scan.end)?;
+        rewrite_range(file, scan.group_at, scan.end)?;
         file.sync()?;
         self.fs.sync_dir(self.dir)?;
         let size = file.size()?;
@@ -370,7 +376,7 @@ impl Recovery<'_> {
         }
     }
 
-    fn corrupt(&self, file: &str, byte: u64, detail: String) -> AcquireError {
+    fn corrupt_error(&self, file: &str, byte: u64, detail: String) -> AcquireError {
         let place = format!("{} byte {byte}", self.dir.join(file).display());
         AcquireError::Corrupt { log: self.options.name.clone(), place, detail }
     }
@@ -379,13 +385,13 @@ impl Recovery<'_> {
         AcquireError::UnknownVersion { log: self.options.name.clone(), found, known: segment::VERSION }
     }
 
-    fn io(&self, source: io::Error) -> AcquireError {
+    fn io_error(&self, source: io::Error) -> AcquireError {
         AcquireError::Io { log: self.options.name.clone(), source }
     }
 }
 
 /// Writes the bytes `from` … `to` of a file over themselves.
-fn rewrite(file: &dyn FsFile, from: u64, to: u64) -> io::Result<()> {
+fn rewrite_range(file: &dyn FsFile, from: u64, to: u64) -> io::Result<()> {
     let mut buffer = vec![0; 1 << 20];
     let mut at = from;
     while at < to {

@@ -118,13 +118,13 @@ impl Spare {
     /// # Errors
     ///
     /// `StorageFull`, or the storage failed. Nothing is left behind, as far as that is possible.
-    pub(super) fn prepare(fs: &dyn Fs, dir: &Path, name: &str, size: u64) -> io::Result<Self> {
+    pub(super) fn prepare_segment(fs: &dyn Fs, dir: &Path, name: &str, size: u64) -> io::Result<Self> {
         let path = dir.join(format!("{name}{TEMPORARY}"));
-        let file = fs.create(&path)?;
+        let file = fs.create_file(&path)?;
         if let Err(error) = file.allocate(size).and_then(|()| file.sync()) {
             drop(file);
             // The first error is the one to report; a file that stays is removed when the log is opened.
-            fs.remove(&path).ok();
+            fs.remove_file(&path).ok();
             return Err(error);
         }
         Ok(Self { path, file })
@@ -145,7 +145,7 @@ impl Spare {
         let made = self.write_header(fs, dir, header, size);
         if made.is_err() {
             // The first error is the one to report; a file that stays is removed when the log is opened.
-            fs.remove(&self.path).ok();
+            fs.remove_file(&self.path).ok();
         }
         made.map(|()| self.file)
     }
@@ -156,13 +156,13 @@ impl Spare {
         }
         self.file.write_at(&header.encode(), 0)?;
         self.file.sync()?;
-        fs.rename(&self.path, &dir.join(file_name(header.first)))?;
+        fs.rename_file(&self.path, &dir.join(file_name(header.first)))?;
         fs.sync_dir(dir)
     }
 }
 
 /// A part of a file in memory that moves forward with what is asked for.
-pub(super) struct Window<'a> {
+pub(super) struct ReadWindow<'a> {
     file: &'a dyn FsFile,
     /// Nothing at or after this byte is read.
     end: u64,
@@ -173,15 +173,15 @@ pub(super) struct Window<'a> {
     buffer: Vec<u8>,
 }
 
-impl<'a> Window<'a> {
+impl<'a> ReadWindow<'a> {
     pub(super) fn new(file: &'a dyn FsFile, end: u64, ahead: usize) -> Self {
         Self { file, end, ahead, start: 0, filled: 0, buffer: Vec::new() }
     }
 
     /// The `length` bytes at `at`; `None` when they are not all before the end.
-    pub(super) fn get(&mut self, at: u64, length: usize) -> io::Result<Option<&[u8]>> {
+    pub(super) fn bytes_at(&mut self, at: u64, length: usize) -> io::Result<Option<&[u8]>> {
         let is_inside = at >= self.start && at + length as u64 <= self.start + self.filled as u64;
-        if !is_inside && !self.refill(at, length)? {
+        if !is_inside && !self.refill_at(at, length)? {
             return Ok(None);
         }
         let from = usize::try_from(at - self.start).unwrap_or(usize::MAX);
@@ -189,7 +189,7 @@ impl<'a> Window<'a> {
     }
 
     /// Moves the window to `at`; `false` when `length` bytes are not there.
-    fn refill(&mut self, at: u64, length: usize) -> io::Result<bool> {
+    fn refill_at(&mut self, at: u64, length: usize) -> io::Result<bool> {
         let rest = usize::try_from(self.end.saturating_sub(at)).unwrap_or(usize::MAX);
         if rest < length {
             return Ok(false);

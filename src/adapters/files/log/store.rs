@@ -9,9 +9,9 @@ use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::ports::log::{LogStat, ReadError, ReadLimit, RecordBatch, TrimError};
 
 use super::super::fs::{FileId, Fs, FsFile, check_name};
-use super::super::high_water::LogMark;
+use super::super::high_water::EmbeddedLogMark;
 use super::LOCK_NAME;
-use super::scan::{Extent, Index, index_segment};
+use super::scan::{Index, SegmentExtent, index_segment};
 use super::segment::{HEADER_BYTES, file_name};
 
 /// Sealed segments kept open: replay reads one at a time, each runner of a lagging symbol perhaps another.
@@ -22,14 +22,14 @@ const INLINE_BYTES_MAX: u64 = 64 << 10;
 
 /// A segment that will not be written any more.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Sealed {
+pub(super) struct SealedSegment {
     pub(super) first: Seq,
     /// The byte after its last frame.
     pub(super) end: u64,
 }
 
 /// The segment that is written.
-pub(super) struct Active {
+pub(super) struct ActiveSegment {
     pub(super) first: Seq,
     pub(super) file: Arc<dyn FsFile>,
     /// Which file it is; none where nothing is written.
@@ -43,8 +43,8 @@ pub(super) struct Active {
 
 /// The segments in order.
 pub(super) struct Catalogue {
-    pub(super) sealed: VecDeque<Sealed>,
-    pub(super) active: Active,
+    pub(super) sealed: VecDeque<SealedSegment>,
+    pub(super) active: ActiveSegment,
     /// The last durable record.
     pub(super) tail: Seq,
     /// Who may trim: the last writer that acquired the log in this process.
@@ -53,14 +53,14 @@ pub(super) struct Catalogue {
 
 impl Catalogue {
     /// The first record still there.
-    pub(super) fn start(&self) -> Seq {
+    pub(super) fn start_seq(&self) -> Seq {
         self.sealed.front().map_or(self.active.first, |oldest| oldest.first)
     }
 
     /// The first record that is left when everything below `below` is trimmed.
     fn start_after_trim(&self, below: Seq) -> Seq {
         let firsts = self.sealed.iter().map(|segment| segment.first).chain([self.active.first]);
-        firsts.skip(1).take_while(|first| *first <= below).last().unwrap_or(self.start())
+        firsts.skip(1).take_while(|first| *first <= below).last().unwrap_or(self.start_seq())
     }
 
     /// Bytes of all sealed segments.
@@ -69,7 +69,7 @@ impl Catalogue {
     }
 
     /// The sealed segment that holds `seq`, with its last record.
-    fn sealed_with(&self, seq: Seq) -> Option<(Sealed, Seq)> {
+    fn sealed_with(&self, seq: Seq) -> Option<(SealedSegment, Seq)> {
         let after = self.sealed.partition_point(|segment| segment.first <= seq);
         let segment = *self.sealed.get(after.checked_sub(1)?)?;
         let next = self.sealed.get(after).map_or(self.active.first, |next| next.first);
@@ -86,13 +86,13 @@ struct OpenSegment {
 }
 
 /// Place of the records that a read wants.
-pub(super) enum Place {
+pub(super) enum FramePlace {
     /// Nothing is there yet.
     PastTail,
     /// In memory reach: file open, index there.
-    Ready(Extent),
+    Ready(SegmentExtent),
     /// The segment must be opened and indexed first.
-    Closed { segment: Sealed, last: Seq },
+    Closed { segment: SealedSegment, last: Seq },
 }
 
 /// Lock and high-water mark that keep a log that is written in its place.
@@ -100,7 +100,7 @@ pub(super) struct HeldPlace {
     /// The lock file that is held.
     pub(super) lock: FileId,
     /// Where it is noted how far the log is durable.
-    pub(super) mark: Option<LogMark>,
+    pub(super) mark: Option<EmbeddedLogMark>,
 }
 
 /// The shared part of a log.
@@ -146,7 +146,7 @@ impl Store {
     pub(super) fn stat(&self) -> LogStat {
         let catalogue = self.catalogue();
         LogStat {
-            start: catalogue.start(),
+            start: catalogue.start_seq(),
             tail: catalogue.tail,
             bytes: catalogue.sealed_bytes() + catalogue.active.end,
         }
@@ -179,12 +179,12 @@ impl Store {
 
     /// Notes outside the log that it is durable as it is; called behind its sync, before anybody is told.
     pub(super) fn note_mark(&self) -> io::Result<()> {
-        let Some(mark) = self.mark() else { return Ok(()) };
+        let Some(mark) = self.outside_mark() else { return Ok(()) };
         let (tail, segment, end) = {
             let catalogue = self.catalogue();
             (catalogue.tail, catalogue.active.first, catalogue.active.end)
         };
-        mark.note(self.log_id, |noted| {
+        mark.note_change(self.log_id, |noted| {
             noted.tail = tail;
             noted.segment = segment;
             noted.end = end;
@@ -193,56 +193,62 @@ impl Store {
 
     /// As [`note_mark`](Self::note_mark), with the first record; on the disk when it returns.
     pub(super) fn note_whole_mark(&self) -> io::Result<()> {
-        let Some(mark) = self.mark() else { return Ok(()) };
+        let Some(mark) = self.outside_mark() else { return Ok(()) };
         self.note_mark()?;
-        let start = self.catalogue().start();
+        let start = self.catalogue().start_seq();
         mark.note_durably(self.log_id, |noted| noted.start = start)
     }
 
-    pub(super) fn mark(&self) -> Option<&LogMark> {
+    pub(super) fn outside_mark(&self) -> Option<&EmbeddedLogMark> {
         self.held.as_ref()?.mark.as_ref()
     }
 
     /// Finds record `from`.
-    pub(super) fn locate(&self, from: Seq) -> Result<Place, ReadError> {
+    pub(super) fn locate_record(&self, from: Seq) -> Result<FramePlace, ReadError> {
         let catalogue = self.catalogue();
-        let start = catalogue.start();
+        let start = catalogue.start_seq();
         if from < start {
             return Err(ReadError::Trimmed { wanted: from, start });
         }
         if from > catalogue.tail {
-            return Ok(Place::PastTail);
+            return Ok(FramePlace::PastTail);
         }
         let active = &catalogue.active;
         if from >= active.first {
             let file = Arc::clone(&active.file);
-            return Ok(Place::Ready(self.extent(file, &active.index, active.first, active.end, from)));
+            return Ok(FramePlace::Ready(self.extent_from(
+                file,
+                &active.index,
+                active.first,
+                active.end,
+                from,
+            )));
         }
         let Some((segment, last)) = catalogue.sealed_with(from) else {
             return Err(ReadError::Trimmed { wanted: from, start });
         };
         drop(catalogue);
         Ok(match self.find_open(segment.first) {
-            Some(open) => Place::Ready(self.extent_of(&open, from)),
-            None => Place::Closed { segment, last },
+            Some(open) => FramePlace::Ready(self.extent_of(&open, from)),
+            None => FramePlace::Closed { segment, last },
         })
     }
 
     /// Whether a read from `extent` is short enough for the caller's thread.
-    pub(super) fn is_short(extent: &Extent, limit: ReadLimit) -> bool {
+    pub(super) fn is_short(extent: &SegmentExtent, limit: ReadLimit) -> bool {
         (limit.bytes as u64).min(extent.end - extent.at) <= INLINE_BYTES_MAX
     }
 
     /// Reads on this thread, however long it takes.
-    pub(super) fn read(&self, from: Seq, limit: ReadLimit) -> Result<RecordBatch, ReadError> {
-        match self.locate(from)? {
-            Place::PastTail => Ok(RecordBatch::starting_at(from)),
-            Place::Ready(extent) => extent.read(from, limit),
-            Place::Closed { segment, last } => match self.open_sealed(segment, last) {
-                Ok(open) => self.extent_of(&open, from).read(from, limit),
+    pub(super) fn read_blocking(&self, from: Seq, limit: ReadLimit) -> Result<RecordBatch, ReadError> {
+        match self.locate_record(from)? {
+            FramePlace::PastTail => Ok(RecordBatch::starting_at(from)),
+            FramePlace::Ready(extent) => extent.read_records(from, limit),
+            FramePlace::Closed { segment, last } => match self.open_sealed(segment, last) {
+                Ok(open) => self.extent_of(&open, from).read_records(from, limit),
                 // Trimmed between the look and the opening.
                 Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => {
-                    let start = self.catalogue().start();
+                    let start = self.catalogue().start_seq();
                     Err(if from < start { ReadError::Trimmed { wanted: from, start } } else { error.into() })
                 }
                 Err(error) => Err(error),
@@ -250,13 +256,20 @@ impl Store {
         }
     }
 
-    fn extent(&self, file: Arc<dyn FsFile>, index: &Index, first: Seq, end: u64, from: Seq) -> Extent {
-        let (first, at) = index.floor(from).unwrap_or((first, HEADER_BYTES));
-        Extent { file, log_id: self.log_id, first, at, end }
+    fn extent_from(
+        &self,
+        file: Arc<dyn FsFile>,
+        index: &Index,
+        first: Seq,
+        end: u64,
+        from: Seq,
+    ) -> SegmentExtent {
+        let (first, at) = index.frame_at_or_before(from).unwrap_or((first, HEADER_BYTES));
+        SegmentExtent { file, log_id: self.log_id, first, at, end }
     }
 
-    fn extent_of(&self, open: &OpenSegment, from: Seq) -> Extent {
-        self.extent(Arc::clone(&open.file), &open.index, open.first, open.end, from)
+    fn extent_of(&self, open: &OpenSegment, from: Seq) -> SegmentExtent {
+        self.extent_from(Arc::clone(&open.file), &open.index, open.first, open.end, from)
     }
 
     fn find_open(&self, first: Seq) -> Option<Arc<OpenSegment>> {
@@ -267,14 +280,14 @@ impl Store {
         Some(found)
     }
 
-    fn open_sealed(&self, segment: Sealed, last: Seq) -> Result<Arc<OpenSegment>, ReadError> {
-        let file = self.fs.open(&self.dir.join(file_name(segment.first)))?;
+    fn open_sealed(&self, segment: SealedSegment, last: Seq) -> Result<Arc<OpenSegment>, ReadError> {
+        let file = self.fs.open_file(&self.dir.join(file_name(segment.first)))?;
         let index = index_segment(&*file, self.log_id, segment.first, last, segment.end)?;
         Ok(self.keep_open(segment, file, index))
     }
 
     /// Keeps a sealed segment open, and closes the one that was not used for longest.
-    fn keep_open(&self, segment: Sealed, file: Arc<dyn FsFile>, index: Index) -> Arc<OpenSegment> {
+    fn keep_open(&self, segment: SealedSegment, file: Arc<dyn FsFile>, index: Index) -> Arc<OpenSegment> {
         let open = Arc::new(OpenSegment { first: segment.first, end: segment.end, file, index });
         let mut segments = self.open_segments();
         segments.push_front(Arc::clone(&open));
@@ -283,10 +296,10 @@ impl Store {
     }
 
     /// Makes `next` the active segment and seals the one before.
-    pub(super) fn seal(&self, next: Active) {
+    pub(super) fn seal_active(&self, next: ActiveSegment) {
         let mut catalogue = self.catalogue_mut();
         let old = std::mem::replace(&mut catalogue.active, next);
-        let sealed = Sealed { first: old.first, end: old.end };
+        let sealed = SealedSegment { first: old.first, end: old.end };
         catalogue.sealed.push_back(sealed);
         drop(catalogue);
         self.keep_open(sealed, old.file, old.index);
@@ -295,11 +308,11 @@ impl Store {
     /// Removes the sealed segments whose records are all below `below`, oldest first, as long as `epoch` is the writer.
     ///
     /// Each removal is durable before the next: a crash leaves no hole.
-    pub(super) fn trim(&self, epoch: Epoch, below: Seq) -> Result<Seq, TrimError> {
+    pub(super) fn trim_segments(&self, epoch: Epoch, below: Seq) -> Result<Seq, TrimError> {
         let _one_at_a_time = self.trimming.lock().unwrap_or_else(PoisonError::into_inner);
         self.check_writer(&self.catalogue(), epoch)?;
         self.check_segment()?;
-        if let Some(mark) = self.mark() {
+        if let Some(mark) = self.outside_mark() {
             // Before anything is removed: after a crash segments that are not there any more are not missed.
             let start = self.catalogue().start_after_trim(below);
             mark.note_durably(self.log_id, |noted| noted.start = noted.start.max(start))?;
@@ -310,7 +323,7 @@ impl Store {
             self.check_writer(&catalogue, epoch)?;
             let next_first = catalogue.sealed.get(1).map_or(catalogue.active.first, |next| next.first);
             let Some(oldest) = catalogue.sealed.front().copied().filter(|_| next_first <= below) else {
-                return Ok(catalogue.start());
+                return Ok(catalogue.start_seq());
             };
             catalogue.sealed.pop_front();
             drop(catalogue);
@@ -333,7 +346,7 @@ impl Store {
     }
 
     fn remove_durably(&self, first: Seq) -> io::Result<()> {
-        match self.fs.remove(&self.dir.join(file_name(first))) {
+        match self.fs.remove_file(&self.dir.join(file_name(first))) {
             // An earlier attempt removed it and could not make that durable.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             removed => removed?,

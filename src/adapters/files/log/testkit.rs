@@ -7,8 +7,8 @@ use orchestrator_kernel::ids::Seq;
 use orchestrator_kernel::ports::log::{ReadError, ReadLimit};
 
 use super::super::fs::{FileId, FsFile};
-use super::meta::Meta;
-use super::scan::{Extent, check_last, index_segment};
+use super::meta::LogMeta;
+use super::scan::{SegmentExtent, check_last, index_segment};
 use super::segment::{HEADER_BYTES, Header};
 
 /// A file in memory that nobody writes to.
@@ -42,7 +42,7 @@ impl FsFile for Content {
         Err(io::ErrorKind::ReadOnlyFilesystem.into())
     }
 
-    fn id(&self) -> io::Result<FileId> {
+    fn file_id(&self) -> io::Result<FileId> {
         Err(io::ErrorKind::NotFound.into())
     }
 }
@@ -74,26 +74,26 @@ pub fn segment(content: &[u8]) -> Result<Segment, String> {
     let scan = check_last(&*file, first, log_id).map_err(|error| error.to_string())?;
     let scan = scan.map_err(|damage| format!("byte {}: {}", damage.at, damage.detail))?;
     index_segment(&*file, log_id, first, scan.last, scan.end).map_err(|error| error.to_string())?;
-    let extent = Extent { file, log_id, first, at: HEADER_BYTES, end: scan.end };
+    let extent = SegmentExtent { file, log_id, first, at: HEADER_BYTES, end: scan.end };
     let records = read_all(&extent, first, scan.last).map_err(|error| error.to_string())?;
     Ok(Segment { first: first.0, last: scan.last.0, end: scan.end, torn_bytes: scan.torn_bytes, records })
 }
 
-fn read_all(extent: &Extent, first: Seq, last: Seq) -> Result<Vec<Vec<u8>>, ReadError> {
+fn read_all(extent: &SegmentExtent, first: Seq, last: Seq) -> Result<Vec<Vec<u8>>, ReadError> {
     let mut records = Vec::new();
     let mut from = first;
     while from <= last {
-        let batch = extent.read(from, ReadLimit { records: 3, ..ReadLimit::default() })?;
+        let batch = extent.read_records(from, ReadLimit { records: 3, ..ReadLimit::default() })?;
         if batch.is_empty() {
             break;
         }
         records.extend(batch.iter().map(|(_, payload)| payload.to_vec()));
-        from = batch.last().next();
+        from = batch.last_seq().next();
     }
     Ok(records)
 }
 
 /// The file of what is remembered beside the segments, written again; `None` when it is refused.
 pub fn meta_again(content: &[u8]) -> Option<Vec<u8>> {
-    Meta::parse(content).ok().map(|meta| meta.encode().to_vec())
+    LogMeta::parse(content).ok().map(|meta| meta.encode().to_vec())
 }

@@ -9,7 +9,7 @@ use orchestrator_kernel::ports::log_conformance::{
 
 use super::super::fault_fs::{FaultFs, Rng};
 use super::super::golden;
-use super::meta::Meta;
+use super::meta::LogMeta;
 use super::segment::{HEADER_BYTES, file_name};
 use super::*;
 
@@ -19,8 +19,8 @@ mod power;
 const DIR: &str = "/log";
 const LOG_ID: u64 = 0x0123_4567_89ab_cdef;
 
-fn options(fs: &FaultFs, segment_bytes: u64) -> LogOptions {
-    LogOptions { segment_bytes, fs: Arc::new(fs.clone()), ..LogOptions::new("test") }
+fn options(fs: &FaultFs, segment_bytes: u64) -> EmbeddedLogOptions {
+    EmbeddedLogOptions { segment_bytes, fs: Arc::new(fs.clone()), ..EmbeddedLogOptions::new("test") }
 }
 
 fn open(fs: &FaultFs) -> Result<EmbeddedLog, AcquireError> {
@@ -38,8 +38,13 @@ fn meta_path() -> PathBuf {
 /// A disk whose log will have the id [`LOG_ID`].
 fn disk() -> FaultFs {
     let fs = FaultFs::default();
-    let meta =
-        Meta { log_id: LOG_ID, epoch: Epoch(0), high_water: Seq(0), active_first: Seq(0), is_marked: false };
+    let meta = LogMeta {
+        log_id: LOG_ID,
+        epoch: Epoch(0),
+        high_water: Seq(0),
+        active_first: Seq(0),
+        is_marked: false,
+    };
     super::super::fs::replace_file(&fs, Path::new(DIR), meta::FILE_NAME, &meta.encode()).unwrap();
     fs
 }
@@ -59,7 +64,7 @@ async fn killed_after(batches: u64) -> (FaultFs, Vec<u64>) {
         append(&log, epoch, batch * 10 + 1, 10).await;
         ends.push(log.stat().bytes);
     }
-    let killed = fs.fork();
+    let killed = fs.fork_disk();
     drop(log);
     (killed, ends)
 }
@@ -85,7 +90,8 @@ struct OnDisk {
 
 impl OnDisk {
     fn open(&self, dir: &Path) -> Arc<dyn Log> {
-        let options = LogOptions { segment_bytes: self.segment_bytes, ..LogOptions::new("test") };
+        let options =
+            EmbeddedLogOptions { segment_bytes: self.segment_bytes, ..EmbeddedLogOptions::new("test") };
         Arc::new(EmbeddedLog::open(dir, options).unwrap())
     }
 
@@ -129,19 +135,19 @@ async fn segment_and_meta_match_their_golden_files() {
     let end = usize::try_from(log.stat().bytes).unwrap();
     drop(log);
 
-    golden::check("embedded_segment_v1.hex", &fs.content(&segment(1))[..end]);
-    golden::check("embedded_meta_v1.hex", &fs.content(&meta_path()));
+    golden::check("embedded_segment_v1.hex", &fs.visible_content(&segment(1))[..end]);
+    golden::check("embedded_meta_v1.hex", &fs.visible_content(&meta_path()));
 }
 
 /// Method: cut the file at every byte of the last two batches, open, append, and open once more.
 #[tokio::test]
 async fn torn_tail_loses_whole_unproven_batches_only() {
     let (killed, ends) = killed_after(5).await;
-    let content = killed.content(&segment(1));
+    let content = killed.visible_content(&segment(1));
 
     for cut in ends[3]..=ends[5] {
-        let fs = killed.fork();
-        fs.overwrite(&segment(1), &content[..cut as usize]);
+        let fs = killed.fork_disk();
+        fs.overwrite_durably(&segment(1), &content[..cut as usize]);
         let whole = ends.iter().filter(|end| **end <= cut).count() as u64 - 1;
 
         let log = open(&fs).unwrap();
@@ -159,11 +165,11 @@ async fn torn_tail_loses_whole_unproven_batches_only() {
 async fn records_known_durable_are_never_taken_for_torn() {
     let (fs, ends) = killed_after(5).await;
     drop(open(&fs).unwrap());
-    let content = fs.content(&segment(1));
+    let content = fs.visible_content(&segment(1));
 
     for cut in (0..ends[5]).step_by(7) {
-        let fs = fs.fork();
-        fs.overwrite(&segment(1), &content[..cut as usize]);
+        let fs = fs.fork_disk();
+        fs.overwrite_durably(&segment(1), &content[..cut as usize]);
 
         assert!(matches!(open(&fs), Err(AcquireError::Corrupt { .. })), "cut at {cut}");
     }
@@ -172,14 +178,14 @@ async fn records_known_durable_are_never_taken_for_torn() {
 #[tokio::test]
 async fn zeros_and_garbage_behind_the_tail_are_removed() {
     let (killed, ends) = killed_after(3).await;
-    let content = killed.content(&segment(1))[..ends[3] as usize].to_vec();
+    let content = killed.visible_content(&segment(1))[..ends[3] as usize].to_vec();
     let mut rng = Rng(7);
 
     for length in [1, 7, 8, 55, 56, 57, 4096, 10_000] {
-        let garbage: Vec<u8> = (0..length).map(|_| rng.next() as u8 | 1).collect();
+        let garbage: Vec<u8> = (0..length).map(|_| rng.next_u64() as u8 | 1).collect();
         for (tail, is_torn) in [(vec![0; length], false), (garbage, true)] {
-            let fs = killed.fork();
-            fs.overwrite(&segment(1), &[content.as_slice(), &tail].concat());
+            let fs = killed.fork_disk();
+            fs.overwrite_durably(&segment(1), &[content.as_slice(), &tail].concat());
 
             let log = open(&fs).unwrap();
             assert_eq!(log.torn_bytes(), if is_torn { length as u64 } else { 0 });
@@ -205,19 +211,19 @@ async fn flipped_bit_anywhere_never_changes_a_record() {
             starts.push(first);
         }
     }
-    let killed = fs.fork();
+    let killed = fs.fork_disk();
     drop(log);
     let expected: Vec<_> = (1..next).map(sample_payload).collect();
 
     let files = starts.iter().map(|first| segment(*first)).chain([meta_path()]);
     for path in files {
         for (state, is_clean) in [(&killed, false), (&fs, true)] {
-            let content = state.content(&path);
+            let content = state.visible_content(&path);
             for at in 0..content.len() {
-                let fs = state.fork();
+                let fs = state.fork_disk();
                 let mut flipped = content.clone();
                 flipped[at] ^= 1 << (at % 8);
-                fs.overwrite(&path, &flipped);
+                fs.overwrite_durably(&path, &flipped);
                 check_damaged(&fs, &expected, is_clean, &format!("{} byte {at}", path.display())).await;
             }
         }
@@ -265,13 +271,13 @@ async fn missing_segment_is_refused() {
             firsts.push(first);
         }
     }
-    let killed = fs.fork();
+    let killed = fs.fork_disk();
     drop(log);
     assert!(firsts.len() > 4);
 
     for first in &firsts[1..] {
-        let fs = killed.fork();
-        fs.remove(&segment(*first)).unwrap();
+        let fs = killed.fork_disk();
+        fs.remove_file(&segment(*first)).unwrap();
         assert!(matches!(open(&fs), Err(AcquireError::Corrupt { .. })), "segment {first} is missing");
     }
 }
@@ -281,11 +287,11 @@ async fn missing_segment_is_refused() {
 async fn hole_in_an_unsynced_group_is_torn_and_in_a_synced_one_damage() {
     let (killed, ends) = killed_after(2).await;
     for (synced, is_torn) in [(Seq(20), true), (Seq(21), false)] {
-        let fs = killed.fork();
-        let file = fs.open(&segment(1)).unwrap();
-        let lost = Frame::encode(&sample_batch(21, 10)).unwrap();
-        let mut kept = Frame::encode(&sample_batch(31, 10)).unwrap();
-        file.write_at(kept.seal(Epoch(1), synced, LOG_ID), ends[2] + lost.len()).unwrap();
+        let fs = killed.fork_disk();
+        let file = fs.open_file(&segment(1)).unwrap();
+        let lost = Frame::encode_batch(&sample_batch(21, 10)).unwrap();
+        let mut kept = Frame::encode_batch(&sample_batch(31, 10)).unwrap();
+        file.write_at(kept.finish_head(Epoch(1), synced, LOG_ID), ends[2] + lost.len()).unwrap();
 
         match open(&fs) {
             Ok(log) => {
@@ -328,13 +334,13 @@ async fn full_disk_refuses_and_goes_on_when_there_is_room() {
 async fn capacity_bounds_the_files() {
     let fs = disk();
     let capacity = 5 * SEGMENT_BYTES_MIN;
-    let limited = LogOptions { capacity_bytes: Some(capacity), ..options(&fs, SEGMENT_BYTES_MIN) };
+    let limited = EmbeddedLogOptions { capacity_bytes: Some(capacity), ..options(&fs, SEGMENT_BYTES_MIN) };
     let log = EmbeddedLog::open(Path::new(DIR), limited).unwrap();
     let epoch = log.acquire().await.unwrap().epoch;
     let files_bytes = || -> usize {
-        let names = fs.list(Path::new(DIR)).unwrap();
+        let names = fs.list_dir(Path::new(DIR)).unwrap();
         let files = names.iter().filter(|name| name.ends_with(".seg") || name.ends_with(".tmp"));
-        files.map(|name| fs.content(&Path::new(DIR).join(name)).len()).sum()
+        files.map(|name| fs.visible_content(&Path::new(DIR).join(name)).len()).sum()
     };
 
     let mut next = 1;
@@ -384,7 +390,7 @@ async fn batch_found_after_a_failed_sync_is_made_durable() {
     assert_eq!(log.stat().tail, Seq(20), "found in memory");
     let epoch = log.acquire().await.unwrap().epoch;
     append(&log, epoch, 21, 10).await;
-    fs.crash(&mut Rng(1));
+    fs.fail_power(&mut Rng(1));
     drop(log);
 
     check_usable(&fs, 30).await;
@@ -393,24 +399,24 @@ async fn batch_found_after_a_failed_sync_is_made_durable() {
 #[tokio::test]
 async fn held_log_names_its_holder() {
     let dir = tempfile::tempdir().unwrap();
-    let log = EmbeddedLog::open(dir.path(), LogOptions::new("receipts")).unwrap();
+    let log = EmbeddedLog::open(dir.path(), EmbeddedLogOptions::new("receipts")).unwrap();
 
-    let second = EmbeddedLog::open(dir.path(), LogOptions::new("receipts")).map(|_| ());
+    let second = EmbeddedLog::open(dir.path(), EmbeddedLogOptions::new("receipts")).map(|_| ());
 
     let pid = std::process::id().to_string();
     assert!(matches!(&second, Err(AcquireError::Held { holder, .. }) if holder.contains(&pid)), "{second:?}");
     drop(log);
-    EmbeddedLog::open(dir.path(), LogOptions::new("receipts")).unwrap();
+    EmbeddedLog::open(dir.path(), EmbeddedLogOptions::new("receipts")).unwrap();
 }
 
 #[tokio::test]
 async fn newer_format_is_refused_as_such() {
     let (fs, _) = killed_after(1).await;
-    let mut content = fs.content(&segment(1));
+    let mut content = fs.visible_content(&segment(1));
     content[8] = 2;
     let crc = crc32c::crc32c(&content[..60]);
     content[60..64].copy_from_slice(&crc.to_le_bytes());
-    fs.overwrite(&segment(1), &content);
+    fs.overwrite_durably(&segment(1), &content);
 
     assert!(matches!(open(&fs), Err(AcquireError::UnknownVersion { found: 2, known: 1, .. })));
 }
@@ -438,9 +444,9 @@ async fn index_finds_every_record_of_a_sealed_segment() {
 
 /// Every byte and name on the disk.
 fn everything(fs: &FaultFs) -> Vec<(String, Vec<u8>)> {
-    let mut names = fs.list(Path::new(DIR)).unwrap();
+    let mut names = fs.list_dir(Path::new(DIR)).unwrap();
     names.sort();
-    names.into_iter().map(|name| (name.clone(), fs.content(&Path::new(DIR).join(&name)))).collect()
+    names.into_iter().map(|name| (name.clone(), fs.visible_content(&Path::new(DIR).join(&name)))).collect()
 }
 
 /// Method: logs of many segments, whole, torn at the end and with a file that a crash left; read from every position
@@ -454,14 +460,14 @@ async fn reader_sees_what_a_writer_would_and_changes_nothing() {
         for batch in 0..40 {
             append(&log, epoch, batch * 10 + 1, 10).await;
         }
-        let killed = fs.fork();
+        let killed = fs.fork_disk();
         let last_segment = segment(log.store.catalogue().active.first.0);
         let end = usize::try_from(log.store.catalogue().active.end).unwrap();
         drop(log);
-        let mut content = killed.content(&last_segment);
+        let mut content = killed.visible_content(&last_segment);
         content[end..end + torn].fill(0xAA);
-        killed.overwrite(&last_segment, &content);
-        killed.create(&Path::new(DIR).join("spare-9.tmp")).unwrap();
+        killed.overwrite_durably(&last_segment, &content);
+        killed.create_file(&Path::new(DIR).join("spare-9.tmp")).unwrap();
         let before = everything(&killed);
 
         let reader =
@@ -496,7 +502,7 @@ async fn a_place_without_a_log_is_an_empty_log_to_a_reader() {
     let root = tempfile::tempdir().unwrap();
     let nothing = root.path().join("nothing");
 
-    let log = EmbeddedLog::open_read_only(&nothing, LogOptions::new("test")).unwrap();
+    let log = EmbeddedLog::open_read_only(&nothing, EmbeddedLogOptions::new("test")).unwrap();
 
     assert_eq!(log.stat().tail, Seq(0));
     assert!(log.read(Seq(1), ReadLimit::default()).await.unwrap().is_empty());
@@ -506,8 +512,8 @@ async fn a_place_without_a_log_is_an_empty_log_to_a_reader() {
 #[tokio::test]
 async fn a_writer_and_a_reader_keep_each_other_out() {
     let root = tempfile::tempdir().unwrap();
-    let open = || EmbeddedLog::open(root.path(), LogOptions::new("test"));
-    let look = || EmbeddedLog::open_read_only(root.path(), LogOptions::new("test"));
+    let open = || EmbeddedLog::open(root.path(), EmbeddedLogOptions::new("test"));
+    let look = || EmbeddedLog::open_read_only(root.path(), EmbeddedLogOptions::new("test"));
 
     let writer = open().unwrap();
     assert!(matches!(look(), Err(AcquireError::Held { .. })));
@@ -530,7 +536,7 @@ async fn padding_that_is_not_zero_is_corruption() {
     append(&log, epoch, 2, 200).await;
     append(&log, epoch, 202, 200).await;
     drop(log);
-    let content = fs.content(&segment(1));
+    let content = fs.visible_content(&segment(1));
     let padding =
         (HEADER_BYTES as usize + frame::HEAD_BYTES + frame::ENTRY_BYTES + 5)..(HEADER_BYTES as usize + 72);
     assert!(!padding.is_empty());
@@ -539,7 +545,7 @@ async fn padding_that_is_not_zero_is_corruption() {
         let mut flipped = content.clone();
         assert_eq!(flipped[at], 0);
         flipped[at] = 1;
-        fs.overwrite(&segment(1), &flipped);
+        fs.overwrite_durably(&segment(1), &flipped);
         let log = EmbeddedLog::open_read_only(Path::new(DIR), options(&fs, SEGMENT_BYTES_MIN)).unwrap();
 
         let read = log.read(Seq(1), ReadLimit::default()).await;

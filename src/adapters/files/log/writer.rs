@@ -13,7 +13,7 @@ use super::super::fs::is_full;
 use super::frame::Frame;
 use super::meta::MetaFile;
 use super::segment::{HEADER_BYTES, Header, Spare};
-use super::store::{Active, Store};
+use super::store::{ActiveSegment, Store};
 
 /// A group is committed when it has this many bytes: some milliseconds of writing.
 const GROUP_BYTES_MAX: u64 = 8 << 20;
@@ -34,7 +34,7 @@ type Reply = oneshot::Sender<Result<(), AppendError>>;
 
 /// Limits of the writer.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Room {
+pub(super) struct SegmentLimits {
     pub(super) segment_bytes: u64,
     pub(super) capacity_bytes: Option<u64>,
 }
@@ -58,10 +58,10 @@ struct Staged {
 }
 
 /// State of the writer thread.
-pub(super) struct Writer {
+pub(super) struct LogWriter {
     store: Arc<Store>,
     meta: Arc<MetaFile>,
-    room: Room,
+    room: SegmentLimits,
     epoch: Epoch,
     failure: Option<Failure>,
     group: Vec<Staged>,
@@ -77,8 +77,14 @@ pub(super) struct Writer {
     unnoted_bytes: u64,
 }
 
-impl Writer {
-    pub(super) fn new(store: Arc<Store>, meta: MetaFile, room: Room, epoch: Epoch, last_at: u64) -> Self {
+impl LogWriter {
+    pub(super) fn new(
+        store: Arc<Store>,
+        meta: MetaFile,
+        room: SegmentLimits,
+        epoch: Epoch,
+        last_at: u64,
+    ) -> Self {
         let (end, tail) = {
             let catalogue = store.catalogue();
             (catalogue.active.end, catalogue.tail)
@@ -101,64 +107,68 @@ impl Writer {
     }
 
     /// Serves requests until every sender is gone, then notes a clean end.
-    pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+    pub(super) fn serve_requests(mut self, mut requests: mpsc::Receiver<Request>) {
         self.keep_house();
         while let Some(request) = requests.blocking_recv() {
-            self.take(request);
+            self.take_request(request);
             // What queued up meanwhile shares one sync.
             while self.group_bytes() < GROUP_BYTES_MAX
                 && let Ok(request) = requests.try_recv()
             {
-                self.take(request);
+                self.take_request(request);
             }
-            self.commit();
+            self.commit_group();
         }
-        self.close();
+        self.close_cleanly();
     }
 
-    fn take(&mut self, request: Request) {
+    fn take_request(&mut self, request: Request) {
         match request {
-            Request::Append { epoch, frame, reply } => match self.admit(epoch, frame) {
+            Request::Append { epoch, frame, reply } => match self.admit_append(epoch, frame) {
                 Ok(Some((frame, at))) => self.group.push(Staged { frame, at, reply }),
-                Ok(None) => answer(reply, Ok(())),
-                Err(error) => answer(reply, Err(error)),
+                Ok(None) => send_answer(reply, Ok(())),
+                Err(error) => send_answer(reply, Err(error)),
             },
             Request::ProveRoom { epoch, bytes, reply } => {
                 let proved = self.check_writer(epoch).and_then(|()| self.make_room(bytes));
-                answer(reply, proved);
+                send_answer(reply, proved);
             }
             Request::Acquire { reply } => {
-                self.commit();
-                let acquired = self.acquire();
+                self.commit_group();
+                let acquired = self.begin_epoch();
                 // A caller that went away fenced all the same.
                 reply.send(acquired).ok();
             }
         }
     }
 
-    fn acquire(&mut self) -> Result<Acquired, AcquireError> {
+    fn begin_epoch(&mut self) -> Result<Acquired, AcquireError> {
         let failed = |source| AcquireError::Io { log: self.store.name.clone(), source };
         if let Some(failure) = &self.failure {
             return Err(failed(failure.to_error()));
         }
         self.store.check_place().map_err(failed)?;
-        self.epoch = self.meta.next_epoch(self.store.mark().is_some()).map_err(failed)?;
+        self.epoch = self.meta.next_epoch(self.store.outside_mark().is_some()).map_err(failed)?;
         self.store.catalogue_mut().writer = self.epoch;
         Ok(Acquired { epoch: self.epoch, tail: self.tail })
     }
 
     /// Decides about an append: the frame and its place when it is to be written, nothing when it is already there.
-    fn admit(&mut self, epoch: Epoch, frame: Option<Frame>) -> Result<Option<(Frame, u64)>, AppendError> {
+    fn admit_append(
+        &mut self,
+        epoch: Epoch,
+        frame: Option<Frame>,
+    ) -> Result<Option<(Frame, u64)>, AppendError> {
         self.check_writer(epoch)?;
         let Some(frame) = frame else { return Ok(None) };
-        if frame.first() != self.tail.next() {
-            return self.compare(&frame).map(|()| None);
+        if frame.first_seq() != self.tail.next() {
+            return self.compare_repeated(&frame).map(|()| None);
         }
         self.make_room(frame.len())?;
         let at = self.end;
         self.last_at = at;
         self.end += frame.len();
-        self.tail = frame.last();
+        self.tail = frame.last_seq();
         Ok(Some((frame, at)))
     }
 
@@ -178,26 +188,26 @@ impl Writer {
     }
 
     /// An append whose positions are all taken: equal is a repeated success, different a conflict.
-    fn compare(&mut self, frame: &Frame) -> Result<(), AppendError> {
-        self.commit();
+    fn compare_repeated(&mut self, frame: &Frame) -> Result<(), AppendError> {
+        self.commit_group();
         self.check_healthy()?;
-        let start = self.store.catalogue().start();
-        if frame.last() > self.tail || frame.first() < start {
-            return Err(AppendError::Gap { first: frame.first(), tail: self.tail });
+        let start = self.store.catalogue().start_seq();
+        if frame.last_seq() > self.tail || frame.first_seq() < start {
+            return Err(AppendError::Gap { first: frame.first_seq(), tail: self.tail });
         }
-        let mut at = frame.first();
+        let mut at = frame.first_seq();
         let mut payloads = frame.payloads();
-        while at <= frame.last() {
-            let stored = match self.store.read(at, ReadLimit::default()) {
+        while at <= frame.last_seq() {
+            let stored = match self.store.read_blocking(at, ReadLimit::default()) {
                 Ok(stored) => stored,
-                Err(error) => return Err(self.poison(io::Error::other(error))),
+                Err(error) => return Err(self.poison_log(io::Error::other(error))),
             };
             for ((seq, stored), offered) in stored.iter().zip(payloads.by_ref()) {
                 if stored != offered {
                     return Err(AppendError::Conflict { at: seq });
                 }
             }
-            at = stored.last().next();
+            at = stored.last_seq().next();
         }
         Ok(())
     }
@@ -207,28 +217,28 @@ impl Writer {
     }
 
     /// Writes the staged frames, syncs once, and only then answers.
-    fn commit(&mut self) {
+    fn commit_group(&mut self) {
         if self.group.is_empty() {
             return;
         }
         let mut group = std::mem::take(&mut self.group);
         // Records that are synced into a directory which is gone are gone too.
-        if let Err(error) = self.write(&mut group).and_then(|()| self.store.check_segment()) {
-            return self.refuse(group, error);
+        if let Err(error) = self.write_and_sync(&mut group).and_then(|()| self.store.check_segment()) {
+            return self.refuse_group(group, error);
         }
         let mut catalogue = self.store.catalogue_mut();
         for staged in &group {
-            catalogue.active.index.note(staged.frame.first(), staged.at);
+            catalogue.active.index.note_frame(staged.frame.first_seq(), staged.at);
         }
         catalogue.active.end = self.end;
         catalogue.tail = self.tail;
         drop(catalogue);
         if let Err(error) = self.store.note_mark() {
-            return self.refuse(group, error);
+            return self.refuse_group(group, error);
         }
         self.unnoted_bytes += group.iter().map(|staged| staged.frame.len()).sum::<u64>();
         for staged in group.drain(..) {
-            answer(staged.reply, Ok(()));
+            send_answer(staged.reply, Ok(()));
         }
         self.group = group;
         if self.unnoted_bytes >= HIGH_WATER_BYTES {
@@ -237,27 +247,27 @@ impl Writer {
     }
 
     /// Answers a group that is not, or not certainly, durable.
-    fn refuse(&mut self, group: Vec<Staged>, error: io::Error) {
-        let error = self.poison(error);
+    fn refuse_group(&mut self, group: Vec<Staged>, error: io::Error) {
+        let error = self.poison_log(error);
         warn!(log = %self.store.name, error = %error, batches = group.len(), "appends are not answered with success");
         for staged in group {
-            answer(staged.reply, self.check_healthy());
+            send_answer(staged.reply, self.check_healthy());
         }
     }
 
-    fn write(&self, group: &mut [Staged]) -> io::Result<()> {
+    fn write_and_sync(&self, group: &mut [Staged]) -> io::Result<()> {
         let (file, synced) = {
             let catalogue = self.store.catalogue();
             (Arc::clone(&catalogue.active.file), catalogue.tail)
         };
         for staged in group {
-            file.write_at(staged.frame.seal(self.epoch, synced, self.store.log_id), staged.at)?;
+            file.write_at(staged.frame.finish_head(self.epoch, synced, self.store.log_id), staged.at)?;
         }
         file.sync()
     }
 
     /// Never writes again: what a failed sync left in memory may never reach the medium, whatever a second sync says.
-    fn poison(&mut self, source: io::Error) -> AppendError {
+    fn poison_log(&mut self, source: io::Error) -> AppendError {
         error!(log = %self.store.name, error = %source, "log storage failed, nothing more is written by this process");
         let failure = Failure { kind: source.kind(), text: source.to_string() };
         let poisoned = AppendError::Poisoned { source: failure.to_error() };
@@ -271,17 +281,17 @@ impl Writer {
         if self.end + needed <= size {
             return Ok(());
         }
-        self.commit();
+        self.commit_group();
         self.check_healthy()?;
-        self.roll(needed).map_err(|error| match error {
+        self.roll_segment(needed).map_err(|error| match error {
             RollError::Capacity(limit) => AppendError::Full { detail: format!("capacity_bytes is {limit}") },
             RollError::Io(error) if is_full(&error) => AppendError::Full { detail: error.to_string() },
-            RollError::Io(error) => self.poison(error),
+            RollError::Io(error) => self.poison_log(error),
         })
     }
 
     /// Starts the next segment, or enlarges the present one when it is empty and the batch larger than a segment.
-    fn roll(&mut self, needed: u64) -> Result<(), RollError> {
+    fn roll_segment(&mut self, needed: u64) -> Result<(), RollError> {
         // Never into a directory that took the place of the log's own.
         self.store.check_segment()?;
         let size = self.room.segment_bytes.max(HEADER_BYTES + needed);
@@ -312,15 +322,15 @@ impl Writer {
             warn!(log = %self.store.name, error = %error, "cannot give back the unused end of a segment");
         }
         let size = next.size()?;
-        let active = Active {
+        let active = ActiveSegment {
             first: header.first,
-            id: Some(next.id()?),
+            id: Some(next.file_id()?),
             file: next,
             end: HEADER_BYTES,
             size,
             index: Default::default(),
         };
-        self.store.seal(active);
+        self.store.seal_active(active);
         self.end = HEADER_BYTES;
         self.last_at = 0;
         self.keep_house();
@@ -342,7 +352,7 @@ impl Writer {
             return Ok(spare);
         }
         let name = self.spare_name();
-        Spare::prepare(&*self.store.fs, &self.store.dir, &name, size)
+        Spare::prepare_segment(&*self.store.fs, &self.store.dir, &name, size)
     }
 
     fn spare_name(&mut self) -> String {
@@ -368,10 +378,10 @@ impl Writer {
             let mut spare = spare.lock().unwrap_or_else(PoisonError::into_inner);
             if spare.is_none() && may_prepare {
                 // When there is no room, the append that needs the segment says so.
-                *spare = Spare::prepare(&*store.fs, &store.dir, &name, size).ok();
+                *spare = Spare::prepare_segment(&*store.fs, &store.dir, &name, size).ok();
             }
         });
-        match self.store.fs.background(job) {
+        match self.store.fs.run_in_background(job) {
             Ok(handle) => self.housekeeping = handle,
             Err(error) => {
                 warn!(log = %self.store.name, error = %error, "cannot prepare the next segment ahead")
@@ -387,7 +397,7 @@ impl Writer {
         }
     }
 
-    fn close(mut self) {
+    fn close_cleanly(mut self) {
         self.join_housekeeping();
         if self.failure.is_none() {
             note_durable(&self.store, &self.meta);
@@ -411,7 +421,7 @@ fn note_durable(store: &Store, meta: &MetaFile) -> bool {
     is_there
 }
 
-fn answer(reply: Reply, result: Result<(), AppendError>) {
+fn send_answer(reply: Reply, result: Result<(), AppendError>) {
     // A caller that went away sends the batch again, and learns then that it is there.
     reply.send(result).ok();
 }

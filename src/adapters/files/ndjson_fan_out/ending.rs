@@ -1,4 +1,5 @@
-//! What an outputs file holds when it is opened: whether it is one at all, where its last whole line ends, what it says.
+//! What an outputs file holds when it is opened: whether it is one at all, where its last whole line ends, what it
+//! says.
 
 use std::collections::{HashSet, VecDeque};
 use std::io;
@@ -25,7 +26,7 @@ pub(super) struct Ending {
     /// The byte after the last whole line. What follows is a line that a crash cut short.
     pub(super) end: u64,
     /// The outputs of the last lines.
-    pub(super) recent: Recent,
+    pub(super) recent: RecentMessageIds,
     /// The last line; `None` in an empty file, or when it is too long to be read back.
     pub(super) last: Option<LineName>,
 }
@@ -53,22 +54,22 @@ impl LineName {
 impl Ending {
     /// Looks at a file of `size` bytes.
     ///
-    /// A write that a crash cut short may lack its beginning as well as its end; what is missing then reads as zeros, which
-    /// no JSON holds. It is told from somebody else's bytes by what stands around it: the first line and the last whole
-    /// one must be outputs, and what follows must be the beginning of one, as far as it goes.
+    /// A write that a crash cut short may lack its beginning as well as its end; what is missing then reads as zeros,
+    /// which no JSON holds. It is told from somebody else's bytes by what stands around it: the first line and the last
+    /// whole one must be outputs, and what follows must be the beginning of one, as far as it goes.
     ///
     /// # Errors
     ///
     /// [`OutputsFileError::NotOurs`]; nothing is changed.
-    pub(super) fn of(file: &dyn FsFile, size: u64) -> Result<Self, OutputsFileError> {
+    pub(super) fn of_file(file: &dyn FsFile, size: u64) -> Result<Self, OutputsFileError> {
         if size == 0 {
             return Ok(Self::default());
         }
         let start = size.saturating_sub(RECENT_BYTES_MAX);
-        let mut window = read(file, start, size)?;
+        let mut window = read_range(file, start, size)?;
         let unbroken = window.iter().position(|byte| *byte == 0).unwrap_or(window.len());
         let end = end_of_last_line(file, start + unbroken as u64)?;
-        let torn = read(file, end, size.min(end + FIRST_KEY.len() as u64))?;
+        let torn = read_range(file, end, size.min(end + FIRST_KEY.len() as u64))?;
         let torn = torn.split(|byte| *byte == 0).next().unwrap_or_default();
         if end == 0 {
             // Less than that could be anybody's.
@@ -77,7 +78,7 @@ impl Ending {
                 false => Err(not_ours("its first line is no output".to_owned())),
             };
         }
-        if !is_output_head(&read(file, 0, size.min(HEAD_BYTES as u64))?) {
+        if !is_output_head(&read_range(file, 0, size.min(HEAD_BYTES as u64))?) {
             return Err(not_ours("its first line is no output".to_owned()));
         }
         if !FIRST_KEY.starts_with(torn) {
@@ -85,7 +86,7 @@ impl Ending {
         }
         window.truncate(usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX));
         let last = last_line(&window, 0 < start, end)?;
-        Ok(Self { end, recent: Recent::of_lines(&window), last })
+        Ok(Self { end, recent: RecentMessageIds::of_lines(&window), last })
     }
 }
 
@@ -114,7 +115,7 @@ fn last_line(window: &[u8], is_part: bool, end: u64) -> Result<Option<LineName>,
     }
 }
 
-fn read(file: &dyn FsFile, from: u64, to: u64) -> io::Result<Vec<u8>> {
+fn read_range(file: &dyn FsFile, from: u64, to: u64) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX)];
     let read = file.read_at(&mut bytes, from)?;
     bytes.truncate(read);
@@ -127,7 +128,7 @@ pub(super) fn end_of_last_line(file: &dyn FsFile, size: u64) -> io::Result<u64> 
     let mut end = size;
     while end > 0 {
         let start = end.saturating_sub(PART);
-        let found = read(file, start, end)?.iter().rposition(|byte| *byte == b'\n');
+        let found = read_range(file, start, end)?.iter().rposition(|byte| *byte == b'\n');
         if let Some(at) = found {
             return Ok(start + at as u64 + 1);
         }
@@ -138,12 +139,12 @@ pub(super) fn end_of_last_line(file: &dyn FsFile, size: u64) -> io::Result<u64> 
 
 /// Message ids of the last lines.
 #[derive(Default)]
-pub(super) struct Recent {
+pub(super) struct RecentMessageIds {
     order: VecDeque<Arc<str>>,
     ids: HashSet<Arc<str>>,
 }
 
-impl Recent {
+impl RecentMessageIds {
     /// The ids of the last lines.
     fn of_lines(text: &[u8]) -> Self {
         let lines = text.split(|byte| *byte == b'\n').rev();
@@ -154,15 +155,15 @@ impl Recent {
             .map(|name| name.message_id())
             .collect();
         let mut recent = Self::default();
-        ids.into_iter().rev().for_each(|id| recent.add(id));
+        ids.into_iter().rev().for_each(|id| recent.add_id(id));
         recent
     }
 
-    pub(super) fn contains(&self, id: &str) -> bool {
+    pub(super) fn contains_id(&self, id: &str) -> bool {
         self.ids.contains(id)
     }
 
-    pub(super) fn add(&mut self, id: String) {
+    pub(super) fn add_id(&mut self, id: String) {
         let id: Arc<str> = id.into();
         if self.ids.insert(Arc::clone(&id)) {
             self.order.push_back(id);

@@ -33,11 +33,11 @@ pub(super) struct Page {
 
 impl Outbox {
     /// The record whose outputs belong to this run; the newest is looked at first.
-    pub(super) async fn find(&self, run_id: &str) -> Result<Option<RunSeq>, ReadError> {
-        let mut backwards = Backwards::of(self.runs.as_ref());
+    pub(super) async fn find_run(&self, run_id: &str) -> Result<Option<RunSeq>, ReadError> {
+        let mut backwards = Backwards::from_tail(self.runs.as_ref());
         while let Some(stretch) = backwards.next_stretch().await? {
             for (seq, payload) in stretch.iter().flat_map(RecordBatch::iter) {
-                let record = decode(seq, payload)?;
+                let record = decode_record(seq, payload)?;
                 if 0 < outputs_of(&record) && record.facts.run_id.to_string() == run_id {
                     return Ok(Some(seq.into()));
                 }
@@ -47,8 +47,8 @@ impl Outbox {
     }
 
     /// The message ids of the newest run that has ended; none when none has, or not lately.
-    pub(super) async fn newest(&self) -> Result<Vec<String>, ReadError> {
-        let Some(stretch) = Backwards::of(self.runs.as_ref()).next_stretch().await? else {
+    pub(super) async fn newest_message_ids(&self) -> Result<Vec<String>, ReadError> {
+        let Some(stretch) = Backwards::from_tail(self.runs.as_ref()).next_stretch().await? else {
             return Ok(Vec::new());
         };
         let mut newest = Vec::new();
@@ -67,7 +67,7 @@ impl Outbox {
     }
 
     /// The outputs of the records from `from` on, up to and with `last`; nothing when there are no more.
-    pub(super) async fn outputs(&self, from: RunSeq, last: RunSeq) -> Result<Option<Page>, ReadError> {
+    pub(super) async fn outputs_page(&self, from: RunSeq, last: RunSeq) -> Result<Option<Page>, ReadError> {
         if last < from {
             return Ok(None);
         }
@@ -77,15 +77,15 @@ impl Outbox {
         for (seq, payload) in batch.iter().filter(|(seq, _)| RunSeq::from(*seq) <= last) {
             messages.extend(outputs_at(seq, payload, published)?);
         }
-        Ok((!batch.is_empty()).then(|| Page { messages, next: RunSeq::from(batch.last()).next() }))
+        Ok((!batch.is_empty()).then(|| Page { messages, next: RunSeq::from(batch.last_seq()).next() }))
     }
 }
 
 fn outputs_at(at: Seq, payload: &[u8], published: Option<TsMs>) -> Result<Vec<OutputMessage>, ReadError> {
-    let made = events(at.into(), &decode(at, payload)?, published);
+    let made = events(at.into(), &decode_record(at, payload)?, published);
     made.map_err(|error| ReadError::Corrupt { at, detail: error.to_string() })
 }
 
-fn decode(at: Seq, payload: &[u8]) -> Result<RunRecord, ReadError> {
+fn decode_record(at: Seq, payload: &[u8]) -> Result<RunRecord, ReadError> {
     RunRecord::decode(payload).map_err(|error| ReadError::Corrupt { at, detail: error.to_string() })
 }

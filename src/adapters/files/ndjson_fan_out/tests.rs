@@ -39,7 +39,7 @@ fn text(numbers: std::ops::RangeInclusive<u64>) -> String {
 }
 
 fn content(fs: &FaultFs) -> String {
-    String::from_utf8(fs.content(Path::new(PATH))).unwrap()
+    String::from_utf8(fs.visible_content(Path::new(PATH))).unwrap()
 }
 
 #[tokio::test]
@@ -73,7 +73,7 @@ async fn line_that_was_cut_short_is_written_again() {
     for cut in text(1..=4).len()..=whole.len() {
         let fs = FaultFs::default();
         open(&fs, false).unwrap();
-        fs.overwrite(Path::new(PATH), &whole.as_bytes()[..cut]);
+        fs.overwrite_durably(Path::new(PATH), &whole.as_bytes()[..cut]);
 
         open(&fs, false).unwrap().publish(&messages(2..=6)).await.unwrap();
 
@@ -92,7 +92,7 @@ async fn failed_write_confirms_nothing_and_the_next_publish_repairs_it() {
         let refused = file.publish(&messages(3..=9)).await.unwrap_err();
         file.publish(&messages(3..=9)).await.unwrap();
 
-        fs.crash(&mut Rng(0));
+        fs.fail_power(&mut Rng(0));
 
         assert_eq!(refused.confirmed, 0);
         assert_eq!(content(&fs), text(1..=9));
@@ -120,7 +120,7 @@ async fn file_changed_by_somebody_else_is_opened_again() {
     let mut file = open(&fs, false).unwrap();
     file.publish(&messages(1..=3)).await.unwrap();
 
-    fs.overwrite(Path::new(PATH), text(1..=2).as_bytes());
+    fs.overwrite_durably(Path::new(PATH), text(1..=2).as_bytes());
     file.publish(&messages(3..=4)).await.unwrap();
 
     assert_eq!(content(&fs), text(1..=4));
@@ -132,17 +132,17 @@ async fn file_changed_by_somebody_else_is_opened_again() {
 async fn what_is_confirmed_is_in_the_file_of_this_name_or_in_the_one_that_was_renamed() {
     let (path, other) = (Path::new(PATH), Path::new("/outputs/other"));
     let copy_in_its_place = |fs: &FaultFs| {
-        let copy = fs.content(path);
-        fs.create(other).unwrap();
-        fs.overwrite(other, &copy);
-        fs.rename(other, path).unwrap();
+        let copy = fs.visible_content(path);
+        fs.create_file(other).unwrap();
+        fs.overwrite_durably(other, &copy);
+        fs.rename_file(other, path).unwrap();
     };
     type Act<'a> = (&'a dyn Fn(&FaultFs), std::ops::RangeInclusive<u64>);
     let acts: [Act<'_>; 5] = [
-        (&|fs| fs.rename(path, other).unwrap(), 4..=6),
-        (&|fs| drop((fs.rename(path, other), fs.create(path))), 4..=6),
-        (&|fs| fs.remove(path).unwrap(), 4..=6),
-        (&|fs| fs.overwrite(path, b""), 4..=6),
+        (&|fs| fs.rename_file(path, other).unwrap(), 4..=6),
+        (&|fs| drop((fs.rename_file(path, other), fs.create_file(path))), 4..=6),
+        (&|fs| fs.remove_file(path).unwrap(), 4..=6),
+        (&|fs| fs.overwrite_durably(path, b""), 4..=6),
         (&copy_in_its_place, 1..=6),
     ];
     for (index, (act, expected)) in acts.into_iter().enumerate() {
@@ -157,7 +157,7 @@ async fn what_is_confirmed_is_in_the_file_of_this_name_or_in_the_one_that_was_re
 
         assert_eq!(content(&fs), text(expected), "{index}");
         if index < 2 {
-            assert_eq!(String::from_utf8(fs.content(other)).unwrap(), text(1..=3), "{index}");
+            assert_eq!(String::from_utf8(fs.visible_content(other)).unwrap(), text(1..=3), "{index}");
         }
     }
 }
@@ -181,24 +181,24 @@ async fn file_of_somebody_else_is_refused_and_not_a_byte_of_it_changed() {
     ];
     for other in others {
         let fs = FaultFs::default();
-        fs.create(Path::new(PATH)).unwrap();
-        fs.overwrite(Path::new(PATH), &other);
+        fs.create_file(Path::new(PATH)).unwrap();
+        fs.overwrite_durably(Path::new(PATH), &other);
 
         let refused = open(&fs, true).map(drop).unwrap_err();
 
         assert!(matches!(refused, OutputsFileError::NotOurs { .. }), "{refused}");
-        assert_eq!(fs.content(Path::new(PATH)), other);
+        assert_eq!(fs.visible_content(Path::new(PATH)), other);
 
         // The same while it runs: publishing waits until the file is moved away.
         let fs = FaultFs::default();
         let mut file = open(&fs, true).unwrap();
         file.publish(&messages(1..=2)).await.unwrap();
-        fs.create(Path::new(PATH)).unwrap();
-        fs.overwrite(Path::new(PATH), &other);
+        fs.create_file(Path::new(PATH)).unwrap();
+        fs.overwrite_durably(Path::new(PATH), &other);
         let refused = file.publish(&messages(3..=3)).await.unwrap_err();
         assert!(refused.detail.contains("it was left as it is"), "{}", refused.detail);
-        assert_eq!(fs.content(Path::new(PATH)), other);
-        fs.remove(Path::new(PATH)).unwrap();
+        assert_eq!(fs.visible_content(Path::new(PATH)), other);
+        fs.remove_file(Path::new(PATH)).unwrap();
         file.publish(&messages(3..=3)).await.unwrap();
         assert_eq!(content(&fs), text(3..=3));
     }
@@ -210,18 +210,18 @@ async fn confirmed_outputs_survive_a_crash() {
         let mut rng = Rng(seed);
         let fs = FaultFs::default();
         let mut confirmed = 0;
-        fs.fail_power_after(rng.below(30));
+        fs.fail_power_after(rng.next_below(30));
         if let Ok(mut file) = open(&fs, true) {
             while file.publish(&messages(confirmed + 1..=confirmed + 3)).await.is_ok() {
                 confirmed += 3;
             }
         }
-        fs.crash(&mut rng);
+        fs.fail_power(&mut rng);
 
         let opened = open(&fs, true);
         if confirmed == 0 && matches!(opened, Err(OutputsFileError::NotOurs { .. })) {
             // What is left of the very first write cannot be told from somebody else's bytes. An operator removes it.
-            fs.remove(Path::new(PATH)).unwrap();
+            fs.remove_file(Path::new(PATH)).unwrap();
         }
         let mut file = opened.or_else(|_| open(&fs, true)).unwrap();
         file.publish(&messages(confirmed + 1..=confirmed + 3)).await.unwrap();

@@ -44,7 +44,7 @@ impl HttpEngine {
     ///
     /// [`HttpEngineError`].
     pub fn new(options: HttpEngineOptions) -> Result<Self, HttpEngineError> {
-        let checked = options.checked()?;
+        let checked = options.check_ranges()?;
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             return Err(HttpEngineError::Options { problem: "no TLS provider is installed in this process" });
         }
@@ -68,8 +68,8 @@ impl HttpEngine {
         Ok(Self { client, options, checked, connections, last_id, identity })
     }
 
-    /// Asks the engine for its hello, without a call, whether it offers calls of `mode`. One that is not up yet, or does not
-    /// answer a GET with a hello, is asked by its first call.
+    /// Asks the engine for its hello, without a call, whether it offers calls of `mode`. One that is not up yet, or
+    /// does not answer a GET with a hello, is asked by its first call.
     ///
     /// # Errors
     ///
@@ -81,7 +81,7 @@ impl HttpEngine {
         }
         let hello = async {
             let response = get.send().await.ok().filter(|response| response.status() == StatusCode::OK)?;
-            serde_json::from_slice::<Hello>(&self.whole(response).await.ok()?).ok()
+            serde_json::from_slice::<Hello>(&self.read_body(response).await.ok()?).ok()
         };
         match timeout(self.options.connect_timeout, hello).await {
             Ok(Some(hello)) => hello.check_mode(mode).map_err(HttpEngineError::Contract),
@@ -90,28 +90,29 @@ impl HttpEngine {
     }
 
     /// Sends one request and reads the whole answer.
-    async fn exchange(&self, request: Vec<u8>) -> Result<Vec<u8>, EngineError> {
+    async fn exchange_request(&self, request: Vec<u8>) -> Result<Vec<u8>, EngineError> {
         let mut post = self.client.post(self.checked.url.clone()).header(CONTENT_TYPE, "application/json");
         if let Some(authorization) = &self.checked.authorization {
             post = post.header(AUTHORIZATION, authorization.clone());
         }
-        let response = post.body(request).send().await.map_err(|error| self.broken(&error))?;
+        let response = post.body(request).send().await.map_err(|error| self.transport_error(&error))?;
         match response.status() {
-            StatusCode::OK => self.whole(response).await,
-            status => Err(self.refused(status, response).await),
+            StatusCode::OK => self.read_body(response).await,
+            status => Err(self.status_error(status, response).await),
         }
     }
 
     /// The body of a good answer, unless it is too long.
-    async fn whole(&self, mut response: Response) -> Result<Vec<u8>, EngineError> {
+    async fn read_body(&self, mut response: Response) -> Result<Vec<u8>, EngineError> {
         let max = self.options.output_bytes_max;
-        let too_long =
-            || self.silent(ErrorKind::EngineFailure, &format!("the engine answered more than {max} bytes"));
+        let too_long = || {
+            self.silent_error(ErrorKind::EngineFailure, &format!("the engine answered more than {max} bytes"))
+        };
         if response.content_length().is_some_and(|bytes| (max as u64) < bytes) {
             return Err(too_long());
         }
         let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.broken(&error))? {
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.transport_error(&error))? {
             if max - body.len() < chunk.len() {
                 return Err(too_long());
             }
@@ -121,7 +122,7 @@ impl HttpEngine {
     }
 
     /// What a status other than 200 means; the beginning of its body says more.
-    async fn refused(&self, status: StatusCode, mut response: Response) -> EngineError {
+    async fn status_error(&self, status: StatusCode, mut response: Response) -> EngineError {
         let kind = match status {
             StatusCode::REQUEST_TIMEOUT
             | StatusCode::TOO_MANY_REQUESTS
@@ -136,24 +137,27 @@ impl HttpEngine {
             said.extend_from_slice(&chunk);
         }
         let said = String::from_utf8_lossy(&said);
-        self.silent(kind, &format!("the engine answered with status {status}: {}", said.trim()))
+        self.silent_error(kind, &format!("the engine answered with status {status}: {}", said.trim()))
     }
 
     /// A request without an answer. The address stays out of it: details are published.
-    fn broken(&self, error: &reqwest::Error) -> EngineError {
-        if causes(error).filter_map(|cause| cause.downcast_ref::<hyper::Error>()).any(hyper::Error::is_parse)
+    fn transport_error(&self, error: &reqwest::Error) -> EngineError {
+        if error_causes(error)
+            .filter_map(|cause| cause.downcast_ref::<hyper::Error>())
+            .any(hyper::Error::is_parse)
         {
-            return self.silent(ErrorKind::EngineFailure, "the engine's answer is no HTTP");
+            return self.silent_error(ErrorKind::EngineFailure, "the engine's answer is no HTTP");
         }
         // The outer ones name the address, the innermost one says what happened.
-        let cause = causes(error).skip(1).last().map_or_else(String::new, |cause| format!(" ({cause})"));
+        let cause =
+            error_causes(error).skip(1).last().map_or_else(String::new, |cause| format!(" ({cause})"));
         let what = if error.is_connect() { "cannot be reached" } else { "closed the connection" };
-        self.silent(ErrorKind::EngineUnavailable, &format!("the engine {what}{cause}"))
+        self.silent_error(ErrorKind::EngineUnavailable, &format!("the engine {what}{cause}"))
     }
 
     /// Reads an answer and who gave it.
-    fn read(&self, body: &[u8], id: u64, mode: EngineMode) -> Result<EngineAnswer, EngineError> {
-        let failure = |detail: String| self.silent(ErrorKind::EngineFailure, &detail);
+    fn parse_answer(&self, body: &[u8], id: u64, mode: EngineMode) -> Result<EngineAnswer, EngineError> {
+        let failure = |detail: String| self.silent_error(ErrorKind::EngineFailure, &detail);
         let answer =
             read_answer(body, id, mode).map_err(|error| failure(format!("the engine wrote {error}")))?;
         let hello: Hello = serde_json::from_slice(body)
@@ -166,22 +170,22 @@ impl HttpEngine {
         hello.check_mode(mode).map_err(|refused| failure(refused.to_string()))?;
         let first = self.identity.get_or_init(|| hello.engine.clone());
         if *first != hello.engine {
-            let (first, other) = (described(first), described(&hello.engine));
+            let (first, other) = (describe_engine(first), describe_engine(&hello.engine));
             let detail = format!(
                 "the engine was exchanged: {other} answered instead of {first}; restart the orchestrator to go on with it"
             );
             return Err(failure(detail));
         }
-        answer.map_err(|error| EngineError { detail: self.detail(&error.detail), ..error })
+        answer.map_err(|error| EngineError { detail: self.redacted_detail(&error.detail), ..error })
     }
 
     /// Something else than an answer came, or nothing.
-    fn silent(&self, kind: ErrorKind, detail: &str) -> EngineError {
-        EngineError::silent(kind, self.detail(detail))
+    fn silent_error(&self, kind: ErrorKind, detail: &str) -> EngineError {
+        EngineError::no_answer(kind, self.redacted_detail(detail))
     }
 
     /// The token must not be published, whoever repeats it to us.
-    fn detail(&self, detail: &str) -> String {
+    fn redacted_detail(&self, detail: &str) -> String {
         match &self.options.token {
             Some(token) if !token.is_empty() => bounded_detail(&detail.replace(token, "<hidden>")),
             Some(_) | None => bounded_detail(detail),
@@ -201,25 +205,25 @@ impl Engine for HttpEngine {
         let mut request = Vec::new();
         RequestBody::new(call, &self.checked.hysteresis_config).write_line(id, &mut request);
         let Ok(_connection) = self.connections.acquire().await else {
-            return Err(self.silent(ErrorKind::Shutdown, "the engine's client is closed"));
+            return Err(self.silent_error(ErrorKind::Shutdown, "the engine's client is closed"));
         };
         let deadline = self.options.deadline;
-        match timeout(deadline, self.exchange(request)).await {
-            Ok(body) => self.read(&body?, id, call.mode),
+        match timeout(deadline, self.exchange_request(request)).await {
+            Ok(body) => self.parse_answer(&body?, id, call.mode),
             Err(_) => {
                 let detail = format!("the engine gave no answer within {deadline:?}");
-                Err(self.silent(ErrorKind::EngineTimeout, &detail))
+                Err(self.silent_error(ErrorKind::EngineTimeout, &detail))
             }
         }
     }
 }
 
 /// The error and what lies behind it, outermost first.
-fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+fn error_causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
     std::iter::successors(Some(error as &(dyn Error + 'static)), |error| (*error).source())
 }
 
 /// An engine as a message names it.
-fn described(engine: &EngineIdentity) -> String {
+fn describe_engine(engine: &EngineIdentity) -> String {
     format!("{} {} (code {:.12})", engine.name, engine.version, engine.code_hash)
 }

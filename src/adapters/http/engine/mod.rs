@@ -20,8 +20,8 @@
 //! | every other status; redirects are not followed | `engine_failure` with the beginning of the body |
 //! | nothing, or not all of it, within the deadline | `engine_timeout` |
 //!
-//! Nothing is sent again by itself: the run counts its attempts. Only a request of which no byte was written, because the
-//! kept connection had just been closed, goes out on another one.
+//! Nothing is sent again by itself: the run counts its attempts. Only a request of which no byte was written, because
+//! the kept connection had just been closed, goes out on another one.
 
 mod engine;
 mod options;

@@ -56,7 +56,7 @@ pub(super) struct Checked {
 
 impl HttpEngineOptions {
     /// Checks the ranges.
-    pub(super) fn checked(&self) -> Result<Checked, HttpEngineError> {
+    pub(super) fn check_ranges(&self) -> Result<Checked, HttpEngineError> {
         let refuse = |problem| Err(HttpEngineError::Options { problem });
         let Ok(url) = Url::parse(&self.url) else { return refuse("url is no address") };
         if !matches!(url.scheme(), "http" | "https") {

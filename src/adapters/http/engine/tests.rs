@@ -189,9 +189,9 @@ async fn errors_of_the_engine_keep_their_kind_and_are_its_own_words() {
     let error = check_call(&engine, r#"{"do":"fail","kind":"snapshot_build_failure"}"#).await.unwrap_err();
     let lacking = check_call(&engine, r#"{"do":"empty"}"#).await.unwrap_err();
 
-    assert_eq!(error, EngineError::said(ErrorKind::SnapshotBuildFailure, "why"));
+    assert_eq!(error, EngineError::from_engine(ErrorKind::SnapshotBuildFailure, "why"));
     let detail = "the engine's answer has nothing in regime_output";
-    assert_eq!(lacking, EngineError::said(ErrorKind::EngineFailure, detail));
+    assert_eq!(lacking, EngineError::from_engine(ErrorKind::EngineFailure, detail));
 }
 
 /// Method: whatever a call ended with, the next one is answered.
@@ -296,7 +296,7 @@ async fn a_call_has_its_whole_deadline_from_its_turn_on() {
         check_call(&engine, r#"{"sleep_ms":100}"#),
     );
 
-    let timeout = EngineError::silent(ErrorKind::EngineTimeout, "the engine gave no answer within 500ms");
+    let timeout = EngineError::no_answer(ErrorKind::EngineTimeout, "the engine gave no answer within 500ms");
     assert_eq!((hung.unwrap_err(), trickled.unwrap_err()), (timeout.clone(), timeout));
     assert!(waited.is_ok(), "{waited:?}");
     assert!(started.elapsed() >= 2 * deadline);

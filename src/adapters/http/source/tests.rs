@@ -19,15 +19,15 @@ fn intake(queue_batches_max: usize) -> (HttpIntake, HttpSourceFactory) {
 }
 
 fn submit(intake: &HttpIntake, text: &str) -> Result<Submitted, SubmitError> {
-    intake.submit(intake.origin(None), items(text))
+    intake.submit_batch(intake.origin_of_producer(None), items(text))
 }
 
 async fn open(factory: &HttpSourceFactory) -> Box<dyn Source> {
-    factory.open(ResumeAt::default()).await.unwrap()
+    factory.open_source(ResumeAt::default()).await.unwrap()
 }
 
 async fn next(source: &mut Box<dyn Source>) -> SourceBatch {
-    timeout(PATIENCE, source.next()).await.expect("stuck").unwrap().expect("the source has ended")
+    timeout(PATIENCE, source.next_batch()).await.expect("stuck").unwrap().expect("the source has ended")
 }
 
 async fn answer(submitted: Submitted) -> Settlement {
@@ -50,7 +50,7 @@ impl SourceProvider for Posts {
         let (intake, factory) = intake(ITEMS);
         for index in 0..ITEMS {
             let item = RawItem { position: None, bytes: sample_item(index), oversized: None };
-            let submitted = intake.submit(intake.origin(None), vec![item]).unwrap();
+            let submitted = intake.submit_batch(intake.origin_of_producer(None), vec![item]).unwrap();
             // A client that leaves would take its batch with it.
             tokio::spawn(submitted);
         }
@@ -77,7 +77,9 @@ async fn every_settlement_reaches_the_client_that_waits_for_it() {
         Settlement::Refused { reason: "log is full".to_owned(), retry_after_ms: 50 },
     ];
     let waiting: Vec<Submitted> = ["a", "b", "c"]
-        .map(|producer| intake.submit(intake.origin(Some(producer)), items(producer)).unwrap())
+        .map(|producer| {
+            intake.submit_batch(intake.origin_of_producer(Some(producer)), items(producer)).unwrap()
+        })
         .into();
 
     let mut batches = Vec::new();
@@ -88,14 +90,14 @@ async fn every_settlement_reaches_the_client_that_waits_for_it() {
         batches.push(batch.id);
     }
     for (id, settlement) in batches.into_iter().zip(&settlements) {
-        source.settle(id, settlement.clone()).await.unwrap();
+        source.settle_batch(id, settlement.clone()).await.unwrap();
     }
 
     for (submitted, settlement) in waiting.into_iter().zip(settlements) {
         assert_eq!(answer(submitted).await, settlement);
     }
-    assert!(timeout(SHORT, source.next()).await.is_err(), "a refused batch was offered again");
-    assert_eq!((factory.name(), intake.origin(None).as_str()), ("http", "http"));
+    assert!(timeout(SHORT, source.next_batch()).await.is_err(), "a refused batch was offered again");
+    assert_eq!((factory.name(), intake.origin_of_producer(None).as_str()), ("http", "http"));
 }
 
 #[tokio::test]
@@ -109,7 +111,7 @@ async fn a_full_queue_turns_away_at_once_and_takes_again_when_there_is_room() {
 
     let mut source = open(&factory).await;
     let batch = next(&mut source).await;
-    source.settle(batch.id, durable()).await.unwrap();
+    source.settle_batch(batch.id, durable()).await.unwrap();
     assert_eq!(answer(first).await, durable());
     let _third = submit(&intake, "3").unwrap();
     assert_eq!(submit(&intake, "4").unwrap_err(), busy);
@@ -164,7 +166,7 @@ async fn a_restart_refuses_what_is_in_flight_and_keeps_the_queue() {
     let mut source = open(&factory).await;
     let batch = next(&mut source).await;
     assert_eq!(batch.items, items("2"));
-    source.settle(batch.id, durable()).await.unwrap();
+    source.settle_batch(batch.id, durable()).await.unwrap();
     assert_eq!(answer(queued).await, durable());
 }
 
@@ -172,7 +174,7 @@ async fn a_restart_refuses_what_is_in_flight_and_keeps_the_queue() {
 async fn a_waiting_source_is_woken_by_a_batch_and_losing_its_wait_loses_nothing() {
     let (intake, factory) = intake(8);
     let mut source = open(&factory).await;
-    assert!(timeout(SHORT, source.next()).await.is_err());
+    assert!(timeout(SHORT, source.next_batch()).await.is_err());
 
     let waiter = tokio::spawn(async move { next(&mut source).await });
     tokio::task::yield_now().await;
@@ -190,8 +192,8 @@ async fn a_client_that_left_after_the_hand_over_disturbs_nobody() {
     let (first, second) = (next(&mut source).await, next(&mut source).await);
 
     drop(gone);
-    source.settle(first.id, durable()).await.unwrap();
-    source.settle(second.id, durable()).await.unwrap();
+    source.settle_batch(first.id, durable()).await.unwrap();
+    source.settle_batch(second.id, durable()).await.unwrap();
 
     assert_eq!(answer(stays).await, durable());
 }
@@ -204,9 +206,9 @@ async fn unsettled_batches_are_bounded_and_settled_in_order() {
     let _waiting: Vec<_> = ["1", "2", "3"].map(|text| submit(&intake, text).unwrap()).into();
     let (first, second) = (next(&mut source).await, next(&mut source).await);
 
-    assert!(timeout(SHORT, source.next()).await.is_err());
-    assert!(source.settle(second.id, durable()).await.is_err());
-    source.settle(first.id, durable()).await.unwrap();
+    assert!(timeout(SHORT, source.next_batch()).await.is_err());
+    assert!(source.settle_batch(second.id, durable()).await.is_err());
+    source.settle_batch(first.id, durable()).await.unwrap();
 
     assert_eq!(next(&mut source).await.items, items("3"));
 }
@@ -219,14 +221,14 @@ async fn a_closed_intake_refuses_the_queue_and_ends_after_what_is_in_flight() {
     let queued = submit(&intake, "2").unwrap();
     let batch = next(&mut source).await;
 
-    intake.close();
+    intake.close_intake();
 
     assert!(is_refused(&answer(queued).await));
     assert!(matches!(submit(&intake, "3"), Err(SubmitError::Closed { .. })));
-    assert!(timeout(SHORT, source.next()).await.is_err(), "ended with a batch in flight");
-    source.settle(batch.id, durable()).await.unwrap();
+    assert!(timeout(SHORT, source.next_batch()).await.is_err(), "ended with a batch in flight");
+    source.settle_batch(batch.id, durable()).await.unwrap();
     assert_eq!(answer(in_flight).await, durable());
-    assert!(timeout(PATIENCE, source.next()).await.unwrap().unwrap().is_none());
+    assert!(timeout(PATIENCE, source.next_batch()).await.unwrap().unwrap().is_none());
 }
 
 /// Method: many clients against a small queue and a source that restarts; each client repeats until it is durable.
@@ -241,7 +243,7 @@ async fn under_load_every_client_gets_its_own_answer() {
                     loop {
                         let mut item = items(&format!("{client}"));
                         item[0].position = Some(n);
-                        match intake.submit(intake.origin(Some("p")), item) {
+                        match intake.submit_batch(intake.origin_of_producer(Some("p")), item) {
                             Ok(submitted) => match submitted.await {
                                 Settlement::Gap { expected } => {
                                     assert_eq!(expected, client * 1_000 + n, "another client's answer");
@@ -261,13 +263,13 @@ async fn under_load_every_client_gets_its_own_answer() {
         for batches in (1..).map(|n| n % 13) {
             let mut source = open(&factory).await;
             for _ in 0..batches {
-                let batch = source.next().await.unwrap().unwrap();
+                let batch = source.next_batch().await.unwrap().unwrap();
                 let client: u64 = std::str::from_utf8(&batch.items[0].bytes).unwrap().parse().unwrap();
                 let expected = client * 1_000 + batch.items[0].position.unwrap();
-                source.settle(batch.id, Settlement::Gap { expected }).await.unwrap();
+                source.settle_batch(batch.id, Settlement::Gap { expected }).await.unwrap();
             }
             // One more is in flight when the source is dropped.
-            assert!(source.next().await.unwrap().is_some());
+            assert!(source.next_batch().await.unwrap().is_some());
         }
     });
 

@@ -22,7 +22,7 @@ const COMMANDS_MAX: usize = 64;
 const RECONNECT_MS: (u32, u32) = (50, 1000);
 
 /// What the URL says.
-pub(super) fn config(url: &str) -> Result<Config, Error> {
+pub(super) fn config_from_url(url: &str) -> Result<Config, Error> {
     // A server that is not there yet is no reason not to start: without a reading, effects are blocked anyway.
     let mut config = Config { fail_fast: false, ..Config::from_url_centralized(url)? };
     if config.username.is_none() && config.password.is_none() {
@@ -35,7 +35,7 @@ pub(super) fn config(url: &str) -> Result<Config, Error> {
 }
 
 /// The two clients, not connected yet.
-pub(super) fn clients(config: Config, read_timeout: Duration) -> (Client, SubscriberClient) {
+pub(super) fn build_clients(config: Config, read_timeout: Duration) -> (Client, SubscriberClient) {
     let performance = PerformanceConfig {
         default_command_timeout: read_timeout.max(CONNECT_TIMEOUT),
         ..PerformanceConfig::default()
@@ -71,13 +71,13 @@ pub(super) fn is_reply(error: &Error) -> bool {
 }
 
 /// What the error says, as one bounded line. The client never puts credentials into an error.
-pub(super) fn said(error: &Error) -> String {
+pub(super) fn error_text(error: &Error) -> String {
     bounded_detail(error.details())
 }
 
 /// Last error of the connection, and since when it is silent.
 #[derive(Debug, Default)]
-pub(super) struct Trouble(Mutex<Inner>);
+pub(super) struct LinkTrouble(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -85,33 +85,33 @@ struct Inner {
     silent_since: Option<Instant>,
 }
 
-impl Trouble {
-    fn inner(&self) -> MutexGuard<'_, Inner> {
+impl LinkTrouble {
+    fn lock_inner(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers why there is no connection, for the reads that find none.
-    pub(super) fn note(&self, error: &Error) {
-        self.inner().last = Some(said(error));
+    pub(super) fn note_error(&self, error: &Error) {
+        self.lock_inner().last = Some(error_text(error));
     }
 
     /// Something was answered.
-    pub(super) fn answered(&self) {
-        *self.inner() = Inner::default();
+    pub(super) fn note_answered(&self) {
+        *self.lock_inner() = Inner::default();
     }
 
     /// Why there is no connection.
-    pub(super) fn last(&self) -> String {
-        let last = self.inner().last.clone().unwrap_or_else(|| "nothing said yet".to_owned());
+    pub(super) fn last_text(&self) -> String {
+        let last = self.lock_inner().last.clone().unwrap_or_else(|| "nothing said yet".to_owned());
         format!("not connected: {last}")
     }
 
     /// What an error that is no reply means.
-    pub(super) fn of(&self, error: &Error) -> String {
+    pub(super) fn describe_error(&self, error: &Error) -> String {
         match error.kind() {
-            ErrorKind::Canceled => self.last(),
+            ErrorKind::Canceled => self.last_text(),
             ErrorKind::Timeout => "not in time".to_owned(),
-            _ => said(error),
+            _ => error_text(error),
         }
     }
 
@@ -119,7 +119,7 @@ impl Trouble {
     ///
     /// The client has such a check itself, but every command sent puts it off, and a poll is sent all the time.
     pub(super) fn reconnect_if_silent(&self, client: &Client) {
-        let mut inner = self.inner();
+        let mut inner = self.lock_inner();
         let now = Instant::now();
         let since = *inner.silent_since.get_or_insert(now);
         if now - since < SILENT_MAX || !client.is_connected() {
@@ -130,7 +130,10 @@ impl Trouble {
         let client = client.clone();
         tokio::spawn(async move {
             if let Err(error) = client.force_reconnection().await {
-                tracing::debug!(error_detail = said(&error), "the kill switch's connection was not renewed");
+                tracing::debug!(
+                    error_detail = error_text(&error),
+                    "the kill switch's connection was not renewed"
+                );
             }
         });
     }

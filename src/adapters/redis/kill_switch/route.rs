@@ -4,8 +4,8 @@
 //! home ──MOVED slot host:port──▶ away ──MOVED──▶ another away; MOVED home ends it, and so does losing its connection
 //! ```
 //!
-//! Followed by hand, because it needs no right and no knowledge of the cluster: a server that has the key answers, every
-//! other one says who has it. Notifications come from that server only, so each link has both connections.
+//! Followed by hand, because it needs no right and no knowledge of the cluster: a server that has the key answers,
+//! every other one says who has it. Notifications come from that server only, so each link has both connections.
 
 use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,13 +15,13 @@ use fred::clients::{Client, SubscriberClient};
 use fred::interfaces::{ClientLike, KeysInterface};
 use fred::types::Value;
 use fred::types::config::{Config, Options, Server, ServerConfig};
-use orchestrator_kernel::kill_switch::{ReadError, Stored, VALUE_BYTES_MAX};
+use orchestrator_kernel::kill_switch::{KillSwitchReadError, Stored, VALUE_BYTES_MAX};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::connection::{self, Trouble, is_reply, said};
-use super::replay::{Replay, ReplayKnown};
+use super::connection::{self, LinkTrouble, error_text, is_reply};
+use super::replay::{ReplayKnown, RestartReplay};
 use super::watch;
 
 /// How often a command looks whether there is a connection.
@@ -30,13 +30,13 @@ const CONNECTED_PAUSE: Duration = Duration::from_millis(5);
 const REACH_MAX: Duration = Duration::from_secs(1);
 
 /// State that the tasks and the calls of one link share.
-pub(super) struct Shared {
+pub(super) struct LinkShared {
     pub(super) client: Client,
     pub(super) subscriber: SubscriberClient,
     /// What the subscriber listens to.
     pub(super) channel: String,
     pub(super) news: Arc<Notify>,
-    pub(super) trouble: Trouble,
+    pub(super) trouble: LinkTrouble,
     /// The keys of the value and of the history.
     pub(super) keys: [String; 2],
     /// Whether a restart of this server brings back what is written.
@@ -45,7 +45,7 @@ pub(super) struct Shared {
 
 /// Channel and keys that a link is about.
 #[derive(Clone)]
-pub(super) struct About {
+pub(super) struct WatchedKeys {
     /// What the subscriber listens to.
     pub(super) channel: String,
     /// The keys of the value and of the history.
@@ -53,33 +53,38 @@ pub(super) struct About {
 }
 
 /// The two connections to one server.
-pub(super) struct Link {
-    shared: Arc<Shared>,
+pub(super) struct KillSwitchLink {
+    shared: Arc<LinkShared>,
     server: Option<Server>,
     began: Instant,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
 
-impl Deref for Link {
-    type Target = Shared;
+impl Deref for KillSwitchLink {
+    type Target = LinkShared;
 
-    fn deref(&self) -> &Shared {
+    fn deref(&self) -> &LinkShared {
         &self.shared
     }
 }
 
-impl Link {
-    fn start(config: Config, about: About, read_timeout: Duration, news: Arc<Notify>) -> Arc<Self> {
+impl KillSwitchLink {
+    fn start_link(
+        config: Config,
+        about: WatchedKeys,
+        read_timeout: Duration,
+        news: Arc<Notify>,
+    ) -> Arc<Self> {
         let server = config.server.hosts().first().cloned();
-        let (client, subscriber) = connection::clients(config, read_timeout);
-        let About { channel, keys } = about;
-        let (trouble, replay) = (Trouble::default(), ReplayKnown::default());
-        let shared = Arc::new(Shared { client, subscriber, channel, news, trouble, keys, replay });
-        Arc::new(Self { _tasks: watch::start(&shared), shared, server, began: Instant::now() })
+        let (client, subscriber) = connection::build_clients(config, read_timeout);
+        let WatchedKeys { channel, keys } = about;
+        let (trouble, replay) = (LinkTrouble::default(), ReplayKnown::default());
+        let shared = Arc::new(LinkShared { client, subscriber, channel, news, trouble, keys, replay });
+        Arc::new(Self { _tasks: watch::start_tasks(&shared), shared, server, began: Instant::now() })
     }
 
     /// Waits for the connection of the commands until `deadline`; says whether there is one.
-    pub(super) async fn connected(&self, deadline: Instant) -> bool {
+    pub(super) async fn wait_connected(&self, deadline: Instant) -> bool {
         while !self.client.is_connected() {
             if deadline < Instant::now() {
                 return false;
@@ -95,8 +100,8 @@ impl Link {
     }
 
     /// Reads the value over this link. A server that would forget it after a restart is asked for nothing: it refuses.
-    pub(super) async fn read(&self, read_timeout: Duration) -> Result<Stored, ReadError> {
-        let Shared { client, trouble, keys, replay, .. } = &*self.shared;
+    pub(super) async fn read_value(&self, read_timeout: Duration) -> Result<Stored, KillSwitchReadError> {
+        let LinkShared { client, trouble, keys, replay, .. } = &*self.shared;
         trouble.reconnect_if_silent(client);
         let options = Options {
             max_attempts: Some(1),
@@ -106,34 +111,35 @@ impl Link {
             ..Options::default()
         };
         let client = client.with_options(&options);
-        let found = match replay.found() {
+        let found = match replay.found_replay() {
             Some(found) => found,
-            None => {
-                replay.ask(&client, keys).await.map_err(|error| ReadError::NoAnswer(trouble.of(&error)))?
-            }
+            None => replay
+                .ask_and_tell(&client, keys)
+                .await
+                .map_err(|error| KillSwitchReadError::NoAnswer(trouble.describe_error(&error)))?,
         };
-        if let Replay::Short(why) = found {
-            return Err(ReadError::Refused(why));
+        if let RestartReplay::Short(why) = found {
+            return Err(KillSwitchReadError::Refused(why));
         }
         // One byte more than counts: that is how a value is seen to be too long, without being read.
         match client.getrange::<Value, _>(keys[0].as_str(), 0, VALUE_BYTES_MAX).await {
             Ok(value) => {
-                trouble.answered();
-                Ok(stored(value))
+                trouble.note_answered();
+                Ok(stored_from_value(value))
             }
             Err(error) if is_reply(&error) => {
-                trouble.answered();
+                trouble.note_answered();
                 if error.details().starts_with("WRONGTYPE") {
                     return Ok(Stored::NotText);
                 }
-                Err(ReadError::Refused(said(&error)))
+                Err(KillSwitchReadError::Refused(error_text(&error)))
             }
-            Err(error) => Err(ReadError::NoAnswer(trouble.of(&error))),
+            Err(error) => Err(KillSwitchReadError::NoAnswer(trouble.describe_error(&error))),
         }
     }
 }
 
-fn stored(value: Value) -> Stored {
+fn stored_from_value(value: Value) -> Stored {
     match value.into_bytes() {
         Some(bytes) if bytes.len() > VALUE_BYTES_MAX => Stored::TooLong,
         Some(bytes) if !bytes.is_empty() => Stored::Value(bytes),
@@ -145,14 +151,14 @@ fn stored(value: Value) -> Stored {
 pub(super) struct Route {
     config: Config,
     read_timeout: Duration,
-    home: Arc<Link>,
-    away: Mutex<Option<Arc<Link>>>,
+    home: Arc<KillSwitchLink>,
+    away: Mutex<Option<Arc<KillSwitchLink>>>,
 }
 
 impl Route {
     /// Begins to connect to the server of `config`.
-    pub(super) fn start(config: Config, about: About, read_timeout: Duration) -> Self {
-        let home = Link::start(config.clone(), about, read_timeout, Arc::default());
+    pub(super) fn start(config: Config, about: WatchedKeys, read_timeout: Duration) -> Self {
+        let home = KillSwitchLink::start_link(config.clone(), about, read_timeout, Arc::default());
         Self { config, read_timeout, home, away: Mutex::default() }
     }
 
@@ -162,7 +168,7 @@ impl Route {
     }
 
     /// The link to the server that had the key when it was last asked for.
-    pub(super) fn current(&self) -> Arc<Link> {
+    pub(super) fn current_link(&self) -> Arc<KillSwitchLink> {
         let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
         // The cluster may have put another one in its place, and that of the URL knows.
         away.take_if(|away| away.is_lost() && self.home.client.is_connected());
@@ -170,7 +176,7 @@ impl Route {
     }
 
     /// Goes to the server that `said`, the answer over `from`, names. Says whether that is another one.
-    pub(super) fn follow(&self, from: &Link, said: &str) -> bool {
+    pub(super) fn follow_redirect(&self, from: &KillSwitchLink, said: &str) -> bool {
         let Some(named) = server_of(said, from.server.as_ref()) else { return false };
         if from.server.as_ref().is_some_and(|server| is_same(server, &named)) {
             return false;
@@ -187,9 +193,9 @@ impl Route {
             tracing::info!(server = %named, "the kill switch's key is on another server of the cluster");
             let config =
                 Config { server: ServerConfig::Centralized { server: named }, ..self.config.clone() };
-            let Shared { channel, keys, news, .. } = &*self.home.shared;
-            let about = About { channel: channel.clone(), keys: keys.clone() };
-            *away = Some(Link::start(config, about, self.read_timeout, Arc::clone(news)));
+            let LinkShared { channel, keys, news, .. } = &*self.home.shared;
+            let about = WatchedKeys { channel: channel.clone(), keys: keys.clone() };
+            *away = Some(KillSwitchLink::start_link(config, about, self.read_timeout, Arc::clone(news)));
         }
         true
     }

@@ -1,7 +1,7 @@
 //! The scripts of an operator's command: look, then write if nothing has changed since.
 //!
-//! What is written is decided between them, by the kernel; the second script only makes sure that it was decided on what
-//! is still there. Each is one atomic step of the server.
+//! What is written is decided between them, by the kernel; the second script only makes sure that it was decided on
+//! what is still there. Each is one atomic step of the server.
 
 use bytes::Bytes;
 use fred::types::Value;
@@ -16,8 +16,8 @@ return {kind, redis.call('GET', KEYS[1])}";
 
 /// `KEYS key history`, `ARGV kind value new entry kept longest first` → `{1}`, `{1, why the history failed}` or `{0}`.
 ///
-/// With `first` = `history` the entry comes first, so that nothing is allowed without a record: a history that cannot be
-/// written fails the script before the value. With `value` the value comes first, so that nothing stops a stop.
+/// With `first` = `history` the entry comes first, so that nothing is allowed without a record: a history that cannot
+/// be written fails the script before the value. With `value` the value comes first, so that nothing stops a stop.
 pub(super) const WRITE: &str = r"
 local function changed()
   if ARGV[1] == 'anything' then return false end
@@ -56,19 +56,19 @@ pub(super) enum Expected {
 
 impl Expected {
     /// What [`INSPECT`] answered.
-    pub(super) fn of(answer: &[Value]) -> Option<Self> {
+    pub(super) fn from_answer(answer: &[Value]) -> Option<Self> {
         let [kind, value] = answer else { return None };
         Some(Self::Found { kind: kind.as_string()?, value: value.clone().into_bytes()? })
     }
 
-    pub(super) fn kind(&self) -> &str {
+    pub(super) fn kind_word(&self) -> &str {
         match self {
             Self::Anything => "anything",
             Self::Found { kind, .. } => kind,
         }
     }
 
-    pub(super) fn value(&self) -> Bytes {
+    pub(super) fn value_bytes(&self) -> Bytes {
         match self {
             Self::Anything => Bytes::new(),
             Self::Found { value, .. } => value.clone(),
@@ -76,7 +76,7 @@ impl Expected {
     }
 
     /// The same as a read would say it.
-    pub(super) fn stored(&self) -> Stored {
+    pub(super) fn to_stored(&self) -> Stored {
         match self {
             Self::Found { kind, value } => match kind.as_str() {
                 "none" => Stored::Missing,

@@ -11,7 +11,9 @@ use fred::clients::Client;
 use fred::interfaces::{ClientLike, KeysInterface, ListInterface};
 use fred::types::{ClusterHash, CustomCommand, Value};
 use orchestrator_kernel::ids::TsMs;
-use orchestrator_kernel::kill_switch::{Applied, Command, HISTORY_MAX, ReadError, Shortfall, Stored, decide};
+use orchestrator_kernel::kill_switch::{
+    Applied, HISTORY_MAX, KillSwitchReadError, OperatorCommand, Shortfall, Stored, decide,
+};
 use orchestrator_kernel::ports::kill_switch::ApplyError;
 use tokio::time::{Instant, sleep};
 
@@ -22,60 +24,64 @@ const MOVING_PAUSE: Duration = Duration::from_millis(20);
 
 impl KillRedis {
     /// Carries out a stop.
-    pub(super) async fn engage(&self, command: &Command, now: TsMs) -> Result<Applied, ApplyError> {
+    pub(super) async fn engage_stop(
+        &self,
+        command: &OperatorCommand,
+        now: TsMs,
+    ) -> Result<Applied, ApplyError> {
         let why = match self.apply_by_script(command, now).await {
             Err(ApplyError::Unchanged(why)) => why,
             answer @ (Ok(_) | Err(ApplyError::Refused(_) | ApplyError::Unknown(_))) => return answer,
         };
-        if !self.route.current().client.is_connected() {
+        if !self.route.current_link().client.is_connected() {
             return Err(ApplyError::Unchanged(why));
         }
         tracing::debug!(error_detail = %why, "the stop is written without a script");
         let deadline = Instant::now() + self.options.command_timeout;
         // What cannot be read can still be overwritten.
         let stored = self.read_by(deadline).await.unwrap_or(Stored::NotText);
-        let mut applied = Applied::whole(decide(&stored, command, now)?);
+        let mut applied = Applied::in_full(decide(&stored, command, now)?);
         applied.shortfalls.extend(self.set_or_delete(&applied.change.value).await?);
         // Two slots are not written as one step: permission could not be recorded there, so the lines would tell half.
         let unwritten = if why.contains("CROSSSLOT") {
             Some(why)
         } else {
-            self.remember(&applied.change.entry).await.err().map(|error| with_advice(error.to_string()))
+            self.append_history(&applied.change.entry).await.err().map(|error| with_advice(error.to_string()))
         };
         applied.shortfalls.extend(unwritten.map(Shortfall::Unrecorded));
         Ok(applied)
     }
 
     async fn set_or_delete(&self, value: &str) -> Result<Option<Shortfall>, ApplyError> {
-        let refused = match self.set(value).await {
+        let refused = match self.set_value(value).await {
             Ok(()) => return Ok(None),
-            Err(ReadError::NoAnswer(why)) => return Err(ApplyError::Unknown(why)),
-            Err(ReadError::Refused(why)) => why,
+            Err(KillSwitchReadError::NoAnswer(why)) => return Err(ApplyError::Unknown(why)),
+            Err(KillSwitchReadError::Refused(why)) => why,
         };
         if refused.starts_with("MISCONF") && self.set_past_failed_save(value).await.is_ok() {
             return Ok(None);
         }
         let key = self.options.key.as_str();
         let delete = |client: Client| async move { client.del::<i64, _>(key).await };
-        match self.operate(delete).await {
+        match self.send_to_owner(delete).await {
             Ok(_) => Ok(Some(Shortfall::Removed(format!("cannot write it: {refused}")))),
-            Err(ReadError::NoAnswer(why)) => Err(ApplyError::Unknown(why)),
-            Err(ReadError::Refused(why)) => {
+            Err(KillSwitchReadError::NoAnswer(why)) => Err(ApplyError::Unknown(why)),
+            Err(KillSwitchReadError::Refused(why)) => {
                 let both = format!("cannot write the value: {refused}; nor remove it: {why}");
                 Err(ApplyError::Unchanged(with_advice(both)))
             }
         }
     }
 
-    async fn set(&self, value: &str) -> Result<(), ReadError> {
+    async fn set_value(&self, value: &str) -> Result<(), KillSwitchReadError> {
         let key = self.options.key.as_str();
         let deadline = Instant::now() + self.options.command_timeout;
         loop {
             let set =
                 |client: Client| async move { client.set::<(), _, _>(key, value, None, None, false).await };
-            match self.operate(set).await {
+            match self.send_to_owner(set).await {
                 // The slot is on its way to another server, which will have it in a moment.
-                Err(ReadError::Refused(why))
+                Err(KillSwitchReadError::Refused(why))
                     if (why.starts_with("ASK ") || why.starts_with("TRYAGAIN"))
                         && Instant::now() < deadline =>
                 {
@@ -86,12 +92,14 @@ impl KillRedis {
         }
     }
 
-    /// Sets the value on a server that refuses writes because its last snapshot failed, where this user may tell it not to.
+    /// Sets the value on a server that refuses writes because its last snapshot failed, where this user may tell it not
+    /// to.
     ///
-    /// The setting guards data that could not be saved; a stop that is lost when the server dies is absent, which blocks.
-    async fn set_past_failed_save(&self, value: &str) -> Result<(), ReadError> {
+    /// The setting guards data that could not be saved; a stop that is lost when the server dies is absent, which
+    /// blocks.
+    async fn set_past_failed_save(&self, value: &str) -> Result<(), KillSwitchReadError> {
         self.refuse_writes_after_failed_save("no").await?;
-        let set = self.set(value).await;
+        let set = self.set_value(value).await;
         if let Err(error) = self.refuse_writes_after_failed_save("yes").await {
             tracing::error!(
                 error_detail = %error,
@@ -101,19 +109,19 @@ impl KillRedis {
         set
     }
 
-    async fn refuse_writes_after_failed_save(&self, word: &'static str) -> Result<(), ReadError> {
+    async fn refuse_writes_after_failed_save(&self, word: &'static str) -> Result<(), KillSwitchReadError> {
         let config = |client: Client| async move {
             let command = CustomCommand::new_static("CONFIG", ClusterHash::FirstKey, false);
             client.custom::<Value, _>(command, vec!["SET", "stop-writes-on-bgsave-error", word]).await
         };
-        self.operate(config).await.map(|_| ())
+        self.send_to_owner(config).await.map(|_| ())
     }
 
     /// Appends to the history, on the server that has the value and nowhere else.
-    async fn remember(&self, entry: &str) -> Result<(), ReadError> {
-        let (link, history) = (self.route.current(), self.options.history_key.as_str());
-        self.send(&link, link.client.rpush::<i64, _, _>(history, entry)).await?;
-        self.send(&link, link.client.ltrim::<(), _>(history, -(HISTORY_MAX as i64), -1)).await
+    async fn append_history(&self, entry: &str) -> Result<(), KillSwitchReadError> {
+        let (link, history) = (self.route.current_link(), self.options.history_key.as_str());
+        self.send_over(&link, link.client.rpush::<i64, _, _>(history, entry)).await?;
+        self.send_over(&link, link.client.ltrim::<(), _>(history, -(HISTORY_MAX as i64), -1)).await
     }
 }
 

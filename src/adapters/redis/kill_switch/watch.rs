@@ -10,11 +10,11 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::connection::said;
-use super::route::Shared;
+use super::connection::error_text;
+use super::route::LinkShared;
 
-/// How often the subscription is made again, which shows whether its connection still works, and how often the server is
-/// asked what it announces.
+/// How often the subscription is made again, which shows whether its connection still works, and how often the server
+/// is asked what it announces.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// Pause before a client is started again that gave up for good, which it does for settings it cannot use.
 const START_PAUSE: Duration = Duration::from_secs(1);
@@ -22,10 +22,10 @@ const START_PAUSE: Duration = Duration::from_secs(1);
 const ANNOUNCED: [char; 4] = ['K', '$', 'g', 'x'];
 
 /// Starts everything; it ends with the handles.
-pub(super) fn start(shared: &Arc<Shared>) -> Vec<AbortOnDropHandle<()>> {
+pub(super) fn start_tasks(shared: &Arc<LinkShared>) -> Vec<AbortOnDropHandle<()>> {
     // The receivers are made before the clients connect: the first connection is an event, too.
-    let commands = commands(Arc::clone(shared));
-    let notifications = notifications(Arc::clone(shared));
+    let commands = follow_commands(Arc::clone(shared));
+    let notifications = follow_notifications(Arc::clone(shared));
     let (client, subscriber) = (shared.client.clone(), shared.subscriber.clone());
     vec![
         AbortOnDropHandle::new(tokio::spawn(commands)),
@@ -42,7 +42,7 @@ async fn keep_up(connect: impl Fn() -> fred::types::ConnectHandle + Send) {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::error!(
-                    error_detail = said(&error),
+                    error_detail = error_text(&error),
                     "the kill switch's connection gave up; starting it again"
                 );
             }
@@ -53,7 +53,7 @@ async fn keep_up(connect: impl Fn() -> fred::types::ConnectHandle + Send) {
 }
 
 /// Follows the connection of the reads: what is wrong with it, and that it is back, which is worth a read.
-fn commands(shared: Arc<Shared>) -> impl Future<Output = ()> + Send {
+fn follow_commands(shared: Arc<LinkShared>) -> impl Future<Output = ()> + Send {
     let (mut ups, mut errors) = (shared.client.reconnect_rx(), shared.client.error_rx());
     async move {
         loop {
@@ -61,13 +61,13 @@ fn commands(shared: Arc<Shared>) -> impl Future<Output = ()> + Send {
                 biased;
                 up = ups.recv() => {
                     // Perhaps another server, or the same one with other settings.
-                    shared.replay.forget();
+                    shared.replay.forget_found();
                     shared.news.notify_one();
                     up.is_err_and(|error| error == RecvError::Closed)
                 }
                 error = errors.recv() => match error {
                     Ok((error, _)) => {
-                        shared.trouble.note(&error);
+                        shared.trouble.note_error(&error);
                         false
                     }
                     Err(error) => error == RecvError::Closed,
@@ -81,7 +81,7 @@ fn commands(shared: Arc<Shared>) -> impl Future<Output = ()> + Send {
 }
 
 /// Turns notifications into news, and keeps the subscription.
-fn notifications(shared: Arc<Shared>) -> impl Future<Output = ()> + Send {
+fn follow_notifications(shared: Arc<LinkShared>) -> impl Future<Output = ()> + Send {
     let (mut events, mut ups) = (shared.subscriber.keyspace_event_rx(), shared.subscriber.reconnect_rx());
     let mut checks = interval(CHECK_EVERY);
     checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -103,12 +103,12 @@ fn notifications(shared: Arc<Shared>) -> impl Future<Output = ()> + Send {
                     if up.is_err_and(|error| error == RecvError::Closed) {
                         return;
                     }
-                    subscribe(&shared, &mut told).await;
+                    subscribe_and_tell(&shared, &mut told).await;
                     checks.reset();
                 }
                 _ = checks.tick() => {
                     if shared.subscriber.is_connected() {
-                        subscribe(&shared, &mut told).await;
+                        subscribe_and_tell(&shared, &mut told).await;
                     }
                 }
             }
@@ -117,20 +117,20 @@ fn notifications(shared: Arc<Shared>) -> impl Future<Output = ()> + Send {
 }
 
 /// Subscribes, which is harmless when it is done already, and says once whether notifications can be expected.
-async fn subscribe(shared: &Shared, told: &mut Option<String>) {
-    let Shared { subscriber, channel, news, .. } = shared;
+async fn subscribe_and_tell(shared: &LinkShared, told: &mut Option<String>) {
+    let LinkShared { subscriber, channel, news, .. } = shared;
     // The client does not wait for the answer to a subscription, so a ping behind it shows that the connection works.
     let subscribed = async {
         subscriber.subscribe(channel.as_str()).await?;
         subscriber.ping::<Value>(None).await
     };
     if let Err(error) = subscribed.await {
-        tracing::debug!(error_detail = said(&error), "the kill switch's subscription does not answer");
-        return renew(subscriber).await;
+        tracing::debug!(error_detail = error_text(&error), "the kill switch's subscription does not answer");
+        return renew_subscription(subscriber).await;
     }
-    if let Err(error) = shared.replay.ask(&shared.client, &shared.keys).await {
+    if let Err(error) = shared.replay.ask_and_tell(&shared.client, &shared.keys).await {
         tracing::debug!(
-            error_detail = said(&error),
+            error_detail = error_text(&error),
             "the kill switch's Redis was not asked what it brings back"
         );
     }
@@ -150,19 +150,19 @@ async fn subscribe(shared: &Shared, told: &mut Option<String>) {
     *told = trouble;
 }
 
-async fn renew(subscriber: &SubscriberClient) {
+async fn renew_subscription(subscriber: &SubscriberClient) {
     if let Err(error) = subscriber.force_reconnection().await {
-        tracing::debug!(error_detail = said(&error), "the kill switch's subscription was not renewed");
+        tracing::debug!(error_detail = error_text(&error), "the kill switch's subscription was not renewed");
     }
 }
 
 /// What the server does not announce, as far as it tells; a server that does not tell is taken at its best.
-async fn what_is_not_announced(shared: &Shared) -> Option<String> {
-    let Shared { client, channel, .. } = shared;
-    if ask(client, "PUBSUB", ["NUMSUB", channel]).await.is_some_and(|count| count == "0") {
+async fn what_is_not_announced(shared: &LinkShared) -> Option<String> {
+    let LinkShared { client, channel, .. } = shared;
+    if ask_second_word(client, "PUBSUB", ["NUMSUB", channel]).await.is_some_and(|count| count == "0") {
         return Some(format!("subscribing to {channel} was refused; grant this user the channel"));
     }
-    let flags = ask(client, "CONFIG", ["GET", "notify-keyspace-events"]).await?;
+    let flags = ask_second_word(client, "CONFIG", ["GET", "notify-keyspace-events"]).await?;
     // A stands for all kinds of events, but not for K.
     let missing: String = ANNOUNCED
         .into_iter()
@@ -173,7 +173,7 @@ async fn what_is_not_announced(shared: &Shared) -> Option<String> {
 }
 
 /// The second word of the answer to a question that the server may refuse.
-async fn ask(client: &Client, command: &'static str, words: [&str; 2]) -> Option<String> {
+async fn ask_second_word(client: &Client, command: &'static str, words: [&str; 2]) -> Option<String> {
     let command = CustomCommand::new_static(command, ClusterHash::FirstKey, false);
     let answer = client.custom::<Vec<String>, Value>(command, words.map(Value::from).to_vec());
     answer.await.ok()?.into_iter().nth(1)

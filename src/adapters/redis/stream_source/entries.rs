@@ -44,7 +44,7 @@ pub(super) struct Malformed(&'static str);
 
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct StreamEntry {
     pub(super) id: EntryId,
     /// The event's bytes; or a description of an entry that has none, which cannot be taken for an event.
     pub(super) bytes: Bytes,
@@ -57,11 +57,11 @@ pub(super) struct Entry {
 pub(super) struct Claimed {
     /// Where the next call goes on; zero at the end.
     pub(super) next: EntryId,
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<StreamEntry>,
 }
 
 /// Reads the answer of `XREADGROUP` for one stream: nothing, or the stream with its entries.
-pub(super) fn of_read(answer: Value, field: &str) -> Result<Vec<Entry>, Malformed> {
+pub(super) fn of_read(answer: Value, field: &str) -> Result<Vec<StreamEntry>, Malformed> {
     let entries = match answer {
         Value::Nil => return Ok(Vec::new()),
         Value::Array(streams) => streams.into_iter().next().and_then(|stream| match stream {
@@ -83,60 +83,64 @@ pub(super) fn of_claim(answer: Value, field: &str) -> Result<Claimed, Malformed>
     if let Some(Value::Array(deleted)) = parts.next() {
         for id in &deleted {
             let id = id_of(Some(id))?;
-            entries.push(Entry::unusable(id, "it was deleted before it was read", &[]));
+            entries.push(StreamEntry::unusable_entry(id, "it was deleted before it was read", &[]));
         }
     }
     Ok(Claimed { next, entries })
 }
 
-fn of_list(entries: Value, field: &str) -> Result<Vec<Entry>, Malformed> {
+fn of_list(entries: Value, field: &str) -> Result<Vec<StreamEntry>, Malformed> {
     let Value::Array(entries) = entries else { return Err(Malformed("the entries")) };
     // Version 6.2 has nothing in the place of a claimed entry that was deleted, not even its id.
     let known = entries.into_iter().filter(|entry| !matches!(entry, Value::Nil));
     known.map(|entry| of_entry(entry, field)).collect()
 }
 
-fn of_entry(entry: Value, field: &str) -> Result<Entry, Malformed> {
+fn of_entry(entry: Value, field: &str) -> Result<StreamEntry, Malformed> {
     let Value::Array(parts) = entry else { return Err(Malformed("an entry")) };
     let mut parts = parts.into_iter();
     let id = id_of(parts.next().as_ref())?;
     let fields = match parts.next() {
-        Some(Value::Array(fields)) => pairs(fields)?,
+        Some(Value::Array(fields)) => field_pairs(fields)?,
         Some(Value::Nil) => {
-            return Ok(Entry::unusable(id, "it was deleted before it was read", &[]));
+            return Ok(StreamEntry::unusable_entry(id, "it was deleted before it was read", &[]));
         }
         _ => return Err(Malformed("the fields of an entry")),
     };
     let is_event = |(name, _): &&Field| name == field.as_bytes();
     match fields.iter().filter(is_event).count() {
         1 => {}
-        0 => return Ok(Entry::unusable(id, &format!("it has no field {field:?}"), &fields)),
+        0 => return Ok(StreamEntry::unusable_entry(id, &format!("it has no field {field:?}"), &fields)),
         // Which of them is the receipt is not ours to guess, and none must be lost.
         times => {
-            return Ok(Entry::unusable(id, &format!("it has the field {field:?} {times} times"), &fields));
+            return Ok(StreamEntry::unusable_entry(
+                id,
+                &format!("it has the field {field:?} {times} times"),
+                &fields,
+            ));
         }
     }
     let (events, further): (Vec<Field>, Vec<Field>) = fields.into_iter().partition(|field| is_event(&field));
     let bytes = events.into_iter().next().map(|(_, bytes)| Bytes::from(bytes)).unwrap_or_default();
-    let further = further.iter().take(SHOWN_FIELDS_MAX).map(|(name, _)| shown(name)).collect();
-    Ok(Entry { id, bytes, further })
+    let further = further.iter().take(SHOWN_FIELDS_MAX).map(|(name, _)| text_beginning(name)).collect();
+    Ok(StreamEntry { id, bytes, further })
 }
 
-impl Entry {
-    fn unusable(id: EntryId, why: &str, fields: &[Field]) -> Self {
-        Self { id, bytes: describe(id, why, fields), further: Vec::new() }
+impl StreamEntry {
+    fn unusable_entry(id: EntryId, why: &str, fields: &[Field]) -> Self {
+        Self { id, bytes: describe_unusable(id, why, fields), further: Vec::new() }
     }
 }
 
 /// The beginning of a text, for people.
-fn shown(bytes: &[u8]) -> String {
+fn text_beginning(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes.get(..NAME_BYTES_MAX).unwrap_or(bytes)).into_owned()
 }
 
 /// Name and content of a field.
 type Field = (Vec<u8>, Vec<u8>);
 
-fn pairs(fields: Vec<Value>) -> Result<Vec<Field>, Malformed> {
+fn field_pairs(fields: Vec<Value>) -> Result<Vec<Field>, Malformed> {
     let mut texts = fields.into_iter().map(|text| match text {
         Value::BulkString(bytes) => Ok(bytes),
         _ => Err(Malformed("a field")),
@@ -159,8 +163,9 @@ fn id_of(id: Option<&Value>) -> Result<EntryId, Malformed> {
 
 /// What the quarantine keeps of an entry without an event: JSON that names no schema, so that it can be no receipt.
 ///
-/// All of it is kept: a text as it is, other bytes in hexadecimal. It is acknowledged, so nobody else may have it later.
-fn describe(id: EntryId, why: &str, fields: &[Field]) -> Bytes {
+/// All of it is kept: a text as it is, other bytes in hexadecimal. It is acknowledged, so nobody else may have it
+/// later.
+fn describe_unusable(id: EntryId, why: &str, fields: &[Field]) -> Bytes {
     let kept = |bytes: &[u8]| match std::str::from_utf8(bytes) {
         Ok(text) => serde_json::json!(text),
         Err(_) => {
@@ -187,7 +192,7 @@ mod tests {
         Value::Array(vec![text(id), fields])
     }
 
-    fn check_read(entry: Value) -> Entry {
+    fn check_read(entry: Value) -> StreamEntry {
         let answer = Value::Array(vec![Value::Array(vec![text("stream"), Value::Array(vec![entry])])]);
         let [entry] = of_read(answer, "event").unwrap().try_into().unwrap();
         entry

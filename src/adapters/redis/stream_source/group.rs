@@ -6,8 +6,8 @@ use orchestrator_kernel::ports::source::SourceError;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, Value, cmd};
 
-use super::entries::{self, Claimed, Entry, EntryId};
-use super::look::{self, Look};
+use super::entries::{self, Claimed, EntryId, StreamEntry};
+use super::look::{self, StreamLook};
 
 /// One consumer of a group on a stream.
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ pub(super) struct Group {
 
 /// Beginning of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum From {
+pub(super) enum ReadFrom {
     /// Behind this entry among those that were delivered to us and not acknowledged.
     Pending(EntryId),
     /// With what no consumer of the group was given yet.
@@ -31,7 +31,7 @@ pub(super) enum From {
 
 /// Reason for which a command gave nothing.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum GroupFault {
     /// The group is not there, or its stream.
     GroupGone,
     /// The source has to be opened again, or cannot be.
@@ -40,103 +40,110 @@ pub(super) enum Fault {
 
 impl Group {
     /// Makes the group, and the stream when there is none. `false` when it is there already.
-    pub(super) async fn create(
+    pub(super) async fn create_group(
         &self,
         mut connection: MultiplexedConnection,
         start: &str,
-    ) -> Result<bool, Fault> {
+    ) -> Result<bool, GroupFault> {
         let mut create = cmd("XGROUP");
         create.arg("CREATE").arg(&self.stream).arg(&self.group).arg(start).arg("MKSTREAM");
         match create.query_async::<()>(&mut connection).await {
             Ok(()) => Ok(true),
             Err(error) if error.code() == Some("BUSYGROUP") => Ok(false),
-            Err(error) => Err(self.fault(&error)),
+            Err(error) => Err(self.fault_of(&error)),
         }
     }
 
     /// Reads up to `count` entries; new ones are waited for.
-    pub(super) async fn read(
+    pub(super) async fn read_entries(
         &self,
         connection: MultiplexedConnection,
-        from: From,
+        from: ReadFrom,
         count: usize,
         block: Duration,
-    ) -> Result<Vec<Entry>, Fault> {
+    ) -> Result<Vec<StreamEntry>, GroupFault> {
         let mut read = cmd("XREADGROUP");
         read.arg("GROUP").arg(&self.group).arg(&self.consumer).arg("COUNT").arg(count);
         match from {
-            From::Pending(after) => {
+            ReadFrom::Pending(after) => {
                 read.arg("STREAMS").arg(&self.stream).arg(after.to_string());
             }
-            From::New => {
+            ReadFrom::New => {
                 let ms = u64::try_from(block.as_millis()).unwrap_or(u64::MAX);
                 read.arg("BLOCK").arg(ms).arg("STREAMS").arg(&self.stream).arg(">");
             }
         }
-        let answer = self.ask(&read, connection).await?;
-        entries::of_read(answer, &self.field).map_err(|error| self.lost(&error))
+        let answer = self.send_command(&read, connection).await?;
+        entries::of_read(answer, &self.field).map_err(|error| self.lost_fault(&error))
     }
 
     /// What the server says of the stream and of how far the group is, before what it has not read is read.
-    pub(super) async fn look(&self, mut connection: MultiplexedConnection) -> Result<Look, Fault> {
+    pub(super) async fn look_up_stream(
+        &self,
+        mut connection: MultiplexedConnection,
+    ) -> Result<StreamLook, GroupFault> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("XINFO").arg("STREAM").arg(&self.stream);
         pipeline.cmd("XINFO").arg("GROUPS").arg(&self.stream);
         let answer: [Value; 2] =
-            pipeline.query_async(&mut connection).await.map_err(|error| self.fault(&error))?;
+            pipeline.query_async(&mut connection).await.map_err(|error| self.fault_of(&error))?;
         let [stream, groups] = answer;
-        Ok(look::of(&stream, &groups, &self.group))
+        Ok(look::parse_info(&stream, &groups, &self.group))
     }
 
     /// Takes over what other consumers were given more than `idle` ago and did not acknowledge. Ours is among it.
-    pub(super) async fn claim(
+    pub(super) async fn claim_idle(
         &self,
         connection: MultiplexedConnection,
         idle: Duration,
         from: EntryId,
         count: usize,
-    ) -> Result<Claimed, Fault> {
+    ) -> Result<Claimed, GroupFault> {
         let ms = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
         let mut claim = cmd("XAUTOCLAIM");
         claim.arg(&self.stream).arg(&self.group).arg(&self.consumer).arg(ms);
         claim.arg(from.to_string()).arg("COUNT").arg(count);
-        let answer = self.ask(&claim, connection).await?;
-        entries::of_claim(answer, &self.field).map_err(|error| self.lost(&error))
+        let answer = self.send_command(&claim, connection).await?;
+        entries::of_claim(answer, &self.field).map_err(|error| self.lost_fault(&error))
     }
 
     /// Acknowledges; harmless when it was done before.
-    pub(super) async fn acknowledge(
+    pub(super) async fn acknowledge_entries(
         &self,
         mut connection: MultiplexedConnection,
         ids: &[EntryId],
-    ) -> Result<(), Fault> {
+    ) -> Result<(), GroupFault> {
         let mut acknowledge = cmd("XACK");
         acknowledge.arg(&self.stream).arg(&self.group);
         for id in ids {
             acknowledge.arg(id.to_string());
         }
-        acknowledge.query_async::<()>(&mut connection).await.map_err(|error| self.fault(&error))
+        acknowledge.query_async::<()>(&mut connection).await.map_err(|error| self.fault_of(&error))
     }
 
-    async fn ask(&self, command: &Cmd, mut connection: MultiplexedConnection) -> Result<Value, Fault> {
-        command.query_async(&mut connection).await.map_err(|error| self.fault(&error))
+    async fn send_command(
+        &self,
+        command: &Cmd,
+        mut connection: MultiplexedConnection,
+    ) -> Result<Value, GroupFault> {
+        command.query_async(&mut connection).await.map_err(|error| self.fault_of(&error))
     }
 
-    fn fault(&self, error: &RedisError) -> Fault {
+    fn fault_of(&self, error: &RedisError) -> GroupFault {
         match error.code() {
             // UNBLOCKED: the stream went away while we waited for it.
-            Some("NOGROUP" | "UNBLOCKED") => Fault::GroupGone,
-            Some("WRONGTYPE") => Fault::Failed(SourceError::Fatal {
+            Some("NOGROUP" | "UNBLOCKED") => GroupFault::GroupGone,
+            Some("WRONGTYPE") => GroupFault::Failed(SourceError::Fatal {
                 detail: format!(
                     "the key {:?} of redis at {} is no stream; name another one, or remove it and start again",
                     self.stream, self.place
                 ),
             }),
-            Some(_) | None => self.lost(error),
+            Some(_) | None => self.lost_fault(error),
         }
     }
 
-    fn lost(&self, error: &dyn std::error::Error) -> Fault {
-        Fault::Failed(SourceError::Lost { detail: format!("redis at {}: {error}", self.place) })
+    fn lost_fault(&self, error: &dyn std::error::Error) -> GroupFault {
+        GroupFault::Failed(SourceError::Lost { detail: format!("redis at {}: {error}", self.place) })
     }
 }

@@ -4,8 +4,8 @@
 //!   entries of the stream   1 … last delivered │ removed │ still there …… last
 //! ```
 //!
-//! From version 7 on a server tells the newest id that was *deleted* (trimming does not count for it), how many entries the
-//! stream ever had, and how many of them the group was given. An id that was deleted and is newer than the last one
+//! From version 7 on a server tells the newest id that was *deleted* (trimming does not count for it), how many entries
+//! the stream ever had, and how many of them the group was given. An id that was deleted and is newer than the last one
 //! delivered was never read by this group. What was trimmed follows from the numbers: when all that is there is newer
 //! than the last one delivered, everything that is gone and was not given to the group lies between the two.
 
@@ -15,7 +15,7 @@ use super::entries::EntryId;
 
 /// The facts, as far as the server tells them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Look {
+pub(super) struct StreamLook {
     length: Option<u64>,
     entries_added: Option<u64>,
     newest_deleted: Option<EntryId>,
@@ -34,9 +34,9 @@ pub(super) enum Removed {
     Newest(EntryId),
 }
 
-impl Look {
+impl StreamLook {
     /// What was removed without having been read by the group; nothing when nothing shows it.
-    pub(super) fn removed(&self) -> Option<Removed> {
+    pub(super) fn removed_unread(&self) -> Option<Removed> {
         let delivered = self.last_delivered?;
         if self.is_all_newer(delivered)
             && let (Some(left), Some(length)) = (self.not_given(), self.length)
@@ -49,8 +49,8 @@ impl Look {
 
     /// Entries that were not given to the group since it began, those included that wait for it.
     ///
-    /// Older servers count on over what they have skipped, so that stays in it when the group has read on; for later ones
-    /// it was given then.
+    /// Older servers count on over what they have skipped, so that stays in it when the group has read on; for later
+    /// ones it was given then.
     pub(super) fn not_given(&self) -> Option<u64> {
         Some(self.entries_added?.saturating_sub(self.entries_read?))
     }
@@ -70,42 +70,42 @@ impl Look {
 }
 
 /// Reads the answers of `XINFO STREAM` and `XINFO GROUPS`. What an older server does not tell stays unknown.
-pub(super) fn of(stream: &Value, groups: &Value, group: &str) -> Look {
+pub(super) fn parse_info(stream: &Value, groups: &Value, group: &str) -> StreamLook {
     let groups = match groups {
         Value::Array(groups) => groups.as_slice(),
         _ => &[],
     };
-    let is_ours = |fields: &&Value| text(field(fields, "name")) == Some(group);
+    let is_ours = |fields: &&Value| value_text(find_field(fields, "name")) == Some(group);
     let ours = groups.iter().find(is_ours);
-    Look {
-        length: number(field(stream, "length")),
-        entries_added: number(field(stream, "entries-added")),
-        newest_deleted: id(field(stream, "max-deleted-entry-id")),
-        first: match field(stream, "first-entry") {
-            Some(Value::Array(entry)) => id(entry.first()),
+    StreamLook {
+        length: value_number(find_field(stream, "length")),
+        entries_added: value_number(find_field(stream, "entries-added")),
+        newest_deleted: value_entry_id(find_field(stream, "max-deleted-entry-id")),
+        first: match find_field(stream, "first-entry") {
+            Some(Value::Array(entry)) => value_entry_id(entry.first()),
             _ => None,
         },
-        last_generated: id(field(stream, "last-generated-id")),
-        last_delivered: ours.and_then(|ours| id(field(ours, "last-delivered-id"))),
-        entries_read: ours.and_then(|ours| number(field(ours, "entries-read"))),
+        last_generated: value_entry_id(find_field(stream, "last-generated-id")),
+        last_delivered: ours.and_then(|ours| value_entry_id(find_field(ours, "last-delivered-id"))),
+        entries_read: ours.and_then(|ours| value_number(find_field(ours, "entries-read"))),
     }
 }
 
 /// The value behind `name` in a list of names and values, or in a map.
-fn field<'a>(fields: &'a Value, name: &str) -> Option<&'a Value> {
+fn find_field<'a>(fields: &'a Value, name: &str) -> Option<&'a Value> {
     match fields {
         Value::Array(fields) => {
             let pairs = fields.as_chunks::<2>().0;
-            pairs.iter().find(|[key, _]| text(Some(key)) == Some(name)).map(|[_, value]| value)
+            pairs.iter().find(|[key, _]| value_text(Some(key)) == Some(name)).map(|[_, value]| value)
         }
         Value::Map(fields) => {
-            fields.iter().find(|(key, _)| text(Some(key)) == Some(name)).map(|(_, value)| value)
+            fields.iter().find(|(key, _)| value_text(Some(key)) == Some(name)).map(|(_, value)| value)
         }
         _ => None,
     }
 }
 
-fn text(value: Option<&Value>) -> Option<&str> {
+fn value_text(value: Option<&Value>) -> Option<&str> {
     match value {
         Some(Value::BulkString(text)) => std::str::from_utf8(text).ok(),
         Some(Value::SimpleString(text)) => Some(text),
@@ -113,15 +113,15 @@ fn text(value: Option<&Value>) -> Option<&str> {
     }
 }
 
-fn number(value: Option<&Value>) -> Option<u64> {
+fn value_number(value: Option<&Value>) -> Option<u64> {
     match value {
         Some(Value::Int(number)) => u64::try_from(*number).ok(),
         _ => None,
     }
 }
 
-fn id(value: Option<&Value>) -> Option<EntryId> {
-    text(value)?.parse().ok()
+fn value_entry_id(value: Option<&Value>) -> Option<EntryId> {
+    value_text(value)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -149,7 +149,7 @@ mod tests {
         let group =
             ["name", "g", "last-delivered-id", delivered, "entries-read"].map(text).into_iter().chain([read]);
         let groups = Value::Array(vec![Value::Array(group.collect())]);
-        of(&Value::Array(stream), &groups, "g").removed()
+        parse_info(&Value::Array(stream), &groups, "g").removed_unread()
     }
 
     #[test]
@@ -163,17 +163,17 @@ mod tests {
 
     #[test]
     fn an_empty_stream_tells_what_was_trimmed_too() {
-        let look = Look {
+        let look = StreamLook {
             length: Some(0),
             entries_added: Some(6),
             last_generated: "6-0".parse().ok(),
             last_delivered: "3-0".parse().ok(),
             entries_read: Some(3),
-            ..Look::default()
+            ..StreamLook::default()
         };
 
-        assert_eq!(look.removed(), Some(Removed::Counted(3)));
-        assert_eq!(Look { last_delivered: look.last_generated, ..look }.removed(), None);
+        assert_eq!(look.removed_unread(), Some(Removed::Counted(3)));
+        assert_eq!(StreamLook { last_delivered: look.last_generated, ..look }.removed_unread(), None);
     }
 
     #[test]
@@ -191,6 +191,9 @@ mod tests {
 
     #[test]
     fn an_older_server_tells_nothing() {
-        assert_eq!(of(&Value::Array(vec![text("length"), Value::Int(3)]), &Value::Nil, "g").removed(), None);
+        assert_eq!(
+            parse_info(&Value::Array(vec![text("length"), Value::Int(3)]), &Value::Nil, "g").removed_unread(),
+            None
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! A door to what reads a server's answers, for the fuzz targets.
 
-use super::entries::{self, Entry};
+use super::entries::{self, StreamEntry};
 
 /// Ids and bytes of the entries in an answer as it came over the wire, read as one to `XREADGROUP` or `XAUTOCLAIM`.
 ///
@@ -14,5 +14,5 @@ pub fn entries(answer: &[u8], field: &str, is_claim: bool) -> Result<Vec<(String
         false => entries::of_read(answer, field),
     };
     let entries = entries.map_err(|malformed| malformed.to_string())?;
-    Ok(entries.into_iter().map(|Entry { id, bytes, .. }| (id.to_string(), bytes.to_vec())).collect())
+    Ok(entries.into_iter().map(|StreamEntry { id, bytes, .. }| (id.to_string(), bytes.to_vec())).collect())
 }

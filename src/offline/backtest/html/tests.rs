@@ -7,13 +7,16 @@ use orchestrator_kernel::error::ErrorKind;
 use orchestrator_kernel::ids::{EngineMode, Symbol, TsMs};
 use orchestrator_kernel::ports::engine::{EngineAnswer, EngineIdentity};
 
-use super::page;
-use crate::offline::backtest::figures::{Answerer, Failures, NoReceipt, Receipts, Runs, SymbolRuns};
+use super::render_page;
+use crate::offline::backtest::figures::{
+    Answerer, Failures, NoReceipt, ReceiptFigures, RunFigures, SymbolRunFigures,
+};
 use crate::offline::backtest::latency::Latency;
-use crate::offline::backtest::over_time::{ReceiptCounts, RunCounts, Step, Steps};
+use crate::offline::backtest::over_time::{ReceiptCounts, RunCounts, Steps, TimeStep};
 use crate::offline::backtest::regimes::Regimes;
 use crate::offline::backtest::report::{
-    Capture, Condition, EngineCalls, Manifest, OverTime, Performance, Report, Schedule,
+    BacktestReport, CaptureReport, EngineCalls, OverTimeReport, Performance, Provenance, ReportedCondition,
+    ScheduleReport,
 };
 
 /// What a name should never be able to do.
@@ -21,19 +24,19 @@ const HOSTILE: &str = "</style></title><script>alert('1')</script><img src=x one
 
 fn steps<C>(counts: Vec<C>) -> Steps<C> {
     let from = (0..).map(|step| TsMs(1_723_161_240_000 + step * 15_000));
-    let steps = from.zip(counts).map(|(from_ts_ms, counts)| Step { from_ts_ms, counts });
+    let steps = from.zip(counts).map(|(from_ts_ms, counts)| TimeStep { from_ts_ms, counts });
     Steps { step_ms: 15_000, steps: steps.collect() }
 }
 
 /// A report of nothing.
-fn empty() -> Report {
-    Report {
+fn empty() -> BacktestReport {
+    BacktestReport {
         schema: "orchestrator_backtest_report",
         schema_version: "1",
         complete: true,
         incomplete_because: None,
         conditions: Vec::new(),
-        manifest: Manifest {
+        manifest: Provenance {
             orchestrator_version: "0",
             config_hash: "00".to_owned(),
             settings: BTreeMap::new(),
@@ -41,16 +44,21 @@ fn empty() -> Report {
             replaced: Vec::new(),
             engine_mode: EngineMode::Truth,
             engines: Vec::new(),
-            schedule: Schedule { mode: "boundary", interval_ms: 15_000, delay_ms: Some(0), align_ms: None },
+            schedule: ScheduleReport {
+                mode: "boundary",
+                interval_ms: 15_000,
+                delay_ms: Some(0),
+                align_ms: None,
+            },
         },
-        capture: Capture {
+        capture: CaptureReport {
             name: "c".to_owned(),
             time: "receive",
             odd_times: OddTimes::default(),
-            receipts: Receipts::default(),
+            receipts: ReceiptFigures::default(),
         },
-        runs: Runs::default(),
-        over_time: OverTime { receipts: steps(Vec::new()), runs: steps(Vec::new()) },
+        runs: RunFigures::default(),
+        over_time: OverTimeReport { receipts: steps(Vec::new()), runs: steps(Vec::new()) },
         regimes: Regimes::default(),
         performance: Performance {
             wall_seconds: 0.0,
@@ -63,24 +71,24 @@ fn empty() -> Report {
 
 fn calls(latency: &Latency) -> EngineCalls {
     EngineCalls {
-        calls: latency.calls(),
-        failed: latency.failed(),
+        calls: latency.calls_total(),
+        failed: latency.failed_total(),
         p50_ms: latency.quantile_ms(500),
         p95_ms: latency.quantile_ms(950),
         p99_ms: latency.quantile_ms(990),
         max_ms: latency.max_ms(),
-        histogram: latency.histogram(),
+        histogram: latency.to_histogram(),
     }
 }
 
 /// A report in which every text that comes from outside is hostile.
-fn hostile() -> Report {
+fn hostile() -> BacktestReport {
     let text = HOSTILE.to_owned();
     let symbol = Symbol::from(HOSTILE);
     let mut report = empty();
     report.complete = false;
     report.incomplete_because = Some(text.clone());
-    report.conditions = vec![Condition { condition: text.clone(), detail: text.clone() }];
+    report.conditions = vec![ReportedCondition { condition: text.clone(), detail: text.clone() }];
     report.manifest.replaced = vec![text.clone()];
     report.manifest.settings = BTreeMap::from([("symbols.list".to_owned(), text.clone())]);
     report.manifest.engines = vec![Answerer {
@@ -104,13 +112,13 @@ fn hostile() -> Report {
             first_error_detail: text.clone(),
         },
     )]);
-    report.runs.by_symbol = BTreeMap::from([(symbol.clone(), SymbolRuns::default())]);
+    report.runs.by_symbol = BTreeMap::from([(symbol.clone(), SymbolRunFigures::default())]);
     report.over_time.receipts = steps(vec![ReceiptCounts { receipts: 3 }, ReceiptCounts::default()]);
     report.over_time.runs = steps(vec![RunCounts { completed: 1, failed: 1, outputs: 4 }]);
     let regime_output = serde_json::json!({"regime": HOSTILE, "confidence": 0.5}).to_string();
-    report.regimes.add(&symbol, TsMs(1_723_161_255_000), &EngineAnswer::Truth { regime_output });
+    report.regimes.add_answer(&symbol, TsMs(1_723_161_255_000), &EngineAnswer::Truth { regime_output });
     let mut latency = Latency::default();
-    [0.001, 0.002, 0.1].iter().for_each(|seconds| latency.add(*seconds, false));
+    [0.001, 0.002, 0.1].iter().for_each(|seconds| latency.add_call(*seconds, false));
     report.performance.engine_calls = calls(&latency);
     report
 }
@@ -142,7 +150,7 @@ fn check_well_formed(html: &str) {
 
 #[test]
 fn a_report_of_nothing_is_a_whole_page_without_absurd_figures() {
-    let html = page(&empty());
+    let html = render_page(&empty());
 
     check_well_formed(&html);
     for absurd in ["NaN", "inf", "undefined"] {
@@ -156,7 +164,7 @@ fn a_report_of_nothing_is_a_whole_page_without_absurd_figures() {
 
 #[test]
 fn every_text_from_outside_is_escaped_and_shown() {
-    let html = page(&hostile());
+    let html = render_page(&hostile());
 
     check_well_formed(&html);
     assert!(!html.contains("<script") && !html.contains("<img"));
@@ -170,7 +178,7 @@ fn every_text_from_outside_is_escaped_and_shown() {
 
 #[test]
 fn the_page_needs_nothing_from_elsewhere() {
-    let html = page(&hostile());
+    let html = render_page(&hostile());
 
     for outside in ["http:", "https:", "url(", "@import", "<link", " src=\"", "href"] {
         assert!(!html.contains(outside), "{outside}");
@@ -183,10 +191,10 @@ fn many_symbols_are_bounded_and_said_to_be() {
     for number in 0..100 {
         let regime_output = format!("{{\"regime\":\"R{number}\"}}");
         let symbol = Symbol::from(format!("S{number:03}").as_str());
-        report.regimes.add(&symbol, TsMs(number), &EngineAnswer::Truth { regime_output });
+        report.regimes.add_answer(&symbol, TsMs(number), &EngineAnswer::Truth { regime_output });
     }
 
-    let html = page(&report);
+    let html = render_page(&report);
 
     check_well_formed(&html);
     assert_eq!(html.matches("class=\"band\"").count(), 40);

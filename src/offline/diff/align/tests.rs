@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use orchestrator_kernel::engine::contracts::engine_run::{Cut, RunFacts};
+use orchestrator_kernel::engine::contracts::engine_run::{CutRange, RunFacts};
 use orchestrator_kernel::engine::run_id::RunId;
 use orchestrator_kernel::error::ErrorKind;
 use orchestrator_kernel::ids::{CutKind, EngineMode, IngestSeq};
@@ -20,7 +20,7 @@ fn with(symbol: &str, ts: i64, status: RunStatus) -> RunRecord {
             symbol,
             engine_timestamp_ms: TsMs(ts),
             engine_mode: EngineMode::Truth,
-            cut: Cut { kind: CutKind::Boundary, start: IngestSeq(1), end },
+            cut: CutRange { kind: CutKind::Boundary, start: IngestSeq(1), end },
             planned_ts_ms: TsMs(ts),
             started_ts_ms: TsMs(ts),
             snapshot_seq: None,
@@ -56,17 +56,17 @@ fn failed(symbol: &str, ts: i64) -> RunRecord {
 fn check_diff(a: &[RunRecord], b: &[RunRecord]) -> Differences {
     let mut align = Align::new("a", "b");
     let (mut a, mut b) = (a.iter(), b.iter());
-    while let Some(side) = align.behind() {
+    while let Some(side) = align.side_behind() {
         let next = match side {
             Side::A => a.next(),
             Side::B => b.next(),
         };
         match next {
-            Some(record) => align.take(side, record.clone()),
-            None => align.end(side),
+            Some(record) => align.take_record(side, record.clone()),
+            None => align.end_side(side),
         }
     }
-    align.finish()
+    align.into_differences()
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn equal_runs_are_equal_whatever_the_order_between_symbols() {
 
     let found = check_diff(&a, &b);
 
-    assert_eq!((found.verdict, found.equal), (Verdict::Equal, 4));
+    assert_eq!((found.verdict, found.equal), (DiffVerdict::Equal, 4));
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn operational_facts_and_the_engines_name_are_no_difference() {
 
     let found = check_diff(&[completed("A", 1, "{}")], &[other]);
 
-    assert_eq!(found.verdict, Verdict::Equal);
+    assert_eq!(found.verdict, DiffVerdict::Equal);
     assert_eq!(found.b.engines[0].version, "2");
 }
 
@@ -100,15 +100,15 @@ fn runs_of_one_side_are_named_and_nothing_in_common_is_no_answer() {
 
     let found = check_diff(&a, &b);
 
-    assert_eq!((found.verdict, found.equal), (Verdict::Different, 1));
+    assert_eq!((found.verdict, found.equal), (DiffVerdict::Different, 1));
     let first = |missing: &super::super::Missing| {
         let first = missing.first.clone().unwrap();
         (missing.count, first.symbol, first.engine_timestamp_ms.0)
     };
     assert_eq!(first(&found.only_in_a), (1, "A".to_owned(), 1));
     assert_eq!(first(&found.only_in_b), (2, "Z".to_owned(), 1));
-    assert_eq!(check_diff(&a, &[]).verdict, Verdict::CannotTell);
-    assert_eq!(check_diff(&[], &[]).verdict, Verdict::CannotTell);
+    assert_eq!(check_diff(&a, &[]).verdict, DiffVerdict::CannotTell);
+    assert_eq!(check_diff(&[], &[]).verdict, DiffVerdict::CannotTell);
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn regimes_numbers_and_other_values_are_told_apart() {
 
     let found = check_diff(&a, &b);
 
-    assert_eq!((found.verdict, found.equal, found.different), (Verdict::Different, 0, 4));
+    assert_eq!((found.verdict, found.equal, found.different), (DiffVerdict::Different, 0, 4));
     let regimes: Vec<_> = found
         .regime_changes
         .iter()
@@ -158,7 +158,7 @@ fn another_cut_is_a_difference_but_no_drift() {
 
     let found = check_diff(&[completed("A", 9, "{}")], &[other]);
 
-    assert_eq!(found.verdict, Verdict::Different);
+    assert_eq!(found.verdict, DiffVerdict::Different);
     assert!(found.drift.is_empty());
     assert_eq!(found.changed[0].path, "cut_end_ingest_seq");
 }
@@ -190,7 +190,7 @@ fn in_hysteresis_the_decision_and_the_state_are_compared() {
     assert_eq!(found.drift[0].path, "state.candidate_count");
     assert_eq!(found.changed[0].path, "decision.transition.flipped");
     let truth = check_diff(&[step("CALM", 2)], &[completed("A", 1, r#"{"regime":"CALM"}"#)]);
-    assert_eq!((truth.regime_changes.len(), truth.verdict), (0, Verdict::Different));
+    assert_eq!((truth.regime_changes.len(), truth.verdict), (0, DiffVerdict::Different));
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn the_page_says_what_was_found() {
     let a = [completed("A", 1, r#"{"confidence":0.5,"regime":"CALM"}"#), completed("A", 2, "{}")];
     let b = [completed("A", 1, r#"{"confidence":0.25,"regime":"WILD"}"#)];
 
-    let page = super::super::render(&check_diff(&a, &b));
+    let page = super::super::render_differences(&check_diff(&a, &b));
 
     for part in [
         "different: 1 of 1 runs",

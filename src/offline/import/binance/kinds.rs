@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::super::Take;
 use super::super::event::{Event, Fields};
-use super::super::number::decimal;
+use super::super::number::json_decimal;
 use super::{Bad, One};
 
 /// A number that Binance writes as a text.
@@ -18,12 +18,12 @@ impl<'de> Deserialize<'de> for Number {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <&RawValue>::deserialize(deserializer)?.get();
         let bare = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
-        decimal(bare).map(Self).ok_or_else(|| D::Error::custom(format!("{text} is no number")))
+        json_decimal(bare).map(Self).ok_or_else(|| D::Error::custom(format!("{text} is no number")))
     }
 }
 
 /// A trade, single or aggregated.
-pub(super) fn trade(one: &One<'_>, data: &str, frame: &str, take: Take<'_>) -> Result<(), Bad> {
+pub(super) fn convert_trade(one: &One<'_>, data: &str, frame: &str, take: Take<'_>) -> Result<(), Bad> {
     #[derive(Deserialize)]
     struct Trade<'a> {
         #[serde(borrow)]
@@ -47,16 +47,16 @@ pub(super) fn trade(one: &One<'_>, data: &str, frame: &str, take: Take<'_>) -> R
     // `m`: the buyer was waiting in the book, so the seller came to trade.
     let side = if trade.m { "sell" } else { "buy" };
     let mut event = Event::new("TradeTick", &trade.s, 0, frame);
-    let fields = Fields::default().json("price", &trade.p.0).json("quantity", &trade.q.0);
-    event.normalized = fields.text("side", Some(side)).finish();
+    let fields = Fields::default().with_json("price", &trade.p.0).with_json("quantity", &trade.q.0);
+    event.normalized = fields.with_text("side", Some(side)).into_object();
     event.source_event_id = id.map(|id| id.to_string());
     event.source_seq = id;
     event.channel = Some(channel);
-    Ok(one.give(event, Some(trade.time), take)?)
+    Ok(one.hand_on_event(event, Some(trade.time), take)?)
 }
 
 /// A change of the book.
-pub(super) fn depth(one: &One<'_>, data: &str, frame: &str, take: Take<'_>) -> Result<(), Bad> {
+pub(super) fn convert_depth(one: &One<'_>, data: &str, frame: &str, take: Take<'_>) -> Result<(), Bad> {
     #[derive(Deserialize)]
     struct Depth<'a> {
         #[serde(borrow)]
@@ -76,15 +76,17 @@ pub(super) fn depth(one: &One<'_>, data: &str, frame: &str, take: Take<'_>) -> R
         format!("[{}]", levels.join(","))
     };
     let mut event = Event::new("BookDelta", &depth.s, 0, frame);
-    event.normalized =
-        Fields::default().json("bids", &levels(&depth.b)).json("asks", &levels(&depth.a)).finish();
+    event.normalized = Fields::default()
+        .with_json("bids", &levels(&depth.b))
+        .with_json("asks", &levels(&depth.a))
+        .into_object();
     event.source_seq = Some(depth.u);
     event.channel = Some("book");
-    Ok(one.give(event, depth.time.or(Some(depth.event_time)), take)?)
+    Ok(one.hand_on_event(event, depth.time.or(Some(depth.event_time)), take)?)
 }
 
 /// The best bid and ask.
-pub(super) fn book(one: &One<'_>, data: &str, frame: &str, take: Take<'_>) -> Result<(), Bad> {
+pub(super) fn convert_book_ticker(one: &One<'_>, data: &str, frame: &str, take: Take<'_>) -> Result<(), Bad> {
     #[derive(Deserialize)]
     struct Book<'a> {
         #[serde(borrow)]
@@ -104,18 +106,18 @@ pub(super) fn book(one: &One<'_>, data: &str, frame: &str, take: Take<'_>) -> Re
     let book: Book<'_> = serde_json::from_str(data)?;
     let mut event = Event::new("BookTop", &book.s, 0, frame);
     event.normalized = Fields::default()
-        .json("best_bid_price", &book.b.0)
-        .json("best_bid_quantity", &book.bid_quantity.0)
-        .json("best_ask_price", &book.a.0)
-        .json("best_ask_quantity", &book.ask_quantity.0)
-        .finish();
+        .with_json("best_bid_price", &book.b.0)
+        .with_json("best_bid_quantity", &book.bid_quantity.0)
+        .with_json("best_ask_price", &book.a.0)
+        .with_json("best_ask_quantity", &book.ask_quantity.0)
+        .into_object();
     event.source_seq = book.u;
     event.channel = Some("book_ticker");
-    Ok(one.give(event, book.time.or(book.event_time), take)?)
+    Ok(one.hand_on_event(event, book.time.or(book.event_time), take)?)
 }
 
 /// A bar, finished or not.
-pub(super) fn kline(one: &One<'_>, data: &str, frame: &str, take: Take<'_>) -> Result<(), Bad> {
+pub(super) fn convert_kline(one: &One<'_>, data: &str, frame: &str, take: Take<'_>) -> Result<(), Bad> {
     #[derive(Deserialize)]
     struct Kline<'a> {
         #[serde(borrow)]
@@ -141,16 +143,16 @@ pub(super) fn kline(one: &One<'_>, data: &str, frame: &str, take: Take<'_>) -> R
     let interval_ms = k.end.saturating_sub(k.t).saturating_add(1);
     let mut event = Event::new("Candle", &s, 0, frame);
     event.normalized = Fields::default()
-        .json("open", &k.o.0)
-        .json("high", &k.h.0)
-        .json("low", &k.l.0)
-        .json("close", &k.c.0)
-        .json("volume", &k.v.0)
-        .json("interval_ms", &interval_ms.to_string())
-        .json("is_final", if k.x { "true" } else { "false" })
-        .finish();
+        .with_json("open", &k.o.0)
+        .with_json("high", &k.h.0)
+        .with_json("low", &k.l.0)
+        .with_json("close", &k.c.0)
+        .with_json("volume", &k.v.0)
+        .with_json("interval_ms", &interval_ms.to_string())
+        .with_json("is_final", if k.x { "true" } else { "false" })
+        .into_object();
     event.channel = Some("candles");
-    Ok(one.give(event, Some(event_time), take)?)
+    Ok(one.hand_on_event(event, Some(event_time), take)?)
 }
 
 /// The mark price, with the index price and the funding rate where they are.
@@ -171,9 +173,9 @@ pub(super) fn mark_price(one: &One<'_>, data: &str, frame: &str, take: Take<'_>)
     let found: MarkPrice<'_> = serde_json::from_str(data)?;
     let funding = match found.r.as_deref() {
         None | Some("") => None,
-        Some(rate) => {
-            Some(decimal(rate).ok_or_else(|| serde_json::Error::custom(format!("{rate:?} is no number")))?)
-        }
+        Some(rate) => Some(
+            json_decimal(rate).ok_or_else(|| serde_json::Error::custom(format!("{rate:?} is no number")))?,
+        ),
     };
     let facts = [
         ("MarkPrice", "mark_price", Some(&found.p.0)),
@@ -183,9 +185,9 @@ pub(super) fn mark_price(one: &One<'_>, data: &str, frame: &str, take: Take<'_>)
     for (event_type, key, value) in facts {
         let Some(value) = value else { continue };
         let mut event = Event::new(event_type, &found.s, 0, frame);
-        event.normalized = Fields::default().json(key, value).finish();
+        event.normalized = Fields::default().with_json(key, value).into_object();
         event.channel = Some("mark_price");
-        one.give(event, Some(found.event_time), take)?;
+        one.hand_on_event(event, Some(found.event_time), take)?;
     }
     Ok(())
 }
@@ -225,10 +227,10 @@ pub(super) fn force_order(one: &One<'_>, data: &str, frame: &str, take: Take<'_>
         _ => None,
     };
     let mut event = Event::new("LiquidationPrint", &o.s, 0, frame);
-    let fields = Fields::default().json("price", &price.0).json("quantity", &quantity.0);
-    event.normalized = fields.text("side", side).finish();
+    let fields = Fields::default().with_json("price", &price.0).with_json("quantity", &quantity.0);
+    event.normalized = fields.with_text("side", side).into_object();
     event.channel = Some("liquidations");
-    Ok(one.give(event, o.time.or(Some(event_time)), take)?)
+    Ok(one.hand_on_event(event, o.time.or(Some(event_time)), take)?)
 }
 
 /// The open interest.
@@ -243,7 +245,7 @@ pub(super) fn open_interest(one: &One<'_>, data: &str, frame: &str, take: Take<'
     }
     let found: OpenInterest<'_> = serde_json::from_str(data)?;
     let mut event = Event::new("OpenInterest", &found.symbol, 0, frame);
-    event.normalized = Fields::default().json("open_interest", &found.open_interest.0).finish();
+    event.normalized = Fields::default().with_json("open_interest", &found.open_interest.0).into_object();
     event.channel = Some("open_interest");
-    Ok(one.give(event, found.time, take)?)
+    Ok(one.hand_on_event(event, found.time, take)?)
 }

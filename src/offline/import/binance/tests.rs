@@ -11,7 +11,7 @@ const RECV: &str = "1723161255088000000";
 fn check_line(line: &str) -> Result<Vec<Value>, Problem> {
     let frames = Frames { source_id: "binance_usdm", symbol: None };
     let mut events = Vec::new();
-    frames.line(line, &mut |event| {
+    frames.take_line(line, &mut |event| {
         let bytes = serde_json::to_vec(event).unwrap();
         let mut names = orchestrator_kernel::engine::contracts::raw_market_event::Names::default();
         orchestrator_kernel::engine::contracts::raw_market_event::decode(bytes.clone().into(), &mut names)

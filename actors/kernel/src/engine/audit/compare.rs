@@ -1,25 +1,25 @@
 //! The comparison of what is recorded with what follows, field by field.
 
 use crate::engine::contracts::engine_run::{RunFacts, RunRecord, RunStatus};
-use crate::engine::divergence::{Check, Divergence, Place};
+use crate::engine::divergence::{Check, Divergence, DivergencePlace};
 use crate::engine::replay::{counts_text, seq_text};
 use crate::ids::{IngestSeq, RunSeq};
 use crate::ports::engine::EngineAnswer;
 
 use super::Open;
 
-pub(super) fn receipt(
+pub(super) fn receipt_divergence(
     check: Check,
     at: IngestSeq,
     field: &'static str,
     recorded: impl ToString,
     replayed: impl ToString,
 ) -> Divergence {
-    let place = Place::Receipt(at);
+    let place = DivergencePlace::Receipt(at);
     Divergence { check, place, field, recorded: recorded.to_string(), replayed: replayed.to_string() }
 }
 
-pub(super) fn differs(
+pub(super) fn run_divergence(
     check: Check,
     at: RunSeq,
     facts: &RunFacts,
@@ -27,7 +27,7 @@ pub(super) fn differs(
     recorded: String,
     replayed: String,
 ) -> Divergence {
-    Divergence { check, place: Place::run(at, facts), field, recorded, replayed }
+    Divergence { check, place: DivergencePlace::of_run(at, facts), field, recorded, replayed }
 }
 
 /// A later record of a run must repeat the facts of its first one.
@@ -51,7 +51,7 @@ pub(super) fn compare_facts(at: RunSeq, facts: &RunFacts, first: &RunFacts, foun
     };
     for ((field, recorded), (_, expected)) in fields(facts).into_iter().zip(fields(first)) {
         if recorded != expected {
-            found.push(differs(Check::Runs, at, facts, field, recorded, expected));
+            found.push(run_divergence(Check::Runs, at, facts, field, recorded, expected));
         }
     }
 }
@@ -64,7 +64,7 @@ pub(super) fn check_attempts(at: RunSeq, record: &RunRecord, open: &Open, found:
         RunStatus::Started { attempts } => (*attempts, open.attempts + called..=open.attempts + called),
         RunStatus::Completed { attempts, answered, .. } => {
             if *answered == 0 {
-                found.push(differs(
+                found.push(run_divergence(
                     Check::Attempts,
                     at,
                     facts,
@@ -86,7 +86,7 @@ pub(super) fn check_attempts(at: RunSeq, record: &RunRecord, open: &Open, found:
             true => expected.start().to_string(),
             false => format!("{} or {}", expected.start(), expected.end()),
         };
-        found.push(differs(Check::Attempts, at, facts, "attempts", attempts.to_string(), expected));
+        found.push(run_divergence(Check::Attempts, at, facts, "attempts", attempts.to_string(), expected));
     }
 }
 
@@ -107,7 +107,7 @@ pub(super) fn compare_failure(
     };
     for ((field, recorded), (_, replayed)) in fields(record).into_iter().zip(fields(derived)) {
         if recorded != replayed {
-            found.push(differs(Check::Failures, at, &record.facts, field, recorded, replayed));
+            found.push(run_divergence(Check::Failures, at, &record.facts, field, recorded, replayed));
         }
     }
 }
@@ -123,7 +123,7 @@ pub(super) fn compare_answers(
     let mut compare = |field, recorded: &str, replayed: &str| {
         if recorded != replayed {
             let (recorded, replayed) = (recorded.to_owned(), replayed.to_owned());
-            found.push(differs(Check::Answers, at, facts, field, recorded, replayed));
+            found.push(run_divergence(Check::Answers, at, facts, field, recorded, replayed));
         }
     };
     match (recorded, replayed) {

@@ -1,5 +1,5 @@
-//! REP-1: replay = live. What the two logs hold gives the published events again, byte for byte; and whatever is changed
-//! in them is named.
+//! REP-1: replay = live. What the two logs hold gives the published events again, byte for byte; and whatever is
+//! changed in them is named.
 
 mod failures;
 mod let_go;
@@ -12,7 +12,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::engine::contracts::orchestrator_event::events;
-use crate::engine::divergence::Place;
+use crate::engine::divergence::DivergencePlace;
 use crate::engine::model::{Live, Stored, engine, history, records};
 use crate::ports::fan_out::OutputMessage;
 
@@ -31,9 +31,9 @@ impl Audited {
     }
 }
 
-fn outline(runs: &[RunRecord]) -> Outline {
-    let mut outline = Outline::default();
-    runs.iter().for_each(|record| outline.note(record));
+fn outline(runs: &[RunRecord]) -> RunLogOutline {
+    let mut outline = RunLogOutline::default();
+    runs.iter().for_each(|record| outline.note_record(record));
     outline
 }
 
@@ -42,7 +42,7 @@ fn audit_from<'a>(
     receipts: impl Iterator<Item = ReceiptRecord<'a>>,
     runs: &[RunRecord],
     state_from: StateFrom,
-    base: Base,
+    base: ReplayStart,
 ) -> Audited {
     let first = (base.receipts, base.runs.tail().next());
     let mut audit = Audit::new(outline(runs), state_from, base);
@@ -62,29 +62,29 @@ fn audit_with<'a>(
             match receipts.next() {
                 Some(receipt) => {
                     at = at.next();
-                    audit.receipt(at.into(), &receipt, &mut found);
+                    audit.take_receipt(at.into(), &receipt, &mut found);
                 }
                 None => audit.receipts_ended(),
             }
         }
-        match audit.run(seq, record, &mut found) {
-            Step::Nothing => {}
-            Step::Settled(settled) => replayed.push((seq, *settled)),
-            Step::Call(call) => {
-                replayed.push((seq, audit.finish(seq, record, Ok(engine(&call)), &mut found)));
+        match audit.take_run_record(seq, record, &mut found) {
+            AuditStep::Nothing => {}
+            AuditStep::Settled(settled) => replayed.push((seq, *settled)),
+            AuditStep::Call(call) => {
+                replayed.push((seq, audit.compare_answer(seq, record, Ok(engine(&call)), &mut found)));
             }
         }
     }
     for receipt in receipts {
         at = at.next();
-        audit.receipt(at.into(), &receipt, &mut found);
+        audit.take_receipt(at.into(), &receipt, &mut found);
     }
-    let unfinished = audit.unfinished().count();
+    let unfinished = audit.unfinished_runs().count();
     Audited { found, replayed, unfinished }
 }
 
 fn audit(log: &[Stored], runs: &[RunRecord]) -> Audited {
-    audit_from(records(log), runs, StateFrom::Record, Base::default())
+    audit_from(records(log), runs, StateFrom::Record, ReplayStart::default())
 }
 
 fn published<'a>(terminals: impl Iterator<Item = (RunSeq, &'a RunRecord)>) -> Vec<OutputMessage> {
@@ -127,7 +127,7 @@ proptest! {
     fn recomputed_states_agree_with_the_recorded_ones(history in history()) {
         let live = Live::after(history);
 
-        let recomputed = audit_from(records(&live.log), &live.runs, StateFrom::Replay, Base::default());
+        let recomputed = audit_from(records(&live.log), &live.runs, StateFrom::Replay, ReplayStart::default());
 
         prop_assert_eq!(recomputed, audit(&live.log, &live.runs));
     }
@@ -143,7 +143,7 @@ proptest! {
         }
         for (symbol, numbers) in by_symbol {
             prop_assert_eq!(&numbers, &(1..=numbers.len() as u64).collect::<Vec<_>>());
-            prop_assert_eq!(live.index.symbol(&symbol).outputs, numbers.len() as u64);
+            prop_assert_eq!(live.index.symbol_runs(&symbol).outputs, numbers.len() as u64);
         }
     }
 
@@ -153,7 +153,7 @@ proptest! {
         let live = Live::after(history);
         let trimmed = at.index(live.runs.len() + 1);
         let mut runs = RunIndex::default();
-        live.runs[..trimmed].iter().for_each(|record| runs.admit(record).unwrap());
+        live.runs[..trimmed].iter().for_each(|record| runs.admit_record(record).unwrap());
         let is_known = |record: &RunRecord| runs.get(&record.facts.symbol).is_some();
         if runs.symbols().any(|(_, runs)| runs.open.is_some()) || !live.runs[trimmed..].iter().all(is_known) {
             return Ok(());
@@ -162,7 +162,7 @@ proptest! {
         let rest = records(&live.log).filter(|record| receipts < record.ingest_seq);
         let whole = audit(&live.log, &live.runs);
 
-        let audited = audit_from(rest, &live.runs[trimmed..], StateFrom::Replay, Base { receipts, runs, ..Base::default() });
+        let audited = audit_from(rest, &live.runs[trimmed..], StateFrom::Replay, ReplayStart { receipts, runs, ..ReplayStart::default() });
 
         prop_assert_eq!(&audited.found, &[]);
         let expected: Vec<_> = whole.replayed.into_iter().filter(|(seq, _)| trimmed < seq.0 as usize).collect();

@@ -15,7 +15,7 @@ const VERSION: u8 = 1;
 
 /// The receipts of a run: a range of *global* sequence numbers; the slice is the symbol's receipts within it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Cut {
+pub struct CutRange {
     /// What triggered it.
     pub kind: CutKind,
     /// First sequence, inclusive; `end + 1` when nothing arrived since the last cut.
@@ -36,7 +36,7 @@ pub struct RunFacts {
     /// Which engine entry point.
     pub engine_mode: EngineMode,
     /// Its receipts.
-    pub cut: Cut,
+    pub cut: CutRange,
     /// When the scheduler meant it to happen.
     pub planned_ts_ms: TsMs,
     /// When this attempt series started (operational).
@@ -118,7 +118,7 @@ impl RunRecord {
     ///
     /// [`DecodeError`]: another version, or bytes that are no record.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        super::decode(VERSION, bytes)
+        super::decode_versioned(VERSION, bytes)
     }
 
     /// The export form: compact JSON, keys sorted, the fields of specification 000, absent ones null.

@@ -1,5 +1,5 @@
-//! What else than receipts outputs depend on, in a log of its own: which program and configuration wrote a stretch of the
-//! logs, one record a change; and what operators decided, one record an act.
+//! What else than receipts outputs depend on, in a log of its own: which program and configuration wrote a stretch of
+//! the logs, one record a change; and what operators decided, one record an act.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +18,7 @@ const VERSION_OF_ACTS: u8 = 2;
 
 /// Everything that outputs depend on besides the receipts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
+pub struct OutputManifest {
     /// Version of this program.
     pub binary_version: String,
     /// The settings that decide what is run and what comes out, by path: as `schedule.interval`.
@@ -32,7 +32,7 @@ pub struct Manifest {
 /// No decision depends on a time zone: boundaries and timers are arithmetic on milliseconds.
 pub const NO_TIME_ZONES: &str = "unused";
 
-impl Manifest {
+impl OutputManifest {
     /// SHA-256 of the settings as lower-case hexadecimal text: equal for equal decisions.
     #[must_use]
     pub fn config_hash(&self) -> String {
@@ -46,11 +46,16 @@ impl Manifest {
 
     /// What is different in `later`, in a fixed order.
     #[must_use]
-    pub fn changes(&self, later: &Self) -> Vec<Change> {
+    pub fn changes_to(&self, later: &Self) -> Vec<ManifestChange> {
         let mut changes = Vec::new();
         let mut compare = |what: &str, kind, was: &str, is: &str| {
             if was != is {
-                changes.push(Change { what: what.to_owned(), kind, was: was.to_owned(), is: is.to_owned() });
+                changes.push(ManifestChange {
+                    what: what.to_owned(),
+                    kind,
+                    was: was.to_owned(),
+                    is: is.to_owned(),
+                });
             }
         };
         compare("binary_version", ChangeKind::Program, &self.binary_version, &later.binary_version);
@@ -81,7 +86,7 @@ pub enum ChangeKind {
 
 /// One difference of two manifests.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct ManifestChange {
     /// Which setting or fact.
     pub what: String,
     /// Whether it can change outputs.
@@ -92,7 +97,7 @@ pub struct Change {
     pub is: String,
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for ManifestChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} was {:?}, is {:?}", self.what, self.was, self.is)
     }
@@ -108,7 +113,7 @@ pub struct ManifestRecord {
     /// The last run record before it.
     pub runs_tail: RunSeq,
     /// What holds from then on.
-    pub manifest: Manifest,
+    pub manifest: OutputManifest,
 }
 
 impl ManifestRecord {
@@ -123,7 +128,7 @@ impl ManifestRecord {
     ///
     /// [`DecodeError`]: another version, or bytes that are no record.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        super::decode(VERSION, bytes)
+        super::decode_versioned(VERSION, bytes)
     }
 }
 
@@ -196,7 +201,7 @@ const REASON_BYTES_MAX: usize = 1024;
 impl OperatorRecord {
     /// What is wrong with a name and a reason, if anything is: both are kept for ever and read by people.
     #[must_use]
-    pub fn objection(operator: &str, reason: &str) -> Option<String> {
+    pub fn find_objection(operator: &str, reason: &str) -> Option<String> {
         let fits = |text: &str, max: usize| {
             !text.trim().is_empty() && text.len() <= max && !text.contains(char::is_control)
         };
@@ -243,7 +248,7 @@ impl ManifestEntry {
         if bytes.first() == Some(&VERSION) {
             return ManifestRecord::decode(bytes).map(Self::Start);
         }
-        let Act::Operator(record) = super::decode(VERSION_OF_ACTS, bytes)?;
+        let Act::Operator(record) = super::decode_versioned(VERSION_OF_ACTS, bytes)?;
         Ok(Self::Operator(record))
     }
 }
@@ -252,8 +257,8 @@ impl ManifestEntry {
 mod tests {
     use super::*;
 
-    fn manifest(settings: &[(&str, &str)]) -> Manifest {
-        Manifest {
+    fn manifest(settings: &[(&str, &str)]) -> OutputManifest {
+        OutputManifest {
             binary_version: "1".to_owned(),
             settings: settings
                 .iter()
@@ -275,7 +280,7 @@ mod tests {
         after.binary_version = "2".to_owned();
         after.engine.code_hash = "d".to_owned();
 
-        let changes = before.changes(&after);
+        let changes = before.changes_to(&after);
 
         let told: Vec<String> = changes.iter().map(ToString::to_string).collect();
         assert_eq!(
@@ -290,7 +295,7 @@ mod tests {
         );
         let programs = changes.iter().filter(|change| change.kind == ChangeKind::Program).count();
         assert_eq!(programs, 1, "only the version is not a decision");
-        assert_eq!(before.changes(&before), []);
+        assert_eq!(before.changes_to(&before), []);
     }
 
     #[test]
@@ -298,8 +303,8 @@ mod tests {
         let mut unknown = manifest(&[]);
         unknown.engine = EngineIdentity::default();
 
-        assert_eq!(manifest(&[]).changes(&unknown), []);
-        assert_eq!(unknown.changes(&manifest(&[])), []);
+        assert_eq!(manifest(&[]).changes_to(&unknown), []);
+        assert_eq!(unknown.changes_to(&manifest(&[])), []);
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub(crate) fn encode_to<T: Serialize>(version: u8, record: &T, out: &mut Vec<u8>
     postcard::to_io(record, out).expect("postcard into a vector");
 }
 
-pub(crate) fn decode<'a, T: Deserialize<'a>>(known: u8, bytes: &'a [u8]) -> Result<T, DecodeError> {
+pub(crate) fn decode_versioned<'a, T: Deserialize<'a>>(known: u8, bytes: &'a [u8]) -> Result<T, DecodeError> {
     match bytes.split_first() {
         None => Err(DecodeError::Malformed { detail: "empty".to_owned() }),
         Some((version, _)) if *version != known => Err(DecodeError::Version { found: *version, known }),

@@ -100,18 +100,18 @@ pub fn events(
                 Payload::Failed { error_detail, error_kind: *error_kind },
             ),
         ],
-        RunStatus::Completed { answered, answer, .. } => completed(record, *answered, answer)?,
+        RunStatus::Completed { answered, answer, .. } => completed_outputs(record, *answered, answer)?,
     };
     Ok(outputs
         .into_iter()
         .zip(0u32..)
         .map(|((kind, attempt, payload), index)| {
-            message(run_seq, record, published, index, kind, attempt, payload)
+            output_message(run_seq, record, published, index, kind, attempt, payload)
         })
         .collect())
 }
 
-fn completed<'a>(
+fn completed_outputs<'a>(
     record: &RunRecord,
     answered: u32,
     answer: &'a EngineAnswer,
@@ -152,7 +152,7 @@ pub fn selected_output(decision: &str) -> Result<&RawValue, serde_json::Error> {
     serde_json::from_str::<Decision<'_>>(decision).map(|decision| decision.selected_output)
 }
 
-fn message(
+fn output_message(
     run_seq: RunSeq,
     record: &RunRecord,
     published: Option<TsMs>,

@@ -9,8 +9,8 @@ use crate::ids::TsMs;
 
 const VERSION: u8 = 1;
 
-/// Bytes of a refused item that are kept: the largest receipt that can be configured. Of a larger one its beginning, and
-/// what tells the whole again: its size and digest, see [`describe_cut`].
+/// Bytes of a refused item that are kept: the largest receipt that can be configured. Of a larger one its beginning,
+/// and what tells the whole again: its size and digest, see [`describe_cut`].
 pub const KEPT_BYTES_MAX: usize = 64 << 20;
 
 /// Says what is not kept of an item of `size` bytes, of which `bytes` came here; nothing when all of it is kept.
@@ -22,12 +22,12 @@ pub fn describe_cut(bytes: &[u8], size: u64) -> Option<String> {
     }
     let beginning = format!("the first {kept} of {size} bytes are kept");
     Some(match bytes.len() as u64 == size {
-        true => format!("{beginning}, the SHA-256 of all is {}", hex(&Sha256::digest(bytes))),
+        true => format!("{beginning}, the SHA-256 of all is {}", to_hex(&Sha256::digest(bytes))),
         false => format!("{beginning}, the rest is where it came from"),
     })
 }
 
-fn hex(bytes: &[u8]) -> String {
+fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |mut text, byte| {
         text.push(char::from(hex_digit(byte >> 4)));
         text.push(char::from(hex_digit(byte & 0xf)));
@@ -66,7 +66,7 @@ impl QuarantineRecord {
     ///
     /// [`DecodeError`]: another version, or bytes that are no record.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        super::decode(VERSION, bytes)
+        super::decode_versioned(VERSION, bytes)
     }
 }
 

@@ -28,7 +28,8 @@ pub struct Receipt {
     pub recv_ts_ms: TsMs,
     /// `exchange_ts_ms`, if the exchange gave one.
     pub exchange_ts_ms: Option<TsMs>,
-    /// `normalized.timestamp_ms` of a SnapshotInputs; `None` for other types and for a snapshot without an integer there.
+    /// `normalized.timestamp_ms` of a SnapshotInputs; `None` for other types and for a snapshot without an integer
+    /// there.
     pub snapshot_ts_ms: Option<TsMs>,
     /// The event, byte for byte.
     pub bytes: Bytes,
@@ -116,8 +117,8 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D:
 
 /// Shares the strings that come again and again, so that a receipt costs no allocation for its names.
 ///
-/// Bounded: beyond [`Names::MAX`] distinct ones, and beyond [`Names::BYTES_MAX`] bytes (hostile input), a name is simply
-/// allocated.
+/// Bounded: beyond [`Names::MAX`] distinct ones, and beyond [`Names::BYTES_MAX`] bytes (hostile input), a name is
+/// simply allocated.
 #[derive(Debug, Default)]
 pub struct Names(BTreeMap<Box<str>, Arc<str>>);
 
@@ -127,7 +128,7 @@ impl Names {
     /// Longest name that is shared, in bytes.
     pub const BYTES_MAX: usize = 128;
 
-    fn share(&mut self, name: &str) -> Arc<str> {
+    fn share_name(&mut self, name: &str) -> Arc<str> {
         if let Some(shared) = self.0.get(name) {
             return Arc::clone(shared);
         }
@@ -150,15 +151,15 @@ pub fn decode(bytes: Bytes, names: &mut Names) -> Result<Receipt, NotAReceipt> {
     let text =
         std::str::from_utf8(&bytes).map_err(|error| NotAReceipt::NotUtf8 { at: error.valid_up_to() })?;
     let envelope: Envelope<'_> = serde_json::from_str(text)
-        .map_err(|error| NotAReceipt::NotAnEnvelope { detail: json::mistake(&error) })?;
+        .map_err(|error| NotAReceipt::NotAnEnvelope { detail: json::describe_mistake(&error) })?;
     // Of an array serde would take the fields by their order.
     if !text.trim_ascii_start().starts_with('{') {
         return Err(NotAReceipt::NotAnEnvelope { detail: "not an object at line 1 column 1".to_owned() });
     }
     if envelope.schema != "raw_market_event" || envelope.schema_version != "1" {
         return Err(NotAReceipt::OtherSchema {
-            schema: shortened(&envelope.schema),
-            version: shortened(&envelope.schema_version),
+            schema: shorten_name(&envelope.schema),
+            version: shorten_name(&envelope.schema_version),
         });
     }
     if !envelope.raw_payload.get().starts_with('"') {
@@ -172,9 +173,9 @@ pub fn decode(bytes: Bytes, names: &mut Names) -> Result<Receipt, NotAReceipt> {
     }
     let is_snapshot = envelope.event_type == SNAPSHOT_INPUTS;
     Ok(Receipt {
-        symbol: Symbol::from(names.share(&envelope.symbol)),
-        event_type: EventType::from(names.share(&envelope.event_type)),
-        source_id: SourceId::from(names.share(&envelope.source_id)),
+        symbol: Symbol::from(names.share_name(&envelope.symbol)),
+        event_type: EventType::from(names.share_name(&envelope.event_type)),
+        source_id: SourceId::from(names.share_name(&envelope.source_id)),
         recv_ts_ms: TsMs(envelope.recv_ts_ms),
         exchange_ts_ms: envelope.exchange_ts_ms.map(TsMs),
         snapshot_ts_ms: if is_snapshot { snapshot_timestamp(envelope.normalized.get()) } else { None },
@@ -201,7 +202,7 @@ fn snapshot_timestamp(normalized: &str) -> Option<TsMs> {
     serde_json::from_str::<Timestamp>(normalized).ok().map(|found| TsMs(found.timestamp_ms))
 }
 
-fn shortened(name: &str) -> String {
+fn shorten_name(name: &str) -> String {
     name.chars().take(64).collect()
 }
 

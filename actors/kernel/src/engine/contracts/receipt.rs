@@ -59,7 +59,7 @@ impl<'a> ReceiptRecord<'a> {
     ///
     /// [`DecodeError`]: another version, or bytes that are no record.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        super::decode(VERSION, bytes)
+        super::decode_versioned(VERSION, bytes)
     }
 
     /// The export form: one compact JSON object `{"event":…,"ingest_seq":…,"ingest_ts_ms":…}`; the event is inserted

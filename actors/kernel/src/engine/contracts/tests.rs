@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::engine_run::{Cut, RunFacts, RunRecord, RunStatus};
+use super::engine_run::{CutRange, RunFacts, RunRecord, RunStatus};
 use super::quarantine::QuarantineRecord;
 use super::receipt::ReceiptRecord;
 use super::*;
@@ -32,7 +32,7 @@ fn facts() -> impl Strategy<Value = RunFacts> {
                 symbol,
                 engine_timestamp_ms,
                 engine_mode,
-                cut: Cut { kind, start: IngestSeq(start), end: IngestSeq(end) },
+                cut: CutRange { kind, start: IngestSeq(start), end: IngestSeq(end) },
                 planned_ts_ms,
                 started_ts_ms,
                 snapshot_seq: snapshot_seq.map(IngestSeq),
@@ -183,7 +183,7 @@ proptest! {
         let (mut book, mut now) = (CutBook::default(), 0);
         for ((symbol, wait_ms, snapshot_ts_ms), seq) in receipts.into_iter().zip(1..) {
             now += wait_ms;
-            book.observe(&ReceiptRecord {
+            book.observe_receipt(&ReceiptRecord {
                 ingest_seq: IngestSeq(seq),
                 ingest_ts_ms: TsMs(now),
                 origin: ["x", "y"][symbol % 2],

@@ -6,7 +6,7 @@ use super::*;
 use crate::engine::model::{Live, Op, Stored, Taken, history, last_at_or_before, rebuild, records};
 
 /// The receipts of a request's cut by brute force: none when no cut is to be taken.
-fn expected(log: &[Stored], taken: &Taken, request: &CutRequest) -> Option<CutSlice> {
+fn expected(log: &[Stored], taken: &Taken, request: &CutRequest) -> Option<SymbolCut> {
     let engine_ts = taken.tick.engine_timestamp_ms;
     let of_symbol =
         || records(log).filter(|r| r.symbol == request.symbol.as_str() && r.ingest_seq <= taken.end);
@@ -19,13 +19,13 @@ fn expected(log: &[Stored], taken: &Taken, request: &CutRequest) -> Option<CutSl
     let mut counts = BTreeMap::new();
     slice().for_each(|record| *counts.entry(EventType::from(record.event_type)).or_default() += 1);
     let snapshot = slice().filter(|record| record.snapshot_ts_ms == Some(engine_ts)).last();
-    let snapshot = snapshot.map(|record| Snapshot { seq: record.ingest_seq, event: None });
-    Some(CutSlice { symbol: request.symbol.clone(), start, end: taken.end, counts, snapshot })
+    let snapshot = snapshot.map(|record| SelectedSnapshot { seq: record.ingest_seq, event: None });
+    Some(SymbolCut { symbol: request.symbol.clone(), start, end: taken.end, counts, snapshot })
 }
 
 /// Without the event at hand, which is checked to be the log's.
-fn stripped(log: &[Stored], mut cut: CutSlice) -> CutSlice {
-    if let Some(Snapshot { seq, event }) = &mut cut.snapshot
+fn stripped(log: &[Stored], mut cut: SymbolCut) -> SymbolCut {
+    if let Some(SelectedSnapshot { seq, event }) = &mut cut.snapshot
         && let Some(event) = event.take()
     {
         let stored = &log[usize::try_from(seq.0).unwrap() - 1].event;
@@ -34,7 +34,7 @@ fn stripped(log: &[Stored], mut cut: CutSlice) -> CutSlice {
     cut
 }
 
-fn by_symbol(log: &[Stored], cuts: impl IntoIterator<Item = CutSlice>) -> BTreeMap<Symbol, CutSlice> {
+fn by_symbol(log: &[Stored], cuts: impl IntoIterator<Item = SymbolCut>) -> BTreeMap<Symbol, SymbolCut> {
     cuts.into_iter().map(|cut| (cut.symbol.clone(), stripped(log, cut))).collect()
 }
 
@@ -125,7 +125,7 @@ fn receipt(seq: u64, ts: i64, symbol: &'static str) -> ReceiptRecord<'static> {
 
 fn book(receipts: &[ReceiptRecord<'_>]) -> CutBook {
     let mut book = CutBook::default();
-    receipts.iter().for_each(|record| book.observe(record));
+    receipts.iter().for_each(|record| book.observe_receipt(record));
     book
 }
 
@@ -133,7 +133,7 @@ fn first_cut(symbol: &str) -> CutRequest {
     CutRequest { symbol: Symbol::from(symbol), start: None, floor: None, only_if_seen: false }
 }
 
-fn starts(sealed: Sealed) -> (Option<u64>, Vec<u64>, Vec<Option<u64>>) {
+fn starts(sealed: SealedCuts) -> (Option<u64>, Vec<u64>, Vec<Option<u64>>) {
     (
         sealed.end.map(|end| end.0),
         sealed.cuts.iter().map(|cut| cut.start.0).collect(),
@@ -146,19 +146,19 @@ fn starts(sealed: Sealed) -> (Option<u64>, Vec<u64>, Vec<Option<u64>>) {
 fn a_first_cut_that_was_not_recorded_starts_at_the_first_receipt_again() {
     let mut book = book(&[receipt(1, 10, "B"), receipt(2, 10, "A")]);
 
-    let taken = book.seal(TsMs(10), TsMs(10), vec![first_cut("A")], Some(TsMs(20)));
+    let taken = book.seal_tick(TsMs(10), TsMs(10), vec![first_cut("A")], Some(TsMs(20)));
     assert_eq!(starts(taken), (Some(2), vec![2], vec![]));
-    let again = book.seal(TsMs(10), TsMs(10), vec![first_cut("A")], Some(TsMs(20)));
+    let again = book.seal_tick(TsMs(10), TsMs(10), vec![first_cut("A")], Some(TsMs(20)));
     assert_eq!(starts(again), (Some(2), vec![], vec![Some(2)]));
 }
 
 #[test]
 fn a_first_cut_that_was_not_recorded_is_taken_again_after_a_restart() {
     let mut book = book(&[receipt(1, 10, "B"), receipt(2, 10, "A")]);
-    drop(book.seal(TsMs(10), TsMs(10), vec![first_cut("A")], Some(TsMs(20))));
+    drop(book.seal_tick(TsMs(10), TsMs(10), vec![first_cut("A")], Some(TsMs(20))));
 
     let mut book = book.to_checkpoint().into_book();
-    let again = book.seal(TsMs(20), TsMs(20), vec![first_cut("A")], None);
+    let again = book.seal_tick(TsMs(20), TsMs(20), vec![first_cut("A")], None);
 
     assert_eq!(starts(again), (Some(2), vec![], vec![Some(2)]));
 }
@@ -167,10 +167,10 @@ fn a_first_cut_that_was_not_recorded_is_taken_again_after_a_restart() {
 #[test]
 fn a_seal_after_a_missed_tick_ends_at_its_own_time() {
     let mut book = book(&[receipt(1, 10, "A")]);
-    book.arm(TsMs(20));
-    book.observe(&receipt(2, 25, "A"));
+    book.arm_seal(TsMs(20));
+    book.observe_receipt(&receipt(2, 25, "A"));
 
-    let sealed = book.seal(TsMs(30), TsMs(30), vec![first_cut("A")], None);
+    let sealed = book.seal_tick(TsMs(30), TsMs(30), vec![first_cut("A")], None);
 
     assert_eq!(starts(sealed), (Some(2), vec![1], vec![]));
 }
@@ -178,11 +178,11 @@ fn a_seal_after_a_missed_tick_ends_at_its_own_time() {
 #[test]
 fn a_symbol_first_seen_after_a_missed_tick_is_in_the_next_seal() {
     let mut book = book(&[receipt(1, 10, "A")]);
-    book.arm(TsMs(20));
-    book.observe(&receipt(2, 25, "B"));
-    book.observe(&receipt(3, 35, "A"));
+    book.arm_seal(TsMs(20));
+    book.observe_receipt(&receipt(2, 25, "B"));
+    book.observe_receipt(&receipt(3, 35, "A"));
 
-    let sealed = book.seal(TsMs(30), TsMs(30), vec![first_cut("B")], None);
+    let sealed = book.seal_tick(TsMs(30), TsMs(30), vec![first_cut("B")], None);
 
     assert_eq!(starts(sealed), (None, vec![], vec![Some(2)]));
 }
@@ -192,13 +192,13 @@ fn a_symbol_without_a_receipt_has_no_cut_when_only_seen_ones_are_wanted() {
     let mut book = book(&[receipt(1, 10, "A")]);
     let request = CutRequest { only_if_seen: true, ..first_cut("B") };
 
-    let sealed = book.seal(TsMs(10), TsMs(10), vec![request.clone()], None);
+    let sealed = book.seal_tick(TsMs(10), TsMs(10), vec![request.clone()], None);
     let (rebuilt, _) = rebuild(&[], IngestSeq(1), TsMs(10), vec![request.clone()]);
 
     assert_eq!((starts(sealed), rebuilt), ((Some(1), vec![], vec![]), vec![]));
     // The same after it was listed once, when it had an empty cut that was not recorded.
-    drop(book.seal(TsMs(10), TsMs(10), vec![first_cut("B")], None));
-    assert_eq!(starts(book.seal(TsMs(20), TsMs(20), vec![request], None)), (Some(1), vec![], vec![]));
+    drop(book.seal_tick(TsMs(10), TsMs(10), vec![first_cut("B")], None));
+    assert_eq!(starts(book.seal_tick(TsMs(20), TsMs(20), vec![request], None)), (Some(1), vec![], vec![]));
 }
 
 /// Otherwise the first tick after each start would read the log again for every symbol (CUT-3).
@@ -207,11 +207,11 @@ fn a_recovered_symbols_next_cut_is_at_hand() {
     let receipts = [receipt(1, 10, "A"), receipt(2, 20, "A"), receipt(3, 30, "A")];
     let mut book = book(&receipts).to_checkpoint().into_book();
 
-    assert!(book.track(&Symbol::from("A"), IngestSeq(2), Some(TsMs(10))));
-    receipts[1..].iter().for_each(|record| book.backfill(record));
-    assert!(!book.track(&Symbol::from("A"), IngestSeq(2), Some(TsMs(10))), "it is whole now");
+    assert!(book.track_symbol(&Symbol::from("A"), IngestSeq(2), Some(TsMs(10))));
+    receipts[1..].iter().for_each(|record| book.backfill_receipt(record));
+    assert!(!book.track_symbol(&Symbol::from("A"), IngestSeq(2), Some(TsMs(10))), "it is whole now");
     let request = CutRequest { start: Some(IngestSeq(2)), floor: Some(TsMs(10)), ..first_cut("A") };
-    let sealed = book.seal(TsMs(30), TsMs(30), vec![request], None);
+    let sealed = book.seal_tick(TsMs(30), TsMs(30), vec![request], None);
 
     assert_eq!(sealed.cuts[0].snapshot.as_ref().unwrap().seq, IngestSeq(3));
     assert_eq!(starts(sealed), (Some(3), vec![2], vec![]));
@@ -220,23 +220,26 @@ fn a_recovered_symbols_next_cut_is_at_hand() {
 #[test]
 fn receipts_after_the_armed_time_wait_for_the_seal_however_late_it_is() {
     let mut book = book(&[receipt(1, 10, "A")]);
-    book.arm(TsMs(20));
-    book.observe(&receipt(2, 20, "A"));
-    book.observe(&receipt(3, 21, "A"));
+    book.arm_seal(TsMs(20));
+    book.observe_receipt(&receipt(2, 20, "A"));
+    book.observe_receipt(&receipt(3, 21, "A"));
 
-    let sealed = book.seal(TsMs(20), TsMs(20), vec![first_cut("A")], Some(TsMs(30)));
+    let sealed = book.seal_tick(TsMs(20), TsMs(20), vec![first_cut("A")], Some(TsMs(30)));
 
     assert_eq!(sealed.end, Some(IngestSeq(2)));
-    assert_eq!(sealed.cuts[0].snapshot, Some(Snapshot { seq: IngestSeq(2), event: Some(Bytes::from("{}")) }));
+    assert_eq!(
+        sealed.cuts[0].snapshot,
+        Some(SelectedSnapshot { seq: IngestSeq(2), event: Some(Bytes::from("{}")) })
+    );
 }
 
 #[test]
 fn more_late_receipts_than_the_limit_make_the_seal_read_the_log() {
     let mut book = CutBook::default();
-    book.arm(TsMs(5));
-    (1..=LATE_MAX as u64 + 1).for_each(|seq| book.observe(&receipt(seq, 10, "A")));
+    book.arm_seal(TsMs(5));
+    (1..=LATE_MAX as u64 + 1).for_each(|seq| book.observe_receipt(&receipt(seq, 10, "A")));
 
-    let sealed = book.seal(TsMs(5), TsMs(5), vec![first_cut("A")], None);
+    let sealed = book.seal_tick(TsMs(5), TsMs(5), vec![first_cut("A")], None);
 
     assert_eq!(starts(sealed), (None, vec![], vec![Some(1)]));
     assert_eq!(book.slices["A"].counts.values().sum::<u64>(), LATE_MAX as u64 + 1);
@@ -244,26 +247,28 @@ fn more_late_receipts_than_the_limit_make_the_seal_read_the_log() {
 
 #[test]
 fn event_types_beyond_the_limit_are_counted_together() {
-    let mut slice = Slice::starting_at(IngestSeq(1), None);
+    let mut slice = OpenSlice::starting_at(IngestSeq(1), None);
 
-    (1..=300).for_each(|n| slice.observe(&format!("T{n}"), None, IngestSeq(n), b"{}"));
+    (1..=300).for_each(|n| slice.add_receipt(&format!("T{n}"), None, IngestSeq(n), b"{}"));
 
-    assert_eq!(slice.counts().len(), COUNTED_TYPES_MAX + 1);
-    assert_eq!(slice.counts()[OTHER_TYPES], 300 - COUNTED_TYPES_MAX as u64);
+    assert_eq!(slice.counts_by_type().len(), COUNTED_TYPES_MAX + 1);
+    assert_eq!(slice.counts_by_type()[OTHER_TYPES], 300 - COUNTED_TYPES_MAX as u64);
 }
 
 #[test]
 fn snapshot_timestamps_beyond_the_limit_lose_the_largest() {
-    let mut slice = Slice::starting_at(IngestSeq(1), Some(TsMs(0)));
+    let mut slice = OpenSlice::starting_at(IngestSeq(1), Some(TsMs(0)));
     let max = i64::try_from(CANDIDATES_MAX).unwrap();
 
-    (0..=max + 1).zip(1..).for_each(|(ts, seq)| slice.observe("S", Some(TsMs(ts)), IngestSeq(seq), b"{}"));
+    (0..=max + 1)
+        .zip(1..)
+        .for_each(|(ts, seq)| slice.add_receipt("S", Some(TsMs(ts)), IngestSeq(seq), b"{}"));
 
     assert_eq!(slice.candidates.len(), CANDIDATES_MAX);
-    assert_eq!(slice.select(TsMs(0)), None, "at the floor");
-    assert_eq!(slice.select(TsMs(1)).unwrap().seq, IngestSeq(2));
-    assert_eq!(slice.select(TsMs(max)).unwrap().seq, IngestSeq(CANDIDATES_MAX as u64 + 1));
-    assert_eq!(slice.select(TsMs(max + 1)), None);
+    assert_eq!(slice.select_snapshot(TsMs(0)), None, "at the floor");
+    assert_eq!(slice.select_snapshot(TsMs(1)).unwrap().seq, IngestSeq(2));
+    assert_eq!(slice.select_snapshot(TsMs(max)).unwrap().seq, IngestSeq(CANDIDATES_MAX as u64 + 1));
+    assert_eq!(slice.select_snapshot(TsMs(max + 1)), None);
 }
 
 #[test]

@@ -39,13 +39,13 @@ pub struct Hold {
 impl Hold {
     /// Outputs that wait here.
     #[must_use]
-    pub const fn waiting(&self) -> u64 {
+    pub const fn waiting_outputs(&self) -> u64 {
         (self.passed + 1).saturating_sub(self.first)
     }
 
     /// Number of the last output that is known to wait: at least the refused one.
     #[must_use]
-    pub fn last(&self) -> u64 {
+    pub fn last_waiting(&self) -> u64 {
         self.passed.max(self.first)
     }
 }
@@ -93,13 +93,13 @@ impl Holds {
 
     /// Symbols that are held.
     #[must_use]
-    pub fn symbols(&self) -> usize {
+    pub fn symbol_count(&self) -> usize {
         self.0.len()
     }
 
     /// Whether outputs of this symbol wait.
     #[must_use]
-    pub fn contains(&self, symbol: &str) -> bool {
+    pub fn holds_symbol(&self, symbol: &str) -> bool {
         self.0.contains_key(symbol)
     }
 
@@ -113,8 +113,8 @@ impl Holds {
 
     /// Outputs before the cursor that wait at some fan-out.
     #[must_use]
-    pub fn waiting(&self) -> u64 {
-        self.0.values().map(|holds| holds.values().map(Hold::waiting).max().unwrap_or(0)).sum()
+    pub fn waiting_outputs(&self) -> u64 {
+        self.0.values().map(|holds| holds.values().map(Hold::waiting_outputs).max().unwrap_or(0)).sum()
     }
 
     /// The first run record that a waiting output is made from.
@@ -125,8 +125,8 @@ impl Holds {
 
     /// What becomes of an output at `fan_out`.
     #[must_use]
-    pub fn fate(&self, skips: &Skips, fan_out: &str, message: &OutputMessage) -> Fate {
-        if skips.covers(&message.symbol, fan_out, message.symbol_seq) {
+    pub fn fate_of_output(&self, skips: &Skips, fan_out: &str, message: &OutputMessage) -> Fate {
+        if skips.covers_output(&message.symbol, fan_out, message.symbol_seq) {
             return Fate::Skipped;
         }
         match self.get(&message.symbol, fan_out) {
@@ -148,7 +148,7 @@ impl Holds {
     /// # Errors
     ///
     /// [`TooManyHeld`]: `max` other symbols are held. Nothing has changed.
-    pub fn hold(
+    pub fn hold_symbol(
         &mut self,
         fan_out: &str,
         refused: &OutputMessage,
@@ -169,7 +169,7 @@ impl Holds {
     }
 
     /// The cursor goes over an output.
-    pub fn pass(&mut self, message: &OutputMessage) {
+    pub fn pass_output(&mut self, message: &OutputMessage) {
         for hold in self.0.get_mut(&message.symbol).into_iter().flat_map(BTreeMap::values_mut) {
             if hold.first <= message.symbol_seq {
                 hold.passed = hold.passed.max(message.symbol_seq);
@@ -179,20 +179,20 @@ impl Holds {
 
     /// The acts that a choice comes to, one for each fan-out where the symbol is held; none when it is not held.
     #[must_use]
-    pub fn acts(&self, symbol: &Symbol, choice: HeldChoice) -> Vec<OutputsAct> {
+    pub fn acts_for_choice(&self, symbol: &Symbol, choice: HeldChoice) -> Vec<OutputsAct> {
         let act = |(fan_out, hold): (&String, &Hold)| {
             let (symbol, fan_out, first) = (symbol.clone(), fan_out.clone(), hold.first);
             match choice {
                 HeldChoice::Retry => OutputsAct::Retry { symbol, fan_out },
                 HeldChoice::SkipFirst => OutputsAct::Skip { symbol, fan_out, first, last: first },
-                HeldChoice::SkipAll => OutputsAct::Skip { symbol, fan_out, first, last: hold.last() },
+                HeldChoice::SkipAll => OutputsAct::Skip { symbol, fan_out, first, last: hold.last_waiting() },
             }
         };
         self.0.get(symbol).into_iter().flatten().map(act).collect()
     }
 
     /// Offers what waits of `symbol` again; says whether anything does.
-    pub fn retry(&mut self, symbol: &Symbol) -> bool {
+    pub fn retry_symbol(&mut self, symbol: &Symbol) -> bool {
         let holds = self.0.get_mut(symbol);
         holds.into_iter().flat_map(BTreeMap::values_mut).map(|hold| hold.is_retried = true).count() > 0
     }
@@ -238,7 +238,7 @@ impl Holds {
 
     /// Retention let the run records up to `gone` go, so nothing waits there any more, whatever an older save says.
     /// `outputs` tells how many outputs each symbol had made by then.
-    pub fn release(&mut self, gone: RunSeq, outputs: impl Fn(&Symbol) -> u64) {
+    pub fn release_trimmed(&mut self, gone: RunSeq, outputs: impl Fn(&Symbol) -> u64) {
         for (symbol, holds) in &mut self.0 {
             for hold in holds.values_mut().filter(|hold| hold.from <= gone) {
                 hold.from = gone.next();

@@ -13,23 +13,25 @@ pub struct Skips(BTreeMap<Symbol, BTreeMap<String, BTreeMap<u64, u64>>>);
 impl Skips {
     /// What these acts let go.
     #[must_use]
-    pub fn of<'a>(acts: impl IntoIterator<Item = &'a OutputsAct>) -> Self {
+    pub fn from_acts<'a>(acts: impl IntoIterator<Item = &'a OutputsAct>) -> Self {
         let mut skips = Self::default();
-        acts.into_iter().for_each(|act| skips.note(act));
+        acts.into_iter().for_each(|act| skips.note_act(act));
         skips
     }
 
     /// Takes one more act.
-    pub fn note(&mut self, act: &OutputsAct) {
+    pub fn note_act(&mut self, act: &OutputsAct) {
         match act {
-            OutputsAct::Skip { symbol, fan_out, first, last } => self.add(symbol, fan_out, *first, *last),
+            OutputsAct::Skip { symbol, fan_out, first, last } => {
+                self.add_range(symbol, fan_out, *first, *last)
+            }
             OutputsAct::Retry { .. } => {}
         }
     }
 
     /// Lets the outputs `first` to `last` of a symbol go at one fan-out. Ranges that touch become one, so that the
     /// memory is that of the gaps between an operator's acts.
-    pub fn add(&mut self, symbol: &Symbol, fan_out: &str, first: u64, last: u64) {
+    pub fn add_range(&mut self, symbol: &Symbol, fan_out: &str, first: u64, last: u64) {
         if last < first {
             return;
         }
@@ -49,7 +51,7 @@ impl Skips {
 
     /// Whether this output is let go.
     #[must_use]
-    pub fn covers(&self, symbol: &Symbol, fan_out: &str, number: u64) -> bool {
+    pub fn covers_output(&self, symbol: &Symbol, fan_out: &str, number: u64) -> bool {
         self.covers_all(symbol, fan_out, number..=number)
     }
 
@@ -65,7 +67,7 @@ impl Skips {
     #[must_use]
     pub fn covers_anywhere(&self, symbol: &Symbol, number: u64) -> bool {
         let fan_outs = self.0.get(symbol);
-        fan_outs.is_some_and(|fan_outs| fan_outs.keys().any(|name| self.covers(symbol, name, number)))
+        fan_outs.is_some_and(|fan_outs| fan_outs.keys().any(|name| self.covers_output(symbol, name, number)))
     }
 
     /// Whether nothing was ever let go.

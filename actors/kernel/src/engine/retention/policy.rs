@@ -31,7 +31,7 @@ impl Policy {
     /// The first record to stay by count and bytes. Bytes are taken to be the same for each record, so that the limit
     /// is met over several rounds, from above.
     #[must_use]
-    pub fn below(&self, stat: LogStat) -> Seq {
+    pub fn trim_point(&self, stat: LogStat) -> Seq {
         let records = (stat.tail.0 + 1).saturating_sub(stat.start.0);
         let by_count = self.records_max.map_or(0, |max| records.saturating_sub(max));
         let by_bytes = self.bytes_max.filter(|max| *max < stat.bytes).map_or(0, |max| {
@@ -59,9 +59,9 @@ impl FirstYoung {
         Self { low: from.0, high: (tail.0 + 1).max(from.0), step: 1 }
     }
 
-    /// The record whose time is to be [told](Self::tell); nothing once it is found.
+    /// The record whose time is to be [told](Self::tell_age); nothing once it is found.
     #[must_use]
-    pub const fn asks(&self) -> Option<Seq> {
+    pub const fn record_to_ask(&self) -> Option<Seq> {
         let rest = self.high - self.low;
         if rest == 0 {
             return None;
@@ -71,7 +71,7 @@ impl FirstYoung {
     }
 
     /// Says whether the record at `at`, which was asked for, is too old.
-    pub const fn tell(&mut self, at: Seq, is_old: bool) {
+    pub const fn tell_age(&mut self, at: Seq, is_old: bool) {
         if is_old {
             self.low = at.0 + 1;
             self.step = self.step.saturating_mul(2);
@@ -84,7 +84,7 @@ impl FirstYoung {
 
     /// The first record to stay, as far as it is known.
     #[must_use]
-    pub const fn found(&self) -> Seq {
+    pub const fn first_to_stay(&self) -> Seq {
         Seq(self.low)
     }
 }

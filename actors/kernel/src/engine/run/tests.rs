@@ -13,34 +13,34 @@ fn started(symbol: &str, engine_ts: i64, start: u64, end: u64) -> RunRecord {
         symbol,
         engine_timestamp_ms: TsMs(engine_ts),
         engine_mode: EngineMode::Truth,
-        cut: Cut { kind: CutKind::Boundary, start: IngestSeq(start), end: IngestSeq(end) },
+        cut: CutRange { kind: CutKind::Boundary, start: IngestSeq(start), end: IngestSeq(end) },
         planned_ts_ms: TsMs(engine_ts + 7),
         started_ts_ms: TsMs(0),
         snapshot_seq: Some(IngestSeq(end)),
         counts_by_event_type: BTreeMap::new(),
         symbol_seq: 1,
     };
-    Attempts::first(facts).started()
+    Attempts::first_attempt(facts).started_record()
 }
 
 fn completed(started: &RunRecord) -> RunRecord {
     let answer = EngineAnswer::Truth { regime_output: "{}".to_owned() };
-    Attempts::new(started.facts.clone(), 1).completed(answer, EngineIdentity::default(), TsMs(9))
+    Attempts::new(started.facts.clone(), 1).completed_record(answer, EngineIdentity::default(), TsMs(9))
 }
 
 fn failed(started: &RunRecord) -> RunRecord {
-    Attempts::new(started.facts.clone(), 1).failed(&missing_snapshot(&started.facts), TsMs(9))
+    Attempts::new(started.facts.clone(), 1).failed_record(&missing_snapshot(&started.facts), TsMs(9))
 }
 
 fn admitted(records: &[RunRecord]) -> RunIndex {
     let mut index = RunIndex::default();
-    records.iter().for_each(|record| index.admit(record).unwrap());
+    records.iter().for_each(|record| index.admit_record(record).unwrap());
     index
 }
 
 fn check_refused(index: &RunIndex, record: &RunRecord) -> RunViolation {
     let mut after = index.clone();
-    let violation = after.admit(record).unwrap_err();
+    let violation = after.admit_record(record).unwrap_err();
     assert_eq!(*index, after, "a refused record changes nothing");
     violation
 }
@@ -66,8 +66,8 @@ fn a_run_starts_only_when_the_one_before_it_has_ended() {
     let violation = check_refused(&open, &started("A", 200, 6, 9));
 
     assert!(matches!(violation, RunViolation::StillOpen { open, .. } if open == first.facts.run_id));
-    assert_eq!(open.check(&started("B", 100, 1, 5)), Ok(()), "another symbol's");
-    assert_eq!(open.check(&first), Ok(()), "its next attempt");
+    assert_eq!(open.check_record(&started("B", 100, 1, 5)), Ok(()), "another symbol's");
+    assert_eq!(open.check_record(&first), Ok(()), "its next attempt");
 }
 
 #[test]
@@ -83,8 +83,8 @@ fn engine_time_increases_and_cuts_tile() {
         let violation = check_refused(&index, &started("A", 101, start, 9));
         assert!(matches!(violation, RunViolation::NotTiled { last_end: IngestSeq(5), .. }));
     }
-    assert_eq!(index.check(&started("A", 101, 6, 9)), Ok(()));
-    assert_eq!(index.check(&started("A", 101, 6, 5)), Ok(()), "an empty cut");
+    assert_eq!(index.check_record(&started("A", 101, 6, 9)), Ok(()));
+    assert_eq!(index.check_record(&started("A", 101, 6, 5)), Ok(()), "an empty cut");
 }
 
 /// Otherwise the next cut would start at receipts that earlier ones have.
@@ -156,8 +156,8 @@ proptest! {
                 _ => failed(subject),
             };
             let verdict = oracle(&history, &record);
-            prop_assert_eq!(index.check(&record).map_err(|violation| word(&violation)), verdict);
-            prop_assert_eq!(index.admit(&record).map_err(|violation| word(&violation)), verdict);
+            prop_assert_eq!(index.check_record(&record).map_err(|violation| word(&violation)), verdict);
+            prop_assert_eq!(index.admit_record(&record).map_err(|violation| word(&violation)), verdict);
             if verdict.is_ok() {
                 history.push(record);
             }
@@ -176,17 +176,17 @@ proptest! {
             if position == at.index(live.runs.len()) {
                 rebuilt = postcard::from_bytes(&postcard::to_stdvec(&rebuilt).unwrap()).unwrap();
             }
-            rebuilt.admit(record).unwrap();
+            rebuilt.admit_record(record).unwrap();
         }
 
         prop_assert_eq!(&rebuilt, &live.index);
         prop_assert_eq!(rebuilt.tail(), RunSeq(live.runs.len() as u64));
-        let (started, completed, failed) = rebuilt.counts();
+        let (started, completed, failed) = rebuilt.run_counts();
         let ids: std::collections::BTreeSet<_> = live.runs.iter().map(|record| record.facts.run_id).collect();
         let ended = |record: &&RunRecord| record.is_terminal();
         prop_assert_eq!(started, ids.len() as u64);
         prop_assert_eq!(completed + failed, live.runs.iter().filter(ended).count() as u64);
-        prop_assert_eq!(rebuilt.outputs(), live.runs.iter().map(outputs_of).sum::<u64>());
+        prop_assert_eq!(rebuilt.output_count(), live.runs.iter().map(outputs_of).sum::<u64>());
         prop_assert_eq!(rebuilt.last_planned_ts(), live.runs.iter().map(|r| r.facts.planned_ts_ms).max());
     }
 

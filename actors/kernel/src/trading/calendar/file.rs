@@ -67,7 +67,7 @@ impl MarketCalendar {
     pub fn parse(bytes: &[u8]) -> Result<Self, CalendarFileError> {
         let file: CalendarFile = serde_json::from_slice(bytes).map_err(CalendarFileError::Unreadable)?;
         let mut reader = FieldReader::default();
-        let zone = MarketZone::find(&file.tz);
+        let zone = MarketZone::find_zone(&file.tz);
         let zone = zone.map_err(|error| reader.faults.push(format!("tz: {error}"))).ok();
         let known = (reader.read_date("from", &file.from), reader.read_date("to", &file.to));
         if known.1 < known.0 {
@@ -84,7 +84,7 @@ impl MarketCalendar {
         let calendar =
             Self { name, zone, known, open, close, is_always_open, closed, extra, early_closes, late_opens };
         calendar.check_sessions(&mut reader);
-        reader.finish(calendar)
+        reader.finish_calendar(calendar)
     }
 
     /// The same calendar with what an operator knows better.
@@ -106,7 +106,7 @@ impl MarketCalendar {
         self.early_closes.extend(reader.read_times("early_closes", &overrides.early_closes));
         self.late_opens.extend(reader.read_times("late_opens", &overrides.late_opens));
         self.check_sessions(&mut reader);
-        reader.finish(self)
+        reader.finish_calendar(self)
     }
 
     /// Each session that differs from the usual one ends after it begins.
@@ -149,7 +149,7 @@ impl FieldReader {
         texts.iter().map(|(date, time)| (self.read_date(field, date), self.read_time(field, time))).collect()
     }
 
-    fn finish(self, calendar: MarketCalendar) -> Result<MarketCalendar, CalendarFileError> {
+    fn finish_calendar(self, calendar: MarketCalendar) -> Result<MarketCalendar, CalendarFileError> {
         if self.faults.is_empty() { Ok(calendar) } else { Err(CalendarFileError::Faults(self.faults)) }
     }
 }

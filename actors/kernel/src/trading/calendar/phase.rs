@@ -51,7 +51,7 @@ impl ExtendedHours {
     /// # Errors
     ///
     /// [`ExtendedHoursError`] when they are not in this order.
-    pub fn between(
+    pub fn between_times(
         pre_market_start: Time,
         regular_start: Time,
         regular_end: Time,
@@ -69,9 +69,9 @@ impl ExtendedHours {
     }
 
     /// The whole trading around a session, from pre-market to after hours.
-    pub(crate) fn around(self, session: MarketSession) -> MarketSession {
-        let opens = session.opens.plus(-self.pre_market_ms);
-        MarketSession { opens, closes: session.closes.plus(self.after_hours_ms), ..session }
+    pub(crate) fn around_session(self, session: MarketSession) -> MarketSession {
+        let opens = session.opens.plus_ms(-self.pre_market_ms);
+        MarketSession { opens, closes: session.closes.plus_ms(self.after_hours_ms), ..session }
     }
 }
 
@@ -87,7 +87,7 @@ impl MarketCalendar {
         }
         let today = self.zone().read_date(at)?;
         let Some(session) =
-            self.find_session(today)?.filter(|session| extended.around(*session).contains(at))
+            self.find_session(today)?.filter(|session| extended.around_session(*session).contains(at))
         else {
             return Ok(MarketPhase::Closed);
         };

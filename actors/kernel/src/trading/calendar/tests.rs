@@ -17,7 +17,7 @@ pub(in crate::trading) fn shipped(name: &str) -> MarketCalendar {
 }
 
 fn moment(zone: &str, local: jiff::civil::DateTime) -> TsMs {
-    MarketZone::find(zone).unwrap().find_moment(local).unwrap()
+    MarketZone::find_zone(zone).unwrap().find_moment(local).unwrap()
 }
 
 fn new_york(day: Date, hour: i8, minute: i8) -> TsMs {
@@ -25,7 +25,8 @@ fn new_york(day: Date, hour: i8, minute: i8) -> TsMs {
 }
 
 fn usual_hours() -> ExtendedHours {
-    ExtendedHours::between(time(4, 0, 0, 0), time(9, 30, 0, 0), time(16, 0, 0, 0), time(20, 0, 0, 0)).unwrap()
+    ExtendedHours::between_times(time(4, 0, 0, 0), time(9, 30, 0, 0), time(16, 0, 0, 0), time(20, 0, 0, 0))
+        .unwrap()
 }
 
 #[test]
@@ -152,9 +153,9 @@ fn session_that_ends_before_it_begins_is_refused() {
 fn hours_that_are_not_in_their_order_are_refused() {
     let [four, nine, ten] = [time(4, 0, 0, 0), time(9, 0, 0, 0), time(10, 0, 0, 0)];
 
-    assert!(ExtendedHours::between(nine, four, ten, ten).is_err());
-    assert!(ExtendedHours::between(four, ten, nine, ten).is_err());
-    assert!(ExtendedHours::between(four, nine, ten, nine).is_err());
+    assert!(ExtendedHours::between_times(nine, four, ten, ten).is_err());
+    assert!(ExtendedHours::between_times(four, ten, nine, ten).is_err());
+    assert!(ExtendedHours::between_times(four, nine, ten, nine).is_err());
 }
 
 proptest! {
@@ -172,6 +173,6 @@ proptest! {
         prop_assert!(now.is_none_or(|session| session.contains(at) && session.closes <= next.opens));
         prop_assert!(at < next.opens);
         prop_assert_eq!(calendar.session_at(next.opens), Ok(Some(next)));
-        prop_assert_eq!(calendar.session_at(next.opens.plus(-1)).unwrap().is_some(), now.is_some_and(|session| session.closes == next.opens));
+        prop_assert_eq!(calendar.session_at(next.opens.plus_ms(-1)).unwrap().is_some(), now.is_some_and(|session| session.closes == next.opens));
     }
 }

@@ -36,7 +36,7 @@ impl CycleState {
     fn check_decisions(&self, role: StageRole, answer: &StageOutput) -> Result<(), StageError> {
         let may_decide = matches!(role, StageRole::Signal | StageRole::Risk);
         if !may_decide && !answer.decisions.is_empty() {
-            return Err(garbage("decisions come from signals and RISK only"));
+            return Err(garbage_error("decisions come from signals and RISK only"));
         }
         let all = self.decisions().len() + answer.decisions.len();
         if CYCLE_DECISIONS_MAX < all {
@@ -46,10 +46,10 @@ impl CycleState {
         let mut known: BTreeSet<_> = self.decisions().iter().map(|decision| &decision.decision_id).collect();
         for decision in &answer.decisions {
             if !known.insert(&decision.decision_id) {
-                return Err(garbage(&format!("decision {} comes twice", decision.decision_id)));
+                return Err(garbage_error(&format!("decision {} comes twice", decision.decision_id)));
             }
             if !self.live_strategies().any(|strategy| *strategy == decision.strategy) {
-                return Err(garbage(&format!("{} is no strategy of this cycle", decision.strategy)));
+                return Err(garbage_error(&format!("{} is no strategy of this cycle", decision.strategy)));
             }
         }
         Ok(())
@@ -57,23 +57,23 @@ impl CycleState {
 
     fn check_verdicts(&self, role: StageRole, answer: &StageOutput) -> Result<(), StageError> {
         if role != StageRole::Risk && !answer.verdicts.is_empty() {
-            return Err(garbage("verdicts come from RISK only"));
+            return Err(garbage_error("verdicts come from RISK only"));
         }
         let mut judged = BTreeSet::new();
         for verdict in &answer.verdicts {
             let id = &verdict.decision_id;
             if !judged.insert(id) {
-                return Err(garbage(&format!("decision {id} is judged twice")));
+                return Err(garbage_error(&format!("decision {id} is judged twice")));
             }
             let made_here = answer.decisions.iter().find(|decision| decision.decision_id == *id);
-            let Some(decision) = self.decision(id).or(made_here) else {
-                return Err(garbage(&format!("decision {id} is judged and was never made")));
+            let Some(decision) = self.find_decision(id).or(made_here) else {
+                return Err(garbage_error(&format!("decision {id} is judged and was never made")));
             };
             if let RiskOutcome::Allowed { quantity, price, .. } = &verdict.outcome {
                 let raises = decision.suggested_quantity.is_some_and(|suggested| suggested < *quantity);
                 let is_order = Decimal::ONE <= *quantity && quantity.is_integer() && Decimal::ZERO < *price;
                 if raises || !is_order {
-                    return Err(garbage(&format!("decision {id}: RISK allows {quantity} at {price}")));
+                    return Err(garbage_error(&format!("decision {id}: RISK allows {quantity} at {price}")));
                 }
             }
         }
@@ -83,7 +83,7 @@ impl CycleState {
     fn check_failures(&self, answer: &StageOutput) -> Result<(), StageError> {
         let failed: BTreeSet<_> = answer.failures.iter().map(|failure| &failure.strategy).collect();
         if let Some(other) = failed.iter().find(|name| !self.started().strategies.contains(name)) {
-            return Err(garbage(&format!("{other} is no strategy of this cycle")));
+            return Err(garbage_error(&format!("{other} is no strategy of this cycle")));
         }
         match answer.failures.first() {
             Some(first) if self.live_strategies().all(|strategy| failed.contains(strategy)) => {
@@ -94,7 +94,7 @@ impl CycleState {
     }
 }
 
-fn garbage(detail: &str) -> StageError {
+fn garbage_error(detail: &str) -> StageError {
     StageError::new(StageErrorKind::Garbage, detail)
 }
 

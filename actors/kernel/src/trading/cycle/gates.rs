@@ -81,7 +81,7 @@ impl CycleState {
             }
             let reply = replies.iter().find(|reply| reply.hook == hook.name);
             let answer = reply.map_or(Err(&HookError::TimedOut), |reply| reply.answer.as_ref());
-            let ruling = judge_hook(&hook, answer, |decision| self.ceiling(decision));
+            let ruling = judge_hook(&hook, answer, |decision| self.share_ceiling(decision));
             checks.push(GateCheck { gate: GateKind::Hook(hook.name), verdict: ruling.verdict });
             narrowed.extend(ruling.narrowed);
         }
@@ -102,7 +102,9 @@ impl CycleState {
         let pipeline = &started.pipeline;
         let (stage, strategy) = match place {
             GatePlace::Before(stage) | GatePlace::After(stage) => (Some(usize::from(*stage)), None),
-            GatePlace::BeforeIntent(decision) => (None, self.decision(decision).map(|known| &known.strategy)),
+            GatePlace::BeforeIntent(decision) => {
+                (None, self.find_decision(decision).map(|known| &known.strategy))
+            }
         };
         let leads_to_effects = stage
             .and_then(|stage| pipeline.stages.get(stage))

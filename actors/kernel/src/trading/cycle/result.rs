@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::state::CycleState;
-use crate::rfc3339::rfc3339;
+use crate::rfc3339::to_rfc3339;
 use crate::trading::ids::StageName;
 use crate::trading::journal::{CycleEnded, CycleError, CycleStarted, StageOutcome};
 use crate::trading::stage::StageRole;
@@ -46,14 +46,15 @@ impl CycleState {
     pub fn result(&self) -> Option<CycleResult> {
         let ended = self.ended()?.clone();
         let stages = self.started().pipeline.stages.iter().enumerate();
-        let stages = stages.map(|(index, spec)| self.summary(index, &spec.name, spec.enabled)).collect();
+        let stages =
+            stages.map(|(index, spec)| self.stage_summary(index, &spec.name, spec.enabled)).collect();
         Some(CycleResult { started: self.started().clone(), ended, stages })
     }
 
-    fn summary(&self, index: usize, name: &StageName, enabled: bool) -> StageSummary {
+    fn stage_summary(&self, index: usize, name: &StageName, enabled: bool) -> StageSummary {
         let mut summary = StageSummary {
             name: name.to_string(),
-            status: match (enabled, StageRole::of(name)) {
+            status: match (enabled, StageRole::of_stage(name)) {
                 (false, _) => "disabled",
                 (true, StageRole::Execute) if self.has_intents() => "stopped",
                 (true, _) => "not_begun",
@@ -64,7 +65,7 @@ impl CycleState {
             error: None,
             data: None,
         };
-        let Some((_, ended)) = self.stages().find(|(at, _)| *at == index) else { return summary };
+        let Some((_, ended)) = self.ended_stages().find(|(at, _)| *at == index) else { return summary };
         summary.attempts = ended.attempts;
         summary.took_ms = ended.took_ms;
         match &ended.outcome {
@@ -74,7 +75,7 @@ impl CycleState {
             }
             StageOutcome::Failed(error) => {
                 summary.status = "failed";
-                summary.error_code = Some(error.code().as_str());
+                summary.error_code = Some(error.error_code().as_str());
                 summary.error = Some(error.detail.clone());
             }
         }
@@ -110,15 +111,15 @@ impl CycleResult {
             "dry_run": started.dry_run,
             "duration_ms": ended.spent_ms,
             "errors": ended.errors.iter().map(error_wire).collect::<Vec<_>>(),
-            "finished_at": rfc3339(ended.finished_at),
+            "finished_at": to_rfc3339(ended.finished_at),
             "mode": started.mode,
             "order_intents": counts.intents,
             "partial": ended.status.event_word() == "partial",
             "pipeline": started.pipeline.name,
-            "reason": ended.reason.line(),
+            "reason": ended.reason.to_line(),
             "schema_version": CYCLE_RESULT_SCHEMA_VERSION,
             "stage_results": stages,
-            "started_at": rfc3339(started.started_at),
+            "started_at": to_rfc3339(started.started_at),
             "status": ended.status,
             "strategies": started.strategies,
             "strategies_processed": counts.strategies_processed,

@@ -105,7 +105,7 @@ pub struct CycleRun {
 impl CycleRun {
     /// The cycle whose start was just appended.
     #[must_use]
-    pub fn begin(started: CycleStarted, now: Duration) -> Self {
+    pub fn begin_cycle(started: CycleStarted, now: Duration) -> Self {
         Self {
             state: CycleState::new(started),
             began: now,
@@ -118,9 +118,9 @@ impl CycleRun {
 
     /// The cycle that a crash interrupted, from its records: the same id, each stage's result and each intent once.
     #[must_use]
-    pub fn resume(mut state: CycleState, now: Duration) -> Self {
+    pub fn resume_cycle(mut state: CycleState, now: Duration) -> Self {
         state.forget_clearances();
-        let spent_ms: u64 = state.stages().map(|(_, ended)| ended.took_ms).fold(0, u64::saturating_add);
+        let spent_ms: u64 = state.ended_stages().map(|(_, ended)| ended.took_ms).fold(0, u64::saturating_add);
         Self {
             state,
             began: now,
@@ -138,7 +138,7 @@ impl CycleRun {
     }
 
     /// Ends the cycle before its next step; what is still answered comes too late. The first reason stays.
-    pub fn cancel(&mut self, why: &str) {
+    pub fn cancel_cycle(&mut self, why: &str) {
         self.cancelled.get_or_insert_with(|| why.to_owned());
     }
 
@@ -160,27 +160,28 @@ impl CycleRun {
             return CycleStep::Ended;
         }
         if let Some(why) = &self.cancelled {
-            return self.end(now, Some(why));
+            return self.end_cycle(now, Some(why));
         }
         if let Some(stage) = self.state.hooks_due() {
-            return CycleStep::AskGates(GatePlace::After(index(stage)));
+            return CycleStep::AskGates(GatePlace::After(stage_index(stage)));
         }
         let out_of_time = self.is_out_of_time(now.elapsed);
         let at_hand = match &self.current {
             Some(current) => Some(current.stage),
             None => self.state.next_stage(out_of_time),
         };
-        let Some((stage, spec)) = at_hand.and_then(|stage| Some((stage, self.state.stage(stage)?))) else {
-            return self.end(now, None);
+        let Some((stage, spec)) = at_hand.and_then(|stage| Some((stage, self.state.stage_spec(stage)?)))
+        else {
+            return self.end_cycle(now, None);
         };
         if self.needs_gates(stage) && !self.state.is_cleared(stage) {
-            return CycleStep::AskGates(GatePlace::Before(index(stage)));
+            return CycleStep::AskGates(GatePlace::Before(stage_index(stage)));
         }
         match &self.current {
             Some(current) => self.go_on_with(current, spec, now.elapsed),
             None if spec.role() == StageRole::Execute => {
                 // Entered by the gates that allowed it; only a pipeline without gates gets here, and it has no EXEC.
-                self.end(now, Some("orders cannot be executed without gates"))
+                self.end_cycle(now, Some("orders cannot be executed without gates"))
             }
             None if self.interrupted && !spec.idempotent => {
                 let error = StageError::new(
@@ -192,7 +193,7 @@ impl CycleRun {
             None => CycleStep::CallStage(StageCall {
                 stage,
                 attempt: 1,
-                deadline: self.deadline(spec, now.elapsed),
+                deadline: self.stage_deadline(spec, now.elapsed),
             }),
         }
     }
@@ -228,13 +229,13 @@ impl CycleRun {
     }
 
     fn needs_gates(&self, stage: usize) -> bool {
-        let place = GatePlace::Before(index(stage));
+        let place = GatePlace::Before(stage_index(stage));
         self.state.started().pipeline.first_gated().is_some() || !self.state.hooks_at(&place).is_empty()
     }
 
-    fn end(&self, now: CycleNow, cancelled: Option<&str>) -> CycleStep {
-        let spent = CycleNow { elapsed: self.spent(now.elapsed), ..now };
-        let ended = self.state.end(spent, self.is_out_of_time(now.elapsed), cancelled);
+    fn end_cycle(&self, now: CycleNow, cancelled: Option<&str>) -> CycleStep {
+        let spent = CycleNow { elapsed: self.time_spent(now.elapsed), ..now };
+        let ended = self.state.end_record(spent, self.is_out_of_time(now.elapsed), cancelled);
         CycleStep::Append(JournalFact::CycleEnded(Box::new(ended)))
     }
 
@@ -248,7 +249,7 @@ impl CycleRun {
     ) -> CycleStep {
         CycleStep::Append(JournalFact::StageEnded(Box::new(StageEnded {
             cycle_id: self.state.started().cycle_id,
-            stage: index(stage),
+            stage: stage_index(stage),
             name: spec.name.clone(),
             attempts,
             took_ms: whole_ms(took),
@@ -256,17 +257,17 @@ impl CycleRun {
         })))
     }
 
-    fn spent(&self, now: Duration) -> Duration {
+    fn time_spent(&self, now: Duration) -> Duration {
         self.spent_before.saturating_add(now.saturating_sub(self.began))
     }
 
     fn is_out_of_time(&self, now: Duration) -> bool {
-        self.state.started().pipeline.budget <= self.spent(now)
+        self.state.started().pipeline.budget <= self.time_spent(now)
     }
 
     /// A stage's own budget, and the cycle's unless that is exceeded: then the stage only settles what was executed.
-    fn deadline(&self, spec: &StageSpec, now: Duration) -> Duration {
-        let left = self.state.started().pipeline.budget.saturating_sub(self.spent(now));
+    fn stage_deadline(&self, spec: &StageSpec, now: Duration) -> Duration {
+        let left = self.state.started().pipeline.budget.saturating_sub(self.time_spent(now));
         let budget = if left.is_zero() { spec.budget } else { spec.budget.min(left) };
         now.saturating_add(budget)
     }
@@ -299,7 +300,7 @@ impl CycleRun {
         }) else {
             return AnswerFate::Late;
         };
-        let Some(spec) = self.state.stage(current.stage).filter(|_| !is_cancelled) else {
+        let Some(spec) = self.state.stage_spec(current.stage).filter(|_| !is_cancelled) else {
             return AnswerFate::Late;
         };
         let checked = answer.and_then(|output| {
@@ -310,7 +311,7 @@ impl CycleRun {
             Ok(output) => current.doing = Doing::Settled(StageOutcome::Done(output)),
             Err(error) => {
                 let cycle = self.state.started().cycle_id;
-                let delay = retry_delay(spec.backoff, cycle, index(current.stage), current.attempts);
+                let delay = retry_delay(spec.backoff, cycle, stage_index(current.stage), current.attempts);
                 let at = now.saturating_add(delay);
                 let is_tried_again =
                     spec.idempotent && current.attempts < spec.attempts_max && at < current.deadline;
@@ -329,15 +330,15 @@ impl CycleRun {
     /// # Errors
     ///
     /// [`CycleOutOfOrder`]: it cannot come now; nothing changed.
-    pub fn apply(&mut self, fact: &JournalFact, now: Duration) -> Result<(), CycleOutOfOrder> {
-        self.state.apply(fact)?;
+    pub fn apply_fact(&mut self, fact: &JournalFact, now: Duration) -> Result<(), CycleOutOfOrder> {
+        self.state.apply_fact(fact)?;
         if let JournalFact::StageEnded(_) = fact {
             self.current = None;
             self.interrupted = false;
         }
         if let JournalFact::GateDecided(decided) = fact {
             match &decided.place {
-                GatePlace::Before(stage) if decided.denied().is_none() => {
+                GatePlace::Before(stage) if decided.first_denial().is_none() => {
                     self.enter_execute(usize::from(*stage), now);
                 }
                 // Denied before one intent: EXEC goes on with the next, unless the whole cycle is stopped.
@@ -350,9 +351,9 @@ impl CycleRun {
     }
 
     fn enter_execute(&mut self, stage: usize, now: Duration) {
-        let Some(spec) = self.state.stage(stage) else { return };
+        let Some(spec) = self.state.stage_spec(stage) else { return };
         if spec.role() == StageRole::Execute && self.current.is_none() {
-            let deadline = self.deadline(spec, now);
+            let deadline = self.stage_deadline(spec, now);
             let doing = Doing::Execute;
             self.current = Some(StageInProgress { stage, began: now, deadline, attempts: 1, doing });
         }
@@ -360,6 +361,6 @@ impl CycleRun {
 }
 
 /// A pipeline has at most 64 stages.
-fn index(stage: usize) -> u16 {
+fn stage_index(stage: usize) -> u16 {
     u16::try_from(stage).unwrap_or(u16::MAX)
 }

@@ -55,14 +55,14 @@ impl CycleStanding {
     }
 
     /// A worse status replaces a better one, with its reason; of equally bad ones the first stays.
-    fn worsen(&mut self, status: CycleStatus, reason: CycleEndReason) {
+    fn worsen_status(&mut self, status: CycleStatus, reason: CycleEndReason) {
         if self.status < status {
             self.status = status;
             self.reason = reason;
         }
     }
 
-    fn push(&mut self, stage: Option<&StageSpec>, code: CycleErrorCode, detail: String) {
+    fn push_stage_error(&mut self, stage: Option<&StageSpec>, code: CycleErrorCode, detail: String) {
         self.push_error(CycleError {
             stage: stage.map(|stage| stage.name.clone()),
             strategy: None,
@@ -152,7 +152,7 @@ impl CycleState {
     }
 
     /// The ends of its stages so far, by index.
-    pub fn stages(&self) -> impl Iterator<Item = (usize, &StageEnded)> {
+    pub fn ended_stages(&self) -> impl Iterator<Item = (usize, &StageEnded)> {
         self.stages.iter().map(|(index, ended)| (*index, ended))
     }
 
@@ -163,7 +163,7 @@ impl CycleState {
 
     /// How far it is, 0 to 100: stages that ended among those that are enabled.
     #[must_use]
-    pub fn progress(&self) -> u8 {
+    pub fn progress_percent(&self) -> u8 {
         let enabled = self.enabled_stages().count();
         let percent = (self.stages.len() * 100).checked_div(enabled).unwrap_or(100);
         u8::try_from(percent.min(100)).unwrap_or(100)
@@ -174,7 +174,7 @@ impl CycleState {
     /// # Errors
     ///
     /// [`CycleOutOfOrder`]; the state is then unchanged.
-    pub fn apply(&mut self, fact: &JournalFact) -> Result<(), CycleOutOfOrder> {
+    pub fn apply_fact(&mut self, fact: &JournalFact) -> Result<(), CycleOutOfOrder> {
         let is_ours = self.ended.is_none() && fact.cycle_id() == Some(self.started.cycle_id);
         let taken = is_ours
             && match fact {
@@ -197,27 +197,27 @@ impl CycleState {
                 | JournalFact::ConfigurationSnapshot(_)
                 | JournalFact::KillLatched(_) => false,
             };
-        taken.then_some(()).ok_or(CycleOutOfOrder { cycle: self.started.cycle_id, what: fact.kind() })
+        taken.then_some(()).ok_or(CycleOutOfOrder { cycle: self.started.cycle_id, what: fact.kind_word() })
     }
 
     fn apply_gates(&mut self, decided: &GateDecided) -> bool {
         for narrowing in &decided.narrowed {
-            self.narrow(narrowing);
+            self.apply_narrowing(narrowing);
         }
         if let GatePlace::After(_) = decided.place {
             self.hooks_due = None;
         }
-        if let Some((gate, why)) = decided.denied() {
+        if let Some((gate, why)) = decided.first_denial() {
             let reason = CycleEndReason::Gate { gate: gate.clone(), why: why.to_owned() };
             // A strategy that was paused meanwhile loses its own intents only.
             if let (GatePlace::BeforeIntent(decision), GateKind::Strategy) = (&decided.place, gate) {
-                self.standing.push(None, CycleErrorCode::Blocked, format!("{decision}: {why}"));
-                self.standing.worsen(CycleStatus::Degraded, reason);
+                self.standing.push_stage_error(None, CycleErrorCode::Blocked, format!("{decision}: {why}"));
+                self.standing.worsen_status(CycleStatus::Degraded, reason);
                 self.settled.insert(decision.clone());
                 return true;
             }
-            self.standing.push(None, CycleErrorCode::Blocked, reason.line());
-            self.standing.worsen(CycleStatus::Blocked, reason);
+            self.standing.push_stage_error(None, CycleErrorCode::Blocked, reason.to_line());
+            self.standing.worsen_status(CycleStatus::Blocked, reason);
             self.halted = true;
             return true;
         }
@@ -229,7 +229,7 @@ impl CycleState {
         true
     }
 
-    fn narrow(&mut self, narrowing: &Narrowing) {
+    fn apply_narrowing(&mut self, narrowing: &Narrowing) {
         let quantity = match narrowing {
             Narrowing::Drop(_) => Decimal::ZERO,
             Narrowing::Limit { quantity, .. } => *quantity,
@@ -271,24 +271,28 @@ impl CycleState {
             self.standing.push_error(CycleError {
                 stage: name,
                 strategy,
-                code: failure.error.code(),
+                code: failure.error.error_code(),
                 detail: failure.error.detail.clone(),
             });
-            self.standing.worsen(CycleStatus::Degraded, CycleEndReason::Stage(stage.name.clone()));
+            self.standing.worsen_status(CycleStatus::Degraded, CycleEndReason::Stage(stage.name.clone()));
         }
     }
 
     fn take_failure(&mut self, stage: &StageSpec, error: &StageError) {
-        self.standing.push(Some(stage), error.code(), error.detail.clone());
+        self.standing.push_stage_error(Some(stage), error.error_code(), error.detail.clone());
         let reason = CycleEndReason::Stage(stage.name.clone());
         match self.started.pipeline.on_failure(stage) {
-            OnStageFailure::Fail => self.standing.worsen(CycleStatus::Failed, reason),
+            OnStageFailure::Fail => self.standing.worsen_status(CycleStatus::Failed, reason),
             OnStageFailure::Block => {
-                self.standing.push(Some(stage), CycleErrorCode::Blocked, "its failure blocks".to_owned());
-                self.standing.worsen(CycleStatus::Blocked, reason);
+                self.standing.push_stage_error(
+                    Some(stage),
+                    CycleErrorCode::Blocked,
+                    "its failure blocks".to_owned(),
+                );
+                self.standing.worsen_status(CycleStatus::Blocked, reason);
                 self.halted = true;
             }
-            OnStageFailure::Degrade => self.standing.worsen(CycleStatus::Degraded, reason),
+            OnStageFailure::Degrade => self.standing.worsen_status(CycleStatus::Degraded, reason),
         }
         let fails_closed = self.started.pipeline.fail_closed_on_audit;
         self.audit_failed |= stage.role() == StageRole::Audit && fails_closed;

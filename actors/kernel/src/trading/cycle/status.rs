@@ -122,13 +122,13 @@ pub enum CycleEndReason {
 impl CycleEndReason {
     /// The reason as one line.
     #[must_use]
-    pub fn line(&self) -> String {
+    pub fn to_line(&self) -> String {
         match self {
             Self::Done => "done".to_owned(),
             Self::Stage(name) => format!("stage {name}"),
             Self::OutOfTime => "out of time".to_owned(),
             Self::Gate { gate: GateKind::Hook(name), why } => format!("hook {name}: {why}"),
-            Self::Gate { gate, why } => format!("{}: {why}", gate.word()),
+            Self::Gate { gate, why } => format!("{}: {why}", gate.gate_word()),
             Self::Cancelled { why } => format!("cancelled: {why}"),
         }
     }

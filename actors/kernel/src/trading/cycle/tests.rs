@@ -14,7 +14,9 @@ use crate::trading::gate::{
 use crate::trading::journal::{
     CycleEnded, JournalFact, StageError, StageErrorKind, StageOutcome, StageOutput, StrategyFailure,
 };
-use crate::trading::pipeline::{Pipeline, analysis, canonical, heartbeat, rebalance};
+use crate::trading::pipeline::{
+    Pipeline, analysis_pipeline, canonical_pipeline, heartbeat_pipeline, rebalance_pipeline,
+};
 use crate::trading::stage::{HookMode, HookMoment, StageRole};
 use crate::trading::strategy::StrategyStatus;
 use crate::trading::testkit::{
@@ -49,7 +51,7 @@ fn halted(readings: &mut GateReadings) {
 
 #[test]
 fn stages_run_in_their_order_with_gates_before_each_and_before_each_intent() {
-    let mut walk = CycleWalk::new(started(canonical()), CycleScript::default());
+    let mut walk = CycleWalk::new(started(canonical_pipeline()), CycleScript::default());
 
     let ended = walk.walk();
 
@@ -63,18 +65,18 @@ fn stages_run_in_their_order_with_gates_before_each_and_before_each_intent() {
     );
     let counts = ended.counts;
     assert_eq!((counts.strategies_processed, counts.decisions, counts.intents), (2, 2, 2));
-    assert_eq!(walk.run.state().progress(), 100);
+    assert_eq!(walk.run.state().progress_percent(), 100);
 }
 
 #[test]
 fn every_shipped_pipeline_comes_to_its_end() {
     for (pipeline, line) in [
         (
-            analysis(),
+            analysis_pipeline(),
             "fetch_market_data evaluate_positions generate_decisions validate_decisions !d-a !d-b execute_orders \
              update_state =ok",
         ),
-        (heartbeat(), "check_service_health sync_positions update_status =ok"),
+        (heartbeat_pipeline(), "check_service_health sync_positions update_status =ok"),
     ] {
         assert_eq!(walked(pipeline, CycleScript::default()).1, line);
     }
@@ -90,7 +92,7 @@ fn every_shipped_pipeline_comes_to_its_end() {
         ..CycleScript::default()
     };
     assert_eq!(
-        walked(rebalance(), script).1,
+        walked(rebalance_pipeline(), script).1,
         "calculate_target_weights compare_current_weights generate_rebalance_orders !d-a !d-b execute_orders =ok"
     );
 }
@@ -98,7 +100,7 @@ fn every_shipped_pipeline_comes_to_its_end() {
 /// `ai.decision.generated` without a request of ours starts a cycle of its strategy at RISK.
 #[test]
 fn a_cycle_of_a_decision_begins_at_risk_with_its_gates() {
-    let mut cycle = started(canonical());
+    let mut cycle = started(canonical_pipeline());
     cycle.begin_at = u16::try_from(cycle.pipeline.first_risk().unwrap()).unwrap();
     cycle.decisions = good_answer(StageRole::Signal).decisions;
     let mut walk = CycleWalk::new(cycle.clone(), CycleScript::default());
@@ -114,7 +116,7 @@ fn a_cycle_of_a_decision_begins_at_risk_with_its_gates() {
 
 #[test]
 fn a_heartbeat_goes_on_whatever_gates_would_say() {
-    let (ended, _) = walked(heartbeat(), from_record(0, halted));
+    let (ended, _) = walked(heartbeat_pipeline(), from_record(0, halted));
 
     assert_eq!(ended.status, CycleStatus::Ok);
 }
@@ -134,12 +136,12 @@ fn a_gate_that_is_closed_short_circuits_before_sig_with_its_reason() {
         (GateKind::Staleness, |readings| readings.newest_input = Some(TsMs(0))),
     ];
     for (gate, close) in cases {
-        let (ended, line) = walked(canonical(), from_record(0, close));
+        let (ended, line) = walked(canonical_pipeline(), from_record(0, close));
 
         assert_eq!(line, "ING FEAT ?SIG- =blocked", "{gate:?}");
         assert!(matches!(&ended.reason, CycleEndReason::Gate { gate: denied, .. } if *denied == gate));
         assert_eq!(ended.errors[0].code, CycleErrorCode::Blocked);
-        assert!(ended.errors[0].detail.starts_with(gate.word()), "{:?}", ended.errors);
+        assert!(ended.errors[0].detail.starts_with(gate.gate_word()), "{:?}", ended.errors);
     }
 }
 
@@ -152,27 +154,27 @@ fn data_that_was_stale_at_the_start_may_be_fresh_before_sig() {
     };
     let script = CycleScript { readings: Box::new(readings), ..CycleScript::default() };
 
-    assert_eq!(walked(canonical(), script).0.status, CycleStatus::Ok);
+    assert_eq!(walked(canonical_pipeline(), script).0.status, CycleStatus::Ok);
 }
 
 /// Method: the switch flips at each record of an undisturbed cycle; nothing but the end may follow the next gate.
 #[test]
 fn a_flip_between_any_two_stages_blocks_before_the_next_with_who_and_why() {
     let whole = {
-        let mut walk = CycleWalk::new(started(canonical()), CycleScript::default());
+        let mut walk = CycleWalk::new(started(canonical_pipeline()), CycleScript::default());
         walk.walk();
         walk.facts.len()
     };
     // The start is the first record; the flip comes when that many are there, up to the last gate.
     for at in 1..whole - 2 {
-        let mut walk = CycleWalk::new(started(canonical()), from_record(at, halted));
+        let mut walk = CycleWalk::new(started(canonical_pipeline()), from_record(at, halted));
         let ended = walk.walk();
 
         assert_eq!(ended.status, CycleStatus::Blocked, "flip at {at}: {}", walk.line());
         let gates =
             walk.facts[at..].iter().position(|fact| matches!(fact, JournalFact::GateDecided(_))).unwrap();
         assert_eq!(walk.facts.len(), at + gates + 2, "the denial and the end: {}", walk.line());
-        assert!(ended.reason.line().contains("halted by ops: odd"));
+        assert!(ended.reason.to_line().contains("halted by ops: odd"));
     }
 }
 
@@ -185,11 +187,11 @@ fn a_strategy_paused_meanwhile_loses_its_own_intents_only() {
     };
     let script = CycleScript { readings: Box::new(readings), ..CycleScript::default() };
 
-    let (ended, line) = walked(canonical(), script);
+    let (ended, line) = walked(canonical_pipeline(), script);
 
     assert_eq!(line, "ING FEAT SIG RISK ?d-a- !d-b EXEC PORT ANA GOV =degraded");
     assert_eq!(ended.counts.intents, 1);
-    assert_eq!(ended.reason.line(), "strategy: strategy a is not active");
+    assert_eq!(ended.reason.to_line(), "strategy: strategy a is not active");
 }
 
 /// T12: a HARD gate hangs, denies, fails, or widens by its patch, before or after any stage: denied each time.
@@ -207,15 +209,20 @@ fn a_hard_hook_that_does_not_allow_blocks_at_its_stage() {
     ];
     type Shipped = fn() -> Pipeline;
     let pipelines: [(Shipped, &str, HookMoment, &str); 4] = [
-        (canonical, "EXEC", HookMoment::Before, "ING FEAT SIG RISK ?EXEC- =blocked"),
-        (canonical, "SIG", HookMoment::After, "ING FEAT SIG ?after-SIG- =blocked"),
+        (canonical_pipeline, "EXEC", HookMoment::Before, "ING FEAT SIG RISK ?EXEC- =blocked"),
+        (canonical_pipeline, "SIG", HookMoment::After, "ING FEAT SIG ?after-SIG- =blocked"),
         (
-            canonical,
+            canonical_pipeline,
             "GOV",
             HookMoment::After,
             "ING FEAT SIG RISK !d-a !d-b EXEC PORT ANA GOV ?after-GOV- =blocked",
         ),
-        (heartbeat, "sync_positions", HookMoment::Before, "check_service_health ?sync_positions- =blocked"),
+        (
+            heartbeat_pipeline,
+            "sync_positions",
+            HookMoment::Before,
+            "check_service_health ?sync_positions- =blocked",
+        ),
     ];
     for replies in replies {
         for (pipeline, stage, moment, expected) in pipelines {
@@ -229,7 +236,7 @@ fn a_hard_hook_that_does_not_allow_blocks_at_its_stage() {
 
 #[test]
 fn a_soft_hook_is_noted_and_a_patch_narrows_what_is_intended() {
-    let mut pipeline = canonical();
+    let mut pipeline = canonical_pipeline();
     pipeline.hooks = vec![
         hook("soft", "SIG", HookMoment::Before, HookMode::Soft),
         hook("gov", "SIG", HookMoment::After, HookMode::Hard),
@@ -265,10 +272,10 @@ fn one_strategys_failure_stops_no_other_and_stands_in_the_errors() {
         ..CycleScript::default()
     };
 
-    let (ended, line) = walked(canonical(), script);
+    let (ended, line) = walked(canonical_pipeline(), script);
 
     assert_eq!(line, "ING FEAT SIG RISK !d-b EXEC PORT ANA GOV =degraded");
-    assert_eq!((ended.counts.strategies_processed, ended.reason.line().as_str()), (1, "stage SIG"));
+    assert_eq!((ended.counts.strategies_processed, ended.reason.to_line().as_str()), (1, "stage SIG"));
     assert_eq!(ended.errors[0].strategy, Some(strategy_name("a")));
     assert_eq!(ended.errors[0].stage, Some(stage_name("SIG")));
 }
@@ -324,7 +331,7 @@ fn statuses_are_translated_for_each_face() {
 fn the_result_tells_each_stage_and_why_it_ended_so() {
     let script =
         CycleScript { answers: vec![("ANA", vec![(1, Err(provider_error()))])], ..CycleScript::default() };
-    let mut pipeline = canonical();
+    let mut pipeline = canonical_pipeline();
     pipeline.stages[1].enabled = false;
     let mut walk = CycleWalk::new(started(pipeline), script);
     assert!(walk.run.state().result().is_none(), "not before it has ended");

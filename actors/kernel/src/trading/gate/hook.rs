@@ -93,7 +93,7 @@ pub fn judge_hook(
             HookVote::Allow => None,
             HookVote::Deny => Some(format!("E_HOOK_DENIED: {}", answer.reasons.join("; "))),
             HookVote::Modify => answer.patch.iter().find_map(|narrowing| {
-                let widens = widens(narrowing, ceiling(narrowing.decision_id()));
+                let widens = widens_order(narrowing, ceiling(narrowing.decision_id()));
                 widens.then(|| {
                     format!("E_HOOK_DENIED: the patch of {} does not narrow", narrowing.decision_id())
                 })
@@ -101,20 +101,20 @@ pub fn judge_hook(
         },
     };
     match (objection, hook.mode) {
-        (Some(why), HookMode::Hard) => ruling(GateVerdict::Deny(bounded_detail(&why)), &[]),
-        (Some(why), HookMode::Soft) => ruling(GateVerdict::Noted(bounded_detail(&why)), &[]),
+        (Some(why), HookMode::Hard) => ruling_of(GateVerdict::Deny(bounded_detail(&why)), &[]),
+        (Some(why), HookMode::Soft) => ruling_of(GateVerdict::Noted(bounded_detail(&why)), &[]),
         (None, HookMode::Hard | HookMode::Soft) => match answer {
-            Ok(HookAnswer { vote: HookVote::Modify, patch, .. }) => ruling(GateVerdict::Allow, patch),
-            Ok(_) | Err(_) => ruling(GateVerdict::Allow, &[]),
+            Ok(HookAnswer { vote: HookVote::Modify, patch, .. }) => ruling_of(GateVerdict::Allow, patch),
+            Ok(_) | Err(_) => ruling_of(GateVerdict::Allow, &[]),
         },
     }
 }
 
-fn ruling(verdict: GateVerdict, narrowed: &[Narrowing]) -> HookRuling {
+fn ruling_of(verdict: GateVerdict, narrowed: &[Narrowing]) -> HookRuling {
     HookRuling { verdict, narrowed: narrowed.to_vec() }
 }
 
-fn widens(narrowing: &Narrowing, ceiling: Option<Option<Decimal>>) -> bool {
+fn widens_order(narrowing: &Narrowing, ceiling: Option<Option<Decimal>>) -> bool {
     match (narrowing, ceiling) {
         (_, None) => true,
         (Narrowing::Drop(_), Some(_)) => false,

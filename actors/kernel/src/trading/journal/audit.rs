@@ -45,7 +45,7 @@ impl<T: Ord + Copy> RecentIds<T> {
         Self { known: BTreeSet::new(), order: VecDeque::new() }
     }
 
-    fn push(&mut self, id: T) {
+    fn push_id(&mut self, id: T) {
         if self.known.insert(id) {
             self.order.push_back(id);
         }
@@ -64,7 +64,7 @@ impl<T: Ord + Copy> RecentIds<T> {
 impl<T: Ord + Copy> From<Vec<T>> for RecentIds<T> {
     fn from(ids: Vec<T>) -> Self {
         let mut recent = Self::new();
-        ids.into_iter().for_each(|id| recent.push(id));
+        ids.into_iter().for_each(|id| recent.push_id(id));
         recent
     }
 }
@@ -132,7 +132,7 @@ impl JournalAudit {
 
     /// The hash that the next record continues.
     #[must_use]
-    pub const fn head(&self) -> ChainHash {
+    pub const fn head_hash(&self) -> ChainHash {
         self.head
     }
 
@@ -147,7 +147,7 @@ impl JournalAudit {
     ///
     /// [`DecodeError`]: another version, or bytes that are no base.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        contracts::decode(VERSION, bytes)
+        contracts::decode_versioned(VERSION, bytes)
     }
 
     /// Takes the next stored record, which the log counts as `seq`.
@@ -155,7 +155,7 @@ impl JournalAudit {
     /// # Errors
     ///
     /// [`BrokenRule`]: the first rule that it breaks. What the audit says of later records means nothing then.
-    pub fn take(&mut self, seq: JournalSeq, bytes: &[u8]) -> Result<JournalEntry, BrokenRule> {
+    pub fn take_record(&mut self, seq: JournalSeq, bytes: &[u8]) -> Result<JournalEntry, BrokenRule> {
         let broken = |rule, detail: String| BrokenRule { seq, rule, detail };
         if seq != self.tail.next() {
             return Err(broken(JournalRule::Numbering, format!("record {} is missing", self.tail.next())));
@@ -166,24 +166,24 @@ impl JournalAudit {
         })?;
         self.tail = seq;
         self.head = sealed.hash;
-        self.check(&sealed.entry.fact).map_err(|(rule, detail)| broken(rule, detail))?;
+        self.check_fact(&sealed.entry.fact).map_err(|(rule, detail)| broken(rule, detail))?;
         Ok(sealed.entry)
     }
 
     /// What has begun and not ended.
     #[must_use]
-    pub fn unfinished(&self) -> JournalUnfinished {
+    pub fn unfinished_work(&self) -> JournalUnfinished {
         let fires = self.schedules.iter();
         JournalUnfinished {
             cycles: self.cycles.keys().copied().collect(),
             fires: fires
-                .flat_map(|(name, account)| account.open().map(|fire| (name.clone(), fire)))
+                .flat_map(|(name, account)| account.open_fires().map(|fire| (name.clone(), fire)))
                 .collect(),
             commands: self.commands.keys().copied().collect(),
         }
     }
 
-    fn check(&mut self, fact: &JournalFact) -> Result<(), (JournalRule, String)> {
+    fn check_fact(&mut self, fact: &JournalFact) -> Result<(), (JournalRule, String)> {
         match fact {
             JournalFact::CommandReceived(received) => self.command_received(received),
             JournalFact::CommandEnded(ended) => self.command_ended(ended),
@@ -191,15 +191,15 @@ impl JournalAudit {
             JournalFact::StrategyChanged(changed) => self.strategy_changed(changed),
             JournalFact::ScheduleFired(fired) => {
                 let is_known = self.ended_cycles.contains(&fired.cycle_id);
-                require(
+                require_rule(
                     !is_known && !self.cycles.contains_key(&fired.cycle_id),
                     JournalRule::FiredTwice,
                     || format!("cycle {} has begun before", fired.cycle_id),
                 )?;
-                self.schedules.entry(fired.schedule.clone()).or_default().fired(fired)
+                self.schedules.entry(fired.schedule.clone()).or_default().take_fired(fired)
             }
             JournalFact::ScheduleSkipped(skipped) => {
-                self.schedules.entry(skipped.schedule.clone()).or_default().skipped(skipped)
+                self.schedules.entry(skipped.schedule.clone()).or_default().take_skipped(skipped)
             }
             JournalFact::CycleStarted(started) => self.cycle_started(started),
             JournalFact::GateDecided(_)
@@ -208,14 +208,16 @@ impl JournalAudit {
             | JournalFact::CycleEnded(_) => self.cycle_fact(fact),
             JournalFact::AlertRaised(raised) => {
                 let is_new = self.alerts.insert(raised.alert.clone());
-                require(is_new, JournalRule::AlertOrder, || format!("{} is raised twice", raised.alert))
+                require_rule(is_new, JournalRule::AlertOrder, || format!("{} is raised twice", raised.alert))
             }
             JournalFact::AlertCleared(cleared) => {
                 let was_raised = self.alerts.remove(&cleared.alert);
-                require(was_raised, JournalRule::AlertOrder, || format!("{} was not raised", cleared.alert))
+                require_rule(was_raised, JournalRule::AlertOrder, || {
+                    format!("{} was not raised", cleared.alert)
+                })
             }
             JournalFact::ConfigurationSnapshot(snapshot) => {
-                self.config = Some(snapshot.hash());
+                self.config = Some(snapshot.config_hash());
                 Ok(())
             }
             JournalFact::KillLatched(latch) => {
@@ -228,21 +230,21 @@ impl JournalAudit {
     fn command_received(&mut self, received: &CommandReceived) -> Result<(), (JournalRule, String)> {
         let id = received.command_id;
         let is_new = !self.ended_commands.contains(&id) && self.commands.insert(id, false).is_none();
-        require(is_new, JournalRule::CommandOrder, || format!("command {id} is received twice"))
+        require_rule(is_new, JournalRule::CommandOrder, || format!("command {id} is received twice"))
     }
 
     fn command_ended(&mut self, ended: &CommandEnded) -> Result<(), (JournalRule, String)> {
         let id = ended.command_id;
         let was_open = self.commands.remove(&id).is_some();
-        self.ended_commands.push(id);
-        require(was_open, JournalRule::CommandOrder, || format!("command {id} was not open"))
+        self.ended_commands.push_id(id);
+        require_rule(was_open, JournalRule::CommandOrder, || format!("command {id} was not open"))
     }
 
     fn agent_changed(&mut self, changed: &AgentChanged) -> Result<(), (JournalRule, String)> {
         let (from, to) = (changed.from, changed.state.status);
         let follows = from == self.agent && is_agent_move(from, to, &changed.cause);
         self.agent = to;
-        require(follows, JournalRule::AgentOrder, || {
+        require_rule(follows, JournalRule::AgentOrder, || {
             format!("{} to {} by {:?}", from.as_str(), to.as_str(), changed.cause)
         })
     }
@@ -252,20 +254,20 @@ impl JournalAudit {
             StrategyChanged::Defined { definition, status } => {
                 let known = self.strategies.insert(definition.name.clone(), *status);
                 let stays = known.is_none_or(|known| known == *status);
-                require(stays, JournalRule::StrategyOrder, || {
+                require_rule(stays, JournalRule::StrategyOrder, || {
                     format!("{} is defined anew with another status", definition.name)
                 })
             }
             StrategyChanged::Moved { name, from, to, command } => {
                 let known = self.strategies.insert(name.clone(), *to);
                 let follows = known == Some(*from) && move_strategy(*from, *command) == Ok(*to);
-                require(follows, JournalRule::StrategyOrder, || {
+                require_rule(follows, JournalRule::StrategyOrder, || {
                     format!("{name}: {} to {}", from.as_str(), to.as_str())
                 })
             }
             StrategyChanged::Removed { name } => {
                 let was_known = self.strategies.remove(name).is_some();
-                require(was_known, JournalRule::StrategyOrder, || format!("{name} does not exist"))
+                require_rule(was_known, JournalRule::StrategyOrder, || format!("{name} does not exist"))
             }
         }
     }
@@ -273,22 +275,22 @@ impl JournalAudit {
     fn cycle_started(&mut self, started: &CycleStarted) -> Result<(), (JournalRule, String)> {
         let id = started.cycle_id;
         let is_new = !self.cycles.contains_key(&id) && !self.ended_cycles.contains(&id);
-        require(is_new, JournalRule::CycleTwice, || format!("cycle {id} has started before"))?;
+        require_rule(is_new, JournalRule::CycleTwice, || format!("cycle {id} has started before"))?;
         let has_cause = match &started.cause {
             CycleCause::Fire { schedule, fire } => {
                 let account = self.schedules.entry(schedule.clone()).or_default();
-                account.starts(*fire, id)?
+                account.starts_cycle(*fire, id)?
             }
             CycleCause::Command(command) => {
                 let used = self.commands.get_mut(command);
                 used.is_some_and(|used| !std::mem::replace(used, true)) && id == CycleId::of_command(*command)
             }
         };
-        require(has_cause, JournalRule::CycleWithoutCause, || {
+        require_rule(has_cause, JournalRule::CycleWithoutCause, || {
             format!("cycle {id} has no open fire or command")
         })?;
         let is_current = self.config == Some(started.config);
-        require(is_current, JournalRule::Configuration, || {
+        require_rule(is_current, JournalRule::Configuration, || {
             format!("cycle {id} does not work with the configuration on record")
         })?;
         self.cycles.insert(id, AuditedCycle::new(started));
@@ -302,21 +304,23 @@ impl JournalAudit {
                 (JournalFact::CycleEnded(_), true) => {
                     (JournalRule::CycleEndsTwice, format!("cycle {id} has ended before"))
                 }
-                (_, true) => (JournalRule::RecordAfterEnd, format!("cycle {id} has ended: {}", fact.kind())),
+                (_, true) => {
+                    (JournalRule::RecordAfterEnd, format!("cycle {id} has ended: {}", fact.kind_word()))
+                }
                 (_, false) => {
-                    (JournalRule::CycleUnknown, format!("cycle {id} has not started: {}", fact.kind()))
+                    (JournalRule::CycleUnknown, format!("cycle {id} has not started: {}", fact.kind_word()))
                 }
             });
         };
-        if cycle.take(fact, self.latched)? {
+        if cycle.take_record(fact, self.latched)? {
             self.cycles.remove(&id);
-            self.ended_cycles.push(id);
+            self.ended_cycles.push_id(id);
         }
         Ok(())
     }
 }
 
-fn require(
+fn require_rule(
     holds: bool,
     rule: JournalRule,
     detail: impl FnOnce() -> String,

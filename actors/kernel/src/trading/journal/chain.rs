@@ -30,7 +30,7 @@ impl ChainHash {
     ///
     /// Source: issue "Details decided": previous hash ‖ stored bytes without the hash.
     #[must_use]
-    pub fn after(self, body: &[u8]) -> Self {
+    pub fn hash_of_next(self, body: &[u8]) -> Self {
         Self(Sha256::new().chain_update(self.0).chain_update(body).finalize().into())
     }
 
@@ -85,7 +85,7 @@ impl SealedEntry {
     ///
     /// [`DecodeError`]: another version, or bytes that are no record.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let (body, hash) = split(bytes)?;
+        let (body, hash) = split_hash(bytes)?;
         Ok(Self { entry: JournalEntry::decode(body)?, hash })
     }
 
@@ -95,8 +95,8 @@ impl SealedEntry {
     ///
     /// [`ChainBreak`]: they are no record, or not the next one.
     pub fn decode_after(previous: ChainHash, bytes: &[u8]) -> Result<Self, ChainBreak> {
-        let (body, stored) = split(bytes)?;
-        let computed = previous.after(body);
+        let (body, stored) = split_hash(bytes)?;
+        let computed = previous.hash_of_next(body);
         if stored != computed {
             return Err(ChainBreak::Hash { stored, computed });
         }
@@ -104,7 +104,7 @@ impl SealedEntry {
     }
 }
 
-fn split(bytes: &[u8]) -> Result<(&[u8], ChainHash), DecodeError> {
+fn split_hash(bytes: &[u8]) -> Result<(&[u8], ChainHash), DecodeError> {
     let (body, hash) = bytes
         .split_last_chunk::<CHAIN_HASH_BYTES>()
         .ok_or_else(|| DecodeError::Malformed { detail: format!("{} bytes hold no hash", bytes.len()) })?;
@@ -112,10 +112,10 @@ fn split(bytes: &[u8]) -> Result<(&[u8], ChainHash), DecodeError> {
 }
 
 /// Appends the stored form of `entry` to `out` and returns its hash, which is `previous` for the next one.
-pub fn seal(previous: ChainHash, entry: &JournalEntry, out: &mut Vec<u8>) -> ChainHash {
+pub fn seal_entry(previous: ChainHash, entry: &JournalEntry, out: &mut Vec<u8>) -> ChainHash {
     let mut body = Vec::new();
     entry.encode_to(&mut body);
-    let hash = previous.after(&body);
+    let hash = previous.hash_of_next(&body);
     out.append(&mut body);
     out.extend_from_slice(hash.as_bytes());
     hash

@@ -91,7 +91,7 @@ pub enum StageErrorKind {
 
 /// Failure of a stage.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("{}: {detail}", self.code().as_str())]
+#[error("{}: {detail}", self.error_code().as_str())]
 pub struct StageError {
     /// How it failed.
     pub kind: StageErrorKind,
@@ -108,7 +108,7 @@ impl StageError {
 
     /// The published code.
     #[must_use]
-    pub const fn code(&self) -> CycleErrorCode {
+    pub const fn error_code(&self) -> CycleErrorCode {
         match self.kind {
             StageErrorKind::Timeout => CycleErrorCode::Timeout,
             StageErrorKind::Provider

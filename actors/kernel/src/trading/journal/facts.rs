@@ -75,7 +75,7 @@ pub enum FireTrigger {
 impl FireTrigger {
     /// The text that a cycle's id derives from.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub fn to_text(&self) -> String {
         match self {
             Self::Interval => "interval".to_owned(),
             Self::Cron => "cron".to_owned(),
@@ -185,7 +185,7 @@ pub struct ConfigurationSnapshot {
 impl ConfigurationSnapshot {
     /// What cycles name it by: equal for equal settings, zones and code.
     #[must_use]
-    pub fn hash(&self) -> ConfigHash {
+    pub fn config_hash(&self) -> ConfigHash {
         let mut hash = Sha256::new();
         let facts = [("tz_database", &self.tz_database), ("code", &self.code)];
         let settings = self.settings.iter().map(|(path, value)| (path.as_str(), value));

@@ -8,7 +8,7 @@ use crate::trading::agent::{AgentCause, AgentCommand, AgentState, AgentStatus};
 use crate::trading::cycle::{CycleEndReason, CycleErrorCode, CycleStatus};
 use crate::trading::gate::{GatePlace, Narrowing};
 use crate::trading::ids::{CommandId, IntentId};
-use crate::trading::pipeline::heartbeat;
+use crate::trading::pipeline::heartbeat_pipeline;
 use crate::trading::risk::RiskMode;
 use crate::trading::stage::{HookMode, HookMoment};
 use crate::trading::strategy::{StrategyCommand, StrategyStatus};
@@ -22,7 +22,7 @@ fn entry(fact: JournalFact) -> JournalEntry {
         who: JournalAuthor::Schedule(schedule_name("daily")),
         planned_ts_ms: Some(TsMs(WALL)),
         at_ms: TsMs(WALL + 12),
-        correlation: cycle_id(1).correlation(),
+        correlation: cycle_id(1).correlation_id(),
         fact,
     }
 }
@@ -33,7 +33,7 @@ fn one_of_each() -> Vec<JournalFact> {
     let trigger =
         FireTrigger::Event { topic: "ai.decision.generated".to_owned(), event_id: "e-1".to_owned() };
     let readings = Some(open_readings());
-    let mut cycle = started(heartbeat());
+    let mut cycle = started(heartbeat_pipeline());
     cycle.pipeline.stages.truncate(1);
     cycle.pipeline.hooks = vec![hook("gov", "check_service_health", HookMoment::After, HookMode::Soft)];
     cycle.decisions = vec![decision("d-1", "a", "AAPL", "10.5")];
@@ -165,11 +165,12 @@ fn records_have_the_golden_bytes_of_version_1() {
     let mut stored = Vec::new();
     for fact in one_of_each() {
         let mut bytes = Vec::new();
-        previous = seal(previous, &entry(fact), &mut bytes);
+        previous = seal_entry(previous, &entry(fact), &mut bytes);
         stored.push(bytes);
     }
     let lines = one_of_each().into_iter().zip(&stored);
-    let lines: Vec<String> = lines.map(|(fact, bytes)| format!("{} {}\n", fact.kind(), hex(bytes))).collect();
+    let lines: Vec<String> =
+        lines.map(|(fact, bytes)| format!("{} {}\n", fact.kind_word(), hex(bytes))).collect();
     assert_eq!(lines.concat(), GOLDEN);
 
     let mut previous = ChainHash::START;
@@ -190,7 +191,7 @@ fn the_first_record_continues_32_zero_bytes() {
         planned_ts_ms: None,
         ..entry(latched)
     };
-    seal(ChainHash::START, &operator, &mut bytes);
+    seal_entry(ChainHash::START, &operator, &mut bytes);
 
     let (body, hash) = bytes.split_last_chunk::<CHAIN_HASH_BYTES>().unwrap();
     assert_eq!(
@@ -204,7 +205,7 @@ fn the_first_record_continues_32_zero_bytes() {
 #[test]
 fn only_what_has_an_effect_waits_for_the_disk() {
     let waiting: Vec<_> =
-        one_of_each().iter().filter(|fact| fact.has_effect()).map(JournalFact::kind).collect();
+        one_of_each().iter().filter(|fact| fact.has_effect()).map(JournalFact::kind_word).collect();
 
     assert_eq!(
         waiting,
@@ -220,7 +221,8 @@ fn only_what_has_an_effect_waits_for_the_disk() {
 /// A cycle without effects costs one wait for the disk, not one a stage.
 #[test]
 fn a_dry_cycle_waits_once() {
-    let mut walk = CycleWalk::new(started(crate::trading::pipeline::canonical()), CycleScript::default());
+    let mut walk =
+        CycleWalk::new(started(crate::trading::pipeline::canonical_pipeline()), CycleScript::default());
     walk.walk();
 
     assert_eq!(walk.facts.iter().filter(|fact| fact.has_effect()).count(), 1);
@@ -230,7 +232,7 @@ fn a_dry_cycle_waits_once() {
 #[test]
 fn the_export_is_one_line_with_who_when_and_the_fact() {
     for fact in one_of_each() {
-        let kind = fact.kind();
+        let kind = fact.kind_word();
         let line = entry(fact).to_wire(JournalSeq(3), ChainHash::START);
 
         let told: serde_json::Value = serde_json::from_str(&line).unwrap();
@@ -253,7 +255,8 @@ fn equal_configurations_have_one_hash_and_different_ones_two() {
     let of = |settings: &[(&str, &str)], code: &str| {
         let settings =
             settings.iter().map(|(path, value)| ((*path).to_owned(), (*value).to_owned())).collect();
-        ConfigurationSnapshot { settings, tz_database: "2025b".to_owned(), code: code.to_owned() }.hash()
+        ConfigurationSnapshot { settings, tz_database: "2025b".to_owned(), code: code.to_owned() }
+            .config_hash()
     };
 
     assert_eq!(of(&[("a", "1"), ("b", "2")], "c"), of(&[("b", "2"), ("a", "1")], "c"));
@@ -262,7 +265,7 @@ fn equal_configurations_have_one_hash_and_different_ones_two() {
         assert_ne!(of(&[("a", "1"), ("b", "2")], "c"), other);
     }
     let definition = StrategyChanged::Defined { definition: strategy("a"), status: StrategyStatus::Active };
-    assert_eq!(JournalFact::StrategyChanged(definition).kind(), "strategy_changed");
+    assert_eq!(JournalFact::StrategyChanged(definition).kind_word(), "strategy_changed");
 }
 
 proptest! {
@@ -279,9 +282,9 @@ proptest! {
         let who = JournalAuthor::Actor(name.clone());
         let correlation = CorrelationId::new(&name).unwrap();
         let written = JournalEntry { who, planned_ts_ms: planned.map(TsMs), at_ms: TsMs(at), correlation, fact };
-        let previous = ChainHash::START.after(&previous);
+        let previous = ChainHash::START.hash_of_next(&previous);
         let mut bytes = Vec::new();
-        let hash = seal(previous, &written, &mut bytes);
+        let hash = seal_entry(previous, &written, &mut bytes);
 
         let read = SealedEntry::decode_after(previous, &bytes);
         prop_assert_eq!(read, Ok(SealedEntry { entry: written.clone(), hash }));

@@ -11,7 +11,7 @@ fn decimal(text: &str) -> Decimal {
 }
 
 fn id(number: u64) -> ClientOrderId {
-    let content = OrderContent::market(Symbol::from("X"), OrderSide::Buy, number + 1);
+    let content = OrderContent::market_order(Symbol::from("X"), OrderSide::Buy, number + 1);
     ClientOrderId::derive(&content, "s", UtcDate(0))
 }
 
@@ -27,24 +27,24 @@ fn entry(order: u64, symbol: &str, signed_qty: i64, price: &str) -> LedgerEntry 
 
 /// A ledger of 1000 × 2 × 1.05 = 2100.
 fn ledger() -> BuyingPower {
-    BuyingPower::new(&LedgerRules::of(1000.into())).unwrap()
+    BuyingPower::new(&LedgerRules::for_capital(1000.into())).unwrap()
 }
 
 fn reserve(ledger: &mut BuyingPower, order: u64, qty: i64, price: &str) -> Result<(), LedgerRefused> {
-    ledger.apply(&LedgerEvent::Reserved(entry(order, "A", qty, price)))
+    ledger.apply_event(&LedgerEvent::Reserved(entry(order, "A", qty, price)))
 }
 
 fn fill(ledger: &mut BuyingPower, order: u64, qty: i64, price: &str) {
-    ledger.apply(&LedgerEvent::Filled(entry(order, "A", qty, price))).unwrap();
+    ledger.apply_event(&LedgerEvent::Filled(entry(order, "A", qty, price))).unwrap();
 }
 
 fn release(ledger: &mut BuyingPower, order: u64) {
-    ledger.apply(&LedgerEvent::Released { order: id(order) }).unwrap();
+    ledger.apply_event(&LedgerEvent::Released { order: id(order) }).unwrap();
 }
 
 #[track_caller]
 fn check_sums(ledger: &BuyingPower, reserved: &str, used: &str, free: &str) {
-    let found = (ledger.reserved(), ledger.used(), ledger.free());
+    let found = (ledger.reserved_amount(), ledger.used_amount(), ledger.free_amount());
     assert_eq!(found, (decimal(reserved), decimal(used), decimal(free)));
     assert!(ledger.is_balanced());
 }
@@ -52,7 +52,7 @@ fn check_sums(ledger: &BuyingPower, reserved: &str, used: &str, free: &str) {
 #[test]
 fn an_opening_order_reserves_with_its_margin_and_a_fill_uses_its_price() {
     let mut ledger = ledger();
-    assert_eq!(ledger.limit(), decimal("2100"));
+    assert_eq!(ledger.total_limit(), decimal("2100"));
 
     reserve(&mut ledger, 1, 10, "100").unwrap();
     check_sums(&ledger, "1050", "0", "1050");
@@ -62,7 +62,7 @@ fn an_opening_order_reserves_with_its_margin_and_a_fill_uses_its_price() {
     check_sums(&ledger, "0", "1008", "1092");
     release(&mut ledger, 1);
     check_sums(&ledger, "0", "1008", "1092");
-    assert_eq!(ledger.position(&Symbol::from("A")), 10.into());
+    assert_eq!(ledger.position_of(&Symbol::from("A")), 10.into());
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn an_order_that_turns_a_position_reserves_what_it_opens() {
     check_sums(&ledger, "840", "500", "760");
     fill(&mut ledger, 2, -8, "90");
     check_sums(&ledger, "525", "270", "1305");
-    assert_eq!(ledger.position(&Symbol::from("A")), (-3).into());
+    assert_eq!(ledger.position_of(&Symbol::from("A")), (-3).into());
 }
 
 #[test]
@@ -144,11 +144,11 @@ fn an_adopted_position_is_used_at_its_entry_price() {
     let adopt =
         |qty: i64| LedgerEvent::Adopted { symbol: Symbol::from("A"), qty: qty.into(), price: decimal("50") };
 
-    ledger.apply(&adopt(-20)).unwrap();
+    ledger.apply_event(&adopt(-20)).unwrap();
     check_sums(&ledger, "0", "1000", "1100");
-    ledger.apply(&adopt(4)).unwrap();
+    ledger.apply_event(&adopt(4)).unwrap();
     check_sums(&ledger, "0", "200", "1900");
-    ledger.apply(&adopt(0)).unwrap();
+    ledger.apply_event(&adopt(0)).unwrap();
     check_sums(&ledger, "0", "0", "2100");
 }
 
@@ -159,9 +159,12 @@ fn what_is_no_amount_is_refused() {
         assert_eq!(reserve(&mut ledger, 1, qty, price), Err(LedgerRefused::NotAnAmount));
     }
     assert_eq!(reserve(&mut ledger, 1, 1_000_000, "1000000000"), Err(LedgerRefused::NotAnAmount));
-    let negative = BuyingPower::new(&LedgerRules::of((-1).into()));
+    let negative = BuyingPower::new(&LedgerRules::for_capital((-1).into()));
     assert_eq!(negative.unwrap_err(), LedgerRefused::NotAnAmount);
-    assert_eq!(BuyingPower::new(&LedgerRules::of(Decimal::MAX)).unwrap_err(), LedgerRefused::NotAnAmount);
+    assert_eq!(
+        BuyingPower::new(&LedgerRules::for_capital(Decimal::MAX)).unwrap_err(),
+        LedgerRefused::NotAnAmount
+    );
 }
 
 fn any_event() -> impl Strategy<Value = LedgerEvent> {
@@ -187,14 +190,14 @@ proptest! {
     fn reserved_and_used_and_free_are_the_limit_at_every_record(
         events in prop::collection::vec(any_event(), 0..60),
     ) {
-        let mut ledger = BuyingPower::new(&LedgerRules::of(100_000.into())).unwrap();
+        let mut ledger = BuyingPower::new(&LedgerRules::for_capital(100_000.into())).unwrap();
         let mut positions: BTreeMap<Symbol, Decimal> = BTreeMap::new();
         for event in &events {
             let before = ledger.clone();
-            match (ledger.apply(event), event) {
+            match (ledger.apply_event(event), event) {
                 (Err(_), _) => prop_assert_eq!(&ledger, &before),
                 (Ok(()), LedgerEvent::Filled(entry)) => {
-                    *positions.entry(entry.symbol.clone()).or_default() += entry.side.signed(entry.qty);
+                    *positions.entry(entry.symbol.clone()).or_default() += entry.side.signed_qty(entry.qty);
                 }
                 (Ok(()), LedgerEvent::Adopted { symbol, qty, .. }) => {
                     positions.insert(symbol.clone(), *qty);
@@ -202,15 +205,15 @@ proptest! {
                 (Ok(()), LedgerEvent::Reserved(_) | LedgerEvent::Released { .. }) => {}
             }
             prop_assert!(ledger.is_balanced(), "{event:?}");
-            prop_assert!(Decimal::ZERO <= ledger.reserved() && Decimal::ZERO <= ledger.used());
+            prop_assert!(Decimal::ZERO <= ledger.reserved_amount() && Decimal::ZERO <= ledger.used_amount());
         }
         for (symbol, qty) in positions {
-            prop_assert_eq!(ledger.position(&symbol), qty);
+            prop_assert_eq!(ledger.position_of(&symbol), qty);
         }
         for order in 0..6 {
             release(&mut ledger, order);
         }
-        prop_assert_eq!(ledger.reserved(), Decimal::ZERO);
+        prop_assert_eq!(ledger.reserved_amount(), Decimal::ZERO);
         let stored = postcard::to_stdvec(&ledger).unwrap();
         prop_assert_eq!(postcard::from_bytes::<BuyingPower>(&stored).unwrap(), ledger);
     }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::{OrderContent, id::ClientOrderId, quantised};
+use super::{OrderContent, id::ClientOrderId, quantise_price};
 use crate::error::bounded_detail;
 use crate::ids::TsMs;
 use crate::trading::wire_values::{decimal_of_json, moment_of_text, read_object};
@@ -38,7 +38,7 @@ pub enum AnswerBody<'a> {
 
 impl<'a> AnswerBody<'a> {
     /// The bytes of a whole body; nothing of another.
-    pub(super) const fn whole(&self) -> Option<&'a [u8]> {
+    pub(super) const fn whole_body(&self) -> Option<&'a [u8]> {
         match self {
             Self::Whole(bytes) => Some(bytes),
             Self::Cut | Self::TooLarge => None,
@@ -46,12 +46,12 @@ impl<'a> AnswerBody<'a> {
     }
 
     /// The `detail` of a whole error body.
-    pub(super) fn detail(&self) -> Option<Value> {
+    pub(super) fn error_detail(&self) -> Option<Value> {
         #[derive(Deserialize)]
         struct ErrorBody {
             detail: Value,
         }
-        read_object::<ErrorBody>(self.whole()?).ok().map(|body| body.detail)
+        read_object::<ErrorBody>(self.whole_body()?).ok().map(|body| body.detail)
     }
 }
 
@@ -88,7 +88,7 @@ impl OrderFields {
         let price = |found: &Option<Box<RawValue>>, ours| match (found, ours) {
             (None, None) => true,
             (Some(found), Some(ours)) => {
-                decimal_of_json(found).is_ok_and(|found| quantised(found) == quantised(ours))
+                decimal_of_json(found).is_ok_and(|found| quantise_price(found) == quantise_price(ours))
             }
             (Some(_), None) | (None, Some(_)) => false,
         };

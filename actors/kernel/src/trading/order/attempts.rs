@@ -61,7 +61,7 @@ impl OrderPolicy {
     /// [`midnight_window`](Self::midnight_window) in milliseconds.
     #[must_use]
     pub fn midnight_window_ms(&self) -> i64 {
-        millis(self.midnight_window)
+        to_millis(self.midnight_window)
     }
 
     /// Reads of an order: 1, 2, 4, 8, 10, 10 … seconds apart.
@@ -76,13 +76,13 @@ impl OrderPolicy {
     }
 }
 
-fn millis(duration: Duration) -> i64 {
+fn to_millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// The moment `duration` after `at`.
-pub(super) fn after(at: TsMs, duration: Duration) -> TsMs {
-    at.plus(millis(duration))
+pub(super) fn moment_after(at: TsMs, duration: Duration) -> TsMs {
+    at.plus_ms(to_millis(duration))
 }
 
 /// The attempts so far, as far as they decide about the next one.
@@ -124,7 +124,7 @@ pub enum LastWord {
 impl OrderAttempts {
     /// Attempts of which bytes may have left.
     #[must_use]
-    pub const fn sent(&self) -> u32 {
+    pub const fn sent_count(&self) -> u32 {
         self.sent
     }
 
@@ -166,7 +166,7 @@ impl OrderAttempts {
 
     /// The last refusal; nothing while an attempt may have arrived.
     #[must_use]
-    pub const fn refused(&self) -> Option<&NotAccepted> {
+    pub const fn last_refusal(&self) -> Option<&NotAccepted> {
         self.refused.as_ref()
     }
 
@@ -200,7 +200,9 @@ impl OrderAttempts {
                 }
             }
             OrderOutcome::NotAccepted(why) => self.note_refused(why),
-            OrderOutcome::Rejected { reason } => self.forbid(LastWord::Rejected { reason: reason.clone() }),
+            OrderOutcome::Rejected { reason } => {
+                self.forbid_repeat(LastWord::Rejected { reason: reason.clone() })
+            }
         }
     }
 
@@ -221,7 +223,7 @@ impl OrderAttempts {
     fn note_refused(&mut self, why: &NotAccepted) {
         match why {
             NotAccepted::SettingWrong { .. } => {
-                self.forbid(LastWord::SettingWrong { reason: why.to_string() });
+                self.forbid_repeat(LastWord::SettingWrong { reason: why.to_string() });
             }
             NotAccepted::RateLimited { .. } => self.rate_limits = self.rate_limits.saturating_add(1),
             NotAccepted::SafetyGate { .. } | NotAccepted::NotSent { .. } | NotAccepted::Absent => {
@@ -232,7 +234,7 @@ impl OrderAttempts {
         self.refused = Some(why.clone());
     }
 
-    fn forbid(&mut self, word: LastWord) {
+    fn forbid_repeat(&mut self, word: LastWord) {
         // That the broker has it outweighs what a later attempt was told.
         self.last_word.get_or_insert(word);
     }
@@ -253,14 +255,14 @@ impl OrderAttempts {
         let last = self.last_outcome_at?;
         match self.refused.as_ref()? {
             NotAccepted::SettingWrong { .. } => None,
-            NotAccepted::RateLimited { until } => {
-                Some(after(last, policy.retry.unbounded_delay_after(self.rate_limits.max(1))).max(*until))
-            }
+            NotAccepted::RateLimited { until } => Some(
+                moment_after(last, policy.retry.unbounded_delay_after(self.rate_limits.max(1))).max(*until),
+            ),
             NotAccepted::SafetyGate { .. } | NotAccepted::NotSent { .. } | NotAccepted::Absent => {
                 let quick = policy.retry.delay_after(self.refusals);
                 let queued = self.refusals.checked_sub(policy.retry.max_attempts);
                 let queued = queued.and_then(|at| policy.queue.get(usize::try_from(at).ok()?).copied());
-                quick.or(queued).map(|delay| after(last, delay))
+                quick.or(queued).map(|delay| moment_after(last, delay))
             }
         }
     }
@@ -286,12 +288,17 @@ impl OrderAttempts {
             Some(NotAccepted::RateLimited { until }) => *until,
             Some(_) | None => TsMs(i64::MIN),
         };
-        Some(after(self.last_outcome_at?, delay).max(until))
+        Some(moment_after(self.last_outcome_at?, delay).max(until))
     }
 
     /// The ids under which an attempt may have arrived.
     #[must_use]
-    pub fn ids(&self, content: &OrderContent, strategy_id: &str, policy: &OrderPolicy) -> Vec<ClientOrderId> {
+    pub fn ids_in_doubt(
+        &self,
+        content: &OrderContent,
+        strategy_id: &str,
+        policy: &OrderPolicy,
+    ) -> Vec<ClientOrderId> {
         let window_ms = policy.midnight_window_ms();
         let sent = self.doubtful.iter().chain(&self.in_flight);
         let mut ids: Vec<ClientOrderId> = Vec::new();

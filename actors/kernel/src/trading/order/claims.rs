@@ -25,7 +25,7 @@ impl OrderClaims {
     /// # Errors
     ///
     /// [`DuplicateOrder`]: another run has one of them. Nothing is claimed then.
-    pub fn claim(
+    pub fn claim_ids(
         &mut self,
         ids: &[ClientOrderId],
         date: UtcDate,
@@ -56,41 +56,41 @@ mod tests {
     const MIDNIGHT: TsMs = TsMs(1_735_862_400_000);
 
     fn ids(qty: u64, at: TsMs) -> Vec<ClientOrderId> {
-        let content = OrderContent::market(Symbol::from("AAPL"), OrderSide::Buy, qty);
+        let content = OrderContent::market_order(Symbol::from("AAPL"), OrderSide::Buy, qty);
         possible_ids(&content, "alpha_baseline", at, 300_000)
     }
 
     #[test]
     fn the_second_intent_of_an_id_is_named_a_duplicate_of_the_first() {
         let mut claims = OrderClaims::default();
-        let today = UtcDate::at(NOON);
+        let today = UtcDate::at_moment(NOON);
 
-        assert_eq!(claims.claim(&ids(1, NOON), today, "run-1"), Ok(()));
-        assert_eq!(claims.claim(&ids(1, NOON), today, "run-1"), Ok(()));
-        let refused = claims.claim(&ids(1, NOON), today, "run-2").unwrap_err();
+        assert_eq!(claims.claim_ids(&ids(1, NOON), today, "run-1"), Ok(()));
+        assert_eq!(claims.claim_ids(&ids(1, NOON), today, "run-1"), Ok(()));
+        let refused = claims.claim_ids(&ids(1, NOON), today, "run-2").unwrap_err();
         assert_eq!(refused.to_string(), "duplicate_order: run-1");
-        assert_eq!(claims.claim(&ids(2, NOON), today, "run-2"), Ok(()));
+        assert_eq!(claims.claim_ids(&ids(2, NOON), today, "run-2"), Ok(()));
     }
 
     #[test]
     fn near_midnight_the_neighbouring_dates_id_is_claimed_too() {
-        let (before, behind) = (MIDNIGHT.plus(-1000), MIDNIGHT.plus(1000));
+        let (before, behind) = (MIDNIGHT.plus_ms(-1000), MIDNIGHT.plus_ms(1000));
         let mut claims = OrderClaims::default();
 
-        assert_eq!(claims.claim(&ids(1, before), UtcDate::at(before), "run-1"), Ok(()));
-        assert!(claims.claim(&ids(1, behind), UtcDate::at(behind), "run-2").is_err());
-        let next_noon = MIDNIGHT.plus(43_200_000);
-        assert!(claims.claim(&ids(1, next_noon), UtcDate::at(next_noon), "run-3").is_err());
+        assert_eq!(claims.claim_ids(&ids(1, before), UtcDate::at_moment(before), "run-1"), Ok(()));
+        assert!(claims.claim_ids(&ids(1, behind), UtcDate::at_moment(behind), "run-2").is_err());
+        let next_noon = MIDNIGHT.plus_ms(43_200_000);
+        assert!(claims.claim_ids(&ids(1, next_noon), UtcDate::at_moment(next_noon), "run-3").is_err());
     }
 
     #[test]
     fn claims_of_older_dates_are_forgotten() {
         let mut claims = OrderClaims::default();
-        let date = UtcDate::at(NOON);
-        assert_eq!(claims.claim(&ids(1, NOON), date, "run-1"), Ok(()));
+        let date = UtcDate::at_moment(NOON);
+        assert_eq!(claims.claim_ids(&ids(1, NOON), date, "run-1"), Ok(()));
 
         claims.forget_before(UtcDate(date.0 + 1));
-        assert!(claims.claim(&ids(1, NOON), date, "run-2").is_err());
+        assert!(claims.claim_ids(&ids(1, NOON), date, "run-2").is_err());
         claims.forget_before(UtcDate(date.0 + 2));
         assert_eq!(claims, OrderClaims::default());
     }

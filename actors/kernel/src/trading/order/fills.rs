@@ -179,14 +179,14 @@ impl FillBook {
 
     /// Cost of the counted shares: the sum of quantity × price.
     #[must_use]
-    pub fn cost(&self) -> Decimal {
+    pub fn total_cost(&self) -> Decimal {
         self.spans.iter().map(|span| span.qty() * span.price).sum()
     }
 
     /// Mean price of the counted shares; nothing without any.
     #[must_use]
     pub fn average_price(&self) -> Option<Decimal> {
-        self.cost().checked_div(self.filled_qty())
+        self.total_cost().checked_div(self.filled_qty())
     }
 
     /// Tells whether shares are missing before the last known one: a report came before an earlier one.
@@ -196,7 +196,7 @@ impl FillBook {
     }
 
     /// Takes a report of a fill.
-    pub fn take(&mut self, report: &FillReport, moment: FillMoment) -> FillTaken {
+    pub fn take_report(&mut self, report: &FillReport, moment: FillMoment) -> FillTaken {
         let FillReport { cumulative, qty, price } = *report;
         let is_possible = Decimal::ZERO < qty
             && qty <= cumulative
@@ -204,9 +204,9 @@ impl FillBook {
             && is_within_bounds(cumulative)
             && is_within_bounds(price);
         if !is_possible {
-            return nothing(price, moment, FillContradiction::Impossible);
+            return nothing_taken(price, moment, FillContradiction::Impossible);
         }
-        self.cover(cumulative - qty, cumulative, price, moment)
+        self.cover_range(cumulative - qty, cumulative, price, moment)
     }
 
     /// Takes a total: what no fill covers of it is filled all the same, at the price that the mean leaves. Called after
@@ -218,7 +218,7 @@ impl FillBook {
         if !is_within_bounds(filled_qty) || SPANS_MAX <= self.spans.len() {
             return None;
         }
-        let missing = filled_qty - self.covered(Decimal::ZERO, filled_qty);
+        let missing = filled_qty - self.covered_qty(Decimal::ZERO, filled_qty);
         if missing <= Decimal::ZERO {
             return None;
         }
@@ -228,31 +228,31 @@ impl FillBook {
         let price = if Decimal::ZERO < left && is_within_bounds(left) { left } else { average_price };
         let contradiction = self.beyond_order(filled_qty);
         let mut taken = FillTaken { qty: Decimal::ZERO, price, moment, contradiction };
-        for (from, to) in self.holes(Decimal::ZERO, filled_qty) {
+        for (from, to) in self.uncovered_ranges(Decimal::ZERO, filled_qty) {
             taken.qty += to - from;
-            self.insert(Span { from, to, price, source: SpanSource::Implied });
+            self.insert_span(Span { from, to, price, source: SpanSource::Implied });
         }
         Some(taken)
     }
 
-    fn cover(&mut self, from: Decimal, to: Decimal, price: Decimal, moment: FillMoment) -> FillTaken {
+    fn cover_range(&mut self, from: Decimal, to: Decimal, price: Decimal, moment: FillMoment) -> FillTaken {
         if SPANS_MAX <= self.spans.len() {
-            return nothing(price, moment, FillContradiction::TooMany);
+            return nothing_taken(price, moment, FillContradiction::TooMany);
         }
-        let contradiction = self.contradiction(from, to, price);
+        let contradiction = self.find_contradiction(from, to, price);
         let mut qty = Decimal::ZERO;
-        for (from, to) in self.holes(from, to) {
+        for (from, to) in self.uncovered_ranges(from, to) {
             qty += to - from;
-            self.insert(Span { from, to, price, source: SpanSource::Told });
+            self.insert_span(Span { from, to, price, source: SpanSource::Told });
         }
         FillTaken { qty, price, moment, contradiction }
     }
 
     /// The contradiction of `from` to `to` at `price` to the spans that are there. An implied span fits every fill: it
     /// only stood for it.
-    fn contradiction(&self, from: Decimal, to: Decimal, price: Decimal) -> Option<FillContradiction> {
+    fn find_contradiction(&self, from: Decimal, to: Decimal, price: Decimal) -> Option<FillContradiction> {
         let told = |span: &&Span| span.source == SpanSource::Told;
-        let overlapping: Vec<&Span> = self.overlapping(from, to).filter(told).collect();
+        let overlapping: Vec<&Span> = self.overlapping_spans(from, to).filter(told).collect();
         match overlapping.as_slice() {
             [] => self.beyond_order(to),
             [same] if same.from == from && same.to == to => {
@@ -266,25 +266,25 @@ impl FillBook {
         (self.ordered < to).then_some(FillContradiction::BeyondOrder)
     }
 
-    fn overlapping(&self, from: Decimal, to: Decimal) -> impl Iterator<Item = &Span> {
+    fn overlapping_spans(&self, from: Decimal, to: Decimal) -> impl Iterator<Item = &Span> {
         self.spans.iter().filter(move |span| span.from < to && from < span.to)
     }
 
     /// Shares of `from` to `to` that are counted.
-    fn covered(&self, from: Decimal, to: Decimal) -> Decimal {
-        self.overlapping(from, to).map(|span| span.to.min(to) - span.from.max(from)).sum()
+    fn covered_qty(&self, from: Decimal, to: Decimal) -> Decimal {
+        self.overlapping_spans(from, to).map(|span| span.to.min(to) - span.from.max(from)).sum()
     }
 
     /// Cost of the counted ones of the first `to` shares.
     fn cost_of(&self, to: Decimal) -> Decimal {
-        self.overlapping(Decimal::ZERO, to).map(|span| (span.to.min(to) - span.from) * span.price).sum()
+        self.overlapping_spans(Decimal::ZERO, to).map(|span| (span.to.min(to) - span.from) * span.price).sum()
     }
 
     /// The parts of `from` to `to` that are not counted, in order.
-    fn holes(&self, from: Decimal, to: Decimal) -> Vec<(Decimal, Decimal)> {
+    fn uncovered_ranges(&self, from: Decimal, to: Decimal) -> Vec<(Decimal, Decimal)> {
         let mut holes = Vec::new();
         let mut at = from;
-        for span in self.overlapping(from, to) {
+        for span in self.overlapping_spans(from, to) {
             if at < span.from {
                 holes.push((at, span.from));
             }
@@ -296,13 +296,13 @@ impl FillBook {
         holes
     }
 
-    fn insert(&mut self, span: Span) {
+    fn insert_span(&mut self, span: Span) {
         let at = self.spans.partition_point(|known| known.from < span.from);
         self.spans.insert(at, span);
     }
 }
 
-const fn nothing(price: Decimal, moment: FillMoment, why: FillContradiction) -> FillTaken {
+const fn nothing_taken(price: Decimal, moment: FillMoment, why: FillContradiction) -> FillTaken {
     FillTaken { qty: Decimal::ZERO, price, moment, contradiction: Some(why) }
 }
 

@@ -10,10 +10,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{OrderContent, quantised};
+use super::{OrderContent, quantise_price};
 use crate::engine::run_id::hex_digit;
 use crate::ids::TsMs;
-use crate::rfc3339::rfc3339;
+use crate::rfc3339::to_rfc3339;
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -25,14 +25,14 @@ pub struct UtcDate(pub i64);
 impl UtcDate {
     /// The date at this moment.
     #[must_use]
-    pub const fn at(moment: TsMs) -> Self {
+    pub const fn at_moment(moment: TsMs) -> Self {
         Self(moment.0.div_euclid(DAY_MS))
     }
 }
 
 impl fmt::Display for UtcDate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let midnight = rfc3339(TsMs(self.0.saturating_mul(DAY_MS)));
+        let midnight = to_rfc3339(TsMs(self.0.saturating_mul(DAY_MS)));
         f.write_str(midnight.split('T').next().unwrap_or_default())
     }
 }
@@ -53,7 +53,7 @@ impl ClientOrderId {
     #[must_use]
     pub fn derive(content: &OrderContent, strategy_id: &str, date: UtcDate) -> Self {
         let price = |price| match price {
-            Some(price) => format!("{:.2}", quantised(price)),
+            Some(price) => format!("{:.2}", quantise_price(price)),
             None => "None".to_owned(),
         };
         let text = format!(
@@ -112,8 +112,9 @@ impl fmt::Debug for ClientOrderId {
 /// first. `window_ms` is how near.
 #[must_use]
 pub fn possible_dates(moment: TsMs, window_ms: i64) -> Vec<UtcDate> {
-    let ours = UtcDate::at(moment);
-    let (before, after) = (UtcDate::at(moment.plus(-window_ms)), UtcDate::at(moment.plus(window_ms)));
+    let ours = UtcDate::at_moment(moment);
+    let (before, after) =
+        (UtcDate::at_moment(moment.plus_ms(-window_ms)), UtcDate::at_moment(moment.plus_ms(window_ms)));
     let mut dates = vec![ours];
     dates.extend([before, after].into_iter().filter(|date| *date != ours));
     dates
@@ -144,7 +145,7 @@ mod tests {
     const DATE: UtcDate = UtcDate(20_090);
 
     fn apple() -> OrderContent {
-        OrderContent::market(Symbol::from("AAPL"), OrderSide::Buy, 133)
+        OrderContent::market_order(Symbol::from("AAPL"), OrderSide::Buy, 133)
     }
 
     fn microsoft(limit: &str) -> OrderContent {
@@ -152,7 +153,7 @@ mod tests {
             order_type: OrderType::Limit,
             limit_price: Some(limit.parse().unwrap()),
             time_in_force: TimeInForce::Gtc,
-            ..OrderContent::market(Symbol::from("MSFT"), OrderSide::Sell, 5)
+            ..OrderContent::market_order(Symbol::from("MSFT"), OrderSide::Sell, 5)
         }
     }
 

@@ -42,7 +42,7 @@ impl OrderSide {
 
     /// The change of a position by `qty` shares on this side.
     #[must_use]
-    pub fn signed(self, qty: Decimal) -> Decimal {
+    pub fn signed_qty(self, qty: Decimal) -> Decimal {
         match self {
             Self::Buy => qty,
             Self::Sell => -qty,
@@ -158,7 +158,7 @@ pub struct OrderContent {
 impl OrderContent {
     /// A market order for the day, as sizing makes them.
     #[must_use]
-    pub const fn market(symbol: Symbol, side: OrderSide, qty: u64) -> Self {
+    pub const fn market_order(symbol: Symbol, side: OrderSide, qty: u64) -> Self {
         Self {
             symbol,
             side,
@@ -183,7 +183,9 @@ impl OrderContent {
         let check = |price: Option<Decimal>, expected: bool, field, missing, given| match price {
             None if expected => Err(InvalidOrder::WrongPrices { order_type, wrong: missing }),
             Some(_) if !expected => Err(InvalidOrder::WrongPrices { order_type, wrong: given }),
-            Some(price) if quantised(price) <= Decimal::ZERO => Err(InvalidOrder::PriceNotPositive { field }),
+            Some(price) if quantise_price(price) <= Decimal::ZERO => {
+                Err(InvalidOrder::PriceNotPositive { field })
+            }
             Some(_) | None => Ok(()),
         };
         let (limit, stop) = (self.order_type.has_limit(), self.order_type.has_stop());
@@ -217,7 +219,7 @@ impl OrderContent {
 
 /// A price as the gateway keeps it: two decimals, half up.
 #[must_use]
-pub fn quantised(price: Decimal) -> Decimal {
+pub fn quantise_price(price: Decimal) -> Decimal {
     price.round_dp_with_strategy(2, RoundingStrategy::MidpointAwayFromZero)
 }
 
@@ -231,7 +233,7 @@ mod tests {
             order_type,
             limit_price: limit_price.map(price),
             stop_price: stop_price.map(price),
-            ..OrderContent::market(Symbol::from("AAPL"), OrderSide::Buy, 133)
+            ..OrderContent::market_order(Symbol::from("AAPL"), OrderSide::Buy, 133)
         }
     }
 

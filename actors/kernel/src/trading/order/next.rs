@@ -1,6 +1,6 @@
 //! The next thing to do with an order at a given time.
 
-use super::attempts::{LastWord, OrderPolicy, after};
+use super::attempts::{LastWord, OrderPolicy, moment_after};
 use super::id::{ClientOrderId, UtcDate};
 use super::records::{OrderEnd, PositionCheck};
 use super::state::{OrderLife, OrderPhase};
@@ -43,15 +43,15 @@ enum Absence {
 impl OrderLife {
     /// The next thing to do at `now`.
     #[must_use]
-    pub fn next(&self, policy: &OrderPolicy, now: TsMs) -> OrderNext {
+    pub fn next_step(&self, policy: &OrderPolicy, now: TsMs) -> OrderNext {
         match &self.phase {
             OrderPhase::Waiting => self.next_waiting(policy, now),
             OrderPhase::InFlight => self.next_in_flight(policy, now),
             OrderPhase::Unknown => self.next_unknown(policy, now),
             OrderPhase::Open => self.next_open(policy, now),
             OrderPhase::Ended { at, end } => self.next_ended(policy, *at, end, now),
-            OrderPhase::NeedsOperator { .. } if self.is_filled() => filled(),
-            OrderPhase::NeedsOperator { .. } => self.read(policy, now, None),
+            OrderPhase::NeedsOperator { .. } if self.is_filled() => end_as_filled(),
+            OrderPhase::NeedsOperator { .. } => self.read_when_due(policy, now, None),
         }
     }
 
@@ -71,7 +71,7 @@ impl OrderLife {
         if self.cancel_wanted {
             return not_placed("withdrawn before it was sent".to_owned());
         }
-        let refused = self.attempts.refused();
+        let refused = self.attempts.last_refusal();
         let due = match refused {
             None => now,
             Some(why) => match self.attempts.retry_at(policy) {
@@ -83,23 +83,23 @@ impl OrderLife {
         if self.intent.fresh_until < due {
             return not_placed(format!("its signals are no longer fresh{why}"));
         }
-        if UtcDate::at(due) != UtcDate::at(self.intent.intended_at) {
+        if UtcDate::at_moment(due) != UtcDate::at_moment(self.intent.intended_at) {
             return not_placed(format!("its day is over{why}"));
         }
         if now < due { OrderNext::WaitUntil(due) } else { OrderNext::Send }
     }
 
     fn next_in_flight(&self, policy: &OrderPolicy, now: TsMs) -> OrderNext {
-        let overdue = self.attempts.in_flight().map_or(now, |sent| after(sent, policy.answer_within));
+        let overdue = self.attempts.in_flight().map_or(now, |sent| moment_after(sent, policy.answer_within));
         if now < overdue { OrderNext::WaitUntil(overdue) } else { OrderNext::GiveUpAnswer }
     }
 
     /// Nobody knows: it is read back, sent again where that can be no second order, and else left to a human.
     fn next_unknown(&self, policy: &OrderPolicy, now: TsMs) -> OrderNext {
         if self.is_filled() {
-            return filled();
+            return end_as_filled();
         }
-        match self.absence(policy) {
+        match self.judge_absence(policy) {
             Absence::Moved => {
                 return OrderNext::AskOperator(
                     "the gateway does not have it, but its position moved".to_owned(),
@@ -119,7 +119,7 @@ impl OrderLife {
             return OrderNext::Send;
         }
         match resend {
-            Some(due) => self.read(policy, now, Some(due)),
+            Some(due) => self.read_when_due(policy, now, Some(due)),
             None => self.cancel_or_read(policy, now),
         }
     }
@@ -127,12 +127,12 @@ impl OrderLife {
     /// The gateway has it: it is read until it is terminal, canceled if somebody wants that.
     fn next_open(&self, policy: &OrderPolicy, now: TsMs) -> OrderNext {
         if self.is_filled() {
-            return filled();
+            return end_as_filled();
         }
         if self.is_dry_run {
             return OrderNext::End(OrderEnd::Status(OrderStatus::DryRun));
         }
-        match self.absence(policy) {
+        match self.judge_absence(policy) {
             Absence::Moved => {
                 return OrderNext::AskOperator(
                     "it vanished at the gateway, and its position moved".to_owned(),
@@ -167,18 +167,18 @@ impl OrderLife {
     fn cancel_or_read(&self, policy: &OrderPolicy, now: TsMs) -> OrderNext {
         let id = self.known_id.or(self.trail.view.as_ref().map(|view| view.id));
         let (true, Some(id)) = (self.cancel_wanted, id) else {
-            return self.read(policy, now, None);
+            return self.read_when_due(policy, now, None);
         };
-        let again = self.cancel_answered_at.map(|at| after(at, policy.poll_max));
+        let again = self.cancel_answered_at.map(|at| moment_after(at, policy.poll_max));
         match again.max(self.cancel_not_before) {
-            Some(due) if now < due => self.read(policy, now, Some(due)),
+            Some(due) if now < due => self.read_when_due(policy, now, Some(due)),
             Some(_) | None => OrderNext::Cancel(id),
         }
     }
 
     /// After its end it is read for late fills, less and less often: 1, 2, 4, 8 … seconds apart.
     fn next_ended(&self, policy: &OrderPolicy, at: TsMs, end: &OrderEnd, now: TsMs) -> OrderNext {
-        let is_over = after(at, policy.late_fill_watch) <= now;
+        let is_over = moment_after(at, policy.late_fill_watch) <= now;
         match end {
             OrderEnd::NotPlaced { .. } | OrderEnd::Status(OrderStatus::DryRun) => OrderNext::Nothing,
             _ if is_over || self.is_filled() => OrderNext::Nothing,
@@ -187,25 +187,25 @@ impl OrderLife {
             | OrderEnd::Vanished
             | OrderEnd::Resolved { .. } => {
                 let rarer = OrderPolicy { poll_max: policy.late_fill_watch, ..policy.clone() };
-                self.read(&rarer, now, None)
+                self.read_when_due(&rarer, now, None)
             }
         }
     }
 
     /// Reads now if a read is due, else waits for it or for `other`, whichever is first.
-    fn read(&self, policy: &OrderPolicy, now: TsMs, other: Option<TsMs>) -> OrderNext {
-        match self.trail.last_at.map(|last| after(last, policy.poll_delay(self.trail.reads))) {
+    fn read_when_due(&self, policy: &OrderPolicy, now: TsMs, other: Option<TsMs>) -> OrderNext {
+        match self.trail.last_at.map(|last| moment_after(last, policy.poll_delay(self.trail.reads))) {
             Some(due) if now < due => OrderNext::WaitUntil(other.map_or(due, |other| due.min(other))),
-            Some(_) | None => OrderNext::Read(self.ids(policy)),
+            Some(_) | None => OrderNext::Read(self.ids_to_read(policy)),
         }
     }
 
     /// The ids to read it under.
-    fn ids(&self, policy: &OrderPolicy) -> Vec<ClientOrderId> {
+    fn ids_to_read(&self, policy: &OrderPolicy) -> Vec<ClientOrderId> {
         if let Some(id) = self.known_id {
             return vec![id];
         }
-        let ids = self.attempts.ids(&self.intent.content, &self.intent.gateway_strategy, policy);
+        let ids = self.attempts.ids_in_doubt(&self.intent.content, &self.intent.gateway_strategy, policy);
         if ids.is_empty() { vec![self.intent.id] } else { ids }
     }
 
@@ -225,10 +225,10 @@ impl OrderLife {
             || self.attempts.last_word() == Some(&LastWord::MustBeUnique)
     }
 
-    fn absence(&self, policy: &OrderPolicy) -> Absence {
+    fn judge_absence(&self, policy: &OrderPolicy) -> Absence {
         let Some((first, last)) = self.trail.absent else { return Absence::Open };
         let since = self.attempts.last_doubtful_at().map_or(first, |sent| sent.max(first));
-        if last < after(since, policy.unknown_quarantine) {
+        if last < moment_after(since, policy.unknown_quarantine) {
             return Absence::Open;
         }
         match self.trail.position {
@@ -242,13 +242,13 @@ impl OrderLife {
     fn lasting_doubt(&self, policy: &OrderPolicy) -> Option<String> {
         let (since, last) = (self.trail.doubted_since?, self.trail.last_at?);
         let view = self.trail.view.as_ref()?;
-        let lasts = after(since, policy.unknown_quarantine) <= last;
+        let lasts = moment_after(since, policy.unknown_quarantine) <= last;
         lasts.then(|| {
             format!("the gateway says {} and {} of its shares are told", view.status, self.fills.filled_qty())
         })
     }
 }
 
-const fn filled() -> OrderNext {
+const fn end_as_filled() -> OrderNext {
     OrderNext::End(OrderEnd::Status(OrderStatus::Filled))
 }

@@ -160,65 +160,65 @@ impl fmt::Display for UnknownOutcome {
 #[must_use]
 pub fn outcome_of(answer: &GatewayAnswer<'_>, expected: &ExpectedOrder<'_>, now: TsMs) -> OrderOutcome {
     let (code, retry_after, body) = match answer {
-        GatewayAnswer::Silence(why) => return unknown(UnknownOutcome::Silence(bounded_detail(why))),
+        GatewayAnswer::Silence(why) => return unknown_outcome(UnknownOutcome::Silence(bounded_detail(why))),
         GatewayAnswer::Answered { code, retry_after, body } => (*code, *retry_after, body),
     };
     match code {
-        200 | 201 => accepted(body, expected),
-        202..=299 => unknown(UnknownOutcome::Unreadable),
-        300..=399 => unknown(UnknownOutcome::Redirect),
-        400 | 422 => refused(code, body),
+        200 | 201 => accepted_answer(body, expected),
+        202..=299 => unknown_outcome(UnknownOutcome::Unreadable),
+        300..=399 => unknown_outcome(UnknownOutcome::Redirect),
+        400 | 422 => refused_answer(code, body),
         401 | 403..=405 => {
-            let detail = body.detail().map(|detail| detail_line(&detail)).unwrap_or_default();
+            let detail = body.error_detail().map(|detail| detail_line(&detail)).unwrap_or_default();
             OrderOutcome::NotAccepted(NotAccepted::SettingWrong { code, detail })
         }
         429 => OrderOutcome::NotAccepted(NotAccepted::RateLimited { until: retry_at(retry_after, now) }),
-        503 => unavailable(body),
-        _ => other(code, body),
+        503 => unavailable_answer(body),
+        _ => other_answer(code, body),
     }
 }
 
-const fn unknown(why: UnknownOutcome) -> OrderOutcome {
+const fn unknown_outcome(why: UnknownOutcome) -> OrderOutcome {
     OrderOutcome::Unknown(why)
 }
 
 /// Any other answer: unknown, with the beginning of what it says.
-fn other(code: u16, body: &AnswerBody<'_>) -> OrderOutcome {
-    let Some(bytes) = body.whole() else { return unknown(UnknownOutcome::NotWhole) };
+fn other_answer(code: u16, body: &AnswerBody<'_>) -> OrderOutcome {
+    let Some(bytes) = body.whole_body() else { return unknown_outcome(UnknownOutcome::NotWhole) };
     let beginning = bytes.get(..200).unwrap_or(bytes);
-    let detail = match body.detail() {
+    let detail = match body.error_detail() {
         Some(detail) => detail_line(&detail),
         None => bounded_detail(&String::from_utf8_lossy(beginning)),
     };
-    unknown(UnknownOutcome::Answer { code, detail })
+    unknown_outcome(UnknownOutcome::Answer { code, detail })
 }
 
 /// 200 and 201.
-fn accepted(body: &AnswerBody<'_>, expected: &ExpectedOrder<'_>) -> OrderOutcome {
+fn accepted_answer(body: &AnswerBody<'_>, expected: &ExpectedOrder<'_>) -> OrderOutcome {
     #[derive(Deserialize)]
     struct Said {
         message: String,
     }
-    let Some(bytes) = body.whole() else { return unknown(UnknownOutcome::NotWhole) };
+    let Some(bytes) = body.whole_body() else { return unknown_outcome(UnknownOutcome::NotWhole) };
     let (Ok(order), Ok(said)) = (read_object::<OrderFields>(bytes), read_object::<Said>(bytes)) else {
-        return unknown(UnknownOutcome::Unreadable);
+        return unknown_outcome(UnknownOutcome::Unreadable);
     };
     if !order.is_ours(expected.content, expected.ids) {
-        return unknown(UnknownOutcome::OtherOrder);
+        return unknown_outcome(UnknownOutcome::OtherOrder);
     }
     let (Some(id), Some(status), Some(created_at)) = (
         ClientOrderId::from_hex(&order.client_order_id),
         OrderStatus::from_word(&order.status),
         order.created_at(),
     ) else {
-        return unknown(UnknownOutcome::Unreadable);
+        return unknown_outcome(UnknownOutcome::Unreadable);
     };
     if says_must_be_unique(bytes) {
-        return unknown(UnknownOutcome::MustBeUnique);
+        return unknown_outcome(UnknownOutcome::MustBeUnique);
     }
     let is_repeat = said.message.starts_with("Order already exists") || created_at < expected.first_sent_at;
     if is_repeat && status.is_doubtful_in_a_repeat() {
-        return unknown(UnknownOutcome::DoubtfulRepeat(status));
+        return unknown_outcome(UnknownOutcome::DoubtfulRepeat(status));
     }
     match status.class() {
         StatusClass::Open | StatusClass::Ended | StatusClass::DryRun => {
@@ -227,18 +227,18 @@ fn accepted(body: &AnswerBody<'_>, expected: &ExpectedOrder<'_>) -> OrderOutcome
         StatusClass::Rejected => {
             OrderOutcome::Rejected { reason: bounded_detail(&format!("{status}: {}", said.message)) }
         }
-        StatusClass::Unknown => unknown(UnknownOutcome::Status(status)),
+        StatusClass::Unknown => unknown_outcome(UnknownOutcome::Status(status)),
     }
 }
 
 /// 400 and 422.
-fn refused(code: u16, body: &AnswerBody<'_>) -> OrderOutcome {
+fn refused_answer(code: u16, body: &AnswerBody<'_>) -> OrderOutcome {
     // Without all of the text nobody can say that the broker does not have the order.
-    let Some(bytes) = body.whole() else { return unknown(UnknownOutcome::NotWhole) };
+    let Some(bytes) = body.whole_body() else { return unknown_outcome(UnknownOutcome::NotWhole) };
     if says_must_be_unique(bytes) {
-        return unknown(UnknownOutcome::MustBeUnique);
+        return unknown_outcome(UnknownOutcome::MustBeUnique);
     }
-    let detail = body.detail();
+    let detail = body.error_detail();
     let is_final = code == 400
         || match &detail {
             Some(Value::Array(_)) => true,
@@ -247,7 +247,7 @@ fn refused(code: u16, body: &AnswerBody<'_>) -> OrderOutcome {
             Some(Value::Null | Value::Bool(_) | Value::Number(_)) | None => false,
         };
     if !is_final {
-        return other(code, body);
+        return other_answer(code, body);
     }
     let reason = detail.map_or_else(|| format!("answer {code}"), |detail| detail_line(&detail));
     OrderOutcome::Rejected { reason }
@@ -279,8 +279,8 @@ const GATE_ERRORS: [&str; 5] = [
 ];
 
 /// 503: a safety gate, or unknown.
-fn unavailable(body: &AnswerBody<'_>) -> OrderOutcome {
-    let detail = body.detail();
+fn unavailable_answer(body: &AnswerBody<'_>) -> OrderOutcome {
+    let detail = body.error_detail();
     let is_gate = match &detail {
         Some(Value::String(text)) => GATE_TEXTS.contains(&text.as_str()),
         Some(Value::Object(_)) => error_word(&detail).is_some_and(|error| GATE_ERRORS.contains(&error)),
@@ -290,7 +290,7 @@ fn unavailable(body: &AnswerBody<'_>) -> OrderOutcome {
         Some(detail) if is_gate => {
             OrderOutcome::NotAccepted(NotAccepted::SafetyGate { gate: detail_line(&detail) })
         }
-        Some(_) | None => other(503, body),
+        Some(_) | None => other_answer(503, body),
     }
 }
 
@@ -306,11 +306,11 @@ pub fn retry_at(retry_after: Option<&str>, now: TsMs) -> TsMs {
     let text = retry_after.map(str::trim).unwrap_or_default();
     if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
         let seconds = text.parse().unwrap_or(i64::MAX);
-        return now.plus(i64::saturating_mul(seconds, 1000));
+        return now.plus_ms(i64::saturating_mul(seconds, 1000));
     }
     match jiff::fmt::rfc2822::parse(text) {
         Ok(date) => now.max(TsMs(date.timestamp().as_millisecond())),
-        Err(_) => now.plus(RETRY_AFTER_DEFAULT_MS),
+        Err(_) => now.plus_ms(RETRY_AFTER_DEFAULT_MS),
     }
 }
 

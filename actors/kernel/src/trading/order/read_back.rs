@@ -53,24 +53,24 @@ pub enum OrderReading {
 #[must_use]
 pub fn reading_of(answer: &GatewayAnswer<'_>, content: &OrderContent, id: ClientOrderId) -> OrderReading {
     let (code, body) = match answer {
-        GatewayAnswer::Silence(why) => return unread(format!("no answer: {why}")),
+        GatewayAnswer::Silence(why) => return unread_because(format!("no answer: {why}")),
         GatewayAnswer::Answered { code, body, .. } => (*code, body),
     };
-    let detail = body.detail();
-    match (code, body.whole()) {
+    let detail = body.error_detail();
+    match (code, body.whole_body()) {
         (200, Some(bytes)) => match view_of(bytes, content, id) {
             Ok(view) => OrderReading::Found(view),
-            Err(why) => unread(why),
+            Err(why) => unread_because(why),
         },
         (404, Some(_)) if says_not_found(&detail) => OrderReading::Absent,
-        _ => unread(format!(
+        _ => unread_because(format!(
             "answer {code}: {}",
             detail.map(|detail| detail_line(&detail)).unwrap_or_default()
         )),
     }
 }
 
-fn unread(why: String) -> OrderReading {
+fn unread_because(why: String) -> OrderReading {
     OrderReading::Unread { why: bounded_detail(&why) }
 }
 
@@ -125,7 +125,7 @@ fn view_of(bytes: &[u8], content: &OrderContent, id: ClientOrderId) -> Result<Or
 
 /// Joins the readings of all ids that an order may have: found under any, absent only when absent under all.
 #[must_use]
-pub fn joined(readings: impl IntoIterator<Item = OrderReading>) -> OrderReading {
+pub fn join_readings(readings: impl IntoIterator<Item = OrderReading>) -> OrderReading {
     let mut joined = None;
     for reading in readings {
         joined = Some(match (joined, reading) {
@@ -136,7 +136,7 @@ pub fn joined(readings: impl IntoIterator<Item = OrderReading>) -> OrderReading 
             (Some(OrderReading::Absent), other) => other,
         });
     }
-    joined.unwrap_or_else(|| unread("no id was read".to_owned()))
+    joined.unwrap_or_else(|| unread_because("no id was read".to_owned()))
 }
 
 /// Meaning of an answer to a cancel. None ends an order: it is read until it is terminal.
@@ -169,13 +169,13 @@ pub fn cancel_answer_of(answer: &GatewayAnswer<'_>, now: TsMs) -> CancelAnswer {
         GatewayAnswer::Silence(why) => return unknown(format!("no answer: {why}")),
         GatewayAnswer::Answered { code, retry_after, body } => (*code, *retry_after, body),
     };
-    let message = body.whole().and_then(|bytes| read_object::<Said>(bytes).ok());
+    let message = body.whole_body().and_then(|bytes| read_object::<Said>(bytes).ok());
     match (code, message) {
         (200, Some(said)) if said.message.starts_with("Order already in terminal state") => {
             CancelAnswer::AlreadyEnded
         }
         (200, Some(_)) => CancelAnswer::Requested,
-        (404, _) if says_not_found(&body.detail()) => CancelAnswer::Absent,
+        (404, _) if says_not_found(&body.error_detail()) => CancelAnswer::Absent,
         (429, _) => CancelAnswer::NotBefore(retry_at(retry_after, now)),
         _ => unknown(format!("answer {code}")),
     }
@@ -192,7 +192,7 @@ mod tests {
     const NOW: TsMs = TsMs(1_735_830_000_500);
 
     fn content() -> OrderContent {
-        OrderContent::market(Symbol::from("AAPL"), OrderSide::Buy, 133)
+        OrderContent::market_order(Symbol::from("AAPL"), OrderSide::Buy, 133)
     }
 
     fn id() -> ClientOrderId {
@@ -277,7 +277,7 @@ mod tests {
             }
         }
         let silence = reading_of(&GatewayAnswer::Silence("timeout"), &content(), id());
-        assert_eq!(silence, unread("no answer: timeout".to_owned()));
+        assert_eq!(silence, unread_because("no answer: timeout".to_owned()));
     }
 
     #[test]
@@ -300,15 +300,15 @@ mod tests {
     #[test]
     fn an_order_is_absent_only_under_all_its_ids() {
         let found = || read(200, &order(&[]));
-        let (absent, unread) = (|| OrderReading::Absent, || unread("x".to_owned()));
+        let (absent, unread) = (|| OrderReading::Absent, || unread_because("x".to_owned()));
 
-        assert_eq!(joined([absent(), absent()]), absent());
-        assert_eq!(joined([absent(), unread()]), unread());
-        assert_eq!(joined([unread(), absent()]), unread());
-        assert_eq!(joined([absent(), found()]), found());
-        assert_eq!(joined([found(), unread()]), found());
-        assert_eq!(joined([unread(), found()]), found());
-        assert!(matches!(joined([]), OrderReading::Unread { .. }));
+        assert_eq!(join_readings([absent(), absent()]), absent());
+        assert_eq!(join_readings([absent(), unread()]), unread());
+        assert_eq!(join_readings([unread(), absent()]), unread());
+        assert_eq!(join_readings([absent(), found()]), found());
+        assert_eq!(join_readings([found(), unread()]), found());
+        assert_eq!(join_readings([unread(), found()]), found());
+        assert!(matches!(join_readings([]), OrderReading::Unread { .. }));
     }
 
     #[test]
@@ -321,7 +321,7 @@ mod tests {
             CancelAnswer::AlreadyEnded
         );
         assert_eq!(of(404, r#"{"detail":"Order not found: x"}"#), CancelAnswer::Absent);
-        assert_eq!(of(429, ""), CancelAnswer::NotBefore(NOW.plus(60_000)));
+        assert_eq!(of(429, ""), CancelAnswer::NotBefore(NOW.plus_ms(60_000)));
         for (code, body) in [(200, "garbage"), (404, "Not Found"), (500, ""), (503, "{}"), (302, "")] {
             assert!(matches!(of(code, body), CancelAnswer::Unknown { .. }), "{code}");
         }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::ids::TsMs;
-use crate::json::mistake;
+use crate::json::describe_mistake;
 use crate::trading::wire_values::read_object;
 
 /// Age at which the gateway's configuration counts no more.
@@ -33,8 +33,8 @@ impl GatewayMode {
     /// # Errors
     ///
     /// The mistake, in words.
-    pub fn read(body: &[u8]) -> Result<Self, String> {
-        read_object(body).map_err(|error| mistake(&error))
+    pub fn from_config_answer(body: &[u8]) -> Result<Self, String> {
+        read_object(body).map_err(|error| describe_mistake(&error))
     }
 }
 
@@ -77,7 +77,7 @@ pub fn route_order(
     now: TsMs,
 ) -> Result<OrderRoute, RouteRefused> {
     let age_max = i64::try_from(GATEWAY_CONFIG_AGE_MAX.as_millis()).unwrap_or(i64::MAX);
-    let is_fresh = |read_at: TsMs| read_at <= now && now < read_at.plus(age_max);
+    let is_fresh = |read_at: TsMs| read_at <= now && now < read_at.plus_ms(age_max);
     match theirs.filter(|(_, read_at)| is_fresh(*read_at)) {
         Some((theirs, _)) if theirs.alpaca_paper != ours.alpaca_paper => {
             Err(RouteRefused::PaperAgainstLive { ours: ours.alpaca_paper, theirs: theirs.alpaca_paper })
@@ -103,7 +103,7 @@ mod tests {
     }
 
     fn route(dry_run: bool, theirs: Option<GatewayMode>, age_ms: i64) -> Result<OrderRoute, RouteRefused> {
-        let theirs = theirs.map(|theirs| (theirs, NOW.plus(-age_ms)));
+        let theirs = theirs.map(|theirs| (theirs, NOW.plus_ms(-age_ms)));
         route_order(mode(dry_run, true), theirs, NOW)
     }
 
@@ -138,9 +138,9 @@ mod tests {
         let body =
             r#"{"service":"execution_gateway","dry_run":false,"alpaca_paper":true,"environment":"dev"}"#;
 
-        assert_eq!(GatewayMode::read(body.as_bytes()), Ok(mode(false, true)));
+        assert_eq!(GatewayMode::from_config_answer(body.as_bytes()), Ok(mode(false, true)));
         for body in ["", "{}", r#"{"dry_run":"false","alpaca_paper":true}"#, "[false,true]"] {
-            assert!(GatewayMode::read(body.as_bytes()).is_err(), "{body}");
+            assert!(GatewayMode::from_config_answer(body.as_bytes()).is_err(), "{body}");
         }
     }
 }

@@ -9,8 +9,8 @@
 //!                                                           └─ cannot be settled ─▶ NeedsOperator
 //! ```
 //!
-//! The records decide: [`OrderLife::apply`] takes them in order, live and after a crash. [`OrderLife::next`] looks and
-//! changes nothing; what it tells to do is done, recorded, and applied.
+//! The records decide: [`OrderLife::apply_event`] takes them in order, live and after a crash. [`OrderLife::next_step`]
+//! looks and changes nothing; what it tells to do is done, recorded, and applied.
 
 use serde::{Deserialize, Serialize};
 
@@ -150,7 +150,7 @@ impl OrderLife {
     /// # Errors
     ///
     /// [`OrderViolation`]: a record that must not be there. Nothing is changed then.
-    pub fn apply(&mut self, event: &OrderEvent) -> Result<Vec<FillTaken>, OrderViolation> {
+    pub fn apply_event(&mut self, event: &OrderEvent) -> Result<Vec<FillTaken>, OrderViolation> {
         let has_ended = matches!(self.phase, OrderPhase::Ended { .. });
         match event {
             OrderEvent::Intended(_) => return Err(OrderViolation::IntendedTwice),
@@ -177,14 +177,16 @@ impl OrderLife {
             {
                 return Err(OrderViolation::NobodyAsked);
             }
-            OrderEvent::Ended { at, end } => self.enter(OrderPhase::Ended { at: *at, end: end.clone() }),
-            OrderEvent::NeedsOperator { why, .. } => {
-                self.enter(OrderPhase::NeedsOperator { why: why.clone() });
+            OrderEvent::Ended { at, end } => {
+                self.enter_phase(OrderPhase::Ended { at: *at, end: end.clone() })
             }
-            OrderEvent::OperatorRetried { .. } => self.enter(OrderPhase::Unknown),
+            OrderEvent::NeedsOperator { why, .. } => {
+                self.enter_phase(OrderPhase::NeedsOperator { why: why.clone() });
+            }
+            OrderEvent::OperatorRetried { .. } => self.enter_phase(OrderPhase::Unknown),
             OrderEvent::OperatorResolved { at, by, reason } => {
                 let end = OrderEnd::Resolved { by: by.clone(), reason: reason.clone() };
-                self.enter(OrderPhase::Ended { at: *at, end });
+                self.enter_phase(OrderPhase::Ended { at: *at, end });
             }
         }
         Ok(Vec::new())
@@ -195,7 +197,7 @@ impl OrderLife {
     }
 
     /// Every phase reads anew: what an earlier one found does not count for it.
-    fn enter(&mut self, phase: OrderPhase) {
+    fn enter_phase(&mut self, phase: OrderPhase) {
         self.phase = phase;
         self.trail = ReadTrail { view: self.trail.view.take(), ..ReadTrail::default() };
     }
@@ -205,7 +207,7 @@ impl OrderLife {
             OrderPhase::Waiting => {}
             OrderPhase::Unknown if self.attempts.is_doubtful() && self.known_id.is_none() => {
                 let since = self.attempts.doubtful_since().unwrap_or(at);
-                if UtcDate::at(since) != UtcDate::at(at) {
+                if UtcDate::at_moment(since) != UtcDate::at_moment(at) {
                     return Err(OrderViolation::SentOnAnotherDate);
                 }
             }
@@ -215,7 +217,7 @@ impl OrderLife {
             return Err(OrderViolation::SentAgain);
         }
         self.attempts.note_sent(at);
-        self.enter(OrderPhase::InFlight);
+        self.enter_phase(OrderPhase::InFlight);
         Ok(())
     }
 
@@ -238,7 +240,7 @@ impl OrderLife {
             OrderOutcome::Known { id, status, .. } => {
                 self.known_id = Some(*id);
                 self.is_dry_run = *status == OrderStatus::DryRun;
-                self.enter(OrderPhase::Open);
+                self.enter_phase(OrderPhase::Open);
             }
             OrderOutcome::Rejected { .. } | OrderOutcome::NotAccepted(_) | OrderOutcome::Unknown(_) => {
                 self.enter_after_attempt();
@@ -250,7 +252,7 @@ impl OrderLife {
     /// While any attempt may have arrived, or somebody told of the order, the order is unknown.
     fn enter_after_attempt(&mut self) {
         let may_be_there = self.attempts.is_doubtful() || self.known_id.is_some();
-        self.enter(if may_be_there { OrderPhase::Unknown } else { OrderPhase::Waiting });
+        self.enter_phase(if may_be_there { OrderPhase::Unknown } else { OrderPhase::Waiting });
     }
 
     fn note_absent(&mut self, at: TsMs) -> Result<(), OrderViolation> {
@@ -258,7 +260,7 @@ impl OrderLife {
             return Err(OrderViolation::NotUnknown);
         }
         self.attempts.note_absent(at);
-        self.enter(OrderPhase::Waiting);
+        self.enter_phase(OrderPhase::Waiting);
         Ok(())
     }
 
@@ -280,7 +282,7 @@ impl OrderLife {
         self.known_id.get_or_insert(id);
         self.trail.last_at = None;
         if self.phase == OrderPhase::Waiting {
-            self.enter(OrderPhase::Unknown);
+            self.enter_phase(OrderPhase::Unknown);
         }
         let moment = self.fill_moment();
         total.and_then(|total| self.fills.take_total(total, moment)).into_iter().collect()
@@ -303,7 +305,8 @@ impl OrderLife {
 
     fn note_view(&mut self, at: TsMs, view: &OrderView) -> Vec<FillTaken> {
         let moment = self.fill_moment();
-        let mut taken: Vec<FillTaken> = view.fills.iter().map(|fill| self.fills.take(fill, moment)).collect();
+        let mut taken: Vec<FillTaken> =
+            view.fills.iter().map(|fill| self.fills.take_report(fill, moment)).collect();
         taken.extend(self.fills.take_total(&view.total, moment));
         taken.retain(is_told);
         self.trail.absent = None;
@@ -326,7 +329,7 @@ impl OrderLife {
                 // Only an attempt whose answer may still come keeps its phase.
                 if self.phase != OrderPhase::InFlight {
                     let doubted_since = self.trail.doubted_since;
-                    self.enter(OrderPhase::Open);
+                    self.enter_phase(OrderPhase::Open);
                     self.trail =
                         ReadTrail { last_at: Some(at), doubted_since, ..std::mem::take(&mut self.trail) };
                 }

@@ -20,7 +20,7 @@ pub enum OrderVerdict {
 impl OrderPhase {
     /// The class in which an order of this phase is counted. Unknown is never rejected (ORD-1).
     #[must_use]
-    pub const fn verdict(&self) -> OrderVerdict {
+    pub const fn order_verdict(&self) -> OrderVerdict {
         match self {
             Self::Waiting | Self::InFlight | Self::Unknown | Self::NeedsOperator { .. } => {
                 OrderVerdict::Unsettled
@@ -78,7 +78,7 @@ pub struct OrderTally {
 impl OrderTally {
     /// Counts orders.
     #[must_use]
-    pub fn of(verdicts: impl IntoIterator<Item = OrderVerdict>) -> Self {
+    pub fn of_verdicts(verdicts: impl IntoIterator<Item = OrderVerdict>) -> Self {
         let mut tally = Self::default();
         for verdict in verdicts {
             match verdict {
@@ -92,7 +92,7 @@ impl OrderTally {
 
     /// The run's status by its orders alone. Without any order it is completed.
     #[must_use]
-    pub const fn status(&self) -> OrchestrationStatus {
+    pub const fn run_status(&self) -> OrchestrationStatus {
         match (self.unsettled, self.accepted, self.rejected) {
             (0, _, 0) => OrchestrationStatus::Completed,
             (0, 0, _) => OrchestrationStatus::Failed,
@@ -115,7 +115,7 @@ mod tests {
     use crate::trading::order::status::OrderStatus;
 
     fn ended(end: OrderEnd) -> OrderVerdict {
-        OrderPhase::Ended { at: TsMs(0), end }.verdict()
+        OrderPhase::Ended { at: TsMs(0), end }.order_verdict()
     }
 
     #[test]
@@ -127,9 +127,9 @@ mod tests {
             OrderPhase::Unknown,
             OrderPhase::NeedsOperator { why: why() },
         ] {
-            assert_eq!(phase.verdict(), OrderVerdict::Unsettled);
+            assert_eq!(phase.order_verdict(), OrderVerdict::Unsettled);
         }
-        assert_eq!(OrderPhase::Open.verdict(), OrderVerdict::Accepted);
+        assert_eq!(OrderPhase::Open.order_verdict(), OrderVerdict::Accepted);
         for status in [OrderStatus::Filled, OrderStatus::Canceled, OrderStatus::Expired, OrderStatus::DryRun]
         {
             assert_eq!(ended(OrderEnd::Status(status)), OrderVerdict::Accepted);
@@ -151,9 +151,12 @@ mod tests {
             (0, 0, 1, "running", false),
         ] {
             let tally = OrderTally { accepted, rejected, unsettled };
-            assert_eq!((tally.status().as_str(), tally.is_mostly_rejected()), (status, is_mostly_rejected));
+            assert_eq!(
+                (tally.run_status().as_str(), tally.is_mostly_rejected()),
+                (status, is_mostly_rejected)
+            );
         }
         let verdicts = [OrderVerdict::Accepted, OrderVerdict::Rejected, OrderVerdict::Accepted];
-        assert_eq!(OrderTally::of(verdicts), OrderTally { accepted: 2, rejected: 1, unsettled: 0 });
+        assert_eq!(OrderTally::of_verdicts(verdicts), OrderTally { accepted: 2, rejected: 1, unsettled: 0 });
     }
 }

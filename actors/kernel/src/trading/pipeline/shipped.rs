@@ -44,7 +44,7 @@ pub fn default_cadence(pipeline: &str) -> Option<DefaultCadence> {
 ///
 /// Source: specification 001 §7; the budgets are ours, the specification leaves them open.
 #[must_use]
-pub fn canonical() -> Pipeline {
+pub fn canonical_pipeline() -> Pipeline {
     let budgets = [
         ("ING", 500),
         ("FEAT", 500),
@@ -55,14 +55,14 @@ pub fn canonical() -> Pipeline {
         ("ANA", 500),
         ("GOV", 100),
     ];
-    pipeline("canonical", &budgets, CYCLE_BUDGET, ANALYSIS_INTERVAL)
+    pipeline_of("canonical", &budgets, CYCLE_BUDGET, ANALYSIS_INTERVAL)
 }
 
 /// The main trading cycle of several strategies.
 ///
 /// Source: specification 002, "Analysis Cycle": interval 60 s, timeout 120 s.
 #[must_use]
-pub fn analysis() -> Pipeline {
+pub fn analysis_pipeline() -> Pipeline {
     let budgets = [
         ("fetch_market_data", 10_000),
         ("evaluate_positions", 5000),
@@ -72,36 +72,36 @@ pub fn analysis() -> Pipeline {
         ("execute_orders", 30_000),
         ("update_state", 5000),
     ];
-    pipeline("analysis", &budgets, ANALYSIS_TIMEOUT, ANALYSIS_INTERVAL)
+    pipeline_of("analysis", &budgets, ANALYSIS_TIMEOUT, ANALYSIS_INTERVAL)
 }
 
 /// A look at the services, without gates: it goes on while trading is halted.
 ///
 /// Source: specification 002, "Heartbeat Cycle".
 #[must_use]
-pub fn heartbeat() -> Pipeline {
+pub fn heartbeat_pipeline() -> Pipeline {
     let budgets = [("check_service_health", 2000), ("sync_positions", 2000), ("update_status", 1000)];
-    pipeline("heartbeat", &budgets, CYCLE_BUDGET, HEARTBEAT_INTERVAL)
+    pipeline_of("heartbeat", &budgets, CYCLE_BUDGET, HEARTBEAT_INTERVAL)
 }
 
 /// Weights back to their targets. Its orders are judged by RISK where they are made.
 ///
 /// Source: specification 002, "Rebalance Cycle".
 #[must_use]
-pub fn rebalance() -> Pipeline {
+pub fn rebalance_pipeline() -> Pipeline {
     let budgets = [
         ("calculate_target_weights", 10_000),
         ("compare_current_weights", 5000),
         ("generate_rebalance_orders", 5000),
         ("execute_orders", 30_000),
     ];
-    pipeline("rebalance", &budgets, ANALYSIS_TIMEOUT, ANALYSIS_INTERVAL)
+    pipeline_of("rebalance", &budgets, ANALYSIS_TIMEOUT, ANALYSIS_INTERVAL)
 }
 
-fn pipeline(name: &str, budgets: &[(&str, u64)], budget: Duration, interval: Duration) -> Pipeline {
+fn pipeline_of(name: &str, budgets: &[(&str, u64)], budget: Duration, interval: Duration) -> Pipeline {
     Pipeline {
-        name: known(name, PipelineName::new),
-        stages: budgets.iter().map(|(name, budget_ms)| stage(name, *budget_ms)).collect(),
+        name: known_name(name, PipelineName::new),
+        stages: budgets.iter().map(|(name, budget_ms)| stage_of(name, *budget_ms)).collect(),
         hooks: Vec::new(),
         budget,
         stale_after: Some(interval * STALE_AFTER_INTERVALS),
@@ -110,9 +110,9 @@ fn pipeline(name: &str, budgets: &[(&str, u64)], budget: Duration, interval: Dur
     }
 }
 
-fn stage(name: &str, budget_ms: u64) -> StageSpec {
-    let name = known(name, StageName::new);
-    let role = StageRole::of(&name);
+fn stage_of(name: &str, budget_ms: u64) -> StageSpec {
+    let name = known_name(name, StageName::new);
+    let role = StageRole::of_stage(&name);
     let is_analytics = role == StageRole::Analytics;
     let idempotent = role != StageRole::Execute;
     StageSpec {
@@ -129,7 +129,7 @@ fn stage(name: &str, budget_ms: u64) -> StageSpec {
 }
 
 /// A name that stands in this file.
-fn known<T>(name: &str, new: fn(&str) -> Option<T>) -> T {
+fn known_name<T>(name: &str, new: fn(&str) -> Option<T>) -> T {
     #[expect(clippy::expect_used, reason = "the names above are names; a test makes every pipeline")]
     new(name).expect("a name")
 }

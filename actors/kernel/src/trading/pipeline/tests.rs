@@ -10,7 +10,7 @@ fn stages(pipeline: &Pipeline) -> String {
 
 #[test]
 fn shipped_pipelines_have_the_stages_and_figures_of_the_specifications() {
-    let canonical = canonical();
+    let canonical = canonical_pipeline();
     assert_eq!(stages(&canonical), "ING FEAT SIG RISK EXEC PORT ANA GOV");
     assert_eq!(canonical.budget, Duration::from_millis(5000));
     let budgets: Vec<_> = canonical.stages.iter().map(|stage| stage.budget.as_millis()).collect();
@@ -23,14 +23,14 @@ fn shipped_pipelines_have_the_stages_and_figures_of_the_specifications() {
     assert!(canonical.degraded_allow_exec && canonical.fail_closed_on_audit);
 
     assert_eq!(
-        stages(&analysis()),
+        stages(&analysis_pipeline()),
         "fetch_market_data evaluate_positions generate_decisions validate_decisions execute_orders update_state"
     );
-    assert_eq!(analysis().budget, Duration::from_secs(120));
-    assert_eq!(analysis().stale_after, Some(Duration::from_secs(180)));
-    assert_eq!(stages(&heartbeat()), "check_service_health sync_positions update_status");
+    assert_eq!(analysis_pipeline().budget, Duration::from_secs(120));
+    assert_eq!(analysis_pipeline().stale_after, Some(Duration::from_secs(180)));
+    assert_eq!(stages(&heartbeat_pipeline()), "check_service_health sync_positions update_status");
     assert_eq!(
-        stages(&rebalance()),
+        stages(&rebalance_pipeline()),
         "calculate_target_weights compare_current_weights generate_rebalance_orders execute_orders"
     );
     for (name, cadence) in [
@@ -41,31 +41,31 @@ fn shipped_pipelines_have_the_stages_and_figures_of_the_specifications() {
     ] {
         assert_eq!(default_cadence(name), cadence);
     }
-    for pipeline in [canonical, analysis(), heartbeat(), rebalance()] {
-        assert_eq!(pipeline.violations(), [], "{}", pipeline.name);
+    for pipeline in [canonical, analysis_pipeline(), heartbeat_pipeline(), rebalance_pipeline()] {
+        assert_eq!(pipeline.find_violations(), [], "{}", pipeline.name);
         assert!(!pipeline.lacks_risk(0), "{}", pipeline.name);
     }
 }
 
 #[test]
 fn gates_begin_with_the_first_stage_that_can_lead_to_an_effect() {
-    assert_eq!(canonical().first_gated(), Some(2));
-    assert_eq!(heartbeat().first_gated(), None);
-    assert_eq!(rebalance().first_gated(), Some(0));
+    assert_eq!(canonical_pipeline().first_gated(), Some(2));
+    assert_eq!(heartbeat_pipeline().first_gated(), None);
+    assert_eq!(rebalance_pipeline().first_gated(), Some(0));
 }
 
 #[test]
 fn a_disabled_late_or_passed_risk_is_a_missing_one() {
-    let mut disabled = canonical();
+    let mut disabled = canonical_pipeline();
     disabled.stages[3].enabled = false;
     assert!(disabled.lacks_risk(0));
 
-    let mut late = canonical();
+    let mut late = canonical_pipeline();
     late.stages.swap(3, 4);
     assert!(late.lacks_risk(0));
 
-    assert!(!canonical().lacks_risk(3));
-    assert!(canonical().lacks_risk(4), "a cycle that begins behind RISK has none");
+    assert!(!canonical_pipeline().lacks_risk(3));
+    assert!(canonical_pipeline().lacks_risk(4), "a cycle that begins behind RISK has none");
 
     disabled.stages[4].enabled = false;
     assert!(!disabled.lacks_risk(0), "nothing is executed, so nothing lacks it");
@@ -73,7 +73,7 @@ fn a_disabled_late_or_passed_risk_is_a_missing_one() {
 
 #[test]
 fn a_failed_audit_fails_closed_or_degrades_by_the_setting_alone() {
-    let mut pipeline = canonical();
+    let mut pipeline = canonical_pipeline();
     let gov = pipeline.stages[7].clone();
     assert_eq!(pipeline.on_failure(&gov), OnStageFailure::Fail);
     pipeline.fail_closed_on_audit = false;
@@ -82,7 +82,7 @@ fn a_failed_audit_fails_closed_or_degrades_by_the_setting_alone() {
 
 #[test]
 fn every_violation_is_named_with_its_path_at_once() {
-    let mut pipeline = canonical();
+    let mut pipeline = canonical_pipeline();
     pipeline.budget = Duration::ZERO;
     pipeline.stale_after = Some(Duration::ZERO);
     pipeline.stages[0].budget = Duration::from_secs(3601);
@@ -100,7 +100,7 @@ fn every_violation_is_named_with_its_path_at_once() {
     pipeline.hooks[1].provider = StageProvider::Fixed;
     pipeline.hooks[1].budget = Duration::ZERO;
 
-    let paths: Vec<String> = pipeline.violations().into_iter().map(|violation| violation.path).collect();
+    let paths: Vec<String> = pipeline.find_violations().into_iter().map(|violation| violation.path).collect();
 
     assert_eq!(
         paths,
@@ -127,16 +127,16 @@ fn every_violation_is_named_with_its_path_at_once() {
         ]
     );
     pipeline.stages.clear();
-    assert!(pipeline.violations().iter().any(|violation| violation.problem.contains("there are 0")));
-    let mut hooks = canonical();
+    assert!(pipeline.find_violations().iter().any(|violation| violation.problem.contains("there are 0")));
+    let mut hooks = canonical_pipeline();
     hooks.hooks = (0..65).map(|n| hook(&format!("h{n}"), "SIG", HookMoment::After, HookMode::Soft)).collect();
-    assert_eq!(hooks.violations()[0].path, "hooks");
+    assert_eq!(hooks.find_violations()[0].path, "hooks");
 }
 
 /// OPT and LEARN are stages that a user appends.
 #[test]
 fn a_user_appends_stages_of_his_own() {
-    let mut pipeline = canonical();
+    let mut pipeline = canonical_pipeline();
     for name in ["OPT", "LEARN"] {
         let mut stage = pipeline.stages[6].clone();
         stage.name = stage_name(name);
@@ -144,6 +144,6 @@ fn a_user_appends_stages_of_his_own() {
         pipeline.stages.push(stage);
     }
 
-    assert_eq!(pipeline.violations(), []);
+    assert_eq!(pipeline.find_violations(), []);
     assert_eq!(stages(&pipeline), "ING FEAT SIG RISK EXEC PORT ANA GOV OPT LEARN");
 }

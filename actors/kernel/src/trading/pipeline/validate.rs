@@ -33,37 +33,37 @@ impl fmt::Display for PipelineViolation {
 struct Findings(Vec<PipelineViolation>);
 
 impl Findings {
-    fn check(&mut self, holds: bool, path: impl Into<String>, problem: impl Into<String>) {
+    fn check_holds(&mut self, holds: bool, path: impl Into<String>, problem: impl Into<String>) {
         if !holds {
             self.0.push(PipelineViolation { path: path.into(), problem: problem.into() });
         }
     }
 }
 
-pub(super) fn violations(pipeline: &Pipeline) -> Vec<PipelineViolation> {
+pub(super) fn find_violations(pipeline: &Pipeline) -> Vec<PipelineViolation> {
     let mut found = Findings(Vec::new());
     let (stages, hooks) = (pipeline.stages.len(), pipeline.hooks.len());
     let limit = format!("1 to {PIPELINE_STAGES_MAX} stages, there are {stages}");
-    found.check((1..=PIPELINE_STAGES_MAX).contains(&stages), "stages", limit);
-    found.check(
+    found.check_holds((1..=PIPELINE_STAGES_MAX).contains(&stages), "stages", limit);
+    found.check_holds(
         hooks <= PIPELINE_HOOKS_MAX,
         "hooks",
         format!("at most {PIPELINE_HOOKS_MAX}, there are {hooks}"),
     );
     check_budget(&mut found, "budget", pipeline.budget);
-    found.check(pipeline.stale_after != Some(Duration::ZERO), "stale_after", "more than zero");
+    found.check_holds(pipeline.stale_after != Some(Duration::ZERO), "stale_after", "more than zero");
     let executes = pipeline.stages.iter().filter(|stage| stage.role() == StageRole::Execute).count();
-    found.check(executes <= 1, "stages", "at most one stage executes orders");
+    found.check_holds(executes <= 1, "stages", "at most one stage executes orders");
     let mut names = BTreeSet::new();
     for stage in &pipeline.stages {
         let path = format!("stages.{}", stage.name);
-        found.check(names.insert(&stage.name), &path, "the name is used twice");
+        found.check_holds(names.insert(&stage.name), &path, "the name is used twice");
         check_stage(&mut found, &path, stage);
     }
     let mut hook_names = BTreeSet::new();
     for hook in &pipeline.hooks {
         let path = format!("hooks.{}", hook.name);
-        found.check(hook_names.insert(&hook.name), &path, "the name is used twice");
+        found.check_holds(hook_names.insert(&hook.name), &path, "the name is used twice");
         check_hook(&mut found, &path, hook, pipeline);
     }
     found.0
@@ -72,33 +72,41 @@ pub(super) fn violations(pipeline: &Pipeline) -> Vec<PipelineViolation> {
 fn check_stage(found: &mut Findings, path: &str, stage: &StageSpec) {
     check_budget(found, &format!("{path}.budget"), stage.budget);
     let attempts = (1..=ATTEMPTS_MAX).contains(&stage.attempts_max);
-    found.check(attempts, format!("{path}.attempts_max"), format!("1 to {ATTEMPTS_MAX}"));
+    found.check_holds(attempts, format!("{path}.attempts_max"), format!("1 to {ATTEMPTS_MAX}"));
     let once = stage.idempotent || stage.attempts_max <= 1;
-    found.check(once, format!("{path}.attempts_max"), "only an idempotent stage is tried again");
+    found.check_holds(once, format!("{path}.attempts_max"), "only an idempotent stage is tried again");
     let StageSpec { backoff, .. } = stage;
-    found.check(backoff.min <= backoff.max, format!("{path}.backoff"), "min is at most max");
+    found.check_holds(backoff.min <= backoff.max, format!("{path}.backoff"), "min is at most max");
     if stage.role() == StageRole::Execute {
         // Another EXEC would send what no intent stands for.
         let built_in = stage.provider == StageProvider::BuiltIn;
-        found.check(built_in, format!("{path}.provider"), "only the built-in one executes orders");
-        found.check(!stage.idempotent, format!("{path}.idempotent"), "executing orders is never idempotent");
+        found.check_holds(built_in, format!("{path}.provider"), "only the built-in one executes orders");
+        found.check_holds(
+            !stage.idempotent,
+            format!("{path}.idempotent"),
+            "executing orders is never idempotent",
+        );
     }
     if matches!(stage.role(), StageRole::Risk | StageRole::Execute) {
         let stops = stage.on_failure != OnStageFailure::Degrade;
-        found.check(stops, format!("{path}.on_failure"), "trading does not go on without it: fail or block");
-        found.check(stage.critical, format!("{path}.critical"), "it is critical");
+        found.check_holds(
+            stops,
+            format!("{path}.on_failure"),
+            "trading does not go on without it: fail or block",
+        );
+        found.check_holds(stage.critical, format!("{path}.critical"), "it is critical");
     }
 }
 
 fn check_hook(found: &mut Findings, path: &str, hook: &HookSpec, pipeline: &Pipeline) {
     check_budget(found, &format!("{path}.budget"), hook.budget);
     let known = pipeline.stages.iter().any(|stage| stage.name == hook.stage);
-    found.check(known, format!("{path}.stage"), format!("there is no stage {}", hook.stage));
+    found.check_holds(known, format!("{path}.stage"), format!("there is no stage {}", hook.stage));
     let asked = matches!(hook.provider, StageProvider::Http | StageProvider::Worker);
-    found.check(asked, format!("{path}.provider"), "http or worker");
+    found.check_holds(asked, format!("{path}.provider"), "http or worker");
 }
 
 fn check_budget(found: &mut Findings, path: &str, budget: Duration) {
     let within = Duration::ZERO < budget && budget <= BUDGET_MAX;
-    found.check(within, path, format!("more than zero and at most {} s", BUDGET_MAX.as_secs()));
+    found.check_holds(within, path, format!("more than zero and at most {} s", BUDGET_MAX.as_secs()));
 }

@@ -13,12 +13,12 @@ fn sides(ours: &[(&str, i64)], theirs: &[(&str, i64)]) -> BothSides {
 }
 
 fn id() -> ClientOrderId {
-    let content = OrderContent::market(Symbol::from("A"), OrderSide::Buy, 1);
+    let content = OrderContent::market_order(Symbol::from("A"), OrderSide::Buy, 1);
     ClientOrderId::derive(&content, "s", UtcDate(0))
 }
 
 fn lines(sides: &BothSides) -> Vec<String> {
-    differences(sides).iter().map(ReconcileDifference::to_string).collect()
+    find_differences(sides).iter().map(ReconcileDifference::to_string).collect()
 }
 
 /// T24: the broker has a position that we do not know, and the reverse.
@@ -68,13 +68,13 @@ fn nothing_trades_before_the_first_comparison_and_then_all_but_what_differs() {
     assert_eq!(state.may_trade(&a), Err(NotReconciled::NotYet));
 
     let compare =
-        |sides: &BothSides| ReconcileEvent::Compared { at: TsMs(1), differences: differences(sides) };
-    state.apply(&compare(&sides(&[("A", 5)], &[("A", 4)])));
+        |sides: &BothSides| ReconcileEvent::Compared { at: TsMs(1), differences: find_differences(sides) };
+    state.apply_event(&compare(&sides(&[("A", 5)], &[("A", 4)])));
     assert!(matches!(state.may_trade(&a), Err(NotReconciled::Differs(_))));
     assert_eq!(state.may_trade(&b), Ok(()));
 
     // That an operator took it over frees nothing yet: the next comparison does.
-    state.apply(&ReconcileEvent::PositionAdopted {
+    state.apply_event(&ReconcileEvent::PositionAdopted {
         at: TsMs(2),
         by: "ops".to_owned(),
         symbol: a.clone(),
@@ -82,7 +82,7 @@ fn nothing_trades_before_the_first_comparison_and_then_all_but_what_differs() {
         reason: "bought by hand".to_owned(),
     });
     assert!(state.may_trade(&a).is_err());
-    state.apply(&compare(&sides(&[("A", 4)], &[("A", 4)])));
+    state.apply_event(&compare(&sides(&[("A", 4)], &[("A", 4)])));
     assert_eq!(state.may_trade(&a), Ok(()));
 }
 
@@ -92,10 +92,10 @@ fn an_adopted_order_is_known_from_then_on() {
     assert!(!state.is_adopted("x"));
 
     let (by, reason) = ("ops".to_owned(), "placed by hand".to_owned());
-    state.apply(&ReconcileEvent::OrderAdopted { at: TsMs(1), by, id: "x".to_owned(), reason });
+    state.apply_event(&ReconcileEvent::OrderAdopted { at: TsMs(1), by, id: "x".to_owned(), reason });
 
     assert!(state.is_adopted("x"));
-    assert!(state.differences().is_empty());
+    assert!(state.current_differences().is_empty());
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn judged(change: impl Fn(&mut TradeDecision, &mut RiskInput<'_>, &mut RiskLimit
     };
     let mut limits = LIMITS;
     change(&mut decision, &mut input, &mut limits);
-    BuiltInRisk::new(limits).judge(&decision, input).outcome
+    BuiltInRisk::new(limits).judge_decision(&decision, input).outcome
 }
 
 fn allowed(quantity: &str, lowered_by: &[RiskRule]) -> RiskOutcome {
@@ -82,7 +82,7 @@ fn the_buys_of_a_cycle_share_its_capital_and_a_sale_does_not() {
             mode: RiskMode::Normal,
             order_unknown: false,
         };
-        risk.judge(&decision, input).outcome
+        risk.judge_decision(&decision, input).outcome
     };
 
     assert_eq!(judge(DecisionAction::Buy, "4"), allowed("4", &[]));
@@ -100,7 +100,7 @@ fn the_stricter_mode_holds() {
         (Aggressive, Normal, Normal),
         (Aggressive, Aggressive, Aggressive),
     ] {
-        assert_eq!((a.stricter(b), b.stricter(a)), (stricter, stricter));
+        assert_eq!((a.stricter_mode(b), b.stricter_mode(a)), (stricter, stricter));
     }
 }
 

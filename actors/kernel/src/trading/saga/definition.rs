@@ -100,7 +100,7 @@ pub struct SagaStepDefinition {
     pub compensation: SagaCompensation,
 }
 
-const fn step(action: SagaAction, compensation: SagaCompensation) -> SagaStepDefinition {
+const fn define_step(action: SagaAction, compensation: SagaCompensation) -> SagaStepDefinition {
     SagaStepDefinition { action, compensation }
 }
 
@@ -116,11 +116,11 @@ impl SagaKind {
             Self::TradeExecution => {
                 &const {
                     [
-                        step(Do::ReserveBuyingPower, Undo::ReleaseBuyingPower),
-                        step(Do::SubmitOrder, Undo::CancelOrder),
-                        step(Do::WaitForFill, Undo::HandlePartialFill),
-                        step(Do::UpdatePosition, Undo::RollbackPosition),
-                        step(Do::RecordTrade, Undo::VoidTrade),
+                        define_step(Do::ReserveBuyingPower, Undo::ReleaseBuyingPower),
+                        define_step(Do::SubmitOrder, Undo::CancelOrder),
+                        define_step(Do::WaitForFill, Undo::HandlePartialFill),
+                        define_step(Do::UpdatePosition, Undo::RollbackPosition),
+                        define_step(Do::RecordTrade, Undo::VoidTrade),
                     ]
                 }
             }
@@ -128,21 +128,21 @@ impl SagaKind {
             Self::PositionClose => {
                 &const {
                     [
-                        step(Do::CancelOpenOrders, Undo::KeepCanceled),
-                        step(Do::ReserveBuyingPower, Undo::ReleaseBuyingPower),
-                        step(Do::SubmitOrder, Undo::CancelOrder),
-                        step(Do::WaitForFill, Undo::HandlePartialFill),
-                        step(Do::UpdatePosition, Undo::RollbackPosition),
-                        step(Do::RecordTrade, Undo::VoidTrade),
+                        define_step(Do::CancelOpenOrders, Undo::KeepCanceled),
+                        define_step(Do::ReserveBuyingPower, Undo::ReleaseBuyingPower),
+                        define_step(Do::SubmitOrder, Undo::CancelOrder),
+                        define_step(Do::WaitForFill, Undo::HandlePartialFill),
+                        define_step(Do::UpdatePosition, Undo::RollbackPosition),
+                        define_step(Do::RecordTrade, Undo::VoidTrade),
                     ]
                 }
             }
             Self::Rebalance => {
                 &const {
                     [
-                        step(Do::ReducePositions, Undo::StopLegs),
-                        step(Do::OpenPositions, Undo::StopLegs),
-                        step(Do::RecordRebalance, Undo::VoidRebalance),
+                        define_step(Do::ReducePositions, Undo::StopLegs),
+                        define_step(Do::OpenPositions, Undo::StopLegs),
+                        define_step(Do::RecordRebalance, Undo::VoidRebalance),
                     ]
                 }
             }

@@ -53,18 +53,18 @@ pub enum SagaNext {
 /// [`SagaViolation`]: records that must not follow each other.
 pub fn next_step(records: &[SagaEvent], policy: &SagaPolicy, now: TsMs) -> Result<SagaNext, SagaViolation> {
     let (first, rest) = records.split_first().ok_or(SagaViolation::Created)?;
-    let mut progress = SagaProgress::created(first)?;
+    let mut progress = SagaProgress::from_creation(first)?;
     for record in rest {
-        progress.apply(record)?;
+        progress.apply_event(record)?;
     }
-    Ok(progress.next(policy, now))
+    Ok(progress.decide_next(policy, now))
 }
 
 impl SagaProgress {
     /// The next thing to do at `now`. An attempt without a result counts as one that a crash interrupted: ask only when
     /// nothing is under way.
     #[must_use]
-    pub fn next(&self, policy: &SagaPolicy, now: TsMs) -> SagaNext {
+    pub fn decide_next(&self, policy: &SagaPolicy, now: TsMs) -> SagaNext {
         match self.status() {
             SagaStatus::Pending | SagaStatus::Running => self.next_action(policy, now),
             SagaStatus::Compensating => self.next_compensation(policy, now),
@@ -73,8 +73,8 @@ impl SagaProgress {
     }
 
     fn next_action(&self, policy: &SagaPolicy, now: TsMs) -> SagaNext {
-        let Some(at) = self.forward() else { return SagaNext::End(SagaEnd::Completed) };
-        let deadline = later(self.since, policy.timeout);
+        let Some(at) = self.next_to_do() else { return SagaNext::End(SagaEnd::Completed) };
+        let deadline = moment_later(self.since, policy.timeout);
         let (Some(state), Some(words)) = (self.steps.get(at), self.words.get(at)) else {
             return SagaNext::Nothing;
         };
@@ -92,24 +92,24 @@ impl SagaProgress {
         if policy.retries < state.attempts {
             return give_up(format!("{name} failed {} times", state.attempts));
         }
-        let due = state.ended_at.map_or(now, |ended| later(ended, policy.retry_delay));
+        let due = state.ended_at.map_or(now, |ended| moment_later(ended, policy.retry_delay));
         if now < due {
             return SagaNext::WaitUntil(due.min(deadline));
         }
         let left = Duration::from_millis(deadline.0.saturating_sub(now.0).unsigned_abs());
         let within = if action == SagaAction::WaitForFill { policy.fill_timeout.min(left) } else { left };
-        SagaNext::Act { step: number(at), action, within }
+        SagaNext::Act { step: step_number(at), action, within }
     }
 
     fn next_compensation(&self, policy: &SagaPolicy, now: TsMs) -> SagaNext {
-        let Some(at) = self.backward() else {
+        let Some(at) = self.next_to_undo() else {
             let why = self.given_up.clone().unwrap_or_default();
             return SagaNext::End(SagaEnd::Failed { why });
         };
         let (Some(state), Some(words)) = (self.steps.get(at), self.words.get(at)) else {
             return SagaNext::Nothing;
         };
-        let step = number(at);
+        let step = step_number(at);
         let name = &words.compensation;
         // What nobody knows how to undo is never called undone.
         let Some(compensation) = SagaCompensation::from_word(name) else {
@@ -124,15 +124,15 @@ impl SagaProgress {
                 why: format!("{name} failed {} times", state.compensations),
             };
         };
-        let due = state.ended_at.map_or(now, |ended| later(ended, delay));
+        let due = state.ended_at.map_or(now, |ended| moment_later(ended, delay));
         if now < due { SagaNext::WaitUntil(due) } else { SagaNext::Undo { step, compensation } }
     }
 }
 
-fn later(at: TsMs, duration: Duration) -> TsMs {
-    at.plus(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
+fn moment_later(at: TsMs, duration: Duration) -> TsMs {
+    at.plus_ms(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX))
 }
 
-fn number(step: usize) -> u16 {
+fn step_number(step: usize) -> u16 {
     u16::try_from(step).unwrap_or(u16::MAX)
 }

@@ -89,7 +89,7 @@ impl SagaProgress {
     /// # Errors
     ///
     /// [`SagaViolation::Created`]: another record, or no steps.
-    pub fn created(event: &SagaEvent) -> Result<Self, SagaViolation> {
+    pub fn from_creation(event: &SagaEvent) -> Result<Self, SagaViolation> {
         match event {
             SagaEvent::Created { at, steps, .. } if !steps.is_empty() => Ok(Self {
                 words: steps.clone(),
@@ -111,13 +111,13 @@ impl SagaProgress {
 
     /// Progress forward: steps done, of all.
     #[must_use]
-    pub fn done(&self) -> (usize, usize) {
+    pub fn steps_done(&self) -> (usize, usize) {
         (self.steps.iter().filter(|step| step.is_done).count(), self.steps.len())
     }
 
     /// The step that a human was asked about, and why; nothing in another status.
     #[must_use]
-    pub const fn stuck(&self) -> Option<&(u16, String)> {
+    pub const fn stuck_step(&self) -> Option<&(u16, String)> {
         self.stuck.as_ref()
     }
 
@@ -126,7 +126,7 @@ impl SagaProgress {
     /// # Errors
     ///
     /// [`SagaViolation`]: a record that must not be there. Nothing is changed then.
-    pub fn apply(&mut self, event: &SagaEvent) -> Result<(), SagaViolation> {
+    pub fn apply_event(&mut self, event: &SagaEvent) -> Result<(), SagaViolation> {
         use SagaStatus::{Compensating, ManualRequired, Pending, Running};
         match event {
             SagaEvent::Created { .. } => Err(SagaViolation::Created),
@@ -160,28 +160,28 @@ impl SagaProgress {
             }
             SagaEvent::CompensationDone { at, step } => {
                 self.in_status(&[Compensating])?;
-                let state = self.undoing(*step)?;
+                let state = self.begun_undo(*step)?;
                 (state.may_stand, state.is_open, state.ended_at) = (false, false, Some(*at));
                 Ok(())
             }
             SagaEvent::CompensationFailed { at, step, .. } => {
                 self.in_status(&[Compensating])?;
-                self.undoing(*step)?.ended_at = Some(*at);
+                self.begun_undo(*step)?.ended_at = Some(*at);
                 Ok(())
             }
             SagaEvent::OperatorAsked { step, why, .. } => {
                 self.in_status(&[Compensating])?;
-                self.undoable(*step)?;
+                self.undoable_step(*step)?;
                 self.status = ManualRequired;
                 self.stuck = Some((*step, why.clone()));
                 Ok(())
             }
-            SagaEvent::OperatorRetried { .. } => self.unstick(|state| state.compensations = 0),
+            SagaEvent::OperatorRetried { .. } => self.unstick_step(|state| state.compensations = 0),
             SagaEvent::OperatorResolved { .. } => {
-                self.unstick(|state| (state.may_stand, state.is_open) = (false, false))
+                self.unstick_step(|state| (state.may_stand, state.is_open) = (false, false))
             }
-            SagaEvent::OperatorAdopted { at, .. } => self.adopt(*at),
-            SagaEvent::Ended { end, .. } => self.end(end),
+            SagaEvent::OperatorAdopted { at, .. } => self.adopt_stuck_step(*at),
+            SagaEvent::Ended { end, .. } => self.end_saga(end),
         }
     }
 
@@ -189,13 +189,13 @@ impl SagaProgress {
         if allowed.contains(&self.status) { Ok(()) } else { Err(SagaViolation::Status(self.status)) }
     }
 
-    fn state(&mut self, step: u16) -> Result<&mut SagaStepState, SagaViolation> {
+    fn step_state(&mut self, step: u16) -> Result<&mut SagaStepState, SagaViolation> {
         self.steps.get_mut(usize::from(step)).ok_or(SagaViolation::Order(step))
     }
 
     /// The step whose attempt ends.
     fn end_attempt(&mut self, at: TsMs, step: u16) -> Result<&mut SagaStepState, SagaViolation> {
-        let state = self.state(step)?;
+        let state = self.step_state(step)?;
         if !state.is_open {
             return Err(SagaViolation::NotBegun(step));
         }
@@ -204,21 +204,21 @@ impl SagaProgress {
     }
 
     /// The next step to be done is the first that is not.
-    pub(super) fn forward(&self) -> Option<usize> {
+    pub(super) fn next_to_do(&self) -> Option<usize> {
         self.steps.iter().position(|step| !step.is_done)
     }
 
     /// The next step to be undone is the last of which something may stand.
-    pub(super) fn backward(&self) -> Option<usize> {
+    pub(super) fn next_to_undo(&self) -> Option<usize> {
         self.steps.iter().rposition(|step| step.may_stand || step.is_open)
     }
 
     fn begin_action(&mut self, step: u16) -> Result<(), SagaViolation> {
-        if self.forward() != Some(usize::from(step)) {
+        if self.next_to_do() != Some(usize::from(step)) {
             return Err(SagaViolation::Order(step));
         }
         self.status = SagaStatus::Running;
-        let state = self.state(step)?;
+        let state = self.step_state(step)?;
         state.attempts = state.attempts.saturating_add(1);
         // A crash took the result of the attempt before: something of it may stand.
         state.may_stand |= state.is_open;
@@ -227,39 +227,40 @@ impl SagaProgress {
     }
 
     /// Only the last step of which something may stand is undone.
-    fn undoable(&mut self, step: u16) -> Result<&mut SagaStepState, SagaViolation> {
-        if self.backward() != Some(usize::from(step)) {
+    fn undoable_step(&mut self, step: u16) -> Result<&mut SagaStepState, SagaViolation> {
+        if self.next_to_undo() != Some(usize::from(step)) {
             return Err(SagaViolation::Order(step));
         }
-        self.state(step)
+        self.step_state(step)
     }
 
     fn begin_compensation(&mut self, step: u16) -> Result<(), SagaViolation> {
-        let state = self.undoable(step)?;
+        let state = self.undoable_step(step)?;
         state.compensations = state.compensations.saturating_add(1);
         state.is_done = false;
         Ok(())
     }
 
-    fn undoing(&mut self, step: u16) -> Result<&mut SagaStepState, SagaViolation> {
-        let state = self.undoable(step)?;
+    fn begun_undo(&mut self, step: u16) -> Result<&mut SagaStepState, SagaViolation> {
+        let state = self.undoable_step(step)?;
         if state.compensations == 0 { Err(SagaViolation::NotBegun(step)) } else { Ok(state) }
     }
 
-    fn unstick(&mut self, change: impl FnOnce(&mut SagaStepState)) -> Result<(), SagaViolation> {
+    fn unstick_step(&mut self, change: impl FnOnce(&mut SagaStepState)) -> Result<(), SagaViolation> {
         self.in_status(&[SagaStatus::ManualRequired])?;
         if let Some((step, _)) = self.stuck.take() {
-            change(self.state(step)?);
+            change(self.step_state(step)?);
         }
         self.status = SagaStatus::Compensating;
         Ok(())
     }
 
     /// Forward again: the stuck step is done, the ones behind it were undone or never begun.
-    fn adopt(&mut self, at: TsMs) -> Result<(), SagaViolation> {
+    fn adopt_stuck_step(&mut self, at: TsMs) -> Result<(), SagaViolation> {
         self.in_status(&[SagaStatus::ManualRequired])?;
         let Some((step, _)) = self.stuck.take() else { return Err(SagaViolation::Status(self.status)) };
-        *self.state(step)? = SagaStepState { is_done: true, may_stand: true, ..SagaStepState::default() };
+        *self.step_state(step)? =
+            SagaStepState { is_done: true, may_stand: true, ..SagaStepState::default() };
         for behind in self.steps.iter_mut().skip(usize::from(step) + 1) {
             *behind = SagaStepState::default();
         }
@@ -267,15 +268,15 @@ impl SagaProgress {
         Ok(())
     }
 
-    fn end(&mut self, end: &SagaEnd) -> Result<(), SagaViolation> {
+    fn end_saga(&mut self, end: &SagaEnd) -> Result<(), SagaViolation> {
         let (status, holds) = match end {
             SagaEnd::Completed => {
                 self.in_status(&[SagaStatus::Running])?;
-                (SagaStatus::Completed, self.forward().is_none())
+                (SagaStatus::Completed, self.next_to_do().is_none())
             }
             SagaEnd::Failed { .. } => {
                 self.in_status(&[SagaStatus::Compensating])?;
-                (SagaStatus::Failed, self.backward().is_none())
+                (SagaStatus::Failed, self.next_to_undo().is_none())
             }
         };
         if !holds {

@@ -61,7 +61,7 @@ pub struct SagaStepWords {
 impl SagaStepWords {
     /// The steps of a kind.
     #[must_use]
-    pub fn of(kind: SagaKind) -> Vec<Self> {
+    pub fn of_kind(kind: SagaKind) -> Vec<Self> {
         let words = |step: &SagaStepDefinition| Self {
             action: step.action.as_str().to_owned(),
             compensation: step.compensation.as_str().to_owned(),

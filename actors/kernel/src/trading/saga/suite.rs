@@ -17,17 +17,17 @@ pub trait SagaWorld {
     /// # Errors
     ///
     /// The failure that is part of the world, not one that the suite plants.
-    fn act(&mut self, step: u16, action: SagaAction) -> Result<(), SagaFailure>;
+    fn do_step(&mut self, step: u16, action: SagaAction) -> Result<(), SagaFailure>;
 
     /// Undoes a step.
-    fn undo(&mut self, step: u16, compensation: SagaCompensation);
+    fn undo_step(&mut self, step: u16, compensation: SagaCompensation);
 
     /// Says what is not in order, now that the saga has this status.
     ///
     /// # Errors
     ///
     /// The first thing that is not in order, in words.
-    fn check(&self, status: SagaStatus) -> Result<(), String>;
+    fn check_status(&self, status: SagaStatus) -> Result<(), String>;
 }
 
 /// A place at which the suite can plant a fault.
@@ -81,17 +81,17 @@ impl SagaDrive {
     /// Creates a saga of this kind.
     #[must_use]
     pub fn new(kind: SagaKind) -> Self {
-        Self::of_steps(kind.as_str(), SagaStepWords::of(kind))
+        Self::of_steps(kind.as_str(), SagaStepWords::of_kind(kind))
     }
 
     /// Its progress, from its records.
     #[must_use]
-    pub fn progress(&self) -> SagaProgress {
+    pub fn saga_progress(&self) -> SagaProgress {
         let mut records = self.records.iter();
-        let mut progress = records.next().map(SagaProgress::created);
+        let mut progress = records.next().map(SagaProgress::from_creation);
         for record in records {
             if let Some(Ok(progress)) = &mut progress {
-                assert_eq!(progress.apply(record), Ok(()), "{record:?}");
+                assert_eq!(progress.apply_event(record), Ok(()), "{record:?}");
             }
         }
         #[expect(clippy::expect_used, reason = "a suite of tests")]
@@ -99,7 +99,7 @@ impl SagaDrive {
     }
 
     /// Adds a record, which has to be allowed.
-    pub fn record(&mut self, event: SagaEvent) {
+    pub fn add_record(&mut self, event: SagaEvent) {
         self.records.push(event);
         let next = next_step(&self.records, &self.policy, self.now);
         assert!(next.is_ok(), "{next:?} after {:?}", self.records);
@@ -107,7 +107,7 @@ impl SagaDrive {
 
     /// Runs until there is nothing more to do. Every step is decided from the records alone, so that it makes no
     /// difference after which of them the process ended.
-    pub fn run(
+    pub fn run_saga(
         &mut self,
         world: &mut dyn SagaWorld,
         faults: &mut dyn FnMut(SagaMoment) -> SagaFault,
@@ -116,75 +116,77 @@ impl SagaDrive {
             let next = next_step(&self.records, &self.policy, self.now);
             let at = self.now;
             match next {
-                Ok(SagaNext::Act { step, action, .. }) => self.act(world, step, action, faults),
-                Ok(SagaNext::Undo { step, compensation }) => self.undo(world, step, compensation, faults),
-                Ok(SagaNext::GiveUp { why }) => self.record(SagaEvent::GivenUp { at, why }),
-                Ok(SagaNext::AskOperator { step, why }) => {
-                    self.record(SagaEvent::OperatorAsked { at, step, why });
+                Ok(SagaNext::Act { step, action, .. }) => self.attempt_step(world, step, action, faults),
+                Ok(SagaNext::Undo { step, compensation }) => {
+                    self.compensate_step(world, step, compensation, faults)
                 }
-                Ok(SagaNext::End(end)) => self.record(SagaEvent::Ended { at, end }),
+                Ok(SagaNext::GiveUp { why }) => self.add_record(SagaEvent::GivenUp { at, why }),
+                Ok(SagaNext::AskOperator { step, why }) => {
+                    self.add_record(SagaEvent::OperatorAsked { at, step, why });
+                }
+                Ok(SagaNext::End(end)) => self.add_record(SagaEvent::Ended { at, end }),
                 Ok(SagaNext::WaitUntil(until)) => {
                     assert!(self.now < until, "waits for the past");
                     self.now = until;
                 }
-                Ok(SagaNext::Nothing) => return self.progress().status(),
+                Ok(SagaNext::Nothing) => return self.saga_progress().status(),
                 Err(violation) => panic!("{violation}: {:?}", self.records),
             }
         }
         panic!("a saga goes on for ever: {:?}", self.records)
     }
 
-    fn act(
+    fn attempt_step(
         &mut self,
         world: &mut dyn SagaWorld,
         step: u16,
         action: SagaAction,
         faults: &mut dyn FnMut(SagaMoment) -> SagaFault,
     ) {
-        self.record(SagaEvent::ActionBegun { at: self.now, step });
-        self.now = self.now.plus(10);
+        self.add_record(SagaEvent::ActionBegun { at: self.now, step });
+        self.now = self.now.plus_ms(10);
         let fault = faults(SagaMoment::Action(step));
         let result = match fault {
             SagaFault::Fail(failure) => Err(failure),
             SagaFault::CrashBefore => return,
             SagaFault::CrashAfter => {
-                let _lost = world.act(step, action).is_ok();
+                let _lost = world.do_step(step, action).is_ok();
                 return;
             }
-            SagaFault::FailAfterEffect => world.act(step, action).and(Err(SagaFailure::Doubtful)),
-            SagaFault::Twice => world.act(step, action).and_then(|()| world.act(step, action)),
-            SagaFault::None => world.act(step, action),
+            SagaFault::FailAfterEffect => world.do_step(step, action).and(Err(SagaFailure::Doubtful)),
+            SagaFault::Twice => world.do_step(step, action).and_then(|()| world.do_step(step, action)),
+            SagaFault::None => world.do_step(step, action),
         };
         let at = self.now;
-        self.record(match result {
+        self.add_record(match result {
             Ok(()) => SagaEvent::ActionDone { at, step },
             Err(failure) => SagaEvent::ActionFailed { at, step, failure, why: "planted".to_owned() },
         });
     }
 
-    fn undo(
+    fn compensate_step(
         &mut self,
         world: &mut dyn SagaWorld,
         step: u16,
         compensation: SagaCompensation,
         faults: &mut dyn FnMut(SagaMoment) -> SagaFault,
     ) {
-        self.record(SagaEvent::CompensationBegun { at: self.now, step });
-        self.now = self.now.plus(10);
+        self.add_record(SagaEvent::CompensationBegun { at: self.now, step });
+        self.now = self.now.plus_ms(10);
         let fault = faults(SagaMoment::Compensation(step));
         let times = match fault {
             SagaFault::Fail(_) | SagaFault::CrashBefore => 0,
             SagaFault::None | SagaFault::FailAfterEffect | SagaFault::CrashAfter => 1,
             SagaFault::Twice => 2,
         };
-        (0..times).for_each(|_| world.undo(step, compensation));
+        (0..times).for_each(|_| world.undo_step(step, compensation));
         let at = self.now;
         match fault {
             SagaFault::CrashBefore | SagaFault::CrashAfter => {}
             SagaFault::Fail(_) | SagaFault::FailAfterEffect => {
-                self.record(SagaEvent::CompensationFailed { at, step, why: "planted".to_owned() });
+                self.add_record(SagaEvent::CompensationFailed { at, step, why: "planted".to_owned() });
             }
-            SagaFault::None | SagaFault::Twice => self.record(SagaEvent::CompensationDone { at, step }),
+            SagaFault::None | SagaFault::Twice => self.add_record(SagaEvent::CompensationDone { at, step }),
         }
     }
 }
@@ -218,9 +220,9 @@ const COMPENSATION_FAULTS: [SagaFault; 5] = [
 pub fn check_saga<W: SagaWorld>(kind: SagaKind, world: impl Fn() -> W) -> usize {
     let check = |name: &str, faults: &mut dyn FnMut(SagaMoment) -> SagaFault, may_be_stuck: bool| {
         let (mut drive, mut world) = (SagaDrive::new(kind), world());
-        let status = drive.run(&mut world, faults);
+        let status = drive.run_saga(&mut world, faults);
         assert!(may_be_stuck || status.is_terminal(), "{} ends {status:?}: {name}", kind.as_str());
-        if let Err(wrong) = world.check(status) {
+        if let Err(wrong) = world.check_status(status) {
             panic!("{} is {status:?}, and {wrong}: {name}\n{:#?}", kind.as_str(), drive.records);
         }
     };
@@ -234,11 +236,11 @@ pub fn check_saga<W: SagaWorld>(kind: SagaKind, world: impl Fn() -> W) -> usize 
         };
         check(&format!("step {failing} fails, and every compensation for good"), &mut undone_never, true);
     }
-    let plans = plans(steps);
+    let plans = fault_plans(steps);
     for plan in &plans {
         let mut planted = plan.clone();
         let mut faults = |moment| {
-            let mut met = planted.iter_mut().map(|planted| planted.meet(moment));
+            let mut met = planted.iter_mut().map(|planted| planted.meet_moment(moment));
             met.find(|fault| *fault != SagaFault::None).unwrap_or(SagaFault::None)
         };
         check(&format!("{plan:?}"), &mut faults, false);
@@ -256,15 +258,15 @@ struct Planted {
 }
 
 impl Planted {
-    const fn once(at: SagaMoment, fault: SagaFault) -> Self {
+    const fn once_at(at: SagaMoment, fault: SagaFault) -> Self {
         Self { at, fault, is_lasting: false, met: false }
     }
 
-    const fn always(at: SagaMoment, fault: SagaFault) -> Self {
+    const fn always_at(at: SagaMoment, fault: SagaFault) -> Self {
         Self { at, fault, is_lasting: true, met: false }
     }
 
-    fn meet(&mut self, moment: SagaMoment) -> SagaFault {
+    fn meet_moment(&mut self, moment: SagaMoment) -> SagaFault {
         if moment != self.at || (self.met && !self.is_lasting) {
             return SagaFault::None;
         }
@@ -275,18 +277,20 @@ impl Planted {
 
 /// Every fault at every step; behind it every other one at every further attempt, or every fault of every compensation
 /// that follows.
-fn plans(steps: u16) -> Vec<Vec<Planted>> {
+fn fault_plans(steps: u16) -> Vec<Vec<Planted>> {
     let mut plans = vec![vec![]];
     for (step, fault) in (0..steps).flat_map(|step| ACTION_FAULTS.map(|fault| (step, fault))) {
         let at = SagaMoment::Action(step);
-        plans.push(vec![Planted::once(at, fault)]);
+        plans.push(vec![Planted::once_at(at, fault)]);
         // What the first attempt left behind is undone, whatever the others come to.
-        plans.extend(ACTION_FAULTS.map(|then| vec![Planted::once(at, fault), Planted::always(at, then)]));
+        plans.extend(
+            ACTION_FAULTS.map(|then| vec![Planted::once_at(at, fault), Planted::always_at(at, then)]),
+        );
         for (undone, undoing) in
             (0..=step).flat_map(|undone| COMPENSATION_FAULTS.map(|fault| (undone, fault)))
         {
-            let compensation = Planted::once(SagaMoment::Compensation(undone), undoing);
-            plans.push(vec![Planted::always(at, fault), compensation]);
+            let compensation = Planted::once_at(SagaMoment::Compensation(undone), undoing);
+            plans.push(vec![Planted::always_at(at, fault), compensation]);
         }
     }
     plans

@@ -34,7 +34,7 @@ fn a_trade_ends_under_every_fault_with_its_fills_booked_and_nothing_reserved() {
 
 #[test]
 fn steps_and_compensations_are_those_of_the_specification() {
-    let words: Vec<String> = SagaStepWords::of(SagaKind::TradeExecution)
+    let words: Vec<String> = SagaStepWords::of_kind(SagaKind::TradeExecution)
         .into_iter()
         .map(|step| format!("{}/{}", step.action, step.compensation))
         .collect();
@@ -76,7 +76,7 @@ fn stuck(failing: u16, undone: u16) -> impl FnMut(SagaMoment) -> SagaFault {
 fn run_stuck() -> (SagaDrive, CountingWorld) {
     let (mut drive, mut world) =
         (SagaDrive::new(SagaKind::TradeExecution), CountingWorld::new(SagaKind::TradeExecution));
-    let status = drive.run(&mut world, &mut stuck(2, 1));
+    let status = drive.run_saga(&mut world, &mut stuck(2, 1));
     assert_eq!(status, SagaStatus::ManualRequired);
     (drive, world)
 }
@@ -93,10 +93,13 @@ fn a_compensation_that_fails_for_good_asks_a_human_once() {
     let begun =
         drive.records.iter().filter(|record| matches!(record, SagaEvent::CompensationBegun { step: 1, .. }));
     assert_eq!(begun.count(), 10);
-    let progress = drive.progress();
-    assert_eq!(progress.stuck(), Some(&(1, "cancel_order failed 10 times".to_owned())));
+    let progress = drive.saga_progress();
+    assert_eq!(progress.stuck_step(), Some(&(1, "cancel_order failed 10 times".to_owned())));
     assert_eq!(world.standing, BTreeSet::from([0, 1]));
-    assert_eq!(progress.next(&SagaPolicy::default(), drive.now.plus(86_400_000)), SagaNext::Nothing);
+    assert_eq!(
+        progress.decide_next(&SagaPolicy::default(), drive.now.plus_ms(86_400_000)),
+        SagaNext::Nothing
+    );
 }
 
 #[test]
@@ -106,45 +109,45 @@ fn an_operator_retries_resolves_or_adopts() {
     let at = TsMs(1_735_900_000_000);
 
     let (mut drive, mut world) = run_stuck();
-    drive.record(SagaEvent::OperatorRetried { at, by: by() });
-    assert_eq!(drive.run(&mut world, &mut none), SagaStatus::Failed);
-    assert_eq!(world.check(SagaStatus::Failed), Ok(()));
-    assert_eq!(drive.progress().done(), (0, 5));
+    drive.add_record(SagaEvent::OperatorRetried { at, by: by() });
+    assert_eq!(drive.run_saga(&mut world, &mut none), SagaStatus::Failed);
+    assert_eq!(world.check_status(SagaStatus::Failed), Ok(()));
+    assert_eq!(drive.saga_progress().steps_done(), (0, 5));
 
     let (mut drive, mut world) = run_stuck();
     world.standing.remove(&1);
-    drive.record(SagaEvent::OperatorResolved { at, by: by(), reason: reason() });
-    assert_eq!(drive.run(&mut world, &mut none), SagaStatus::Failed);
-    assert_eq!(world.check(SagaStatus::Failed), Ok(()));
+    drive.add_record(SagaEvent::OperatorResolved { at, by: by(), reason: reason() });
+    assert_eq!(drive.run_saga(&mut world, &mut none), SagaStatus::Failed);
+    assert_eq!(world.check_status(SagaStatus::Failed), Ok(()));
 
     // What the order has done is taken over: the saga goes on behind it, with its whole time before it.
     let (mut drive, mut world) = run_stuck();
     drive.now = at;
-    drive.record(SagaEvent::OperatorAdopted { at, by: by(), reason: reason() });
-    assert_eq!(drive.run(&mut world, &mut none), SagaStatus::Completed);
-    assert_eq!(world.check(SagaStatus::Completed), Ok(()));
+    drive.add_record(SagaEvent::OperatorAdopted { at, by: by(), reason: reason() });
+    assert_eq!(drive.run_saga(&mut world, &mut none), SagaStatus::Completed);
+    assert_eq!(world.check_status(SagaStatus::Completed), Ok(()));
 }
 
 /// T25: undo of an unknown kind, and a step of an unknown kind, as a later version may have left them.
 #[test]
 fn what_is_not_known_is_never_called_done_or_undone() {
-    let mut steps = SagaStepWords::of(SagaKind::TradeExecution);
+    let mut steps = SagaStepWords::of_kind(SagaKind::TradeExecution);
     steps[1].compensation = "cancel_order_v2".to_owned();
     let (mut drive, mut world) =
         (SagaDrive::of_steps("trade_execution", steps), CountingWorld::new(SagaKind::TradeExecution));
-    assert_eq!(drive.run(&mut world, &mut stuck(2, 99)), SagaStatus::ManualRequired);
+    assert_eq!(drive.run_saga(&mut world, &mut stuck(2, 99)), SagaStatus::ManualRequired);
     let stuck_at = (1, "compensation cancel_order_v2 is not known".to_owned());
-    assert_eq!(drive.progress().stuck(), Some(&stuck_at));
+    assert_eq!(drive.saga_progress().stuck_step(), Some(&stuck_at));
     // An operator's retry asks again, and does not loop.
-    drive.record(SagaEvent::OperatorRetried { at: drive.now, by: "ops".to_owned() });
-    assert_eq!(drive.run(&mut world, &mut none), SagaStatus::ManualRequired);
+    drive.add_record(SagaEvent::OperatorRetried { at: drive.now, by: "ops".to_owned() });
+    assert_eq!(drive.run_saga(&mut world, &mut none), SagaStatus::ManualRequired);
 
-    let mut steps = SagaStepWords::of(SagaKind::TradeExecution);
+    let mut steps = SagaStepWords::of_kind(SagaKind::TradeExecution);
     steps[2].action = "wait_for_fill_v2".to_owned();
     let (mut drive, mut world) =
         (SagaDrive::of_steps("trade_execution", steps), CountingWorld::new(SagaKind::TradeExecution));
-    assert_eq!(drive.run(&mut world, &mut none), SagaStatus::Failed);
-    assert_eq!(world.check(SagaStatus::Failed), Ok(()));
+    assert_eq!(drive.run_saga(&mut world, &mut none), SagaStatus::Failed);
+    assert_eq!(world.check_status(SagaStatus::Failed), Ok(()));
 }
 
 fn next_after(records: &[SagaEvent], ms: i64) -> SagaNext {
@@ -152,7 +155,7 @@ fn next_after(records: &[SagaEvent], ms: i64) -> SagaNext {
 }
 
 fn created() -> SagaEvent {
-    let (kind, steps) = ("trade_execution".to_owned(), SagaStepWords::of(SagaKind::TradeExecution));
+    let (kind, steps) = ("trade_execution".to_owned(), SagaStepWords::of_kind(SagaKind::TradeExecution));
     SagaEvent::Created { at: TsMs(0), kind, steps }
 }
 
@@ -253,7 +256,7 @@ fn records_that_must_not_follow_each_other_are_refused() {
     check(&[retry()], SagaViolation::Status(SagaStatus::Pending));
     assert_eq!(next_step(&[], &SagaPolicy::default(), TsMs(0)), Err(SagaViolation::Created));
     let empty = SagaEvent::Created { at: TsMs(0), kind: "x".to_owned(), steps: vec![] };
-    assert_eq!(SagaProgress::created(&empty), Err(SagaViolation::Created));
+    assert_eq!(SagaProgress::from_creation(&empty), Err(SagaViolation::Created));
 }
 
 fn any_fault() -> impl Strategy<Value = SagaFault> {
@@ -281,13 +284,13 @@ proptest! {
         let (mut drive, mut world) = (SagaDrive::new(kind), TradeWorld::new(fills.0, fills.1));
         let mut planted = faults.into_iter();
         let mut next_fault = |_| planted.next().unwrap_or(SagaFault::None);
-        let mut status = drive.run(&mut world, &mut next_fault);
+        let mut status = drive.run_saga(&mut world, &mut next_fault);
         while status == SagaStatus::ManualRequired {
-            prop_assert_eq!(world.check(status), Ok(()));
-            drive.record(SagaEvent::OperatorRetried { at: drive.now, by: "ops".to_owned() });
-            status = drive.run(&mut world, &mut next_fault);
+            prop_assert_eq!(world.check_status(status), Ok(()));
+            drive.add_record(SagaEvent::OperatorRetried { at: drive.now, by: "ops".to_owned() });
+            status = drive.run_saga(&mut world, &mut next_fault);
         }
-        prop_assert_eq!(world.check(status), Ok(()));
+        prop_assert_eq!(world.check_status(status), Ok(()));
         prop_assert!(status.is_terminal());
     }
 }

@@ -16,9 +16,9 @@ use crate::ids::TsMs;
 
 /// A cron pattern of five fields, or six with seconds first, read by the wall clock of a zone.
 ///
-/// Days of the week count from Sunday = 0, so `1-5` is Monday to Friday. A time that the clock skips in spring fires once
-/// when it is over; one that it shows twice in autumn fires once. Both given, day of month and day of week fire when either
-/// fits, as in every cron.
+/// Days of the week count from Sunday = 0, so `1-5` is Monday to Friday. A time that the clock skips in spring fires
+/// once when it is over; one that it shows twice in autumn fires once. Both given, day of month and day of week fire
+/// when either fits, as in every cron.
 #[derive(Clone)]
 pub struct CronTrigger {
     pattern: Box<Cron>,
@@ -52,7 +52,7 @@ impl CronTrigger {
     /// Finds the first time after `at` that fits; none when none ever does, such as 30 February.
     #[must_use]
     pub fn first_fire_after(&self, at: TsMs) -> Option<TsMs> {
-        let from = to_timestamp(at).ok()?.to_zoned_datetime(self.zone.rules().clone());
+        let from = to_timestamp(at).ok()?.to_zoned_datetime(self.zone.zone_rules().clone());
         let found = self.pattern.find_next_occurrence(&ZonedMoment(from), false).ok()?;
         // The search works in whole seconds and keeps the fraction that it began with.
         Some(TsMs(found.0.timestamp().as_second().saturating_mul(1000)))

@@ -8,13 +8,13 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use super::super::calendar::CalendarError;
-use super::{FireRange, MisfirePolicy, OverlapPolicy, Schedule};
+use super::{CycleSchedule, FireRange, MisfirePolicy, OverlapPolicy};
 use crate::ids::TsMs;
 
 /// Reason why a fire became no cycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum SkipReason {
+pub enum ScheduleSkipReason {
     /// It lay outside of the schedule's hours.
     MarketClosed,
     /// It was late, and the misfire policy lets it go.
@@ -37,7 +37,7 @@ pub struct SkippedFires {
     /// Number of them, at least 1.
     pub count: u64,
     /// Reason that all share.
-    pub reason: SkipReason,
+    pub reason: ScheduleSkipReason,
 }
 
 /// One step of a schedule.
@@ -88,10 +88,10 @@ impl ScheduleState {
     }
 
     /// Takes a recorded step. `at` is when it was taken.
-    pub fn apply(&mut self, step: &ScheduleStep, at: TsMs, schedule: &Schedule) {
+    pub fn apply_step(&mut self, step: &ScheduleStep, at: TsMs, schedule: &CycleSchedule) {
         match *step {
             ScheduleStep::Fire { planned, .. } => {
-                self.settle(planned);
+                self.settle_fires(planned);
                 self.begun.push_back(at);
                 let known_max = schedule.rate_limit.map_or(0, |limit| limit.fires_max as usize);
                 while known_max < self.begun.len() {
@@ -99,15 +99,15 @@ impl ScheduleState {
                 }
             }
             ScheduleStep::Hold { planned } => {
-                self.settle(planned);
+                self.settle_fires(planned);
                 self.held = Some(planned);
             }
-            ScheduleStep::Skip(skipped) => self.settle(skipped.last),
+            ScheduleStep::Skip(skipped) => self.settle_fires(skipped.last),
             ScheduleStep::Wait { .. } => {}
         }
     }
 
-    fn settle(&mut self, planned: TsMs) {
+    fn settle_fires(&mut self, planned: TsMs) {
         if self.held == Some(planned) {
             self.held = None;
         }
@@ -121,84 +121,96 @@ impl ScheduleState {
     /// [`CalendarError`] when the calendar's data end: nothing fires, and that is an alert, not a holiday.
     pub fn next_step(
         &self,
-        schedule: &Schedule,
+        schedule: &CycleSchedule,
         now: TsMs,
         running: u32,
     ) -> Result<ScheduleStep, CalendarError> {
         let is_free = running < schedule.concurrent_max;
         if let Some(planned) = self.held.filter(|_| is_free) {
-            return Ok(self.begin(schedule, planned, now, false));
+            return Ok(self.begin_fire(schedule, planned, now, false));
         }
         let next = schedule.next_fire(self.decided_until)?;
         let Some(planned) = next.filter(|planned| *planned <= now) else {
             return Ok(ScheduleStep::Wait { until: next });
         };
-        if let Some(outside) = gather(schedule, self.decided_until, planned)? {
-            return Ok(skip(outside, SkipReason::MarketClosed));
+        if let Some(outside) = gather_fires(schedule, self.decided_until, planned)? {
+            return Ok(skip_fires(outside, ScheduleSkipReason::MarketClosed));
         }
-        if planned < now.plus(-schedule.misfire_after_ms) {
+        if planned < now.plus_ms(-schedule.misfire_after_ms) {
             return self.decide_misfire(schedule, planned, now, is_free);
         }
         Ok(match schedule.overlap {
-            _ if is_free => self.begin(schedule, planned, now, false),
-            OverlapPolicy::Cancel => self.begin(schedule, planned, now, true),
+            _ if is_free => self.begin_fire(schedule, planned, now, false),
+            OverlapPolicy::Cancel => self.begin_fire(schedule, planned, now, true),
             OverlapPolicy::QueueOne if self.held.is_none() => ScheduleStep::Hold { planned },
-            OverlapPolicy::QueueOne | OverlapPolicy::Skip => skip(only(planned), SkipReason::Overlap),
+            OverlapPolicy::QueueOne | OverlapPolicy::Skip => {
+                skip_fires(only_fire(planned), ScheduleSkipReason::Overlap)
+            }
         })
     }
 
     /// Decides about a fire that is late. Late ones wait for a free place: they catch up and never burst.
     fn decide_misfire(
         &self,
-        schedule: &Schedule,
+        schedule: &CycleSchedule,
         planned: TsMs,
         now: TsMs,
         is_free: bool,
     ) -> Result<ScheduleStep, CalendarError> {
-        let oldest = now.plus(-schedule.lateness_max_ms);
+        let oldest = now.plus_ms(-schedule.lateness_max_ms);
         if planned < oldest
-            && let Some(range) = gather(schedule, self.decided_until, oldest)?
+            && let Some(range) = gather_fires(schedule, self.decided_until, oldest)?
         {
-            return Ok(skip(range, SkipReason::TooLate));
+            return Ok(skip_fires(range, ScheduleSkipReason::TooLate));
         }
-        let on_time = now.plus(-schedule.misfire_after_ms);
+        let on_time = now.plus_ms(-schedule.misfire_after_ms);
         let missed = match schedule.misfire {
-            MisfirePolicy::Skip => gather(schedule, self.decided_until, on_time)?,
+            MisfirePolicy::Skip => gather_fires(schedule, self.decided_until, on_time)?,
             MisfirePolicy::Latest => match schedule.last_fire(planned, now)? {
-                Some(latest) => gather(schedule, self.decided_until, latest)?,
+                Some(latest) => gather_fires(schedule, self.decided_until, latest)?,
                 None => None,
             },
             MisfirePolicy::All => None,
         };
         Ok(match missed {
-            Some(range) => skip(range, SkipReason::Missed),
-            None if is_free => self.begin(schedule, planned, now, false),
+            Some(range) => skip_fires(range, ScheduleSkipReason::Missed),
+            None if is_free => self.begin_fire(schedule, planned, now, false),
             None => ScheduleStep::Wait { until: None },
         })
     }
 
-    fn begin(&self, schedule: &Schedule, planned: TsMs, now: TsMs, cancels_oldest: bool) -> ScheduleStep {
+    fn begin_fire(
+        &self,
+        schedule: &CycleSchedule,
+        planned: TsMs,
+        now: TsMs,
+        cancels_oldest: bool,
+    ) -> ScheduleStep {
         let is_over = schedule.rate_limit.is_some_and(|limit| {
-            let recent = self.begun.iter().filter(|begun| now.plus(-limit.period_ms) < **begun).count();
+            let recent = self.begun.iter().filter(|begun| now.plus_ms(-limit.period_ms) < **begun).count();
             limit.fires_max as usize <= recent
         });
         if is_over {
-            skip(only(planned), SkipReason::RateLimited)
+            skip_fires(only_fire(planned), ScheduleSkipReason::RateLimited)
         } else {
             ScheduleStep::Fire { planned, cancels_oldest }
         }
     }
 }
 
-fn gather(schedule: &Schedule, after: TsMs, until: TsMs) -> Result<Option<FireRange>, CalendarError> {
+fn gather_fires(
+    schedule: &CycleSchedule,
+    after: TsMs,
+    until: TsMs,
+) -> Result<Option<FireRange>, CalendarError> {
     schedule.trigger.gather_fires(after, until, schedule.calendar.as_deref())
 }
 
-const fn only(planned: TsMs) -> FireRange {
+const fn only_fire(planned: TsMs) -> FireRange {
     FireRange { first: planned, last: planned, count: 1 }
 }
 
-const fn skip(range: FireRange, reason: SkipReason) -> ScheduleStep {
+const fn skip_fires(range: FireRange, reason: ScheduleSkipReason) -> ScheduleStep {
     let FireRange { first, last, count } = range;
     ScheduleStep::Skip(SkippedFires { first, last, count, reason })
 }

@@ -22,7 +22,7 @@ use super::zone::TimeOutOfRange;
 use crate::ids::TsMs;
 
 pub use cron::{CronTrigger, CronTriggerError};
-pub use decide::{ScheduleState, ScheduleStep, SkipReason, SkippedFires};
+pub use decide::{ScheduleSkipReason, ScheduleState, ScheduleStep, SkippedFires};
 pub use skip::FireSkipReason;
 pub use trigger::{FireRange, ScheduleTrigger, SessionEdge};
 
@@ -78,7 +78,7 @@ pub enum ScheduleHours {
 
 /// A schedule. Overlap and misfire have no default: who does not choose is surprised by either.
 #[derive(Clone, Debug)]
-pub struct Schedule {
+pub struct CycleSchedule {
     /// When fires are planned.
     pub trigger: ScheduleTrigger,
     /// Market that hours and session edges are those of.
@@ -101,7 +101,7 @@ pub struct Schedule {
     pub priority: i32,
 }
 
-impl Schedule {
+impl CycleSchedule {
     /// Every value that makes no sense, with the name of its field.
     #[must_use]
     pub fn find_faults(&self) -> Vec<String> {
@@ -138,11 +138,11 @@ impl Schedule {
     /// [`CalendarError`] when the calendar's data end before it.
     pub fn next_fire(&self, at: TsMs) -> Result<Option<TsMs>, CalendarError> {
         let mut from = at;
-        while from <= at.plus(SEARCHED_MAX_MS) {
+        while from <= at.plus_ms(SEARCHED_MAX_MS) {
             let planned = self.trigger.first_fire_after(from, self.calendar.as_deref())?;
             let Some(planned) = planned else { return Ok(None) };
             let Some(opens) = self.opens_next(planned)? else { return Ok(Some(planned)) };
-            from = planned.max(opens.plus(-1));
+            from = planned.max(opens.plus_ms(-1));
         }
         Ok(None)
     }
@@ -160,7 +160,7 @@ impl Schedule {
             if let Some(session) = calendar.find_session(date)? {
                 let open = self.hours_around(session);
                 let found =
-                    self.last_planned(after.max(open.opens.plus(-1)), until.min(open.closes.plus(-1)))?;
+                    self.last_planned(after.max(open.opens.plus_ms(-1)), until.min(open.closes.plus_ms(-1)))?;
                 if found.is_some() {
                     return Ok(found);
                 }
@@ -173,7 +173,7 @@ impl Schedule {
     fn last_planned(&self, after: TsMs, until: TsMs) -> Result<Option<TsMs>, CalendarError> {
         let mut last = None;
         while let Some(range) =
-            self.trigger.gather_fires(last.unwrap_or(after), until.plus(1), self.calendar.as_deref())?
+            self.trigger.gather_fires(last.unwrap_or(after), until.plus_ms(1), self.calendar.as_deref())?
         {
             last = Some(range.last);
         }
@@ -195,7 +195,7 @@ impl Schedule {
 
     fn hours_around(&self, session: MarketSession) -> MarketSession {
         match self.hours {
-            ScheduleHours::Extended(extended) => extended.around(session),
+            ScheduleHours::Extended(extended) => extended.around_session(session),
             ScheduleHours::Any | ScheduleHours::Session => session,
         }
     }

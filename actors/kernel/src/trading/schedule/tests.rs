@@ -11,11 +11,11 @@ const MINUTE: i64 = 60_000;
 const HOUR: i64 = 60 * MINUTE;
 
 fn cron(pattern: &str, zone: &str) -> ScheduleTrigger {
-    ScheduleTrigger::Cron(CronTrigger::parse(pattern, MarketZone::find(zone).unwrap()).unwrap())
+    ScheduleTrigger::Cron(CronTrigger::parse(pattern, MarketZone::find_zone(zone).unwrap()).unwrap())
 }
 
-fn schedule(trigger: ScheduleTrigger) -> Schedule {
-    Schedule {
+fn schedule(trigger: ScheduleTrigger) -> CycleSchedule {
+    CycleSchedule {
         trigger,
         calendar: None,
         hours: ScheduleHours::Any,
@@ -29,20 +29,20 @@ fn schedule(trigger: ScheduleTrigger) -> Schedule {
     }
 }
 
-fn every_minute() -> Schedule {
+fn every_minute() -> CycleSchedule {
     schedule(ScheduleTrigger::Interval { every_ms: 60_000 })
 }
 
 fn new_york(day: Date, hour: i8, minute: i8) -> TsMs {
-    MarketZone::find("America/New_York").unwrap().find_moment(day.at(hour, minute, 0, 0)).unwrap()
+    MarketZone::find_zone("America/New_York").unwrap().find_moment(day.at(hour, minute, 0, 0)).unwrap()
 }
 
 /// Fires from the beginning of `day` until the end of `last`, as New York reads them.
-fn fires_in_new_york(schedule: &Schedule, day: Date, last: Date) -> Vec<String> {
-    let (mut at, end) = (new_york(day, 0, 0).plus(-1), new_york(last, 23, 59));
+fn fires_in_new_york(schedule: &CycleSchedule, day: Date, last: Date) -> Vec<String> {
+    let (mut at, end) = (new_york(day, 0, 0).plus_ms(-1), new_york(last, 23, 59));
     let mut fires = Vec::new();
     while let Some(planned) = schedule.next_fire(at).unwrap().filter(|planned| *planned <= end) {
-        let local = MarketZone::find("America/New_York").unwrap().read_clock(planned).unwrap();
+        let local = MarketZone::find_zone("America/New_York").unwrap().read_clock(planned).unwrap();
         fires.push(local.strftime("%m-%d %H:%M").to_string());
         at = planned;
     }
@@ -52,14 +52,14 @@ fn fires_in_new_york(schedule: &Schedule, day: Date, last: Date) -> Vec<String> 
 /// Takes every step that is due at `now`; no cycle ever ends.
 fn take_steps(
     state: &mut ScheduleState,
-    schedule: &Schedule,
+    schedule: &CycleSchedule,
     now: TsMs,
     running: &mut u32,
 ) -> Vec<ScheduleStep> {
     let mut steps = Vec::new();
     loop {
         let step = state.next_step(schedule, now, *running).unwrap();
-        state.apply(&step, now, schedule);
+        state.apply_step(&step, now, schedule);
         match step {
             ScheduleStep::Wait { .. } => return steps,
             ScheduleStep::Fire { cancels_oldest: false, .. } => *running += 1,
@@ -73,7 +73,7 @@ fn fire(planned: TsMs) -> ScheduleStep {
     ScheduleStep::Fire { planned, cancels_oldest: false }
 }
 
-fn skipped(first: TsMs, last: TsMs, count: u64, reason: SkipReason) -> ScheduleStep {
+fn skipped(first: TsMs, last: TsMs, count: u64, reason: ScheduleSkipReason) -> ScheduleStep {
     ScheduleStep::Skip(SkippedFires { first, last, count, reason })
 }
 
@@ -109,9 +109,9 @@ fn one_to_five_is_monday_to_friday_in_the_zone_of_the_pattern() {
 fn leap_day_comes_every_four_years() {
     let leap = schedule(cron("0 12 29 2 *", "UTC"));
     let years = |from: i16| {
-        let at = MarketZone::find("UTC").unwrap().find_moment(date(from, 1, 1).at(0, 0, 0, 0)).unwrap();
+        let at = MarketZone::find_zone("UTC").unwrap().find_moment(date(from, 1, 1).at(0, 0, 0, 0)).unwrap();
         let planned = leap.next_fire(at).unwrap().unwrap();
-        MarketZone::find("UTC").unwrap().read_date(planned).unwrap()
+        MarketZone::find_zone("UTC").unwrap().read_date(planned).unwrap()
     };
 
     assert_eq!([years(2026), years(2029)], [date(2028, 2, 29), date(2032, 2, 29)]);
@@ -124,7 +124,7 @@ fn seconds_are_a_sixth_field_and_nonsense_is_refused_with_its_reason() {
     assert_eq!(seconds.first_fire_after(TsMs(1_000), None), Ok(Some(TsMs(15_000))));
     assert_eq!(seconds.first_fire_after(TsMs(14_999), None), Ok(Some(TsMs(15_000))));
     for wrong in ["", "61 * * * *", "* * *", "0 9 * * MOON", "0 0 0 0 0 0 0 2026"] {
-        let utc = MarketZone::find("UTC").unwrap();
+        let utc = MarketZone::find_zone("UTC").unwrap();
         assert!(CronTrigger::parse(wrong, utc).is_err(), "{wrong}");
     }
     assert_eq!(schedule(cron("0 0 30 2 *", "UTC")).next_fire(TsMs(0)), Ok(None), "30 February never comes");
@@ -132,7 +132,7 @@ fn seconds_are_a_sixth_field_and_nonsense_is_refused_with_its_reason() {
 
 #[test]
 fn distance_from_the_close_follows_an_early_close_and_leaves_out_closed_days() {
-    let edge = |edge, offset_ms| Schedule {
+    let edge = |edge, offset_ms| CycleSchedule {
         calendar: Some(Arc::new(shipped("XNYS"))),
         ..schedule(ScheduleTrigger::Session { edge, offset_ms })
     };
@@ -148,7 +148,7 @@ fn distance_from_the_close_follows_an_early_close_and_leaves_out_closed_days() {
 
 #[test]
 fn fires_outside_of_the_hours_are_one_record_when_the_hours_begin() {
-    let schedule = Schedule {
+    let schedule = CycleSchedule {
         calendar: Some(Arc::new(shipped("XNYS"))),
         hours: ScheduleHours::Session,
         ..every_minute()
@@ -161,13 +161,14 @@ fn fires_outside_of_the_hours_are_one_record_when_the_hours_begin() {
     let steps = take_steps(&mut state, &schedule, monday, &mut 0);
 
     assert_eq!(waiting, Ok(ScheduleStep::Wait { until: Some(monday) }));
-    let closed = skipped(friday.plus(MINUTE), monday.plus(-MINUTE), 3930, SkipReason::MarketClosed);
+    let closed =
+        skipped(friday.plus_ms(MINUTE), monday.plus_ms(-MINUTE), 3930, ScheduleSkipReason::MarketClosed);
     assert_eq!(steps, [closed, fire(monday)]);
 }
 
 #[test]
 fn schedule_that_never_meets_its_hours_fires_never() {
-    let schedule = Schedule {
+    let schedule = CycleSchedule {
         calendar: Some(Arc::new(shipped("XNYS"))),
         hours: ScheduleHours::Session,
         ..schedule(cron("30 1 * * *", "America/New_York"))
@@ -180,12 +181,13 @@ fn schedule_that_never_meets_its_hours_fires_never() {
 fn an_hour_of_absence_gives_none_one_or_sixty_cycles_and_each_skip_is_counted() {
     let (start, now) = (TsMs(0), TsMs(HOUR));
     let steps_of = |misfire| {
-        let schedule = Schedule { misfire, concurrent_max: 100, ..every_minute() };
+        let schedule = CycleSchedule { misfire, concurrent_max: 100, ..every_minute() };
         take_steps(&mut ScheduleState::switched_on(start), &schedule, now, &mut 0)
     };
 
-    let missed =
-        |count: i64| skipped(TsMs(MINUTE), TsMs(count * MINUTE), count.unsigned_abs(), SkipReason::Missed);
+    let missed = |count: i64| {
+        skipped(TsMs(MINUTE), TsMs(count * MINUTE), count.unsigned_abs(), ScheduleSkipReason::Missed)
+    };
     assert_eq!(steps_of(MisfirePolicy::Skip), [missed(59), fire(now)]);
     assert_eq!(steps_of(MisfirePolicy::Latest), [missed(59), fire(now)]);
     let all: Vec<_> = (1..=60).map(|minute| fire(TsMs(minute * MINUTE))).collect();
@@ -196,19 +198,20 @@ fn an_hour_of_absence_gives_none_one_or_sixty_cycles_and_each_skip_is_counted() 
 fn between_two_fires_latest_begins_the_last_one_that_was_missed_and_skip_none() {
     let now = TsMs(HOUR + MINUTE / 2);
     let steps_of = |misfire| {
-        let schedule = Schedule { misfire, ..every_minute() };
+        let schedule = CycleSchedule { misfire, ..every_minute() };
         take_steps(&mut ScheduleState::switched_on(TsMs(0)), &schedule, now, &mut 0)
     };
 
-    let missed =
-        |count: i64| skipped(TsMs(MINUTE), TsMs(count * MINUTE), count.unsigned_abs(), SkipReason::Missed);
+    let missed = |count: i64| {
+        skipped(TsMs(MINUTE), TsMs(count * MINUTE), count.unsigned_abs(), ScheduleSkipReason::Missed)
+    };
     assert_eq!(steps_of(MisfirePolicy::Skip), [missed(60)]);
     assert_eq!(steps_of(MisfirePolicy::Latest), [missed(59), fire(TsMs(HOUR))]);
 }
 
 #[test]
 fn latest_is_the_last_one_within_the_hours() {
-    let schedule = Schedule {
+    let schedule = CycleSchedule {
         calendar: Some(Arc::new(shipped("XNYS"))),
         hours: ScheduleHours::Session,
         misfire: MisfirePolicy::Latest,
@@ -219,13 +222,13 @@ fn latest_is_the_last_one_within_the_hours() {
 
     let steps = take_steps(&mut state, &schedule, new_york(day, 19, 0), &mut 0);
 
-    let missed = skipped(new_york(day, 15, 1), new_york(day, 15, 58), 58, SkipReason::Missed);
+    let missed = skipped(new_york(day, 15, 1), new_york(day, 15, 58), 58, ScheduleSkipReason::Missed);
     assert_eq!(steps, [missed, fire(new_york(day, 15, 59))]);
 }
 
 #[test]
 fn all_that_was_missed_never_bursts_beyond_what_may_run_and_goes_on_when_a_cycle_ends() {
-    let schedule = Schedule { misfire: MisfirePolicy::All, concurrent_max: 2, ..every_minute() };
+    let schedule = CycleSchedule { misfire: MisfirePolicy::All, concurrent_max: 2, ..every_minute() };
     let (mut state, mut running) = (ScheduleState::switched_on(TsMs(0)), 0);
     let now = TsMs(HOUR);
 
@@ -239,7 +242,7 @@ fn all_that_was_missed_never_bursts_beyond_what_may_run_and_goes_on_when_a_cycle
 
 #[test]
 fn what_is_later_than_allowed_is_skipped_whatever_the_policy() {
-    let schedule = Schedule {
+    let schedule = CycleSchedule {
         misfire: MisfirePolicy::All,
         concurrent_max: 100,
         lateness_max_ms: 10 * MINUTE,
@@ -248,14 +251,17 @@ fn what_is_later_than_allowed_is_skipped_whatever_the_policy() {
 
     let steps = take_steps(&mut ScheduleState::switched_on(TsMs(0)), &schedule, TsMs(HOUR), &mut 0);
 
-    assert_eq!(steps.first(), Some(&skipped(TsMs(MINUTE), TsMs(49 * MINUTE), 49, SkipReason::TooLate)));
+    assert_eq!(
+        steps.first(),
+        Some(&skipped(TsMs(MINUTE), TsMs(49 * MINUTE), 49, ScheduleSkipReason::TooLate))
+    );
     assert_eq!(steps.len(), 1 + 11);
 }
 
 #[test]
 fn slow_cycle_is_skipped_queued_once_or_cancelled() {
     let steps_of = |overlap| {
-        let schedule = Schedule { overlap, ..every_minute() };
+        let schedule = CycleSchedule { overlap, ..every_minute() };
         let (mut state, mut running) = (ScheduleState::switched_on(TsMs(0)), 0);
         let mut steps = Vec::new();
         for minute in 1..=3 {
@@ -266,7 +272,7 @@ fn slow_cycle_is_skipped_queued_once_or_cancelled() {
         steps
     };
     let [one, two, three] = [1, 2, 3].map(|minute| TsMs(minute * MINUTE));
-    let overlapping = |at| skipped(at, at, 1, SkipReason::Overlap);
+    let overlapping = |at| skipped(at, at, 1, ScheduleSkipReason::Overlap);
     let cancelling = |planned| ScheduleStep::Fire { planned, cancels_oldest: true };
 
     assert_eq!(steps_of(OverlapPolicy::Skip), [fire(one), overlapping(two), overlapping(three)]);
@@ -278,21 +284,22 @@ fn slow_cycle_is_skipped_queued_once_or_cancelled() {
 #[test]
 fn more_fires_than_the_rate_allows_are_skipped() {
     let rate_limit = Some(FireRateLimit { fires_max: 2, period_ms: 5 * MINUTE });
-    let schedule = Schedule { rate_limit, concurrent_max: 100, ..every_minute() };
+    let schedule = CycleSchedule { rate_limit, concurrent_max: 100, ..every_minute() };
     let (mut state, mut running, mut fires) = (ScheduleState::switched_on(TsMs(0)), 0, Vec::new());
 
     for minute in 1..=7 {
         fires.extend(take_steps(&mut state, &schedule, TsMs(minute * MINUTE), &mut running));
     }
 
-    let limited = |minute| skipped(TsMs(minute * MINUTE), TsMs(minute * MINUTE), 1, SkipReason::RateLimited);
+    let limited =
+        |minute| skipped(TsMs(minute * MINUTE), TsMs(minute * MINUTE), 1, ScheduleSkipReason::RateLimited);
     let [a, b, f, g] = [1, 2, 6, 7].map(|minute| fire(TsMs(minute * MINUTE)));
     assert_eq!(fires, [a, b, limited(3), limited(4), limited(5), f, g]);
 }
 
 #[test]
 fn faults_of_a_schedule_are_named_together() {
-    let broken = Schedule {
+    let broken = CycleSchedule {
         hours: ScheduleHours::Session,
         misfire_after_ms: -1,
         lateness_max_ms: -2,
@@ -308,7 +315,7 @@ fn faults_of_a_schedule_are_named_together() {
 }
 
 /// A schedule with any policies, on any trigger that has fires every few seconds or minutes.
-fn any_schedule() -> impl Strategy<Value = Schedule> {
+fn any_schedule() -> impl Strategy<Value = CycleSchedule> {
     let triggers = prop::sample::select(vec![
         ScheduleTrigger::Interval { every_ms: 60_000 },
         ScheduleTrigger::Interval { every_ms: 7_000 },
@@ -320,7 +327,7 @@ fn any_schedule() -> impl Strategy<Value = Schedule> {
     let misfires = prop::sample::select(vec![MisfirePolicy::Skip, MisfirePolicy::Latest, MisfirePolicy::All]);
     let hours = prop::sample::select(vec![ScheduleHours::Any, ScheduleHours::Session]);
     (triggers, overlaps, misfires, hours, 0..3_i64, 1..4_u32, prop::option::of(1..5_u32)).prop_map(
-        |(trigger, overlap, misfire, hours, lateness, concurrent_max, rate)| Schedule {
+        |(trigger, overlap, misfire, hours, lateness, concurrent_max, rate)| CycleSchedule {
             overlap,
             misfire,
             hours,
@@ -347,14 +354,14 @@ proptest! {
         let (mut state, mut running, mut now) = (ScheduleState::switched_on(start), 0_u32, start);
         let mut taken = Vec::new();
         for (by, ended) in moves {
-            now = now.plus(by);
+            now = now.plus_ms(by);
             running = running.saturating_sub(ended);
             for step in take_steps(&mut state, &schedule, now, &mut running) {
                 taken.push((step, now));
             }
             prop_assert!(running <= schedule.concurrent_max);
             let mut again = ScheduleState::switched_on(start);
-            taken.iter().for_each(|(step, at)| again.apply(step, *at, &schedule));
+            taken.iter().for_each(|(step, at)| again.apply_step(step, *at, &schedule));
             prop_assert_eq!(&again, &state);
         }
 
@@ -382,7 +389,7 @@ proptest! {
                 }
                 ScheduleStep::Skip(SkippedFires { first, reason, .. }) => {
                     // A held fire that the rate limit lets go.
-                    prop_assert_eq!(reason, SkipReason::RateLimited);
+                    prop_assert_eq!(reason, ScheduleSkipReason::RateLimited);
                     let held = begun.iter().position(|known| *known == (first, true));
                     prop_assert!(held.is_some());
                     begun[held.unwrap()].1 = false;
@@ -392,7 +399,7 @@ proptest! {
         }
         let mut planned = 0;
         let mut after = start;
-        while let Some(range) = schedule.trigger.gather_fires(after, until.plus(1), None).unwrap() {
+        while let Some(range) = schedule.trigger.gather_fires(after, until.plus_ms(1), None).unwrap() {
             (planned, after) = (planned + range.count, range.last);
         }
         prop_assert_eq!(counted, planned, "each planned time up to {} is decided", until);

@@ -70,7 +70,8 @@ impl ScheduleTrigger {
         }
     }
 
-    /// Gathers the fires after `after` and before `until`: all of them, or the first ten thousand where they are walked.
+    /// Gathers the fires after `after` and before `until`: all of them, or the first ten thousand where they are
+    /// walked.
     ///
     /// # Errors
     ///
@@ -89,7 +90,7 @@ impl ScheduleTrigger {
             let every = i64::from(*every_ms);
             let more = until.0.saturating_sub(1).saturating_sub(first.0) / every;
             let count = u64::try_from(more).unwrap_or_default().saturating_add(1);
-            return Ok(Some(FireRange { first, last: first.plus(more * every), count }));
+            return Ok(Some(FireRange { first, last: first.plus_ms(more * every), count }));
         }
         let mut range = FireRange { first, last: first, count: 1 };
         while range.count < FIRES_WALKED_MAX
@@ -114,13 +115,16 @@ fn next_session_edge(
 ) -> Result<TsMs, CalendarError> {
     // A session that opens in the evening has tomorrow's date, and an offset of a day may lead back to yesterday's.
     let out_of_range = |_| TimeOutOfRange { at };
-    let mut date =
-        calendar.zone().read_date(at.plus(offset_ms.saturating_neg()))?.yesterday().map_err(out_of_range)?;
+    let mut date = calendar
+        .zone()
+        .read_date(at.plus_ms(offset_ms.saturating_neg()))?
+        .yesterday()
+        .map_err(out_of_range)?;
     loop {
         let session = calendar.find_session(date)?;
         let planned = session.map(|session| match edge {
-            SessionEdge::Open => session.opens.plus(offset_ms),
-            SessionEdge::Close => session.closes.plus(offset_ms),
+            SessionEdge::Open => session.opens.plus_ms(offset_ms),
+            SessionEdge::Close => session.closes.plus_ms(offset_ms),
         });
         match planned.filter(|planned| at < *planned) {
             Some(planned) => return Ok(planned),

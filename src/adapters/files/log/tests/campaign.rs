@@ -1,5 +1,5 @@
-//! What people and disks do to the files of a log that has a high-water mark, after its records were acknowledged: it is
-//! never opened with less.
+//! What people and disks do to the files of a log that has a high-water mark, after its records were acknowledged: it
+//! is never opened with less.
 //!
 //! `SEED=n` repeats a campaign.
 
@@ -26,8 +26,8 @@ fn seed() -> u64 {
 pub(super) fn open_marked(fs: &FaultFs) -> Result<EmbeddedLog, AcquireError> {
     let marks = HighWaterMarks::open(fs, Path::new(DATA));
     let marks = Arc::new(marks.map_err(|source| AcquireError::Io { log: "test".to_owned(), source })?);
-    let mark = Some(marks.of(MarkedLog::Receipts));
-    EmbeddedLog::open(&receipts(), LogOptions { mark, ..options(fs, SEGMENT_BYTES_MIN) })
+    let mark = Some(marks.log_mark(MarkedLog::Receipts));
+    EmbeddedLog::open(&receipts(), EmbeddedLogOptions { mark, ..options(fs, SEGMENT_BYTES_MIN) })
 }
 
 /// A killed process's disk with acknowledged records in some segments, and the segments as they were now and then.
@@ -46,11 +46,11 @@ impl Acknowledged {
         let mut earlier: BTreeMap<PathBuf, Vec<Vec<u8>>> = BTreeMap::new();
         for batch in 0..batches {
             for path in segments(&fs) {
-                earlier.entry(path.clone()).or_default().push(fs.content(&path));
+                earlier.entry(path.clone()).or_default().push(fs.visible_content(&path));
             }
             append(&log, epoch, batch * 10 + 1, 10).await;
         }
-        let killed = fs.fork();
+        let killed = fs.fork_disk();
         drop(log);
         Self { fs: killed, tail: batches * 10, earlier }
     }
@@ -81,7 +81,7 @@ impl Acknowledged {
 }
 
 fn segments(fs: &FaultFs) -> Vec<PathBuf> {
-    let names = fs.list(&receipts()).unwrap();
+    let names = fs.list_dir(&receipts()).unwrap();
     let mut paths: Vec<_> =
         names.into_iter().filter(|name| name.ends_with(".seg")).map(|name| receipts().join(name)).collect();
     paths.sort();
@@ -99,32 +99,32 @@ async fn damaged_segment_is_never_opened_with_less_than_was_acknowledged() {
     let mut rng = Rng(seed());
     let paths = segments(&made.fs);
     assert!(paths.len() > 3, "{paths:?}");
-    assert!(!made.check(&made.fs.fork(), "undamaged").await);
+    assert!(!made.check(&made.fs.fork_disk(), "undamaged").await);
 
     for path in &paths {
         let name = path.file_name().unwrap().to_str().unwrap();
-        let content = made.fs.content(path);
+        let content = made.fs.visible_content(path);
         let used = used(&content);
         for _ in 0..CUTS {
-            let cut = rng.below(used as u64) as usize;
-            let fs = made.fs.fork();
-            fs.overwrite(path, &content[..cut]);
+            let cut = rng.next_below(used as u64) as usize;
+            let fs = made.fs.fork_disk();
+            fs.overwrite_durably(path, &content[..cut]);
             assert!(made.check(&fs, &format!("{name} cut at {cut} of {used}")).await);
         }
-        let noise: Vec<u8> = (0..content.len()).map(|_| rng.next() as u8).collect();
+        let noise: Vec<u8> = (0..content.len()).map(|_| rng.next_u64() as u8).collect();
         for from in [0, 64, used / 2] {
             for (what, with) in [("zeros", vec![0; content.len()]), ("noise", noise.clone())] {
-                let fs = made.fs.fork();
-                fs.overwrite(path, &[&content[..from], &with[from..]].concat());
+                let fs = made.fs.fork_disk();
+                fs.overwrite_durably(path, &[&content[..from], &with[from..]].concat());
                 assert!(made.check(&fs, &format!("{name} {what} from byte {from}")).await);
             }
         }
-        let fs = made.fs.fork();
-        fs.remove(path).unwrap();
+        let fs = made.fs.fork_disk();
+        fs.remove_file(path).unwrap();
         assert!(made.check(&fs, &format!("{name} deleted")).await);
         for (at, earlier) in made.earlier.get(path).into_iter().flatten().enumerate() {
-            let fs = made.fs.fork();
-            fs.overwrite(path, earlier);
+            let fs = made.fs.fork_disk();
+            fs.overwrite_durably(path, earlier);
             let refused = made.check(&fs, &format!("{name} as after append {at}")).await;
             assert!(refused || earlier[..used] == content[..used]);
         }
@@ -136,20 +136,20 @@ async fn log_whose_folder_or_marks_are_gone_is_refused() {
     let made = Acknowledged::records(40).await;
     let marks = [Path::new(DATA).join(FILE_NAME), Path::new(DATA).join("runs").join(FILE_NAME)];
 
-    let fs = made.fs.fork();
-    for name in fs.list(&receipts()).unwrap() {
-        fs.remove(&receipts().join(name)).unwrap();
+    let fs = made.fs.fork_disk();
+    for name in fs.list_dir(&receipts()).unwrap() {
+        fs.remove_file(&receipts().join(name)).unwrap();
     }
     assert!(made.check(&fs, "the folder is gone").await);
     for path in &marks {
-        let fs = made.fs.fork();
-        fs.remove(path).unwrap();
+        let fs = made.fs.fork_disk();
+        fs.remove_file(path).unwrap();
         assert!(!made.check(&fs, "one file of marks is gone").await);
-        fs.remove(segments(&fs).last().unwrap()).unwrap();
+        fs.remove_file(segments(&fs).last().unwrap()).unwrap();
         assert!(made.check(&fs, "and then the newest segment").await);
     }
-    let fs = made.fs.fork();
-    marks.iter().for_each(|path| fs.remove(path).unwrap());
+    let fs = made.fs.fork_disk();
+    marks.iter().for_each(|path| fs.remove_file(path).unwrap());
     assert!(made.check(&fs, "both files of marks are gone").await);
 }
 
@@ -158,23 +158,23 @@ async fn log_whose_folder_or_marks_are_gone_is_refused() {
 async fn earlier_state_is_accepted_of_all_files_together_only() {
     let earlier = Acknowledged::records(12).await;
     let log = open_marked(&earlier.fs).unwrap();
-    let backup = earlier.fs.fork();
+    let backup = earlier.fs.fork_disk();
     let epoch = log.acquire().await.unwrap().epoch;
     append(&log, epoch, 121, 10).await;
     drop(log);
 
     assert_eq!(open_marked(&backup).unwrap().stat().tail, Seq(120));
-    let mixed = earlier.fs.fork();
+    let mixed = earlier.fs.fork_disk();
     let before = segments(&backup);
     for path in segments(&mixed) {
         match before.contains(&path) {
-            true => mixed.overwrite(&path, &backup.content(&path)),
-            false => mixed.remove(&path).unwrap(),
+            true => mixed.overwrite_durably(&path, &backup.visible_content(&path)),
+            false => mixed.remove_file(&path).unwrap(),
         }
     }
-    let mixed_with_meta = mixed.fork();
+    let mixed_with_meta = mixed.fork_disk();
     let meta = receipts().join(meta::FILE_NAME);
-    mixed_with_meta.overwrite(&meta, &backup.content(&meta));
+    mixed_with_meta.overwrite_durably(&meta, &backup.visible_content(&meta));
     for fs in [mixed, mixed_with_meta] {
         let refused = open_marked(&fs).map(|_| ()).unwrap_err().to_string();
         assert!(refused.contains("byte") && refused.contains("130"), "{refused}");
@@ -201,7 +201,7 @@ async fn log_of_an_older_binary_is_taken_over_and_may_go_back() {
     }
 
     assert_eq!(open_marked(&fs).unwrap().stat().tail, Seq(next - 1));
-    fs.remove(&segments(&fs)[0]).unwrap();
+    fs.remove_file(&segments(&fs)[0]).unwrap();
     let refused = open_marked(&fs).map(|_| ()).unwrap_err().to_string();
     assert!(refused.contains("it is missing, and was not trimmed"), "{refused}");
 }
@@ -212,12 +212,12 @@ async fn crash_while_trimming_never_makes_a_removed_segment_missed() {
     let made = Acknowledged::records(40).await;
     let mut rng = Rng(seed());
     for operations in 0..60 {
-        let fs = made.fs.fork();
+        let fs = made.fs.fork_disk();
         let log = open_marked(&fs).unwrap();
         let epoch = log.acquire().await.unwrap().epoch;
         fs.fail_power_after(operations);
         log.trim(epoch, Seq(300)).await.ok();
-        fs.crash(&mut rng);
+        fs.fail_power(&mut rng);
         drop(log);
         let log = open_marked(&fs).unwrap_or_else(|error| panic!("after {operations} operations: {error}"));
         assert_eq!(log.stat().tail, Seq(made.tail));
@@ -246,7 +246,7 @@ async fn log_that_was_taken_away_acknowledges_nothing_more() {
     for (what, take) in taken {
         let root = tempfile::tempdir().unwrap();
         let data = root.path().join("data");
-        let log = EmbeddedLog::open(&data.join("receipts"), LogOptions::new("receipts")).unwrap();
+        let log = EmbeddedLog::open(&data.join("receipts"), EmbeddedLogOptions::new("receipts")).unwrap();
         let epoch = log.acquire().await.unwrap().epoch;
         append(&log, epoch, 1, 10).await;
         log.check_place().unwrap();

@@ -92,7 +92,7 @@ async fn survive_crashes(seed: u64, tally: &mut Tally) {
     // Every record that must be there; each start adds what it finds beyond.
     let mut known: Vec<Vec<u8>> = Vec::new();
     for _ in 0..STARTS {
-        fs.fail_power_after(rng.below(120));
+        fs.fail_power_after(rng.next_below(120));
         let mut offered = Vec::new();
         let log = open_marked(&fs);
         match &log {
@@ -104,12 +104,12 @@ async fn survive_crashes(seed: u64, tally: &mut Tally) {
             },
             Err(_) => tally.dark_starts += 1,
         }
-        if rng.below(3) == 0 {
+        if rng.next_below(3) == 0 {
             tally.killed += 1;
             fs.kill_process();
         } else {
             tally.torn += 1;
-            fs.crash(&mut rng);
+            fs.fail_power(&mut rng);
         }
         drop(log);
         check_survivors(&fs, &mut known, &offered, tally).await;
@@ -126,20 +126,20 @@ async fn append_until_dark(
     tally: &mut Tally,
 ) -> Vec<RecordBatch> {
     loop {
-        match rng.below(40) {
+        match rng.next_below(40) {
             0 => fs.fail_next_sync(),
             1 => fs.fail_next_write(),
             _ => {}
         }
-        let batches = [0; 3].map(|_| rng.below(12) + 1);
-        let count = rng.below(3) as usize + 1;
+        let batches = [0; 3].map(|_| rng.next_below(12) + 1);
+        let count = rng.next_below(3) as usize + 1;
         let mut offered = Vec::new();
         let mut next = known.len() as u64 + 1;
         for records in &batches[..count] {
             let mut batch = RecordBatch::starting_at(Seq(next));
             for _ in 0..*records {
-                let length = rng.below(120);
-                batch.push_with(|bytes| bytes.extend((0..length).map(|_| rng.next() as u8)));
+                let length = rng.next_below(120);
+                batch.push_with(|bytes| bytes.extend((0..length).map(|_| rng.next_u64() as u8)));
             }
             next += records;
             offered.push(batch);
@@ -152,11 +152,11 @@ async fn append_until_dark(
                 return offered;
             }
             tally.acknowledged += 1;
-            if batch.last().0 > known.len() as u64 {
+            if batch.last_seq().0 > known.len() as u64 {
                 known.extend(batch.iter().map(|(_, payload)| payload.to_vec()));
             }
         }
-        if rng.below(4) == 0 {
+        if rng.next_below(4) == 0 {
             fs.run_background();
         }
     }
@@ -167,7 +167,7 @@ async fn check_survivors(fs: &FaultFs, known: &mut Vec<Vec<u8>>, offered: &[Reco
     let found = read_to_tail(&log, Seq(1), ReadLimit::default()).await;
     assert!(found.len() >= known.len(), "{} acknowledged records are lost", known.len() - found.len());
     assert!(found[..known.len()] == known[..], "acknowledged records changed");
-    let boundaries = offered.iter().map(|batch| batch.last().0 as usize);
+    let boundaries = offered.iter().map(|batch| batch.last_seq().0 as usize);
     assert!(
         found.len() == known.len() || boundaries.clone().any(|end| end == found.len()),
         "{} records end inside a batch",
@@ -178,7 +178,7 @@ async fn check_survivors(fs: &FaultFs, known: &mut Vec<Vec<u8>>, offered: &[Reco
         assert!(stored.is_none_or(|stored| stored == payload), "record {seq} is not what was offered");
     }
     let beyond = found.len() > known.len();
-    let lost = offered.last().is_some_and(|batch| (found.len() as u64) < batch.last().0);
+    let lost = offered.last().is_some_and(|batch| (found.len() as u64) < batch.last_seq().0);
     tally.found_beyond += u64::from(beyond);
     tally.lost += u64::from(lost);
     *known = found;

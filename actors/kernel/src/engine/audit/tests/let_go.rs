@@ -1,5 +1,5 @@
-//! Whole logs of a service that had let a part of them go, and lists symbols again after it: what began anew is recognised
-//! by the base alone, and nothing else is.
+//! Whole logs of a service that had let a part of them go, and lists symbols again after it: what began anew is
+//! recognised by the base alone, and nothing else is.
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -36,10 +36,14 @@ fn begun_late(live: &Live) -> Vec<(RunSeq, Symbol, IngestSeq, u64)> {
     live.index.symbols().filter_map(|(symbol, _)| first(symbol)).collect()
 }
 
-fn whole(live: &Live, runs: &[RunRecord], base: &retention::Base) -> (Audited, Vec<Anew>) {
-    let mut audit = Audit::new(outline(runs), StateFrom::Replay, Base::of_whole_logs(base));
+fn whole(
+    live: &Live,
+    runs: &[RunRecord],
+    base: &retention::RetentionBase,
+) -> (Audited, Vec<ResumedAfterTrim>) {
+    let mut audit = Audit::new(outline(runs), StateFrom::Replay, ReplayStart::of_whole_logs(base));
     let audited = audit_with(&mut audit, records(&live.log), runs, (IngestSeq(0), RunSeq(1)));
-    (audited, audit.anew().to_vec())
+    (audited, audit.resumed_after_trim().to_vec())
 }
 
 /// Changes the cut of the run that begins at `at` in all of its records.
@@ -100,19 +104,19 @@ proptest! {
     #[test]
     fn a_base_that_did_not_let_it_go_excuses_nothing(history in trimmed_history()) {
         let live = Live::after(history);
-        let bases: Vec<_> = std::iter::once(retention::Base::default()).chain(live.bases.clone()).collect();
+        let bases: Vec<_> = std::iter::once(retention::RetentionBase::default()).chain(live.bases.clone()).collect();
 
         for (at, _, start) in skipping(&live.runs) {
             for base in bases.iter().filter(|base| base.receipts_from() < start) {
                 let (audited, _) = whole(&live, &live.runs, base);
-                let place = Place::run(at, &live.runs[usize::try_from(at.0).unwrap() - 1].facts);
+                let place = DivergencePlace::of_run(at, &live.runs[usize::try_from(at.0).unwrap() - 1].facts);
                 let named = audited.found.iter().filter(|found| found.place == place);
                 prop_assert!(named.clone().any(|found| found.field == "cut_start_ingest_seq"), "{:?}", audited.found);
                 prop_assert!(named.clone().any(|found| found.check == Check::Runs), "{:?}", audited.found);
             }
         }
         for (at, ..) in begun_late(&live) {
-            let (audited, _) = whole(&live, &live.runs, &retention::Base::default());
+            let (audited, _) = whole(&live, &live.runs, &retention::RetentionBase::default());
             prop_assert!(audited.found.iter().any(|found| found.check == Check::Cuts), "{at}");
         }
     }
@@ -124,9 +128,9 @@ fn a_gap_is_left_at_its_run_record_and_nowhere_else() {
     let a = Symbol::from("A");
     let gap = |run| Gap { from: Some(IngestSeq(7)), to: IngestSeq(12), run, receipts: 0 };
     let begins = |run, next_start: u64, at| {
-        let started = crate::engine::run::start(
-            crate::engine::cadence::Cadence::Boundary { interval_ms: 100, delay_ms: 0 }.first(TsMs(0)),
-            crate::engine::cut::CutSlice {
+        let started = crate::engine::run::first_started_record(
+            crate::engine::cadence::Cadence::Boundary { interval_ms: 100, delay_ms: 0 }.first_tick(TsMs(0)),
+            crate::engine::cut::SymbolCut {
                 symbol: a.clone(),
                 start: IngestSeq(1),
                 end: IngestSeq(6),
@@ -137,7 +141,7 @@ fn a_gap_is_left_at_its_run_record_and_nowhere_else() {
             TsMs(0),
             1,
         );
-        let mut replay = Replay::new(outline(&[started]), IngestSeq(0));
+        let mut replay = CutReplay::new(outline(&[started]), IngestSeq(0));
         replay.continue_at(&a, Some(IngestSeq(next_start)), None);
         replay.leave_out(&a, [gap(run)].into());
         replay.begin_anew(RunSeq(at), &a).is_some()
@@ -168,13 +172,13 @@ fn a_first_cut_that_has_receipts_from_before_the_base_leaves_nothing_out() {
             Op::LetGo { receipts: 255, runs: 255 },
         ],
     ));
-    let (gone, never_ran) = (Gone::from(&live.base()), Symbol::from("unlisted"));
+    let (gone, never_ran) = (SavedTrims::from(&live.base()), Symbol::from("unlisted"));
     assert_eq!(live.base().receipts_from(), IngestSeq(3));
 
-    let gaps = gone.gaps(&never_ran, IngestSeq(3));
+    let gaps = gone.gaps_of_symbol(&never_ran, IngestSeq(3));
     assert_eq!(gaps.iter().map(|gap| (gap.from, gap.to)).collect::<Vec<_>>(), [(None, IngestSeq(3))]);
-    assert!(gone.gaps(&never_ran, IngestSeq(2)).is_empty());
-    assert!(gone.gaps(&Symbol::from("A"), IngestSeq(3)).is_empty(), "it ran before");
+    assert!(gone.gaps_of_symbol(&never_ran, IngestSeq(2)).is_empty());
+    assert!(gone.gaps_of_symbol(&Symbol::from("A"), IngestSeq(3)).is_empty(), "it ran before");
 }
 
 /// The properties above see what they are about: symbols of several kinds, let go by earlier bases than the last one.

@@ -66,7 +66,7 @@ proptest! {
         let renumbered =
             records(&live.log).zip(numbers).map(|(record, seq)| ReceiptRecord { ingest_seq: IngestSeq(seq), position: seq, ..record });
 
-        let audited = audit_from(renumbered, &live.runs, StateFrom::Record, Base::default());
+        let audited = audit_from(renumbered, &live.runs, StateFrom::Record, ReplayStart::default());
 
         prop_assert!(audited.has(check, field), "{:?}", audited.found);
     }
@@ -83,9 +83,9 @@ proptest! {
             ..record
         });
 
-        let audited = audit_from(repeated, &live.runs, StateFrom::Record, Base::default());
+        let audited = audit_from(repeated, &live.runs, StateFrom::Record, ReplayStart::default());
 
-        let place = Place::Receipt(IngestSeq(index as u64 + 1));
+        let place = DivergencePlace::Receipt(IngestSeq(index as u64 + 1));
         prop_assert!(audited.found.iter().any(|found| found.check == Check::Positions && found.place == place));
         prop_assert_eq!(audited.found.len(), 1);
     }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::contracts::engine_run::Cut;
+use crate::engine::contracts::engine_run::CutRange;
 use crate::ids::EventType;
 
 /// A change of one fact in all records of a run, and what must name it.
@@ -20,10 +20,10 @@ fn fact_flips() -> impl Strategy<Value = FactFlip> {
             facts.run_id = RunId::derive(&Symbol::from("?"), TsMs(0), IngestSeq(0), EngineMode::Truth);
         }),
         (Check::Identity, "run_id", |facts: &mut RunFacts| {
-            facts.engine_timestamp_ms = facts.engine_timestamp_ms.plus(1)
+            facts.engine_timestamp_ms = facts.engine_timestamp_ms.plus_ms(1)
         }),
         (Check::Identity, "run_id", |facts: &mut RunFacts| {
-            facts.cut = Cut { end: facts.cut.end.next(), ..facts.cut }
+            facts.cut = CutRange { end: facts.cut.end.next(), ..facts.cut }
         }),
         (Check::Identity, "run_id", |facts: &mut RunFacts| {
             facts.engine_mode = match facts.engine_mode {
@@ -32,15 +32,16 @@ fn fact_flips() -> impl Strategy<Value = FactFlip> {
             };
         }),
         (Check::Cuts, "cut_end_ingest_seq", |facts: &mut RunFacts| {
-            facts.cut = Cut { end: facts.cut.end.next(), ..facts.cut };
+            facts.cut = CutRange { end: facts.cut.end.next(), ..facts.cut };
             rename(facts);
         }),
         (Check::Cuts, "cut_end_ingest_seq", |facts: &mut RunFacts| {
-            facts.cut = Cut { end: IngestSeq(facts.cut.end.0.wrapping_sub(1).min(1 << 40)), ..facts.cut };
+            facts.cut =
+                CutRange { end: IngestSeq(facts.cut.end.0.wrapping_sub(1).min(1 << 40)), ..facts.cut };
             rename(facts);
         }),
         (Check::Cuts, "cut_start_ingest_seq", |facts: &mut RunFacts| {
-            facts.cut = Cut { start: facts.cut.start.next(), ..facts.cut };
+            facts.cut = CutRange { start: facts.cut.start.next(), ..facts.cut };
         }),
         (Check::Cuts, "snapshot_seq", |facts: &mut RunFacts| {
             facts.snapshot_seq = match facts.snapshot_seq {
@@ -67,7 +68,7 @@ fn terminal_flips() -> impl Strategy<Value = TerminalFlip> {
     let flips: Vec<TerminalFlip> = vec![
         ("order", |facts: &mut RunFacts| facts.symbol = Symbol::from("?")),
         ("engine_timestamp_ms", |facts: &mut RunFacts| {
-            facts.engine_timestamp_ms = facts.engine_timestamp_ms.plus(1)
+            facts.engine_timestamp_ms = facts.engine_timestamp_ms.plus_ms(1)
         }),
         ("engine_mode", |facts: &mut RunFacts| {
             facts.engine_mode = match facts.engine_mode {
@@ -78,8 +79,8 @@ fn terminal_flips() -> impl Strategy<Value = TerminalFlip> {
         ("cut_kind", |facts: &mut RunFacts| facts.cut.kind = crate::ids::CutKind::Timer),
         ("cut_start_ingest_seq", |facts: &mut RunFacts| facts.cut.start = facts.cut.start.next()),
         ("cut_end_ingest_seq", |facts: &mut RunFacts| facts.cut.end = facts.cut.end.next()),
-        ("planned_ts_ms", |facts: &mut RunFacts| facts.planned_ts_ms = facts.planned_ts_ms.plus(1)),
-        ("started_ts_ms", |facts: &mut RunFacts| facts.started_ts_ms = facts.started_ts_ms.plus(1)),
+        ("planned_ts_ms", |facts: &mut RunFacts| facts.planned_ts_ms = facts.planned_ts_ms.plus_ms(1)),
+        ("started_ts_ms", |facts: &mut RunFacts| facts.started_ts_ms = facts.started_ts_ms.plus_ms(1)),
         ("snapshot_seq", |facts: &mut RunFacts| facts.snapshot_seq = Some(IngestSeq(u64::MAX))),
         ("counts_by_event_type", |facts: &mut RunFacts| {
             *facts.counts_by_event_type.entry(EventType::from("Candle")).or_default() += 1;
@@ -205,12 +206,12 @@ proptest! {
 
         let audited = audit(&live.log, &live.runs);
 
-        let place = Place::run(RunSeq(index as u64 + 1), &live.runs[index].facts);
+        let place = DivergencePlace::of_run(RunSeq(index as u64 + 1), &live.runs[index].facts);
         let named = audited.found.iter().any(|found| (found.check, found.field) == (check, field) && found.place == place);
         prop_assert!(named, "{:?}", audited.found);
         if check == Check::Answers {
             // A recorded state is given to the next call; one that was computed is not touched by what is recorded.
-            let recomputed = audit_from(records(&live.log), &live.runs, StateFrom::Replay, Base::default());
+            let recomputed = audit_from(records(&live.log), &live.runs, StateFrom::Replay, ReplayStart::default());
             prop_assert_eq!(replayed_events(&recomputed), honest);
         }
     }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::engine::contracts::engine_run::{Cut, RunFacts};
+use crate::engine::contracts::engine_run::{CutRange, RunFacts};
 use crate::engine::run::Attempts;
 use crate::engine::run_id::RunId;
 use crate::ids::{CutKind, Symbol};
@@ -20,7 +20,7 @@ fn facts(engine_mode: EngineMode) -> RunFacts {
         symbol,
         engine_timestamp_ms,
         engine_mode,
-        cut: Cut { kind: CutKind::Boundary, start: IngestSeq(1), end },
+        cut: CutRange { kind: CutKind::Boundary, start: IngestSeq(1), end },
         planned_ts_ms: TsMs(1_768_002_662_000),
         started_ts_ms: TsMs(1_768_002_662_001),
         snapshot_seq: Some(IngestSeq(217)),
@@ -42,11 +42,11 @@ fn completed(answer: EngineAnswer, errors: u32) -> RunRecord {
         EngineAnswer::Truth { .. } => EngineMode::Truth,
         EngineAnswer::Hysteresis { .. } => EngineMode::Hysteresis,
     };
-    with_errors(mode, errors).completed(answer, EngineIdentity::default(), TsMs(9))
+    with_errors(mode, errors).completed_record(answer, EngineIdentity::default(), TsMs(9))
 }
 
 fn with_errors(mode: EngineMode, errors: u32) -> Attempts {
-    let mut attempts = Attempts::first(facts(mode));
+    let mut attempts = Attempts::first_attempt(facts(mode));
     (0..errors).for_each(|_| {
         attempts.note_error();
         attempts.note_retry();
@@ -73,7 +73,7 @@ fn kinds_and_attempts(record: &RunRecord) -> Vec<(&'static str, u64)> {
 
 #[test]
 fn a_run_that_has_not_ended_makes_no_event() {
-    assert!(check_events(&Attempts::first(facts(EngineMode::Truth)).started()).is_empty());
+    assert!(check_events(&Attempts::first_attempt(facts(EngineMode::Truth)).started_record()).is_empty());
 }
 
 #[test]
@@ -90,18 +90,18 @@ fn an_answered_run_makes_its_events_in_order() {
 
 #[test]
 fn a_failed_run_says_after_how_many_answers() {
-    let error = EngineError::silent(ErrorKind::EngineTimeout, "no answer within 2s");
+    let error = EngineError::no_answer(ErrorKind::EngineTimeout, "no answer within 2s");
     let mut attempts = with_errors(EngineMode::Truth, 1);
     attempts.note_error();
 
-    let record = attempts.failed(&error, TsMs(9));
+    let record = attempts.failed_record(&error, TsMs(9));
 
     assert_eq!(kinds_and_attempts(&record), [("EngineRunStarted", 1), ("EngineRunFailed", 2)]);
     assert_eq!(
         body(&check_events(&record)[1])["payload"],
         json!({"error_detail": "no answer within 2s", "error_kind": "engine_timeout"})
     );
-    let unasked = Attempts::new(facts(EngineMode::Truth), 0).failed(&error, TsMs(9));
+    let unasked = Attempts::new(facts(EngineMode::Truth), 0).failed_record(&error, TsMs(9));
     assert_eq!(kinds_and_attempts(&unasked), [("EngineRunStarted", 1), ("EngineRunFailed", 1)]);
 }
 
@@ -112,7 +112,7 @@ fn what_a_crash_interrupted_does_not_show() {
     let mut again = Attempts::new(facts(EngineMode::Truth), 1);
     again.note_retry();
 
-    let crashed = again.completed(truth("{}"), EngineIdentity::default(), TsMs(77));
+    let crashed = again.completed_record(truth("{}"), EngineIdentity::default(), TsMs(77));
 
     assert_eq!(check_events(&crashed), check_events(&calm));
 }
@@ -186,8 +186,8 @@ proptest! {
             counts_by_event_type: counts,
             ..facts(EngineMode::Truth)
         };
-        let error = EngineError::said(ErrorKind::EngineFailure, detail);
-        let record = Attempts::new(facts, 1).failed(&error, TsMs(9));
+        let error = EngineError::from_engine(ErrorKind::EngineFailure, detail);
+        let record = Attempts::new(facts, 1).failed_record(&error, TsMs(9));
 
         for output in check_events(&record) {
             let fields: BTreeMap<String, Value> = serde_json::from_slice(&output.body).unwrap();

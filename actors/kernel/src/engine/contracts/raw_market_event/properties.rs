@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// JSON text that a parser with opinions would alter or refuse.
-fn opaque() -> impl Strategy<Value = String> {
+fn opaque_json() -> impl Strategy<Value = String> {
     let leaf = prop::sample::select(vec![
         "null",
         "true",
@@ -22,19 +22,19 @@ fn opaque() -> impl Strategy<Value = String> {
     leaf.prop_map(str::to_owned).prop_recursive(4, 24, 4, |inner| {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(|items| format!("[{}]", items.join(" ,"))),
-            prop::collection::vec((0..3u8, inner), 0..4).prop_map(|fields| object(&fields)),
+            prop::collection::vec((0..3u8, inner), 0..4).prop_map(|fields| object_text(&fields)),
         ]
     })
 }
 
 /// An object in which keys come twice.
-fn object(fields: &[(u8, String)]) -> String {
+fn object_text(fields: &[(u8, String)]) -> String {
     let fields: Vec<String> = fields.iter().map(|(key, value)| format!("\"k{key}\" : {value}")).collect();
     format!("{{{}}}", fields.join(",\t"))
 }
 
 /// A valid event: its text, and what has to be read from it.
-fn event() -> impl Strategy<Value = (String, Receipt, String)> {
+fn valid_event() -> impl Strategy<Value = (String, Receipt, String)> {
     let kind = prop_oneof![
         Just(SNAPSHOT_INPUTS.to_owned()),
         Just("TradeTick".to_owned()),
@@ -43,14 +43,14 @@ fn event() -> impl Strategy<Value = (String, Receipt, String)> {
     ];
     let names = ("[A-Z0-9é:/.-]{1,12}", kind, "\\PC{0,9}");
     let snapshot = prop_oneof![Just(None), any::<i64>().prop_map(Some)];
-    let normalized = (prop::collection::vec((0..3u8, opaque()), 0..4), snapshot);
+    let normalized = (prop::collection::vec((0..3u8, opaque_json()), 0..4), snapshot);
     let payload = prop_oneof![any::<String>(), Just("x".repeat(72_000))];
-    let extra = prop::collection::vec((0..3u8, opaque()), 0..3);
+    let extra = prop::collection::vec((0..3u8, opaque_json()), 0..3);
     let order = Just((0..9usize).collect::<Vec<_>>()).prop_shuffle();
     (names, any::<i64>(), any::<Option<i64>>(), payload, normalized, extra, order).prop_map(
         |((symbol, kind, source), received, exchange, payload, (fields, snapshot), extra, order)| {
             let json = |text: &str| serde_json::to_string(text).unwrap();
-            let mut normalized = object(&fields);
+            let mut normalized = object_text(&fields);
             if let Some(ts) = snapshot {
                 normalized.truncate(normalized.len() - 1);
                 let comma = if fields.is_empty() { "" } else { "," };
@@ -94,7 +94,7 @@ fn check_decode(bytes: &[u8]) -> Result<Receipt, NotAReceipt> {
 
 proptest! {
     #[test]
-    fn an_event_is_read_and_kept_byte_for_byte((text, receipt, normalized_text) in event()) {
+    fn an_event_is_read_and_kept_byte_for_byte((text, receipt, normalized_text) in valid_event()) {
         prop_assert_eq!(check_decode(text.as_bytes()), Ok(receipt));
         prop_assert_eq!(normalized(text.as_bytes()), Some(normalized_text.as_str()));
     }
@@ -108,7 +108,7 @@ proptest! {
     /// Method: one byte of an event replaced or the event cut; it is a receipt of exactly these bytes, or refused.
     #[test]
     fn a_damaged_event_is_kept_as_it_is_or_refused(
-        (text, _, _) in event(), at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>(),
+        (text, _, _) in valid_event(), at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>(),
     ) {
         let mut bytes = text.into_bytes();
         let at = at.index(bytes.len());
@@ -129,7 +129,7 @@ proptest! {
 
     /// Two answers to one question are none: which one counts would depend on the parser.
     #[test]
-    fn an_envelope_field_that_comes_twice_is_refused((text, _, _) in event(), field in 0..9usize) {
+    fn an_envelope_field_that_comes_twice_is_refused((text, _, _) in valid_event(), field in 0..9usize) {
         let field = ["schema", "schema_version", "event_type", "source_id", "symbol", "exchange_ts_ms",
             "recv_ts_ms", "raw_payload", "normalized"][field];
         let again = format!(",\"{field}\":{} }}\n", if field == "recv_ts_ms" { "1" } else { "\"1\"" });
@@ -147,12 +147,12 @@ proptest! {
 fn names_are_shared_up_to_a_bound() {
     let mut names = Names::default();
 
-    let (first, again) = (names.share("BTCUSDT"), names.share("BTCUSDT"));
+    let (first, again) = (names.share_name("BTCUSDT"), names.share_name("BTCUSDT"));
     assert!(Arc::ptr_eq(&first, &again));
-    (0..Names::MAX).for_each(|n| drop(names.share(&n.to_string())));
+    (0..Names::MAX).for_each(|n| drop(names.share_name(&n.to_string())));
 
     assert_eq!(names.0.len(), Names::MAX);
-    assert_eq!(&*names.share("one more"), "one more");
+    assert_eq!(&*names.share_name("one more"), "one more");
     assert_eq!(names.0.len(), Names::MAX);
 }
 

@@ -32,7 +32,7 @@ impl CycleState {
         found.map(|(index, _)| index)
     }
 
-    pub(in crate::trading::cycle) fn stage(&self, index: usize) -> Option<&StageSpec> {
+    pub(in crate::trading::cycle) fn stage_spec(&self, index: usize) -> Option<&StageSpec> {
         self.started.pipeline.stages.get(index)
     }
 
@@ -67,14 +67,14 @@ impl CycleState {
         self.halted
     }
 
-    pub(in crate::trading::cycle) fn decision(&self, decision: &DecisionId) -> Option<&TradeDecision> {
+    pub(in crate::trading::cycle) fn find_decision(&self, decision: &DecisionId) -> Option<&TradeDecision> {
         self.decisions.iter().find(|known| known.decision_id == *decision)
     }
 
     /// How many shares a decision may have now, for a patch that may only narrow: nothing when it is none of ours,
     /// `Some(None)` when its quantity is open.
-    pub(in crate::trading::cycle) fn ceiling(&self, decision: &DecisionId) -> Option<Option<Decimal>> {
-        let known = self.decision(decision)?;
+    pub(in crate::trading::cycle) fn share_ceiling(&self, decision: &DecisionId) -> Option<Option<Decimal>> {
+        let known = self.find_decision(decision)?;
         let by_risk = self.verdicts.get(decision).map(|outcome| match outcome {
             RiskOutcome::Allowed { quantity, .. } => *quantity,
             RiskOutcome::Held | RiskOutcome::Denied(_) => Decimal::ZERO,
@@ -89,7 +89,7 @@ impl CycleState {
         &self,
         decision: &DecisionId,
     ) -> Option<(Decimal, Decimal)> {
-        self.open_quantity(self.decision(decision)?)
+        self.open_quantity(self.find_decision(decision)?)
     }
 
     fn open_quantity(&self, known: &TradeDecision) -> Option<(Decimal, Decimal)> {
@@ -132,7 +132,7 @@ impl CycleState {
 
     /// The end of the cycle as it stands at `now`. Out of time, stages that were not begun count by whether they are
     /// critical.
-    pub(in crate::trading::cycle) fn end(
+    pub(in crate::trading::cycle) fn end_record(
         &self,
         now: CycleNow,
         out_of_time: bool,
@@ -142,18 +142,18 @@ impl CycleState {
         let not_begun = || self.enabled_stages().filter(|(index, _)| !self.stages.contains_key(index));
         if let Some(why) = cancelled {
             let reason = CycleEndReason::Cancelled { why: why.to_owned() };
-            standing.push(None, CycleErrorCode::Blocked, reason.line());
-            standing.worsen(CycleStatus::Blocked, reason);
+            standing.push_stage_error(None, CycleErrorCode::Blocked, reason.to_line());
+            standing.worsen_status(CycleStatus::Blocked, reason);
         } else if let (false, true, Some((_, first))) = (self.halted, out_of_time, not_begun().next()) {
             let detail = format!("the cycle's budget was exceeded before {}", first.name);
-            standing.push(None, CycleErrorCode::Timeout, detail);
+            standing.push_stage_error(None, CycleErrorCode::Timeout, detail);
             let is_critical = not_begun().any(|(_, stage)| stage.critical);
             let status = if is_critical { CycleStatus::Failed } else { CycleStatus::Degraded };
-            standing.worsen(status, CycleEndReason::OutOfTime);
+            standing.worsen_status(status, CycleEndReason::OutOfTime);
         }
         let counts = CycleCounts {
-            strategies_processed: count(self.live_strategies().count()),
-            decisions: count(self.decisions.len()),
+            strategies_processed: saturating_count(self.live_strategies().count()),
+            decisions: saturating_count(self.decisions.len()),
             intents: self.intents,
         };
         CycleEnded {
@@ -169,6 +169,6 @@ impl CycleState {
     }
 }
 
-fn count(of: usize) -> u32 {
+fn saturating_count(of: usize) -> u32 {
     u32::try_from(of).unwrap_or(u32::MAX)
 }

@@ -17,7 +17,7 @@ fn each_stages_failure_is_contained_as_the_specification_says() {
         ("ANA", CycleStatus::Degraded, "ING FEAT SIG RISK !d-a !d-b EXEC PORT ANA- GOV =degraded"),
         ("GOV", CycleStatus::Failed, "ING FEAT SIG RISK !d-a !d-b EXEC PORT ANA GOV- =failed"),
     ] {
-        let (ended, told) = walked(canonical(), failing(stage));
+        let (ended, told) = walked(canonical_pipeline(), failing(stage));
 
         assert_eq!((ended.status, told.as_str()), (status, line));
         assert_eq!(ended.errors[0].code, CycleErrorCode::StageFailed);
@@ -28,7 +28,7 @@ fn each_stages_failure_is_contained_as_the_specification_says() {
 /// EXEC fails: the cycle fails, what was executed is settled, analytics are not begun.
 #[test]
 fn exec_out_of_its_budget_fails_the_cycle_and_what_was_executed_is_settled() {
-    let mut pipeline = canonical();
+    let mut pipeline = canonical_pipeline();
     pipeline.stages[4].budget = Duration::from_millis(5);
     let mut walk = CycleWalk::new(started(pipeline), CycleScript::default());
     while !walk.line().ends_with("!d-a") {
@@ -45,23 +45,23 @@ fn exec_out_of_its_budget_fails_the_cycle_and_what_was_executed_is_settled() {
 
 #[test]
 fn a_missing_disabled_or_late_risk_blocks_before_sig() {
-    let mut missing = canonical();
+    let mut missing = canonical_pipeline();
     missing.stages.remove(3);
-    let mut disabled = canonical();
+    let mut disabled = canonical_pipeline();
     disabled.stages[3].enabled = false;
-    let mut late = canonical();
+    let mut late = canonical_pipeline();
     late.stages.swap(3, 4);
     for pipeline in [missing, disabled, late] {
         let (ended, line) = walked(pipeline, CycleScript::default());
 
         assert_eq!(line, "ING FEAT ?SIG- =blocked");
-        assert!(ended.reason.line().starts_with("risk_missing"));
+        assert!(ended.reason.to_line().starts_with("risk_missing"));
     }
 }
 
 #[test]
 fn a_failed_audit_degrades_only_when_it_may_fail_open() {
-    let mut pipeline = canonical();
+    let mut pipeline = canonical_pipeline();
     pipeline.fail_closed_on_audit = false;
 
     let (ended, line) = walked(pipeline, failing("GOV"));
@@ -72,7 +72,7 @@ fn a_failed_audit_degrades_only_when_it_may_fail_open() {
 
 #[test]
 fn analytics_that_failed_stop_trading_only_when_that_is_configured() {
-    let mut pipeline = canonical();
+    let mut pipeline = canonical_pipeline();
     // A user's pipeline with analytics first.
     let ana = pipeline.stages.remove(6);
     pipeline.stages.insert(0, ana);
@@ -84,17 +84,17 @@ fn analytics_that_failed_stop_trading_only_when_that_is_configured() {
     pipeline.degraded_allow_exec = false;
     assert_eq!(walked(pipeline, failing("ANA")).1, "ANA- ING FEAT ?SIG- =blocked");
 
-    let mut after_degraded = canonical();
+    let mut after_degraded = canonical_pipeline();
     after_degraded.degraded_allow_exec = false;
     let (ended, line) =
         walked(after_degraded, from_record(0, |readings| readings.last_cycle_degraded = true));
     assert_eq!(line, "ING FEAT ?SIG- =blocked");
-    assert!(ended.reason.line().starts_with("degraded"));
+    assert!(ended.reason.to_line().starts_with("degraded"));
 }
 
 #[test]
 fn a_stage_whose_failure_blocks_ends_the_cycle_at_once() {
-    let mut pipeline = canonical();
+    let mut pipeline = canonical_pipeline();
     pipeline.stages[5].on_failure = crate::trading::stage::OnStageFailure::Block;
 
     let (ended, line) = walked(pipeline, failing("PORT"));
@@ -109,7 +109,7 @@ fn a_late_answer_is_thrown_away_and_its_stage_has_timed_out() {
     for late_by in [0, 1, 10_000] {
         let answers = vec![("SIG", vec![(1000 + late_by, Ok(good_answer(StageRole::Signal)))])];
         let mut walk =
-            CycleWalk::new(started(canonical()), CycleScript { answers, ..CycleScript::default() });
+            CycleWalk::new(started(canonical_pipeline()), CycleScript { answers, ..CycleScript::default() });
 
         let ended = walk.walk();
 
@@ -118,7 +118,7 @@ fn a_late_answer_is_thrown_away_and_its_stage_has_timed_out() {
         assert_eq!((ended.counts.decisions, walk.run.state().decisions().len()), (0, 0));
     }
     let answers = vec![("SIG", vec![(999, Ok(good_answer(StageRole::Signal)))])];
-    let (ended, _) = walked(canonical(), CycleScript { answers, ..CycleScript::default() });
+    let (ended, _) = walked(canonical_pipeline(), CycleScript { answers, ..CycleScript::default() });
     assert_eq!(ended.status, CycleStatus::Ok, "one millisecond earlier it counts");
     let call = StageCall { stage: 2, attempt: 1, deadline: Duration::from_secs(1) };
     assert!(call.collect_until() < call.deadline, "what came by event until then counts");
@@ -126,7 +126,7 @@ fn a_late_answer_is_thrown_away_and_its_stage_has_timed_out() {
 
 #[test]
 fn an_answer_of_another_attempt_or_after_the_end_of_its_stage_changes_nothing() {
-    let mut walk = CycleWalk::new(started(canonical()), CycleScript::default());
+    let mut walk = CycleWalk::new(started(canonical_pipeline()), CycleScript::default());
     while !matches!(walk.run.next_step(walk.now()), CycleStep::CallStage(_)) {
         walk.step();
     }
@@ -149,7 +149,7 @@ fn an_answer_of_another_attempt_or_after_the_end_of_its_stage_changes_nothing() 
 #[test]
 fn out_of_time_nothing_that_trades_is_begun_and_what_was_executed_is_settled() {
     let slow = |stage: &'static str, ms: u64| (stage, vec![(ms, Ok(StageOutput::default()))]);
-    let mut before_exec = canonical();
+    let mut before_exec = canonical_pipeline();
     before_exec.budget = Duration::from_millis(900);
     let script = CycleScript { answers: vec![slow("ING", 450), slow("FEAT", 450)], ..CycleScript::default() };
     let (ended, line) = walked(before_exec, script);
@@ -157,7 +157,7 @@ fn out_of_time_nothing_that_trades_is_begun_and_what_was_executed_is_settled() {
     assert_eq!(line, "ING FEAT- =failed");
     assert_eq!(ended.errors[0].code, CycleErrorCode::Timeout);
 
-    let mut at_boundary = canonical();
+    let mut at_boundary = canonical_pipeline();
     at_boundary.budget = Duration::from_millis(900);
     let mut walk = CycleWalk::new(started(at_boundary), CycleScript::default());
     while !walk.line().ends_with("RISK RISK") {
@@ -171,7 +171,7 @@ fn out_of_time_nothing_that_trades_is_begun_and_what_was_executed_is_settled() {
         (CycleEndReason::OutOfTime, CycleErrorCode::Timeout)
     );
 
-    let mut after_exec = canonical();
+    let mut after_exec = canonical_pipeline();
     after_exec.budget = Duration::from_millis(900);
     let mut walk = CycleWalk::new(started(after_exec), CycleScript::default());
     while !walk.line().ends_with("PORT PORT") {
@@ -190,17 +190,17 @@ fn only_idempotent_stages_are_tried_again_and_within_their_own_budget() {
         |stage: &'static str, role| (stage, vec![(1, Err(provider_error())), (1, Ok(good_answer(role)))]);
     let script =
         || CycleScript { answers: vec![failed_once("SIG", StageRole::Signal)], ..CycleScript::default() };
-    let mut walk = CycleWalk::new(started(canonical()), script());
+    let mut walk = CycleWalk::new(started(canonical_pipeline()), script());
     assert_eq!(walk.walk().status, CycleStatus::Ok);
-    let attempts = walk.run.state().stages().find(|(at, _)| *at == 2).map(|(_, ended)| ended.attempts);
+    let attempts = walk.run.state().ended_stages().find(|(at, _)| *at == 2).map(|(_, ended)| ended.attempts);
     assert_eq!(attempts, Some(2));
 
-    let mut once = canonical();
+    let mut once = canonical_pipeline();
     once.stages[2].idempotent = false;
     once.stages[2].attempts_max = 2;
     assert_eq!(walked(once, script()).1, "ING FEAT SIG- =failed", "not idempotent");
 
-    let mut no_time = canonical();
+    let mut no_time = canonical_pipeline();
     no_time.stages[2].budget = Duration::from_millis(10);
     let (ended, line) = walked(no_time, script());
     assert_eq!(line, "ING FEAT SIG- =failed", "the delay is at least 10 ms");
@@ -208,9 +208,9 @@ fn only_idempotent_stages_are_tried_again_and_within_their_own_budget() {
 
     let always =
         CycleScript { answers: vec![("SIG", vec![(1, Err(provider_error()))])], ..CycleScript::default() };
-    let mut walk = CycleWalk::new(started(canonical()), always);
+    let mut walk = CycleWalk::new(started(canonical_pipeline()), always);
     walk.walk();
-    let attempts = walk.run.state().stages().find(|(at, _)| *at == 2).map(|(_, ended)| ended.attempts);
+    let attempts = walk.run.state().ended_stages().find(|(at, _)| *at == 2).map(|(_, ended)| ended.attempts);
     assert_eq!(attempts, Some(2), "ORCH_RETRY_MAX 1");
 }
 
@@ -241,11 +241,11 @@ fn an_answer_that_such_a_stage_cannot_give_fails_it_and_nothing_of_it_counts() {
         ("RISK", |output| output.verdicts[0] = crate::trading::testkit::allowed("d-a", "11")),
     ];
     for (at, (stage, change)) in cases.into_iter().enumerate() {
-        let mut bad = good_answer(StageRole::of(&stage_name(stage)));
+        let mut bad = good_answer(StageRole::of_stage(&stage_name(stage)));
         change(&mut bad);
         let script = CycleScript { answers: vec![(stage, vec![(1, Ok(bad))])], ..CycleScript::default() };
 
-        let (ended, line) = walked(canonical(), script);
+        let (ended, line) = walked(canonical_pipeline(), script);
 
         assert!(line.ends_with(&format!("{stage}- =failed")), "case {at}: {line}");
         assert_eq!((ended.errors[0].code, ended.counts.intents), (CycleErrorCode::StageFailed, 0));
@@ -254,18 +254,18 @@ fn an_answer_that_such_a_stage_cannot_give_fails_it_and_nothing_of_it_counts() {
 
 #[test]
 fn a_cancelled_cycle_ends_before_its_next_step_and_takes_no_answer() {
-    let mut walk = CycleWalk::new(started(canonical()), CycleScript::default());
+    let mut walk = CycleWalk::new(started(canonical_pipeline()), CycleScript::default());
     while !matches!(walk.run.next_step(walk.now()), CycleStep::CallStage(_)) {
         walk.step();
     }
     let CycleStep::CallStage(call) = walk.run.next_step(walk.now()) else { panic!("a call") };
     walk.run.note_called(call, walk.now().elapsed);
-    walk.run.cancel("overlap: cancel");
-    walk.run.cancel("a second reason");
+    walk.run.cancel_cycle("overlap: cancel");
+    walk.run.cancel_cycle("a second reason");
 
     assert_eq!(walk.run.take_answer(call, Ok(StageOutput::default()), walk.now().elapsed), AnswerFate::Late);
     let ended = walk.walk();
     assert_eq!(walk.line(), "?ING =blocked");
-    assert_eq!(ended.reason.line(), "cancelled: overlap: cancel");
+    assert_eq!(ended.reason.to_line(), "cancelled: overlap: cancel");
     assert_eq!(ended.errors[0].code, CycleErrorCode::Blocked);
 }

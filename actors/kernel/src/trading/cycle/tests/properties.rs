@@ -18,12 +18,12 @@ fn intents(facts: &[JournalFact]) -> Vec<String> {
 /// T6. Method: cut the records of a whole cycle at each one, resume, and walk to the end; once more while it resumes.
 #[test]
 fn a_cycle_interrupted_at_any_record_keeps_its_id_ends_once_and_intends_nothing_twice() {
-    let mut whole = CycleWalk::new(started(canonical()), CycleScript::default());
+    let mut whole = CycleWalk::new(started(canonical_pipeline()), CycleScript::default());
     whole.walk();
     let expected = intents(&whole.facts);
     for durable in 1..whole.facts.len() {
         for again in durable..whole.facts.len() {
-            let mut walk = CycleWalk::new(started(canonical()), CycleScript::default());
+            let mut walk = CycleWalk::new(started(canonical_pipeline()), CycleScript::default());
             walk.facts = whole.facts.clone();
             walk.crash(durable);
             while walk.facts.len() < again {
@@ -46,7 +46,7 @@ fn a_cycle_interrupted_at_any_record_keeps_its_id_ends_once_and_intends_nothing_
 
 #[test]
 fn a_stage_that_may_have_been_called_before_a_crash_is_not_called_again_unless_idempotent() {
-    let mut pipeline = canonical();
+    let mut pipeline = canonical_pipeline();
     pipeline.stages[5].idempotent = false;
     pipeline.stages[5].attempts_max = 1;
     let mut walk = CycleWalk::new(started(pipeline), CycleScript::default());
@@ -64,7 +64,7 @@ fn a_stage_that_may_have_been_called_before_a_crash_is_not_called_again_unless_i
 #[test]
 fn a_resumed_cycle_has_what_its_stages_left_of_the_budget() {
     let slow = vec![("ING", vec![(400, Ok(StageOutput::default()))])];
-    let mut pipeline = canonical();
+    let mut pipeline = canonical_pipeline();
     pipeline.budget = Duration::from_millis(500);
     let mut walk = CycleWalk::new(started(pipeline), CycleScript { answers: slow, ..CycleScript::default() });
     while !walk.line().ends_with(" ING") {
@@ -78,21 +78,21 @@ fn a_resumed_cycle_has_what_its_stages_left_of_the_budget() {
 
 #[test]
 fn a_record_that_cannot_come_is_refused_and_changes_nothing() {
-    let mut walk = CycleWalk::new(started(canonical()), CycleScript::default());
+    let mut walk = CycleWalk::new(started(canonical_pipeline()), CycleScript::default());
     walk.walk();
     let facts = walk.facts.clone();
     let mut state = CycleState::new(walk.run.state().started().clone());
 
     let intent = facts.iter().find(|fact| matches!(fact, JournalFact::OrderIntended(_))).unwrap();
-    assert!(state.apply(intent).is_err(), "no RISK yet");
+    assert!(state.apply_fact(intent).is_err(), "no RISK yet");
     for fact in &facts[1..] {
-        assert_eq!(state.apply(fact), Ok(()));
+        assert_eq!(state.apply_fact(fact), Ok(()));
         if !matches!(fact, JournalFact::GateDecided(_)) {
-            assert!(state.apply(fact).is_err(), "{} twice", fact.kind());
+            assert!(state.apply_fact(fact).is_err(), "{} twice", fact.kind_word());
         }
     }
     for fact in &facts {
-        assert!(state.apply(fact).is_err(), "{} after the end", fact.kind());
+        assert!(state.apply_fact(fact).is_err(), "{} after the end", fact.kind_word());
     }
 }
 
@@ -115,7 +115,7 @@ const STAGES: [&str; 7] = ["ING", "FEAT", "SIG", "RISK", "PORT", "ANA", "GOV"];
 fn any_answers() -> impl Strategy<Value = Vec<(&'static str, Vec<Scripted>)>> {
     STAGES
         .map(|stage| {
-            let role = StageRole::of(&stage_name(stage));
+            let role = StageRole::of_stage(&stage_name(stage));
             prop::collection::vec(any_answer(role), 1..3).prop_map(move |attempts| (stage, attempts))
         })
         .into_iter()
@@ -134,7 +134,7 @@ proptest! {
         budget_ms in 1..6000u64,
         disabled in 0..16usize,
     ) {
-        let mut pipeline = canonical();
+        let mut pipeline = canonical_pipeline();
         pipeline.budget = Duration::from_millis(budget_ms);
         if let Some(stage) = pipeline.stages.get_mut(disabled) {
             stage.enabled = false;
@@ -152,7 +152,7 @@ proptest! {
                 crash = crashes.next();
             }
             if steps == cancel_at {
-                walk.run.cancel("overlap");
+                walk.run.cancel_cycle("overlap");
             }
         }
         let ends = walk.facts.iter().filter(|fact| matches!(fact, JournalFact::CycleEnded(_))).count();
@@ -165,7 +165,7 @@ proptest! {
                 let risk = before.iter().any(|fact| matches!(fact, JournalFact::StageEnded(ended)
                     if ended.name.as_str() == "RISK" && matches!(ended.outcome, StageOutcome::Done(_))));
                 let gated = matches!(before.last(), Some(JournalFact::GateDecided(decided))
-                    if decided.denied().is_none()
+                    if decided.first_denial().is_none()
                         && decided.place == GatePlace::BeforeIntent(intent.decision_id.clone()));
                 prop_assert!(risk && gated, "{}", walk.line());
             }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
-use super::{JournalRule, require};
+use super::{JournalRule, require_rule};
 use crate::trading::agent::AgentStatus;
 use crate::trading::cycle::CycleStatus;
 use crate::trading::gate::{GateDecided, GateKind, GatePlace, GateReadings, GateVerdict, Narrowing};
@@ -61,7 +61,7 @@ impl AuditedCycle {
             allowed: BTreeMap::new(),
             limits: BTreeMap::new(),
             intended: BTreeSet::new(),
-            decisions: count(started.decisions.len()),
+            decisions: saturating_count(started.decisions.len()),
             is_halted: false,
             has_failed: false,
             is_degraded: false,
@@ -71,16 +71,22 @@ impl AuditedCycle {
     }
 
     /// Takes a record of the cycle; tells whether it was its end. `latched` says that trading is latched as stopped.
-    pub(super) fn take(&mut self, fact: &JournalFact, latched: bool) -> Result<bool, (JournalRule, String)> {
+    pub(super) fn take_record(
+        &mut self,
+        fact: &JournalFact,
+        latched: bool,
+    ) -> Result<bool, (JournalRule, String)> {
         if let JournalFact::CycleEnded(ended) = fact {
-            self.end(ended)?;
+            self.check_end(ended)?;
             return Ok(true);
         }
-        require(!self.is_halted, JournalRule::GateIgnored, || format!("{} follows a denial", fact.kind()))?;
+        require_rule(!self.is_halted, JournalRule::GateIgnored, || {
+            format!("{} follows a denial", fact.kind_word())
+        })?;
         match fact {
-            JournalFact::GateDecided(decided) => self.gates(decided, latched)?,
-            JournalFact::StageEnded(ended) => self.stage(ended)?,
-            JournalFact::OrderIntended(intent) => self.intent(intent)?,
+            JournalFact::GateDecided(decided) => self.check_gates(decided, latched)?,
+            JournalFact::StageEnded(ended) => self.check_stage(ended)?,
+            JournalFact::OrderIntended(intent) => self.check_intent(intent)?,
             JournalFact::CycleStarted(_)
             | JournalFact::CycleEnded(_)
             | JournalFact::CommandReceived(_)
@@ -97,11 +103,12 @@ impl AuditedCycle {
         Ok(false)
     }
 
-    fn gates(&mut self, decided: &GateDecided, latched: bool) -> Audited {
+    fn check_gates(&mut self, decided: &GateDecided, latched: bool) -> Audited {
         let denies = decided.checks.iter().any(|check| matches!(check.verdict, GateVerdict::Deny(_)));
         if !denies && self.has_to_permit(&decided.place) {
-            let permits = decided.readings.as_ref().is_some_and(|readings| permits(readings) && !latched);
-            require(permits, JournalRule::GateContradicts, || {
+            let permits =
+                decided.readings.as_ref().is_some_and(|readings| allows_effect(readings) && !latched);
+            require_rule(permits, JournalRule::GateContradicts, || {
                 format!("{:?} is allowed without a permit in its readings", decided.place)
             })?;
         }
@@ -136,7 +143,7 @@ impl AuditedCycle {
         }
     }
 
-    fn stage(&mut self, ended: &StageEnded) -> Audited {
+    fn check_stage(&mut self, ended: &StageEnded) -> Audited {
         let stage = self.started.pipeline.stages.get(usize::from(ended.stage)).cloned();
         let stage =
             stage.filter(|stage| stage.name == ended.name && stage.enabled && self.next <= ended.stage);
@@ -146,7 +153,7 @@ impl AuditedCycle {
         self.check_passed_over(ended, &stage)?;
         let asked = self.started.pipeline.first_gated().is_none() || self.cleared == Some(ended.stage);
         let asked = asked && self.hooks_due.is_none();
-        require(asked, JournalRule::GateSkipped, || format!("no gates allowed {}", ended.name))?;
+        require_rule(asked, JournalRule::GateSkipped, || format!("no gates allowed {}", ended.name))?;
         self.next = ended.stage.saturating_add(1);
         self.cleared = None;
         self.permitted = None;
@@ -156,7 +163,7 @@ impl AuditedCycle {
                 let has_hooks =
                     pipeline.hooks_at(usize::from(ended.stage), HookMoment::After).next().is_some();
                 self.hooks_due = has_hooks.then_some(ended.stage);
-                self.output(&stage, output);
+                self.count_output(&stage, output);
             }
             StageOutcome::Failed(_) => match self.started.pipeline.on_failure(&stage) {
                 OnStageFailure::Fail => self.has_failed = true,
@@ -172,16 +179,16 @@ impl AuditedCycle {
         let between = self.started.pipeline.stages.iter().take(usize::from(ended.stage));
         let between = between.skip(usize::from(self.next)).filter(|stage| stage.enabled).count();
         let settles = stage.role().settles_effects() && stage.critical;
-        require(settles || (between == 0 && !self.has_failed), JournalRule::StageOrder, || {
+        require_rule(settles || (between == 0 && !self.has_failed), JournalRule::StageOrder, || {
             format!("{} came after {between} stages that did not end", ended.name)
         })?;
-        self.passed_over = self.passed_over.saturating_add(count(between));
+        self.passed_over = self.passed_over.saturating_add(saturating_count(between));
         Ok(())
     }
 
-    fn output(&mut self, stage: &StageSpec, output: &StageOutput) {
+    fn count_output(&mut self, stage: &StageSpec, output: &StageOutput) {
         self.is_degraded |= !output.failures.is_empty();
-        self.decisions = self.decisions.saturating_add(count(output.decisions.len()));
+        self.decisions = self.decisions.saturating_add(saturating_count(output.decisions.len()));
         if stage.role() == StageRole::Risk {
             for verdict in &output.verdicts {
                 if let RiskOutcome::Allowed { quantity, .. } = &verdict.outcome {
@@ -191,29 +198,31 @@ impl AuditedCycle {
         }
     }
 
-    fn intent(&mut self, intent: &OrderIntended) -> Audited {
+    fn check_intent(&mut self, intent: &OrderIntended) -> Audited {
         let id = &intent.decision_id;
         let cycle = self.started.cycle_id;
         let is_first = self.intended.insert(id.clone()) && intent.intent_id == IntentId::derive(cycle, id);
-        require(is_first, JournalRule::IntentTwice, || format!("decision {id} has another intent"))?;
+        require_rule(is_first, JournalRule::IntentTwice, || format!("decision {id} has another intent"))?;
         let Some(allowed) = self.allowed.get(id) else {
             return Err((JournalRule::IntentWithoutRisk, format!("RISK has not allowed decision {id}")));
         };
         let ShareLimit(limit) = self.limits.get(id).unwrap_or(allowed).min(allowed);
-        require(intent.quantity <= *limit, JournalRule::IntentRaised, || {
+        require_rule(intent.quantity <= *limit, JournalRule::IntentRaised, || {
             format!("decision {id}: {} shares, {limit} are allowed", intent.quantity)
         })?;
         let cleared = self.cleared.and_then(|stage| self.started.pipeline.stages.get(usize::from(stage)));
         let executes = cleared.is_some_and(|stage| stage.role() == StageRole::Execute);
         let has_permit = executes && self.permitted.take().as_ref() == Some(id);
-        require(has_permit, JournalRule::IntentWithoutPermit, || format!("no permit for decision {id}"))?;
+        require_rule(has_permit, JournalRule::IntentWithoutPermit, || {
+            format!("no permit for decision {id}")
+        })?;
         let is_right = (intent.end == IntentEnd::DryRun) == self.started.dry_run;
-        require(is_right, JournalRule::StatusContradicts, || {
+        require_rule(is_right, JournalRule::StatusContradicts, || {
             format!("decision {id} ends as {:?}", intent.end)
         })
     }
 
-    fn end(&self, ended: &CycleEnded) -> Audited {
+    fn check_end(&self, ended: &CycleEnded) -> Audited {
         let stages = self.started.pipeline.stages.iter().skip(usize::from(self.next));
         let is_whole = self.passed_over == 0 && !stages.clone().any(|stage| stage.enabled);
         let follows = match ended.status {
@@ -223,20 +232,22 @@ impl AuditedCycle {
             CycleStatus::Blocked => !self.has_failed,
             CycleStatus::Failed => self.has_failed || !is_whole,
         };
-        require(follows, JournalRule::StatusContradicts, || {
+        require_rule(follows, JournalRule::StatusContradicts, || {
             format!("the cycle ends as {}", ended.status.as_str())
         })?;
         let counts = (ended.counts.decisions, ended.counts.intents);
-        let recorded = (self.decisions, count(self.intended.len()));
-        require(counts == recorded, JournalRule::StatusContradicts, || {
+        let recorded = (self.decisions, saturating_count(self.intended.len()));
+        require_rule(counts == recorded, JournalRule::StatusContradicts, || {
             format!("decisions and intents are {counts:?}, on record {recorded:?}")
         })
     }
 }
 
 /// What has to hold wherever an effect is allowed, apart from what the gates themselves concluded.
-fn permits(readings: &GateReadings) -> bool {
-    readings.kill.permits() && readings.agent.status == AgentStatus::Running && !readings.agent.catching_up
+fn allows_effect(readings: &GateReadings) -> bool {
+    readings.kill.permits_effect()
+        && readings.agent.status == AgentStatus::Running
+        && !readings.agent.catching_up
 }
 
 fn only_strategy_denies(decided: &GateDecided) -> bool {
@@ -244,6 +255,6 @@ fn only_strategy_denies(decided: &GateDecided) -> bool {
     denials.next().is_some_and(|first| first.gate == GateKind::Strategy)
 }
 
-fn count(of: usize) -> u32 {
+fn saturating_count(of: usize) -> u32 {
     u32::try_from(of).unwrap_or(u32::MAX)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{JournalRule, require};
+use super::{JournalRule, require_rule};
 use crate::ids::{RunSeq, TsMs};
 use crate::trading::ids::CycleId;
 use crate::trading::journal::{FireDisposition, FireTrigger, ScheduleFired, ScheduleSkipped};
@@ -31,29 +31,33 @@ pub(super) struct FireAccount {
 
 impl FireAccount {
     /// Numbers of fires without a cycle.
-    pub(super) fn open(&self) -> impl Iterator<Item = u64> {
+    pub(super) fn open_fires(&self) -> impl Iterator<Item = u64> {
         self.open.keys().copied()
     }
 
-    pub(super) fn fired(&mut self, fired: &ScheduleFired) -> Result<(), (JournalRule, String)> {
+    pub(super) fn take_fired(&mut self, fired: &ScheduleFired) -> Result<(), (JournalRule, String)> {
         self.check_accounted(true)?;
-        self.advance(fired.fire, 1, (fired.planned_ts_ms, fired.planned_ts_ms), &fired.trigger)?;
+        self.advance_fires(fired.fire, 1, (fired.planned_ts_ms, fired.planned_ts_ms), &fired.trigger)?;
         let waits = fired.disposition == FireDisposition::Queue;
         self.open.insert(fired.fire, OpenFire { cycle_id: fired.cycle_id, waits });
         Ok(())
     }
 
-    pub(super) fn skipped(&mut self, skipped: &ScheduleSkipped) -> Result<(), (JournalRule, String)> {
+    pub(super) fn take_skipped(&mut self, skipped: &ScheduleSkipped) -> Result<(), (JournalRule, String)> {
         if skipped.fires == 1 && self.open.remove(&skipped.first_fire).is_some() {
             return Ok(());
         }
         self.check_accounted(false)?;
         let planned = (skipped.first_planned_ts_ms, skipped.last_planned_ts_ms);
-        self.advance(skipped.first_fire, skipped.fires, planned, &skipped.trigger)
+        self.advance_fires(skipped.first_fire, skipped.fires, planned, &skipped.trigger)
     }
 
     /// Whether this fire is open and has this cycle; it is not open any more.
-    pub(super) fn starts(&mut self, fire: u64, cycle_id: CycleId) -> Result<bool, (JournalRule, String)> {
+    pub(super) fn starts_cycle(
+        &mut self,
+        fire: u64,
+        cycle_id: CycleId,
+    ) -> Result<bool, (JournalRule, String)> {
         if let Some(older) = self.open.keys().find(|older| **older < fire) {
             return Err((
                 JournalRule::FireUnaccounted,
@@ -66,13 +70,13 @@ impl FireAccount {
     /// A new fire comes behind one that waits only to be skipped, and never behind one that is about to begin.
     fn check_accounted(&self, leads_to_cycle: bool) -> Result<(), (JournalRule, String)> {
         let lost = self.open.iter().find(|(_, open)| leads_to_cycle || !open.waits);
-        require(lost.is_none(), JournalRule::FireUnaccounted, || {
+        require_rule(lost.is_none(), JournalRule::FireUnaccounted, || {
             let fire = lost.map_or(0, |(fire, _)| *fire);
             format!("fire {fire} is neither a cycle nor a skip")
         })
     }
 
-    fn advance(
+    fn advance_fires(
         &mut self,
         first: u64,
         fires: u64,
@@ -80,22 +84,22 @@ impl FireAccount {
         trigger: &FireTrigger,
     ) -> Result<(), (JournalRule, String)> {
         let next = self.last.saturating_add(1);
-        require(next <= first, JournalRule::FiredTwice, || {
+        require_rule(next <= first, JournalRule::FiredTwice, || {
             format!("fire {first} comes after fire {}", self.last)
         })?;
-        require(first == next && 1 <= fires, JournalRule::FireLost, || {
+        require_rule(first == next && 1 <= fires, JournalRule::FireLost, || {
             format!("fire {first} comes, {next} is due")
         })?;
         if trigger.is_planned() {
             let is_later = self.last_planned.is_none_or(|last| last < from) && from <= to;
-            require(is_later, JournalRule::FiredTwice, || {
+            require_rule(is_later, JournalRule::FiredTwice, || {
                 format!("fire {first} is planned for {from}, the last one for {:?}", self.last_planned)
             })?;
             self.last_planned = Some(to);
         }
         if let FireTrigger::Output { run_seq } = trigger {
             let is_later = self.last_output.is_none_or(|last| last < *run_seq);
-            require(is_later, JournalRule::FiredTwice, || format!("output {run_seq} has fired before"))?;
+            require_rule(is_later, JournalRule::FiredTwice, || format!("output {run_seq} has fired before"))?;
             self.last_output = Some(*run_seq);
         }
         self.last = self.last.saturating_add(fires);

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::ids::TsMs;
-use crate::trading::journal::{JournalAuthor, seal};
+use crate::trading::journal::{JournalAuthor, seal_entry};
 use crate::trading::testkit::{WALL, cycle_id};
 
 use world::{World, any_script};
@@ -19,11 +19,11 @@ fn sealed(facts: &[JournalFact]) -> Vec<Vec<u8>> {
             who: JournalAuthor::Actor("cadence".to_owned()),
             planned_ts_ms: None,
             at_ms: TsMs(WALL + at),
-            correlation: cycle_id(1).correlation(),
+            correlation: cycle_id(1).correlation_id(),
             fact: fact.clone(),
         };
         let mut bytes = Vec::new();
-        previous = seal(previous, &entry, &mut bytes);
+        previous = seal_entry(previous, &entry, &mut bytes);
         bytes
     });
     stored.collect()
@@ -34,7 +34,7 @@ fn audit_stored<'a>(
 ) -> Result<JournalAudit, BrokenRule> {
     let mut audit = JournalAudit::default();
     for (seq, bytes) in stored {
-        audit.take(JournalSeq(seq), bytes)?;
+        audit.take_record(JournalSeq(seq), bytes)?;
     }
     Ok(audit)
 }
@@ -57,13 +57,13 @@ fn every_rule_has_a_word_of_its_own_and_a_sentence() {
 fn what_has_begun_and_not_ended_is_told_and_breaks_nothing() {
     let facts = World::two_fires_and_a_command().facts;
     let whole = audited(&facts).unwrap();
-    assert_eq!(whole.unfinished(), JournalUnfinished::default());
+    assert_eq!(whole.unfinished_work(), JournalUnfinished::default());
     assert_eq!(whole.tail(), JournalSeq(facts.len() as u64));
 
     let fired = facts.iter().position(|fact| matches!(fact, JournalFact::ScheduleFired(_))).unwrap();
-    let cut = audited(&facts[..=fired]).unwrap().unfinished();
+    let cut = audited(&facts[..=fired]).unwrap().unfinished_work();
     assert_eq!((cut.fires.len(), cut.cycles.len()), (1, 0));
-    let cut = audited(&facts[..fired + 3]).unwrap().unfinished();
+    let cut = audited(&facts[..fired + 3]).unwrap().unfinished_work();
     assert_eq!((cut.fires.len(), cut.cycles.len()), (0, 1));
 }
 
@@ -86,8 +86,8 @@ fn the_stored_base_has_the_golden_bytes_of_version_1() {
 fn the_last_ids_are_remembered_and_no_more() {
     let mut recent = RecentIds::new();
     for id in 0..=AUDIT_REMEMBERED_MAX {
-        recent.push(id);
-        recent.push(id);
+        recent.push_id(id);
+        recent.push_id(id);
     }
 
     assert!(!recent.contains(&0) && recent.contains(&1) && recent.contains(&AUDIT_REMEMBERED_MAX));
@@ -104,7 +104,7 @@ proptest! {
         let audit = audited(&world.facts);
 
         prop_assert!(audit.is_ok(), "{:?}\n{}", audit, world.tail_of(&audit));
-        prop_assert_eq!(audit.unwrap().unfinished(), JournalUnfinished::default());
+        prop_assert_eq!(audit.unwrap().unfinished_work(), JournalUnfinished::default());
     }
 
     /// The audit's state is what a trimmed journal continues from.
@@ -122,7 +122,7 @@ proptest! {
         let mut continued = JournalAudit::decode(&base).unwrap();
         prop_assert_eq!(&continued, &before);
         for (seq, bytes) in (1..).zip(&stored).skip(cut) {
-            prop_assert!(continued.take(JournalSeq(seq), bytes).is_ok());
+            prop_assert!(continued.take_record(JournalSeq(seq), bytes).is_ok());
         }
 
         prop_assert_eq!(continued, audit_stored((1..).zip(&stored)).unwrap());

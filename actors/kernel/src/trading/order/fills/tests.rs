@@ -19,7 +19,7 @@ fn total(filled_qty: &str, average_price: Option<&str>) -> FillTotal {
 }
 
 fn take(book: &mut FillBook, report: &FillReport) -> (Decimal, Option<FillContradiction>) {
-    let taken = book.take(report, FillMoment::Open);
+    let taken = book.take_report(report, FillMoment::Open);
     (taken.qty, taken.contradiction)
 }
 
@@ -57,7 +57,7 @@ fn parts_that_come_twice_and_backwards_are_counted_once() {
 
     let [none, two, three, five] = [0, 2, 3, 5].map(Decimal::from);
     assert_eq!(counted, [(three, None), (two, None), (five, None), (none, None), (none, None), (none, None)]);
-    assert_eq!((book.filled_qty(), book.cost()), (decimal("10"), decimal("1011")));
+    assert_eq!((book.filled_qty(), book.total_cost()), (decimal("10"), decimal("1011")));
     assert_eq!(book.average_price(), Some(decimal("101.1")));
     assert!(!book.has_gap());
 }
@@ -107,7 +107,7 @@ fn what_no_fill_covers_of_the_total_is_filled_at_the_price_that_is_left() {
     assert_eq!((taken.moment, taken.contradiction), (FillMoment::AfterEnd, None));
     // The fill that it stood for comes later.
     assert_eq!(take(&mut book, &fill(10, 5, "101.01")), (Decimal::ZERO, None));
-    assert_eq!(book.cost(), decimal("1000"));
+    assert_eq!(book.total_cost(), decimal("1000"));
 }
 
 #[test]
@@ -176,7 +176,7 @@ proptest! {
         let mut counted = Decimal::ZERO;
         for (index, with_total) in &telling {
             let at = index.index(fills.len());
-            let taken = book.take(&fills[at], FillMoment::Open);
+            let taken = book.take_report(&fills[at], FillMoment::Open);
             prop_assert_eq!(taken.contradiction, None);
             counted += taken.qty;
             if *with_total {
@@ -191,13 +191,13 @@ proptest! {
             prop_assert_eq!(counted, book.filled_qty());
         }
         for fill in &fills {
-            counted += book.take(fill, FillMoment::Open).qty;
+            counted += book.take_report(fill, FillMoment::Open).qty;
         }
 
         prop_assert_eq!(counted, Decimal::from(ordered));
         prop_assert_eq!(book.filled_qty(), Decimal::from(ordered));
         let cost: Decimal = fills.iter().map(|fill| fill.qty * fill.price).sum();
-        prop_assert!((book.cost() - cost).abs() < Decimal::new(1, 10));
+        prop_assert!((book.total_cost() - cost).abs() < Decimal::new(1, 10));
     }
 
     /// Whatever is told, no share is counted twice and the spans stay sorted and apart.
@@ -209,7 +209,7 @@ proptest! {
         let mut counted = Decimal::ZERO;
         for (cumulative, qty, price) in reports {
             let report = FillReport { cumulative: cumulative.into(), qty: qty.into(), price: price.into() };
-            counted += book.take(&report, FillMoment::Open).qty;
+            counted += book.take_report(&report, FillMoment::Open).qty;
 
             prop_assert_eq!(counted, book.filled_qty());
             prop_assert!(counted <= Decimal::from(60));

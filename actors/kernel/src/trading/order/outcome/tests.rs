@@ -13,7 +13,7 @@ const NOW: TsMs = TsMs(1_735_830_000_500);
 const ID: &str = "479131535213089960f7eebb";
 
 fn content() -> OrderContent {
-    OrderContent::market(Symbol::from("AAPL"), OrderSide::Buy, 133)
+    OrderContent::market_order(Symbol::from("AAPL"), OrderSide::Buy, 133)
 }
 
 fn outcome(answer: &GatewayAnswer<'_>) -> OrderOutcome {

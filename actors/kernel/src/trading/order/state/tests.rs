@@ -23,14 +23,14 @@ pub(super) const MIDNIGHT: TsMs = TsMs(1_735_862_400_000);
 const QTY: u32 = 10;
 
 pub(super) fn intent_at(at: TsMs) -> OrderIntent {
-    let content = OrderContent::market(Symbol::from("AAPL"), OrderSide::Buy, QTY.into());
+    let content = OrderContent::market_order(Symbol::from("AAPL"), OrderSide::Buy, QTY.into());
     OrderIntent {
-        id: ClientOrderId::derive(&content, "alpha_baseline", UtcDate::at(at)),
+        id: ClientOrderId::derive(&content, "alpha_baseline", UtcDate::at_moment(at)),
         content,
         gateway_strategy: "alpha_baseline".to_owned(),
         run_id: "run-1".to_owned(),
         intended_at: at,
-        fresh_until: at.plus(900_000),
+        fresh_until: at.plus_ms(900_000),
     }
 }
 
@@ -51,11 +51,11 @@ impl PlayedOrder {
     }
 
     pub(super) fn next(&self) -> OrderNext {
-        self.life.next(&self.policy, self.now)
+        self.life.next_step(&self.policy, self.now)
     }
 
     pub(super) fn pass(&mut self, seconds: i64) -> &mut Self {
-        self.now = self.now.plus(seconds * 1000);
+        self.now = self.now.plus_ms(seconds * 1000);
         self
     }
 
@@ -72,7 +72,7 @@ impl PlayedOrder {
     }
 
     pub(super) fn apply(&mut self, event: &OrderEvent) -> Vec<FillTaken> {
-        self.life.apply(event).unwrap()
+        self.life.apply_event(event).unwrap()
     }
 
     pub(super) fn send(&mut self) -> &mut Self {
@@ -165,14 +165,14 @@ fn an_order_is_sent_read_until_it_is_filled_and_ends_once() {
     assert_eq!(order.next(), OrderNext::End(end.clone()));
     order.apply(&OrderEvent::Ended { at: order.now, end: end.clone() });
     assert_eq!(order.next(), OrderNext::Nothing);
-    let again = order.life.apply(&OrderEvent::Ended { at: order.now, end });
+    let again = order.life.apply_event(&OrderEvent::Ended { at: order.now, end });
     assert_eq!(again, Err(OrderViolation::HasEnded));
 }
 
 #[test]
 fn an_order_that_was_not_accepted_is_sent_again_after_4_8_16_seconds_then_queued() {
     let mut order = PlayedOrder::new();
-    order.life.intent.fresh_until = START.plus(36_000_000);
+    order.life.intent.fresh_until = START.plus_ms(36_000_000);
     let mut delays = Vec::new();
 
     let why = loop {
@@ -193,11 +193,11 @@ fn an_order_without_connection_or_permit_waits_like_one_that_was_not_accepted() 
     let mut order = PlayedOrder::new();
 
     order.apply(&OrderEvent::NotSent { at: order.now, why: "connection refused".to_owned() });
-    assert_eq!(order.next(), OrderNext::WaitUntil(START.plus(4000)));
+    assert_eq!(order.next(), OrderNext::WaitUntil(START.plus_ms(4000)));
     // The permit ran out between its record and the first byte.
     order.pass(4).send();
     order.apply(&OrderEvent::NotSent { at: order.now, why: "the lease ended".to_owned() });
-    assert_eq!(order.next(), OrderNext::WaitUntil(order.now.plus(8000)));
+    assert_eq!(order.next(), OrderNext::WaitUntil(order.now.plus_ms(8000)));
     assert_eq!(order.life.phase(), &OrderPhase::Waiting);
 }
 
@@ -206,7 +206,7 @@ fn an_order_without_connection_or_permit_waits_like_one_that_was_not_accepted() 
 fn after_429_nothing_is_sent_before_retry_after() {
     let mut order = PlayedOrder::new();
     for _ in 0..10 {
-        let until = order.now.plus(60_000);
+        let until = order.now.plus_ms(60_000);
         order.send().answer(limited(until));
         assert_eq!(order.wait(), OrderNext::Send);
         assert_eq!(order.now, until);
@@ -234,7 +234,7 @@ fn a_wrong_setting_or_a_rejection_is_never_tried_again() {
     let end = OrderEnd::Rejected { reason: "Position limit exceeded".to_owned() };
     assert_eq!(order.next(), OrderNext::End(end));
     let sending = OrderEvent::Sending { at: order.now, permit_age_ms: 0 };
-    assert_eq!(order.life.apply(&sending), Err(OrderViolation::SentAgain));
+    assert_eq!(order.life.apply_event(&sending), Err(OrderViolation::SentAgain));
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn what_is_no_longer_fresh_or_of_another_day_is_not_sent() {
     order.pass(901);
     assert_eq!(not_placed(&order.next()), "its signals are no longer fresh");
 
-    let mut order = PlayedOrder::at(MIDNIGHT.plus(-2000));
+    let mut order = PlayedOrder::at(MIDNIGHT.plus_ms(-2000));
     order.send().answer(gate());
     assert_eq!(not_placed(&order.next()), "its day is over: safety gate: Reconciliation in progress");
 }
@@ -260,7 +260,7 @@ fn an_order_in_dry_run_ends_at_once() {
 fn an_answer_that_is_overdue_is_given_up_as_unknown() {
     let mut order = PlayedOrder::new();
     order.send();
-    assert_eq!(order.next(), OrderNext::WaitUntil(START.plus(30_000)));
+    assert_eq!(order.next(), OrderNext::WaitUntil(START.plus_ms(30_000)));
     order.pass(30);
     assert_eq!(order.next(), OrderNext::GiveUpAnswer);
     order.silence();
@@ -314,17 +314,23 @@ fn records_that_must_not_be_there_are_refused_and_change_nothing() {
     let before = order.life.clone();
 
     let sending = OrderEvent::Sending { at: START, permit_age_ms: 0 };
-    assert_eq!(order.life.apply(&sending), Err(OrderViolation::SentAgain));
-    assert_eq!(order.life.apply(&OrderEvent::SettledAbsent { at: START }), Err(OrderViolation::NotUnknown));
-    assert_eq!(order.life.apply(&OrderEvent::Intended(intent_at(START))), Err(OrderViolation::IntendedTwice));
+    assert_eq!(order.life.apply_event(&sending), Err(OrderViolation::SentAgain));
+    assert_eq!(
+        order.life.apply_event(&OrderEvent::SettledAbsent { at: START }),
+        Err(OrderViolation::NotUnknown)
+    );
+    assert_eq!(
+        order.life.apply_event(&OrderEvent::Intended(intent_at(START))),
+        Err(OrderViolation::IntendedTwice)
+    );
     let asked = OrderEvent::NeedsOperator { at: START, why: "x".to_owned() };
-    assert_eq!(order.life.apply(&asked), Err(OrderViolation::StillInFlight));
+    assert_eq!(order.life.apply_event(&asked), Err(OrderViolation::StillInFlight));
     let retried = OrderEvent::OperatorRetried { at: START, by: "ops".to_owned() };
-    assert_eq!(order.life.apply(&retried), Err(OrderViolation::NobodyAsked));
+    assert_eq!(order.life.apply_event(&retried), Err(OrderViolation::NobodyAsked));
     assert_eq!(order.life, before);
     let mut idle = OrderLife::new(intent_at(START));
     let answered = OrderEvent::Answered { at: START, outcome: rejected() };
-    assert_eq!(idle.apply(&answered), Err(OrderViolation::NothingInFlight));
+    assert_eq!(idle.apply_event(&answered), Err(OrderViolation::NothingInFlight));
 }
 
 #[test]

@@ -27,7 +27,7 @@ impl CountingWorld {
 }
 
 impl SagaWorld for CountingWorld {
-    fn act(&mut self, step: u16, action: SagaAction) -> Result<(), SagaFailure> {
+    fn do_step(&mut self, step: u16, action: SagaAction) -> Result<(), SagaFailure> {
         assert_eq!(self.kind.steps()[usize::from(step)].action, action);
         let before: BTreeSet<u16> = (0..step).collect();
         assert!(before.is_subset(&self.standing), "step {step} before the ones in front of it");
@@ -35,7 +35,7 @@ impl SagaWorld for CountingWorld {
         Ok(())
     }
 
-    fn undo(&mut self, step: u16, compensation: SagaCompensation) {
+    fn undo_step(&mut self, step: u16, compensation: SagaCompensation) {
         assert_eq!(self.kind.steps()[usize::from(step)].compensation, compensation);
         assert!(
             self.standing.iter().all(|standing| *standing <= step),
@@ -44,7 +44,7 @@ impl SagaWorld for CountingWorld {
         self.standing.remove(&step);
     }
 
-    fn check(&self, status: SagaStatus) -> Result<(), String> {
+    fn check_status(&self, status: SagaStatus) -> Result<(), String> {
         let expected = match status {
             SagaStatus::Completed => self.kind.steps().len(),
             SagaStatus::Failed => 0,
@@ -71,7 +71,7 @@ pub(super) struct TradeWorld {
 
 impl TradeWorld {
     pub(super) fn new(while_waiting: u32, at_cancel: u32) -> Self {
-        let content = OrderContent::market(Symbol::from("A"), OrderSide::Buy, 10);
+        let content = OrderContent::market_order(Symbol::from("A"), OrderSide::Buy, 10);
         let order = LedgerEntry {
             order: ClientOrderId::derive(&content, "s", UtcDate(0)),
             symbol: content.symbol.clone(),
@@ -81,7 +81,7 @@ impl TradeWorld {
         };
         Self {
             order,
-            ledger: BuyingPower::new(&LedgerRules::of(10_000.into())).unwrap(),
+            ledger: BuyingPower::new(&LedgerRules::for_capital(10_000.into())).unwrap(),
             book: FillBook::new(10),
             fills: (while_waiting, at_cancel),
             placed: 0,
@@ -92,7 +92,7 @@ impl TradeWorld {
     }
 
     fn ledger(&mut self, event: &LedgerEvent) {
-        self.ledger.apply(event).unwrap();
+        self.ledger.apply_event(event).unwrap();
         assert!(self.ledger.is_balanced());
     }
 
@@ -109,7 +109,7 @@ impl TradeWorld {
             return;
         }
         let report = FillReport { cumulative: filled, qty: filled, price: 101.into() };
-        let taken = self.book.take(&report, FillMoment::Open);
+        let taken = self.book.take_report(&report, FillMoment::Open);
         if !taken.qty.is_zero() {
             let entry = LedgerEntry { qty: taken.qty, price: taken.price, ..self.order.clone() };
             self.ledger(&LedgerEvent::Filled(entry));
@@ -118,7 +118,7 @@ impl TradeWorld {
 }
 
 impl SagaWorld for TradeWorld {
-    fn act(&mut self, _step: u16, action: SagaAction) -> Result<(), SagaFailure> {
+    fn do_step(&mut self, _step: u16, action: SagaAction) -> Result<(), SagaFailure> {
         match action {
             SagaAction::ReserveBuyingPower => self.ledger(&LedgerEvent::Reserved(self.order.clone())),
             SagaAction::SubmitOrder => self.placed = 1,
@@ -140,7 +140,7 @@ impl SagaWorld for TradeWorld {
         Ok(())
     }
 
-    fn undo(&mut self, _step: u16, compensation: SagaCompensation) {
+    fn undo_step(&mut self, _step: u16, compensation: SagaCompensation) {
         match compensation {
             SagaCompensation::ReleaseBuyingPower => {
                 self.ledger(&LedgerEvent::Released { order: self.order.order });
@@ -159,9 +159,9 @@ impl SagaWorld for TradeWorld {
         }
     }
 
-    fn check(&self, status: SagaStatus) -> Result<(), String> {
-        let position = self.ledger.position(&self.order.symbol);
-        let reserved = self.ledger.reserved();
+    fn check_status(&self, status: SagaStatus) -> Result<(), String> {
+        let position = self.ledger.position_of(&self.order.symbol);
+        let reserved = self.ledger.reserved_amount();
         let is_over = matches!(status, SagaStatus::Completed | SagaStatus::Failed);
         let checks = [
             (self.ledger.is_balanced(), "the ledger is not balanced".to_owned()),

@@ -41,7 +41,7 @@ fn start(facts: &Facts) -> usize {
 }
 
 fn kind(facts: &Facts, kind: &str) -> usize {
-    find(facts, |fact| fact.kind() == kind)
+    find(facts, |fact| fact.kind_word() == kind)
 }
 
 fn repeat(facts: &mut Facts, at: usize) {
@@ -204,7 +204,7 @@ fn defects_of_fires_are_named() {
             repeat(facts, at);
             if let JournalFact::ScheduleFired(second) = &mut facts[at + 1] {
                 second.fire = 2;
-                second.planned_ts_ms = second.planned_ts_ms.plus(1);
+                second.planned_ts_ms = second.planned_ts_ms.plus_ms(1);
                 second.cycle_id = cycle_id(9);
             }
         }),
@@ -267,7 +267,7 @@ fn defects_of_commands_agent_strategies_and_alerts_are_named() {
             }
         }),
         (JournalRule::StrategyOrder, |facts| {
-            let at = facts.iter().rposition(|fact| fact.kind() == "strategy_changed").unwrap();
+            let at = facts.iter().rposition(|fact| fact.kind_word() == "strategy_changed").unwrap();
             repeat(facts, at);
         }),
         (JournalRule::StrategyOrder, |facts| drop(facts.remove(kind(facts, "strategy_changed")))),
@@ -278,7 +278,7 @@ fn defects_of_commands_agent_strategies_and_alerts_are_named() {
         let mut facts = World::two_fires_and_a_command().facts;
         defect(&mut facts);
         // A missing end shows with the next beginning.
-        let raised = facts.iter().rposition(|fact| fact.kind() == "alert_raised");
+        let raised = facts.iter().rposition(|fact| fact.kind_word() == "alert_raised");
         if let (8, Some(raised)) = (at, raised) {
             repeat(&mut facts, raised);
         }
@@ -330,7 +330,7 @@ fn a_cycle_that_takes_the_place_of_one_that_waits_is_named() {
     assert!(audited(&facts).is_ok(), "it waited, and began");
     let JournalFact::ScheduleFired(mut second) = facts[at].clone() else { panic!("a fire") };
     second.fire = 2;
-    second.planned_ts_ms = second.planned_ts_ms.plus(1);
+    second.planned_ts_ms = second.planned_ts_ms.plus_ms(1);
     second.cycle_id = cycle_id(9);
     facts.insert(at + 1, JournalFact::ScheduleFired(second));
     assert_eq!(audited(&facts).unwrap_err().rule, JournalRule::FireUnaccounted);
@@ -340,7 +340,7 @@ fn a_cycle_that_takes_the_place_of_one_that_waits_is_named() {
 #[test]
 fn a_record_that_cannot_be_read_is_named_although_the_chain_is_whole() {
     let body = [9, 9, 9];
-    let stored = [&body[..], ChainHash::START.after(&body).as_bytes()].concat();
+    let stored = [&body[..], ChainHash::START.hash_of_next(&body).as_bytes()].concat();
 
     let broken = audit_stored([(1, &stored)]).unwrap_err();
     assert_eq!((broken.seq, broken.rule), (JournalSeq(1), JournalRule::Decodable));

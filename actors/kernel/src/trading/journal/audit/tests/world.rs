@@ -13,7 +13,7 @@ use crate::trading::journal::{
     CycleCause, FireDisposition, FireTrigger, JournalFact, KillLatched, ScheduleFired, ScheduleSkipped,
     StageError, StageErrorKind,
 };
-use crate::trading::pipeline::{Pipeline, analysis, canonical, heartbeat};
+use crate::trading::pipeline::{Pipeline, analysis_pipeline, canonical_pipeline, heartbeat_pipeline};
 use crate::trading::schedule::FireSkipReason;
 use crate::trading::stage::{HookMode, HookMoment};
 use crate::trading::strategy::{StrategyChanged, StrategyCommand, StrategyStatus, move_strategy};
@@ -156,7 +156,7 @@ impl World {
 
     fn agent(&mut self, command: AgentCommand) {
         let id = self.command();
-        let decided = self.agent.decide(AgentCause::Command(command), TsMs(self.clock));
+        let decided = self.agent.decide_change(AgentCause::Command(command), TsMs(self.clock));
         let changed = decided.ok().flatten();
         let done = changed.is_some();
         self.agent_changed(changed.map(|changed| (changed.from, changed.cause, changed.state)));
@@ -218,7 +218,7 @@ impl World {
         let fire = self.outputs;
         let trigger = FireTrigger::Output { run_seq: RunSeq(fire * 2) };
         let schedule = schedule_name("outputs");
-        let cycle_id = CycleId::derive(Some(&strategy_name("a")), &schedule, TsMs(WALL), &trigger.text());
+        let cycle_id = CycleId::derive(Some(&strategy_name("a")), &schedule, TsMs(WALL), &trigger.to_text());
         self.facts.push(JournalFact::ScheduleFired(ScheduleFired {
             schedule: schedule.clone(),
             fire,
@@ -255,7 +255,9 @@ impl World {
     /// Begins a cycle in a world that depends on `which`.
     fn begin(&mut self, cause: CycleCause, cycle_id: CycleId, which: u8) {
         let mut pipeline =
-            [canonical(), analysis(), heartbeat(), canonical()][usize::from(which / 2 % 4)].clone();
+            [canonical_pipeline(), analysis_pipeline(), heartbeat_pipeline(), canonical_pipeline()]
+                [usize::from(which / 2 % 4)]
+            .clone();
         if which % 7 == 6 {
             pipeline.stages[2].enabled = false;
         }
@@ -282,7 +284,7 @@ impl World {
         let mut cycle = started(pipeline);
         cycle.cycle_id = cycle_id;
         cycle.cause = cause;
-        cycle.config = self.config.hash();
+        cycle.config = self.config.config_hash();
         self.running.push((CycleWalk::new(cycle, script), 0));
         self.note();
     }
@@ -290,7 +292,7 @@ impl World {
     /// One cycle whose hook behind SIG limits `d-a` to 4 shares and drops `d-b`.
     pub(super) fn hooked_cycle() -> Self {
         let mut world = Self::new();
-        let mut pipeline = canonical();
+        let mut pipeline = canonical_pipeline();
         pipeline.hooks = vec![hook("gov", "SIG", HookMoment::After, HookMode::Hard)];
         let patch = vec![
             Narrowing::Limit { decision_id: decision_id("d-a"), quantity: dec("4") },
@@ -319,7 +321,7 @@ impl World {
         }
         self.running.retain(|(walk, _)| walk.run.state().ended().is_none());
         if let Some(cycle) = failed_audit {
-            let changed = self.agent.decide(AgentCause::AuditFailed(cycle), TsMs(self.clock)).unwrap();
+            let changed = self.agent.decide_change(AgentCause::AuditFailed(cycle), TsMs(self.clock)).unwrap();
             self.agent_changed(changed.map(|changed| (changed.from, changed.cause, changed.state)));
         }
         if let (true, Some((fire, cycle_id))) = (self.running.is_empty(), self.waiting) {
@@ -333,7 +335,7 @@ impl World {
         if let Some((walk, _)) = self.running.get_mut(usize::from(which) % count) {
             walk.step();
             if which == 77 {
-                walk.run.cancel("overlap");
+                walk.run.cancel_cycle("overlap");
             }
         }
         self.note();

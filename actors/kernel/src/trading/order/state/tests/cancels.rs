@@ -56,7 +56,7 @@ fn an_ended_order_is_read_for_late_fills_ever_more_rarely_until_the_watch_is_ove
     }
 
     assert_eq!(order.next(), OrderNext::Nothing);
-    assert!(ended.plus(300_000) <= order.now);
+    assert!(ended.plus_ms(300_000) <= order.now);
     assert!((6..12).contains(&reads), "{reads} reads");
 }
 
@@ -76,14 +76,14 @@ fn a_lost_cancel_is_asked_for_again() {
     };
 
     assert!(matches!(next, OrderNext::Cancel(_)));
-    assert_eq!(order.now, lost_at.plus(10_000));
+    assert_eq!(order.now, lost_at.plus_ms(10_000));
 }
 
 #[test]
 fn a_cancel_that_is_rate_limited_waits() {
     let mut order = open();
     want_cancel(&mut order);
-    let until = order.now.plus(60_000);
+    let until = order.now.plus_ms(60_000);
     answer_cancel(&mut order, CancelAnswer::NotBefore(until));
 
     let next = loop {
@@ -124,7 +124,7 @@ fn an_order_that_vanishes_is_canceled_with_its_part_or_left_to_a_human() {
             }
         };
 
-        assert!(gone_at.plus(300_000) <= order.now);
+        assert!(gone_at.plus_ms(300_000) <= order.now);
         match is_settled {
             true => assert_eq!(next, OrderNext::End(OrderEnd::Vanished)),
             false => assert!(matches!(next, OrderNext::AskOperator(_))),

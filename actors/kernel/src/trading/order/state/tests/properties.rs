@@ -47,7 +47,7 @@ struct ModelGateway {
 
 impl ModelGateway {
     fn place(&mut self, at: TsMs) -> ClientOrderId {
-        let date = UtcDate::at(at.plus(self.skew_ms));
+        let date = UtcDate::at_moment(at.plus_ms(self.skew_ms));
         let id = ClientOrderId::derive(&self.content, "alpha_baseline", date);
         self.placed.entry(id).or_insert((at, 0));
         id
@@ -78,14 +78,14 @@ impl ModelGateway {
                 order.silence();
             }
             Whim::ArriveLate(seconds) => {
-                self.on_the_way.push(order.now.plus(seconds * 1000));
+                self.on_the_way.push(order.now.plus_ms(seconds * 1000));
                 order.silence();
             }
             Whim::Gate => {
                 order.answer(gate());
             }
             Whim::Limit => {
-                let until = order.now.plus(60_000);
+                let until = order.now.plus_ms(60_000);
                 order.answer(limited(until));
             }
             // A gateway that has an order answers a repeat with it, and does not reject what it has.
@@ -188,18 +188,18 @@ proptest! {
         skew_ms in -150_000..150_000i64, fills in prop::collection::vec(any::<bool>(), 1..8),
         cancel_after_s in prop::option::of(0..900i64), late in 0..4u32,
     ) {
-        let mut order = PlayedOrder::at(MIDNIGHT.plus(-to_midnight * 1000));
+        let mut order = PlayedOrder::at(MIDNIGHT.plus_ms(-to_midnight * 1000));
         let content = order.life.intent().content.clone();
         let (placed, on_the_way) = (BTreeMap::new(), Vec::new());
         let mut gateway =
             ModelGateway { content, skew_ms, placed, on_the_way, requests: 0, is_canceled: false, late };
         let (mut whims, mut fills) = (whims.iter().cycle(), fills.iter().chain([&true, &false]).cycle());
-        let cancel_at = cancel_after_s.map(|seconds| order.now.plus(seconds * 1000));
+        let cancel_at = cancel_after_s.map(|seconds| order.now.plus_ms(seconds * 1000));
 
         let (whim, fill) = (|| *whims.next().unwrap(), || *fills.next().unwrap());
         let end = play(&mut order, &mut gateway, whim, fill, cancel_at);
 
-        gateway.pass_to(order.now.plus(1_000_000));
+        gateway.pass_to(order.now.plus_ms(1_000_000));
         prop_assert!(gateway.placed.len() <= 1, "{} orders of one intent", gateway.placed.len());
         prop_assert!(gateway.requests <= 40);
         let filled: u32 = gateway.placed.values().map(|(_, filled)| *filled).sum();

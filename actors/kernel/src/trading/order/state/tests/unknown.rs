@@ -11,7 +11,7 @@ fn an_order_that_is_found_after_silence_is_known() {
     order.found(OrderStatus::Accepted);
 
     assert_eq!(order.life.phase(), &OrderPhase::Open);
-    assert_eq!(order.life.attempts().sent(), 1);
+    assert_eq!(order.life.attempts().sent_count(), 1);
 }
 
 /// Reads on while nothing is found, and returns what else there is to do.
@@ -34,13 +34,13 @@ fn an_absent_order_is_sent_again_the_same_day_after_4_and_8_seconds() {
     for delay in [4, 8] {
         let silent_at = order.now;
         assert_eq!(read_absent(&mut order, PositionCheck::Unmoved), OrderNext::Send);
-        assert_eq!(order.now, silent_at.plus(delay * 1000));
+        assert_eq!(order.now, silent_at.plus_ms(delay * 1000));
         order.send().silence();
     }
     order.found(OrderStatus::Accepted);
 
     assert_eq!(order.life.phase(), &OrderPhase::Open);
-    assert_eq!(order.life.attempts().sent(), 3);
+    assert_eq!(order.life.attempts().sent_count(), 3);
 }
 
 /// T16: a 404 is no proof.
@@ -53,7 +53,7 @@ fn an_order_that_appears_after_it_was_absent_is_one_order() {
     order.pass(2).found(OrderStatus::Accepted);
 
     assert_eq!(order.life.phase(), &OrderPhase::Open);
-    assert_eq!(order.life.attempts().sent(), 1);
+    assert_eq!(order.life.attempts().sent_count(), 1);
 }
 
 #[test]
@@ -65,10 +65,10 @@ fn absent_for_the_whole_quarantine_with_unmoved_positions_is_not_accepted() {
 
     assert_eq!(read_absent(&mut order, PositionCheck::Unmoved), OrderNext::SettleAbsent);
 
-    assert!(sent_at.plus(300_000) <= order.now);
+    assert!(sent_at.plus_ms(300_000) <= order.now);
     order.apply(&OrderEvent::SettledAbsent { at: order.now });
     assert_eq!(order.life.phase(), &OrderPhase::Waiting);
-    assert_eq!(order.life.attempts().refused(), Some(&NotAccepted::Absent));
+    assert_eq!(order.life.attempts().last_refusal(), Some(&NotAccepted::Absent));
     // Queued: 5 minutes later it is still fresh and of the same day.
     assert_eq!(order.wait(), OrderNext::Send);
 }
@@ -100,7 +100,7 @@ fn an_unknown_order_is_sent_again_three_times_whatever_the_attempts_come_to() {
     }
 
     assert_eq!(read_absent(&mut order, PositionCheck::Unmoved), OrderNext::SettleAbsent);
-    assert_eq!(order.life.attempts().sent(), 4);
+    assert_eq!(order.life.attempts().sent_count(), 4);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_gateway_that_is_away_is_asked_for_as_long_as_it_takes() {
 #[test]
 fn near_midnight_it_is_read_under_both_dates_and_not_sent_again() {
     for offset in [-290, -1, 1, 290] {
-        let mut order = PlayedOrder::at(MIDNIGHT.plus(offset * 1000));
+        let mut order = PlayedOrder::at(MIDNIGHT.plus_ms(offset * 1000));
         order.send().silence();
 
         let OrderNext::Read(ids) = order.next() else { panic!("not read") };
@@ -131,8 +131,9 @@ fn near_midnight_it_is_read_under_both_dates_and_not_sent_again() {
 
 #[test]
 fn an_order_that_was_answered_is_read_under_the_id_of_the_answer() {
-    let mut order = PlayedOrder::at(MIDNIGHT.plus(-1000));
-    let id = ClientOrderId::derive(&order.life.intent().content, "alpha_baseline", UtcDate::at(MIDNIGHT));
+    let mut order = PlayedOrder::at(MIDNIGHT.plus_ms(-1000));
+    let id =
+        ClientOrderId::derive(&order.life.intent().content, "alpha_baseline", UtcDate::at_moment(MIDNIGHT));
     order.send().answer(OrderOutcome::Known { id, status: OrderStatus::Accepted, broker_order_id: None });
 
     assert_ne!(id, order.life.intent().id);
@@ -158,20 +159,20 @@ fn a_resend_that_did_not_leave_is_counted_once() {
 
 #[test]
 fn an_unknown_order_is_not_sent_on_the_next_date() {
-    let mut order = PlayedOrder::at(MIDNIGHT.plus(-301_000));
+    let mut order = PlayedOrder::at(MIDNIGHT.plus_ms(-301_000));
     order.send().silence();
     order.absent();
     let sending = OrderEvent::Sending { at: MIDNIGHT, permit_age_ms: 0 };
-    assert_eq!(order.life.apply(&sending), Err(OrderViolation::SentOnAnotherDate));
+    assert_eq!(order.life.apply_event(&sending), Err(OrderViolation::SentOnAnotherDate));
 
     assert_eq!(read_absent(&mut order, PositionCheck::Unmoved), OrderNext::SettleAbsent);
-    assert_eq!(order.life.attempts().sent(), 1);
+    assert_eq!(order.life.attempts().sent_count(), 1);
 }
 
 #[test]
 fn an_unknown_order_that_is_no_longer_fresh_or_wanted_is_not_sent_again() {
     let mut order = PlayedOrder::new();
-    order.life.intent.fresh_until = START.plus(3000);
+    order.life.intent.fresh_until = START.plus_ms(3000);
     order.send().silence();
     assert_eq!(read_absent(&mut order, PositionCheck::Unmoved), OrderNext::SettleAbsent);
 
@@ -221,7 +222,7 @@ fn an_id_that_the_broker_has_is_never_called_rejected() {
     };
 
     assert!(matches!(&next, OrderNext::AskOperator(why) if why.contains("rejected")), "{next:?}");
-    assert!(started.plus(300_000) <= order.now);
+    assert!(started.plus_ms(300_000) <= order.now);
     order.apply(&OrderEvent::NeedsOperator { at: order.now, why: "doubt".to_owned() });
     // It is read on; its fills settle it.
     order.wait();
@@ -245,7 +246,7 @@ fn the_end_of_an_order_that_is_older_than_our_first_attempt_is_not_ours() {
     for status in [OrderStatus::Rejected, OrderStatus::Canceled, OrderStatus::Failed] {
         let mut order = PlayedOrder::new();
         order.send().answer(OrderOutcome::Unknown(UnknownOutcome::DoubtfulRepeat(status)));
-        let older = OrderView { created_at: START.plus(-1), ..order.view(status, &[]) };
+        let older = OrderView { created_at: START.plus_ms(-1), ..order.view(status, &[]) };
         order.read(OrderReading::Found(older), PositionCheck::Unread);
         assert_eq!(order.life.phase(), &OrderPhase::Unknown, "{status}");
     }
@@ -284,6 +285,9 @@ fn an_operator_reads_again_or_settles() {
     assert_eq!(read_absent(&mut order, PositionCheck::Unmoved), OrderNext::SettleAbsent);
 
     let (by, reason) = ("ops".to_owned(), "asked the broker".to_owned());
-    assert_eq!(resolved.apply(&OrderEvent::OperatorResolved { at: order.now, by, reason }), Ok(Vec::new()));
+    assert_eq!(
+        resolved.apply_event(&OrderEvent::OperatorResolved { at: order.now, by, reason }),
+        Ok(Vec::new())
+    );
     assert!(matches!(resolved.phase(), OrderPhase::Ended { end: OrderEnd::Resolved { .. }, .. }));
 }
