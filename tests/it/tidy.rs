@@ -11,7 +11,7 @@ use rules::Problems;
 /// A rule, and the repository with a fault that it must see.
 type Case = (&'static str, fn(&Repo) -> Problems, fn(&Repo) -> Vec<Repo>);
 
-const CASES: [Case; 18] = [
+const CASES: [Case; 20] = [
     ("packages depend downwards", rules::packages_depend_downwards, |repo| {
         let kernel = "actors/kernel/Cargo.toml";
         vec![
@@ -49,6 +49,12 @@ const CASES: [Case; 18] = [
                 "//! A.\nuse crate::publisher::Publisher;\n",
             ),
         ]
+    }),
+    ("types have names of their own", rules::types_have_names_of_their_own, |repo| {
+        vec![repo.with("src/api/extra.rs", "//! A.\npub(crate) struct CutBook<T>(T);\n")]
+    }),
+    ("comments are easy to read", rules::comments_are_easy_to_read, |repo| {
+        vec![repo.with("src/api/extra.rs", &format!("//! A.\n/// {}\n", "word ".repeat(25)))]
     }),
     ("files open with their purpose", rules::files_open_with_their_purpose, |repo| {
         vec![repo.with("src/extra.rs", "use std::fmt;\n"), repo.with("actors/src/extra.rs", "")]

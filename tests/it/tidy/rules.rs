@@ -140,6 +140,53 @@ pub(super) fn actors_know_messages_only(repo: &Repo) -> Problems {
     problems
 }
 
+/// Product code: no tests, no test kits.
+const PRODUCT: [&str; 5] =
+    ["src/", "actors/src/", "actors/engine_plane/src/", "actors/kernel/src/", "actors/runtime/src/"];
+/// Paths of product folders that only tests use.
+const FOR_TESTS: [&str; 5] = ["/tests/", "/tests.rs", "/testkit", "_conformance.rs", "/model"];
+
+/// A reader who meets the name of a type knows which one it is: no two that can be seen outside their file share it.
+pub(super) fn types_have_names_of_their_own(repo: &Repo) -> Problems {
+    let mut places: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for (path, text) in PRODUCT.iter().flat_map(|folder| repo.below(folder, ".rs")) {
+        if FOR_TESTS.iter().any(|part| path.contains(part)) {
+            continue;
+        }
+        let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+        for name in text.lines().filter_map(visible_type) {
+            places.entry(name.to_owned()).or_default().push(path);
+        }
+    }
+    let shared = places.into_iter().filter(|(_, places)| 1 < places.len());
+    shared.map(|(name, places)| format!("{name} is the name of types in {}", places.join(" and "))).collect()
+}
+
+/// The name of the type that a line defines, if others than its file can see it.
+fn visible_type(line: &str) -> Option<&str> {
+    let rest = line.trim_start().strip_prefix("pub")?;
+    let rest = rest.strip_prefix('(').map_or(rest, |scoped| scoped.split_once(')').map_or("", |(_, rest)| rest));
+    let mut words = rest.split_whitespace();
+    let is_type = matches!(words.next()?, "struct" | "enum" | "trait" | "union");
+    let name = words.next().filter(|_| is_type)?;
+    name.split(|letter: char| !letter.is_alphanumeric() && letter != '_').next()
+}
+
+/// Longest line of a comment that documents something.
+const COMMENT_COLUMNS_MAX: usize = 120;
+
+/// Comments that document something are easy to read.
+pub(super) fn comments_are_easy_to_read(repo: &Repo) -> Problems {
+    let documents = |line: &str| line.trim_start().starts_with("///") || line.trim_start().starts_with("//!");
+    let too_long = |line: &str| COMMENT_COLUMNS_MAX < line.chars().count();
+    let mut problems = Problems::new();
+    for (path, text) in repo.below("", ".rs").filter(|(path, _)| !is_this(path)) {
+        let lines = (1..).zip(text.lines()).filter(|(_, line)| documents(line) && too_long(line));
+        problems.extend(lines.map(|(number, _)| format!("{path}:{number} is longer than {COMMENT_COLUMNS_MAX}")));
+    }
+    problems
+}
+
 /// Every Rust file says first what it is for.
 pub(super) fn files_open_with_their_purpose(repo: &Repo) -> Problems {
     repo.below("", ".rs")

@@ -53,7 +53,7 @@ use super::read_only::ReadOnlyFs;
 use frame::Frame;
 use meta::MetaFile;
 use store::{FramePlace, HeldPlace, Store};
-use writer::{LogWriter, Request, SegmentLimits};
+use writer::{SegmentWriter, Request, SegmentLimits};
 
 /// Appends that may wait for the writer; more wait in their callers.
 const QUEUE_REQUESTS: usize = 64;
@@ -142,7 +142,7 @@ impl EmbeddedLog {
         // Before the first epoch says in `meta` that there is a mark.
         store.note_whole_mark().map_err(failed)?;
         let last_at = recovered.last_at;
-        let writer = LogWriter::new(Arc::clone(&store), meta, room, recovered.meta.epoch, last_at);
+        let writer = SegmentWriter::new(Arc::clone(&store), meta, room, recovered.meta.epoch, last_at);
         let (requests, queue) = mpsc::channel(QUEUE_REQUESTS);
         let writer = std::thread::Builder::new()
             .name(format!("log-{}", options.name))

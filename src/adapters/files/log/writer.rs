@@ -58,7 +58,7 @@ struct Staged {
 }
 
 /// State of the writer thread.
-pub(super) struct LogWriter {
+pub(super) struct SegmentWriter {
     store: Arc<Store>,
     meta: Arc<MetaFile>,
     room: SegmentLimits,
@@ -77,7 +77,7 @@ pub(super) struct LogWriter {
     unnoted_bytes: u64,
 }
 
-impl LogWriter {
+impl SegmentWriter {
     pub(super) fn new(
         store: Arc<Store>,
         meta: MetaFile,
