@@ -35,8 +35,9 @@ async fn embedded(dir: &Path, sections: &str) -> Service {
 /// What the service says about the kill switch at `/health`: the word of its condition, or that it permits.
 async fn kill_switch(service: &Service) -> String {
     let health: serde_json::Value = serde_json::from_str(&service.get("/health").await.1).unwrap();
-    let words = health["conditions"].as_array().unwrap().iter().filter_map(|held| held["condition"].as_str());
-    words.filter(|word| word.starts_with("kill_switch")).last().unwrap_or("permits").to_owned()
+    let mut words =
+        health["conditions"].as_array().unwrap().iter().filter_map(|held| held["condition"].as_str());
+    words.rfind(|word| word.starts_with("kill_switch")).unwrap_or("permits").to_owned()
 }
 
 /// Method: the logs are in files and only the switch is on Redis, so nothing but the switch is at stake: stopped,

@@ -1,7 +1,7 @@
 //! The kill switch: what a stored value means, what an operator's command makes of it, and how long a reading counts.
 //!
 //! ```text
-//! stored value ──Reading::of──▶ Trading │ Halted │ Unknown ──Lease──▶ Permit (500 ms from when the read was sent) │ Refused
+//! stored value ──KillSwitchReading──▶ Trading │ Halted │ Unknown ──Lease──▶ Permit (500 ms from when the read was sent) │ Refused
 //! operator's command + stored value ──decide──▶ new value + line of history │ refusal
 //! ```
 //!

@@ -134,7 +134,7 @@ impl BrokerLink {
     ///
     /// # Errors
     ///
-    /// [`Trouble`] that names the broker.
+    /// [`BrokerTrouble`] that names the broker.
     pub(super) async fn open(endpoint: &RabbitEndpoint, name: &str) -> Result<Self, BrokerTrouble> {
         let socket = Socket::default();
         let opened = timeout(endpoint.timeout, connect_broker(endpoint, name, socket.kept.clone())).await;
@@ -153,7 +153,7 @@ impl BrokerLink {
     ///
     /// # Errors
     ///
-    /// [`Trouble`]: the connection is lost, or the broker does not answer in time.
+    /// [`BrokerTrouble`]: the connection is lost, or the broker does not answer in time.
     pub(super) async fn open_channel(&self) -> Result<Channel, BrokerTrouble> {
         let connection =
             self.connection.as_ref().ok_or_else(|| BrokerTrouble::new("connection is closed"))?;

@@ -74,7 +74,7 @@ impl Topology {
     ///
     /// # Errors
     ///
-    /// [`Trouble`] with code 406 when something exists with other settings, 404 when it is to be there and is not, 403
+    /// [`BrokerTrouble`] with code 406 when something exists with other settings, 404 when it is to be there and is not, 403
     /// when the user may not.
     pub(super) async fn ensure_all(
         &self,

@@ -95,7 +95,7 @@ impl<'a> InFlightWindow<'a> {
     ///
     /// # Errors
     ///
-    /// [`Stopped`]. The channel must not be used again: confirms of what was sent may still come.
+    /// [`PublishStopped`]. The channel must not be used again: confirms of what was sent may still come.
     pub(super) async fn publish_all(
         lane: ConfirmChannel<'a>,
         messages: &'a [OutputMessage],

@@ -165,24 +165,37 @@ pub(super) fn types_have_names_of_their_own(repo: &Repo) -> Problems {
 /// The name of the type that a line defines, if others than its file can see it.
 fn visible_type(line: &str) -> Option<&str> {
     let rest = line.trim_start().strip_prefix("pub")?;
-    let rest = rest.strip_prefix('(').map_or(rest, |scoped| scoped.split_once(')').map_or("", |(_, rest)| rest));
+    let rest =
+        rest.strip_prefix('(').map_or(rest, |scoped| scoped.split_once(')').map_or("", |(_, rest)| rest));
     let mut words = rest.split_whitespace();
     let is_type = matches!(words.next()?, "struct" | "enum" | "trait" | "union");
     let name = words.next().filter(|_| is_type)?;
-    name.split(|letter: char| !letter.is_alphanumeric() && letter != '_').next()
+    // A macro's type has its name from whoever calls it.
+    name.split(|letter: char| !letter.is_alphanumeric() && letter != '_')
+        .next()
+        .filter(|name| !name.is_empty())
 }
 
 /// Longest line of a comment that documents something.
 const COMMENT_COLUMNS_MAX: usize = 120;
 
-/// Comments that document something are easy to read.
+/// Comments that document something are easy to read; tables and drawings are as wide as they have to be.
 pub(super) fn comments_are_easy_to_read(repo: &Repo) -> Problems {
-    let documents = |line: &str| line.trim_start().starts_with("///") || line.trim_start().starts_with("//!");
-    let too_long = |line: &str| COMMENT_COLUMNS_MAX < line.chars().count();
     let mut problems = Problems::new();
     for (path, text) in repo.below("", ".rs").filter(|(path, _)| !is_this(path)) {
-        let lines = (1..).zip(text.lines()).filter(|(_, line)| documents(line) && too_long(line));
-        problems.extend(lines.map(|(number, _)| format!("{path}:{number} is longer than {COMMENT_COLUMNS_MAX}")));
+        let mut is_drawing = false;
+        for (number, line) in (1..).zip(text.lines().map(str::trim_end)) {
+            let Some(said) = line.trim_start().strip_prefix("///").or(line.trim_start().strip_prefix("//!"))
+            else {
+                is_drawing = false;
+                continue;
+            };
+            is_drawing ^= said.trim_start().starts_with("```");
+            let is_wide = is_drawing || said.trim_start().starts_with('|');
+            if !is_wide && COMMENT_COLUMNS_MAX < line.chars().count() {
+                problems.push(format!("{path}:{number} is longer than {COMMENT_COLUMNS_MAX}"));
+            }
+        }
     }
     problems
 }

@@ -418,7 +418,7 @@ impl CutBook {
                 fresh.candidates = slice.map(|slice| slice.candidates.clone()).unwrap_or_default();
             }
             let slice = match self.slices.get_mut(request.symbol.as_str()) {
-                // As in `track`: with a higher floor it lacks snapshots.
+                // As in `track_symbol`: with a higher floor it lacks snapshots.
                 Some(slice) if slice.start == start && slice.floor <= request.floor => {
                     std::mem::replace(slice, fresh)
                 }

@@ -98,7 +98,7 @@ struct Readings {
     stretch: f64,
     /// Aggressive volume: −1 all selling, 1 all buying.
     pressure: f64,
-    /// See [`Flow::turn`].
+    /// See [`Flow::cvd_turn`].
     slope: f64,
     funding: f64,
     liquidation: f64,

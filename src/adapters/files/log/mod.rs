@@ -53,7 +53,7 @@ use super::read_only::ReadOnlyFs;
 use frame::Frame;
 use meta::MetaFile;
 use store::{FramePlace, HeldPlace, Store};
-use writer::{SegmentWriter, Request, SegmentLimits};
+use writer::{Request, SegmentLimits, SegmentWriter};
 
 /// Appends that may wait for the writer; more wait in their callers.
 const QUEUE_REQUESTS: usize = 64;

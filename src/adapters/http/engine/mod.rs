@@ -23,10 +23,10 @@
 //! Nothing is sent again by itself: the run counts its attempts. Only a request of which no byte was written, because
 //! the kept connection had just been closed, goes out on another one.
 
-mod engine;
+mod client;
 mod options;
 #[cfg(test)]
 mod tests;
 
-pub use engine::HttpEngine;
+pub use client::HttpEngine;
 pub use options::{HttpEngineError, HttpEngineOptions};
