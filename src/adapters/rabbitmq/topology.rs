@@ -74,8 +74,8 @@ impl Topology {
     ///
     /// # Errors
     ///
-    /// [`BrokerTrouble`] with code 406 when something exists with other settings, 404 when it is to be there and is not, 403
-    /// when the user may not.
+    /// [`BrokerTrouble`] with code 406 when something exists with other settings, 404 when it is to be there and is
+    /// not, 403 when the user may not.
     pub(super) async fn ensure_all(
         &self,
         link: &BrokerLink,

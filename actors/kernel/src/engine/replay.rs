@@ -99,7 +99,8 @@ pub struct Gap {
     pub receipts: u64,
 }
 
-/// A replay of the cuts. Show it receipts as long as it [`wants_receipts_for`](Self::wants_receipts_for) them, then the run.
+/// A replay of the cuts. Show it receipts as long as it [`wants_receipts_for`](Self::wants_receipts_for) them, then the
+/// run.
 #[derive(Debug, Default)]
 pub struct CutReplay {
     lanes: BTreeMap<Symbol, SymbolReplay>,

@@ -173,8 +173,8 @@ fn check_line(field: &'static str, text: &str, bytes_max: usize) -> Result<(), R
 
 /// Decides what `command` writes when `stored` is there. Pure: the store does it atomically or asks again.
 ///
-/// - `engage` always works, also when nothing, garbage or no text is stored; only an engaged switch refuses it. Its value
-///   begins with its state, so that an overwrite that is torn anywhere never reads as Trading (KILL-4).
+/// - `engage` always works, also when nothing, garbage or no text is stored; only an engaged switch refuses it. Its
+///   value begins with its state, so that an overwrite that is torn anywhere never reads as Trading (KILL-4).
 /// - `disengage` works only on an engaged one: out of an unknown state the way is engage, look, disengage.
 /// - `init` works only while nothing is stored: it never overwrites what somebody wrote.
 ///
