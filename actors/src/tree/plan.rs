@@ -21,6 +21,7 @@ use orchestrator_runtime::address::{Address, Down};
 use orchestrator_runtime::clock_watch::ClockWatch;
 use orchestrator_runtime::fatal::FatalSlot;
 use orchestrator_runtime::kill_switch::{Gate, KillSwitch, KillSwitchArgs};
+use orchestrator_runtime::log_writer::LogWriterSettings;
 use orchestrator_runtime::status::{Condition, StatusBoard};
 use orchestrator_runtime::supervisor::{ChildSpec, OnHalt, Start, Supervisor, SupervisorArgs, SupervisorMsg};
 use ractor::Actor;
@@ -198,10 +199,7 @@ impl TreePlan {
             log: Arc::clone(&self.ports.runs),
             checkpoints: Arc::clone(&self.ports.checkpoints),
             checkpoint_every: settings.checkpoint_every_runs,
-            limits: settings.batch,
-            resend_after: settings.resend_after,
-            probe_every: settings.probe_every,
-            reopen_after: settings.reopen_after,
+            writer: log_writer_settings(settings),
             committed: Arc::clone(&self.committed),
             flow: self.flow.clone(),
             observer: Arc::clone(&self.ports.observer),
@@ -215,10 +213,7 @@ impl TreePlan {
             quarantine: Arc::clone(&self.ports.quarantine),
             checkpoints: Arc::clone(&self.ports.checkpoints),
             checkpoint_every: settings.checkpoint_every_receipts,
-            limits: settings.batch,
-            resend_after: settings.resend_after,
-            probe_every: settings.probe_every,
-            reopen_after: settings.reopen_after,
+            writer: log_writer_settings(settings),
             producers: settings.producers,
             run_log: self.actors.run_log.clone(),
             scheduler: self.actors.scheduler.clone(),
@@ -361,4 +356,14 @@ where
         let (address, args) = (address.clone(), args.clone());
         Box::pin(async move { address.start_actor(actor(), args, parent).await })
     })
+}
+
+/// Settings of every log's writer.
+fn log_writer_settings(settings: &Settings) -> LogWriterSettings {
+    LogWriterSettings {
+        limits: settings.batch,
+        resend_after: settings.resend_after,
+        probe_every: settings.probe_every,
+        reopen_after: settings.reopen_after,
+    }
 }

@@ -20,7 +20,7 @@ use orchestrator_runtime::address::{Address, send_reply};
 use orchestrator_runtime::checkpoint::{self, CheckpointSaver};
 use orchestrator_runtime::clock_watch::ClockWatch;
 use orchestrator_runtime::fatal::{Fatal, FatalKind};
-use orchestrator_runtime::group_commit::{BatchLimits, Landed};
+use orchestrator_runtime::group_commit::Landed;
 use orchestrator_runtime::log_health::LogHealth;
 use orchestrator_runtime::log_writer::{Landing, LogWriter, LogWriterSettings, Waited};
 use orchestrator_runtime::patient_log::PatientLog;
@@ -60,14 +60,8 @@ pub struct BufferArgs {
     pub checkpoints: Arc<dyn CheckpointStore>,
     /// Receipts between two checkpoints.
     pub checkpoint_every: u64,
-    /// Bounds of a batch.
-    pub limits: BatchLimits,
-    /// How long after an unanswered attempt a batch is sent again.
-    pub resend_after: Duration,
-    /// How often idle logs are asked whether they are still there and ours; `None` for logs that cannot go away.
-    pub probe_every: Option<Duration>,
-    /// How long after a refusal for want of room the log is asked whether there is some.
-    pub reopen_after: Duration,
+    /// How its two logs are written.
+    pub writer: LogWriterSettings,
     /// How many producers are remembered.
     pub producers: ProducerLimits,
     /// Asked for the last cuts.
@@ -178,10 +172,10 @@ impl BufferState {
             .await
             .map_err(|error| Fatal::new(FatalKind::Internal, error.to_string()))?;
         let tails = (acquired.tail, aside.tail);
-        let readable = PatientLog::new(Arc::clone(&args.receipts), RECEIPTS, args.probe_every);
+        let readable = PatientLog::new(Arc::clone(&args.receipts), RECEIPTS, args.writer.probe_every);
         let (mut book, gone_ts) = recovery::cut_book(
             &readable,
-            &PatientLog::new(Arc::clone(&args.quarantine), QUARANTINE, args.probe_every),
+            &PatientLog::new(Arc::clone(&args.quarantine), QUARANTINE, args.writer.probe_every),
             checkpoint::CheckpointReader {
                 store: args.checkpoints.as_ref(),
                 observer: args.observer.as_ref(),
@@ -194,15 +188,9 @@ impl BufferState {
         args.watch.note_time(book.last_ts().max(runs.last_planned_ts));
         let (board, observer) = (args.board.clone(), Arc::clone(&args.observer));
         let health = LogHealth::new(Condition::BufferFailing, board, observer);
-        let settings = LogWriterSettings {
-            limits: args.limits,
-            resend_after: args.resend_after,
-            probe_every: args.probe_every,
-            reopen_after: args.reopen_after,
-        };
         let receipts =
-            LogWriter::new(RECEIPTS, Arc::clone(&args.receipts), acquired, settings, health.clone());
-        let quarantine = LogWriter::new(QUARANTINE, Arc::clone(&args.quarantine), aside, settings, health);
+            LogWriter::new(RECEIPTS, Arc::clone(&args.receipts), acquired, args.writer, health.clone());
+        let quarantine = LogWriter::new(QUARANTINE, Arc::clone(&args.quarantine), aside, args.writer, health);
         let store = Arc::clone(&args.checkpoints);
         let checkpoints = CheckpointSaver::new(
             recovery::RECEIPTS_CHECKPOINT,

@@ -19,7 +19,7 @@ use orchestrator_kernel::ports::observer::{Observation, Observer};
 use orchestrator_runtime::address::send_reply;
 use orchestrator_runtime::checkpoint::{self, CheckpointSaver};
 use orchestrator_runtime::fatal::Fatal;
-use orchestrator_runtime::group_commit::{BatchLimits, Landed};
+use orchestrator_runtime::group_commit::Landed;
 use orchestrator_runtime::log_health::LogHealth;
 use orchestrator_runtime::log_writer::{Landing, LogWriter, LogWriterSettings};
 use orchestrator_runtime::patient_log::PatientLog;
@@ -43,14 +43,8 @@ pub struct RunLogArgs {
     pub checkpoints: Arc<dyn CheckpointStore>,
     /// Records between two checkpoints.
     pub checkpoint_every: u64,
-    /// Bounds of a batch.
-    pub limits: BatchLimits,
-    /// How long after an unanswered attempt a batch is sent again.
-    pub resend_after: Duration,
-    /// How often an idle log is asked whether it is still there and ours; `None` for a log that cannot go away.
-    pub probe_every: Option<Duration>,
-    /// How long after a refusal for want of room the log is asked whether there is some.
-    pub reopen_after: Duration,
+    /// How the log is written.
+    pub writer: LogWriterSettings,
     /// Where commits are announced.
     pub committed: Arc<watch::Sender<Committed>>,
     /// Counts outputs.
@@ -94,20 +88,14 @@ impl Actor for RunLog {
         args: RunLogArgs,
     ) -> Result<RunLogState, ActorProcessingErr> {
         let acquired = args.log.acquire().await.map_err(|error| Fatal::on_acquire(LOG, error))?;
-        let readable = PatientLog::new(Arc::clone(&args.log), LOG, args.probe_every);
+        let readable = PatientLog::new(Arc::clone(&args.log), LOG, args.writer.probe_every);
         let saved = checkpoint::CheckpointReader {
             store: args.checkpoints.as_ref(),
             observer: args.observer.as_ref(),
         };
         let index = recovery::run_index(&readable, saved, acquired.tail).await?;
         let health = LogHealth::new(Condition::RunLogFailing, args.board.clone(), Arc::clone(&args.observer));
-        let settings = LogWriterSettings {
-            limits: args.limits,
-            resend_after: args.resend_after,
-            probe_every: args.probe_every,
-            reopen_after: args.reopen_after,
-        };
-        let writer = LogWriter::new(LOG, Arc::clone(&args.log), acquired, settings, health);
+        let writer = LogWriter::new(LOG, Arc::clone(&args.log), acquired, args.writer, health);
         let store = Arc::clone(&args.checkpoints);
         let checkpoints = CheckpointSaver::new(
             recovery::RUNS_CHECKPOINT,
