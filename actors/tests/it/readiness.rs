@@ -110,6 +110,18 @@ async fn an_actor_that_is_started_again_never_makes_it_unready() {
         readiness.never_lost();
         assert_eq!(rig.ledger().counts().exits_of(name, "restarted"), 1, "{name}");
     }
+    let readiness = BoardWatch::begin(&tree.board);
+    assert!(kill(&tree, "source", &mut rng));
+    eventually("it is started again", || {
+        rig.ledger().counts().exits_of("ingest", "restarted") == 1 && tree.board.current_status().ready
+    })
+    .await;
+    let is_down = |held: &Condition| matches!(held, Condition::SourceDown(_));
+    let other =
+        readiness.end().into_iter().find(|status| !status.ready && !status.conditions.keys().any(is_down));
+    assert!(other.is_none(), "{other:?}");
+    second_and_tick(&rig, &clock, 5, &["A", "B"]).await;
+    outputs(&rig, 20).await;
     stop_and_check(&rig, tree).await;
 }
 
