@@ -80,7 +80,7 @@ pub fn log_archive(args: &ArchiveArgs, environment: Vec<(OsString, OsString)>) -
         print_outcome(archived.map(|logs| {
             let logs = logs.into_iter().map(|log| {
                 let value = json!({"first": log.first, "last": log.last, "copied": log.copied});
-                (log.log.to_owned(), value)
+                (log.log.to_string(), value)
             });
             Value::Object(logs.collect())
         }))

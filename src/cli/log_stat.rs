@@ -6,7 +6,7 @@ use orchestrator_engine_plane::retention::saved_base;
 use orchestrator_kernel::engine::contracts::engine_run::{RunRecord, RunStatus};
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::Seq;
-use orchestrator_kernel::ports::log::{AcquireError, Log, LogStat, ReadLimit, RecordBatch};
+use orchestrator_kernel::ports::log::{AcquireError, Log, LogName, LogStat, ReadLimit, RecordBatch};
 use orchestrator_kernel::ports::marks::{MarkError, Marks};
 use serde_json::{Value, json};
 
@@ -66,7 +66,7 @@ async fn read_all(place: &LogsPlace, config: &Config, is_configured: bool) -> Re
     scan_log(quarantine.as_ref(), |_, _| Ok(())).await?;
     let extent = |log: &dyn Log| extent_of(log.stat());
     let archive =
-        |name: &str| archived.iter().find(|(log, _)| *log == name).map(|(_, stat)| extent_of(*stat));
+        |name: LogName| archived.iter().find(|(log, _)| *log == name).map(|(_, stat)| extent_of(*stat));
     let base = saved_base(logs.checkpoints.as_ref()).await.map_err(WiringError::from)?;
     let (floor, held) = retention::trim_floor(&logs, config).await?;
     let mut report = json!({
@@ -75,7 +75,7 @@ async fn read_all(place: &LogsPlace, config: &Config, is_configured: bool) -> Re
             "first_ingest_ts_ms": span.0,
             "last_ingest_ts_ms": span.1,
             "symbols": symbols.len(),
-            "archive": archive("receipts"),
+            "archive": archive(LogName::Receipts),
             "floor": floor,
             "floor_held_by": log_keep::held_json(&held),
         },
@@ -84,9 +84,9 @@ async fn read_all(place: &LogsPlace, config: &Config, is_configured: bool) -> Re
             "started": started,
             "completed": completed,
             "failed": failed,
-            "archive": archive("runs"),
+            "archive": archive(LogName::Runs),
         },
-        "quarantine": {"log": extent(quarantine.as_ref()), "archive": archive("quarantine")},
+        "quarantine": {"log": extent(quarantine.as_ref()), "archive": archive(LogName::Quarantine)},
         "base": {
             "receipts_from": base.receipts_from(),
             "runs_from": base.runs_from(),
@@ -109,9 +109,12 @@ fn compare_with_mark(
         Err(error) => return Ok(json!({"place": place, "not_compared": error.to_string()})),
     };
     let mut tails = serde_json::Map::from_iter([("place".to_owned(), json!(place))]);
-    for (name, log) in [("receipts", &logs.receipts), ("runs", &logs.runs), ("quarantine", &logs.quarantine)]
-    {
-        let Some(mark) = marks.get(name) else { continue };
+    for (name, log) in [
+        (LogName::Receipts, &logs.receipts),
+        (LogName::Runs, &logs.runs),
+        (LogName::Quarantine, &logs.quarantine),
+    ] {
+        let Some(mark) = marks.get(name.as_str()) else { continue };
         let tail = log.stat().tail;
         if tail < mark.tail {
             let detail = format!(
@@ -119,13 +122,13 @@ fn compare_with_mark(
                 mark.tail
             );
             return Err(AcquireError::Corrupt {
-                log: name.to_owned(),
+                log: name.to_string(),
                 place: "the server".to_owned(),
                 detail,
             }
             .into());
         }
-        tails.insert(name.to_owned(), json!(mark.tail));
+        tails.insert(name.to_string(), json!(mark.tail));
     }
     Ok(Value::Object(tails))
 }

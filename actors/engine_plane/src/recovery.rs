@@ -10,6 +10,7 @@ use orchestrator_kernel::engine::retention::{BASE, RetentionBase};
 use orchestrator_kernel::engine::run::RunIndex;
 use orchestrator_kernel::ids::{IngestSeq, Seq, Symbol, TsMs};
 use orchestrator_kernel::ports::checkpoint::{CheckpointStore, LoadError};
+use orchestrator_kernel::ports::log::LogName;
 use orchestrator_runtime::checkpoint::CheckpointReader;
 use orchestrator_runtime::fatal::{Fatal, FatalKind, NoAnswer};
 use orchestrator_runtime::patient_log::PatientLog;
@@ -24,7 +25,7 @@ pub(crate) const RUNS_CHECKPOINT: &str = "runs";
 pub(crate) const RECEIPTS_CHECKPOINT: &str = "receipts";
 
 /// A log shorter than what was derived from it has lost records: appending would reuse their numbers.
-fn check_not_regressed(log: &'static str, tail: Seq, known: Seq) -> Result<(), Fatal> {
+fn check_not_regressed(log: LogName, tail: Seq, known: Seq) -> Result<(), Fatal> {
     if known <= tail {
         return Ok(());
     }
@@ -65,7 +66,7 @@ async fn stored_base(store: &dyn CheckpointStore) -> Result<Result<RetentionBase
 }
 
 /// What was trimmed away must be in the base.
-fn check_base_reaches(log: &'static str, start: Seq, needed: Seq) -> Result<(), Fatal> {
+fn check_base_reaches(log: LogName, start: Seq, needed: Seq) -> Result<(), Fatal> {
     if start <= needed {
         return Ok(());
     }
@@ -83,16 +84,16 @@ pub(crate) async fn run_index(
     tail: Seq,
 ) -> Result<RunIndex, Fatal> {
     let base = load_base(saved.store).await?;
-    check_base_reaches("runs", log.start_seq(), base.runs_from().into())?;
+    check_base_reaches(LogName::Runs, log.start_seq(), base.runs_from().into())?;
     let saved: Option<RunIndex> = saved.load_checkpoint(RUNS_CHECKPOINT).await;
     let saved = saved.filter(|saved| base.run_index().tail() <= saved.tail());
     let mut index = saved.unwrap_or_else(|| base.run_index().clone());
     index.resume_after(base.run_index());
-    check_not_regressed("runs", tail, index.tail().into())?;
+    check_not_regressed(LogName::Runs, tail, index.tail().into())?;
     log.scan_records(index.tail().next().into(), tail, |seq, payload| {
-        let record =
-            RunRecord::decode(payload).map_err(|error| Fatal::undecodable_record("runs", seq.0, error))?;
-        index.admit_record(&record).map_err(|error| Fatal::undecodable_record("runs", seq.0, error))
+        let record = RunRecord::decode(payload)
+            .map_err(|error| Fatal::undecodable_record(LogName::Runs, seq.0, error))?;
+        index.admit_record(&record).map_err(|error| Fatal::undecodable_record(LogName::Runs, seq.0, error))
     })
     .await?;
     Ok(index)
@@ -115,8 +116,8 @@ pub(crate) async fn cut_book(
     runs: &Overview,
 ) -> Result<(CutBook, Option<TsMs>), Fatal> {
     let base = load_base(saved.store).await?;
-    check_base_reaches("receipts", log.start_seq(), base.receipts_from().into())?;
-    check_base_reaches("quarantine", quarantine.start_seq(), base.quarantine_from())?;
+    check_base_reaches(LogName::Receipts, log.start_seq(), base.receipts_from().into())?;
+    check_base_reaches(LogName::Quarantine, quarantine.start_seq(), base.quarantine_from())?;
     let saved: Option<BufferCheckpoint> = saved.load_checkpoint(RECEIPTS_CHECKPOINT).await;
     let (mut book, quarantine_from) =
         match saved.filter(|saved| base.receipts_from() <= saved.book.tail().next()) {
@@ -126,10 +127,10 @@ pub(crate) async fn cut_book(
     let gone = base.cut_book();
     book.know_positions(gone.positions());
     let quarantine_from = quarantine_from.max(Seq(base.quarantine_from().0 - 1));
-    check_not_regressed("receipts", tail, book.tail().into())?;
-    check_not_regressed("quarantine", quarantine_tail, quarantine_from)?;
+    check_not_regressed(LogName::Receipts, tail, book.tail().into())?;
+    check_not_regressed(LogName::Quarantine, quarantine_tail, quarantine_from)?;
     let last_cut_end = runs.symbols.iter().map(|(_, end, _)| *end).max().unwrap_or_default();
-    check_not_regressed("receipts", tail, last_cut_end.into())?;
+    check_not_regressed(LogName::Receipts, tail, last_cut_end.into())?;
 
     let ran: BTreeSet<&Symbol> = runs.symbols.iter().map(|(symbol, ..)| symbol).collect();
     let forgotten = book.forget_before(base.receipts_from(), |symbol| ran.contains(symbol));
@@ -144,7 +145,7 @@ pub(crate) async fn cut_book(
     let from = missing.values().min().copied().unwrap_or(saved_tail.next());
     log.scan_records(from.into(), tail, |seq, payload| {
         let record = ReceiptRecord::decode(payload)
-            .map_err(|error| Fatal::undecodable_record("receipts", seq.0, error))?;
+            .map_err(|error| Fatal::undecodable_record(LogName::Receipts, seq.0, error))?;
         if saved_tail < record.ingest_seq {
             book.observe_receipt(&record);
         } else if missing.contains_key(record.symbol) {
@@ -156,7 +157,7 @@ pub(crate) async fn cut_book(
     quarantine
         .scan_records(quarantine_from.next(), quarantine_tail, |seq, payload| {
             let record = QuarantineRecord::decode(payload)
-                .map_err(|error| Fatal::undecodable_record("quarantine", seq.0, error))?;
+                .map_err(|error| Fatal::undecodable_record(LogName::Quarantine, seq.0, error))?;
             book.note_quarantined(&record.origin, record.position);
             Ok(())
         })

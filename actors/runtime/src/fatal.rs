@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use orchestrator_kernel::ports::away::may_serve_later;
-use orchestrator_kernel::ports::log::{AcquireError, AppendError, ReadError};
+use orchestrator_kernel::ports::log::{AcquireError, AppendError, LogName, ReadError};
 
 /// Category of a fatal failure, which the process tells by its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ impl Fatal {
 
     /// An append to `log` failed in a way that may not be tried again.
     #[must_use]
-    pub fn on_append(log: &'static str, error: AppendError) -> Self {
+    pub fn on_append(log: LogName, error: AppendError) -> Self {
         let kind = match &error {
             AppendError::Fenced { .. } => FatalKind::Fenced,
             AppendError::Conflict { .. } | AppendError::Gap { .. } => FatalKind::Corrupt,
@@ -61,7 +61,7 @@ impl Fatal {
 
     /// A read of `log` failed.
     #[must_use]
-    pub fn on_read(log: &'static str, error: ReadError) -> Self {
+    pub fn on_read(log: LogName, error: ReadError) -> Self {
         let kind = match &error {
             ReadError::Corrupt { .. } | ReadError::Trimmed { .. } => FatalKind::Corrupt,
             ReadError::Io(source) => FatalKind::of_storage(source),
@@ -71,7 +71,7 @@ impl Fatal {
 
     /// `log` could not be taken over.
     #[must_use]
-    pub fn on_acquire(log: &'static str, error: AcquireError) -> Self {
+    pub fn on_acquire(log: LogName, error: AcquireError) -> Self {
         let kind = match &error {
             AcquireError::Held { .. } => FatalKind::Fenced,
             AcquireError::Corrupt { .. } | AcquireError::UnknownVersion { .. } => FatalKind::Corrupt,
@@ -83,7 +83,7 @@ impl Fatal {
     /// Stored bytes of `log` are no record.
     #[must_use]
     pub fn undecodable_record(
-        log: &'static str,
+        log: LogName,
         seq: u64,
         error: impl std::error::Error + Send + Sync + 'static,
     ) -> Self {
@@ -157,7 +157,7 @@ impl NoAnswer {
 
 /// A failed read, for an actor that may simply start again: a storage that did not answer is no reason to end the
 /// process, a log that cannot be trusted is.
-pub fn fatal_unless_io(log: &'static str, error: ReadError) -> ractor::ActorProcessingErr {
+pub fn fatal_unless_io(log: LogName, error: ReadError) -> ractor::ActorProcessingErr {
     match error {
         ReadError::Io(_) => Box::new(error),
         ReadError::Corrupt { .. } | ReadError::Trimmed { .. } => Box::new(Fatal::on_read(log, error)),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use orchestrator_kernel::ports::log::LogName;
 use orchestrator_kernel::ports::observer::{Observation, Observer};
 
 use crate::status::{Condition, StatusBoard};
@@ -22,7 +23,7 @@ pub struct LogHealth {
     condition: Condition,
     board: StatusBoard,
     observer: Arc<dyn Observer>,
-    troubles: Arc<Mutex<BTreeMap<&'static str, LogTrouble>>>,
+    troubles: Arc<Mutex<BTreeMap<LogName, LogTrouble>>>,
 }
 
 impl LogHealth {
@@ -33,13 +34,13 @@ impl LogHealth {
     }
 
     /// An attempt to append to `log` failed.
-    pub fn note_failed_append(&self, log: &'static str, trouble: LogTrouble, detail: &str) {
+    pub fn note_failed_append(&self, log: LogName, trouble: LogTrouble, detail: &str) {
         self.observer.observe(&Observation::AppendFailed { log });
         self.note_trouble(log, trouble, detail);
     }
 
     /// `log` is in trouble, as an attempt or a probe told. One line a change.
-    pub fn note_trouble(&self, log: &'static str, trouble: LogTrouble, detail: &str) {
+    pub fn note_trouble(&self, log: LogName, trouble: LogTrouble, detail: &str) {
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
         troubles.insert(log, trouble);
         let detail = format!("{log}: {detail}");
@@ -47,7 +48,7 @@ impl LogHealth {
             tracing::error!(
                 error_kind = self.condition.runbook_word(),
                 error_detail = detail,
-                log,
+                log = log.as_str(),
                 "cannot append"
             );
         }
@@ -55,15 +56,15 @@ impl LogHealth {
 
     /// `log` has answered. Only one that is known to have room is well again: time proves nothing, and neither does an
     /// answer to less than what was refused.
-    pub fn note_answer(&self, log: &'static str, has_room: bool) {
+    pub fn note_answer(&self, log: LogName, has_room: bool) {
         let mut troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
-        match troubles.get_mut(log) {
+        match troubles.get_mut(&log) {
             None => {}
             Some(trouble) if !has_room => *trouble = LogTrouble::NoRoom,
             Some(_) => {
-                troubles.remove(log);
+                troubles.remove(&log);
                 if troubles.is_empty() && self.board.clear_condition(&self.condition) {
-                    tracing::info!(log, "appending goes on");
+                    tracing::info!(log = log.as_str(), "appending goes on");
                 }
             }
         }
@@ -82,15 +83,15 @@ mod tests {
         let health = LogHealth::new(Condition::BufferFailing, board.clone(), Arc::new(Unobserved));
         let holds = || board.current_status().conditions.contains_key(&Condition::BufferFailing);
 
-        health.note_failed_append("receipts", LogTrouble::NoAnswer, "timed out");
-        health.note_failed_append("quarantine", LogTrouble::NoRoom, "disk full");
-        health.note_answer("receipts", true);
+        health.note_failed_append(LogName::Receipts, LogTrouble::NoAnswer, "timed out");
+        health.note_failed_append(LogName::Quarantine, LogTrouble::NoRoom, "disk full");
+        health.note_answer(LogName::Receipts, true);
         assert!(holds(), "the quarantine is still full");
 
-        health.note_failed_append("quarantine", LogTrouble::NoAnswer, "timed out");
-        health.note_answer("quarantine", false);
+        health.note_failed_append(LogName::Quarantine, LogTrouble::NoAnswer, "timed out");
+        health.note_answer(LogName::Quarantine, false);
         assert!(holds(), "an answer says nothing of room");
-        health.note_answer("quarantine", true);
+        health.note_answer(LogName::Quarantine, true);
         assert!(!holds());
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_kernel::ids::{Epoch, Seq};
-use orchestrator_kernel::ports::log::{Acquired, AppendError, Log, RecordBatch};
+use orchestrator_kernel::ports::log::{Acquired, AppendError, Log, LogName, RecordBatch};
 
 use crate::fatal::Fatal;
 use crate::group_commit::{BatchLimits, GroupCommit, Landed, Unanswered};
@@ -32,7 +32,7 @@ pub struct LogWriterSettings {
 
 /// Writer of a log whose appends are awaited by `W`.
 pub struct LogWriter<W> {
-    name: &'static str,
+    name: LogName,
     commit: GroupCommit<W>,
     health: LogHealth,
     settings: LogWriterSettings,
@@ -69,10 +69,10 @@ pub enum Waited<W> {
 }
 
 impl<W: Send + 'static> LogWriter<W> {
-    /// Continues the log called `name` after its tail.
+    /// Continues the log `name` after its tail.
     #[must_use]
     pub fn new(
-        name: &'static str,
+        name: LogName,
         log: Arc<dyn Log>,
         acquired: Acquired,
         settings: LogWriterSettings,

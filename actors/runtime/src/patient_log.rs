@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_kernel::ids::Seq;
-use orchestrator_kernel::ports::log::{Log, ReadError, ReadLimit, RecordBatch};
+use orchestrator_kernel::ports::log::{Log, LogName, ReadError, ReadLimit, RecordBatch};
 use tokio::time::Instant;
 
 use crate::fatal::{Fatal, FatalKind};
@@ -18,13 +18,13 @@ const AGAIN_AFTER: Duration = Duration::from_millis(200);
 #[derive(Clone)]
 pub struct PatientLog {
     log: Arc<dyn Log>,
-    name: &'static str,
+    name: LogName,
     patience: Duration,
 }
 
 impl PatientLog {
     /// `probed` says that the log can go away and come back; the embedded one cannot.
-    pub fn new(log: Arc<dyn Log>, name: &'static str, probed: Option<Duration>) -> Self {
+    pub fn new(log: Arc<dyn Log>, name: LogName, probed: Option<Duration>) -> Self {
         Self { log, name, patience: if probed.is_some() { REMOTE } else { Duration::ZERO } }
     }
 
@@ -39,7 +39,7 @@ impl PatientLog {
         loop {
             match self.log.read(from, limit).await {
                 Err(ReadError::Io(error)) if since.elapsed() < self.patience => {
-                    tracing::warn!(log = self.name, %from, %error, "log not readable, trying again");
+                    tracing::warn!(log = self.name.as_str(), %from, %error, "log not readable, trying again");
                     tokio::time::sleep(AGAIN_AFTER).await;
                 }
                 read => return read,

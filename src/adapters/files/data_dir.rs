@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use orchestrator_kernel::ids::Seq;
-use orchestrator_kernel::ports::log::AcquireError;
+use orchestrator_kernel::ports::log::{AcquireError, LogName};
 use tracing::warn;
 
 use super::fs::{FileId, Fs as _, LockError, LockGuard, RealFs, check_name, is_full, replace_file};
@@ -85,14 +85,8 @@ impl DataDir {
         let lock_id = Some(RealFs.id_at(&path.join("lock")).map_err(failed(path))?);
         let mut this =
             Self { path: path.to_owned(), instance, marks: Marks::None, lock_id, _lock: Some(lock) };
-        for dir in [
-            this.receipts_dir(),
-            this.runs_dir(),
-            this.quarantine_dir(),
-            this.manifests_dir(),
-            this.checkpoints_dir(),
-            this.outputs_dir(),
-        ] {
+        let logs = LogName::ALL.iter().map(|log| this.log_dir(*log));
+        for dir in logs.chain([this.checkpoints_dir(), this.outputs_dir()]) {
             RealFs.create_dir(&dir).map_err(failed(&dir))?;
         }
         this.marks = keep_marks(path).map_err(failed(path))?;
@@ -134,24 +128,21 @@ impl DataDir {
     ///
     /// [`AcquireError::Corrupt`] for the missing one; as for opening when another one cannot be looked at.
     pub fn check_logs(&self) -> Result<(), AcquireError> {
-        let logs = [
-            ("receipts", self.receipts_dir()),
-            ("runs", self.runs_dir()),
-            ("quarantine", self.quarantine_dir()),
-        ];
         let (mut missing, mut present) = (None, Vec::new());
-        for (name, dir) in logs {
+        for name in [LogName::Receipts, LogName::Runs, LogName::Quarantine] {
+            let dir = self.log_dir(name);
             match has_segments(&dir) {
                 Ok(true) => present.push((name, dir)),
                 Ok(false) => missing = missing.or(Some((name, dir))),
-                Err(source) => return Err(AcquireError::Io { log: name.to_owned(), source }),
+                Err(source) => return Err(AcquireError::Io { log: name.to_string(), source }),
             }
         }
         let Some((log, dir)) = missing else { return Ok(()) };
         for (name, beside) in present {
-            let tail = EmbeddedLog::open_read_only(&beside, EmbeddedLogOptions::new(name))?.last_durable();
+            let tail =
+                EmbeddedLog::open_read_only(&beside, EmbeddedLogOptions::new(name.as_str()))?.last_durable();
             if tail > Seq(0) {
-                let (log, place) = (log.to_owned(), format!("{} byte 0", dir.display()));
+                let (log, place) = (log.to_string(), format!("{} byte 0", dir.display()));
                 let detail = format!("it is gone, and the log of {name} beside it has records up to {tail}");
                 return Err(AcquireError::Corrupt { log, place, detail });
             }
@@ -187,28 +178,10 @@ impl DataDir {
         self.path.join("high_water")
     }
 
-    /// The receipt log.
+    /// The log of this name.
     #[must_use]
-    pub fn receipts_dir(&self) -> PathBuf {
-        self.path.join("receipts")
-    }
-
-    /// The run log.
-    #[must_use]
-    pub fn runs_dir(&self) -> PathBuf {
-        self.path.join("runs")
-    }
-
-    /// The quarantine log.
-    #[must_use]
-    pub fn quarantine_dir(&self) -> PathBuf {
-        self.path.join("quarantine")
-    }
-
-    /// The log of the programs and configurations that wrote the others.
-    #[must_use]
-    pub fn manifests_dir(&self) -> PathBuf {
-        self.path.join("manifests")
+    pub fn log_dir(&self, log: LogName) -> PathBuf {
+        self.path.join(log.as_str())
     }
 
     /// Checkpoints and the publisher's cursor.
@@ -274,13 +247,8 @@ mod tests {
 
         assert_eq!(again.instance_id(), first, "the name stays");
         assert_ne!(DataDir::open(&root.path().join("c")).unwrap().instance_id(), first, "and is its own");
-        for dir in [
-            again.receipts_dir(),
-            again.runs_dir(),
-            again.quarantine_dir(),
-            again.checkpoints_dir(),
-            again.outputs_dir(),
-        ] {
+        let logs = ["receipts", "runs", "quarantine", "manifests"].map(|log| path.join(log));
+        for dir in logs.into_iter().chain([again.checkpoints_dir(), again.outputs_dir()]) {
             assert!(dir.is_dir() && dir.starts_with(&path), "{}", dir.display());
         }
     }

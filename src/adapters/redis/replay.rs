@@ -6,11 +6,10 @@
 //! line in the server's log, and from the next rewrite of the file on for good. (Upstream: redis/redis#14541, mended by
 //! #14545; valkey-io/valkey#3983.) The rights are asked for with `ACL DRYRUN`, which tells nothing else about a user.
 
+use orchestrator_kernel::ports::log::LogName;
 use redis::aio::MultiplexedConnection;
 use redis::{Pipeline, RedisResult};
 
-/// The logs of a namespace, as `wiring` names them.
-const LOGS: [&str; 4] = ["receipts", "quarantine", "runs", "manifests"];
 /// The checkpoints of a namespace.
 const CHECKPOINTS: [&str; 4] = ["base", "published", "receipts", "runs"];
 /// The first Redis that replays without asking for rights. Of Valkey no release is known to.
@@ -24,7 +23,7 @@ impl ReplayedCommands {
     /// What the scripts of a store write: append, trim, acquire, claim, checkpoint.
     pub(super) fn of_store(namespace: &str) -> Self {
         let mut replayed = Self::default();
-        for log in LOGS {
+        for log in LogName::ALL {
             let stream = format!("orch:{{{namespace}}}:{log}");
             let meta = format!("{stream}:meta");
             replayed.add_command(&["XADD", &stream, "1-0", "r", ""]);

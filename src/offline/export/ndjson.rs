@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use orchestrator_kernel::engine::contracts::orchestrator_event::events;
 use orchestrator_kernel::engine::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::ids::IngestSeq;
+use orchestrator_kernel::ports::log::LogName;
 use serde_json::json;
 
 use super::{ExportError, ExportOptions, Exported, write_failed};
@@ -97,10 +98,10 @@ async fn write_quarantine(
     file: &mut LineFile,
     exported: &mut Exported,
 ) -> Result<(), ExportError> {
-    let mut items = LogCursor::over_all(recorded.quarantine.as_ref(), "refused items");
+    let mut items = LogCursor::over_all(recorded.quarantine.as_ref(), LogName::Quarantine);
     while let Some((seq, payload)) = items.next().await? {
         let item = QuarantineRecord::decode(payload)
-            .map_err(|error| LogError::corrupt_record("refused items", seq, &error))?;
+            .map_err(|error| LogError::corrupt_record(LogName::Quarantine, seq, &error))?;
         file.write_line(quarantine_wire(seq.0, &item).as_bytes())?;
         exported.quarantined += 1;
     }

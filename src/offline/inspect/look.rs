@@ -7,7 +7,7 @@ use orchestrator_kernel::engine::contracts::orchestrator_event::{events, selecte
 use orchestrator_kernel::engine::contracts::raw_market_event::normalized;
 use orchestrator_kernel::ids::{IngestSeq, RunSeq, Seq, TsMs};
 use orchestrator_kernel::ports::engine::EngineAnswer;
-use orchestrator_kernel::ports::log::{Log, ReadError, read_one};
+use orchestrator_kernel::ports::log::{Log, LogName, ReadError, read_one};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -263,7 +263,7 @@ async fn inputs_of(receipts: &dyn Log, seq: IngestSeq) -> Result<Option<Box<RawV
 }
 
 async fn stored_event(receipts: &dyn Log, seq: IngestSeq) -> Result<Option<bytes::Bytes>, LogError> {
-    read_one(receipts, Seq(seq.0)).await.map_err(|source| LogError { log: "receipts", source })
+    read_one(receipts, Seq(seq.0)).await.map_err(|source| LogError { log: LogName::Receipts, source })
 }
 
 async fn look_at_receipt(receipts: &dyn Log, runs: &dyn Log, seq: u64) -> Result<ReceiptView, InspectError> {

@@ -6,7 +6,7 @@ mod select;
 use orchestrator_kernel::engine::contracts::engine_run::RunRecord;
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::{IngestSeq, RunSeq, Seq, TsMs};
-use orchestrator_kernel::ports::log::{Log, ReadError, ReadLimit, RecordBatch, read_one};
+use orchestrator_kernel::ports::log::{Log, LogName, ReadError, ReadLimit, RecordBatch, read_one};
 
 use crate::process::exit::ProcessExit;
 
@@ -15,10 +15,10 @@ pub use select::{Selection, SelectionRange};
 
 /// A log could not be read.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read the log of {log}")]
+#[error("cannot read the log of {}", contents_word(*log))]
 pub struct LogError {
-    /// Which log, as people call what is in it.
-    pub log: &'static str,
+    /// Which log.
+    pub log: LogName,
     /// Why.
     #[source]
     pub source: ReadError,
@@ -34,15 +34,23 @@ impl LogError {
         }
     }
 
-    pub(crate) fn corrupt_record(log: &'static str, at: Seq, detail: &dyn std::fmt::Display) -> Self {
+    pub(crate) fn corrupt_record(log: LogName, at: Seq, detail: &dyn std::fmt::Display) -> Self {
         Self { log, source: ReadError::Corrupt { at, detail: detail.to_string() } }
+    }
+}
+
+/// What people call a log's records.
+const fn contents_word(log: LogName) -> &'static str {
+    match log {
+        LogName::Quarantine => "refused items",
+        LogName::Receipts | LogName::Runs | LogName::Manifests => log.as_str(),
     }
 }
 
 /// The records of a log in order, from one position to another.
 pub struct LogCursor<'a> {
     log: &'a dyn Log,
-    name: &'static str,
+    name: LogName,
     batch: RecordBatch,
     index: usize,
     last: Seq,
@@ -52,7 +60,7 @@ impl<'a> LogCursor<'a> {
     /// The records of `log` from `first` to `last`, both included. What was trimmed is left out, so is what does not
     /// exist yet.
     #[must_use]
-    pub fn over_range(log: &'a dyn Log, name: &'static str, first: Seq, last: Seq) -> Self {
+    pub fn over_range(log: &'a dyn Log, name: LogName, first: Seq, last: Seq) -> Self {
         let stat = log.stat();
         let first = first.max(stat.start).max(Seq(1));
         Self { log, name, batch: RecordBatch::starting_at(first), index: 0, last: last.min(stat.tail) }
@@ -60,7 +68,7 @@ impl<'a> LogCursor<'a> {
 
     /// All records of `log`.
     #[must_use]
-    pub fn over_all(log: &'a dyn Log, name: &'static str) -> Self {
+    pub fn over_all(log: &'a dyn Log, name: LogName) -> Self {
         Self::over_range(log, name, Seq(1), Seq(u64::MAX))
     }
 
@@ -92,7 +100,7 @@ impl<'a> ReceiptCursor<'a> {
     /// Those from `first` to `last`, both included.
     #[must_use]
     pub fn over_range(log: &'a dyn Log, first: IngestSeq, last: IngestSeq) -> Self {
-        Self(LogCursor::over_range(log, "receipts", first.into(), last.into()))
+        Self(LogCursor::over_range(log, LogName::Receipts, first.into(), last.into()))
     }
 
     /// The next one.
@@ -115,7 +123,7 @@ impl<'a> RunCursor<'a> {
     /// All of them.
     #[must_use]
     pub fn over_all(log: &'a dyn Log) -> Self {
-        Self(LogCursor::over_all(log, "runs"))
+        Self(LogCursor::over_all(log, LogName::Runs))
     }
 
     /// The next one.
@@ -128,7 +136,7 @@ impl<'a> RunCursor<'a> {
             None => Ok(None),
             Some((seq, payload)) => RunRecord::decode(payload)
                 .map(|record| Some((seq.into(), record)))
-                .map_err(|error| LogError::corrupt_record("runs", seq, &error)),
+                .map_err(|error| LogError::corrupt_record(LogName::Runs, seq, &error)),
         }
     }
 }
@@ -139,7 +147,7 @@ impl<'a> RunCursor<'a> {
 ///
 /// [`LogError`] with the position.
 pub fn decode_receipt(seq: Seq, payload: &[u8]) -> Result<ReceiptRecord<'_>, LogError> {
-    ReceiptRecord::decode(payload).map_err(|error| LogError::corrupt_record("receipts", seq, &error))
+    ReceiptRecord::decode(payload).map_err(|error| LogError::corrupt_record(LogName::Receipts, seq, &error))
 }
 
 /// The first receipt that was taken in after `at`, or the position behind the last one. Receipts never go back in time
@@ -154,7 +162,7 @@ pub async fn first_after(receipts: &dyn Log, at: TsMs) -> Result<IngestSeq, LogE
     while low < high {
         let middle = Seq(low + (high - low) / 2);
         let stored = read_one(receipts, middle).await;
-        let stored = stored.map_err(|source| LogError { log: "receipts", source })?;
+        let stored = stored.map_err(|source| LogError { log: LogName::Receipts, source })?;
         let Some(stored) = stored else { break };
         match decode_receipt(middle, &stored)?.ingest_ts_ms <= at {
             true => low = middle.0 + 1,

@@ -13,7 +13,7 @@ use orchestrator_kernel::engine::run_id::RunId;
 use orchestrator_kernel::error::ErrorKind;
 use orchestrator_kernel::ids::{IngestSeq, RunSeq, Seq, Symbol};
 use orchestrator_kernel::ports::engine::{Engine, EngineAnswer, EngineCall, EngineError, EngineIdentity};
-use orchestrator_kernel::ports::log::{Log, ReadError, RecordBatch};
+use orchestrator_kernel::ports::log::{Log, LogName, ReadError, RecordBatch};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::pages::Pages;
@@ -72,7 +72,7 @@ pub enum ReplayError {
     #[error("log {log} cannot be read")]
     Read {
         /// Which: `receipts` or `runs`.
-        log: &'static str,
+        log: LogName,
         /// Why.
         #[source]
         source: ReadError,
@@ -83,7 +83,7 @@ pub enum ReplayError {
     )]
     Trimmed {
         /// Which: `receipts` or `runs`.
-        log: &'static str,
+        log: LogName,
         /// The first record that is there.
         start: Seq,
     },
@@ -161,8 +161,8 @@ impl Driver {
         plan: ReplayPlan,
     ) -> Result<Self, ReplayError> {
         let runs_last = runs.stat().tail;
-        let runs_first = begins_at("runs", runs.as_ref(), plan.base.runs.tail().into())?;
-        let receipts_first = begins_at("receipts", receipts.as_ref(), plan.base.receipts.into())?;
+        let runs_first = begins_at(LogName::Runs, runs.as_ref(), plan.base.runs.tail().into())?;
+        let receipts_first = begins_at(LogName::Receipts, receipts.as_ref(), plan.base.receipts.into())?;
         let outline = read_outline(&runs, runs_first, runs_last).await?;
         let audit = Audit::new(outline, plan.state_from, plan.base.clone());
         let before = plan.base.runs.tail();
@@ -203,10 +203,12 @@ impl Driver {
     async fn replay_records(&mut self, sink: &mut dyn Sink) -> Result<(), ReplayError> {
         let (first, last) = (Seq::from(self.plan.base.runs.tail()).next(), self.runs_last);
         let mut pages = Pages::read_ahead(Arc::clone(&self.runs), first, Some(last));
-        while let Some(page) = pages.next_page().await.map_err(|source| unreadable_log("runs", source))? {
+        while let Some(page) =
+            pages.next_page().await.map_err(|source| unreadable_log(LogName::Runs, source))?
+        {
             for (seq, payload) in page.iter().take_while(|(seq, _)| *seq <= last) {
-                let record =
-                    RunRecord::decode(payload).map_err(|error| undecodable_record("runs", seq, &error))?;
+                let record = RunRecord::decode(payload)
+                    .map_err(|error| undecodable_record(LogName::Runs, seq, &error))?;
                 while self.audit.wants_receipts_for(&record) {
                     self.show_receipts(&record, sink).await?;
                 }
@@ -385,7 +387,7 @@ impl ReceiptPages {
         if !self.is_used_up() {
             return Ok(true);
         }
-        match self.pages.next_page().await.map_err(|source| unreadable_log("receipts", source))? {
+        match self.pages.next_page().await.map_err(|source| unreadable_log(LogName::Receipts, source))? {
             None => Ok(false),
             Some(page) => {
                 self.page = page;
@@ -406,7 +408,7 @@ fn show_receipt(
     let Some(payload) = page.get(*shown) else { return Ok(false) };
     let at = Seq(page.first_seq().0 + *shown as u64);
     let record =
-        ReceiptRecord::decode(payload).map_err(|error| undecodable_record("receipts", at, &error))?;
+        ReceiptRecord::decode(payload).map_err(|error| undecodable_record(LogName::Receipts, at, &error))?;
     audit.take_receipt(at, &record, found);
     *shown += 1;
     Ok(true)
@@ -424,7 +426,7 @@ async fn ask_engine(engine: &dyn Engine, call: &EngineCall) -> Result<EngineAnsw
 }
 
 /// The first record of a log that continues behind `before`.
-fn begins_at(log: &'static str, from: &dyn Log, before: Seq) -> Result<Seq, ReplayError> {
+fn begins_at(log: LogName, from: &dyn Log, before: Seq) -> Result<Seq, ReplayError> {
     let start = from.stat().start;
     if before.next() < start {
         return Err(ReplayError::Trimmed { log, start });
@@ -439,7 +441,7 @@ async fn read_outline(runs: &Arc<dyn Log>, first: Seq, last: Seq) -> Result<RunL
         let page = match pages.next_page().await {
             Ok(Some(page)) => page,
             Ok(None) | Err(ReadError::Corrupt { .. }) => return Ok(outline),
-            Err(source) => return Err(unreadable_log("runs", source)),
+            Err(source) => return Err(unreadable_log(LogName::Runs, source)),
         };
         for (_, payload) in page.iter() {
             match RunRecord::decode(payload) {
@@ -450,10 +452,10 @@ async fn read_outline(runs: &Arc<dyn Log>, first: Seq, last: Seq) -> Result<RunL
     }
 }
 
-const fn unreadable_log(log: &'static str, source: ReadError) -> ReplayError {
+const fn unreadable_log(log: LogName, source: ReadError) -> ReplayError {
     ReplayError::Read { log, source }
 }
 
-fn undecodable_record(log: &'static str, at: Seq, error: &dyn std::fmt::Display) -> ReplayError {
+fn undecodable_record(log: LogName, at: Seq, error: &dyn std::fmt::Display) -> ReplayError {
     unreadable_log(log, ReadError::Corrupt { at, detail: error.to_string() })
 }

@@ -28,7 +28,7 @@ use orchestrator_kernel::engine::outbox::{PublishCursor, PublishProgress};
 use orchestrator_kernel::ids::{IngestSeq, RunSeq, Seq};
 use orchestrator_kernel::ports::checkpoint::LoadError;
 use orchestrator_kernel::ports::engine::Engine;
-use orchestrator_kernel::ports::log::{AcquireError, Log, ReadError};
+use orchestrator_kernel::ports::log::{AcquireError, Log, LogName, ReadError};
 use orchestrator_kernel::rfc3339::to_rfc3339;
 
 use self::outputs::OutputsFiles;
@@ -247,9 +247,9 @@ impl Verify<'_> {
         }
         let known = known.as_ref().copied().ok().flatten();
         for (log, of, known) in [
-            ("receipts", &self.recorded.receipts, known.map(|known| known.receipts)),
-            ("quarantine", &self.recorded.quarantine, known.map(|known| known.quarantine)),
-            ("runs", &self.recorded.runs, known_runs.as_ref().copied().ok().flatten()),
+            (LogName::Receipts, &self.recorded.receipts, known.map(|known| known.receipts)),
+            (LogName::Quarantine, &self.recorded.quarantine, known.map(|known| known.quarantine)),
+            (LogName::Runs, &self.recorded.runs, known_runs.as_ref().copied().ok().flatten()),
         ] {
             let tail = of.stat().tail;
             if let Some(known) = known.filter(|known| tail < *known) {
@@ -268,7 +268,8 @@ impl Verify<'_> {
     async fn check_others(&self, report: &mut VerifyReport) -> RecordedUnder {
         let quarantine =
             |payload: &[u8]| QuarantineRecord::decode(payload).map(drop).map_err(|error| error.to_string());
-        report.quarantined = scan_log("quarantine", &self.recorded.quarantine, quarantine, report).await;
+        report.quarantined =
+            scan_log(LogName::Quarantine, &self.recorded.quarantine, quarantine, report).await;
         match manifest::read_entries(self.recorded.manifests.as_ref()).await {
             Ok(entries) => {
                 let starts = tell_acts(entries, report);
@@ -276,7 +277,7 @@ impl Verify<'_> {
                 RecordedUnder::told_by(&starts)
             }
             Err(source) => {
-                note_stopped(report, &ReplayError::Read { log: "manifests", source });
+                note_stopped(report, &ReplayError::Read { log: LogName::Manifests, source });
                 RecordedUnder::Unknown
             }
         }
@@ -353,7 +354,7 @@ fn is_about_answers(change: &ManifestChange) -> bool {
 }
 
 async fn scan_log(
-    name: &'static str,
+    name: LogName,
     log: &Arc<dyn Log>,
     check: impl Fn(&[u8]) -> Result<(), String>,
     report: &mut VerifyReport,

@@ -8,7 +8,7 @@ use orchestrator_engine_plane::retention::saved_base;
 use orchestrator_kernel::engine::audit::ReplayStart;
 use orchestrator_kernel::ids::Seq;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
-use orchestrator_kernel::ports::log::{AcquireError, Log, LogStat};
+use orchestrator_kernel::ports::log::{AcquireError, Log, LogName, LogStat};
 
 use super::WiringError;
 use super::storage::{archive_mark, redis_options};
@@ -94,9 +94,9 @@ pub struct Recorded {
     /// The publish cursor, and what a trimmed log continues from.
     pub checkpoints: Arc<dyn CheckpointStore>,
     /// Per log on disk, bytes of a write that a crash cut short. Nobody was told of them; the next start removes them.
-    pub torn: Vec<(&'static str, u64)>,
+    pub torn: Vec<(LogName, u64)>,
     /// Per log with an archive, what that holds.
-    pub archived: Vec<(&'static str, LogStat)>,
+    pub archived: Vec<(LogName, LogStat)>,
     _data_dir: Option<DataDir>,
     _server: Option<RedisStore>,
 }
@@ -104,8 +104,8 @@ pub struct Recorded {
 /// Torn writes and archived parts that were met while logs were opened.
 #[derive(Default)]
 struct OpenNotes {
-    torn: Vec<(&'static str, u64)>,
-    archived: Vec<(&'static str, LogStat)>,
+    torn: Vec<(LogName, u64)>,
+    archived: Vec<(LogName, LogStat)>,
 }
 
 impl Recorded {
@@ -141,15 +141,16 @@ fn open_embedded(dir: &Path, archive: Option<&Path>) -> Result<Recorded, WiringE
     data_dir.check_logs()?;
     let archive = Archive { data_dir: Some(&data_dir), elsewhere: archive };
     let mut met = OpenNotes::default();
-    let mut open = |name, dir: &Path, log| {
-        let hot = open_embedded_log(name, dir, data_dir.mark_of(log), &mut met)?;
+    let mut open = |name| {
+        let (dir, mark) = (data_dir.log_dir(name), data_dir.mark_of(MarkedLog::of_log(name)));
+        let hot = open_embedded_log(name, &dir, mark, &mut met)?;
         join_archive(name, hot, &archive, &mut met)
     };
     Ok(Recorded {
-        receipts: open("receipts", &data_dir.receipts_dir(), MarkedLog::Receipts)?,
-        runs: open("runs", &data_dir.runs_dir(), MarkedLog::Runs)?,
-        quarantine: open("quarantine", &data_dir.quarantine_dir(), MarkedLog::Quarantine)?,
-        manifests: open("manifests", &data_dir.manifests_dir(), MarkedLog::Manifests)?,
+        receipts: open(LogName::Receipts)?,
+        runs: open(LogName::Runs)?,
+        quarantine: open(LogName::Quarantine)?,
+        manifests: open(LogName::Manifests)?,
         checkpoints: Arc::new(FileCheckpoints::open_read_only(&data_dir.checkpoints_dir(), Arc::new(RealFs))),
         torn: met.torn,
         archived: met.archived,
@@ -160,12 +161,15 @@ fn open_embedded(dir: &Path, archive: Option<&Path>) -> Result<Recorded, WiringE
 
 /// Opens a log on disk so that nothing of it is changed.
 fn open_embedded_log(
-    name: &'static str,
+    name: LogName,
     dir: &Path,
     mark: Option<EmbeddedLogMark>,
     met: &mut OpenNotes,
 ) -> Result<Arc<dyn Log>, WiringError> {
-    let log = EmbeddedLog::open_read_only(dir, EmbeddedLogOptions { mark, ..EmbeddedLogOptions::new(name) })?;
+    let log = EmbeddedLog::open_read_only(
+        dir,
+        EmbeddedLogOptions { mark, ..EmbeddedLogOptions::new(name.as_str()) },
+    )?;
     if log.torn_bytes() > 0 {
         met.torn.push((name, log.torn_bytes()));
     }
@@ -180,10 +184,12 @@ struct Archive<'a> {
 
 impl Archive<'_> {
     /// The archive of one log, if there is one.
-    fn archive_of(&self, name: &str) -> Option<(PathBuf, Option<EmbeddedLogMark>)> {
+    fn archive_of(&self, name: LogName) -> Option<(PathBuf, Option<EmbeddedLogMark>)> {
         let (dir, mark) = match (self.elsewhere, self.data_dir) {
-            (Some(dir), _) => (dir.join(name), None),
-            (None, Some(data_dir)) => (data_dir.archive_dir().join(name), archive_mark(data_dir, name)),
+            (Some(dir), _) => (dir.join(name.as_str()), None),
+            (None, Some(data_dir)) => {
+                (data_dir.archive_dir().join(name.as_str()), archive_mark(data_dir, name))
+            }
             (None, None) => return None,
         };
         dir.is_dir().then_some((dir, mark))
@@ -192,7 +198,7 @@ impl Archive<'_> {
 
 /// A log and the archive of it, if there is one, as one log.
 fn join_archive(
-    name: &'static str,
+    name: LogName,
     hot: Arc<dyn Log>,
     archive: &Archive<'_>,
     met: &mut OpenNotes,
@@ -203,13 +209,13 @@ fn join_archive(
     met.archived.push((name, archived));
     if archived.tail.next() < start {
         tracing::warn!(
-            log = name, archive_ends = %archived.tail, log_starts = %start,
+            log = name.as_str(), archive_ends = %archived.tail, log_starts = %start,
             "the archive does not reach up to the log, so it is left aside"
         );
         return Ok(hot);
     }
     // It is never acquired, so it archives nothing.
-    Ok(Arc::new(TieredLog::new(hot, cold, TieredOptions::new(name, u64::MAX, 0))))
+    Ok(Arc::new(TieredLog::new(hot, cold, TieredOptions::new(name.as_str(), u64::MAX, 0))))
 }
 
 async fn on_redis(options: RedisOptions, data_dir: Option<&Path>) -> Result<Recorded, WiringError> {
@@ -219,22 +225,22 @@ async fn on_redis(options: RedisOptions, data_dir: Option<&Path>) -> Result<Reco
     let archive = Archive { data_dir: data_dir.as_ref(), elsewhere: None };
     let mut met = OpenNotes::default();
     // Runs first: every receipt that a run needs was there before it.
-    let runs = open_redis_log(&server, "runs").await?;
-    let receipts = open_redis_log(&server, "receipts").await?;
-    let quarantine = open_redis_log(&server, "quarantine").await?;
-    let manifests = open_redis_log(&server, "manifests").await?;
+    let runs = open_redis_log(&server, LogName::Runs).await?;
+    let receipts = open_redis_log(&server, LogName::Receipts).await?;
+    let quarantine = open_redis_log(&server, LogName::Quarantine).await?;
+    let manifests = open_redis_log(&server, LogName::Manifests).await?;
     require_all_logs(
-        [("receipts", &receipts), ("runs", &runs), ("quarantine", &quarantine)],
+        [(LogName::Receipts, &receipts), (LogName::Runs, &runs), (LogName::Quarantine, &quarantine)],
         &server,
         &namespace,
     )?;
     let mut tiered =
         |name, hot: RedisLog| join_archive(name, Arc::new(hot) as Arc<dyn Log>, &archive, &mut met);
     Ok(Recorded {
-        receipts: tiered("receipts", receipts)?,
-        runs: tiered("runs", runs)?,
-        quarantine: tiered("quarantine", quarantine)?,
-        manifests: tiered("manifests", manifests)?,
+        receipts: tiered(LogName::Receipts, receipts)?,
+        runs: tiered(LogName::Runs, runs)?,
+        quarantine: tiered(LogName::Quarantine, quarantine)?,
+        manifests: tiered(LogName::Manifests, manifests)?,
         checkpoints: Arc::new(server.checkpoints()),
         torn: met.torn,
         archived: met.archived,
@@ -244,8 +250,8 @@ async fn on_redis(options: RedisOptions, data_dir: Option<&Path>) -> Result<Reco
 }
 
 /// Opens a log on the server. Until here nothing but a login was asked of it, so it says only now what it refuses.
-async fn open_redis_log(server: &RedisStore, name: &str) -> Result<RedisLog, WiringError> {
-    server.open_log(name, RedisLogOptions::default()).await.map_err(|error| match error {
+async fn open_redis_log(server: &RedisStore, name: LogName) -> Result<RedisLog, WiringError> {
+    server.open_log(name.as_str(), RedisLogOptions::default()).await.map_err(|error| match error {
         AcquireError::Io { source, .. } => RedisOpenError::Unreachable(source).into(),
         error @ (AcquireError::Held { .. }
         | AcquireError::Corrupt { .. }
@@ -256,7 +262,7 @@ async fn open_redis_log(server: &RedisStore, name: &str) -> Result<RedisLog, Wir
 /// A service makes all of these logs at its first start: without any there was none, and where one has records, no
 /// other may be missing. An empty log in the place of a lost one would be a made-up answer.
 fn require_all_logs(
-    logs: [(&'static str, &RedisLog); 3],
+    logs: [(LogName, &RedisLog); 3],
     server: &RedisStore,
     namespace: &str,
 ) -> Result<(), WiringError> {
@@ -266,7 +272,7 @@ fn require_all_logs(
         (None, _) => Ok(()),
         (Some(_), false) => Err(WiringError::NoLogs { place }),
         (Some((name, _)), true) => Err(WiringError::Log(AcquireError::Corrupt {
-            log: (*name).to_owned(),
+            log: name.to_string(),
             place,
             detail: "it is gone, and other logs beside it are not".to_owned(),
         })),

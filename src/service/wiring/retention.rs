@@ -14,7 +14,7 @@ use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::engine::retention::{RetainedFor, RunsAfterBase, TrimBlocker};
 use orchestrator_kernel::ids::{Epoch, Seq, TsMs};
 use orchestrator_kernel::ports::checkpoint::LoadError;
-use orchestrator_kernel::ports::log::{AcquireError, Log, ReadError};
+use orchestrator_kernel::ports::log::{AcquireError, Log, LogName, ReadError};
 
 use super::WiringError;
 use super::reading::{LogsPlace, Recorded, open_logs};
@@ -129,9 +129,9 @@ async fn open_writable(
     dry_run: bool,
 ) -> Result<RetentionLogs, OfflineError> {
     let parts = embedded_parts(config, data_dir)?;
-    let take = async |name: &'static str, log: Arc<dyn Log>| -> Result<Writable, OfflineError> {
+    let take = async |name: LogName, log: Arc<dyn Log>| -> Result<Writable, OfflineError> {
         let epoch = if dry_run { Epoch(0) } else { acquire_log(&log).await? };
-        let dir = data_dir.archive_dir().join(name);
+        let dir = data_dir.archive_dir().join(name.as_str());
         let archive = match dir.is_dir() && !dry_run {
             false => None,
             // What went to an archive so far goes there from now on, or that archive would have a hole.
@@ -144,9 +144,9 @@ async fn open_writable(
         Ok(Writable { name, log, epoch, archive })
     };
     Ok(RetentionLogs {
-        receipts: take("receipts", parts.receipts).await?,
-        runs: take("runs", parts.runs).await?,
-        quarantine: take("quarantine", parts.quarantine).await?,
+        receipts: take(LogName::Receipts, parts.receipts).await?,
+        runs: take(LogName::Runs, parts.runs).await?,
+        quarantine: take(LogName::Quarantine, parts.quarantine).await?,
         checkpoints: parts.checkpoints,
     })
 }
@@ -164,9 +164,9 @@ pub async fn trim_floor(logs: &Recorded, config: &Config) -> Result<(Seq, TrimBl
     let reader =
         |name, log: &Arc<dyn Log>| Writable { name, log: Arc::clone(log), epoch: Epoch(0), archive: None };
     let kept = RetentionLogs {
-        receipts: reader("receipts", &logs.receipts),
-        runs: reader("runs", &logs.runs),
-        quarantine: reader("quarantine", &logs.quarantine),
+        receipts: reader(LogName::Receipts, &logs.receipts),
+        runs: reader(LogName::Runs, &logs.runs),
+        quarantine: reader(LogName::Quarantine, &logs.quarantine),
         checkpoints: Arc::clone(&logs.checkpoints),
     };
     let base = saved_base(kept.checkpoints.as_ref()).await.map_err(WiringError::from)?;
@@ -183,7 +183,7 @@ pub async fn trim_floor(logs: &Recorded, config: &Config) -> Result<(Seq, TrimBl
 #[derive(Clone, Copy, Debug)]
 pub struct Archived {
     /// Which log.
-    pub log: &'static str,
+    pub log: LogName,
     /// The first and the last record of the archive now.
     pub first: Seq,
     /// As above.
@@ -209,14 +209,14 @@ pub async fn archive_logs(
     let runs = |payload: &[u8]| Ok(RunRecord::decode(payload)?.facts.planned_ts_ms);
     let quarantine = |payload: &[u8]| Ok(QuarantineRecord::decode(payload)?.at_ms);
     Ok(vec![
-        copy_log("receipts", &logs.receipts, config, to, before, receipts).await?,
-        copy_log("runs", &logs.runs, config, to, before, runs).await?,
-        copy_log("quarantine", &logs.quarantine, config, to, before, quarantine).await?,
+        copy_log(LogName::Receipts, &logs.receipts, config, to, before, receipts).await?,
+        copy_log(LogName::Runs, &logs.runs, config, to, before, runs).await?,
+        copy_log(LogName::Quarantine, &logs.quarantine, config, to, before, quarantine).await?,
     ])
 }
 
 async fn copy_log(
-    name: &'static str,
+    name: LogName,
     from: &Arc<dyn Log>,
     config: &Config,
     to: &Path,
@@ -224,7 +224,7 @@ async fn copy_log(
     time_of: impl Fn(&[u8]) -> Result<TsMs, DecodeError>,
 ) -> Result<Archived, OfflineError> {
     let stat = from.stat();
-    let archive: Arc<dyn Log> = archive_elsewhere(config, name, &to.join(name), stat.start)?;
+    let archive: Arc<dyn Log> = archive_elsewhere(config, name, &to.join(name.as_str()), stat.start)?;
     let epoch = acquire_log(&archive).await?;
     let from = Readable { name, log: from.as_ref() };
     let below = match before {

@@ -8,7 +8,7 @@ use orchestrator_engine_plane::retention::Archives;
 use orchestrator_kernel::engine::retention::BASE;
 use orchestrator_kernel::ids::Seq;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
-use orchestrator_kernel::ports::log::{AcquireError, Log};
+use orchestrator_kernel::ports::log::{AcquireError, Log, LogName};
 
 use super::marks::second_mark;
 use super::{StartOptions, WiringError};
@@ -78,22 +78,18 @@ pub(super) fn embedded_parts(config: &Config, data_dir: &DataDir) -> Result<Embe
         .map_err(|source| WiringError::File { what: "the checkpoints".to_owned(), source })?
         .reserving_for(BASE);
     data_dir.check_logs()?;
-    let open = |name, dir: PathBuf, log, capacity_bytes| {
-        let (segment_bytes, mark) = (config.buffer.segment_bytes, data_dir.mark_of(log));
+    let open = |name: LogName, capacity_bytes| {
+        let (segment_bytes, mark) = (config.buffer.segment_bytes, data_dir.mark_of(MarkedLog::of_log(name)));
+        let options = EmbeddedLogOptions::new(name.as_str());
         embedded_log(
-            &dir,
-            EmbeddedLogOptions { segment_bytes, capacity_bytes, mark, ..EmbeddedLogOptions::new(name) },
+            &data_dir.log_dir(name),
+            EmbeddedLogOptions { segment_bytes, capacity_bytes, mark, ..options },
         )
     };
     Ok(EmbeddedParts {
-        receipts: open(
-            "receipts",
-            data_dir.receipts_dir(),
-            MarkedLog::Receipts,
-            receipt_log_capacity(config),
-        )?,
-        quarantine: open("quarantine", data_dir.quarantine_dir(), MarkedLog::Quarantine, None)?,
-        runs: open("runs", data_dir.runs_dir(), MarkedLog::Runs, None)?,
+        receipts: open(LogName::Receipts, receipt_log_capacity(config))?,
+        quarantine: open(LogName::Quarantine, None)?,
+        runs: open(LogName::Runs, None)?,
         checkpoints: Arc::new(checkpoints),
     })
 }
@@ -101,16 +97,16 @@ pub(super) fn embedded_parts(config: &Config, data_dir: &DataDir) -> Result<Embe
 fn open_embedded(config: &Config, data_dir: &DataDir) -> Result<Storage, WiringError> {
     let EmbeddedParts { receipts, quarantine, runs, checkpoints } = embedded_parts(config, data_dir)?;
     let manifests = embedded_log(
-        &data_dir.manifests_dir(),
+        &data_dir.log_dir(LogName::Manifests),
         EmbeddedLogOptions {
             segment_bytes: MANIFEST_SEGMENT_BYTES,
             mark: data_dir.mark_of(MarkedLog::Manifests),
-            ..EmbeddedLogOptions::new("manifests")
+            ..EmbeddedLogOptions::new(LogName::Manifests.as_str())
         },
     )?;
     let mut written = vec![Arc::clone(&receipts), Arc::clone(&quarantine), Arc::clone(&runs)];
     written.push(Arc::clone(&manifests));
-    let mut archive = |name: &str, log: &EmbeddedLog| {
+    let mut archive = |name, log: &EmbeddedLog| {
         let archive = archive_log(config, name, data_dir, log.stat().start)?;
         written.push(Arc::clone(&archive));
         Ok::<_, WiringError>(archive as Arc<dyn Log>)
@@ -118,9 +114,9 @@ fn open_embedded(config: &Config, data_dir: &DataDir) -> Result<Storage, WiringE
     let archives = match config.retention.archive {
         false => None,
         true => Some(Archives {
-            receipts: archive("receipts", &receipts)?,
-            runs: archive("runs", &runs)?,
-            quarantine: archive("quarantine", &quarantine)?,
+            receipts: archive(LogName::Receipts, &receipts)?,
+            runs: archive(LogName::Runs, &runs)?,
+            quarantine: archive(LogName::Quarantine, &quarantine)?,
         }),
     };
     Ok(Storage {
@@ -138,38 +134,32 @@ fn open_embedded(config: &Config, data_dir: &DataDir) -> Result<Storage, WiringE
 }
 
 /// The mark of the archive of the log `name`. An archive that was moved away as a whole is begun anew.
-pub(super) fn archive_mark(data_dir: &DataDir, name: &str) -> Option<EmbeddedLogMark> {
-    let log = match name {
-        "receipts" => MarkedLog::ReceiptsArchive,
-        "runs" => MarkedLog::RunsArchive,
-        "quarantine" => MarkedLog::QuarantineArchive,
-        _ => return None,
-    };
-    let mark = data_dir.mark_of(log)?;
-    Some(if data_dir.archive_dir().join(name).is_dir() { mark } else { mark.without_found() })
+pub(super) fn archive_mark(data_dir: &DataDir, name: LogName) -> Option<EmbeddedLogMark> {
+    let mark = data_dir.mark_of(MarkedLog::of_archive(name)?)?;
+    Some(if data_dir.archive_dir().join(name.as_str()).is_dir() { mark } else { mark.without_found() })
 }
 
 /// Opens the archive of a log in the data directory, or begins one with record `first`.
 pub(super) fn archive_log(
     config: &Config,
-    name: &str,
+    name: LogName,
     data_dir: &DataDir,
     first: Seq,
 ) -> Result<Arc<EmbeddedLog>, WiringError> {
     let (segment_bytes, mark) = (config.buffer.segment_bytes, archive_mark(data_dir, name));
-    let options = EmbeddedLogOptions { segment_bytes, first, mark, ..EmbeddedLogOptions::new(name) };
-    embedded_log(&data_dir.archive_dir().join(name), options)
+    let options = EmbeddedLogOptions { segment_bytes, first, mark, ..EmbeddedLogOptions::new(name.as_str()) };
+    embedded_log(&data_dir.archive_dir().join(name.as_str()), options)
 }
 
 /// Opens an archive elsewhere, or begins one with record `first`.
 pub(super) fn archive_elsewhere(
     config: &Config,
-    name: &str,
+    name: LogName,
     dir: &Path,
     first: Seq,
 ) -> Result<Arc<EmbeddedLog>, WiringError> {
     let segment_bytes = config.buffer.segment_bytes;
-    embedded_log(dir, EmbeddedLogOptions { segment_bytes, first, ..EmbeddedLogOptions::new(name) })
+    embedded_log(dir, EmbeddedLogOptions { segment_bytes, first, ..EmbeddedLogOptions::new(name.as_str()) })
 }
 
 fn embedded_log(dir: &Path, options: EmbeddedLogOptions) -> Result<Arc<EmbeddedLog>, WiringError> {
@@ -214,15 +204,15 @@ async fn on_redis(
         receipts: open_tiered(
             config,
             &server,
-            "receipts",
+            LogName::Receipts,
             data_dir,
             receipt_log_capacity(config),
             &mut written,
         )
         .await?,
-        quarantine: open_tiered(config, &server, "quarantine", data_dir, None, &mut written).await?,
-        runs: open_tiered(config, &server, "runs", data_dir, None, &mut written).await?,
-        manifests: Arc::new(server.open_log("manifests", RedisLogOptions::default()).await?),
+        quarantine: open_tiered(config, &server, LogName::Quarantine, data_dir, None, &mut written).await?,
+        runs: open_tiered(config, &server, LogName::Runs, data_dir, None, &mut written).await?,
+        manifests: Arc::new(server.open_log(LogName::Manifests.as_str(), RedisLogOptions::default()).await?),
         checkpoints: Arc::new(server.checkpoints()),
         archives: None,
         durability,
@@ -236,15 +226,15 @@ async fn on_redis(
 async fn open_tiered(
     config: &Config,
     server: &RedisStore,
-    name: &str,
+    name: LogName,
     data_dir: &DataDir,
     capacity_bytes: Option<u64>,
     written: &mut Vec<Arc<EmbeddedLog>>,
 ) -> Result<Arc<dyn Log>, WiringError> {
-    let hot = Arc::new(server.open_log(name, RedisLogOptions { capacity_bytes }).await?);
+    let hot = Arc::new(server.open_log(name.as_str(), RedisLogOptions { capacity_bytes }).await?);
     let cold = archive_log(config, name, data_dir, Seq(1))?;
     written.push(Arc::clone(&cold));
-    let options = TieredOptions::new(name, config.redis.archive_above, config.redis.archive_keep);
+    let options = TieredOptions::new(name.as_str(), config.redis.archive_above, config.redis.archive_keep);
     Ok(Arc::new(TieredLog::new(hot, cold, options)))
 }
 
@@ -266,8 +256,8 @@ async fn connect_redis(
 /// log is taken over, and so before an epoch is spent.
 async fn check_doubts(server: &RedisStore) -> Result<(), WiringError> {
     let mut doubts = Vec::new();
-    for name in ["receipts", "runs", "quarantine", "manifests"] {
-        let log = server.open_log(name, RedisLogOptions::default()).await?;
+    for name in LogName::ALL {
+        let log = server.open_log(name.as_str(), RedisLogOptions::default()).await?;
         doubts.extend(log.find_doubt().await?);
     }
     let is_corrupt = |doubt: &AcquireError| matches!(doubt, AcquireError::Corrupt { .. });

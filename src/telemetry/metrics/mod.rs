@@ -154,10 +154,10 @@ impl State {
                 registers.buffer_bytes.set(to_gauge(bytes));
                 self.last_ingest_ts = Some(last_ingest_ts);
             }
-            Observation::LogTrimmed { log, records } => registers.trimmed.add_count([log], records),
+            Observation::LogTrimmed { log, records } => registers.trimmed.add_count([log.as_str()], records),
             Observation::RetentionFailed => drop(registers.retention_failures.inc()),
             Observation::CheckpointDamaged { name } => registers.checkpoints_damaged.add_count([name], 1),
-            Observation::AppendFailed { log } => registers.append_failures.add_count([log], 1),
+            Observation::AppendFailed { log } => registers.append_failures.add_count([log.as_str()], 1),
             Observation::Tick { lag_seconds, runs } => {
                 registers.ticks.inc();
                 registers.lag.observe(lag_seconds);

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64};
 use orchestrator_kernel::error::{ErrorKind, FailureDomain};
 use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::metric_names::{self as names, LABEL_VALUES_MAX, MetricKind, MetricName, OTHER};
+use orchestrator_kernel::ports::log::LogName;
 use orchestrator_kernel::ports::observer::TickSkipReason;
 use orchestrator_kernel::ports::source::SourceOddity;
 use prometheus_client::metrics::counter::Counter;
@@ -26,6 +27,9 @@ const SECONDS: [f64; 18] = [
 ];
 /// Up to the largest batch that can be configured.
 const RECORDS: [f64; 9] = [1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16_384.0, 65_536.0];
+
+/// The logs whose failures and trims are counted.
+const COUNTED_LOGS: [LogName; 3] = [LogName::Receipts, LogName::Runs, LogName::Quarantine];
 
 /// Every metric of [`names::ALL`].
 pub(super) struct Registers {
@@ -123,22 +127,16 @@ impl Registers {
                 &names::BUFFER_FLUSH_RECORDS,
                 Histogram::new(RECORDS),
             ),
-            trimmed: CounterBy::register(registry_mut, &names::LOG_TRIMMED).with_zeros([
-                "receipts",
-                "runs",
-                "quarantine",
-            ]),
+            trimmed: CounterBy::register(registry_mut, &names::LOG_TRIMMED)
+                .with_zeros(COUNTED_LOGS.map(LogName::as_str)),
             retention_failures: register_metric(registry_mut, &names::RETENTION_FAILURES, Counter::default()),
             checkpoints_damaged: CounterBy::register(registry_mut, &names::CHECKPOINTS_DAMAGED).with_zeros([
                 "receipts",
                 "runs",
                 "published",
             ]),
-            append_failures: CounterBy::register(registry_mut, &names::APPEND_FAILURES).with_zeros([
-                "receipts",
-                "runs",
-                "quarantine",
-            ]),
+            append_failures: CounterBy::register(registry_mut, &names::APPEND_FAILURES)
+                .with_zeros(COUNTED_LOGS.map(LogName::as_str)),
             ticks: register_metric(registry_mut, &names::SCHEDULE_TICKS, Counter::default()),
             lag: register_metric(registry_mut, &names::SCHEDULE_LAG, Histogram::new(SECONDS)),
             runs_planned: register_metric(registry_mut, &names::SCHEDULE_RUNS, Counter::default()),

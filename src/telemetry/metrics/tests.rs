@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use orchestrator_kernel::error::FailureDomain;
 use orchestrator_kernel::ids::{EventType, SourceId, Symbol};
 use orchestrator_kernel::metric_names::{self as names, ALL, MetricKind};
+use orchestrator_kernel::ports::log::LogName;
 use orchestrator_kernel::ports::observer::TickSkipReason;
 use proptest::prelude::*;
 
@@ -77,8 +78,8 @@ fn everything<'a>(
         Observation::SourceOddity { word: "missing", count: 4 },
         Observation::ReceiptsFlushed { seconds: 0.0003, records: 6 },
         Observation::BufferDepth { records: 6, bytes: 2400, last_ingest_ts: TsMs(40_000) },
-        Observation::AppendFailed { log: "runs" },
-        Observation::LogTrimmed { log: "runs", records: 7 },
+        Observation::AppendFailed { log: LogName::Runs },
+        Observation::LogTrimmed { log: LogName::Runs, records: 7 },
         Observation::RetentionFailed,
         Observation::CheckpointDamaged { name: "published" },
         Observation::Tick { lag_seconds: 0.001, runs: 2 },

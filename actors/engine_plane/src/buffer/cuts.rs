@@ -5,13 +5,13 @@ use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::engine::cut::{CutRequest, Rebuild, SymbolCut};
 use orchestrator_kernel::ids::{IngestSeq, Seq, TsMs};
 use orchestrator_kernel::mutant;
-use orchestrator_kernel::ports::log::{ReadError, ReadLimit};
+use orchestrator_kernel::ports::log::{LogName, ReadError, ReadLimit};
 use orchestrator_runtime::address::send_reply;
 use orchestrator_runtime::fatal::Fatal;
 use ractor::RpcReplyPort;
 
+use super::BufferState;
 use super::messages::CutsTaken;
-use super::{BufferState, RECEIPTS};
 
 /// A seal that waits for receipts before it.
 pub(super) struct WaitingSeal {
@@ -70,7 +70,7 @@ impl BufferState {
         self.readable
             .scan_records(from, to, |seq, payload| {
                 let record = ReceiptRecord::decode(payload)
-                    .map_err(|error| Fatal::undecodable_record(RECEIPTS, seq.0, error))?;
+                    .map_err(|error| Fatal::undecodable_record(LogName::Receipts, seq.0, error))?;
                 rebuild.observe_receipt(&record);
                 Ok(())
             })
@@ -95,10 +95,10 @@ impl BufferState {
                     low = (start.0 - 1).min(high);
                     continue;
                 }
-                read => read.map_err(|error| Fatal::on_read(RECEIPTS, error))?,
+                read => read.map_err(|error| Fatal::on_read(LogName::Receipts, error))?,
             };
             let record = ReceiptRecord::decode(found.get(0).unwrap_or_default())
-                .map_err(|error| Fatal::undecodable_record(RECEIPTS, middle, error))?;
+                .map_err(|error| Fatal::undecodable_record(LogName::Receipts, middle, error))?;
             if record.ingest_ts_ms <= planned { low = middle } else { high = middle - 1 }
         }
         Ok(IngestSeq(low))

@@ -13,7 +13,7 @@ use orchestrator_kernel::engine::cut::CutBook;
 use orchestrator_kernel::ids::{IngestSeq, Origin, Seq, TsMs};
 use orchestrator_kernel::mutant;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
-use orchestrator_kernel::ports::log::{Log, RecordBatch};
+use orchestrator_kernel::ports::log::{Log, LogName, RecordBatch};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
 use orchestrator_kernel::ports::source::ResumeAt;
 use orchestrator_runtime::address::{Address, send_reply};
@@ -102,10 +102,6 @@ pub struct BufferState {
 /// The actor.
 pub struct Buffer;
 
-/// The log's name in errors and metrics.
-const RECEIPTS: &str = "receipts";
-const QUARANTINE: &str = "quarantine";
-
 impl Actor for Buffer {
     type Msg = BufferMsg;
     type State = BufferState;
@@ -164,18 +160,21 @@ impl Actor for Buffer {
 
 impl BufferState {
     async fn recover(args: BufferArgs) -> Result<Self, Fatal> {
-        let acquired = args.receipts.acquire().await.map_err(|error| Fatal::on_acquire(RECEIPTS, error))?;
-        let aside = args.quarantine.acquire().await.map_err(|error| Fatal::on_acquire(QUARANTINE, error))?;
+        let acquired =
+            args.receipts.acquire().await.map_err(|error| Fatal::on_acquire(LogName::Receipts, error))?;
+        let aside =
+            args.quarantine.acquire().await.map_err(|error| Fatal::on_acquire(LogName::Quarantine, error))?;
         let runs = args
             .run_log
             .call(RunLogMsg::Overview)
             .await
             .map_err(|error| Fatal::new(FatalKind::Internal, error.to_string()))?;
         let tails = (acquired.tail, aside.tail);
-        let readable = PatientLog::new(Arc::clone(&args.receipts), RECEIPTS, args.writer.probe_every);
+        let readable =
+            PatientLog::new(Arc::clone(&args.receipts), LogName::Receipts, args.writer.probe_every);
         let (mut book, gone_ts) = recovery::cut_book(
             &readable,
-            &PatientLog::new(Arc::clone(&args.quarantine), QUARANTINE, args.writer.probe_every),
+            &PatientLog::new(Arc::clone(&args.quarantine), LogName::Quarantine, args.writer.probe_every),
             checkpoint::CheckpointReader {
                 store: args.checkpoints.as_ref(),
                 observer: args.observer.as_ref(),
@@ -188,9 +187,15 @@ impl BufferState {
         args.watch.note_time(book.last_ts().max(runs.last_planned_ts));
         let (board, observer) = (args.board.clone(), Arc::clone(&args.observer));
         let health = LogHealth::new(Condition::BufferFailing, board, observer);
-        let receipts =
-            LogWriter::new(RECEIPTS, Arc::clone(&args.receipts), acquired, args.writer, health.clone());
-        let quarantine = LogWriter::new(QUARANTINE, Arc::clone(&args.quarantine), aside, args.writer, health);
+        let receipts = LogWriter::new(
+            LogName::Receipts,
+            Arc::clone(&args.receipts),
+            acquired,
+            args.writer,
+            health.clone(),
+        );
+        let quarantine =
+            LogWriter::new(LogName::Quarantine, Arc::clone(&args.quarantine), aside, args.writer, health);
         let store = Arc::clone(&args.checkpoints);
         let checkpoints = CheckpointSaver::new(
             recovery::RECEIPTS_CHECKPOINT,
@@ -402,7 +407,7 @@ impl BufferState {
     fn add_to_book(&mut self, batch: &RecordBatch, took: Duration) -> Result<(), Fatal> {
         for (seq, payload) in batch.iter() {
             let record = ReceiptRecord::decode(payload)
-                .map_err(|error| Fatal::undecodable_record(RECEIPTS, seq.0, error))?;
+                .map_err(|error| Fatal::undecodable_record(LogName::Receipts, seq.0, error))?;
             self.book.observe_receipt(&record);
         }
         let positions = self.book.positions();

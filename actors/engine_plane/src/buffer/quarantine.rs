@@ -1,14 +1,15 @@
 //! The quarantine: what is no receipt becomes durable with the reason, before the receipts of its batch.
 
 use orchestrator_kernel::engine::contracts::quarantine::QuarantineRecord;
+use orchestrator_kernel::ports::log::LogName;
 use orchestrator_runtime::address::send_reply;
 use orchestrator_runtime::fatal::Fatal;
 use orchestrator_runtime::group_commit::Landed;
 use orchestrator_runtime::log_writer::{Landing, Waited};
 use ractor::{ActorRef, RpcReplyPort};
 
+use super::BufferState;
 use super::messages::{AppendRefused, BufferMsg};
-use super::{BufferState, QUARANTINE};
 
 /// Novelty of a refused item: new, or in the quarantine already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +63,7 @@ impl BufferState {
                 self.quarantine_tail = self.quarantine_tail.max(batch.last_seq());
                 for (seq, payload) in batch.iter() {
                     let record = QuarantineRecord::decode(payload)
-                        .map_err(|error| Fatal::undecodable_record(QUARANTINE, seq.0, error))?;
+                        .map_err(|error| Fatal::undecodable_record(LogName::Quarantine, seq.0, error))?;
                     self.book.note_quarantined(&record.origin, record.position);
                 }
                 for QuarantineWaiter { known, reply } in waiters {

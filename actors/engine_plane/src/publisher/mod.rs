@@ -23,7 +23,7 @@ use orchestrator_kernel::mutant;
 use orchestrator_kernel::ports::checkpoint::{CheckpointStore, SaveError};
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::fan_out::{FanOut, OutputMessage, PublishError, Remedy};
-use orchestrator_kernel::ports::log::{Log, ReadLimit, RecordBatch};
+use orchestrator_kernel::ports::log::{Log, LogName, ReadLimit, RecordBatch};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
 use orchestrator_kernel::retry::RetrySchedule;
 use orchestrator_runtime::act_log::ActLog;
@@ -141,7 +141,7 @@ impl Actor for Publisher {
         args.observer.observe(&Observation::PublishBacklog { outputs: args.flow.waiting_outputs() });
         let offers = Offers::for_fan_outs(&args.fan_outs).await;
         let skips = acts::read_skips(&args.act_log).await;
-        let skips = skips.map_err(|error| fatal::fatal_unless_io("manifests", error))?;
+        let skips = skips.map_err(|error| fatal::fatal_unless_io(LogName::Manifests, error))?;
         me.send_after(LOOK_EVERY, || PublisherMsg::Look);
         let mut committed = args.committed.clone();
         committed.mark_changed();
@@ -299,7 +299,11 @@ impl PublisherState {
     async fn read_runs(&self, first: RunSeq, last: RunSeq) -> Result<RecordBatch, ActorProcessingErr> {
         let count = usize::try_from((last.0 + 1).saturating_sub(first.0)).unwrap_or(usize::MAX);
         let limit = ReadLimit { records: self.args.batch_max.min(count), ..ReadLimit::default() };
-        self.args.runs.read(first.into(), limit).await.map_err(|error| fatal::fatal_unless_io("runs", error))
+        self.args
+            .runs
+            .read(first.into(), limit)
+            .await
+            .map_err(|error| fatal::fatal_unless_io(LogName::Runs, error))
     }
 
     /// The outputs of the wanted records of a batch, and when the last of their runs ended.
@@ -313,12 +317,12 @@ impl PublisherState {
         let mut latest: Option<TsMs> = None;
         for (seq, payload) in batch.iter() {
             let record = RunRecord::decode(payload)
-                .map_err(|error| Fatal::undecodable_record("runs", seq.0, error))?;
+                .map_err(|error| Fatal::undecodable_record(LogName::Runs, seq.0, error))?;
             if !is_wanted(&record) {
                 continue;
             }
             let made = events(seq.into(), &record, published)
-                .map_err(|error| Fatal::undecodable_record("runs", seq.0, error))?;
+                .map_err(|error| Fatal::undecodable_record(LogName::Runs, seq.0, error))?;
             messages.extend(made);
             latest = latest.max(ended_at(&record));
         }

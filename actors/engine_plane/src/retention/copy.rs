@@ -46,7 +46,7 @@ pub async fn copy_to_archive(
 
 #[cfg(test)]
 mod tests {
-    use orchestrator_kernel::ports::log::RecordBatch;
+    use orchestrator_kernel::ports::log::{LogName, RecordBatch};
     use orchestrator_kernel::ports::log_memory::MemoryLog;
 
     use super::*;
@@ -64,7 +64,7 @@ mod tests {
     #[tokio::test]
     async fn exactly_what_is_asked_is_copied_once_and_a_hole_is_named() {
         let ((hot, epoch), (archive, to)) = (log(9000).await, log(0).await);
-        let from = Readable { name: "receipts", log: &hot };
+        let from = Readable { name: LogName::Receipts, log: &hot };
 
         assert_eq!(copy_to_archive(from, &archive, to, Seq(5001)).await.unwrap(), 5000);
         assert_eq!(archive.stat().tail, Seq(5000));
@@ -80,7 +80,10 @@ mod tests {
         let (short, to) = log(0).await;
         let hole = copy_to_archive(from, &short, to, Seq(9001)).await.unwrap_err();
         assert!(
-            matches!(hole, RetentionError::Hole { log: "receipts", archived: Seq(0), start: Seq(5001) }),
+            matches!(
+                hole,
+                RetentionError::Hole { log: LogName::Receipts, archived: Seq(0), start: Seq(5001) }
+            ),
             "{hole}"
         );
     }

@@ -4,7 +4,7 @@ use orchestrator_kernel::engine::contracts::DecodeError;
 use orchestrator_kernel::engine::run::RunViolation;
 use orchestrator_kernel::ids::Seq;
 use orchestrator_kernel::ports::checkpoint::{LoadError, SaveError};
-use orchestrator_kernel::ports::log::{AcquireError, AppendError, ReadError, TrimError};
+use orchestrator_kernel::ports::log::{AcquireError, AppendError, LogName, ReadError, TrimError};
 use orchestrator_runtime::address::Down;
 use orchestrator_runtime::fatal::Fatal;
 
@@ -18,7 +18,7 @@ pub enum RetentionError {
     #[error("cannot read the log of {log}")]
     Read {
         /// Which log.
-        log: &'static str,
+        log: LogName,
         /// Why.
         #[source]
         source: ReadError,
@@ -27,7 +27,7 @@ pub enum RetentionError {
     #[error("record {seq} of the log of {log} cannot be used")]
     Record {
         /// Which log.
-        log: &'static str,
+        log: LogName,
         /// Which record.
         seq: u64,
         /// Why.
@@ -50,7 +50,7 @@ pub enum RetentionError {
     #[error("cannot write the archive of {log}")]
     Copy {
         /// Which log.
-        log: &'static str,
+        log: LogName,
         /// Why.
         #[source]
         source: AppendError,
@@ -62,7 +62,7 @@ pub enum RetentionError {
     )]
     Hole {
         /// Which log.
-        log: &'static str,
+        log: LogName,
         /// The last archived record.
         archived: Seq,
         /// The first record in the log.
@@ -72,7 +72,7 @@ pub enum RetentionError {
     #[error("cannot trim the log of {log}")]
     Trim {
         /// Which log.
-        log: &'static str,
+        log: LogName,
         /// Why.
         #[source]
         source: TrimError,

@@ -23,7 +23,7 @@ use orchestrator_kernel::ids::{Epoch, RunSeq};
 use orchestrator_kernel::mutant;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::clock::Clock;
-use orchestrator_kernel::ports::log::Log;
+use orchestrator_kernel::ports::log::{Log, LogName};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
 use orchestrator_runtime::address::Address;
 use orchestrator_runtime::fatal::{Chain, Fatal};
@@ -238,9 +238,9 @@ impl RetentionState {
             archive,
         };
         let kept = RetentionLogs {
-            receipts: writable("receipts", &args.receipts, durable.receipts.0, to_receipts),
-            runs: writable("runs", &args.runs, runs, to_runs),
-            quarantine: writable("quarantine", &args.quarantine, durable.quarantine.0, to_quarantine),
+            receipts: writable(LogName::Receipts, &args.receipts, durable.receipts.0, to_receipts),
+            runs: writable(LogName::Runs, &args.runs, runs, to_runs),
+            quarantine: writable(LogName::Quarantine, &args.quarantine, durable.quarantine.0, to_quarantine),
             checkpoints: Arc::clone(&args.checkpoints),
         };
         Ok((kept, durable))
@@ -248,8 +248,8 @@ impl RetentionState {
 
     fn observe_trims(&self, gone: &[TrimmedLog], held: &TrimBlocker) {
         for TrimmedLog { log, records, start } in gone.iter().filter(|gone| gone.records > 0) {
-            self.args.observer.observe(&Observation::LogTrimmed { log, records: *records });
-            tracing::info!(log, records, %start, ?held, "let the oldest records go");
+            self.args.observer.observe(&Observation::LogTrimmed { log: *log, records: *records });
+            tracing::info!(log = log.as_str(), records, %start, ?held, "let the oldest records go");
         }
     }
 

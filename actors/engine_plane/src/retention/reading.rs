@@ -3,7 +3,7 @@
 use orchestrator_kernel::engine::contracts::DecodeError;
 use orchestrator_kernel::engine::retention::FirstYoung;
 use orchestrator_kernel::ids::{Seq, TsMs};
-use orchestrator_kernel::ports::log::{Log, ReadLimit, RecordBatch, read_one};
+use orchestrator_kernel::ports::log::{Log, LogName, ReadLimit, RecordBatch, read_one};
 
 use super::error::RetentionError;
 
@@ -11,7 +11,7 @@ use super::error::RetentionError;
 #[derive(Clone, Copy)]
 pub struct Readable<'a> {
     /// What errors call it.
-    pub name: &'static str,
+    pub name: LogName,
     /// The log.
     pub log: &'a dyn Log,
 }

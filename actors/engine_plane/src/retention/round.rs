@@ -12,7 +12,7 @@ use orchestrator_kernel::engine::retention::{
 use orchestrator_kernel::ids::{Epoch, IngestSeq, RunSeq, Seq, TsMs};
 use orchestrator_kernel::mutant;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
-use orchestrator_kernel::ports::log::Log;
+use orchestrator_kernel::ports::log::{Log, LogName};
 
 use super::copy::copy_to_archive;
 use super::error::RetentionError;
@@ -23,7 +23,7 @@ use crate::publisher::messages::load_released;
 #[derive(Clone)]
 pub struct Writable {
     /// Its name.
-    pub name: &'static str,
+    pub name: LogName,
     /// The log.
     pub log: Arc<dyn Log>,
     /// The writer's epoch.
@@ -83,7 +83,7 @@ pub struct TrimPlan {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrimmedLog {
     /// Which log.
-    pub log: &'static str,
+    pub log: LogName,
     /// How many records.
     pub records: u64,
     /// The first record still there.

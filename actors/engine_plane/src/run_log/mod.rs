@@ -14,7 +14,7 @@ use orchestrator_kernel::engine::run::{RunIndex, SymbolHistory};
 use orchestrator_kernel::ids::{RunSeq, Seq, Symbol, TsMs};
 use orchestrator_kernel::mutant;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
-use orchestrator_kernel::ports::log::{Log, RecordBatch};
+use orchestrator_kernel::ports::log::{Log, LogName, RecordBatch};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
 use orchestrator_runtime::address::send_reply;
 use orchestrator_runtime::checkpoint::{self, CheckpointSaver};
@@ -163,8 +163,8 @@ impl Actor for RunLog {
 /// How often at most it is looked whether more records are coming before a commit begins. Each look costs about a
 /// microsecond, a commit a hundred and more.
 const LOOKS_MAX: u32 = 4;
-/// The log's name in errors and metrics.
-const LOG: &str = "runs";
+/// The log that is written.
+const LOG: LogName = LogName::Runs;
 
 impl RunLogState {
     fn submit_record(&mut self, me: &ActorRef<RunLogMsg>, waiting: RecordWaiter) {

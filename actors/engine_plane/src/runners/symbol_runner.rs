@@ -17,7 +17,7 @@ use orchestrator_kernel::ids::{EngineMode, IngestSeq, Symbol, TsMs};
 use orchestrator_kernel::mutant;
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::engine::{Engine, EngineAnswer, EngineCall, EngineError};
-use orchestrator_kernel::ports::log::{Log, read_one};
+use orchestrator_kernel::ports::log::{Log, LogName, read_one};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
 use orchestrator_kernel::retry::RetrySchedule;
 use orchestrator_runtime::address::{Address, send_reply};
@@ -232,10 +232,10 @@ impl RunnerState {
     async fn read_event(&self, seq: IngestSeq) -> Result<Bytes, ActorProcessingErr> {
         let stored = read_one(self.args.receipts.as_ref(), seq.into())
             .await
-            .map_err(|error| fatal::fatal_unless_io("receipts", error))?
+            .map_err(|error| fatal::fatal_unless_io(LogName::Receipts, error))?
             .unwrap_or_default();
         let record = ReceiptRecord::decode(&stored)
-            .map_err(|error| Fatal::undecodable_record("receipts", seq.0, error))?;
+            .map_err(|error| Fatal::undecodable_record(LogName::Receipts, seq.0, error))?;
         Ok(stored.slice_ref(record.event))
     }
 

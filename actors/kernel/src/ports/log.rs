@@ -5,6 +5,46 @@ use bytes::Bytes;
 
 use crate::ids::{Epoch, LogIdentity, Seq};
 
+macro_rules! log_names {
+    ($($(#[$doc:meta])* $name:ident = $word:literal),+ $(,)?) => {
+        /// Name of a log: its folder and its key, and its word in metrics and in messages.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum LogName {
+            $($(#[$doc])* $name),+
+        }
+
+        impl LogName {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name),+];
+
+            /// The word that stands on disk, on the wire and in messages. Never changes.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $word),+
+                }
+            }
+        }
+    };
+}
+
+log_names! {
+    /// Receipts in the order in which they were numbered.
+    Receipts = "receipts",
+    /// Records of runs: what was decided, and what the engine answered.
+    Runs = "runs",
+    /// Items that are no receipts.
+    Quarantine = "quarantine",
+    /// Programs and configurations that wrote the other logs, and what operators did.
+    Manifests = "manifests",
+}
+
+impl std::fmt::Display for LogName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
 /// Consecutive records in one piece of memory: record `i` has sequence `first + i`.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct RecordBatch {

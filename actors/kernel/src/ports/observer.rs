@@ -6,6 +6,7 @@
 
 use crate::error::{ErrorKind, FailureDomain};
 use crate::ids::{EventType, SourceId, Symbol, TsMs};
+use crate::ports::log::LogName;
 
 /// Reason for which a tick of the schedule made no run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,12 +98,12 @@ pub enum Observation<'a> {
     /// An append failed.
     AppendFailed {
         /// Which log: `receipts`, `runs` or `quarantine`.
-        log: &'static str,
+        log: LogName,
     },
     /// Retention let the oldest records of a log go.
     LogTrimmed {
         /// Which log: `receipts`, `runs` or `quarantine`.
-        log: &'static str,
+        log: LogName,
         /// How many.
         records: u64,
     },

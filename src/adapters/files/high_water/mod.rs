@@ -25,6 +25,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use orchestrator_kernel::ids::Seq;
+use orchestrator_kernel::ports::log::LogName;
 use tracing::{error, warn};
 
 use super::fs::Fs;
@@ -57,6 +58,30 @@ pub enum MarkedLog {
     RunsArchive = 5,
     /// The archive of the quarantine.
     QuarantineArchive = 6,
+}
+
+impl MarkedLog {
+    /// The log of this name.
+    #[must_use]
+    pub const fn of_log(name: LogName) -> Self {
+        match name {
+            LogName::Receipts => Self::Receipts,
+            LogName::Runs => Self::Runs,
+            LogName::Quarantine => Self::Quarantine,
+            LogName::Manifests => Self::Manifests,
+        }
+    }
+
+    /// The archive of the log of this name, if one is kept.
+    #[must_use]
+    pub const fn of_archive(name: LogName) -> Option<Self> {
+        match name {
+            LogName::Receipts => Some(Self::ReceiptsArchive),
+            LogName::Runs => Some(Self::RunsArchive),
+            LogName::Quarantine => Some(Self::QuarantineArchive),
+            LogName::Manifests => None,
+        }
+    }
 }
 
 /// The marks of all logs of one data directory, kept in two places.
