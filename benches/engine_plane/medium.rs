@@ -162,7 +162,10 @@ impl BarePublisher {
 pub(crate) async fn bare_append(url: &str, commits: u64, records: u64, bytes: usize) -> Outcome<f64> {
     static ENTRY: OnceLock<Vec<u8>> = OnceLock::new();
     let entry = ENTRY.get_or_init(|| super::support::noise(bytes));
-    let script = redis::Script::new(include_str!("../../src/adapters/redis/scripts/append.lua"));
+    let script = redis::Script::new(concat!(
+        include_str!("../../src/adapters/redis/scripts/fence.lua"),
+        include_str!("../../src/adapters/redis/scripts/append.lua"),
+    ));
     let mut connection = redis::Client::open(url)?
         .get_multiplexed_async_connection_with_config(
             &redis::AsyncConnectionConfig::new().set_response_timeout(None),

@@ -75,9 +75,9 @@ struct Tenure {
 
 /// The answer of the script `acquire.lua`.
 type AcquireAnswer = (String, u64, u64, u64, String, u64, Vec<u8>);
-/// The answer of the script `append.lua`.
+/// The answer of the scripts `append.lua` and `prove_room.lua`, each behind `fence.lua`.
 type AppendAnswer = (String, u64, u64, u64, u64, u64);
-/// The answer of the script `trim.lua`.
+/// The answer of the script `trim.lua`, behind `fence.lua`.
 type TrimAnswer = (String, u64, u64, u64, u64, u64);
 
 impl Appender {

@@ -24,7 +24,7 @@ mod tests {
 
     #[test]
     fn the_check_is_found_in_the_script() {
-        let script = include_str!("scripts/append.lua");
+        let script = super::super::scripts::APPEND_TEXT;
 
         assert_ne!(without_epoch_check(script), script);
         assert_eq!(append_script(script), script, "nothing is planted unless it is named");

@@ -1,25 +1,7 @@
--- Appends a batch as a whole, once, and only for the present writer of the log that it knows.
--- KEYS: stream, meta. ARGV: epoch, writer token, log id, first position, entry ...
--- Answer: word, tail, start, bytes, epoch, position of a conflict or 0.
---   OK, DUP (already there, equal), FENCED, CONFLICT, GAP, LOST (not the log that was taken over, or not all of it)
-local meta = redis.call('HMGET', KEYS[2], 'log_id', 'epoch', 'writer', 'start', 'tail', 'bytes')
-local epoch = tonumber(meta[2] or '0')
-local start = tonumber(meta[4] or '1')
-local tail = tonumber(meta[5] or '0')
-local bytes = tonumber(meta[6] or '0')
-
-local function answer(word, at)
-  return {word, tail, start, bytes, epoch, at or 0}
-end
-
--- An epoch below the caller's was issued before it: the data went back in time.
-local mine = tonumber(ARGV[1])
-if meta[1] ~= ARGV[3] or epoch < mine then
-  return answer('LOST')
-end
-if epoch > mine or meta[3] ~= ARGV[2] then
-  return answer('FENCED')
-end
+-- Behind the fence: appends a batch as a whole, and once.
+-- ARGV: epoch, writer token, log id, first position, entry ...
+-- Answer: as the fence; the number is the position of a conflict or 0.
+--   OK, DUP (already there, equal), CONFLICT, GAP, LOST (also: not all of the log)
 -- The two keys tell the same, unless one of them was evicted, deleted or edited.
 local entries = redis.call('XLEN', KEYS[1])
 if entries ~= tail - start + 1 then

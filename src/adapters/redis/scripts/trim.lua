@@ -1,28 +1,7 @@
--- One step of trimming: removes entries below a position, at most so many, never beyond the tail, and only for the
--- present writer of the log that it knows: what a later one needs may not be in the archive that this one fills.
--- KEYS: stream, meta. ARGV: epoch, writer token, log id, position that stays, entries at most, bytes after which the
--- step ends.
--- Answer: word, tail, start, bytes, epoch, 1 when there is more to do.
---   OK, FENCED, LOST (not the log that was taken over)
-local meta = redis.call('HMGET', KEYS[2], 'log_id', 'epoch', 'writer', 'start', 'tail', 'bytes')
-local epoch = tonumber(meta[2] or '0')
-local start = tonumber(meta[4] or '1')
-local tail = tonumber(meta[5] or '0')
-local bytes = tonumber(meta[6] or '0')
-
-local function answer(word, more)
-  return {word, tail, start, bytes, epoch, more or 0}
-end
-
--- As in append.lua.
-local mine = tonumber(ARGV[1])
-if meta[1] ~= ARGV[3] or epoch < mine then
-  return answer('LOST')
-end
-if epoch > mine or meta[3] ~= ARGV[2] then
-  return answer('FENCED')
-end
-
+-- Behind the fence, because what a later writer needs may not be in the archive that this one fills: one step of
+-- trimming. Removes entries below a position, at most so many, never beyond the tail.
+-- ARGV: epoch, writer token, log id, position that stays, entries at most, bytes after which the step ends.
+-- Answer: as the fence; the number is 1 when there is more to do.
 local below = math.min(tonumber(ARGV[4]), tail + 1)
 local stop = math.min(below, start + tonumber(ARGV[5]))
 local at = start
