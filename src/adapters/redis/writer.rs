@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use orchestrator_kernel::ids::TsMs;
+use orchestrator_kernel::rfc3339::to_rfc3339;
 use serde::{Deserialize, Serialize};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, warn};
@@ -144,12 +146,16 @@ fn value_of(instance: &str) -> std::io::Result<String> {
 fn describe_holder(value: &[u8]) -> String {
     match serde_json::from_slice::<Holder>(value) {
         Ok(Holder { instance, host, pid, since_ms }) => {
-            let since = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(since_ms));
-            let since = since.map(|since| humantime::format_rfc3339_seconds(since).to_string());
-            format!("instance {instance} on {host}, pid {pid}, since {}", since.unwrap_or_default())
+            format!("instance {instance} on {host}, pid {pid}, since {}", to_the_second(since_ms))
         }
         Err(_) => String::from_utf8_lossy(value).chars().take(200).collect(),
     }
+}
+
+/// The moment without its fraction. It is what another process wrote, so any number.
+fn to_the_second(since_ms: u64) -> String {
+    let at = i64::try_from(since_ms).unwrap_or(i64::MAX);
+    to_rfc3339(TsMs(at - at % 1000)).replace("+00:00", "Z")
 }
 
 /// The host's name as far as it can be told without asking anybody.
@@ -163,4 +169,25 @@ fn host_name() -> String {
 
 fn to_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Method: the holder wrote a time that no calendar has.
+    #[test]
+    fn a_holder_is_described_whatever_it_wrote() {
+        for (since_ms, since) in [
+            ("1767225600999", "2026-01-01T00:00:00Z"),
+            ("253402300800000", "10000-01-01T00:00:00Z"),
+            ("18446744073709551615", "292278994-08-17T07:12:55Z"),
+        ] {
+            let value = format!(r#"{{"instance":"a","host":"h","pid":7,"since_ms":{since_ms}}}"#);
+            let described = describe_holder(value.as_bytes());
+
+            assert_eq!(described, format!("instance a on h, pid 7, since {since}"));
+        }
+        assert_eq!(describe_holder(b"somebody"), "somebody");
+    }
 }
