@@ -1,10 +1,16 @@
 //! One HTTP request of a command to a running service.
 
-use std::fmt;
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::error::Error;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::str::FromStr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use std::{fmt, iter};
+
+use reqwest::header::{CONNECTION, CONTENT_TYPE};
+use reqwest::redirect::Policy;
+use reqwest::{Client, retry};
+use tokio::time::timeout;
 
 /// An address of plain HTTP: `http://host[:port][/path]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,8 +61,8 @@ pub(super) struct Ask<'a> {
     pub(super) json: Option<&'a str>,
     /// Time for the answer.
     pub(super) timeout: Duration,
-    /// Bytes of the answer that are read.
-    pub(super) answer_bytes_max: u64,
+    /// Bytes of the answer's body that are read.
+    pub(super) answer_bytes_max: usize,
 }
 
 /// Answer of HTTP: status and body.
@@ -67,52 +73,55 @@ pub(super) struct HttpAnswer {
 
 /// Asks, and reads the answer to its end.
 ///
+/// The process must have installed a TLS provider of `rustls` before, although none is used.
+///
 /// # Errors
 ///
 /// No answer of HTTP within the time.
-pub(super) fn ask_http(question: &Ask<'_>) -> io::Result<HttpAnswer> {
-    let Ask { url, json, timeout, answer_bytes_max } = *question;
-    let begun = Instant::now();
-    // A read timeout counts from each read: a peer that trickles bytes must not stretch the whole.
-    let left = || match timeout.saturating_sub(begun.elapsed()) {
-        Duration::ZERO => Err(io::Error::from(ErrorKind::TimedOut)),
-        left => Ok(left),
-    };
-    let address = url.authority.to_socket_addrs()?.next().ok_or(ErrorKind::HostUnreachable)?;
-    let mut stream = TcpStream::connect_timeout(&address, left()?)?;
-    stream.set_write_timeout(Some(left()?))?;
-    let HttpUrl { authority, path } = url;
-    let head = |method: &str, more: &str| {
-        format!("{method} {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n{more}\r\n")
-    };
-    let request = match json {
-        None => head("GET", ""),
-        Some(json) => {
-            let more = format!("Content-Type: application/json\r\nContent-Length: {}\r\n", json.len());
-            head("POST", &more) + json
-        }
-    };
-    stream.write_all(request.as_bytes())?;
-    let mut received = Vec::new();
-    let mut piece = [0; 4096];
-    while (received.len() as u64) < answer_bytes_max {
-        stream.set_read_timeout(Some(left()?))?;
-        match stream.read(&mut piece) {
-            Ok(0) => break,
-            Ok(length) => received.extend_from_slice(&piece[..length]),
-            // How a read timeout shows on Unix.
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut.into()),
-            Err(error) => return Err(error),
-        }
+pub(super) async fn ask_http(question: &Ask<'_>) -> io::Result<HttpAnswer> {
+    match timeout(question.timeout, exchange_once(question)).await {
+        Ok(answer) => answer.map_err(|error| what_happened(&error)),
+        Err(_) => Err(ErrorKind::TimedOut.into()),
     }
-    parse_answer(&String::from_utf8_lossy(&received)).ok_or_else(|| ErrorKind::InvalidData.into())
 }
 
-/// The status and the body as it is; chunked ones are shown with their chunk sizes.
-fn parse_answer(answer: &str) -> Option<HttpAnswer> {
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let status = head.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
-    Some(HttpAnswer { status, body: body.to_owned() })
+/// Asks the named service itself, once: no proxy of the environment, no redirection, no second try.
+async fn exchange_once(question: &Ask<'_>) -> reqwest::Result<HttpAnswer> {
+    let Ask { url, json, answer_bytes_max, .. } = *question;
+    let client = Client::builder()
+        .http1_only()
+        .no_proxy()
+        .redirect(Policy::none())
+        .retry(retry::never())
+        // Without TLS no certificates are needed, and a small container may have none.
+        .tls_certs_only([])
+        .build()?;
+    let request = match json {
+        None => client.get(url.to_string()),
+        Some(json) => {
+            client.post(url.to_string()).header(CONTENT_TYPE, "application/json").body(json.to_owned())
+        }
+    };
+    let mut response = request.header(CONNECTION, "close").send().await?;
+    let mut body = Vec::new();
+    while body.len() < answer_bytes_max
+        && let Some(piece) = response.chunk().await?
+    {
+        body.extend_from_slice(&piece);
+    }
+    body.truncate(answer_bytes_max);
+    let status = response.status().as_u16();
+    Ok(HttpAnswer { status, body: String::from_utf8_lossy(&body).into_owned() })
+}
+
+/// The innermost cause: the outer ones name the address, which the commands do themselves.
+fn what_happened(error: &reqwest::Error) -> io::Error {
+    let causes = || iter::successors(Some(error as &(dyn Error + 'static)), |error| (*error).source());
+    let is_no_http = |error: &hyper::Error| error.is_parse() || error.is_incomplete_message();
+    if causes().filter_map(|cause| cause.downcast_ref()).any(is_no_http) {
+        return ErrorKind::InvalidData.into();
+    }
+    io::Error::other(causes().last().map_or_else(String::new, ToString::to_string))
 }
 
 #[cfg(test)]

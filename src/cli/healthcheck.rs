@@ -6,14 +6,17 @@ use super::output::{print_answer, print_complaint};
 use crate::process::exit::ProcessExit;
 
 /// Bytes of the answer that are shown.
-const ANSWER_BYTES_MAX: u64 = 16 << 10;
+const ANSWER_BYTES_MAX: usize = 16 << 10;
 
 /// Asks the service and says what it answered: [`ProcessExit::Ok`] for status 200, else [`ProcessExit::Unavailable`].
 #[must_use]
 pub fn run_healthcheck(args: &HealthcheckArgs) -> ProcessExit {
-    let HealthcheckArgs { url, timeout } = args;
+    super::block_on(ask_readiness(args))
+}
+
+async fn ask_readiness(HealthcheckArgs { url, timeout }: &HealthcheckArgs) -> ProcessExit {
     let question = Ask { url, json: None, timeout: *timeout, answer_bytes_max: ANSWER_BYTES_MAX };
-    match ask_http(&question) {
+    match ask_http(&question).await {
         Ok(HttpAnswer { status: 200, body }) => print_answer(&format!("{}\n", body.trim_end())),
         Ok(HttpAnswer { status, body }) => {
             print_complaint(&format!("not ready: status {status}: {}", body.trim_end()));
@@ -50,6 +53,7 @@ mod tests {
                 }
             }
         });
+        crate::process::tls::install_crypto();
         let exit = run_healthcheck(&HealthcheckArgs { url, timeout: Duration::from_millis(500) });
         server.join().unwrap();
         exit
@@ -60,6 +64,11 @@ mod tests {
         for (answer, exit) in [
             (&["HTTP/1.1 200 OK\r\n\r\nready"][..], ProcessExit::Ok),
             (&["HTTP/1.1 503 Service Unavailable\r\n\r\nno"], ProcessExit::Unavailable),
+            (
+                &["HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nready\r\n0\r\n\r\n"],
+                ProcessExit::Ok,
+            ),
+            (&["HTTP/1.1 302 Found\r\nLocation: /livez\r\n\r\n"], ProcessExit::Unavailable),
             (&["HTTP/1.1 2000 OK\r\n\r\n"], ProcessExit::Unavailable),
             (&["SSH-2.0-OpenSSH"], ProcessExit::Unavailable),
             (&[], ProcessExit::Unavailable),
@@ -82,6 +91,7 @@ mod tests {
     fn nobody_there_is_unavailable() {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let url = format!("http://{free}").parse().unwrap();
+        crate::process::tls::install_crypto();
 
         assert_eq!(
             run_healthcheck(&HealthcheckArgs { url, timeout: Duration::from_secs(1) }),

@@ -23,7 +23,7 @@ use crate::service::wiring::outputs::{HeldDecision, HeldOutputsError, read_held,
 /// The path of held outputs on the HTTP interface.
 const PATH: &str = "/api/v1/outputs/held";
 /// Bytes of an answer: a thousand held symbols with their reasons.
-const ANSWER_BYTES_MAX: u64 = 4 << 20;
+const ANSWER_BYTES_MAX: usize = 4 << 20;
 /// Time for an answer: longer than a request may take there.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
 
@@ -123,7 +123,7 @@ pub fn run_outputs(command: &OutputsCommand, environment: Vec<(OsString, OsStrin
         }
     };
     if let Some(url) = &place.url {
-        return ask_service(url, decision.as_ref());
+        return super::block_on(ask_service(url, decision.as_ref()));
     }
     super::block_on(async {
         let done = match &decision {
@@ -136,10 +136,10 @@ pub fn run_outputs(command: &OutputsCommand, environment: Vec<(OsString, OsStrin
         match done {
             Ok(report) => print_answer(&format!("{report:#}\n")),
             // Whoever holds the logs knows more than they say.
-            Err(HeldOutputsError::Wiring(error)) if error.to_exit() == ProcessExit::Held => ask_service(
-                &HttpUrl::at_address(on_this_machine(config.http.listen), PATH),
-                decision.as_ref(),
-            ),
+            Err(HeldOutputsError::Wiring(error)) if error.to_exit() == ProcessExit::Held => {
+                let url = HttpUrl::at_address(on_this_machine(config.http.listen), PATH);
+                ask_service(&url, decision.as_ref()).await
+            }
             Err(error) => {
                 print_complaint(&explain_error(&error));
                 error.to_exit()
@@ -158,7 +158,7 @@ const fn on_this_machine(listen: SocketAddr) -> SocketAddr {
     SocketAddr::new(address, listen.port())
 }
 
-fn ask_service(url: &HttpUrl, decision: Option<&HeldDecision>) -> ProcessExit {
+async fn ask_service(url: &HttpUrl, decision: Option<&HeldDecision>) -> ProcessExit {
     let url = url.with_path(PATH);
     let body = decision.map(|HeldDecision { symbol, choice, operator, reason }| {
         let action = match choice {
@@ -170,7 +170,7 @@ fn ask_service(url: &HttpUrl, decision: Option<&HeldDecision>) -> ProcessExit {
     });
     let question =
         Ask { url: &url, json: body.as_deref(), timeout: ANSWER_MAX, answer_bytes_max: ANSWER_BYTES_MAX };
-    match ask_http(&question) {
+    match ask_http(&question).await {
         Ok(answer) if answer.status == 200 => match serde_json::from_str::<Value>(&answer.body) {
             Ok(report) => print_answer(&format!("{report:#}\n")),
             Err(_) => print_answer(&format!("{}\n", answer.body.trim_end())),
