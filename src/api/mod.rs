@@ -30,7 +30,6 @@ mod status;
 #[cfg(any(test, feature = "testkit"))]
 #[doc(hidden)]
 pub mod testkit;
-mod write_timeout;
 
 #[cfg(test)]
 mod tests;

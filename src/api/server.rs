@@ -1,7 +1,7 @@
 //! Accepts connections and serves them within their bounds.
 
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use axum::Router;
@@ -16,12 +16,12 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout};
+use tokio_io_timeout::TimeoutWriter;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Admitted, ConnectionAdmission, FirstHead, PROBE_HEAD_MAX};
 use super::limits::HttpLimits;
 use super::problem::{Problem, ProblemKind};
-use super::write_timeout::WriteTimeout;
 
 /// Bytes that a connection buffers in each direction, but for one piece of an answer.
 const CONNECTION_BUFFER_BYTES: usize = 64 << 10;
@@ -124,7 +124,7 @@ async fn serve_connection(
         .header_read_timeout(head_max)
         .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(CONNECTION_BUFFER_BYTES);
-    let io = TokioIo::new(WriteTimeout::new(stream, limits.write_timeout));
+    let io = TokioIo::new(limit_write_stalls(stream, limits.write_timeout));
     let service = Noticing { head: admitted.first_head(), inner: TowerToHyperService::new(router) };
     let mut served = pin!(http.serve_connection(io, service));
     let ended = tokio::select! {
@@ -142,6 +142,14 @@ async fn serve_connection(
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended early");
     }
+}
+
+/// Fails a write when the peer accepted no byte for so long. Without it a subscriber that stops reading would keep its
+/// place for ever.
+pub(super) fn limit_write_stalls(stream: TcpStream, longest: Duration) -> Pin<Box<TimeoutWriter<TcpStream>>> {
+    let mut stream = TimeoutWriter::new(stream);
+    stream.set_timeout(Some(longest));
+    Box::pin(stream)
 }
 
 /// Notices the first request of a connection.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use super::super::server::limit_write_stalls;
 use super::fakes::Mood;
 use super::*;
 
@@ -87,4 +88,38 @@ async fn a_request_that_does_not_end_is_cut_off_after_the_drain_time() {
 
     tokio::time::timeout(DEADLINE, service.server).await.expect("the server ends").unwrap();
     assert!(request.await.unwrap().is_err());
+}
+
+/// A connection with a write timeout of 200 ms, and its peer.
+async fn limited_pair() -> (impl AsyncWriteExt + Unpin, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    (limit_write_stalls(listener.accept().await.unwrap().0, Duration::from_millis(200)), peer)
+}
+
+#[tokio::test]
+async fn a_peer_that_accepts_nothing_fails_the_write() {
+    let (mut stream, peer) = limited_pair().await;
+
+    let written = tokio::time::timeout(DEADLINE, stream.write_all(&vec![0; 64 << 20])).await;
+
+    assert_eq!(written.expect("no end").unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+    drop(peer);
+}
+
+/// Method: the peer takes the bytes in pauses that together are longer than the timeout.
+#[tokio::test]
+async fn a_slow_peer_that_goes_on_is_waited_for() {
+    let (mut stream, mut peer) = limited_pair().await;
+    let reading = tokio::spawn(async move {
+        let (mut piece, mut total) = (vec![0; 8 << 20], 0);
+        while total < 64 << 20 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            total += peer.read_exact(&mut piece).await.unwrap();
+        }
+    });
+
+    stream.write_all(&vec![0; 64 << 20]).await.unwrap();
+
+    reading.await.unwrap();
 }
