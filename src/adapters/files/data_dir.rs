@@ -85,7 +85,7 @@ impl DataDir {
         let lock_id = Some(RealFs.id_at(&path.join("lock")).map_err(failed(path))?);
         let mut this =
             Self { path: path.to_owned(), instance, marks: Marks::None, lock_id, _lock: Some(lock) };
-        let logs = LogName::ALL.iter().map(|log| this.log_dir(*log));
+        let logs = LogName::OF_EVERY_SERVICE.iter().map(|log| this.log_dir(*log));
         for dir in logs.chain([this.checkpoints_dir(), this.outputs_dir()]) {
             RealFs.create_dir(&dir).map_err(failed(&dir))?;
         }

@@ -23,7 +23,7 @@ impl ReplayedCommands {
     /// What the scripts of a store write: append, trim, acquire, claim, checkpoint.
     pub(super) fn of_store(namespace: &str) -> Self {
         let mut replayed = Self::default();
-        for log in LogName::ALL {
+        for log in LogName::OF_EVERY_SERVICE {
             let stream = format!("orch:{{{namespace}}}:{log}");
             let meta = format!("{stream}:meta");
             replayed.add_command(&["XADD", &stream, "1-0", "r", ""]);

@@ -43,7 +43,7 @@ impl LogError {
 const fn contents_word(log: LogName) -> &'static str {
     match log {
         LogName::Quarantine => "refused items",
-        LogName::Receipts | LogName::Runs | LogName::Manifests => log.as_str(),
+        LogName::Receipts | LogName::Runs | LogName::Manifests | LogName::Journal => log.as_str(),
     }
 }
 

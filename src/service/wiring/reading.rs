@@ -142,7 +142,8 @@ fn open_embedded(dir: &Path, archive: Option<&Path>) -> Result<Recorded, WiringE
     let archive = Archive { data_dir: Some(&data_dir), elsewhere: archive };
     let mut met = OpenNotes::default();
     let mut open = |name| {
-        let (dir, mark) = (data_dir.log_dir(name), data_dir.mark_of(MarkedLog::of_log(name)));
+        let (dir, mark) =
+            (data_dir.log_dir(name), MarkedLog::of_log(name).and_then(|log| data_dir.mark_of(log)));
         let hot = open_embedded_log(name, &dir, mark, &mut met)?;
         join_archive(name, hot, &archive, &mut met)
     };

@@ -79,7 +79,8 @@ pub(super) fn embedded_parts(config: &Config, data_dir: &DataDir) -> Result<Embe
         .reserving_for(BASE);
     data_dir.check_logs()?;
     let open = |name: LogName, capacity_bytes| {
-        let (segment_bytes, mark) = (config.buffer.segment_bytes, data_dir.mark_of(MarkedLog::of_log(name)));
+        let (segment_bytes, mark) =
+            (config.buffer.segment_bytes, MarkedLog::of_log(name).and_then(|log| data_dir.mark_of(log)));
         let options = EmbeddedLogOptions::new(name.as_str());
         embedded_log(
             &data_dir.log_dir(name),
@@ -256,7 +257,7 @@ async fn connect_redis(
 /// log is taken over, and so before an epoch is spent.
 async fn check_doubts(server: &RedisStore) -> Result<(), WiringError> {
     let mut doubts = Vec::new();
-    for name in LogName::ALL {
+    for name in LogName::OF_EVERY_SERVICE {
         let log = server.open_log(name.as_str(), RedisLogOptions::default()).await?;
         doubts.extend(log.find_doubt().await?);
     }

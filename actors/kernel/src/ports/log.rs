@@ -37,6 +37,13 @@ log_names! {
     Quarantine = "quarantine",
     /// Programs and configurations that wrote the other logs, and what operators did.
     Manifests = "manifests",
+    /// The trading plane's decisions. There only while trading is on.
+    Journal = "journal",
+}
+
+impl LogName {
+    /// The logs that every service has.
+    pub const OF_EVERY_SERVICE: [Self; 4] = [Self::Receipts, Self::Runs, Self::Quarantine, Self::Manifests];
 }
 
 impl std::fmt::Display for LogName {

@@ -15,6 +15,7 @@ pub mod log_backwards;
 #[cfg(any(test, feature = "testkit"))]
 pub mod log_conformance;
 pub mod log_memory;
+pub mod market;
 pub mod marks;
 #[cfg(any(test, feature = "testkit"))]
 pub mod marks_conformance;
@@ -22,4 +23,7 @@ pub mod observer;
 pub mod source;
 #[cfg(any(test, feature = "testkit"))]
 pub mod source_conformance;
+pub mod stage;
+#[cfg(any(test, feature = "testkit"))]
+pub mod stage_conformance;
 pub mod unsettled;

@@ -12,6 +12,8 @@ pub mod audit;
 mod chain;
 mod cycle_facts;
 mod facts;
+mod index;
+mod recent_ids;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -31,6 +33,12 @@ pub use facts::{
     AlertCleared, AlertRaised, CommandEnded, CommandOutcome, CommandReceived, ConfigHash,
     ConfigurationSnapshot, FireDisposition, FireTrigger, KillLatched, ScheduleFired, ScheduleSkipped,
 };
+
+pub use index::{
+    COMMANDS_REMEMBERED_MAX, EndedCommand, FIRES_BEGUN_MAX, JournalIndex, KnownStrategy, LastCycle,
+    OpenCommand, OpenCycle, ScheduleAccount, TradingTally,
+};
+pub use recent_ids::AUDIT_REMEMBERED_MAX;
 
 use super::agent::AgentChanged;
 use super::gate::GateDecided;

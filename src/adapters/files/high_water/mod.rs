@@ -61,14 +61,15 @@ pub enum MarkedLog {
 }
 
 impl MarkedLog {
-    /// The log of this name.
+    /// The log of this name, if it has a mark.
     #[must_use]
-    pub const fn of_log(name: LogName) -> Self {
+    pub const fn of_log(name: LogName) -> Option<Self> {
         match name {
-            LogName::Receipts => Self::Receipts,
-            LogName::Runs => Self::Runs,
-            LogName::Quarantine => Self::Quarantine,
-            LogName::Manifests => Self::Manifests,
+            LogName::Receipts => Some(Self::Receipts),
+            LogName::Runs => Some(Self::Runs),
+            LogName::Quarantine => Some(Self::Quarantine),
+            LogName::Manifests => Some(Self::Manifests),
+            LogName::Journal => None,
         }
     }
 
@@ -79,7 +80,7 @@ impl MarkedLog {
             LogName::Receipts => Some(Self::ReceiptsArchive),
             LogName::Runs => Some(Self::RunsArchive),
             LogName::Quarantine => Some(Self::QuarantineArchive),
-            LogName::Manifests => None,
+            LogName::Manifests | LogName::Journal => None,
         }
     }
 }

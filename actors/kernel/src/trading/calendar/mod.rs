@@ -101,6 +101,16 @@ impl MarketCalendar {
         self.known.1
     }
 
+    /// Days from the date of this moment to the last one that the data speak of; negative beyond it.
+    ///
+    /// # Errors
+    ///
+    /// [`CalendarError`] for a moment that no calendar has.
+    pub fn days_left(&self, at: TsMs) -> Result<i64, CalendarError> {
+        let today = self.zone.read_date(at)?;
+        Ok(today.until(self.known.1).map_or(0, |span| i64::from(span.get_days())))
+    }
+
     /// Finds the session of a date; none on a date without one.
     ///
     /// # Errors

@@ -8,11 +8,12 @@ mod cycles;
 mod fires;
 mod rule;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
 use super::chain::{ChainBreak, ChainHash, SealedEntry};
+use super::recent_ids::RecentIds;
 use super::{CommandEnded, CommandReceived, ConfigHash, CycleCause, CycleStarted, JournalEntry, JournalFact};
 use crate::engine::contracts::{self, DecodeError};
 use crate::trading::agent::{AgentCause, AgentChanged, AgentCommand, AgentStatus};
@@ -23,57 +24,7 @@ use cycles::AuditedCycle;
 use fires::FireAccount;
 pub use rule::{BrokenRule, JournalRule};
 
-/// Ended cycles and commands that the audit remembers, to tell that one comes again.
-pub const AUDIT_REMEMBERED_MAX: usize = 1 << 14;
-
 const VERSION: u8 = 1;
-
-/// The last ids of a kind. Stored as a list, oldest first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(
-    from = "Vec<T>",
-    into = "Vec<T>",
-    bound(serialize = "T: Ord + Copy + Serialize", deserialize = "T: Ord + Copy + Deserialize<'de>")
-)]
-struct RecentIds<T: Ord> {
-    known: BTreeSet<T>,
-    order: VecDeque<T>,
-}
-
-impl<T: Ord + Copy> RecentIds<T> {
-    const fn new() -> Self {
-        Self { known: BTreeSet::new(), order: VecDeque::new() }
-    }
-
-    fn push_id(&mut self, id: T) {
-        if self.known.insert(id) {
-            self.order.push_back(id);
-        }
-        if AUDIT_REMEMBERED_MAX < self.order.len()
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-    }
-
-    fn contains(&self, id: &T) -> bool {
-        self.known.contains(id)
-    }
-}
-
-impl<T: Ord + Copy> From<Vec<T>> for RecentIds<T> {
-    fn from(ids: Vec<T>) -> Self {
-        let mut recent = Self::new();
-        ids.into_iter().for_each(|id| recent.push_id(id));
-        recent
-    }
-}
-
-impl<T: Ord> From<RecentIds<T>> for Vec<T> {
-    fn from(recent: RecentIds<T>) -> Self {
-        recent.order.into()
-    }
-}
 
 /// An audit in progress, and the base that a trimmed journal continues from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -81,6 +81,13 @@ impl ScheduleState {
         Self { decided_until: at, held: None, begun: VecDeque::new() }
     }
 
+    /// The state that the journal's records left: every fire up to `decided_until` is decided, `held` waits for a
+    /// running cycle, and fires began at `begun`, oldest first.
+    #[must_use]
+    pub fn restored(decided_until: TsMs, held: Option<TsMs>, begun: impl IntoIterator<Item = TsMs>) -> Self {
+        Self { decided_until, held, begun: begun.into_iter().collect() }
+    }
+
     /// Time up to which every fire is decided.
     #[must_use]
     pub const fn decided_until(&self) -> TsMs {
@@ -147,6 +154,21 @@ impl ScheduleState {
                 skip_fires(only_fire(planned), ScheduleSkipReason::Overlap)
             }
         })
+    }
+
+    /// Decides about a fire that no time brings, an event's or a person's, at `now`. It is on time by its nature.
+    #[must_use]
+    pub fn on_demand_step(&self, schedule: &CycleSchedule, now: TsMs, running: u32) -> ScheduleStep {
+        match schedule.overlap {
+            _ if running < schedule.concurrent_max && self.held.is_none() => {
+                self.begin_fire(schedule, now, now, false)
+            }
+            OverlapPolicy::Cancel => self.begin_fire(schedule, now, now, true),
+            OverlapPolicy::QueueOne if self.held.is_none() => ScheduleStep::Hold { planned: now },
+            OverlapPolicy::QueueOne | OverlapPolicy::Skip => {
+                skip_fires(only_fire(now), ScheduleSkipReason::Overlap)
+            }
+        }
     }
 
     /// Decides about a fire that is late. Late ones wait for a free place: they catch up and never burst.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::ScheduleSkipReason;
+
 /// Reason for which a fire leads to no cycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -58,6 +60,18 @@ impl FireSkipReason {
             Self::UnknownSymbol => "unknown_symbol",
             Self::JournalFailing => "journal_failing",
             Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+impl From<ScheduleSkipReason> for FireSkipReason {
+    fn from(reason: ScheduleSkipReason) -> Self {
+        match reason {
+            ScheduleSkipReason::MarketClosed => Self::SessionClosed,
+            ScheduleSkipReason::Missed => Self::Misfire,
+            ScheduleSkipReason::TooLate => Self::TooLate,
+            ScheduleSkipReason::Overlap => Self::Overlap,
+            ScheduleSkipReason::RateLimited => Self::RateLimited,
         }
     }
 }

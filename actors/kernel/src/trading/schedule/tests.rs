@@ -405,3 +405,34 @@ proptest! {
         prop_assert_eq!(counted, planned, "each planned time up to {} is decided", until);
     }
 }
+
+#[test]
+fn a_fire_that_no_time_brings_keeps_the_overlap_policy_and_the_rate() {
+    let planned = TsMs(5);
+    let only = SkippedFires { first: planned, last: planned, count: 1, reason: ScheduleSkipReason::Overlap };
+    let fire = |cancels_oldest| ScheduleStep::Fire { planned, cancels_oldest };
+    let fresh = ScheduleState::switched_on(TsMs(0));
+    let with = |overlap| CycleSchedule { overlap, ..schedule(ScheduleTrigger::OnDemand) };
+    for (overlap, running, step) in [
+        (OverlapPolicy::Skip, 0, fire(false)),
+        (OverlapPolicy::Skip, 1, ScheduleStep::Skip(only)),
+        (OverlapPolicy::QueueOne, 1, ScheduleStep::Hold { planned }),
+        (OverlapPolicy::Cancel, 1, fire(true)),
+    ] {
+        assert_eq!(fresh.on_demand_step(&with(overlap), planned, running), step, "{overlap:?}");
+    }
+
+    let waiting = ScheduleState::restored(TsMs(0), Some(TsMs(4)), []);
+    let queue = with(OverlapPolicy::QueueOne);
+    assert_eq!(waiting.on_demand_step(&queue, planned, 0), ScheduleStep::Skip(only), "one waits already");
+    assert_eq!(
+        waiting.next_step(&queue, planned, 0),
+        Ok(ScheduleStep::Fire { planned: TsMs(4), cancels_oldest: false })
+    );
+
+    let rate_limit = Some(FireRateLimit { fires_max: 1, period_ms: 10 });
+    let limited = CycleSchedule { rate_limit, ..with(OverlapPolicy::Skip) };
+    let begun = ScheduleState::restored(TsMs(0), None, [TsMs(1)]);
+    let over = SkippedFires { reason: ScheduleSkipReason::RateLimited, ..only };
+    assert_eq!(begun.on_demand_step(&limited, planned, 0), ScheduleStep::Skip(over));
+}

@@ -82,18 +82,6 @@ fn the_stored_base_has_the_golden_bytes_of_version_1() {
     assert_eq!(JournalAudit::decode(&bytes), Ok(audit));
 }
 
-#[test]
-fn the_last_ids_are_remembered_and_no_more() {
-    let mut recent = RecentIds::new();
-    for id in 0..=AUDIT_REMEMBERED_MAX {
-        recent.push_id(id);
-        recent.push_id(id);
-    }
-
-    assert!(!recent.contains(&0) && recent.contains(&1) && recent.contains(&AUDIT_REMEMBERED_MAX));
-    assert_eq!((recent.order.len(), recent.known.len()), (AUDIT_REMEMBERED_MAX, AUDIT_REMEMBERED_MAX));
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
