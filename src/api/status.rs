@@ -51,7 +51,8 @@ fn condition_subject(condition: &Condition) -> Option<String> {
         Condition::SourceDown(name)
         | Condition::SourceUnsettled(name)
         | Condition::SymbolHalted(name)
-        | Condition::OutputHeld(name) => Some(name.clone()),
+        | Condition::OutputHeld(name)
+        | Condition::CalendarEnding(name) => Some(name.clone()),
         Condition::BufferFailing
         | Condition::RunLogFailing
         | Condition::PublishBlocked
@@ -63,7 +64,10 @@ fn condition_subject(condition: &Condition) -> Option<String> {
         | Condition::MarkStale
         | Condition::ProducerLimit
         | Condition::KillSwitchEngaged
-        | Condition::KillSwitchUnknown => None,
+        | Condition::KillSwitchUnknown
+        | Condition::JournalFailing
+        | Condition::TradingStopped
+        | Condition::TradingCatchingUp => None,
     }
 }
 

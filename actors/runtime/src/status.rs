@@ -70,6 +70,14 @@ pub enum Condition {
     KillSwitchEngaged,
     /// Nobody knows whether effects are allowed, so none is. The engine plane goes on.
     KillSwitchUnknown,
+    /// The journal cannot be appended to: cycles stop. The engine plane goes on.
+    JournalFailing,
+    /// The trading plane stopped for good. The engine plane goes on.
+    TradingStopped,
+    /// The trading plane reads what was open before its start: nothing trades before that is known.
+    TradingCatchingUp,
+    /// This calendar's data end soon, or have ended: its schedules fire no more then.
+    CalendarEnding(String),
 }
 
 impl Condition {
@@ -93,10 +101,14 @@ impl Condition {
             Self::ProducerLimit => "producer_limit",
             Self::KillSwitchEngaged => "kill_switch_engaged",
             Self::KillSwitchUnknown => "kill_switch_unknown",
+            Self::JournalFailing => "journal_append_failing",
+            Self::TradingStopped => "trading_stopped",
+            Self::TradingCatchingUp => "catching_up",
+            Self::CalendarEnding(_) => "calendar_ending",
         }
     }
 
-    /// Whether ingestion or scheduling is paused by it, or soon will be: then the service is not ready.
+    /// Whether ingestion, scheduling or the journal is paused by it, or soon will be: then the service is not ready.
     #[must_use]
     pub const fn blocks_readiness(&self) -> bool {
         match self {
@@ -106,7 +118,8 @@ impl Condition {
             | Self::SourceUnsettled(_)
             | Self::PublishBlocked
             | Self::FanOutBlocked
-            | Self::ClockBehind => true,
+            | Self::ClockBehind
+            | Self::JournalFailing => true,
             Self::PublishDegraded
             | Self::OutputHeld(_)
             | Self::SymbolHalted(_)
@@ -115,12 +128,15 @@ impl Condition {
             | Self::MarkStale
             | Self::ProducerLimit
             | Self::KillSwitchEngaged
-            | Self::KillSwitchUnknown => false,
+            | Self::KillSwitchUnknown
+            | Self::TradingStopped
+            | Self::TradingCatchingUp
+            | Self::CalendarEnding(_) => false,
         }
     }
 
     /// Whether something does not work because of it: then a running service is degraded. A kill switch that blocks is
-    /// doing its work.
+    /// doing its work, and so is a plane that catches up.
     #[must_use]
     pub const fn degrades_service(&self) -> bool {
         match self {
@@ -137,8 +153,11 @@ impl Condition {
             | Self::ClockBehind
             | Self::RetentionFailing
             | Self::MarkStale
-            | Self::ProducerLimit => true,
-            Self::KillSwitchEngaged | Self::KillSwitchUnknown => false,
+            | Self::ProducerLimit
+            | Self::JournalFailing
+            | Self::TradingStopped
+            | Self::CalendarEnding(_) => true,
+            Self::KillSwitchEngaged | Self::KillSwitchUnknown | Self::TradingCatchingUp => false,
         }
     }
 }
@@ -182,6 +201,12 @@ impl StatusBoard {
     /// Says that `condition` no longer holds; returns whether it did.
     pub fn clear_condition(&self, condition: &Condition) -> bool {
         self.lock_inner().conditions.remove(condition).is_some()
+    }
+
+    /// Whether `condition` holds.
+    #[must_use]
+    pub fn holds_condition(&self, condition: &Condition) -> bool {
+        self.lock_inner().conditions.contains_key(condition)
     }
 
     /// What holds now.

@@ -206,7 +206,8 @@ fn shown_conditions(conditions: BTreeMap<Condition, String>) -> Vec<(String, Str
         Condition::SourceDown(of)
         | Condition::SourceUnsettled(of)
         | Condition::SymbolHalted(of)
-        | Condition::OutputHeld(of) => {
+        | Condition::OutputHeld(of)
+        | Condition::CalendarEnding(of) => {
             format!("{} {of}", condition.runbook_word())
         }
         Condition::BufferFailing
@@ -220,7 +221,10 @@ fn shown_conditions(conditions: BTreeMap<Condition, String>) -> Vec<(String, Str
         | Condition::MarkStale
         | Condition::ProducerLimit
         | Condition::KillSwitchEngaged
-        | Condition::KillSwitchUnknown => condition.runbook_word().to_owned(),
+        | Condition::KillSwitchUnknown
+        | Condition::JournalFailing
+        | Condition::TradingStopped
+        | Condition::TradingCatchingUp => condition.runbook_word().to_owned(),
     };
     let is_source =
         |condition: &Condition| matches!(condition, Condition::SourceDown(_) | Condition::SourceUnsettled(_));

@@ -30,14 +30,17 @@ const KERNEL_MAY_USE: [&str; 12] = [
 ];
 
 /// What the actors may depend on: no broker, no HTTP, no configuration file.
-const ACTORS_MAY_USE: [&str; 11] = [
+const ACTORS_MAY_USE: [&str; 14] = [
     "async-trait",
     "bytes",
+    "dashmap",
     "futures-util",
     "orchestrator-kernel",
     "postcard",
     "ractor",
+    "rust_decimal",
     "serde",
+    "serde_json",
     "thiserror",
     "tokio",
     "tokio-util",
@@ -45,9 +48,10 @@ const ACTORS_MAY_USE: [&str; 11] = [
 ];
 
 /// The packages of ours below the service, and which others of ours each may know: neither plane knows the other.
-const PACKAGES: [(&str, &[&str]); 3] = [
+const PACKAGES: [(&str, &[&str]); 4] = [
     ("actors/runtime/Cargo.toml", &[]),
     ("actors/engine_plane/Cargo.toml", &["orchestrator-runtime"]),
+    ("actors/trading_plane/Cargo.toml", &["orchestrator-runtime"]),
     ("actors/Cargo.toml", &["orchestrator-engine-plane", "orchestrator-runtime"]),
 ];
 
@@ -118,7 +122,7 @@ pub(super) fn what_serves_people_is_a_leaf(repo: &Repo) -> Problems {
 }
 
 /// The rooms of a plane's actors; what stands beside them belongs to none.
-const PLANES: [&str; 1] = ["actors/engine_plane/src/"];
+const PLANES: [&str; 2] = ["actors/engine_plane/src/", "actors/trading_plane/src/"];
 
 /// An actor knows of another one only what that can be told, and what it tells.
 pub(super) fn actors_know_messages_only(repo: &Repo) -> Problems {
@@ -141,8 +145,14 @@ pub(super) fn actors_know_messages_only(repo: &Repo) -> Problems {
 }
 
 /// Product code: no tests, no test kits.
-const PRODUCT: [&str; 5] =
-    ["src/", "actors/src/", "actors/engine_plane/src/", "actors/kernel/src/", "actors/runtime/src/"];
+const PRODUCT: [&str; 6] = [
+    "src/",
+    "actors/src/",
+    "actors/engine_plane/src/",
+    "actors/trading_plane/src/",
+    "actors/kernel/src/",
+    "actors/runtime/src/",
+];
 /// Paths of product folders that only tests use.
 const FOR_TESTS: [&str; 5] = ["/tests/", "/tests.rs", "/testkit", "_conformance.rs", "/model"];
 
@@ -227,6 +237,10 @@ fn runbook_words() -> BTreeSet<String> {
         Condition::ProducerLimit,
         Condition::KillSwitchEngaged,
         Condition::KillSwitchUnknown,
+        Condition::JournalFailing,
+        Condition::TradingStopped,
+        Condition::TradingCatchingUp,
+        Condition::CalendarEnding(String::new()),
     ];
     // A new kind or condition does not compile here until it is listed.
     for condition in &conditions {
@@ -246,7 +260,11 @@ fn runbook_words() -> BTreeSet<String> {
             | Condition::MarkStale
             | Condition::ProducerLimit
             | Condition::KillSwitchEngaged
-            | Condition::KillSwitchUnknown => {}
+            | Condition::KillSwitchUnknown
+            | Condition::JournalFailing
+            | Condition::TradingStopped
+            | Condition::TradingCatchingUp
+            | Condition::CalendarEnding(_) => {}
         }
     }
     let fatal =
