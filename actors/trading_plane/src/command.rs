@@ -1,0 +1,201 @@
+//! Commands: everything that somebody can ask of the trading plane, in one enum with one execution path.
+//!
+//! Each is on record before anything follows from it, and its result before it is answered. A face (HTTP, a queue, the
+//! command line) makes a [`TradingCommand`], names where it came from by a [`CommandOrigin`], and translates a
+//! [`CommandAnswer`] or a [`CommandRefused`]; it decides nothing.
+
+use orchestrator_kernel::ids::TsMs;
+use orchestrator_kernel::rfc3339::to_rfc3339;
+use orchestrator_kernel::trading::agent::AgentCommand;
+use orchestrator_kernel::trading::ids::{CommandId, CycleId, PipelineName, StrategyName};
+use orchestrator_kernel::trading::strategy::StrategyCommand;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// A command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TradingCommand {
+    /// Start, stop, pause or resume the agent.
+    Agent(AgentCommand),
+    /// Activate, deactivate or pause a strategy.
+    Strategy(StrategyName, StrategyCommand),
+    /// Begin a cycle of a strategy now.
+    AnalyzeStrategy(StrategyName),
+    /// Begin a cycle of a pipeline now.
+    RunCycle {
+        /// What it does.
+        pipeline: PipelineName,
+        /// The strategies that it works for; those of them that are active.
+        strategies: Vec<StrategyName>,
+    },
+    /// Latch trading as stopped, whatever the kill switch's store says.
+    LatchKill {
+        /// Why.
+        reason: String,
+    },
+    /// Release the latch. An operator's: no event may ask for it (KILL-2).
+    ReleaseLatch {
+        /// Why.
+        reason: String,
+    },
+}
+
+impl TradingCommand {
+    /// Its name in records and metrics.
+    #[must_use]
+    pub const fn command_name(&self) -> &'static str {
+        match self {
+            Self::Agent(AgentCommand::Start { .. }) => "agent/start",
+            Self::Agent(AgentCommand::Stop { .. }) => "agent/stop",
+            Self::Agent(AgentCommand::Pause { .. }) => "agent/pause",
+            Self::Agent(AgentCommand::Resume) => "agent/resume",
+            Self::Strategy(_, StrategyCommand::Activate) => "strategy/activate",
+            Self::Strategy(_, StrategyCommand::Deactivate { .. }) => "strategy/deactivate",
+            Self::Strategy(_, StrategyCommand::Pause) => "strategy/pause",
+            Self::AnalyzeStrategy(_) => "strategy/analyze",
+            Self::RunCycle { .. } => "cycle/run",
+            Self::LatchKill { .. } => "kill/latch",
+            Self::ReleaseLatch { .. } => "kill/release",
+        }
+    }
+
+    /// Its recorded body: equal for equal commands.
+    #[must_use]
+    pub fn to_body(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+/// Origin of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandOrigin {
+    /// Its identifier: derived from the idempotency key, or random where there is none.
+    pub id: CommandId,
+    /// The person or program that asks.
+    pub operator: String,
+    /// Where it came from: an address, a queue.
+    pub from: String,
+}
+
+/// A command's answer, once everything that it says is durable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CommandAnswer {
+    /// The agent runs.
+    AgentStarted {
+        /// Since when.
+        at: TsMs,
+        /// Strategies that are active, and that it was started for.
+        active_strategies: Vec<StrategyName>,
+    },
+    /// The agent stopped.
+    AgentStopped {
+        /// When.
+        at: TsMs,
+    },
+    /// The agent pauses.
+    AgentPaused {
+        /// When it goes on by itself.
+        resume_at: Option<TsMs>,
+    },
+    /// The agent goes on.
+    AgentResumed {
+        /// When.
+        at: TsMs,
+    },
+    /// A strategy has another status.
+    StrategyMoved {
+        /// The status, as specification 002 names it.
+        status: String,
+        /// When.
+        at: TsMs,
+    },
+    /// A cycle began.
+    CycleBegun {
+        /// The cycle.
+        cycle_id: CycleId,
+    },
+    /// Trading is latched as stopped, or is no longer.
+    LatchChanged {
+        /// Whether it is.
+        latched: bool,
+    },
+}
+
+/// Identifier of the one agent that there is.
+pub const AGENT_ID: &str = "agent";
+
+impl CommandAnswer {
+    /// The body of the answer.
+    ///
+    /// Source: specification 002, "REST Endpoints".
+    #[must_use]
+    pub fn to_wire(&self) -> Value {
+        match self {
+            Self::AgentStarted { at, active_strategies } => json!({
+                "status": "started",
+                "agentId": AGENT_ID,
+                "startedAt": to_rfc3339(*at),
+                "activeStrategies": active_strategies,
+            }),
+            // Positions and orders are the second half's; there are none before it.
+            Self::AgentStopped { at } => json!({
+                "status": "stopped",
+                "stoppedAt": to_rfc3339(*at),
+                "openPositions": 0,
+                "pendingOrders": 0,
+            }),
+            Self::AgentPaused { resume_at: Some(at) } => {
+                json!({ "status": "paused", "resumeAt": to_rfc3339(*at) })
+            }
+            Self::AgentPaused { resume_at: None } => json!({ "status": "paused" }),
+            Self::AgentResumed { at } => json!({ "status": "running", "resumedAt": to_rfc3339(*at) }),
+            Self::StrategyMoved { status, at } => {
+                let key = if status == "active" { "activatedAt" } else { "deactivatedAt" };
+                json!({ "status": status, key: to_rfc3339(*at) })
+            }
+            Self::CycleBegun { cycle_id } => json!({ "cycleId": cycle_id.to_string(), "status": "started" }),
+            Self::LatchChanged { latched } => json!({ "latched": latched }),
+        }
+    }
+}
+
+/// A command that was not carried out. Only what is [`CommandRefused::Unavailable`] makes sense to send again.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommandRefused {
+    /// A value that cannot be: 400.
+    #[error("{0}")]
+    Invalid(String),
+    /// There is no such thing: 404.
+    #[error("{0}")]
+    NotFound(String),
+    /// It makes no sense now, or its key stands for another command: 409.
+    #[error("{0}")]
+    Conflict(String),
+    /// The journal or the plane does not take it now: 503.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl CommandRefused {
+    /// The status of an HTTP answer.
+    #[must_use]
+    pub const fn http_status(&self) -> u16 {
+        match self {
+            Self::Invalid(_) => 400,
+            Self::NotFound(_) => 404,
+            Self::Conflict(_) => 409,
+            Self::Unavailable(_) => 503,
+        }
+    }
+
+    /// The refusal that was recorded with this status.
+    #[must_use]
+    pub fn of_status(status: u16, detail: String) -> Self {
+        match status {
+            400 => Self::Invalid(detail),
+            404 => Self::NotFound(detail),
+            409 => Self::Conflict(detail),
+            _ => Self::Unavailable(detail),
+        }
+    }
+}

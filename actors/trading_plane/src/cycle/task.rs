@@ -1,0 +1,221 @@
+//! The task that runs one cycle: it does what the kernel's run says next, until the cycle's end is durable.
+//!
+//! ```text
+//! next_step ─▶ AskGates ─▶ readings, hooks ─▶ record     Append ─▶ record ─▶ apply
+//!          ─▶ CallStage ─▶ a task of its own ─▶ answer, or its deadline, or a cancellation
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestrator_kernel::ids::TsMs;
+use orchestrator_kernel::ports::stage::HookRequest;
+use orchestrator_kernel::trading::cycle::{
+    AnswerFate, CycleNow, CycleOutOfOrder, CycleRun, CycleStep, HookReply, StageCall,
+};
+use orchestrator_kernel::trading::gate::{GateDecided, GateKind, GatePlace, HookError};
+use orchestrator_kernel::trading::journal::{
+    CycleEnded, JournalAuthor, JournalEntry, JournalFact, StageError, StageErrorKind, StageOutput,
+};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::CyclesArgs;
+use super::work::StageAttempt;
+use crate::journal::messages::{JournalRefused, JournalWriter};
+
+/// How often a cycle looks whether a journal that takes nothing takes something again.
+const JOURNAL_LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Answer of an attempt, as its task sends it.
+type StageAnswer = (StageCall, Result<StageOutput, StageError>);
+
+/// Failure of the task itself. The cycle goes on from what is durable.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TaskFailure {
+    #[error(transparent)]
+    Journal(#[from] JournalRefused),
+    #[error(transparent)]
+    OutOfOrder(#[from] CycleOutOfOrder),
+}
+
+/// A cycle on its way.
+pub(super) struct CycleTask {
+    args: CyclesArgs,
+    writer: JournalWriter,
+    run: CycleRun,
+    planned: Option<TsMs>,
+    /// Zero of the time that budgets are measured in.
+    origin: Instant,
+    cancelled: watch::Receiver<Option<String>>,
+    answers: mpsc::Receiver<StageAnswer>,
+    answer_to: mpsc::Sender<StageAnswer>,
+    in_flight: Option<EndedWithOwner<()>>,
+}
+
+impl CycleTask {
+    pub(super) fn new(
+        args: CyclesArgs,
+        writer: JournalWriter,
+        run: CycleRun,
+        planned: Option<TsMs>,
+        origin: Instant,
+        cancelled: watch::Receiver<Option<String>>,
+    ) -> Self {
+        // One attempt is in flight at a time, and one that is late may still be sending.
+        let (answer_to, answers) = mpsc::channel(2);
+        Self { args, writer, run, planned, origin, cancelled, answers, answer_to, in_flight: None }
+    }
+
+    /// Runs the cycle to its end.
+    pub(super) async fn run_to_end(mut self) -> Result<CycleEnded, TaskFailure> {
+        loop {
+            if let Some(why) = self.cancelled.borrow().as_deref() {
+                self.run.cancel_cycle(why);
+            }
+            match self.run.next_step(self.now()) {
+                CycleStep::Ended => {
+                    let ended = self.run.state().ended().cloned();
+                    let cycle = self.run.state().started().cycle_id;
+                    return Ok(ended.ok_or(CycleOutOfOrder { cycle, what: "end" })?);
+                }
+                CycleStep::Append(fact) => self.record_fact(fact).await?,
+                // While the journal takes nothing, nothing is begun; the budget runs on.
+                CycleStep::AskGates(_) | CycleStep::CallStage(_) if self.writer.is_failing() => {
+                    self.writer.check_term()?;
+                    self.wait_until(Instant::now() + JOURNAL_LOOK_EVERY).await;
+                }
+                CycleStep::AskGates(place) => self.ask_gates(place).await?,
+                CycleStep::CallStage(call) => self.call_stage(call),
+                CycleStep::Wait { until } => self.wait_until(self.origin + until).await,
+            }
+        }
+    }
+
+    fn now(&self) -> CycleNow {
+        let wall = self.args.ports.clock.now().unwrap_or(self.run.state().started().started_at);
+        CycleNow { elapsed: self.origin.elapsed(), wall }
+    }
+
+    /// Puts a fact on record, waits until it is durable if it has an effect, and applies it.
+    async fn record_fact(&mut self, fact: JournalFact) -> Result<(), TaskFailure> {
+        let cycle = self.run.state().started().cycle_id;
+        let entry = JournalEntry {
+            who: JournalAuthor::Actor("cycle".to_owned()),
+            planned_ts_ms: self.planned,
+            at_ms: self.now().wall,
+            correlation: cycle.correlation_id(),
+            fact: fact.clone(),
+        };
+        if fact.has_effect() {
+            self.writer.commit_entries(vec![entry]).await?;
+        } else {
+            self.writer.push_entries(vec![entry]).await?;
+        }
+        Ok(self.run.apply_fact(&fact, self.origin.elapsed())?)
+    }
+
+    async fn ask_gates(&mut self, place: GatePlace) -> Result<(), TaskFailure> {
+        let before_hooks = self.decide_gates(&place, &[]).await;
+        let own_denial =
+            before_hooks.first_denial().is_some_and(|(gate, _)| !matches!(gate, GateKind::Hook(_)));
+        let decided = if own_denial || self.run.state().hooks_at(&place).is_empty() {
+            before_hooks
+        } else {
+            let replies = self.ask_hooks(&place).await;
+            // Looked at again: what flipped while hooks were asked counts.
+            self.decide_gates(&place, &replies).await
+        };
+        match self.record_fact(JournalFact::GateDecided(Box::new(decided))).await {
+            // A latch came between the look and the record; the next step asks again.
+            Err(TaskFailure::Journal(JournalRefused::Latched(_))) => Ok(()),
+            recorded => recorded,
+        }
+    }
+
+    async fn decide_gates(&self, place: &GatePlace, replies: &[HookReply]) -> GateDecided {
+        let started = self.run.state().started();
+        let is_effect_near = match place {
+            GatePlace::Before(stage) => {
+                started.pipeline.first_gated().is_some_and(|first| first <= usize::from(*stage))
+            }
+            GatePlace::After(_) => false,
+            GatePlace::BeforeIntent(_) => true,
+        };
+        let kill = self.args.read_kill_switch(is_effect_near).await;
+        let readings = self.args.read_gates(&started.strategies, kill, self.now().wall);
+        self.run.decide_gates(place.clone(), &readings, replies)
+    }
+
+    async fn ask_hooks(&self, place: &GatePlace) -> Vec<HookReply> {
+        let state = self.run.state();
+        let hooks = state.hooks_at(place);
+        if hooks.is_empty() {
+            return Vec::new();
+        }
+        let (started, decisions) = (Arc::new(state.started().clone()), Arc::new(state.decisions().to_vec()));
+        let mut replies = Vec::new();
+        for hook in hooks {
+            let request = HookRequest {
+                started: Arc::clone(&started),
+                hook: hook.clone(),
+                place: place.clone(),
+                decisions: Arc::clone(&decisions),
+            };
+            let answer = timeout(hook.budget, self.args.ports.hooks.ask_hook(request)).await;
+            replies.push(HookReply { hook: hook.name, answer: answer.unwrap_or(Err(HookError::TimedOut)) });
+        }
+        replies
+    }
+
+    fn call_stage(&mut self, call: StageCall) {
+        let Some(stage) = self.run.state().started().pipeline.stages.get(call.stage).cloned() else { return };
+        let now = self.origin.elapsed();
+        let (time_left, collect_until) =
+            (call.deadline.saturating_sub(now), self.origin + call.collect_until());
+        let attempt = StageAttempt::new(self.run.state(), stage, call.attempt, time_left, collect_until);
+        self.run.note_called(call, now);
+        let work = tokio::spawn(attempt.make(Arc::clone(&self.args.ports.stages)));
+        let answer_to = self.answer_to.clone();
+        self.in_flight = Some(EndedWithOwner(tokio::spawn(async move {
+            let mut work = EndedWithOwner(work);
+            let answer = (&mut work.0).await.unwrap_or_else(|ended| {
+                Err(StageError::new(StageErrorKind::Unavailable, &format!("its provider broke: {ended}")))
+            });
+            if answer_to.send((call, answer)).await.is_err() {
+                tracing::debug!("a stage answered a cycle that is over");
+            }
+        })));
+    }
+
+    /// Waits for an answer, a cancellation, or `until`.
+    async fn wait_until(&mut self, until: Instant) {
+        tokio::select! {
+            biased;
+            // Who cancels is heard by the loop; a closed channel says that the plane goes down, and so does this task.
+            changed = self.cancelled.changed() => if changed.is_err() { sleep_until(until).await },
+            Some((call, answer)) = self.answers.recv() => self.take_answer(call, answer),
+            () = sleep_until(until) => {}
+        }
+    }
+
+    fn take_answer(&mut self, call: StageCall, answer: Result<StageOutput, StageError>) {
+        match self.run.take_answer(call, answer, self.origin.elapsed()) {
+            AnswerFate::Taken | AnswerFate::TriedAgain { .. } => {}
+            AnswerFate::Late => {
+                let cycle = self.run.state().started().cycle_id;
+                tracing::warn!(%cycle, stage = call.stage, "a stage answered after its time: thrown away");
+            }
+        }
+    }
+}
+
+/// Ends its task when it goes: what nobody may take any more is not waited for.
+struct EndedWithOwner<T>(JoinHandle<T>);
+
+impl<T> Drop for EndedWithOwner<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

@@ -1,0 +1,226 @@
+//! The read model: what people and programs look at while actors change it. Fed from durable journal records only.
+//!
+//! Its maps have no order: no decision iterates them, so that a replay decides the same. What is kept is bounded: the
+//! last cycles, and whatever strategies there are.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use dashmap::DashMap;
+use orchestrator_kernel::ids::TsMs;
+use orchestrator_kernel::trading::agent::{AgentState, AgentStatus};
+use orchestrator_kernel::trading::cycle::CycleState;
+use orchestrator_kernel::trading::gate::AgentReading;
+use orchestrator_kernel::trading::ids::{CycleId, JournalSeq, StrategyName};
+use orchestrator_kernel::trading::journal::{
+    JournalEntry, JournalFact, JournalIndex, KnownStrategy, LastCycle, TradingTally,
+};
+
+/// Ended cycles that are shown; older ones are in the history.
+pub const CYCLES_SHOWN_MAX: usize = 1000;
+
+/// A cycle as it is shown.
+#[derive(Clone, Debug)]
+pub struct CycleView {
+    /// Position of its first record.
+    pub first_seq: JournalSeq,
+    /// For when it was planned, if it was.
+    pub planned: Option<TsMs>,
+    /// What happened in it so far.
+    pub state: CycleState,
+    /// Its records since the start, each with its time, in order.
+    pub facts: Vec<(TsMs, Arc<JournalFact>)>,
+}
+
+/// The agent and the counts, as they are shown.
+#[derive(Clone, Debug, Default)]
+pub struct AgentView {
+    /// The agent.
+    pub state: AgentState,
+    /// The cycle whose audit failed, until the agent is in error because of it.
+    pub audit_debt: Option<CycleId>,
+    /// Why trading is latched as stopped, if it is.
+    pub latched: Option<String>,
+    /// Counts.
+    pub tally: TradingTally,
+    /// The cycle that ended last.
+    pub last_cycle: Option<LastCycle>,
+}
+
+#[derive(Debug, Default)]
+struct Shown {
+    agent: RwLock<AgentView>,
+    strategies: DashMap<StrategyName, KnownStrategy>,
+    cycles: DashMap<CycleId, CycleView>,
+    /// Cycles that are shown, oldest first.
+    order: Mutex<VecDeque<CycleId>>,
+    is_catching_up: AtomicBool,
+    /// Whether the market is open by the last announcement, if there was one.
+    announced: RwLock<Option<bool>>,
+}
+
+/// The read model. Cheap to clone; it outlives the actors.
+#[derive(Clone, Debug, Default)]
+pub struct TradingView(Arc<Shown>);
+
+impl TradingView {
+    /// The agent and the counts.
+    #[must_use]
+    pub fn agent(&self) -> AgentView {
+        self.0.agent.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A strategy.
+    #[must_use]
+    pub fn strategy(&self, name: &StrategyName) -> Option<KnownStrategy> {
+        self.0.strategies.get(name).map(|known| known.clone())
+    }
+
+    /// Every strategy, by name. For faces, never for decisions.
+    #[must_use]
+    pub fn list_strategies(&self) -> Vec<KnownStrategy> {
+        let mut all: Vec<_> = self.0.strategies.iter().map(|known| known.value().clone()).collect();
+        all.sort_by(|one, other| one.definition.name.cmp(&other.definition.name));
+        all
+    }
+
+    /// A cycle that runs, or is among the last [`CYCLES_SHOWN_MAX`].
+    #[must_use]
+    pub fn cycle(&self, cycle: &CycleId) -> Option<CycleView> {
+        self.0.cycles.get(cycle).map(|shown| shown.clone())
+    }
+
+    /// The last cycles that `is_wanted`, newest first, at most `limit`.
+    #[must_use]
+    pub fn last_cycles(&self, limit: usize, is_wanted: impl Fn(&CycleView) -> bool) -> Vec<CycleView> {
+        let order = self.0.order.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let newest_first = order.iter().rev().filter_map(|id| self.cycle(id));
+        newest_first.filter(|cycle| is_wanted(cycle)).take(limit).collect()
+    }
+
+    /// Whether what was open before the start is not known yet.
+    #[must_use]
+    pub fn is_catching_up(&self) -> bool {
+        self.0.is_catching_up.load(Ordering::Acquire)
+    }
+
+    /// Says whether what was open before the start is known.
+    pub fn set_catching_up(&self, is_catching_up: bool) {
+        self.0.is_catching_up.store(is_catching_up, Ordering::Release);
+    }
+
+    /// Whether the market is open by the last `market.session.changed`, if there was one.
+    #[must_use]
+    pub fn announced_session(&self) -> Option<bool> {
+        *self.0.announced.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what was announced of the market's session. It can only make the calendar stricter.
+    pub fn announce_session(&self, is_open: bool) {
+        *self.0.announced.write().unwrap_or_else(PoisonError::into_inner) = Some(is_open);
+    }
+
+    /// The agent as gates read it. A failed audit counts from its record on, not from the agent's.
+    #[must_use]
+    pub fn agent_reading(&self) -> AgentReading {
+        let agent = self.0.agent.read().unwrap_or_else(PoisonError::into_inner);
+        let owes = agent.audit_debt.is_some();
+        let status = if owes { AgentStatus::Error } else { agent.state.status };
+        AgentReading { status, catching_up: self.is_catching_up() }
+    }
+
+    /// Shows what a checkpoint says: the state, and the cycles that are open.
+    pub fn show_index(&self, index: &JournalIndex) {
+        self.0.strategies.clear();
+        self.0.cycles.clear();
+        self.0.order.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        for (name, known) in index.strategies() {
+            self.0.strategies.insert(name.clone(), known.clone());
+        }
+        for (id, open) in index.open_cycles() {
+            if let Ok(state) = open.to_state() {
+                let at = open.started.started_at;
+                let facts = open.facts.iter().map(|fact| (at, Arc::new(fact.clone()))).collect();
+                let planned = open.planned_ts_ms;
+                self.show_cycle(*id, CycleView { first_seq: index.tail(), planned, state, facts });
+            }
+        }
+        self.show_agent(index);
+    }
+
+    /// Shows a record that became durable; `index` has it already.
+    pub fn take_entry(&self, seq: JournalSeq, entry: &JournalEntry, index: &JournalIndex) {
+        match &entry.fact {
+            JournalFact::CycleStarted(started) => {
+                let state = CycleState::new((**started).clone());
+                let planned = entry.planned_ts_ms;
+                let shown = CycleView { first_seq: seq, planned, state, facts: Vec::new() };
+                self.show_cycle(started.cycle_id, shown);
+                started.strategies.iter().for_each(|name| self.show_strategy(name, index));
+            }
+            JournalFact::GateDecided(_) | JournalFact::StageEnded(_) | JournalFact::OrderIntended(_) => {
+                self.show_cycle_fact(entry);
+            }
+            JournalFact::CycleEnded(ended) => {
+                self.show_cycle_fact(entry);
+                if let Some(cycle) = self.cycle(&ended.cycle_id) {
+                    cycle.state.started().strategies.iter().for_each(|name| self.show_strategy(name, index));
+                }
+                self.show_agent(index);
+            }
+            JournalFact::StrategyChanged(_) => {
+                index.strategies().keys().for_each(|name| self.show_strategy(name, index));
+                self.0.strategies.retain(|name, _| index.strategies().contains_key(name));
+            }
+            JournalFact::AgentChanged(_) | JournalFact::KillLatched(_) => self.show_agent(index),
+            JournalFact::CommandReceived(_)
+            | JournalFact::CommandEnded(_)
+            | JournalFact::ScheduleFired(_)
+            | JournalFact::ScheduleSkipped(_)
+            | JournalFact::AlertRaised(_)
+            | JournalFact::AlertCleared(_)
+            | JournalFact::ConfigurationSnapshot(_) => {}
+        }
+    }
+
+    fn show_agent(&self, index: &JournalIndex) {
+        *self.0.agent.write().unwrap_or_else(PoisonError::into_inner) = AgentView {
+            state: index.agent().clone(),
+            audit_debt: index.audit_debt(),
+            latched: index.latched().map(str::to_owned),
+            tally: index.tally(),
+            last_cycle: index.last_cycle().copied(),
+        };
+    }
+
+    fn show_strategy(&self, name: &StrategyName, index: &JournalIndex) {
+        if let Some(known) = index.strategies().get(name) {
+            self.0.strategies.insert(name.clone(), known.clone());
+        }
+    }
+
+    fn show_cycle_fact(&self, entry: &JournalEntry) {
+        let Some(id) = entry.fact.cycle_id() else { return };
+        if let Some(mut shown) = self.0.cycles.get_mut(&id) {
+            // The audit has seen it: it fits.
+            if shown.state.apply_fact(&entry.fact).is_ok() {
+                shown.facts.push((entry.at_ms, Arc::new(entry.fact.clone())));
+            }
+        }
+    }
+
+    fn show_cycle(&self, id: CycleId, cycle: CycleView) {
+        self.0.cycles.insert(id, cycle);
+        let mut order = self.0.order.lock().unwrap_or_else(PoisonError::into_inner);
+        order.push_back(id);
+        // Only ended ones leave, so that what runs is always shown.
+        while CYCLES_SHOWN_MAX < order.len() {
+            let is_ended = |id: &CycleId| self.0.cycles.get(id).is_none_or(|it| it.state.ended().is_some());
+            let Some(at) = order.iter().position(is_ended) else { return };
+            if let Some(oldest) = order.remove(at) {
+                self.0.cycles.remove(&oldest);
+            }
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The trading plane's actors against ports in memory, a clock that the test sets, and stages that do as they are told.
+
+mod agent;
+mod builtin;
+mod cadence;
+mod common;
+mod cycles;
+mod journal;
+mod plane;
