@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use orchestrator_kernel::kill_switch::{
-    Applied, KillSwitchReadError, KillSwitchReading, OperatorCommand, Refusal, TradingState, UnknownReason,
+    Applied, KillSwitchReadError, OperatorCommand, Refusal, TradingState, UnknownReason,
 };
 use orchestrator_kernel::ports::kill_switch::{ApplyError, KillSwitchStore};
 use serde_json::{Map, Value, json};
@@ -228,11 +228,7 @@ async fn tell_what_holds(store: &dyn KillSwitchStore) {
 /// The state, as far as the store tells.
 async fn read_state(store: &dyn KillSwitchStore) -> TradingState {
     match read_within_timeout(store.read_value()).await {
-        Ok(stored) => match KillSwitchReading::of(&stored) {
-            KillSwitchReading::Trading => TradingState::Trading,
-            KillSwitchReading::Halted(halt) => TradingState::Halted(halt),
-            KillSwitchReading::Unknown(why) => TradingState::Unknown(why),
-        },
+        Ok(stored) => TradingState::of_stored(&stored),
         Err(error) => TradingState::Unknown(UnknownReason::Refused(error.to_string())),
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use orchestrator_kernel::kill_switch::{KillSwitchReading, Stored};
+use orchestrator_kernel::kill_switch::{Stored, TradingState};
 
 use crate::support::{PATIENCE, orchestrator, root};
 
@@ -48,15 +48,15 @@ impl Switch {
         output
     }
 
-    fn reading(&self) -> KillSwitchReading {
+    fn reading(&self) -> TradingState {
         reading(&self.file())
     }
 }
 
-fn reading(file: &Path) -> KillSwitchReading {
+fn reading(file: &Path) -> TradingState {
     let value = fs::read(file).unwrap_or_default();
     let value = value.strip_suffix(b"\n").unwrap_or(&value);
-    KillSwitchReading::of(&if value.is_empty() {
+    TradingState::of_stored(&if value.is_empty() {
         Stored::Missing
     } else {
         Stored::Value(value.to_vec().into())
@@ -186,7 +186,7 @@ fn a_lock_of_anybody_does_not_keep_anybody_from_stopping() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    wait_until("it is in force", || matches!(switch.reading(), KillSwitchReading::Halted(_)));
+    wait_until("it is in force", || matches!(switch.reading(), TradingState::Halted(_)));
     assert!(child.try_wait().unwrap().is_none(), "in force before it is recorded");
     let ended = child.wait_with_output().unwrap();
 
@@ -235,7 +235,7 @@ fn a_stop_cancels_a_permission_that_is_about_to_be_given() {
 
     assert!(text(&stopped.stdout).contains("\"engaged_by\":\"third\""));
     assert_eq!(ended.code(), Some(69), "what it was about to allow was stopped meanwhile");
-    let KillSwitchReading::Halted(halt) = switch.reading() else { panic!("{:?}", switch.reading()) };
+    let TradingState::Halted(halt) = switch.reading() else { panic!("{:?}", switch.reading()) };
     assert_eq!(halt.by.as_deref(), Some("third"));
 }
 
@@ -256,15 +256,11 @@ fn a_stop_killed_at_any_call_has_changed_nothing_or_blocks() {
                 .status()
                 .unwrap();
             let (now, reading) = (fs::read(switch.file()).unwrap(), switch.reading());
-            assert!(
-                reading != KillSwitchReading::Trading || now == before,
-                "{call} {number}: {}",
-                text(&now)
-            );
+            assert!(reading != TradingState::Trading || now == before, "{call} {number}: {}", text(&now));
             if traced.code() == Some(0) {
                 break;
             }
-            halted += u32::from(reading != KillSwitchReading::Trading);
+            halted += u32::from(reading != TradingState::Trading);
             assert!(number < 100, "it never comes to its end");
         }
     }
@@ -285,7 +281,7 @@ fn a_stop_torn_at_any_byte_has_changed_nothing_or_blocks() {
             .status()
             .unwrap();
         let now = fs::read(switch.file()).unwrap_or_default();
-        let blocks = switch.reading() != KillSwitchReading::Trading;
+        let blocks = switch.reading() != TradingState::Trading;
         assert!(blocks || now == ACTIVE.as_bytes(), "{bytes} bytes: {}", text(&now));
         assert!(blocks || !torn.success(), "{bytes} bytes: it says that it is done");
     }
@@ -330,7 +326,7 @@ fn what_is_wrong_elsewhere_in_the_configuration_does_not_keep_anybody_from_stopp
     let elsewhere = dir.path().join("other.json");
     fs::write(&elsewhere, ACTIVE).unwrap();
     run(&[&ENGAGE[..], &["--file", elsewhere.to_str().unwrap()]].concat(), 0);
-    assert!(matches!(reading(&elsewhere), KillSwitchReading::Halted(_)));
+    assert!(matches!(reading(&elsewhere), TradingState::Halted(_)));
 }
 
 /// Method: its standard output is full.
@@ -346,5 +342,5 @@ fn a_stop_that_can_tell_nobody_is_a_stop() {
         .unwrap();
 
     assert_eq!(ended.code(), Some(0));
-    assert!(matches!(switch.reading(), KillSwitchReading::Halted(_)));
+    assert!(matches!(switch.reading(), TradingState::Halted(_)));
 }

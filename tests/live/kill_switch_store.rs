@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use orchestrator::adapters::redis::kill_switch::{KillRedis, KillRedisOptions};
 use orchestrator_kernel::ids::TsMs;
-use orchestrator_kernel::kill_switch::{KillSwitchReadError, KillSwitchReading, OperatorCommand, Stored};
+use orchestrator_kernel::kill_switch::{KillSwitchReadError, OperatorCommand, Stored, TradingState};
 use orchestrator_kernel::ports::kill_switch::{ApplyError, KillSwitchRead as _, KillSwitchStore as _};
 use orchestrator_kernel::ports::kill_switch_conformance::{self as conformance, KillSwitchProvider};
 
@@ -104,16 +104,13 @@ async fn wrong_types_block_and_only_a_stop_gets_past_them() {
     let allowed = store.apply_command(&init(), TsMs(0)).await;
     assert!(matches!(allowed, Err(ApplyError::Refused(_))), "{allowed:?}");
     store.apply_command(&engage(), TsMs(0)).await.unwrap();
-    assert!(matches!(
-        KillSwitchReading::of(&store.read_value().await.unwrap()),
-        KillSwitchReading::Halted(_)
-    ));
+    assert!(matches!(TradingState::of_stored(&store.read_value().await.unwrap()), TradingState::Halted(_)));
 
     let lift = OperatorCommand::Disengage { operator: "ops".to_owned(), notes: None };
     let lifted = store.apply_command(&lift, TsMs(0)).await;
     assert!(matches!(&lifted, Err(ApplyError::Unchanged(why)) if why.contains("WRONGTYPE")), "{lifted:?}");
     assert!(
-        matches!(KillSwitchReading::of(&store.read_value().await.unwrap()), KillSwitchReading::Halted(_)),
+        matches!(TradingState::of_stored(&store.read_value().await.unwrap()), TradingState::Halted(_)),
         "nothing without a record"
     );
 }

@@ -8,7 +8,7 @@ use orchestrator_kernel::engine::engine_protocol::{Hello, RequestBody, read_answ
 use orchestrator_kernel::error::ERROR_DETAIL_BYTES_MAX;
 use orchestrator_kernel::ids::{EngineMode, Symbol, TsMs};
 use orchestrator_kernel::json::{DEPTH_MAX, JsonError, canonical};
-use orchestrator_kernel::kill_switch::{KillSwitchReading, OperatorCommand, Refusal, Stored, decide};
+use orchestrator_kernel::kill_switch::{OperatorCommand, Refusal, Stored, TradingState, decide};
 use orchestrator_kernel::ports::engine::{EngineAnswer, EngineCall};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
@@ -251,15 +251,15 @@ pub(super) fn engine_request(input: &[u8]) {
 /// Only the values that are listed allow effects; whatever is stored can be stopped, and says why it is unknown.
 pub(super) fn kill_switch(input: &[u8]) {
     let stored = Stored::Value(Bytes::copy_from_slice(input));
-    let reading = KillSwitchReading::of(&stored);
+    let reading = TradingState::of_stored(&stored);
     let record = Members::of(input).filter(|_| std::str::from_utf8(input).is_ok());
     let state = record.and_then(|found| found.read::<String>("state"));
     match &reading {
-        KillSwitchReading::Trading => {
+        TradingState::Trading => {
             let is_word = [b"disengaged" as &[u8], b"0", b"false", b"off"].contains(&input);
             assert!(is_word || state.as_deref() == Some("ACTIVE"), "KILL-1: that allows nothing");
         }
-        KillSwitchReading::Halted(halt) => {
+        TradingState::Halted(halt) => {
             let is_word = [b"engaged" as &[u8], b"1", b"true", b"on"].contains(&input);
             assert!(is_word || state.as_deref() == Some("ENGAGED"));
             let parts = [&halt.by, &halt.reason, &halt.at].into_iter().flatten();
@@ -268,7 +268,7 @@ pub(super) fn kill_switch(input: &[u8]) {
             });
             check_line(&halt.to_string());
         }
-        KillSwitchReading::Unknown(why) => check_error(&why.to_string()),
+        TradingState::Unknown(why) => check_error(&why.to_string()),
     }
 
     let operator = || "o".to_owned();
@@ -276,27 +276,17 @@ pub(super) fn kill_switch(input: &[u8]) {
     match decide(&stored, &engage, TsMs(0)) {
         Ok(change) => {
             let written = Stored::Value(Bytes::from(change.value));
-            assert!(
-                matches!(KillSwitchReading::of(&written), KillSwitchReading::Halted(_)),
-                "engaging stops"
-            );
+            assert!(matches!(TradingState::of_stored(&written), TradingState::Halted(_)), "engaging stops");
             check_line(&change.entry);
         }
         Err(refusal) => {
             assert_eq!(refusal, Refusal::AlreadyEngaged);
-            assert!(
-                matches!(reading, KillSwitchReading::Halted(_)),
-                "it does not stop, and engaging is refused"
-            );
+            assert!(matches!(reading, TradingState::Halted(_)), "it does not stop, and engaging is refused");
         }
     }
     let disengage = OperatorCommand::Disengage { operator: operator(), notes: None };
     let lifted = decide(&stored, &disengage, TsMs(0)).is_ok();
-    assert_eq!(
-        lifted,
-        matches!(reading, KillSwitchReading::Halted(_)),
-        "KILL-2: only what is halted is lifted"
-    );
+    assert_eq!(lifted, matches!(reading, TradingState::Halted(_)), "KILL-2: only what is halted is lifted");
     assert!(
         decide(&stored, &OperatorCommand::Init { operator: operator() }, TsMs(0)).is_err(),
         "KILL-2: not missing"

@@ -11,46 +11,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::reading::{Halt, KillSwitchReadError, KillSwitchReading, UnknownReason};
+use super::reading::{Halt, KillSwitchReadError, TradingState, UnknownReason};
 use crate::check_invariant;
 use crate::invariants::Invariant;
 use crate::mutant;
 
 /// Transitions that are remembered: the last ones.
 pub const RECENT_MAX: usize = 100;
-
-/// State of trading: effects are allowed only in the first one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TradingState {
-    /// Yes, until the lease ends.
-    Trading,
-    /// No: an operator said so.
-    Halted(Halt),
-    /// No: nobody knows.
-    Unknown(UnknownReason),
-}
-
-impl TradingState {
-    /// The word in logs, metrics and answers: `trading`, `halted` or `unknown`.
-    #[must_use]
-    pub const fn state_word(&self) -> &'static str {
-        match self {
-            Self::Trading => "trading",
-            Self::Halted(_) => "halted",
-            Self::Unknown(_) => "unknown",
-        }
-    }
-
-    /// Why effects are blocked; nothing while they are not.
-    #[must_use]
-    pub fn block_reason(&self) -> Option<String> {
-        match self {
-            Self::Trading => None,
-            Self::Halted(halt) => Some(halt.to_string()),
-            Self::Unknown(why) => Some(why.to_string()),
-        }
-    }
-}
 
 /// The right to begin one effect now.
 ///
@@ -173,18 +140,15 @@ impl Lease {
         &mut self,
         sent: Duration,
         received: Duration,
-        outcome: Result<KillSwitchReading, KillSwitchReadError>,
+        outcome: Result<TradingState, KillSwitchReadError>,
     ) -> Vec<TradingStateChange> {
         let mut changes = Vec::from_iter(self.settle_expiry(received));
         let received = self.latest;
         let sent = sent.min(received);
         match outcome {
-            Ok(KillSwitchReading::Trading) => changes.extend(self.allow_effects(sent, received)),
-            Ok(KillSwitchReading::Halted(halt)) => {
-                changes.extend(self.block_effects(sent, received, TradingState::Halted(halt)))
-            }
-            Ok(KillSwitchReading::Unknown(why)) => {
-                changes.extend(self.block_effects(sent, received, TradingState::Unknown(why)))
+            Ok(TradingState::Trading) => changes.extend(self.allow_effects(sent, received)),
+            Ok(blocking @ (TradingState::Halted(_) | TradingState::Unknown(_))) => {
+                changes.extend(self.block_effects(sent, received, blocking));
             }
             Err(KillSwitchReadError::Refused(why)) => {
                 changes.extend(self.block_effects(

@@ -35,14 +35,15 @@ pub enum KillSwitchReadError {
     NoAnswer(String),
 }
 
-/// Meaning of the stored value.
+/// State of trading: what a stored value means, and what holds as long as the lease of its reading lasts. Effects are
+/// allowed in the first one only.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum KillSwitchReading {
+pub enum TradingState {
     /// Effects are allowed.
     Trading,
     /// An operator stopped all effects.
     Halted(Halt),
-    /// It does not say. Blocks like Halted.
+    /// Nobody knows. Blocks like Halted.
     Unknown(UnknownReason),
 }
 
@@ -134,7 +135,7 @@ impl Record {
     }
 }
 
-impl KillSwitchReading {
+impl TradingState {
     /// Translates a stored value.
     ///
     /// | stored | means |
@@ -145,12 +146,32 @@ impl KillSwitchReading {
     ///
     /// Source: CONTRACTS §4.
     #[must_use]
-    pub fn of(stored: &Stored) -> Self {
+    pub fn of_stored(stored: &Stored) -> Self {
         match stored {
             Stored::Missing => Self::Unknown(UnknownReason::Missing),
             Stored::TooLong => Self::Unknown(UnknownReason::TooLong),
             Stored::NotText => Self::Unknown(UnknownReason::NotText),
             Stored::Value(value) => Self::of_value(stored, value),
+        }
+    }
+
+    /// The word in logs, metrics and answers: `trading`, `halted` or `unknown`.
+    #[must_use]
+    pub const fn state_word(&self) -> &'static str {
+        match self {
+            Self::Trading => "trading",
+            Self::Halted(_) => "halted",
+            Self::Unknown(_) => "unknown",
+        }
+    }
+
+    /// Why effects are blocked; nothing while they are not.
+    #[must_use]
+    pub fn block_reason(&self) -> Option<String> {
+        match self {
+            Self::Trading => None,
+            Self::Halted(halt) => Some(halt.to_string()),
+            Self::Unknown(why) => Some(why.to_string()),
         }
     }
 

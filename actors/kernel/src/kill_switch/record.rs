@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::reading::{ACTIVE, ENGAGED, KillSwitchReading, Record, Stored, UnknownReason, VALUE_BYTES_MAX};
+use super::reading::{ACTIVE, ENGAGED, Record, Stored, TradingState, UnknownReason, VALUE_BYTES_MAX};
 use crate::ids::TsMs;
 use crate::rfc3339::to_rfc3339;
 
@@ -185,28 +185,28 @@ fn check_line(field: &'static str, text: &str, bytes_max: usize) -> Result<(), R
 /// Source: CONTRACTS §4; RELIABILITY F18 (the known implementation cannot engage when the value is missing).
 pub fn decide(stored: &Stored, command: &OperatorCommand, now: TsMs) -> Result<KillSwitchChange, Refusal> {
     command.check_bounds()?;
-    let reading = KillSwitchReading::of(stored);
+    let reading = TradingState::of_stored(stored);
     let at = to_rfc3339(now);
     match (command, reading) {
-        (OperatorCommand::Engage { .. }, KillSwitchReading::Halted(_)) => Err(Refusal::AlreadyEngaged),
+        (OperatorCommand::Engage { .. }, TradingState::Halted(_)) => Err(Refusal::AlreadyEngaged),
         (
             OperatorCommand::Engage { operator, reason, details },
-            KillSwitchReading::Trading | KillSwitchReading::Unknown(_),
+            TradingState::Trading | TradingState::Unknown(_),
         ) => {
             let details = details.clone().map_or(Value::Null, Value::Object);
             Ok(engaged_change(stored, at, operator, reason, details))
         }
-        (OperatorCommand::Disengage { operator, notes }, KillSwitchReading::Halted(_)) => {
+        (OperatorCommand::Disengage { operator, notes }, TradingState::Halted(_)) => {
             Ok(disengaged_change(stored, at, operator, notes.as_deref()))
         }
-        (OperatorCommand::Disengage { .. }, KillSwitchReading::Trading) => Err(Refusal::NotEngaged),
-        (OperatorCommand::Disengage { .. }, KillSwitchReading::Unknown(why)) => Err(Refusal::NotKnown(why)),
-        (OperatorCommand::Init { operator }, KillSwitchReading::Unknown(UnknownReason::Missing)) => {
+        (OperatorCommand::Disengage { .. }, TradingState::Trading) => Err(Refusal::NotEngaged),
+        (OperatorCommand::Disengage { .. }, TradingState::Unknown(why)) => Err(Refusal::NotKnown(why)),
+        (OperatorCommand::Init { operator }, TradingState::Unknown(UnknownReason::Missing)) => {
             Ok(initial_change(at, operator))
         }
         (
             OperatorCommand::Init { .. },
-            KillSwitchReading::Trading | KillSwitchReading::Halted(_) | KillSwitchReading::Unknown(_),
+            TradingState::Trading | TradingState::Halted(_) | TradingState::Unknown(_),
         ) => Err(Refusal::NotMissing),
     }
 }

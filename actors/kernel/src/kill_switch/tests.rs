@@ -18,10 +18,10 @@ fn text(value: &str) -> Stored {
 }
 
 fn word(stored: &Stored) -> &'static str {
-    match KillSwitchReading::of(stored) {
-        KillSwitchReading::Trading => "trading",
-        KillSwitchReading::Halted(_) => "halted",
-        KillSwitchReading::Unknown(_) => "unknown",
+    match TradingState::of_stored(stored) {
+        TradingState::Trading => "trading",
+        TradingState::Halted(_) => "halted",
+        TradingState::Unknown(_) => "unknown",
     }
 }
 
@@ -71,8 +71,7 @@ fn only_the_values_of_the_contract_mean_something() {
     ] {
         assert_eq!(word(&text(value)), "unknown", "{value}");
     }
-    let unknown =
-        |stored| KillSwitchReading::of(&stored) == KillSwitchReading::Unknown(UnknownReason::TooLong);
+    let unknown = |stored| TradingState::of_stored(&stored) == TradingState::Unknown(UnknownReason::TooLong);
     assert!(unknown(Stored::TooLong) && !unknown(Stored::NotText) && !unknown(Stored::Missing));
 }
 
@@ -91,7 +90,7 @@ fn a_value_that_says_both_means_nothing() {
 fn who_halted_is_one_bounded_line() {
     let value = json!({"state": "ENGAGED", "engaged_by": "a\nb", "engagement_reason": "é".repeat(9999)});
 
-    let KillSwitchReading::Halted(halt) = KillSwitchReading::of(&text(&value.to_string())) else {
+    let TradingState::Halted(halt) = TradingState::of_stored(&text(&value.to_string())) else {
         panic!("halted")
     };
 
@@ -145,8 +144,8 @@ fn what_is_written_can_always_be_read() {
 
 const TERM: Duration = ms(500);
 
-fn halted() -> Result<KillSwitchReading, KillSwitchReadError> {
-    Ok(KillSwitchReading::Halted(Halt::default()))
+fn halted() -> Result<TradingState, KillSwitchReadError> {
+    Ok(TradingState::Halted(Halt::default()))
 }
 
 #[test]
@@ -154,7 +153,7 @@ fn a_permit_counts_from_when_the_read_was_sent() {
     let mut lease = Lease::new(TERM, ms(0));
     assert_eq!(lease.issue_permit(ms(0)), Err(PermitRefused::Unknown(UnknownReason::NotReadYet)));
 
-    lease.on_read(ms(100), ms(190), Ok(KillSwitchReading::Trading));
+    lease.on_read(ms(100), ms(190), Ok(TradingState::Trading));
 
     let permit = lease.issue_permit(ms(200)).unwrap();
     assert_eq!((permit.reading_age(), permit.time_left()), (ms(100), ms(400)));
@@ -169,17 +168,17 @@ fn a_permit_counts_from_when_the_read_was_sent() {
 #[test]
 fn what_blocks_counts_at_once_and_what_allows_only_when_asked_for_later() {
     let mut lease = Lease::new(TERM, ms(0));
-    lease.on_read(ms(0), ms(1), Ok(KillSwitchReading::Trading));
+    lease.on_read(ms(0), ms(1), Ok(TradingState::Trading));
 
     lease.on_read(ms(10), ms(20), halted());
-    lease.on_read(ms(15), ms(21), Ok(KillSwitchReading::Trading));
+    lease.on_read(ms(15), ms(21), Ok(TradingState::Trading));
     assert_eq!(lease.issue_permit(ms(21)), Err(PermitRefused::Halted(Halt::default())));
 
-    lease.on_read(ms(22), ms(23), Ok(KillSwitchReading::Trading));
+    lease.on_read(ms(22), ms(23), Ok(TradingState::Trading));
     assert!(lease.issue_permit(ms(23)).is_ok());
-    lease.on_read(ms(5), ms(24), Ok(KillSwitchReading::Unknown(UnknownReason::Missing)));
+    lease.on_read(ms(5), ms(24), Ok(TradingState::Unknown(UnknownReason::Missing)));
     assert_eq!(lease.issue_permit(ms(24)), Err(PermitRefused::Unknown(UnknownReason::Missing)));
-    lease.on_read(ms(25), ms(26), Ok(KillSwitchReading::Trading));
+    lease.on_read(ms(25), ms(26), Ok(TradingState::Trading));
     lease.on_read(ms(27), ms(28), Err(KillSwitchReadError::Refused("NOPERM".to_owned())));
     assert_eq!(
         lease.issue_permit(ms(28)),
@@ -190,7 +189,7 @@ fn what_blocks_counts_at_once_and_what_allows_only_when_asked_for_later() {
 #[test]
 fn no_answer_lets_the_lease_run_out_and_says_why() {
     let mut lease = Lease::new(TERM, ms(0));
-    lease.on_read(ms(0), ms(1), Ok(KillSwitchReading::Trading));
+    lease.on_read(ms(0), ms(1), Ok(TradingState::Trading));
     for at in [100, 200, 300, 400] {
         let changes =
             lease.on_read(ms(at), ms(at + 99), Err(KillSwitchReadError::NoAnswer("timed out".to_owned())));
@@ -204,7 +203,7 @@ fn no_answer_lets_the_lease_run_out_and_says_why() {
         lease.issue_permit(ms(599)),
         Err(PermitRefused::Stale { age: ms(599), why: "timed out".to_owned() })
     );
-    lease.on_read(ms(600), ms(601), Ok(KillSwitchReading::Trading));
+    lease.on_read(ms(600), ms(601), Ok(TradingState::Trading));
     assert!(lease.issue_permit(ms(601)).is_ok(), "it recovers by itself");
 }
 
@@ -212,7 +211,7 @@ fn no_answer_lets_the_lease_run_out_and_says_why() {
 fn an_answer_older_than_its_lease_allows_nothing() {
     let mut lease = Lease::new(TERM, ms(0));
 
-    assert_eq!(lease.on_read(ms(0), ms(500), Ok(KillSwitchReading::Trading)), []);
+    assert_eq!(lease.on_read(ms(0), ms(500), Ok(TradingState::Trading)), []);
 
     assert!(lease.issue_permit(ms(500)).is_err());
 }
@@ -221,7 +220,7 @@ fn an_answer_older_than_its_lease_allows_nothing() {
 fn recent_transitions_are_bounded_and_only_changes_count() {
     let mut lease = Lease::new(TERM, ms(0));
     for number in 0..300 {
-        lease.on_read(ms(number * 10), ms(number * 10 + 1), Ok(KillSwitchReading::Trading));
+        lease.on_read(ms(number * 10), ms(number * 10 + 1), Ok(TradingState::Trading));
         lease.on_read(ms(number * 10 + 2), ms(number * 10 + 3), halted());
         lease.on_read(ms(number * 10 + 4), ms(number * 10 + 5), halted());
     }
@@ -276,9 +275,9 @@ proptest! {
                         _ => {}
                     }
                     let outcome = match outcome {
-                        0 | 1 => Ok(KillSwitchReading::Trading),
+                        0 | 1 => Ok(TradingState::Trading),
                         2 => halted(),
-                        3 => Ok(KillSwitchReading::Unknown(UnknownReason::Missing)),
+                        3 => Ok(TradingState::Unknown(UnknownReason::Missing)),
                         _ => Err(KillSwitchReadError::NoAnswer("timed out".to_owned())),
                     };
                     lease.on_read(sent, ms(received), outcome);
@@ -356,13 +355,13 @@ proptest! {
             let mut torn = b"!".to_vec();
             torn.extend_from_slice(&new[1..written]);
             torn.extend_from_slice(old.get(written..).unwrap_or_default());
-            let reading = KillSwitchReading::of(&Stored::Value(Bytes::from(torn.clone())));
-            prop_assert_ne!(reading, KillSwitchReading::Trading, "{}", String::from_utf8_lossy(&torn));
+            let reading = TradingState::of_stored(&Stored::Value(Bytes::from(torn.clone())));
+            prop_assert_ne!(reading, TradingState::Trading, "{}", String::from_utf8_lossy(&torn));
         }
         // The whole value, before what is left of a longer one is blanked or cut off.
         let mut whole = new.clone();
         whole.extend_from_slice(old.get(new.len()..).unwrap_or_default());
-        prop_assert_ne!(KillSwitchReading::of(&Stored::Value(Bytes::from(whole))), KillSwitchReading::Trading);
+        prop_assert_ne!(TradingState::of_stored(&Stored::Value(Bytes::from(whole))), TradingState::Trading);
     }
 
     /// Method: any bytes; what is not in the table of [`Reading::of`] never allows trading.
@@ -370,7 +369,7 @@ proptest! {
     fn bytes_that_say_nothing_allow_nothing(value in prop::collection::vec(any::<u8>(), 0..200)) {
         let listed = [&b"disengaged"[..], b"0", b"false", b"off"].contains(&value.as_slice());
         let record = serde_json::from_slice::<serde_json::Value>(&value).is_ok_and(|json| json["state"] == "ACTIVE");
-        let reading = KillSwitchReading::of(&Stored::Value(Bytes::from(value)));
-        prop_assert_eq!(reading == KillSwitchReading::Trading, listed || record);
+        let reading = TradingState::of_stored(&Stored::Value(Bytes::from(value)));
+        prop_assert_eq!(reading == TradingState::Trading, listed || record);
     }
 }

@@ -14,8 +14,7 @@ use serde_json::{Value, json};
 use super::kill_switch::{ApplyError, KillSwitchRead as _, KillSwitchStore};
 use crate::ids::TsMs;
 use crate::kill_switch::{
-    HISTORY_MAX, KillSwitchReading, OperatorCommand, Refusal, Shortfall, Stored, UnknownReason,
-    VALUE_BYTES_MAX,
+    HISTORY_MAX, OperatorCommand, Refusal, Shortfall, Stored, TradingState, UnknownReason, VALUE_BYTES_MAX,
 };
 
 /// Makes the stores that the suite works on.
@@ -76,8 +75,8 @@ fn disengage() -> OperatorCommand {
     }
 }
 
-async fn reading(store: &impl KillSwitchStore) -> KillSwitchReading {
-    KillSwitchReading::of(&store.read_value().await.expect("the store can be read"))
+async fn reading(store: &impl KillSwitchStore) -> TradingState {
+    TradingState::of_stored(&store.read_value().await.expect("the store can be read"))
 }
 
 #[track_caller]
@@ -92,7 +91,7 @@ async fn nothing_stored_is_unknown(provider: &impl KillSwitchProvider) {
     let store = provider.fresh().await;
 
     assert_eq!(store.read_value().await, Ok(Stored::Missing));
-    assert_eq!(reading(&*store).await, KillSwitchReading::Unknown(UnknownReason::Missing));
+    assert_eq!(reading(&*store).await, TradingState::Unknown(UnknownReason::Missing));
     assert_eq!(store.read_history(10).await, Ok(Vec::new()));
     assert!(!store.place_text().is_empty());
     assert_eq!(store.read_value().await, Ok(Stored::Missing), "reading creates nothing (KILL-2)");
@@ -118,7 +117,7 @@ async fn values_of_others_are_read_as_they_are(provider: &impl KillSwitchProvide
 async fn only_init_on_nothing_creates_trading_allowed(provider: &impl KillSwitchProvider) {
     let store = provider.fresh().await;
     store.apply_command(&init(), NOW).await.expect("nothing is stored");
-    assert_eq!(reading(&*store).await, KillSwitchReading::Trading);
+    assert_eq!(reading(&*store).await, TradingState::Trading);
 
     for taken in [None, Some(&b"engaged"[..]), Some(b"garbage"), Some(&vec![b'x'; VALUE_BYTES_MAX + 1])] {
         if let Some(value) = taken {
@@ -141,12 +140,10 @@ async fn engage_works_whatever_is_stored(provider: &impl KillSwitchProvider) {
         let now = TsMs(NOW.0 + later);
         store.apply_command(&engage("for a reason"), now).await.expect("engage always works");
 
-        let KillSwitchReading::Halted(halt) = reading(&*store).await else {
-            panic!("not halted over {value:?}")
-        };
+        let TradingState::Halted(halt) = reading(&*store).await else { panic!("not halted over {value:?}") };
         assert_eq!((halt.by.as_deref(), halt.reason.as_deref()), (Some("ops_team"), Some("for a reason")));
         assert_eq!(refusal(store.apply_command(&engage("again"), NOW).await), Refusal::AlreadyEngaged);
-        assert_eq!(reading(&*store).await, KillSwitchReading::Halted(halt), "who engaged it first stays");
+        assert_eq!(reading(&*store).await, TradingState::Halted(halt), "who engaged it first stays");
     }
     assert_eq!(store.read_history(100).await.map(|lines| lines.len()), Ok(5));
 }
@@ -168,7 +165,7 @@ async fn disengage_lifts_only_what_is_engaged(provider: &impl KillSwitchProvider
     for halted in [&b"on"[..], b"{\"state\":\"ENGAGED\"}"] {
         provider.put(&store, Some(halted)).await;
         store.apply_command(&disengage(), NOW).await.expect("it is engaged");
-        assert_eq!(reading(&*store).await, KillSwitchReading::Trading);
+        assert_eq!(reading(&*store).await, TradingState::Trading);
         assert_eq!(refusal(store.apply_command(&disengage(), NOW).await), Refusal::NotEngaged);
     }
 }
@@ -267,7 +264,7 @@ async fn a_stop_needs_no_history_and_permission_needs_one(provider: &impl KillSw
 
     assert!(matches!(applied.shortfalls.as_slice(), [Shortfall::Unrecorded(_)]), "{applied:?}");
     let halted = reading(&*store).await;
-    assert!(matches!(halted, KillSwitchReading::Halted(_)), "{halted:?}");
+    assert!(matches!(halted, TradingState::Halted(_)), "{halted:?}");
     let refused = store.apply_command(&disengage(), NOW).await;
     assert!(matches!(refused, Err(ApplyError::Unchanged(_))), "{refused:?}");
     assert_eq!(reading(&*store).await, halted, "nothing is allowed without a record");
@@ -287,7 +284,7 @@ async fn a_stop_wins_over_a_permission_that_is_under_way(provider: &impl KillSwi
 
         let engaged = results.iter().flatten().any(|applied| applied.change.entry.contains("\"ENGAGED\""));
         let lifts = results.iter().flatten().filter(|applied| !applied.change.entry.contains("\"ENGAGED\""));
-        let halted = matches!(reading(&*store).await, KillSwitchReading::Halted(_));
+        let halted = matches!(reading(&*store).await, TradingState::Halted(_));
         assert!(halted || !engaged || lifts.count() == 2, "round {round}: {results:?}");
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use orchestrator_kernel::kill_switch::{
-    KillSwitchReadError, KillSwitchReading, Lease, Permit, PermitRefused, TradingState, TradingStateChange,
-    TradingStateView, UnknownReason,
+    KillSwitchReadError, Lease, Permit, PermitRefused, TradingState, TradingStateChange, TradingStateView,
+    UnknownReason,
 };
 use orchestrator_kernel::ports::kill_switch::{KillGate, KillSwitchRead};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
@@ -105,7 +105,7 @@ impl Gate {
     pub(super) async fn read_store(&self) {
         let sent = self.since_start();
         let outcome = match timeout(self.0.read_timeout, self.0.store.read_value()).await {
-            Ok(outcome) => outcome.map(|stored| KillSwitchReading::of(&stored)),
+            Ok(outcome) => outcome.map(|stored| TradingState::of_stored(&stored)),
             Err(_) => Err(KillSwitchReadError::NoAnswer(format!("none within {:?}", self.0.read_timeout))),
         };
         if let Err(error) = &outcome {

@@ -22,7 +22,7 @@ use std::os::unix::fs::FileExt as _;
 
 use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::kill_switch::{
-    Applied, KillSwitchReading, OperatorCommand, Refusal, Shortfall, Stored, VALUE_BYTES_MAX, decide,
+    Applied, OperatorCommand, Refusal, Shortfall, Stored, TradingState, VALUE_BYTES_MAX, decide,
 };
 use orchestrator_kernel::ports::kill_switch::ApplyError;
 
@@ -60,14 +60,14 @@ impl Files {
             let mut applied = Applied::in_full(decide(&stored, command, now)?);
             applied.shortfalls.extend(self.overwrite_or_remove(&applied.change.value)?);
             self.cancel_others();
-            match self.read_value().map(|stored| KillSwitchReading::of(&stored)) {
-                Ok(KillSwitchReading::Halted(_)) | Err(_) => return Ok(applied),
-                Ok(KillSwitchReading::Unknown(_)) if applied.value_in_force().is_none() => {
+            match self.read_value().map(|stored| TradingState::of_stored(&stored)) {
+                Ok(TradingState::Halted(_)) | Err(_) => return Ok(applied),
+                Ok(TradingState::Unknown(_)) if applied.value_in_force().is_none() => {
                     return Ok(applied);
                 }
                 // Another stop wrote at the same time: a mixture of both blocks, but says nothing.
-                Ok(KillSwitchReading::Unknown(_)) => last = Some(applied),
-                Ok(KillSwitchReading::Trading) => last = None,
+                Ok(TradingState::Unknown(_)) => last = Some(applied),
+                Ok(TradingState::Trading) => last = None,
             }
         }
         last.ok_or_else(|| {
@@ -165,7 +165,7 @@ impl Files {
         let is_ours = |stored: &Stored| matches!(stored, Stored::Value(value) if value.trim_ascii_end() == applied.change.value.as_bytes());
         let halted = stored
             .as_ref()
-            .is_ok_and(|stored| matches!(KillSwitchReading::of(stored), KillSwitchReading::Halted(_)));
+            .is_ok_and(|stored| matches!(TradingState::of_stored(stored), TradingState::Halted(_)));
         let ours = stored.as_ref().is_ok_and(is_ours);
         match (halted, ours, is_recorded) {
             // Somebody else stopped it at the same moment, and their words stand there.

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use orchestrator_kernel::kill_switch::{KillSwitchReading, Shortfall};
+use orchestrator_kernel::kill_switch::{Shortfall, TradingState};
 use orchestrator_kernel::ports::kill_switch_conformance::{self as conformance, KillSwitchProvider};
 
 use super::*;
@@ -83,10 +83,7 @@ async fn strange_files_allow_nothing_and_hang_nothing() {
     assert!(matches!(store.read_value().await, Err(KillSwitchReadError::Refused(_))));
 
     store.apply_command(&engage("whatever is there"), TsMs(0)).await.unwrap();
-    assert!(matches!(
-        KillSwitchReading::of(&store.read_value().await.unwrap()),
-        KillSwitchReading::Halted(_)
-    ));
+    assert!(matches!(TradingState::of_stored(&store.read_value().await.unwrap()), TradingState::Halted(_)));
 }
 
 #[tokio::test]
@@ -144,14 +141,14 @@ fn a_stop_wins_over_a_command_that_is_under_way() {
             let stopped = files.apply_command(&engage("meanwhile"), TsMs(round));
             (lifting.join().unwrap(), stopped)
         });
-        let reading = KillSwitchReading::of(&files.read_value().unwrap());
+        let reading = TradingState::of_stored(&files.read_value().unwrap());
         both += u32::from(lifted.is_ok() && stopped.is_ok());
         assert!(
-            stopped.is_err() || matches!(reading, KillSwitchReading::Halted(_)),
+            stopped.is_err() || matches!(reading, TradingState::Halted(_)),
             "round {round}: {stopped:?}, then {reading:?}; lifted: {lifted:?}"
         );
         assert!(
-            stopped.is_ok() || lifted.is_err() || reading == KillSwitchReading::Trading,
+            stopped.is_ok() || lifted.is_err() || reading == TradingState::Trading,
             "{stopped:?} {lifted:?}"
         );
     }

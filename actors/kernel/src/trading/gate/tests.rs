@@ -3,7 +3,7 @@
 use rust_decimal::Decimal;
 
 use super::*;
-use crate::kill_switch::{Halt, KillSwitchReading, Lease};
+use crate::kill_switch::{Halt, Lease, TradingState};
 use crate::trading::stage::{HookMode, HookMoment};
 use crate::trading::testkit::{dec, hook, strategy_name};
 
@@ -24,17 +24,14 @@ fn only_a_reading_of_trading_that_still_counts_permits() {
         lease.on_read(Duration::ZERO, at(1), Ok(reading));
         lease
     };
-    let halted = KillSwitchReading::Halted(Halt {
-        by: Some("ops".to_owned()),
-        reason: Some("odd".to_owned()),
-        at: None,
-    });
+    let halted =
+        TradingState::Halted(Halt { by: Some("ops".to_owned()), reason: Some("odd".to_owned()), at: None });
 
-    let fresh = KillReading::from_permit(&read(KillSwitchReading::Trading).issue_permit(at(100)), None);
+    let fresh = KillReading::from_permit(&read(TradingState::Trading).issue_permit(at(100)), None);
     assert_eq!(fresh, KillReading::Permit { age_ms: 100, left_ms: 400 });
     assert_eq!(judge_kill_switch(&fresh), GateVerdict::Allow);
 
-    let old = KillReading::from_permit(&read(KillSwitchReading::Trading).issue_permit(at(500)), None);
+    let old = KillReading::from_permit(&read(TradingState::Trading).issue_permit(at(500)), None);
     assert_eq!(word(&judge_kill_switch(&old)), "deny");
 
     let stopped = KillReading::from_permit(&read(halted).issue_permit(at(100)), None);
@@ -44,7 +41,7 @@ fn only_a_reading_of_trading_that_still_counts_permits() {
     assert_eq!(word(&judge_kill_switch(&never)), "deny");
 
     let latched =
-        KillReading::from_permit(&read(KillSwitchReading::Trading).issue_permit(at(100)), Some("by event"));
+        KillReading::from_permit(&read(TradingState::Trading).issue_permit(at(100)), Some("by event"));
     assert_eq!(judge_kill_switch(&latched), GateVerdict::Deny("latched: by event".to_owned()));
 
     let kept_too_long = KillReading::Permit { age_ms: 500, left_ms: 0 };
