@@ -7,6 +7,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use orchestrator_kernel::random::Rng;
+
 use super::medium::Medium;
 
 /// Why an experiment has no result. A missed bar is a result, a wrong answer of the system is not.
@@ -204,13 +206,10 @@ impl BareFile {
 
 /// Bytes that no compression or zero detection below makes cheaper.
 pub(crate) fn noise(count: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut rng = Rng::new(1);
     let mut bytes = Vec::with_capacity(count + 8);
     while bytes.len() < count {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        bytes.extend_from_slice(&state.to_le_bytes());
+        bytes.extend_from_slice(&rng.next_u64().to_le_bytes());
     }
     bytes.truncate(count);
     bytes

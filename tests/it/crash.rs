@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use orchestrator_kernel::engine::contracts::engine_run::RunStatus;
 use orchestrator_kernel::engine::run_id::RunId;
+use orchestrator_kernel::random::Rng;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::capture::config;
 use crate::support::{
-    Dice, PATIENCE, Service, checked_receipts, message_id, outputs, recorded_lines, recording, run_records,
-    seed,
+    PATIENCE, Service, checked_receipts, message_id, outputs, recorded_lines, recording, run_records, seed,
 };
 
 /// Kills while a day is posted: a part of a campaign by default, all of it in a soak.
@@ -136,7 +136,7 @@ async fn soak_of_kills() {
 /// Method: the day posted without interruption, then the same day with kills at moments that the seed chooses.
 async fn check_kills(recording: &Path, seed: u64, kills: usize) {
     println!("SEED={seed}");
-    let mut dice = Dice(seed);
+    let mut dice = Rng::new(seed);
     let lines = Arc::new(recorded_lines(recording));
     let dir = tempfile::tempdir().unwrap();
     let source = "[sources.http]\nkind = \"http\"";
@@ -163,7 +163,7 @@ async fn check_kills(recording: &Path, seed: u64, kills: usize) {
     for _ in 0..kills {
         let service = Service::start(&path, &[]).await;
         let (following, mut received) = consumer.follow(&service.url);
-        for _ in 0..dice.below(per_life) {
+        for _ in 0..dice.next_index(per_life) {
             acknowledged = post_next(&client, &service.url, &lines, acknowledged).await.unwrap();
         }
         // In the middle of a batch: it may be stored or not, and is sent again either way.
@@ -171,7 +171,7 @@ async fn check_kills(recording: &Path, seed: u64, kills: usize) {
             let (client, url, lines) = (client.clone(), service.url.clone(), Arc::clone(&lines));
             async move { post_next(&client, &url, &lines, acknowledged).await }
         });
-        tokio::time::sleep(Duration::from_micros(dice.below(30_000) as u64)).await;
+        tokio::time::sleep(Duration::from_micros(dice.next_below(30_000))).await;
         service.kill();
         acknowledged = in_flight.await.unwrap().unwrap_or(acknowledged);
         following.await.unwrap();

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use orchestrator_kernel::random::Rng;
+
 use crate::faults::{RECEIPTS_PER_POST, post_receipts};
-use crate::support::{Dice, PATIENCE, Service, eventually, orchestrator, seed};
+use crate::support::{PATIENCE, Service, eventually, orchestrator, seed};
 
 const MARKS: [&str; 2] = ["high_water.marks", "runs/high_water.marks"];
 
@@ -247,8 +249,9 @@ async fn directory_of_an_older_version_or_of_one_moment_starts() {
 /// Method: random segments of all logs are cut, zeroed, deleted; after the kill and without one.
 #[tokio::test]
 async fn random_damage_of_any_log_is_never_ready_with_less() {
-    let mut dice = Dice(seed());
-    println!("SEED={}", dice.0);
+    let seed = seed();
+    let mut dice = Rng::new(seed);
+    println!("SEED={seed}");
     let made = Acknowledged::receipts(8).await;
     let minutes = std::env::var("ORCHESTRATOR_SOAK_MINUTES").ok().map(|value| value.parse::<u64>().unwrap());
     let until = Instant::now() + Duration::from_secs(60 * minutes.unwrap_or(0));
@@ -256,17 +259,17 @@ async fn random_damage_of_any_log_is_never_ready_with_less() {
     while damages < 12 || Instant::now() < until {
         let dir = made.copied();
         let logs = ["receipts", "receipts", "runs", "manifests"];
-        let log = logs[dice.below(logs.len())];
+        let log = logs[dice.next_index(logs.len())];
         let all = segments(&dir.path().join("data").join(log));
-        let path = &all[dice.below(all.len())];
+        let path = &all[dice.next_index(all.len())];
         let content = std::fs::read(path).unwrap();
         let used = content.iter().rposition(|byte| *byte != 0).unwrap();
         if used < 64 {
             continue;
         }
-        let what = match dice.below(3) {
+        let what = match dice.next_index(3) {
             0 => {
-                let cut = dice.below(used);
+                let cut = dice.next_index(used);
                 std::fs::write(path, &content[..cut]).unwrap();
                 format!("cut at {cut} of {used}")
             }

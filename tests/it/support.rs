@@ -1,7 +1,5 @@
 //! What the end-to-end tests share, most of it with the live tests.
 
-#[path = "../support/dice.rs"]
-mod dice;
 #[path = "../support/logs.rs"]
 mod logs;
 #[path = "../support/made_up.rs"]
@@ -10,15 +8,17 @@ pub(crate) mod made_up;
 mod process;
 #[path = "../support/readiness.rs"]
 mod readiness;
+#[path = "../support/seed.rs"]
+mod seed;
 #[path = "../support/small_disk.rs"]
 pub(crate) mod small_disk;
 #[path = "../support/verify.rs"]
 mod verify;
 
-pub(crate) use dice::{Dice, seed};
 pub(crate) use logs::{
     checked_receipts, forget_high_water, message_id, outputs, recorded_lines, recording, records, run_records,
 };
 pub(crate) use process::{PATIENCE, Service, eventually, metric_of, orchestrator, root};
 pub(crate) use readiness::{ReadinessWatch, SAID_MAX};
+pub(crate) use seed::seed;
 pub(crate) use verify::{verify, verify_by};

@@ -11,10 +11,11 @@ use orchestrator::adapters::files::{DataDir, FileCheckpoints};
 use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::log::Log;
+use orchestrator_kernel::random::Rng;
 use serde_json::Value;
 
 use self::made_up::{BEGIN_MS, MadeUp, Said, content_end, engine_copy};
-use crate::support::{Dice, seed};
+use crate::support::seed;
 
 mod capture;
 mod made_up;
@@ -47,7 +48,7 @@ fn a_recorded_run_is_equal_and_verifying_changes_nothing() {
 fn a_flip_of_any_stored_byte_is_different_and_its_place_is_named() {
     let seed = seed();
     println!("SEED={seed}");
-    let mut dice = Dice(seed);
+    let mut dice = Rng::new(seed);
     let made = MadeUp::with_demo_engine();
     let files = made.stored_files();
     assert!(files.len() > 3, "more than one segment: {files:?}");
@@ -55,9 +56,9 @@ fn a_flip_of_any_stored_byte_is_different_and_its_place_is_named() {
     for flip in 0..FLIPS {
         let path = &files[flip % files.len()];
         let honest = fs::read(path).unwrap();
-        let at = dice.below(content_end(&honest));
+        let at = dice.next_index(content_end(&honest));
         let mut flipped = honest.clone();
-        flipped[at] ^= 1 << dice.below(8);
+        flipped[at] ^= 1 << dice.next_index(8);
         fs::write(path, &flipped).unwrap();
 
         let said = made.verify(&[]);

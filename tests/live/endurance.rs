@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use orchestrator_kernel::random::Rng;
 use serde_json::Value;
 
 use crate::support::amqp::Amqp;
 use crate::support::consumer::{Consumer, without_time};
-use crate::support::dice::{Dice, seed};
 use crate::support::load::Load;
 use crate::support::logs::message_id;
 use crate::support::oracle::healed;
@@ -18,6 +18,7 @@ use crate::support::process::{Service, eventually};
 use crate::support::production::Production;
 use crate::support::rabbit_server::RabbitServer;
 use crate::support::redis_server::RedisServer;
+use crate::support::seed::seed;
 
 /// How many kills there are.
 struct Plan {
@@ -51,13 +52,13 @@ enum Fault {
 
 impl Plan {
     /// Its faults in the order of the dice.
-    fn shuffled(&self, dice: &mut Dice) -> Vec<Fault> {
+    fn shuffled(&self, dice: &mut Rng) -> Vec<Fault> {
         let redis = (0..self.redis).map(|kill| Fault::Redis { is_engaged: kill < self.engaged });
         let others = std::iter::repeat_n(Fault::Rabbit, self.rabbit);
         let services = std::iter::repeat_n(Fault::Service, self.service);
         let mut faults: Vec<Fault> = redis.chain(others).chain(services).collect();
         for last in (1..faults.len()).rev() {
-            faults.swap(last, dice.below(last + 1));
+            faults.swap(last, dice.next_index(last + 1));
         }
         faults
     }
@@ -97,7 +98,7 @@ struct Site {
     rabbit: RabbitServer,
     production: Production,
     is_engaged: bool,
-    dice: Dice,
+    dice: Rng,
     figures: Figures,
 }
 
@@ -133,8 +134,7 @@ impl Site {
 
     /// Some time in which the load goes on, so that a kill comes at any moment of it.
     async fn pass(&mut self, up_to: u64) {
-        let millis = self.dice.below(usize::try_from(up_to).unwrap());
-        tokio::time::sleep(Duration::from_millis(millis as u64)).await;
+        tokio::time::sleep(Duration::from_millis(self.dice.next_below(up_to))).await;
     }
 
     /// Begins a rewrite of the append-only file; waits for its end, or not.
@@ -155,17 +155,17 @@ impl Site {
     async fn kill_redis(&mut self, service: Service, is_engaged: bool) -> Service {
         self.operate(is_engaged);
         self.figures.engaged += usize::from(is_engaged);
-        match self.dice.below(3) {
+        match self.dice.next_index(3) {
             0 => {}
             kind => self.rewrite(kind == 1).await,
         }
         self.pass(200).await;
-        let service = if self.dice.below(KILLS_A_COMMON_KILL) > 0 {
+        let service = if self.dice.next_index(KILLS_A_COMMON_KILL) > 0 {
             self.redis.kill();
             Some(service)
         } else {
             self.figures.common += 1;
-            if self.dice.below(2) == 0 {
+            if self.dice.next_index(2) == 0 {
                 self.redis.kill();
                 self.pass(100).await;
                 service.kill();
@@ -199,7 +199,7 @@ impl Site {
     async fn kill_service(&mut self, service: Service) -> Service {
         self.pass(200).await;
         service.kill();
-        if self.dice.below(KILLS_A_KILL_IN_START) == 0 {
+        if self.dice.next_index(KILLS_A_KILL_IN_START) == 0 {
             self.kill_in_start().await;
         }
         let service = self.start().await;
@@ -284,7 +284,7 @@ async fn check_endurance(seed: u64, plan: &Plan) {
     let subscriber = Production::rabbit_url("subscriber", &rabbit);
     let consumer = Consumer::start(&subscriber, QUEUE, None, production.dir());
     let producer = rabbit.url(RabbitServer::SHIPPED_VHOST);
-    let mut dice = Dice(seed);
+    let mut dice = Rng::new(seed);
     let faults = plan.shuffled(&mut dice);
     let mut site = Site { redis, rabbit, production, is_engaged: false, dice, figures: Figures::default() };
     let mut service = site.production.start().await;

@@ -4,11 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use orchestrator_kernel::random::Rng;
 use serde_json::{Value, json};
 
-use crate::support::dice::{Dice, seed};
 use crate::support::process::{PATIENCE, Service, eventually, root};
 use crate::support::redis_server::RedisServer;
+use crate::support::seed::seed;
 
 /// Exit codes: logs that cannot be trusted, something that does not answer, logs that another one holds.
 const DATA: i32 = 65;
@@ -408,12 +409,12 @@ async fn a_writer_on_a_cut_off_server_is_fenced_by_the_mark_of_its_successor() {
 async fn a_host_killed_between_append_and_note_is_always_taken_over() {
     let (site, redis, seed) = (Site::new(), RedisServer::start(), seed());
     println!("SEED={seed}");
-    let mut dice = Dice(seed);
+    let mut dice = Rng::new(seed);
     let mut next = 1;
     for round in 0..8 {
         let machine = site.machine(&redis);
         let service = machine.start(&["--takeover"]).await;
-        let until = Instant::now() + Duration::from_millis(dice.below(900) as u64);
+        let until = Instant::now() + Duration::from_millis(dice.next_below(900));
         while Instant::now() < until {
             assert!(site.post(&service, next..=next + 9).await, "round {round}: {}", service.log());
             next += 10;

@@ -12,9 +12,9 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use orchestrator::adapters::redis::kill_switch::{KillRedis, KillRedisOptions};
-use orchestrator_actors::testkit::Rng;
 use orchestrator_kernel::ports::kill_switch::KillGate;
 use orchestrator_kernel::ports::observer::Unobserved;
+use orchestrator_kernel::random::Rng;
 use orchestrator_runtime::kill_switch::{Gate, KillSwitch, KillSwitchArgs, KillSwitchSettings};
 use orchestrator_runtime::status::StatusBoard;
 use ractor::Actor;
@@ -162,7 +162,7 @@ fn flips(rig: &Rig, redis: &RedisServer, random: &mut Rng, count: usize) -> Vec<
         let (halt, allow) = if number.is_multiple_of(2) { (engaged, active) } else { ("on", "off") };
         operator.set(KEY, allow);
         rig.wait(true, HEALED);
-        thread::sleep(Duration::from_micros(random.below(20_000)));
+        thread::sleep(Duration::from_micros(random.next_below(20_000)));
         rig.blocks(|| operator.set(KEY, halt))
     };
     (0..count).map(flip).collect()

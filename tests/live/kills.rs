@@ -5,14 +5,16 @@ use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use orchestrator_kernel::random::Rng;
+
 use crate::support::amqp::Amqp;
 use crate::support::deployment::Deployment;
-use crate::support::dice::{Dice, seed};
 use crate::support::load::Load;
 use crate::support::oracle::{Logs, check, healed};
 use crate::support::process::{Service, eventually, root};
 use crate::support::rabbit_server::RabbitServer;
 use crate::support::redis_server::RedisServer;
+use crate::support::seed::seed;
 use crate::support::subscriber::Subscriber;
 
 /// Kills of the service alone, and of it with Redis: a part of a campaign by default, all of it in a soak.
@@ -157,28 +159,28 @@ impl Site {
 /// then the same with Redis killed as well, sometimes before the service and sometimes after it.
 async fn check_kills(seed: u64, (alone, with_redis): (usize, usize)) {
     println!("SEED={seed}");
-    let mut dice = Dice(seed);
+    let mut dice = Rng::new(seed);
     let mut figures = Figures::default();
     let rabbit = RabbitServer::shared();
     let mut site = Site::new(rabbit.url(&rabbit.vhost())).await;
     let load = Load::start(&site.amqp_url);
 
     for kill in 1..=alone {
-        let service = site.live(200 + dice.below(200), &mut figures).await;
-        tokio::time::sleep(Duration::from_millis(dice.below(200) as u64)).await;
+        let service = site.live(200 + dice.next_index(200), &mut figures).await;
+        tokio::time::sleep(Duration::from_millis(dice.next_below(200))).await;
         service.kill();
         figures.kills += 1;
         if kill % KILLS_A_KILL_IN_START == 0 {
-            site.kill_in_start(Duration::from_millis(dice.below(500) as u64)).await;
+            site.kill_in_start(Duration::from_millis(dice.next_below(500))).await;
             figures.kills_in_start += 1;
         }
     }
     for _ in 0..with_redis {
-        let service = site.live(200 + dice.below(200), &mut figures).await;
-        tokio::time::sleep(Duration::from_millis(dice.below(200) as u64)).await;
-        if dice.below(2) == 0 {
+        let service = site.live(200 + dice.next_index(200), &mut figures).await;
+        tokio::time::sleep(Duration::from_millis(dice.next_below(200))).await;
+        if dice.next_index(2) == 0 {
             site.redis.kill();
-            tokio::time::sleep(Duration::from_millis(dice.below(100) as u64)).await;
+            tokio::time::sleep(Duration::from_millis(dice.next_below(100))).await;
             service.kill();
         } else {
             service.kill();

@@ -4,21 +4,19 @@ use orchestrator::adapters::redis::RedisLogOptions;
 use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::ports::log::{Log, ReadLimit, RecordBatch};
 use orchestrator_kernel::ports::log_memory::MemoryLog;
+use orchestrator_kernel::random::Rng;
 
 use crate::support::redis_store::Rig;
 
 const SEEDS: u64 = 20;
 const STEPS: u64 = 120;
 
-/// Repeatable randomness (splitmix64).
-struct Random(u64);
+/// Draws of calls that may matter.
+struct Random(Rng);
 
 impl Random {
     fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % bound
+        self.0.next_below(bound)
     }
 
     /// A position a little before or after `tail`.
@@ -80,7 +78,7 @@ async fn random_calls_get_the_answers_of_the_reference_log() {
     let store = rig.store().await;
 
     for seed in 0..SEEDS {
-        let mut random = Random(seed);
+        let mut random = Random(Rng::new(seed));
         let model = MemoryLog::default();
         let redis = store.open_log(&format!("log-{seed}"), RedisLogOptions::default()).await.unwrap();
         let mut epochs = vec![model.acquire().await.unwrap().epoch];

@@ -11,6 +11,7 @@ pub mod invariants;
 pub mod json;
 pub mod metric_names;
 pub mod mutants;
+pub mod random;
 pub mod restart;
 pub mod retry;
 pub mod rfc3339;

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use orchestrator_actors::testkit::{
-    Act, CrashPoint, Rng, TestClock, TestTree, eventually, message_bodies, runs_of, settings, snapshot, trade,
+    Act, CrashPoint, TestClock, TestTree, eventually, message_bodies, runs_of, settings, snapshot, trade,
 };
 use orchestrator_actors::tree::StopOutcome;
 use orchestrator_engine_plane::scheduler::messages::Universe;
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::{EngineMode, Symbol};
+use orchestrator_kernel::random::Rng;
 
 use crate::common::START;
 
@@ -31,10 +32,10 @@ fn recording() -> Vec<Bytes> {
                 continue;
             }
             items.push(trade(symbol, ts - 900 + index * 10));
-            if rng.below(6) > 0 {
+            if rng.next_below(6) > 0 {
                 items.push(snapshot(symbol, ts - 500 + index * 10, ts));
             }
-            if rng.below(4) == 0 {
+            if rng.next_below(4) == 0 {
                 items.push(Bytes::from_static(b"no receipt"));
             }
             items.push(trade(symbol, ts - 520));
@@ -49,25 +50,25 @@ pub(crate) fn rig(mode: EngineMode, seed: u64) -> TestTree {
     let mut rng = Rng::new(seed);
     let mut settings = settings(&[]);
     settings.engine_mode = mode;
-    settings.universe = match rng.below(2) {
+    settings.universe = match rng.next_below(2) {
         0 => Universe::Discover { limit: 10 },
         _ => Universe::Listed(SYMBOLS.iter().map(|symbol| Symbol::from(*symbol)).collect()),
     };
-    settings.batch.records = 1 + usize::try_from(rng.below(4)).unwrap();
-    settings.checkpoint_every_receipts = 1 + rng.below(8);
-    settings.checkpoint_every_runs = 1 + rng.below(8);
-    settings.publish_batch_max = 1 + usize::try_from(rng.below(4)).unwrap();
+    settings.batch.records = 1 + usize::try_from(rng.next_below(4)).unwrap();
+    settings.checkpoint_every_receipts = 1 + rng.next_below(8);
+    settings.checkpoint_every_runs = 1 + rng.next_below(8);
+    settings.publish_batch_max = 1 + usize::try_from(rng.next_below(4)).unwrap();
     let rig = TestTree::new(settings, TestClock::Lockstep);
     rig.engine.fails(|call| call.symbol.as_str() == "B" && call.engine_timestamp_ms.0 % 4000 == 0);
     // Some symbols are so slow that a crash finds them in the middle of a tick that the others have done.
     for symbol in SYMBOLS {
-        if rng.below(2) == 0 {
-            rig.engine.always(symbol, Act::AnswerAfter(Duration::from_millis(rng.below(50))));
+        if rng.next_below(2) == 0 {
+            rig.engine.always(symbol, Act::AnswerAfter(Duration::from_millis(rng.next_below(50))));
         }
     }
     let mut items = recording().into_iter().peekable();
     while items.peek().is_some() {
-        let count = 1 + usize::try_from(rng.below(7)).unwrap();
+        let count = 1 + usize::try_from(rng.next_below(7)).unwrap();
         rig.feed().push(items.by_ref().take(count).collect::<Vec<_>>());
     }
     rig.feed().end();
@@ -149,15 +150,15 @@ fn check_crashes(mode: EngineMode, seeds: std::ops::Range<u64>) {
 
         let mut rng = Rng::new(seed ^ 0x5eed);
         let crashed = rig(mode, seed);
-        let crashes: Vec<CrashPoint> = (0..1 + rng.below(3))
+        let crashes: Vec<CrashPoint> = (0..1 + rng.next_below(3))
             .map(|_| {
-                let step = i64::try_from(rng.below(never.steps_made().unsigned_abs())).unwrap();
-                if rng.below(3) == 0 { CrashPoint::told_at(step) } else { CrashPoint::after(step) }
+                let step = i64::try_from(rng.next_below(never.steps_made().unsigned_abs())).unwrap();
+                if rng.next_below(3) == 0 { CrashPoint::told_at(step) } else { CrashPoint::after(step) }
             })
             .chain([CrashPoint::never()])
             .collect();
         println!("SEED={seed} {mode:?} {} crashes", crashes.len() - 1);
-        if rng.below(2) == 0 {
+        if rng.next_below(2) == 0 {
             crashes.iter().any(|crash| runtime().block_on(run_until(&crashed, crash)));
         } else {
             runtime().block_on(async {

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_actors::testkit::{CrashPoint, ManualClock, Rng, TestTree, settings, snapshot, trade};
+use orchestrator_actors::testkit::{CrashPoint, ManualClock, TestTree, settings, snapshot, trade};
 use orchestrator_actors::tree::{Settings, Tree};
+use orchestrator_kernel::random::Rng;
 use orchestrator_kernel::restart::RestartPolicy;
 use orchestrator_runtime::fatal::FatalKind;
 use tokio::time::{Instant, sleep};
@@ -38,7 +39,7 @@ struct Coverage {
 }
 
 fn one_of(names: &[&'static str], rng: &mut Rng) -> &'static str {
-    names[usize::try_from(rng.below(names.len() as u64)).unwrap()]
+    names[usize::try_from(rng.next_below(names.len() as u64)).unwrap()]
 }
 
 /// Kills an actor now, wherever it is in its work; whether there was one.
@@ -59,7 +60,7 @@ pub(crate) fn kill(tree: &Tree, name: &str, rng: &mut Rng) -> bool {
         }
         "symbol_runner" => {
             let runners = tree.runners().runner_addresses();
-            let one = usize::try_from(rng.below(runners.len() as u64)).unwrap();
+            let one = usize::try_from(rng.next_below(runners.len() as u64)).unwrap();
             runners[one].current_actor().map(|actor| actor.get_cell())
         }
         other => panic!("no actor {other}"),
@@ -126,7 +127,7 @@ async fn campaign(seed: u64, coverage: &mut Coverage) {
     }
     let (rig, clock) = manual(settings);
     for (log, number) in [&rig.receipts, &rig.runs, &rig.quarantine].into_iter().zip(0u64..) {
-        log.set_yields(seed * 3 + number, 1 + rng.below(8));
+        log.set_yields(seed * 3 + number, 1 + rng.next_below(8));
     }
     let mut tree = rig.start().await;
     second_and_tick(&rig, &clock, 1, &SYMBOLS).await;
@@ -155,7 +156,7 @@ async fn campaign(seed: u64, coverage: &mut Coverage) {
                 assert_eq!(decided(&rig, &mut tree, step).await, Came::Healed);
             }
         }
-        sleep(Duration::from_millis(rng.below(5_000))).await;
+        sleep(Duration::from_millis(rng.next_below(5_000))).await;
     }
     tree.stop(Duration::from_secs(10)).await;
     rig.check().await;
@@ -174,11 +175,11 @@ async fn work_under_kills(
     let items = SYMBOLS.iter().flat_map(|symbol| [trade(symbol, ts - 300), snapshot(symbol, ts - 200, ts)]);
     let mut killed = Vec::new();
     let kill_some = async |killed: &mut Vec<&'static str>, rng: &mut Rng| {
-        for _ in 0..rng.below(2) {
-            for _ in 0..rng.below(40) {
+        for _ in 0..rng.next_below(2) {
+            for _ in 0..rng.next_below(40) {
                 tokio::task::yield_now().await;
             }
-            let name = match rng.below(ENDS_ALL_ONE_IN) {
+            let name = match rng.next_below(ENDS_ALL_ONE_IN) {
                 0 => one_of(&ENDS_ALL, rng),
                 _ => one_of(&RESTARTED, rng),
             };

@@ -4,7 +4,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use orchestrator_actors::testkit::{Act, Publish, Rng, eventually};
+use orchestrator_actors::testkit::{Act, Publish, eventually};
+use orchestrator_kernel::random::Rng;
 use orchestrator_runtime::status::{Condition, Status, StatusBoard};
 use tokio::task::JoinHandle;
 

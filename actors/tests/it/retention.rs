@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use orchestrator_actors::testkit::{
-    Act, CrashPoint, ManualClock, Publish, Rng, TestEngine, TestTree, eventually, message_bodies, runs_of,
+    Act, CrashPoint, ManualClock, Publish, TestEngine, TestTree, eventually, message_bodies, runs_of,
     without_publish_time,
 };
 use orchestrator_actors::tree::StopOutcome;
@@ -23,6 +23,7 @@ use orchestrator_kernel::engine::retention::{BASE, Policy, RetentionBase};
 use orchestrator_kernel::ids::{EngineMode, Epoch, RunSeq, Seq};
 use orchestrator_kernel::ports::checkpoint::{CheckpointStore, MemoryCheckpoints};
 use orchestrator_kernel::ports::log::Log;
+use orchestrator_kernel::random::Rng;
 use orchestrator_runtime::fatal::FatalKind;
 use orchestrator_runtime::status::Condition;
 
@@ -33,18 +34,18 @@ const KEEP: Policy = Policy { age_ms_max: None, records_max: None, bytes_max: No
 
 /// Limits so small that something is to go all the time; which ones, the seed says.
 fn limits(rng: &mut Rng) -> Limits {
-    let receipts = match rng.below(4) {
-        0 => Policy { age_ms_max: Some(500 + rng.below(2000)), ..KEEP },
-        1 => Policy { bytes_max: Some(500 + rng.below(3000)), ..KEEP },
+    let receipts = match rng.next_below(4) {
+        0 => Policy { age_ms_max: Some(500 + rng.next_below(2000)), ..KEEP },
+        1 => Policy { bytes_max: Some(500 + rng.next_below(3000)), ..KEEP },
         2 => KEEP,
-        _ => Policy { records_max: Some(rng.below(20)), ..KEEP },
+        _ => Policy { records_max: Some(rng.next_below(20)), ..KEEP },
     };
-    let runs = match rng.below(3) {
-        0 => Policy { age_ms_max: Some(rng.below(2000)), ..KEEP },
+    let runs = match rng.next_below(3) {
+        0 => Policy { age_ms_max: Some(rng.next_below(2000)), ..KEEP },
         1 => KEEP,
-        _ => Policy { records_max: Some(rng.below(10)), ..KEEP },
+        _ => Policy { records_max: Some(rng.next_below(10)), ..KEEP },
     };
-    let quarantine = Policy { records_max: Some(rng.below(3)), ..KEEP };
+    let quarantine = Policy { records_max: Some(rng.next_below(3)), ..KEEP };
     Limits { receipts, runs, quarantine, receipts_below: None }
 }
 
@@ -60,9 +61,9 @@ fn slow_rig(mode: EngineMode, seed: u64) -> TestTree {
 fn trimmed_rig(mode: EngineMode, seed: u64) -> TestTree {
     let mut rng = Rng::new(seed ^ 0x7e7e);
     let mut rig = slow_rig(mode, seed);
-    let check_every = Duration::from_millis(1 + rng.below(300));
+    let check_every = Duration::from_millis(1 + rng.next_below(300));
     rig.settings.retention =
-        Some(RetentionSettings { limits: limits(&mut rng), check_every, step: 1 + rng.below(30) });
+        Some(RetentionSettings { limits: limits(&mut rng), check_every, step: 1 + rng.next_below(30) });
     rig
 }
 
@@ -140,12 +141,13 @@ fn check_seeds(mode: EngineMode, seeds: std::ops::Range<u64>) {
         let mut rng = Rng::new(seed ^ 0xdead);
         let mut trimmed = trimmed_rig(mode, seed);
         println!("SEED={seed} {mode:?} {:?}", trimmed.settings.retention);
-        let crashes = (0..rng.below(4)).map(|_| CrashPoint::after(i64::try_from(rng.below(400)).unwrap()));
+        let crashes =
+            (0..rng.next_below(4)).map(|_| CrashPoint::after(i64::try_from(rng.next_below(400)).unwrap()));
         for crash in crashes.collect::<Vec<_>>().into_iter().chain([CrashPoint::never()]) {
             if runtime().block_on(run_until(&trimmed, &crash)) {
                 break;
             }
-            if rng.below(2) == 0 {
+            if rng.next_below(2) == 0 {
                 runtime().block_on(lose_checkpoints(&mut trimmed));
             }
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use orchestrator_actors::testkit::{CrashPoint, Ledger, ManualClock, Rng, TestEngine, TestKillSwitch};
+use orchestrator_actors::testkit::{CrashPoint, Ledger, ManualClock, TestEngine, TestKillSwitch};
 use orchestrator_actors::tree::{Ports, Settings, Tree};
 use orchestrator_engine_plane::retention::Archives;
 use orchestrator_kernel::ids::Symbol;
@@ -17,6 +17,7 @@ use orchestrator_kernel::ports::fan_out::FanOut;
 use orchestrator_kernel::ports::log::Log;
 use orchestrator_kernel::ports::log_memory::MemoryLog;
 use orchestrator_kernel::ports::source::SourceFactory;
+use orchestrator_kernel::random::Rng;
 use orchestrator_runtime::act_log::ActLog;
 use orchestrator_runtime::fatal::{Fatal, FatalKind};
 use tokio::runtime::Runtime;
@@ -184,8 +185,8 @@ impl Sim {
             ledger: Arc::default(),
             latest: START,
             items: 0,
-            steps_left: 12 + dice.below(20),
-            crashes_left: 1 + dice.below(4),
+            steps_left: 12 + dice.next_below(20),
+            crashes_left: 1 + dice.next_below(4),
             lives: 0,
             zombie: None,
             crashed: false,
@@ -197,7 +198,7 @@ impl Sim {
     }
 
     fn below(&mut self, bound: u64) -> u64 {
-        self.dice.below(bound)
+        self.dice.next_below(bound)
     }
 
     fn one_in(&mut self, times: u64) -> bool {

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use orchestrator_actors::testkit::{ManualClock, ReadMood, Rng, TestClock, TestTree, settings};
+use orchestrator_actors::testkit::{ManualClock, ReadMood, TestClock, TestTree, settings};
 use orchestrator_kernel::kill_switch::KillSwitchReadError;
 use orchestrator_kernel::ports::kill_switch::KillGate;
+use orchestrator_kernel::random::Rng;
 use tokio::time::{Instant, sleep};
 
 const MS: Duration = Duration::from_millis(1);
@@ -36,12 +37,12 @@ async fn flip_about(seed: u64) -> Ending {
     // Until when the store said that trading is allowed, to everybody who asked.
     let mut allowed_until = Instant::now();
     for _ in 0..40 {
-        match dice.below(10) {
-            0..=1 => allows = put(memory, dice.below(5), true),
-            2..=3 => allows = put(memory, dice.below(5), false),
+        match dice.next_below(10) {
+            0..=1 => allows = put(memory, dice.next_below(5), true),
+            2..=3 => allows = put(memory, dice.next_below(5), false),
             4..=5 => {
                 answers = false;
-                match dice.below(3) {
+                match dice.next_below(3) {
                     0 => rig.kill_switch.set(ReadMood::Hangs),
                     1 => rig.kill_switch.set(ReadMood::Panics),
                     _ => memory.fail_reads(Some(KillSwitchReadError::NoAnswer("as told".to_owned()))),
@@ -55,11 +56,11 @@ async fn flip_about(seed: u64) -> Ending {
             8 => tree.actor_addresses().kill_switch.current_actor().map_err(|down| down.to_string())?.kill(),
             _ => {}
         }
-        for _ in 0..1 + dice.below(6) {
+        for _ in 0..1 + dice.next_below(6) {
             if allows && answers {
                 allowed_until = Instant::now();
             }
-            sleep(MS * (1 + dice.below(150) as u32)).await;
+            sleep(MS * (1 + dice.next_below(150) as u32)).await;
             if allows && answers {
                 allowed_until = Instant::now();
             }

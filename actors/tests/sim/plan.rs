@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use orchestrator_actors::testkit::{self, Rng};
+use orchestrator_actors::testkit;
 use orchestrator_actors::tree::Settings;
 use orchestrator_engine_plane::scheduler::messages::Universe;
 use orchestrator_kernel::engine::cadence::Cadence;
 use orchestrator_kernel::ids::{EngineMode, Symbol};
+use orchestrator_kernel::random::Rng;
 use orchestrator_runtime::kill_switch::KillSwitchSettings;
 
 use crate::world::Weather;
@@ -18,12 +19,12 @@ pub(crate) const START: i64 = 1_000_000_200;
 pub(crate) const ITEMS_MAX: usize = 6;
 
 pub(crate) fn symbols(dice: &mut Rng) -> Vec<&'static str> {
-    ["A", "B", "C"][..1 + dice.below(3) as usize].to_vec()
+    ["A", "B", "C"][..1 + dice.next_below(3) as usize].to_vec()
 }
 
 /// Limits so small that a short life meets them.
 pub(crate) fn settings(dice: &mut Rng, symbols: &[&'static str]) -> Settings {
-    let mut coin = |times: u64| dice.below(times) == 0;
+    let mut coin = |times: u64| dice.next_below(times) == 0;
     let mut settings = testkit::settings(&[]);
     settings.engine_mode = if coin(2) { EngineMode::Truth } else { EngineMode::Hysteresis };
     settings.universe = match coin(2) {
@@ -37,15 +38,15 @@ pub(crate) fn settings(dice: &mut Rng, symbols: &[&'static str]) -> Settings {
     settings.flow.backlog_max = if coin(2) { 8 } else { 64 };
     settings.flow.blocked_max = Duration::from_secs(if coin(2) { 2 } else { 30 });
     let every = coin(2);
-    settings.batch.records = if coin(2) { 64 } else { 1 + dice.below(4) as usize };
+    settings.batch.records = if coin(2) { 64 } else { 1 + dice.next_below(4) as usize };
     if every {
-        settings.checkpoint_every_receipts = 1 + dice.below(8);
-        settings.checkpoint_every_runs = 1 + dice.below(8);
+        settings.checkpoint_every_receipts = 1 + dice.next_below(8);
+        settings.checkpoint_every_runs = 1 + dice.next_below(8);
     }
-    settings.publish_batch_max = 1 + dice.below(6) as usize;
-    settings.in_flight_receipts_max = ITEMS_MAX as u32 + dice.below(3) as u32;
-    settings.batches_in_flight_max = 1 + dice.below(4) as usize;
-    settings.runs_queued_max = 1 + dice.below(4) as usize;
+    settings.publish_batch_max = 1 + dice.next_below(6) as usize;
+    settings.in_flight_receipts_max = ITEMS_MAX as u32 + dice.next_below(3) as u32;
+    settings.batches_in_flight_max = 1 + dice.next_below(4) as usize;
+    settings.runs_queued_max = 1 + dice.next_below(4) as usize;
     settings.source_restart.restarts_max = u32::MAX;
     let ms = Duration::from_millis;
     settings.kill_switch = KillSwitchSettings { poll: ms(2000), read_timeout: ms(1000), lease: ms(5000) };
@@ -54,9 +55,16 @@ pub(crate) fn settings(dice: &mut Rng, symbols: &[&'static str]) -> Settings {
 
 /// Each port has fair weather, rain or a storm.
 pub(crate) fn weather(dice: &mut Rng) -> Weather {
-    let mut one = || [0, 0, 40, 200][dice.below(4) as usize];
+    let mut one = || [0, 0, 40, 200][dice.next_below(4) as usize];
     let (log, engine, fan_out, source, checkpoint) = (one(), one(), one(), one(), one());
-    Weather { log, engine, fan_out, source: source / 2, checkpoint: checkpoint * 3, yields: dice.below(4) }
+    Weather {
+        log,
+        engine,
+        fan_out,
+        source: source / 2,
+        checkpoint: checkpoint * 3,
+        yields: dice.next_below(4),
+    }
 }
 
 fn event(kind: &str, symbol: &str, n: u64, normalized: &str) -> Bytes {

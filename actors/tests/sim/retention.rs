@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use orchestrator_actors::testkit::{CrashPoint, FaultyLog, OnAppend, Rng};
+use orchestrator_actors::testkit::{CrashPoint, FaultyLog, OnAppend};
 use orchestrator_engine_plane::retention::{Limits, RetentionSettings};
 use orchestrator_kernel::engine::retention::Policy;
 use orchestrator_kernel::ids::{Epoch, Seq};
@@ -12,6 +12,7 @@ use orchestrator_kernel::ports::log::{
     AcquireError, Acquired, AppendError, BatchSize, Log, LogStat, ReadError, ReadLimit, RecordBatch,
     TrimError,
 };
+use orchestrator_kernel::random::Rng;
 
 use crate::audit::Role;
 use crate::world::World;
@@ -36,24 +37,28 @@ pub(crate) struct Keeping {
 /// What this seed lets go, if anything.
 pub(crate) fn keeping(seed: u64, is_remote: bool) -> Option<Keeping> {
     let mut dice = Rng::new(seed ^ SALT);
-    if dice.below(2) == 1 {
+    if dice.next_below(2) == 1 {
         return None;
     }
-    let mut policy = |records: u64| match dice.below(8) {
+    let mut policy = |records: u64| match dice.next_below(8) {
         0 => KEEP,
-        1 => Policy { age_ms_max: Some(200 + dice.below(4000)), ..KEEP },
-        2 => Policy { bytes_max: Some(300 + dice.below(4000)), ..KEEP },
-        3 => Policy { age_ms_max: Some(dice.below(2000)), records_max: Some(dice.below(records)), ..KEEP },
-        _ => Policy { records_max: Some(dice.below(records)), ..KEEP },
+        1 => Policy { age_ms_max: Some(200 + dice.next_below(4000)), ..KEEP },
+        2 => Policy { bytes_max: Some(300 + dice.next_below(4000)), ..KEEP },
+        3 => Policy {
+            age_ms_max: Some(dice.next_below(2000)),
+            records_max: Some(dice.next_below(records)),
+            ..KEEP
+        },
+        _ => Policy { records_max: Some(dice.next_below(records)), ..KEEP },
     };
     let limits =
         Limits { receipts: policy(20), runs: policy(12), quarantine: policy(3), receipts_below: None };
-    let check_every = Duration::from_millis([60, 200, 500, 1200][dice.below(4) as usize]);
+    let check_every = Duration::from_millis([60, 200, 500, 1200][dice.next_below(4) as usize]);
     Some(Keeping {
-        settings: RetentionSettings { limits, check_every, step: 1 + dice.below(30) },
-        archived: dice.below(2) == 0 && !is_remote,
-        unit: [1, 1, 1, 4][dice.below(4) as usize],
-        strangers: dice.below(4) == 0,
+        settings: RetentionSettings { limits, check_every, step: 1 + dice.next_below(30) },
+        archived: dice.next_below(2) == 0 && !is_remote,
+        unit: [1, 1, 1, 4][dice.next_below(4) as usize],
+        strangers: dice.next_below(4) == 0,
     })
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use orchestrator_actors::testkit::Rng;
+use orchestrator_kernel::random::Rng;
 use orchestrator_runtime::fatal::FatalKind;
 use tokio::sync::Notify;
 
@@ -120,7 +120,7 @@ impl World {
 
     /// A number below `bound`.
     pub(crate) fn below(&self, bound: u64) -> u64 {
-        self.inner().dice.below(bound)
+        self.inner().dice.next_below(bound)
     }
 
     /// Whether something of this likelihood happens now.
@@ -134,7 +134,7 @@ impl World {
             let mut inner = self.inner();
             inner.calls += 1;
             let most = inner.weather.yields;
-            (inner.calls, if most == 0 { 0 } else { inner.dice.below(most + 1) })
+            (inner.calls, if most == 0 { 0 } else { inner.dice.next_below(most + 1) })
         };
         if CALLS_MAX < calls {
             self.violated("the ports are called without end while no time passes");

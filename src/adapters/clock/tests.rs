@@ -5,6 +5,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use orchestrator_kernel::random::Rng;
+
 use super::*;
 
 /// Polls once: what has not happened by itself now, waits for somebody else.
@@ -215,10 +217,9 @@ async fn trace_of_a_recording(receipts: Vec<i64>) -> Vec<String> {
 
 fn recording() -> Vec<i64> {
     let mut at = 1_000_000_i64;
-    let mut state = 7_u64;
+    let mut rng = Rng::new(7);
     let steps = std::iter::repeat_with(move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        at += i64::try_from(state >> 58).unwrap() * 9 - 100;
+        at += i64::try_from(rng.next_below(64)).unwrap() * 9 - 100;
         at
     });
     steps.take(3_000).collect()

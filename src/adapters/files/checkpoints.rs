@@ -187,8 +187,9 @@ pub mod testkit {
 #[cfg(test)]
 mod tests {
     use orchestrator_kernel::ports::checkpoint_conformance::{self, CheckpointProvider};
+    use orchestrator_kernel::random::Rng;
 
-    use super::super::fault_fs::{FaultFs, Rng};
+    use super::super::fault_fs::FaultFs;
     use super::super::fs::RealFs;
     use super::super::golden;
     use super::*;
@@ -248,7 +249,7 @@ mod tests {
     #[tokio::test]
     async fn crash_while_saving_leaves_the_old_or_the_new_value() {
         for seed in 0..500 {
-            let mut rng = Rng(seed);
+            let mut rng = Rng::new(seed);
             let fs = FaultFs::default();
             store(&fs).save("cursor", Epoch(1), Bytes::from_static(b"old")).await.unwrap();
 

@@ -10,26 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
+use orchestrator_kernel::random::Rng;
+
 use super::fs::{FileFacts, FileId, Fs, FsFile, LockError, LockGuard};
-
-/// Repeatable randomness (splitmix64).
-#[derive(Clone, Debug)]
-pub(crate) struct Rng(pub(crate) u64);
-
-impl Rng {
-    pub(crate) fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `limit`.
-    pub(crate) fn next_below(&mut self, limit: u64) -> u64 {
-        self.next_u64() % limit.max(1)
-    }
-}
 
 #[derive(Clone)]
 enum Change {

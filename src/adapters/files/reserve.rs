@@ -74,9 +74,10 @@ pub(super) fn keep_reserve(fs: &dyn Fs, dir: &Path, name: &str, bytes: u64) -> i
 
 #[cfg(test)]
 mod tests {
-    use super::super::fault_fs::{FaultFs, Rng};
+    use super::super::fault_fs::FaultFs;
     use super::super::fs::read_small;
     use super::*;
+    use orchestrator_kernel::random::Rng;
 
     const DIR: &str = "/dir";
 
@@ -122,7 +123,7 @@ mod tests {
                 fs.fail_power_after(operations);
                 let done = put(&fs, &[2; 4000]);
 
-                fs.fail_power(&mut Rng(seed));
+                fs.fail_power(&mut Rng::new(seed));
 
                 let content = content(&fs);
                 assert!(content == [1; 5000] || content == [2; 4000], "after {operations}: torn");

@@ -6,8 +6,6 @@ pub(crate) mod consumer;
 pub(crate) mod day;
 pub(crate) mod deployment;
 pub(crate) mod deviations;
-#[path = "../../support/dice.rs"]
-pub(crate) mod dice;
 pub(crate) mod http_load;
 pub(crate) mod load;
 #[path = "../../support/logs.rs"]
@@ -28,6 +26,8 @@ pub(crate) mod redis_server;
 pub(crate) mod redis_store;
 pub(crate) mod scene;
 pub(crate) mod secrets;
+#[path = "../../support/seed.rs"]
+pub(crate) mod seed;
 #[path = "../../support/small_disk.rs"]
 pub(crate) mod small_disk;
 pub(crate) mod subscriber;

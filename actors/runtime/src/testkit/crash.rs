@@ -1,4 +1,4 @@
-//! A process that ends between two effects, and the randomness of a seed.
+//! A process that ends between two effects.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -27,29 +27,6 @@ impl CheckpointStore for CrashingCheckpoints {
     async fn save(&self, name: &str, epoch: Epoch, value: Bytes) -> Result<(), SaveError> {
         self.crash.step().await;
         self.inner.save(name, epoch, value).await
-    }
-}
-
-/// SplitMix64: small, seeded, the same everywhere.
-///
-/// Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators" (2014).
-#[derive(Clone, Debug)]
-pub struct Rng(u64);
-
-impl Rng {
-    /// The sequence of this seed.
-    #[must_use]
-    pub const fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// The next number below `bound` (> 0).
-    pub const fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
     }
 }
 

@@ -13,9 +13,10 @@ use orchestrator_kernel::ports::log::{
     TrimError,
 };
 use orchestrator_kernel::ports::log_memory::MemoryLog;
+use orchestrator_kernel::random::Rng;
 use tokio::sync::watch;
 
-use super::crash::{CrashPoint, Rng};
+use super::crash::CrashPoint;
 
 /// What one append does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,7 +140,7 @@ impl FaultyLog {
     }
 
     async fn give_way(&self) {
-        let times = self.script().yields.as_mut().map_or(0, |(rng, most)| rng.below(*most + 1));
+        let times = self.script().yields.as_mut().map_or(0, |(rng, most)| rng.next_below(*most + 1));
         for _ in 0..times {
             tokio::task::yield_now().await;
         }

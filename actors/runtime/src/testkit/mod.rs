@@ -9,7 +9,7 @@ mod ledger;
 mod logs;
 
 pub use clocks::{LockstepClock, ManualClock};
-pub use crash::{CrashPoint, CrashingCheckpoints, Rng};
+pub use crash::{CrashPoint, CrashingCheckpoints};
 pub use kill_switch::{ReadMood, TestKillSwitch};
 pub use ledger::{Baseline, Counts, Ledger};
 pub use logs::{FaultyLog, OnAppend, fence, runs_of};

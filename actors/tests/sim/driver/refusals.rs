@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use orchestrator_actors::testkit::Rng;
 use orchestrator_actors::tree::Tree;
 use orchestrator_engine_plane::publisher::messages::{HeldError, HeldRequest, PublisherMsg};
 use orchestrator_kernel::engine::outbox::HeldChoice;
 use orchestrator_kernel::ids::TsMs;
+use orchestrator_kernel::random::Rng;
 use tokio::time::timeout;
 
 use super::Sim;
@@ -19,14 +19,14 @@ const DECIDE_MAX: Duration = Duration::from_millis(200);
 /// The dice of a seed whose broker refuses symbols; every fifth has them.
 pub(super) fn dice(seed: u64) -> Option<Rng> {
     let mut dice = Rng::new(seed ^ SALT);
-    (dice.below(5) == 0).then_some(dice)
+    (dice.next_below(5) == 0).then_some(dice)
 }
 
 impl Sim {
     /// The broker begins or ends to refuse a symbol, or an operator decides about what is held; mostly nothing.
     pub(super) async fn refuse_or_decide(&mut self, tree: &mut Option<Tree>) {
         let Some(dice) = &mut self.refusals else { return };
-        let (what, symbol) = (dice.below(12), dice.below(self.symbols.len() as u64) as usize);
+        let (what, symbol) = (dice.next_below(12), dice.next_below(self.symbols.len() as u64) as usize);
         let symbol = self.symbols[symbol];
         let choice = match what {
             0..=2 => return self.broker.refuse(symbol, true),

@@ -106,7 +106,7 @@ impl Sim {
 
     fn fill_a_log(&mut self) {
         let appends = 1 + self.below(6) as i64;
-        let log = [&self.receipts, &self.quarantine, &self.runs][self.dice.below(3) as usize];
+        let log = [&self.receipts, &self.quarantine, &self.runs][self.dice.next_below(3) as usize];
         log.fill(appends);
     }
 

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::super::fault_fs::{FaultFs, Rng};
+use orchestrator_kernel::random::Rng;
+
+use super::super::fault_fs::FaultFs;
 use super::super::golden;
 use super::*;
 
@@ -46,7 +48,7 @@ fn mark_survives_the_process_at_once_and_each_log_has_its_own() {
 #[test]
 fn mark_after_a_power_failure_is_between_the_last_sync_and_the_last_note() {
     for seed in 0..2000 {
-        let mut rng = Rng(seed);
+        let mut rng = Rng::new(seed);
         let fs = FaultFs::default();
         let (mut synced, mut noted) = (0, 0);
         for _ in 0..3 {

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use orchestrator_kernel::ports::log_conformance::{
     self, LogProvider, read_to_tail, sample_batch, sample_payload,
 };
+use orchestrator_kernel::random::Rng;
 
-use super::super::fault_fs::{FaultFs, Rng};
+use super::super::fault_fs::FaultFs;
 use super::super::golden;
 use super::meta::LogMeta;
 use super::segment::{HEADER_BYTES, file_name};
@@ -179,7 +180,7 @@ async fn records_known_durable_are_never_taken_for_torn() {
 async fn zeros_and_garbage_behind_the_tail_are_removed() {
     let (killed, ends) = killed_after(3).await;
     let content = killed.visible_content(&segment(1))[..ends[3] as usize].to_vec();
-    let mut rng = Rng(7);
+    let mut rng = Rng::new(7);
 
     for length in [1, 7, 8, 55, 56, 57, 4096, 10_000] {
         let garbage: Vec<u8> = (0..length).map(|_| rng.next_u64() as u8 | 1).collect();
@@ -390,7 +391,7 @@ async fn batch_found_after_a_failed_sync_is_made_durable() {
     assert_eq!(log.stat().tail, Seq(20), "found in memory");
     let epoch = log.acquire().await.unwrap().epoch;
     append(&log, epoch, 21, 10).await;
-    fs.fail_power(&mut Rng(1));
+    fs.fail_power(&mut Rng::new(1));
     drop(log);
 
     check_usable(&fs, 30).await;

@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use orchestrator_kernel::engine::run_id::RunId;
 use orchestrator_kernel::ids::{EngineMode, IngestSeq, RunSeq, Symbol, TsMs};
+use orchestrator_kernel::random::Rng;
 
-use super::super::fault_fs::{FaultFs, Rng};
+use super::super::fault_fs::FaultFs;
 use super::*;
 
 const PATH: &str = "/outputs/events.jsonl";
@@ -92,7 +93,7 @@ async fn failed_write_confirms_nothing_and_the_next_publish_repairs_it() {
         let refused = file.publish(&messages(3..=9)).await.unwrap_err();
         file.publish(&messages(3..=9)).await.unwrap();
 
-        fs.fail_power(&mut Rng(0));
+        fs.fail_power(&mut Rng::new(0));
 
         assert_eq!(refused.confirmed, 0);
         assert_eq!(content(&fs), text(1..=9));
@@ -207,7 +208,7 @@ async fn file_of_somebody_else_is_refused_and_not_a_byte_of_it_changed() {
 #[tokio::test]
 async fn confirmed_outputs_survive_a_crash() {
     for seed in 0..300 {
-        let mut rng = Rng(seed);
+        let mut rng = Rng::new(seed);
         let fs = FaultFs::default();
         let mut confirmed = 0;
         fs.fail_power_after(rng.next_below(30));

@@ -96,7 +96,7 @@ fn used(content: &[u8]) -> usize {
 #[tokio::test]
 async fn damaged_segment_is_never_opened_with_less_than_was_acknowledged() {
     let made = Acknowledged::records(40).await;
-    let mut rng = Rng(seed());
+    let mut rng = Rng::new(seed());
     let paths = segments(&made.fs);
     assert!(paths.len() > 3, "{paths:?}");
     assert!(!made.check(&made.fs.fork_disk(), "undamaged").await);
@@ -210,7 +210,7 @@ async fn log_of_an_older_binary_is_taken_over_and_may_go_back() {
 #[tokio::test]
 async fn crash_while_trimming_never_makes_a_removed_segment_missed() {
     let made = Acknowledged::records(40).await;
-    let mut rng = Rng(seed());
+    let mut rng = Rng::new(seed());
     for operations in 0..60 {
         let fs = made.fs.fork_disk();
         let log = open_marked(&fs).unwrap();

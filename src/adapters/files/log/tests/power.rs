@@ -86,7 +86,7 @@ impl Drop for Repeat {
 }
 
 async fn survive_crashes(seed: u64, tally: &mut Tally) {
-    let mut rng = Rng(seed);
+    let mut rng = Rng::new(seed);
     let fs = FaultFs::default();
     fs.defer_background();
     // Every record that must be there; each start adds what it finds beyond.
