@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use orchestrator_actors::tree::{StopOutcome, Tree};
 use orchestrator_kernel::ports::log::Log;
+use orchestrator_kernel::ports::source::Intake;
 use orchestrator_runtime::fatal::Fatal;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::api::{self, ApiState, HttpLimits, Intake};
+use crate::api::{self, ApiState, HttpLimits};
 use crate::config::Config;
 use crate::process::exit::{ProcessExit, exit_of};
 use crate::process::time::wall_now;

@@ -7,7 +7,7 @@
 //! operator ── POST /api/v1/outputs/held ──▶ publisher                          answered once the act is recorded
 //! ```
 //!
-//! It knows the kernel and the actors, no adapter: the wiring puts the HTTP source behind [`Intake`].
+//! It knows the kernel and the actors, no adapter: the HTTP source stands behind the port [`Intake`].
 
 mod admission;
 mod body;
@@ -16,7 +16,6 @@ mod encoding;
 mod event_stream;
 mod events;
 mod held;
-mod intake;
 mod kill_switch;
 mod limits;
 mod lines;
@@ -48,6 +47,7 @@ use orchestrator_engine_plane::run_log::messages::Committed;
 use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::log::Log;
+use orchestrator_kernel::ports::source::Intake;
 use orchestrator_runtime::address::Address;
 use orchestrator_runtime::kill_switch::Gate;
 use orchestrator_runtime::status::StatusBoard;
@@ -55,7 +55,6 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use held::held_json as held_outputs;
-pub use intake::{Intake, TurnedAway};
 pub use limits::HttpLimits;
 use problem::{Problem, ProblemKind};
 pub use server::serve_router;

@@ -10,13 +10,12 @@ use axum::http::HeaderMap;
 use orchestrator_kernel::engine::contracts::quarantine::KEPT_BYTES_MAX;
 use orchestrator_kernel::error::bounded_detail;
 use orchestrator_kernel::foreign_format::without_byte_order_mark;
-use orchestrator_kernel::ports::source::{ItemFate, Settlement};
+use orchestrator_kernel::ports::source::{Intake, ItemFate, Settlement, TurnedAway};
 use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 
 use super::content::BodyForm;
 use super::encoding::ContentEncoding;
-use super::intake::{Intake, TurnedAway};
 use super::lines::{self, NotTaken};
 use super::problem::{Problem, ProblemKind};
 use super::producers::{ProducerSequence, sequence_overflow};

@@ -106,15 +106,23 @@ pub(crate) struct BufferCheckpoint {
     pub(crate) quarantine_tail: Seq,
 }
 
+/// Last records of the logs that the buffer writes.
+#[derive(Clone, Copy)]
+pub(crate) struct BufferTails {
+    pub(crate) receipts: Seq,
+    pub(crate) quarantine: Seq,
+}
+
 /// The buffer's book, continued where the run log says that the symbols' last cuts ended; and when the last receipt
 /// came that was trimmed.
 pub(crate) async fn cut_book(
     log: &PatientLog,
     quarantine: &PatientLog,
     saved: CheckpointReader<'_>,
-    (tail, quarantine_tail): (Seq, Seq),
+    tails: BufferTails,
     runs: &Overview,
 ) -> Result<(CutBook, Option<TsMs>), Fatal> {
+    let BufferTails { receipts: tail, quarantine: quarantine_tail } = tails;
     let base = load_base(saved.store).await?;
     check_base_reaches(LogName::Receipts, log.start_seq(), base.receipts_from().into())?;
     check_base_reaches(LogName::Quarantine, quarantine.start_seq(), base.quarantine_from())?;

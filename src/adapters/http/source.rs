@@ -18,7 +18,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use orchestrator_kernel::ids::Origin;
 use orchestrator_kernel::ports::source::{
-    RawItem, ResumeAt, Settlement, Source, SourceBatch, SourceError, SourceFactory,
+    Intake, RawItem, ResumeAt, Settlement, Source, SourceBatch, SourceError, SourceFactory, TurnedAway,
 };
 use tokio::sync::{Notify, oneshot};
 
@@ -45,23 +45,6 @@ impl Default for HttpIntakeOptions {
             retry_after: Duration::from_secs(1),
         }
     }
-}
-
-/// Reason for which a batch was not queued. Nothing of it is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SubmitError {
-    /// The queue is full: status 429.
-    #[error("intake queue is full; repeat after {} ms", retry_after.as_millis())]
-    Busy {
-        /// When to come again.
-        retry_after: Duration,
-    },
-    /// The service is stopping: status 503.
-    #[error("intake is closed because the service stops; repeat after {} ms", retry_after.as_millis())]
-    Closed {
-        /// When to come again.
-        retry_after: Duration,
-    },
 }
 
 /// The handlers' end of the queue. Clones share it.
@@ -107,31 +90,21 @@ impl HttpIntake {
         (Self { shared: Arc::clone(&shared) }, HttpSourceFactory { shared })
     }
 
-    /// The origin of a producer that numbers its items: `http:<producer>`. Without a producer: the source's name, for
-    /// items without a position.
-    #[must_use]
-    pub fn origin_of_producer(&self, producer: Option<&str>) -> Origin {
-        match producer {
-            Some(producer) => Origin::from(format!("http:{producer}").as_str()),
-            None => self.shared.name.clone(),
-        }
-    }
-
     /// Queues a batch. Never waits.
     ///
     /// When the [`Submitted`] is dropped before ingest took the batch, nothing of it is stored; afterwards it may be.
     ///
     /// # Errors
     ///
-    /// [`SubmitError`]: the queue is full or closed.
-    pub fn submit_batch(&self, origin: Origin, items: Vec<RawItem>) -> Result<Submitted, SubmitError> {
+    /// [`TurnedAway`]: the queue is full (status 429), or closed because the service stops (503).
+    pub fn submit_batch(&self, origin: Origin, items: Vec<RawItem>) -> Result<Submitted, TurnedAway> {
         let HttpIntakeOptions { queue_batches_max, queue_bytes_max, retry_after, .. } = self.shared.options;
         let bytes = items.iter().map(|item| item.bytes.len()).sum::<usize>();
         let (answer, settled) = oneshot::channel();
         {
             let mut queue = self.shared.lock_queue();
             if queue.is_closed {
-                return Err(SubmitError::Closed { retry_after });
+                return Err(TurnedAway::Closed { retry_after });
             }
             let has_room = |queue: &Queue| {
                 queue.waiting.is_empty()
@@ -142,7 +115,7 @@ impl HttpIntake {
                 queue.forget_abandoned();
             }
             if !has_room(&queue) {
-                return Err(SubmitError::Busy { retry_after });
+                return Err(TurnedAway::Busy { retry_after });
             }
             queue.bytes += bytes;
             queue.waiting.push_back(Waiting { origin, items, bytes, answer });
@@ -162,6 +135,22 @@ impl HttpIntake {
             queue.waiting.clear();
         }
         self.shared.changed.notify_one();
+    }
+}
+
+#[async_trait]
+impl Intake for HttpIntake {
+    /// The origin of a producer that numbers its items: `http:<producer>`. Without a producer: the source's name, for
+    /// items without a position.
+    fn origin_of_producer(&self, producer: Option<&str>) -> Origin {
+        match producer {
+            Some(producer) => Origin::from(format!("http:{producer}").as_str()),
+            None => self.shared.name.clone(),
+        }
+    }
+
+    async fn submit_items(&self, origin: Origin, items: Vec<RawItem>) -> Result<Settlement, TurnedAway> {
+        Ok(self.submit_batch(origin, items)?.await)
     }
 }
 

@@ -22,11 +22,9 @@ use orchestrator_kernel::ports::log::{
     TrimError,
 };
 use orchestrator_kernel::ports::log_memory::MemoryLog;
-use orchestrator_kernel::ports::source::{ItemFate, RawItem, ResumeAt, Settlement};
+use orchestrator_kernel::ports::source::{Intake, ItemFate, RawItem, ResumeAt, Settlement, TurnedAway};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::sync::watch;
-
-use super::super::{Intake, TurnedAway};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Mood {

@@ -3,17 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_kernel::ids::Origin;
 use orchestrator_kernel::ports::clock::Clock;
-use orchestrator_kernel::ports::source::{RawItem, Settlement, SourceFactory};
+use orchestrator_kernel::ports::source::SourceFactory;
 
 use super::{WiringError, rabbit};
 use crate::adapters::demo::feed::{DemoFeedFactory, DemoFeedOptions};
 use crate::adapters::files::capture_source::{self, CaptureFactory, CaptureOptions, StoredLines};
 use crate::adapters::files::fs::{FileFacts, FileId};
-use crate::adapters::http::source::{HttpIntake, HttpIntakeOptions, SubmitError};
+use crate::adapters::http::source::{HttpIntake, HttpIntakeOptions};
 use crate::adapters::redis::stream_source::{StreamSourceFactory, StreamSourceOptions};
-use crate::api::{Intake, TurnedAway};
 use crate::config::{Config, DemoSourceConfig, RecordingSpeed, RedisStreamConfig, SourceConfig};
 
 /// The sources, and the queue of the one that is posted to.
@@ -123,19 +121,4 @@ fn demo_symbols(count: usize) -> Vec<String> {
         ["BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT", "ADAUSDT", "DOGEUSDT", "AVAXUSDT", "LINKUSDT"];
     let numbered = (KNOWN.len() + 1..).map(|number| format!("SYM{number:04}"));
     KNOWN.iter().map(|known| (*known).to_owned()).chain(numbered).take(count).collect()
-}
-
-#[async_trait::async_trait]
-impl Intake for HttpIntake {
-    fn origin_of_producer(&self, producer: Option<&str>) -> Origin {
-        Self::origin_of_producer(self, producer)
-    }
-
-    async fn submit_items(&self, origin: Origin, items: Vec<RawItem>) -> Result<Settlement, TurnedAway> {
-        match Self::submit_batch(self, origin, items) {
-            Ok(submitted) => Ok(submitted.await),
-            Err(SubmitError::Busy { retry_after }) => Err(TurnedAway::Busy { retry_after }),
-            Err(SubmitError::Closed { retry_after }) => Err(TurnedAway::Closed { retry_after }),
-        }
-    }
 }

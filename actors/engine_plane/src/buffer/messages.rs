@@ -5,7 +5,7 @@ use orchestrator_kernel::engine::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::engine::contracts::raw_market_event::Receipt;
 use orchestrator_kernel::engine::cut::{CutRequest, SymbolCut};
 use orchestrator_kernel::ids::{Epoch, IngestSeq, Origin, Seq, Symbol, TsMs};
-use orchestrator_kernel::ports::source::ResumeAt;
+use orchestrator_kernel::ports::source::{PositionSpan, ResumeAt};
 use ractor::RpcReplyPort;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -35,15 +35,13 @@ pub struct Credit {
 
 /// Receipts of one origin that are appended together, in order.
 #[derive(Debug)]
-pub struct Batch {
+pub struct ArrivalBatch {
     /// The ordered channel that they came through.
     pub origin: Origin,
-    /// First and last position that this batch stands for, quarantined items included; `None` without numbers.
-    pub span: Option<(u64, u64)>,
+    /// The positions that it stands for; `None` without numbers.
+    pub span: Option<PositionSpan>,
     /// The receipts.
     pub arrivals: Vec<Arrival>,
-    /// Held while they are in flight.
-    pub credit: Credit,
 }
 
 /// A batch that is durable.
@@ -88,13 +86,20 @@ pub struct CutsTaken {
 /// Requests to the buffer, and messages that it sends to itself.
 pub enum BufferMsg {
     /// Make these receipts durable. Sent by ingest, which keeps a bounded number of them in flight.
-    Append(Batch, RpcReplyPort<Result<Appended, AppendRefused>>),
+    Append {
+        /// The receipts.
+        batch: ArrivalBatch,
+        /// Held while they are in flight.
+        credit: Credit,
+        /// What became of them.
+        reply: RpcReplyPort<Result<Appended, AppendRefused>>,
+    },
     /// Make these refused items durable. Sent by ingest *before* the receipts of the same batch.
     Quarantine {
         /// The ordered channel that they came through.
         origin: Origin,
-        /// First and last position of the batch that they are part of; `None` without numbers.
-        span: Option<(u64, u64)>,
+        /// The positions of the batch that they are part of; `None` without numbers.
+        span: Option<PositionSpan>,
         /// The items.
         records: Vec<QuarantineRecord>,
         /// Which of them were known, once all are durable.

@@ -15,7 +15,7 @@ use orchestrator_kernel::mutant;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::log::{Log, LogName, RecordBatch};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
-use orchestrator_kernel::ports::source::ResumeAt;
+use orchestrator_kernel::ports::source::{PositionSpan, ResumeAt};
 use orchestrator_runtime::address::{Address, send_reply};
 use orchestrator_runtime::checkpoint::{self, CheckpointSaver};
 use orchestrator_runtime::clock_watch::ClockWatch;
@@ -38,7 +38,9 @@ pub mod messages;
 mod producers;
 mod quarantine;
 
-use self::messages::{AppendRefused, Appended, Arrival, Batch, BufferMsg, Credit, Durable, ReceiptLogExtent};
+use self::messages::{
+    AppendRefused, Appended, Arrival, ArrivalBatch, BufferMsg, Credit, Durable, ReceiptLogExtent,
+};
 pub use self::producers::ProducerLimits;
 use self::quarantine::QuarantineWaiter;
 
@@ -124,7 +126,7 @@ impl Actor for Buffer {
         state: &mut BufferState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            BufferMsg::Append(batch, reply) => state.append_batch(&me, batch, reply),
+            BufferMsg::Append { batch, credit, reply } => state.append_batch(&me, batch, credit, reply),
             BufferMsg::Quarantine { origin, span, records, reply } => {
                 match state.admit_batch(&origin, span, records.first().map(|record| record.at_ms)) {
                     Ok(_) => state.append_quarantined(&me, records, reply),
@@ -169,7 +171,7 @@ impl BufferState {
             .call(RunLogMsg::Overview)
             .await
             .map_err(|error| Fatal::new(FatalKind::Internal, error.to_string()))?;
-        let tails = (acquired.tail, aside.tail);
+        let tails = recovery::BufferTails { receipts: acquired.tail, quarantine: aside.tail };
         let readable =
             PatientLog::new(Arc::clone(&args.receipts), LogName::Receipts, args.writer.probe_every);
         let (mut book, gone_ts) = recovery::cut_book(
@@ -254,10 +256,10 @@ impl BufferState {
     fn admit_batch(
         &mut self,
         origin: &Origin,
-        span: Option<(u64, u64)>,
+        span: Option<PositionSpan>,
         now: Option<TsMs>,
     ) -> Result<u64, AppendRefused> {
-        let Some((first, _)) = span else { return Ok(0) };
+        let Some(PositionSpan { first, .. }) = span else { return Ok(0) };
         let known = self.last_position(origin);
         if known + 1 < first {
             return Err(AppendRefused::Gap { expected: known + 1 });
@@ -295,16 +297,17 @@ impl BufferState {
     fn append_batch(
         &mut self,
         me: &ActorRef<BufferMsg>,
-        batch: Batch,
+        batch: ArrivalBatch,
+        credit: Credit,
         reply: RpcReplyPort<Result<Appended, AppendRefused>>,
     ) {
-        let Batch { origin, span, arrivals, credit } = batch;
+        let ArrivalBatch { origin, span, arrivals } = batch;
         let known = match self.admit_batch(&origin, span, arrivals.first().map(|arrival| arrival.at)) {
             Ok(known) => known,
             Err(refused) => return send_reply(reply, Err(refused)),
         };
-        if let Some((_, last)) = span.filter(|(_, last)| known < *last) {
-            self.assigned.insert(origin.clone(), last);
+        if let Some(span) = span.filter(|span| known < span.last) {
+            self.assigned.insert(origin.clone(), span.last);
         }
         let duplicates =
             arrivals.iter().take_while(|arrival| arrival.position != 0 && arrival.position <= known).count();

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use orchestrator_kernel::engine::contracts::quarantine::{KEPT_BYTES_MAX, QuarantineRecord, describe_cut};
-use orchestrator_kernel::engine::contracts::raw_market_event::{NotAReceipt, Receipt};
+use orchestrator_kernel::engine::contracts::raw_market_event::NotAReceipt;
 use orchestrator_kernel::ids::{Origin, TsMs};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
-use orchestrator_kernel::ports::source::{ItemFate, RawItem};
+use orchestrator_kernel::ports::source::{ItemFate, PositionSpan, RawItem};
 
 use crate::buffer::messages::Arrival;
 
@@ -14,25 +14,10 @@ use crate::buffer::messages::Arrival;
 pub(super) struct DecodedBatch {
     pub(super) id: u64,
     pub(super) origin: Origin,
-    pub(super) span: Option<(u64, u64)>,
-    pub(super) receipts: Vec<DecodedReceipt>,
+    pub(super) span: Option<PositionSpan>,
+    pub(super) arrivals: Vec<Arrival>,
     /// Index in the batch, position, reason, item.
     pub(super) refused: Vec<(usize, u64, NotAReceipt, RawItem)>,
-}
-
-/// A receipt on its way.
-pub(super) struct DecodedReceipt {
-    pub(super) position: u64,
-    /// When a driven clock takes it.
-    pub(super) at: TsMs,
-    pub(super) receipt: Receipt,
-}
-
-/// Receipts that are appended together.
-pub(super) struct AppendBatch {
-    pub(super) origin: Origin,
-    pub(super) span: Option<(u64, u64)>,
-    pub(super) arrivals: Vec<Arrival>,
 }
 
 /// Fates of a batch's items, in the order of the batch.
@@ -43,7 +28,7 @@ pub(super) struct ItemFates {
 
 impl ItemFates {
     pub(super) fn new(sorted: &DecodedBatch) -> Self {
-        let mut items = vec![None; sorted.receipts.len() + sorted.refused.len()];
+        let mut items = vec![None; sorted.arrivals.len() + sorted.refused.len()];
         for (index, _, why, _) in &sorted.refused {
             if let Some(item) = items.get_mut(*index) {
                 *item = Some(ItemFate::Quarantined(why.to_string()));

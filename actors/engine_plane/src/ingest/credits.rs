@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use orchestrator_kernel::mutant;
+use orchestrator_kernel::ports::log::BatchSize;
 use tokio::sync::Semaphore;
 
 use crate::buffer::messages::Credit;
@@ -29,10 +30,10 @@ impl Credits {
     }
 
     /// Waits until there is room. A batch larger than the bound gets all of it.
-    pub(super) async fn acquire(&self, receipts: usize, bytes: usize) -> Option<Credit> {
-        let receipts = u32::try_from(receipts).unwrap_or(u32::MAX).min(self.receipts_max);
+    pub(super) async fn acquire(&self, size: BatchSize) -> Option<Credit> {
+        let receipts = u32::try_from(size.records).unwrap_or(u32::MAX).min(self.receipts_max);
         let receipts = if mutant!(CreditsNeverTaken) { 0 } else { receipts };
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.bytes_max);
+        let bytes = u32::try_from(size.bytes).unwrap_or(u32::MAX).min(self.bytes_max);
         let receipts = Arc::clone(&self.receipts).acquire_many_owned(receipts).await.ok()?;
         let bytes = Arc::clone(&self.bytes).acquire_many_owned(bytes).await.ok()?;
         Some(Credit { receipts, bytes })

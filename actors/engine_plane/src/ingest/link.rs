@@ -7,8 +7,8 @@ use orchestrator_kernel::ports::observer::Observation;
 use orchestrator_kernel::ports::source::{ItemFate, Settlement};
 use orchestrator_runtime::address::{Address, Down};
 
-use super::batch::{AppendBatch, DecodedBatch, DecodedReceipt, ItemFates, OpenItems, quarantine_record};
-use crate::buffer::messages::{AppendRefused, Appended, Arrival, Batch, BufferMsg, Credit, ItemNovelty};
+use super::batch::{DecodedBatch, ItemFates, OpenItems, quarantine_record};
+use crate::buffer::messages::{AppendRefused, Appended, ArrivalBatch, BufferMsg, Credit, ItemNovelty};
 
 /// The way to the buffer.
 pub(super) struct BufferLink {
@@ -24,17 +24,13 @@ impl BufferLink {
     pub(super) async fn store_batch(
         self,
         sorted: DecodedBatch,
-        at: TsMs,
         credit: Credit,
         mut open: OpenItems,
     ) -> Settlement {
         let mut fates = ItemFates::new(&sorted);
-        let arrivals = sorted.receipts.into_iter();
-        let arrivals =
-            arrivals.map(|DecodedReceipt { position, receipt, .. }| Arrival { at, position, receipt });
-        let arrivals = arrivals.collect();
-        let piece = AppendBatch { origin: sorted.origin, span: sorted.span, arrivals };
-        match self.append_batch(piece, credit, &mut fates, &mut open).await {
+        let DecodedBatch { origin, span, arrivals, .. } = sorted;
+        let batch = ArrivalBatch { origin, span, arrivals };
+        match self.append_batch(batch, credit, &mut fates, &mut open).await {
             Ok(()) => Settlement::Durable(fates.into_items()),
             Err(refused) => refused,
         }
@@ -74,18 +70,18 @@ impl BufferLink {
 
     pub(super) async fn append_batch(
         &self,
-        piece: AppendBatch,
+        batch: ArrivalBatch,
         credit: Credit,
         fates: &mut ItemFates,
         open: &mut OpenItems,
     ) -> Result<(), Settlement> {
-        let AppendBatch { origin, span, arrivals } = piece;
-        let counted: Vec<(SourceId, EventType)> = arrivals
+        let origin = batch.origin.clone();
+        let counted: Vec<(SourceId, EventType)> = batch
+            .arrivals
             .iter()
             .map(|arrival| (arrival.receipt.source_id.clone(), arrival.receipt.event_type.clone()))
             .collect();
-        let batch = Batch { origin: origin.clone(), span, arrivals, credit };
-        match self.buffer.call(|reply| BufferMsg::Append(batch, reply)).await {
+        match self.buffer.call(|reply| BufferMsg::Append { batch, credit, reply }).await {
             Ok(Ok(appended)) => {
                 note_appended(&counted, appended, fates, open);
                 Ok(())

@@ -5,25 +5,25 @@ use std::vec::IntoIter;
 
 use orchestrator_kernel::engine::contracts::raw_market_event::SNAPSHOT_INPUTS;
 use orchestrator_kernel::ids::{Origin, TsMs};
-use orchestrator_kernel::ports::source::Settlement;
+use orchestrator_kernel::ports::source::{PositionSpan, Settlement};
 use orchestrator_kernel::rfc3339::to_rfc3339;
 
-use super::batch::{AppendBatch, DecodedBatch, DecodedReceipt, ItemFates, OpenItems};
-use super::{IngestArgs, IngestState, receipts_size, stopping_settlement};
-use crate::buffer::messages::Arrival;
+use super::batch::{DecodedBatch, ItemFates, OpenItems};
+use super::{IngestArgs, IngestState, arrivals_size, stopping_settlement};
+use crate::buffer::messages::{Arrival, ArrivalBatch};
 
 /// Rest of a batch, taken piece by piece.
 struct BatchRemainder {
     origin: Origin,
-    receipts: Peekable<IntoIter<DecodedReceipt>>,
-    /// First and last position that are left, quarantined items included.
-    span: Option<(u64, u64)>,
+    arrivals: Peekable<IntoIter<Arrival>>,
+    /// The positions that are left.
+    span: Option<PositionSpan>,
 }
 
 impl BatchRemainder {
     /// The time of the next receipt. It never goes back: a receipt that came late has the time of the one before it.
     fn next_time(&mut self, latest: Option<TsMs>) -> Option<TsMs> {
-        let next = self.receipts.peek()?;
+        let next = self.arrivals.peek()?;
         Some(latest.map_or(next.at, |latest| latest.max(next.at)))
     }
 
@@ -33,37 +33,35 @@ impl BatchRemainder {
         &mut self,
         barrier: Option<TsMs>,
         latest: &mut Option<TsMs>,
-        behind: impl Fn(&DecodedReceipt, TsMs),
-    ) -> AppendBatch {
+        behind: impl Fn(&Arrival, TsMs),
+    ) -> ArrivalBatch {
         let mut arrivals = Vec::new();
-        while let Some(decoded) = self.receipts.next_if(|next| barrier.is_none_or(|end| next.at <= end)) {
-            if let Some(reached) = latest.filter(|latest| decoded.at < *latest) {
-                behind(&decoded, reached);
+        while let Some(mut next) = self.arrivals.next_if(|next| barrier.is_none_or(|end| next.at <= end)) {
+            if let Some(reached) = latest.filter(|latest| next.at < *latest) {
+                behind(&next, reached);
+                next.at = reached;
             }
-            let DecodedReceipt { position, at, receipt } = decoded;
-            let at = latest.map_or(at, |latest| latest.max(at));
-            *latest = Some(at);
-            arrivals.push(Arrival { at, position, receipt });
+            *latest = Some(next.at);
+            arrivals.push(next);
         }
-        let upto = match (self.receipts.peek(), arrivals.last(), self.span) {
+        let upto = match (self.arrivals.peek(), arrivals.last(), self.span) {
             (Some(_), Some(arrival), Some(_)) => Some(arrival.position),
             (Some(_), None, _) | (_, _, None) => None,
-            (None, _, Some((_, last))) => Some(last),
+            (None, _, Some(span)) => Some(span.last),
         };
-        AppendBatch { origin: self.origin.clone(), span: self.take_span(upto), arrivals }
+        ArrivalBatch { origin: self.origin.clone(), span: self.take_span(upto), arrivals }
     }
 
     /// The positions after the last receipt of the batch: quarantined items have theirs too.
-    fn take_remainder(mut self) -> Option<AppendBatch> {
-        let upto = self.span.map(|(_, last)| last);
-        let span = self.take_span(upto)?;
-        Some(AppendBatch { origin: self.origin, span: Some(span), arrivals: Vec::new() })
+    fn take_remainder(self) -> Option<ArrivalBatch> {
+        let span = self.span?;
+        Some(ArrivalBatch { origin: self.origin, span: Some(span), arrivals: Vec::new() })
     }
 
-    fn take_span(&mut self, upto: Option<u64>) -> Option<(u64, u64)> {
-        let ((first, last), upto) = self.span.zip(upto)?;
-        self.span = (upto < last).then_some((upto + 1, last));
-        Some((first, upto))
+    fn take_span(&mut self, upto: Option<u64>) -> Option<PositionSpan> {
+        let (taken, left) = self.span?.split_after(upto?);
+        self.span = left;
+        Some(taken)
     }
 }
 
@@ -82,8 +80,8 @@ impl IngestState {
             return refused;
         }
         let mut fates = ItemFates::new(&sorted);
-        let DecodedBatch { origin, span, receipts, .. } = sorted;
-        let mut pieces = BatchRemainder { origin, receipts: receipts.into_iter().peekable(), span };
+        let DecodedBatch { origin, span, arrivals, .. } = sorted;
+        let mut pieces = BatchRemainder { origin, arrivals: arrivals.into_iter().peekable(), span };
         while let Some(at) = pieces.next_time(self.latest) {
             if !self.advance_clock(at).await {
                 return stopping_settlement();
@@ -110,12 +108,11 @@ impl IngestState {
 
     async fn append_piece(
         &mut self,
-        piece: AppendBatch,
+        piece: ArrivalBatch,
         fates: &mut ItemFates,
         open: &mut OpenItems,
     ) -> Result<(), Settlement> {
-        let credit =
-            self.wait_for_room(receipts_size(piece.arrivals.iter().map(|arrival| &arrival.receipt))).await?;
+        let credit = self.wait_for_room(arrivals_size(&piece.arrivals)).await?;
         self.buffer_link().append_batch(piece, credit, fates, open).await
     }
 
@@ -138,7 +135,7 @@ impl IngestState {
     }
 }
 
-fn note_late(args: &IngestArgs, late: &DecodedReceipt, reached: TsMs) {
+fn note_late(args: &IngestArgs, late: &Arrival, reached: TsMs) {
     let receipt = &late.receipt;
     let is_snapshot = receipt.event_type.as_str() == SNAPSHOT_INPUTS;
     if args.times.note_late(late.position, is_snapshot, late.at, reached) {

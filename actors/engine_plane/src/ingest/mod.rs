@@ -3,6 +3,15 @@
 //! Nothing is acknowledged before it is durable (LOG-2). Credits bound what is in flight: when the buffer is at its
 //! limits, ingest stops taking from its source, which is the backpressure that upstream feels.
 //!
+//! ```text
+//!  Source ─▶ SourceBatch of RawItems ─decode─▶ DecodedBatch ─┬─ refused ─QuarantineRecord─▶ Buffer ─▶ quarantine
+//!    ▲                                                       └─ Arrivals: a Receipt, its position, when it came
+//!    │                                                              │ all of them, or up to a driven clock's tick
+//!    │                                                              ▼
+//!    │                                           ArrivalBatch + Credit ─Append─▶ Buffer ─ReceiptRecord─▶ receipt log
+//!    └─ Settlement, an ItemFate an item ◀──────────────── Appended │ AppendRefused ─┘
+//! ```
+//!
 //! After a refusal nothing is taken from the source for as long as the refusal says. That wait is here and not in the
 //! sources, because one that forgot it would offer the refused items again at once, as fast as they can be refused.
 
@@ -18,9 +27,10 @@ use orchestrator_kernel::error::FailureDomain;
 use orchestrator_kernel::ids::{Origin, TsMs};
 use orchestrator_kernel::input_time::InputTimes;
 use orchestrator_kernel::ports::clock::Clock;
+use orchestrator_kernel::ports::log::BatchSize;
 use orchestrator_kernel::ports::observer::{Observation, Observer};
 use orchestrator_kernel::ports::source::{
-    RawItem, Settlement, Source, SourceBatch, SourceError, SourceFactory,
+    PositionSpan, RawItem, Settlement, Source, SourceBatch, SourceError, SourceFactory,
 };
 use orchestrator_runtime::address::Address;
 use orchestrator_runtime::fatal::NotRestartable;
@@ -29,12 +39,12 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use self::batch::{DecodedBatch, DecodedReceipt, OpenItems};
+use self::batch::{DecodedBatch, OpenItems};
 use self::link::BufferLink;
 use self::messages::IngestMsg;
 use self::sources::ActiveSource;
 use self::unsettled::UnsettledWatch;
-use crate::buffer::messages::{BufferMsg, Credit};
+use crate::buffer::messages::{Arrival, BufferMsg, Credit};
 use crate::recorded_times::RecordedTimes;
 
 mod batch;
@@ -217,26 +227,27 @@ impl IngestState {
 
     async fn take_batch(&mut self, batch: SourceBatch) -> Result<(), ActorProcessingErr> {
         let mut open = OpenItems::note_received(&self.args.observer, batch.items.len());
-        let sorted = self.decode_batch(batch);
+        let now = self.args.clock.now().unwrap_or_default();
+        let sorted = self.decode_batch(batch, now);
         if self.args.clock.is_driven() {
             let id = sorted.id;
             let watch = self.unsettled.clone();
             let settlement = watch.watch_settling(FOR_RUNS, self.append_in_lockstep(sorted, open)).await;
             return self.settle_batch(id, settlement).await;
         }
-        let (id, link, at) = (sorted.id, self.buffer_link(), self.args.clock.now().unwrap_or_default());
+        let (id, link) = (sorted.id, self.buffer_link());
         // Not in flight beside the next batch: that one must not overtake these receipts on the way to the buffer.
         let watch = self.unsettled.clone();
-        let room = self.wait_for_room(receipts_size(sorted.receipts.iter().map(|decoded| &decoded.receipt)));
+        let room = self.wait_for_room(arrivals_size(&sorted.arrivals));
         let make_room = async {
-            link.quarantine_refused(&sorted, at, &mut open).await?;
+            link.quarantine_refused(&sorted, now, &mut open).await?;
             room.await
         };
         let stored = watch.watch_settling(FOR_LOGS, make_room).await;
         self.in_flight.push_back(match stored {
             Err(refused) => std::future::ready((id, refused)).boxed(),
             Ok(credit) => {
-                let store = async move { (id, link.store_batch(sorted, at, credit, open).await) };
+                let store = async move { (id, link.store_batch(sorted, credit, open).await) };
                 async move { watch.watch_settling(FOR_LOGS, store).await }.boxed()
             }
         });
@@ -272,13 +283,13 @@ impl IngestState {
     /// Waits for room in flight for this many receipts and bytes, unless the service stops.
     fn wait_for_room(
         &self,
-        (receipts, bytes): (usize, usize),
+        size: BatchSize,
     ) -> impl Future<Output = Result<Credit, Settlement>> + Send + use<> {
         let (credits, stop) = (self.args.credits.clone(), self.args.stop.clone());
         async move {
             let credit = tokio::select! {
                 biased;
-                credit = credits.acquire(receipts, bytes) => credit,
+                credit = credits.acquire(size) => credit,
                 () = stop.cancelled() => None,
             };
             credit.ok_or_else(stopping_settlement)
@@ -291,26 +302,25 @@ impl IngestState {
     }
 
     /// Decodes each item: what is no receipt goes to the quarantine with the reason.
-    fn decode_batch(&mut self, batch: SourceBatch) -> DecodedBatch {
+    fn decode_batch(&mut self, batch: SourceBatch, now: TsMs) -> DecodedBatch {
         let SourceBatch { id, origin, items } = batch;
-        let span = match (items.first(), items.last()) {
-            (Some(RawItem { position: Some(first), .. }), Some(RawItem { position: Some(last), .. })) => {
-                Some((*first, *last))
-            }
-            _ => None,
+        let mut sorted = DecodedBatch {
+            id,
+            origin,
+            span: PositionSpan::of_items(&items),
+            arrivals: Vec::with_capacity(items.len()),
+            refused: Vec::new(),
         };
-        let mut sorted =
-            DecodedBatch { id, origin, span, receipts: Vec::with_capacity(items.len()), refused: Vec::new() };
         let mut latest = self.latest;
         for (index, item) in items.into_iter().enumerate() {
             let position = item.position.unwrap_or(0);
             match self
                 .decode_item(&item)
-                .and_then(|receipt| Ok((self.time_of(&receipt, position, latest)?, receipt)))
+                .and_then(|receipt| self.note_arrival(receipt, position, latest, now))
             {
-                Ok((at, receipt)) => {
-                    latest = latest.max(Some(at));
-                    sorted.receipts.push(DecodedReceipt { position, at, receipt });
+                Ok(arrival) => {
+                    latest = latest.max(Some(arrival.at));
+                    sorted.arrivals.push(arrival);
                 }
                 Err(why) => sorted.refused.push((index, position, why, item)),
             }
@@ -327,15 +337,24 @@ impl IngestState {
         decode(item.bytes.clone(), &mut self.names)
     }
 
-    /// When a driven clock takes a receipt. What a log recorded is believed; what a receipt says of itself is checked.
-    fn time_of(&self, receipt: &Receipt, position: u64, latest: Option<TsMs>) -> Result<TsMs, NotAReceipt> {
-        if let Some(recorded) = self.source.taken_at(position) {
-            return Ok(recorded);
-        }
-        if self.args.clock.is_driven() {
-            self.args.input_times.check_time(receipt.recv_ts_ms, latest)?;
-        }
-        Ok(receipt.recv_ts_ms)
+    /// A receipt with when it arrives: now, or when a driven clock takes it. What a log recorded is believed then; what
+    /// a receipt says of itself is checked.
+    fn note_arrival(
+        &self,
+        receipt: Receipt,
+        position: u64,
+        latest: Option<TsMs>,
+        now: TsMs,
+    ) -> Result<Arrival, NotAReceipt> {
+        let at = match (self.args.clock.is_driven(), self.source.taken_at(position)) {
+            (false, _) => now,
+            (true, Some(recorded)) => recorded,
+            (true, None) => {
+                self.args.input_times.check_time(receipt.recv_ts_ms, latest)?;
+                receipt.recv_ts_ms
+            }
+        };
+        Ok(Arrival { at, position, receipt })
     }
 
     fn note_failure(&mut self, error: &(dyn std::error::Error + 'static)) {
@@ -355,8 +374,9 @@ fn source_failure(error: SourceError) -> ActorProcessingErr {
 }
 
 /// Number and bytes of receipts.
-fn receipts_size<'a>(receipts: impl Iterator<Item = &'a Receipt>) -> (usize, usize) {
-    receipts.fold((0, 0), |(count, bytes), receipt| (count + 1, bytes + receipt.bytes.len()))
+fn arrivals_size(arrivals: &[Arrival]) -> BatchSize {
+    let bytes = arrivals.iter().map(|arrival| arrival.receipt.bytes.len()).sum();
+    BatchSize { records: arrivals.len(), bytes }
 }
 
 fn stopping_settlement() -> Settlement {

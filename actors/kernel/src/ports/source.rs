@@ -1,5 +1,7 @@
 //! The port of a source of raw receipts.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -16,6 +18,30 @@ pub struct RawItem {
     /// How many bytes it had when the source did not hold the whole; `bytes` is then its beginning. Only for an item
     /// that stays where it came from: what is acknowledged is kept by nobody else.
     pub oversized: Option<u64>,
+}
+
+/// Positions in one origin that a batch stands for, those of refused items included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PositionSpan {
+    /// The first one.
+    pub first: u64,
+    /// The last one.
+    pub last: u64,
+}
+
+impl PositionSpan {
+    /// The span of `items`; nothing when they have no positions.
+    #[must_use]
+    pub fn of_items(items: &[RawItem]) -> Option<Self> {
+        Some(Self { first: items.first()?.position?, last: items.last()?.position? })
+    }
+
+    /// The part up to `upto`, and what is left behind it.
+    #[must_use]
+    pub const fn split_after(self, upto: u64) -> (Self, Option<Self>) {
+        let left = if upto < self.last { Some(Self { first: upto + 1, last: self.last }) } else { None };
+        (Self { first: self.first, last: upto }, left)
+    }
 }
 
 /// Items that are acknowledged together.
@@ -179,6 +205,40 @@ pub trait Source: Send {
     }
 }
 
+/// The producers' end of a source that is sent its items: the way of posted receipts to ingest.
+#[async_trait]
+pub trait Intake: Send + Sync {
+    /// The ordered channel of a producer that numbers its receipts; without a producer, the channel of those that do
+    /// not.
+    fn origin_of_producer(&self, producer: Option<&str>) -> Origin;
+
+    /// Offers items and waits for what becomes of them. They have positions either all or none.
+    ///
+    /// When the future is dropped the items may or may not be stored.
+    ///
+    /// # Errors
+    ///
+    /// [`TurnedAway`] at once, with nothing stored, when they cannot even wait.
+    async fn submit_items(&self, origin: Origin, items: Vec<RawItem>) -> Result<Settlement, TurnedAway>;
+}
+
+/// Reason for which items were not taken. Nothing of them is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TurnedAway {
+    /// As many wait as may wait.
+    #[error("as many receipts wait for ingestion as may wait")]
+    Busy {
+        /// When to come again.
+        retry_after: Duration,
+    },
+    /// The service stops.
+    #[error("the service is stopping")]
+    Closed {
+        /// When to come again.
+        retry_after: Duration,
+    },
+}
+
 /// Opens a source, again after each restart of its ingest actor.
 #[async_trait]
 pub trait SourceFactory: Send + Sync {
@@ -191,4 +251,24 @@ pub trait SourceFactory: Send + Sync {
     ///
     /// [`SourceError`].
     async fn open_source(&self, resume: ResumeAt) -> Result<Box<dyn Source>, SourceError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_is_split_into_what_is_taken_and_what_is_left() {
+        let item = |position| RawItem { position, bytes: Bytes::new(), oversized: None };
+        let span = PositionSpan::of_items(&[item(Some(3)), item(Some(4)), item(Some(5))]).unwrap();
+
+        assert_eq!(span, PositionSpan { first: 3, last: 5 });
+        let (taken, left) = span.split_after(4);
+        assert_eq!(
+            (taken, left),
+            (PositionSpan { first: 3, last: 4 }, Some(PositionSpan { first: 5, last: 5 }))
+        );
+        assert_eq!(span.split_after(5), (span, None));
+        assert_eq!((PositionSpan::of_items(&[item(None)]), PositionSpan::of_items(&[])), (None, None));
+    }
 }

@@ -18,7 +18,7 @@ fn intake(queue_batches_max: usize) -> (HttpIntake, HttpSourceFactory) {
     HttpIntake::new("http", HttpIntakeOptions { queue_batches_max, ..HttpIntakeOptions::default() })
 }
 
-fn submit(intake: &HttpIntake, text: &str) -> Result<Submitted, SubmitError> {
+fn submit(intake: &HttpIntake, text: &str) -> Result<Submitted, TurnedAway> {
     intake.submit_batch(intake.origin_of_producer(None), items(text))
 }
 
@@ -106,7 +106,7 @@ async fn a_full_queue_turns_away_at_once_and_takes_again_when_there_is_room() {
     let first = submit(&intake, "1").unwrap();
     let _second = submit(&intake, "2").unwrap();
 
-    let busy = SubmitError::Busy { retry_after: Duration::from_secs(1) };
+    let busy = TurnedAway::Busy { retry_after: Duration::from_secs(1) };
     assert_eq!(submit(&intake, "3").unwrap_err(), busy);
 
     let mut source = open(&factory).await;
@@ -224,7 +224,7 @@ async fn a_closed_intake_refuses_the_queue_and_ends_after_what_is_in_flight() {
     intake.close_intake();
 
     assert!(is_refused(&answer(queued).await));
-    assert!(matches!(submit(&intake, "3"), Err(SubmitError::Closed { .. })));
+    assert!(matches!(submit(&intake, "3"), Err(TurnedAway::Closed { .. })));
     assert!(timeout(SHORT, source.next_batch()).await.is_err(), "ended with a batch in flight");
     source.settle_batch(batch.id, durable()).await.unwrap();
     assert_eq!(answer(in_flight).await, durable());
