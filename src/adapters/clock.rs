@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use orchestrator_kernel::ids::TsMs;
-use orchestrator_kernel::ports::clock::Clock;
+use orchestrator_kernel::ports::clock::{Clock, TimeGap};
 use tokio::sync::Notify;
 
 /// Longest sleep before the wall clock is read again: so late is a jump of the clock noticed.
@@ -215,9 +215,9 @@ impl Clock for RecordedClock {
         self.lock_state().armed.first().map(|(deadline, _)| *deadline)
     }
 
-    fn crossing_gap(&self) -> Option<(TsMs, TsMs)> {
+    fn crossing_gap(&self) -> Option<TimeGap> {
         let state = self.lock_state();
-        state.reached.zip(state.heading)
+        Some(TimeGap { from: state.reached?, to: state.heading? })
     }
 
     fn is_driven(&self) -> bool {

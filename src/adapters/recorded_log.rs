@@ -88,9 +88,17 @@ struct RecordedLog {
     /// The recorded times of the positions from `settled + 1` on.
     times: VecDeque<TsMs>,
     settled: u64,
-    /// The last position of each batch in flight, by its id.
-    ends: VecDeque<(u64, u64)>,
+    /// The ends of the batches in flight.
+    ends: VecDeque<BatchEnd>,
     records_read: Arc<AtomicU64>,
+}
+
+/// Last position of a batch.
+struct BatchEnd {
+    /// The batch.
+    id: u64,
+    /// Its last position.
+    last: u64,
 }
 
 impl RecordedLog {
@@ -112,7 +120,7 @@ impl RecordedLog {
 
     fn in_flight(&mut self, batch: SourceBatch) -> SourceBatch {
         let last = batch.items.last().and_then(|item| item.position).unwrap_or(self.settled);
-        self.ends.push_back((batch.id, last));
+        self.ends.push_back(BatchEnd { id: batch.id, last });
         batch
     }
 }
@@ -136,8 +144,8 @@ impl Source for RecordedLog {
 
     async fn settle_batch(&mut self, id: u64, settlement: Settlement) -> Result<(), SourceError> {
         self.unsettled.settle_oldest(id, &settlement)?;
-        let end = self.ends.pop_front().filter(|(batch, _)| *batch == id);
-        if let (Settlement::Durable(_), Some((_, last))) = (&settlement, end) {
+        let end = self.ends.pop_front().filter(|end| end.id == id);
+        if let (Settlement::Durable(_), Some(BatchEnd { last, .. })) = (&settlement, end) {
             let gone = usize::try_from(last.saturating_sub(self.settled)).unwrap_or(usize::MAX);
             self.times.drain(..gone.min(self.times.len()));
             self.settled = self.settled.max(last);

@@ -73,8 +73,17 @@ struct Tiers {
     wake: Notify,
     /// Why archiving does not go on, while it does not.
     trouble: Mutex<Option<String>>,
-    /// Who writes: its epoch of the hot log, which is the whole's, and that of the archive.
-    writer: Mutex<Option<(Epoch, Epoch)>>,
+    /// Who writes.
+    writer: Mutex<Option<TierEpochs>>,
+}
+
+/// Epochs of one writer.
+#[derive(Clone, Copy)]
+struct TierEpochs {
+    /// Of the hot log, which is that of the whole.
+    hot: Epoch,
+    /// Of the archive.
+    cold: Epoch,
 }
 
 /// A hot log and its archive as one log.
@@ -134,7 +143,8 @@ impl TieredLog {
         // Once more: until now the writer before could archive.
         tiers.check_seam(cold.tail).await?;
         tiers.set_trouble(None);
-        *tiers.writer.lock().unwrap_or_else(PoisonError::into_inner) = Some((hot.epoch, cold.epoch));
+        *tiers.writer.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some(TierEpochs { hot: hot.epoch, cold: cold.epoch });
         let archiver = Archiver { tiers: Arc::clone(tiers), hot_epoch: hot.epoch, cold_epoch: cold.epoch };
         Ok((hot, archiver))
     }
@@ -279,8 +289,8 @@ impl Log for TieredLog {
         let hot_start = self.tiers.hot.trim(epoch, Seq(0)).await?;
         let writer = *self.tiers.writer.lock().unwrap_or_else(PoisonError::into_inner);
         match writer {
-            Some((hot, cold)) if hot == epoch => self.tiers.cold.trim(cold, below.min(hot_start)).await,
-            Some((current, _)) => Err(TrimError::Fenced { mine: epoch, current }),
+            Some(ours) if ours.hot == epoch => self.tiers.cold.trim(ours.cold, below.min(hot_start)).await,
+            Some(ours) => Err(TrimError::Fenced { mine: epoch, current: ours.hot }),
             None => Err(TrimError::Fenced { mine: epoch, current: epoch }),
         }
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
-use orchestrator_engine_plane::retention::Limits;
+use orchestrator_engine_plane::retention::{Limits, LogStarts};
 use orchestrator_kernel::engine::retention::{Policy, TrimBlocker};
 use orchestrator_kernel::ids::{Seq, TsMs};
 use serde_json::{Value, json};
@@ -114,16 +114,16 @@ pub fn log_trim(args: &TrimArgs, environment: Vec<(OsString, OsString)>) -> Proc
     })
 }
 
-fn trim_report(Trimmed { plan, starts }: &Trimmed, dry_run: bool) -> Value {
-    let log = |at: usize| {
-        let (before, after) = starts[at];
-        json!({"start": after, "removed": after.0 - before.0, "removable_below": plan.below[at].max(before)})
+fn trim_report(Trimmed { plan, before, after }: &Trimmed, dry_run: bool) -> Value {
+    let log = |start: fn(&LogStarts) -> Seq| {
+        let (before, after, below) = (start(before), start(after), start(&plan.below));
+        json!({"start": after, "removed": after.0 - before.0, "removable_below": below.max(before)})
     };
     json!({
         "dry_run": dry_run,
-        "receipts": log(0),
-        "runs": log(1),
-        "quarantine": log(2),
+        "receipts": log(|starts| starts.receipts),
+        "runs": log(|starts| starts.runs),
+        "quarantine": log(|starts| starts.quarantine),
         "held_by": held_json(&plan.held),
     })
 }

@@ -106,8 +106,10 @@ pub struct Start {
     pub manifest: OutputManifest,
     /// Time of the start.
     pub at_ms: TsMs,
-    /// The last receipt and the last run record before it.
-    pub tails: (Seq, Seq),
+    /// The last receipt before it.
+    pub receipts_tail: Seq,
+    /// The last run record before it.
+    pub runs_tail: Seq,
     /// Refuse changed decisions rather than report them: for logs that promise equal runs.
     pub strict: bool,
 }
@@ -133,19 +135,17 @@ pub async fn record_start(
     let changes =
         before.as_ref().map(|before| before.manifest.changes_to(&start.manifest)).unwrap_or_default();
     let decided = changes.iter().any(|change| change.kind == ChangeKind::Decision);
-    let (receipts, runs) = start.tails;
     // A start after which nothing was written has decided nothing.
-    let binds =
-        |before: &ManifestRecord| (before.receipts_tail, before.runs_tail) != (receipts.into(), runs.into());
+    let tails = (start.receipts_tail.into(), start.runs_tail.into());
+    let binds = |before: &ManifestRecord| (before.receipts_tail, before.runs_tail) != tails;
     if start.strict && decided && before.as_ref().is_some_and(binds) {
         return Err(ManifestError::Mixed { changes });
     }
     if before.is_none_or(|before| before.manifest != start.manifest) {
-        let (receipts_tail, runs_tail) = start.tails;
         let record = ManifestRecord {
             at_ms: start.at_ms,
-            receipts_tail: receipts_tail.into(),
-            runs_tail: runs_tail.into(),
+            receipts_tail: start.receipts_tail.into(),
+            runs_tail: start.runs_tail.into(),
             manifest: start.manifest,
         };
         let mut batch = RecordBatch::starting_at(tail.next());
@@ -228,7 +228,8 @@ mod tests {
         Start {
             manifest: manifest_of(&config(settings), engine),
             at_ms: TsMs(1),
-            tails: (Seq(tail), Seq(tail)),
+            receipts_tail: Seq(tail),
+            runs_tail: Seq(tail),
             strict,
         }
     }

@@ -290,13 +290,14 @@ async fn note_manifest(
     let start = manifest::Start {
         manifest: manifest::manifest_of(config, engine.identity()),
         at_ms: wall_now(),
-        tails: (storage.receipts.stat().tail, storage.runs.stat().tail),
+        receipts_tail: storage.receipts.stat().tail,
+        runs_tail: storage.runs.stat().tail,
         strict: config.clock.mode == ClockMode::Recorded && !options.accept_changes,
     };
-    let tails = start.tails;
-    if storage.manifests.stat().tail == Seq(0) && tails != (Seq(0), Seq(0)) {
+    let is_empty = start.receipts_tail == Seq(0) && start.runs_tail == Seq(0);
+    if storage.manifests.stat().tail == Seq(0) && !is_empty {
         tracing::warn!(
-            receipts = %tails.0, runs = %tails.1,
+            receipts = %start.receipts_tail, runs = %start.runs_tail,
             "nothing tells what wrote these logs: the log of manifests is empty, as an older version left it, or it was deleted"
         );
     }

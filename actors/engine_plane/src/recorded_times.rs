@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use orchestrator_kernel::engine::cadence::GAP_TICKS_MAX;
 use orchestrator_kernel::ids::TsMs;
+use orchestrator_kernel::ports::clock::TimeGap;
 use orchestrator_kernel::rfc3339::to_rfc3339;
 use serde::Serialize;
 
@@ -110,11 +111,11 @@ impl RecordedTimes {
     }
 
     /// Notes a gap between receipts at `from` and `to`, of which `skipped` ticks are not run.
-    pub(crate) fn note_gap(&self, from: TsMs, to: TsMs, skipped: u64) {
+    pub(crate) fn note_gap(&self, gap: TimeGap, skipped: u64) {
         let mut notes = self.lock_notes();
         let gaps = notes.gaps.get_or_insert_with(|| LongGaps {
-            first_from_ts_ms: from,
-            first_to_ts_ms: to,
+            first_from_ts_ms: gap.from,
+            first_to_ts_ms: gap.to,
             ..LongGaps::default()
         });
         gaps.gaps += 1;

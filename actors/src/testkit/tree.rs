@@ -10,7 +10,7 @@ use orchestrator_engine_plane::saved;
 use orchestrator_engine_plane::scheduler::messages::Universe;
 use orchestrator_kernel::engine::cadence::Cadence;
 use orchestrator_kernel::engine::contracts::engine_run::RunRecord;
-use orchestrator_kernel::engine::run::RunIndex;
+use orchestrator_kernel::engine::run::{RunIndex, RunTotals};
 use orchestrator_kernel::ids::EngineMode;
 use orchestrator_kernel::input_time::InputTimes;
 use orchestrator_kernel::ports::checkpoint::MemoryCheckpoints;
@@ -239,7 +239,7 @@ impl TestTree {
             // A symbol that retention had let go does not tile.
             index.take_record(&record);
         }
-        let (started, completed, failed) = index.run_counts();
+        let RunTotals { started, completed, failed } = index.run_counts();
         // One that is damaged counts as none.
         let cursor = saved::load_progress(self.checkpoints.as_ref()).await.ok().flatten();
         let published =

@@ -132,8 +132,8 @@ pub async fn export_logs(recorded: &Recorded, options: &ExportOptions) -> Result
     std::fs::create_dir_all(&options.to).map_err(write_failed(&options.to))?;
     let range = options.selection.resolve_positions(recorded.receipts.as_ref()).await?;
     let (mut exported, files) = match options.format {
-        ExportFormat::Ndjson => ndjson::write_files(recorded, options, range, &targets).await?,
-        ExportFormat::Parquet => parquet::write_tables(recorded, options, range, &targets).await?,
+        ExportFormat::Ndjson => ndjson::write_files(recorded, options, &range, &targets).await?,
+        ExportFormat::Parquet => parquet::write_tables(recorded, options, &range, &targets).await?,
     };
     for (file, target) in files.into_iter().zip(&targets) {
         exported.files.push(publish_file(file, target, options.force)?);

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::io::Write;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use orchestrator_kernel::engine::contracts::orchestrator_event::events;
@@ -23,7 +24,7 @@ pub(super) const NAMES: [&str; 4] =
 pub(super) async fn write_files(
     recorded: &Recorded,
     options: &ExportOptions,
-    range: (IngestSeq, IngestSeq),
+    range: &RangeInclusive<IngestSeq>,
     targets: &[PathBuf],
 ) -> Result<(Exported, Vec<Finished>), ExportError> {
     let create = |target: &PathBuf| {
@@ -49,12 +50,12 @@ pub(super) async fn write_files(
 async fn write_receipts(
     recorded: &Recorded,
     options: &ExportOptions,
-    (first, last): (IngestSeq, IngestSeq),
+    range: &RangeInclusive<IngestSeq>,
     file: &mut LineFile,
     exported: &mut Exported,
 ) -> Result<(), ExportError> {
     let symbols = options.selection.symbol_set();
-    let mut receipts = ReceiptCursor::over_range(recorded.receipts.as_ref(), first, last);
+    let mut receipts = ReceiptCursor::over_range(recorded.receipts.as_ref(), range);
     while let Some(record) = receipts.next().await? {
         if symbols.as_ref().is_some_and(|symbols| !symbols.contains(record.symbol)) {
             continue;
@@ -70,7 +71,7 @@ async fn write_receipts(
 async fn write_runs(
     recorded: &Recorded,
     options: &ExportOptions,
-    (first, last): (IngestSeq, IngestSeq),
+    range: &RangeInclusive<IngestSeq>,
     (outputs, records): (&mut LineFile, &mut LineFile),
     exported: &mut Exported,
 ) -> Result<(), ExportError> {
@@ -79,7 +80,7 @@ async fn write_runs(
     while let Some((seq, record)) = runs.next().await? {
         let facts = &record.facts;
         let is_meant = symbols.as_ref().is_none_or(|symbols| symbols.contains(facts.symbol.as_str()))
-            && (first..=last).contains(&facts.cut.end);
+            && range.contains(&facts.cut.end);
         if !is_meant {
             continue;
         }

@@ -1,6 +1,7 @@
 //! Parquet tables for notebooks: one row a receipt, one row an ended run.
 
 use std::io::Write;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -77,17 +78,17 @@ const RUNS: &str = "message runs {
 pub(super) async fn write_tables(
     recorded: &Recorded,
     options: &ExportOptions,
-    (first, last): (IngestSeq, IngestSeq),
+    range: &RangeInclusive<IngestSeq>,
     targets: &[PathBuf],
 ) -> Result<(Exported, Vec<Finished>), ExportError> {
     let mut exported = Exported::default();
     let mut files = Vec::new();
     if let [receipts_file, runs_file] = targets {
         let mut table = Table::create_table(receipts_file, RECEIPTS)?;
-        write_receipts(recorded, options, (first, last), &mut table, &mut exported).await?;
+        write_receipts(recorded, options, range, &mut table, &mut exported).await?;
         files.push(table.finish_table()?);
         let mut table = Table::create_table(runs_file, RUNS)?;
-        write_runs(recorded, options, (first, last), &mut table, &mut exported).await?;
+        write_runs(recorded, options, range, &mut table, &mut exported).await?;
         files.push(table.finish_table()?);
     }
     Ok((exported, files))
@@ -96,13 +97,13 @@ pub(super) async fn write_tables(
 async fn write_receipts(
     recorded: &Recorded,
     options: &ExportOptions,
-    (first, last): (IngestSeq, IngestSeq),
+    range: &RangeInclusive<IngestSeq>,
     table: &mut Table,
     exported: &mut Exported,
 ) -> Result<(), ExportError> {
     let symbols = options.selection.symbol_set();
     let mut names = Names::default();
-    let mut receipts = ReceiptCursor::over_range(recorded.receipts.as_ref(), first, last);
+    let mut receipts = ReceiptCursor::over_range(recorded.receipts.as_ref(), range);
     while let Some(record) = receipts.next().await? {
         if symbols.as_ref().is_some_and(|symbols| !symbols.contains(record.symbol)) {
             continue;
@@ -129,7 +130,7 @@ async fn write_receipts(
 async fn write_runs(
     recorded: &Recorded,
     options: &ExportOptions,
-    (first, last): (IngestSeq, IngestSeq),
+    range: &RangeInclusive<IngestSeq>,
     table: &mut Table,
     exported: &mut Exported,
 ) -> Result<(), ExportError> {
@@ -138,7 +139,7 @@ async fn write_runs(
     while let Some((run_seq, record)) = runs.next().await? {
         let facts = &record.facts;
         let is_meant = symbols.as_ref().is_none_or(|symbols| symbols.contains(facts.symbol.as_str()))
-            && (first..=last).contains(&facts.cut.end);
+            && range.contains(&facts.cut.end);
         if record.is_terminal() && is_meant {
             exported.run_records += 1;
             exported.outputs += outputs_of(&record);

@@ -232,7 +232,7 @@ async fn receipts_of(
         is_trimmed: start <= end && start.0 < receipts.stat().start.0,
         ..KnownInputs::default()
     };
-    let mut cut = ReceiptCursor::over_range(receipts, start, end);
+    let mut cut = ReceiptCursor::over_range(receipts, &(start..=end));
     while let Some(record) = cut.next().await? {
         if record.symbol != symbol {
             continue;

@@ -3,6 +3,8 @@
 mod range;
 mod select;
 
+use std::ops::RangeInclusive;
+
 use orchestrator_kernel::engine::contracts::engine_run::RunRecord;
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::{IngestSeq, RunSeq, Seq, TsMs};
@@ -57,19 +59,19 @@ pub struct LogCursor<'a> {
 }
 
 impl<'a> LogCursor<'a> {
-    /// The records of `log` from `first` to `last`, both included. What was trimmed is left out, so is what does not
-    /// exist yet.
+    /// The records of `log` in `range`. What was trimmed is left out, so is what does not exist yet.
     #[must_use]
-    pub fn over_range(log: &'a dyn Log, name: LogName, first: Seq, last: Seq) -> Self {
+    pub fn over_range(log: &'a dyn Log, name: LogName, range: &RangeInclusive<Seq>) -> Self {
         let stat = log.stat();
-        let first = first.max(stat.start).max(Seq(1));
-        Self { log, name, batch: RecordBatch::starting_at(first), index: 0, last: last.min(stat.tail) }
+        let first = (*range.start()).max(stat.start).max(Seq(1));
+        let last = (*range.end()).min(stat.tail);
+        Self { log, name, batch: RecordBatch::starting_at(first), index: 0, last }
     }
 
     /// All records of `log`.
     #[must_use]
     pub fn over_all(log: &'a dyn Log, name: LogName) -> Self {
-        Self::over_range(log, name, Seq(1), Seq(u64::MAX))
+        Self::over_range(log, name, &(Seq(1)..=Seq(u64::MAX)))
     }
 
     /// The next record with its position.
@@ -97,10 +99,11 @@ impl<'a> LogCursor<'a> {
 pub struct ReceiptCursor<'a>(LogCursor<'a>);
 
 impl<'a> ReceiptCursor<'a> {
-    /// Those from `first` to `last`, both included.
+    /// Those of `range`.
     #[must_use]
-    pub fn over_range(log: &'a dyn Log, first: IngestSeq, last: IngestSeq) -> Self {
-        Self(LogCursor::over_range(log, LogName::Receipts, first.into(), last.into()))
+    pub fn over_range(log: &'a dyn Log, range: &RangeInclusive<IngestSeq>) -> Self {
+        let range = Seq::from(*range.start())..=Seq::from(*range.end());
+        Self(LogCursor::over_range(log, LogName::Receipts, &range))
     }
 
     /// The next one.

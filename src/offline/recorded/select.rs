@@ -1,6 +1,7 @@
 //! Which part of recorded logs a command works on: some symbols, a range of receipts.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use clap::Args;
@@ -40,7 +41,7 @@ impl Selection {
     /// # Errors
     ///
     /// [`LogError`].
-    pub async fn resolve_positions(&self, receipts: &dyn Log) -> Result<(IngestSeq, IngestSeq), LogError> {
+    pub async fn resolve_positions(&self, receipts: &dyn Log) -> Result<RangeInclusive<IngestSeq>, LogError> {
         let range = self.range.unwrap_or_default();
         let first = match range.from {
             None => IngestSeq(1),
@@ -53,7 +54,7 @@ impl Selection {
             Some(Bound::Position(seq)) => IngestSeq(seq),
             Some(Bound::At(at)) => IngestSeq(first_after(receipts, at).await?.0.saturating_sub(1)),
         };
-        Ok((first, last))
+        Ok(first..=last)
     }
 }
 

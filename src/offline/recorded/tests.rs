@@ -31,15 +31,15 @@ async fn log_of(times: &[i64]) -> MemoryLog {
 async fn a_cursor_gives_its_range_and_nothing_else() {
     let log = log_of(&[1, 2, 3, 4, 5]).await;
     for (first, last, expected) in [(1, 5, 1..=5), (2, 4, 2..=4), (0, 99, 1..=5), (5, 5, 5..=5)] {
-        let mut receipts = ReceiptCursor::over_range(&log, IngestSeq(first), IngestSeq(last));
+        let mut receipts = ReceiptCursor::over_range(&log, &(IngestSeq(first)..=IngestSeq(last)));
         let mut seen = Vec::new();
         while let Some(record) = receipts.next().await.unwrap() {
             seen.push(record.ingest_seq.0);
         }
         assert_eq!(seen, expected.collect::<Vec<_>>());
     }
-    assert!(ReceiptCursor::over_range(&log, IngestSeq(6), IngestSeq(9)).next().await.unwrap().is_none());
-    assert!(ReceiptCursor::over_range(&log, IngestSeq(4), IngestSeq(3)).next().await.unwrap().is_none());
+    assert!(ReceiptCursor::over_range(&log, &(IngestSeq(6)..=IngestSeq(9))).next().await.unwrap().is_none());
+    assert!(ReceiptCursor::over_range(&log, &(IngestSeq(4)..=IngestSeq(3))).next().await.unwrap().is_none());
 }
 
 /// Method: against a linear search, for every time around the recorded ones.
@@ -62,7 +62,7 @@ async fn bytes_that_are_no_record_are_reported_with_their_place() {
     batch.push(b"junk");
     log.append(epoch, &batch).await.unwrap();
 
-    let error = ReceiptCursor::over_range(&log, IngestSeq(1), IngestSeq(1)).next().await.unwrap_err();
+    let error = ReceiptCursor::over_range(&log, &(IngestSeq(1)..=IngestSeq(1))).next().await.unwrap_err();
 
     assert_eq!(error.to_exit(), ProcessExit::Data);
     assert!(matches!(error.source, ReadError::Corrupt { at: Seq(1), .. }), "{error:?}");

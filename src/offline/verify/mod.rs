@@ -32,6 +32,7 @@ use orchestrator_kernel::ports::log::{AcquireError, Log, LogName, ReadError};
 use orchestrator_kernel::rfc3339::to_rfc3339;
 
 use self::outputs::OutputsFiles;
+use self::report::ComparedLines;
 pub use self::report::{VerifyFormat, VerifyReport, VerifyVerdict};
 use crate::offline::replay::{Answers, Driver, Pages, ReplayError, ReplayPlan, ReplayedRun, Sink};
 use crate::process::explain::explain_error;
@@ -468,7 +469,7 @@ impl Comparison<'_> {
                 self.report.cannot_tell(format!("the outputs file cannot be read: {error}"));
             }
             found.into_iter().for_each(|divergence| self.report.note_divergence(divergence));
-            self.report.outputs = Some((outputs.equal, outputs.repeated));
+            self.report.outputs = Some(ComparedLines { equal: outputs.equal, repeated: outputs.repeated });
             if let Some(bytes) = outputs.torn_bytes() {
                 let note = format!("the outputs file ends with {bytes} bytes of a line that was cut short");
                 self.report.add_note(note);

@@ -58,6 +58,15 @@ impl VerifyVerdict {
     }
 }
 
+/// Lines of the outputs file that were compared.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ComparedLines {
+    /// As published.
+    pub(super) equal: u64,
+    /// Repetitions.
+    pub(super) repeated: u64,
+}
+
 /// Runs that were answered by another engine than the one that was asked now.
 #[derive(Clone, Debug)]
 struct OtherEngine {
@@ -82,7 +91,7 @@ pub struct VerifyReport {
     notes: Vec<String>,
     done: Option<ReplaySummary>,
     answered: u64,
-    pub(super) outputs: Option<(u64, u64)>,
+    pub(super) outputs: Option<ComparedLines>,
     pub(super) quarantined: u64,
     pub(super) manifests: u64,
 }
@@ -224,7 +233,7 @@ impl VerifyReport {
         let unfinished = self.done.iter().flat_map(|done| &done.unfinished).map(|(symbol, run_id)| {
             format!("run {run_id} of {symbol} was started and has not ended: the next start finishes it")
         });
-        let outputs = self.outputs.map(|(equal, repeated)| {
+        let outputs = self.outputs.map(|ComparedLines { equal, repeated }| {
             format!("outputs file: {equal} lines as published, {repeated} repetitions")
         });
         self.notes.iter().cloned().chain(unfinished).chain(outputs)
@@ -263,7 +272,7 @@ impl VerifyReport {
             "runs_ended": done.replayed,
             "answers": self.answered,
             "unfinished": unfinished,
-            "outputs_file": self.outputs.map(|(equal, repeated)| json!({"equal": equal, "repeated": repeated})),
+            "outputs_file": self.outputs.map(|lines| json!({"equal": lines.equal, "repeated": lines.repeated})),
             "quarantined": self.quarantined,
             "manifests": self.manifests,
             "other_engines": engines,

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use orchestrator_engine_plane::retention::{
-    Limits, Readable, RetentionError, RetentionLogs, TrimOutcome, TrimPlan, Writable, carry_out,
+    Limits, LogStarts, Readable, RetentionError, RetentionLogs, TrimOutcome, TrimPlan, Writable, carry_out,
     copy_to_archive, note_later, plan_round, saved_base, scheduled_symbols,
 };
 use orchestrator_kernel::engine::contracts::DecodeError;
@@ -76,8 +76,10 @@ impl OfflineError {
 pub struct Trimmed {
     /// What was decided.
     pub plan: TrimPlan,
-    /// The first record of each log, before and after.
-    pub starts: [(Seq, Seq); 3],
+    /// Where the logs started before.
+    pub before: LogStarts,
+    /// Where they start now.
+    pub after: LogStarts,
 }
 
 /// Trims the logs of the data directory `dir`, whose service is stopped.
@@ -99,18 +101,16 @@ pub async fn trim_logs(
     let scheduled = scheduled_symbols(&symbol_universe(config));
     let holders = RetainedFor { scheduled: &scheduled, later: &later };
     let plan = plan_round(&kept, &base, limits, Some(wall_now()), u64::MAX, holders).await?;
-    if let Some(asked) = limits.receipts_below.filter(|asked| plan.below[0] < *asked) {
-        let floor = plan.below[0].max(kept.receipts.log.stat().start);
+    if let Some(asked) = limits.receipts_below.filter(|asked| plan.below.receipts < *asked) {
+        let floor = plan.below.receipts.max(kept.receipts.log.stat().start);
         return Err(OfflineError::Needed { floor, why: blocker_text(&plan.held, asked) });
     }
-    let logs = [&kept.receipts, &kept.runs, &kept.quarantine];
-    let before = logs.map(|log| log.log.stat().start);
+    let before = kept.log_starts();
     if !dry_run {
         let TrimOutcome { result, .. } = carry_out(&kept, &base, &plan).await;
         result?;
     }
-    let starts = [0, 1, 2].map(|at: usize| (before[at], logs[at].log.stat().start));
-    Ok(Trimmed { plan, starts })
+    Ok(Trimmed { plan, before, after: kept.log_starts() })
 }
 
 fn blocker_text(held: &TrimBlocker, asked: Seq) -> String {

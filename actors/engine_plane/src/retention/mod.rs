@@ -44,7 +44,8 @@ pub use reading::Readable;
 
 use round::{DurableTails, Save};
 pub use round::{
-    Limits, RetentionLogs, TrimOutcome, TrimPlan, TrimmedLog, Writable, carry_out, note_later, plan_round,
+    Limits, LogStarts, RetentionLogs, TrimOutcome, TrimPlan, TrimmedLog, Writable, carry_out, note_later,
+    plan_round,
 };
 
 /// Settings of retention.

@@ -53,6 +53,16 @@ pub struct RetentionLogs {
     pub checkpoints: Arc<dyn CheckpointStore>,
 }
 
+impl RetentionLogs {
+    /// Where the logs start now.
+    #[must_use]
+    pub fn log_starts(&self) -> LogStarts {
+        let [receipts, runs, quarantine] =
+            [&self.receipts, &self.runs, &self.quarantine].map(|log| log.log.stat().start);
+        LogStarts { receipts, runs, quarantine }
+    }
+}
+
 /// Limits up to which each log is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
@@ -75,8 +85,19 @@ pub struct TrimPlan {
     pub held: TrimBlocker,
     /// The first receipt that the limits want to keep.
     pub receipts_wanted: Seq,
-    /// The first receipt, run record and quarantined item to stay.
-    pub below: [Seq; 3],
+    /// The first records to stay.
+    pub below: LogStarts,
+}
+
+/// First record of each log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogStarts {
+    /// Of the receipts.
+    pub receipts: Seq,
+    /// Of the run records.
+    pub runs: Seq,
+    /// Of the quarantined items.
+    pub quarantine: Seq,
 }
 
 /// Records that were trimmed from a log.
@@ -170,7 +191,7 @@ pub(super) async fn plan_known(
     let next = advance.into_base();
     // Where a policy does not want a log trimmed, its part of the base stays where it is, and so do the records.
     let receipts = if wanted == Seq(0) { Seq(0) } else { next.receipts_from().into() };
-    let below = [receipts, next.runs_from().into(), quarantine_below];
+    let below = LogStarts { receipts, runs: next.runs_from().into(), quarantine: quarantine_below };
     Ok(TrimPlan { base: next, held, receipts_wanted: wanted, below })
 }
 
@@ -210,7 +231,9 @@ pub(super) enum Save {
 
 /// As [`carry_out`], for a plan whose base may have to be saved again.
 pub(super) async fn carry_out_saving(kept: &RetentionLogs, plan: &TrimPlan, save: Save) -> TrimOutcome {
-    let logs = || [&kept.receipts, &kept.runs, &kept.quarantine].into_iter().zip(plan.below);
+    let LogStarts { receipts, runs, quarantine } = plan.below;
+    let logs =
+        || [(&kept.receipts, receipts), (&kept.runs, runs), (&kept.quarantine, quarantine)].into_iter();
     let trims = logs().any(|(log, below)| log.log.stat().start < below);
     let save = save == Save::Always || (save == Save::BeforeTrims && trims);
     let mut done = TrimOutcome { is_base_saved: false, trimmed: Vec::new(), result: Ok(()) };

@@ -12,7 +12,7 @@ use std::time::Duration;
 use orchestrator_kernel::engine::cadence::{Cadence, GAP_TICKS_MAX, GapSkip, Tick};
 use orchestrator_kernel::engine::cut::CutRequest;
 use orchestrator_kernel::ids::{IngestSeq, Symbol, TsMs};
-use orchestrator_kernel::ports::clock::Clock;
+use orchestrator_kernel::ports::clock::{Clock, TimeGap};
 use orchestrator_kernel::ports::observer::{Observation, Observer, TickSkipReason};
 use orchestrator_kernel::rfc3339::to_rfc3339;
 use orchestrator_runtime::address::{Address, send_reply};
@@ -316,12 +316,12 @@ impl SchedulerState {
     }
 
     /// A recording with a very long gap makes no run for each interval of it: nothing was received there.
-    fn skip_middle_of(&mut self, (from, to): (TsMs, TsMs), skip: GapSkip) {
+    fn skip_middle_of(&mut self, gap: TimeGap, skip: GapSkip) {
         self.next = Some(skip.next);
-        self.args.times.note_gap(from, to, skip.skipped);
+        self.args.times.note_gap(gap, skip.skipped);
         tracing::warn!(
-            from = to_rfc3339(from),
-            to = to_rfc3339(to),
+            from = to_rfc3339(gap.from),
+            to = to_rfc3339(gap.to),
             missed = skip.skipped,
             ran_at_either_end = self.args.catch_up_max,
             "a gap of the recording has more than {GAP_TICKS_MAX} ticks; those in the middle of it are not run"

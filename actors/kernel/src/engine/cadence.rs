@@ -1,6 +1,7 @@
 //! When runs happen: the schedule as arithmetic, without a clock.
 
 use crate::ids::{CutKind, TsMs};
+use crate::ports::clock::TimeGap;
 
 /// Rhythm of the runs, with the timestamp that the engine gets.
 ///
@@ -133,18 +134,18 @@ impl Cadence {
         }
     }
 
-    /// The ticks to be skipped from `tick` on, when it lies in the middle of a gap between receipts at `from` and `to`
-    /// that has more than [`GAP_TICKS_MAX`] ticks. The first and last `ends` (≥ 1) of such a gap are run.
+    /// The ticks to be skipped from `tick` on, when it lies in the middle of a `gap` between receipts that has more
+    /// than [`GAP_TICKS_MAX`] ticks. The first and last `ends` (≥ 1) of such a gap are run.
     ///
     /// A function of the gap alone, not of where a crash interrupted it: so the runs are the same with and without one.
     #[must_use]
-    pub const fn skip_gap(self, tick: Tick, (from, to): (TsMs, TsMs), ends: u32) -> Option<GapSkip> {
+    pub const fn skip_gap(self, tick: Tick, gap: TimeGap, ends: u32) -> Option<GapSkip> {
         let (planned, interval) = (tick.planned_ts_ms, self.interval_ms());
-        if planned.0 < from.0 || to.0 <= planned.0 {
+        if planned.0 < gap.from.0 || gap.to.0 <= planned.0 {
             return None;
         }
-        let index = planned.0.saturating_sub(from.0) / interval;
-        let left = (to.0.saturating_sub(planned.0) - 1) / interval;
+        let index = planned.0.saturating_sub(gap.from.0) / interval;
+        let left = (gap.to.0.saturating_sub(planned.0) - 1) / interval;
         let count = index.saturating_add(left).saturating_add(1);
         let ends = if ends == 0 { 1 } else { ends as i64 };
         let skipped = left.saturating_sub(ends) + 1;
@@ -234,7 +235,7 @@ mod tests {
     fn a_gap_is_run_whole_up_to_its_bound_and_by_its_ends_beyond() {
         let (from, interval) = (TsMs(180_600), 180_000);
         let first = BOUNDARY.first_tick(from);
-        let gap = |ticks: i64| (from, first.planned_ts_ms.plus_ms((ticks - 1) * interval + 1));
+        let gap = |ticks: i64| TimeGap { from, to: first.planned_ts_ms.plus_ms((ticks - 1) * interval + 1) };
         let nth = |index: i64| BOUNDARY.planned_at(first.planned_ts_ms.plus_ms(index * interval));
 
         assert_eq!(BOUNDARY.skip_gap(nth(5000), gap(GAP_TICKS_MAX), 20), None);
@@ -249,11 +250,9 @@ mod tests {
         );
         assert_eq!(BOUNDARY.skip_gap(nth(9981), long, 20), None);
         assert_eq!(
-            BOUNDARY.skip_gap(nth(0), (TsMs(i64::MIN), TsMs(i64::MAX)), 0).map(|skip| skip
-                .next
-                .planned_ts_ms
-                .0
-                > 0),
+            BOUNDARY
+                .skip_gap(nth(0), TimeGap { from: TsMs(i64::MIN), to: TsMs(i64::MAX) }, 0)
+                .map(|skip| skip.next.planned_ts_ms.0 > 0),
             Some(true)
         );
     }

@@ -33,8 +33,16 @@ const SHARED_TYPES_MAX: usize = 1024;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunLogOutline {
     planned: BTreeSet<TsMs>,
-    /// Where the first cut of each symbol starts, and where the last one ends.
-    cuts: BTreeMap<Symbol, (IngestSeq, IngestSeq)>,
+    cuts: BTreeMap<Symbol, OutlinedCuts>,
+}
+
+/// Extent of a symbol's cuts in a run log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct OutlinedCuts {
+    /// Where the first one starts.
+    first_start: IngestSeq,
+    /// Where the last one ends.
+    last_end: IngestSeq,
 }
 
 impl RunLogOutline {
@@ -43,20 +51,23 @@ impl RunLogOutline {
         let facts = &record.facts;
         self.planned.insert(facts.planned_ts_ms);
         match self.cuts.get_mut(&facts.symbol) {
-            Some((_, last)) => *last = (*last).max(facts.cut.end),
-            None => drop(self.cuts.insert(facts.symbol.clone(), (facts.cut.start, facts.cut.end))),
+            Some(cuts) => cuts.last_end = cuts.last_end.max(facts.cut.end),
+            None => {
+                let cuts = OutlinedCuts { first_start: facts.cut.start, last_end: facts.cut.end };
+                self.cuts.insert(facts.symbol.clone(), cuts);
+            }
         }
     }
 
     /// The last receipt that any run needs; 0 when there is no run.
     #[must_use]
     pub fn last_end(&self) -> IngestSeq {
-        self.cuts.values().map(|(_, end)| *end).max().unwrap_or_default()
+        self.cuts.values().map(|cuts| cuts.last_end).max().unwrap_or_default()
     }
 
     /// Every symbol that has a run, and where its first cut is recorded to start.
     pub fn first_starts(&self) -> impl Iterator<Item = (&Symbol, IngestSeq)> {
-        self.cuts.iter().map(|(symbol, (start, _))| (symbol, *start))
+        self.cuts.iter().map(|(symbol, cuts)| (symbol, cuts.first_start))
     }
 }
 
@@ -119,7 +130,9 @@ impl CutReplay {
         let lanes = outline.cuts.into_iter();
         Self {
             lanes: lanes
-                .map(|(symbol, (_, end))| (symbol, SymbolReplay { last_end: end, ..SymbolReplay::default() }))
+                .map(|(symbol, OutlinedCuts { last_end, .. })| {
+                    (symbol, SymbolReplay { last_end, ..SymbolReplay::default() })
+                })
                 .collect(),
             planned: outline.planned.into_iter().collect(),
             seen: base,

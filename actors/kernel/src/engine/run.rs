@@ -221,6 +221,17 @@ pub enum RunViolation {
     },
 }
 
+/// Numbers of a run log's runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunTotals {
+    /// Started.
+    pub started: u64,
+    /// Ended with an answer.
+    pub completed: u64,
+    /// Ended without one.
+    pub failed: u64,
+}
+
 /// Index of the run log by symbol. Rebuilt by showing it the log's records in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunIndex {
@@ -280,10 +291,10 @@ impl RunIndex {
         self.last_planned_ts
     }
 
-    /// Runs started, completed, failed.
+    /// Numbers of runs.
     #[must_use]
-    pub const fn run_counts(&self) -> (u64, u64, u64) {
-        (self.started, self.completed, self.failed)
+    pub const fn run_counts(&self) -> RunTotals {
+        RunTotals { started: self.started, completed: self.completed, failed: self.failed }
     }
 
     /// Outputs of all terminal records.

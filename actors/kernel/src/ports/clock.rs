@@ -4,6 +4,15 @@ use async_trait::async_trait;
 
 use crate::ids::TsMs;
 
+/// Time between two receipts that follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeGap {
+    /// The time of the last receipt that arrived.
+    pub from: TsMs,
+    /// The time of the one that drives the clock now.
+    pub to: TsMs,
+}
+
 /// Source of the time of `ingest_ts_ms` and of the schedule.
 ///
 /// Delays, deadlines and leases never use it: those are monotonic durations of the runtime, so a jump of the wall
@@ -25,9 +34,8 @@ pub trait Clock: Send + Sync {
     /// The deadline up to which receipts belong together: a driven clock's armed deadline, `None` for a wall clock.
     fn armed_deadline(&self) -> Option<TsMs>;
 
-    /// The gap that a driven clock is crossing: the time of the last receipt that arrived, and of the one that drives
-    /// it now.
-    fn crossing_gap(&self) -> Option<(TsMs, TsMs)> {
+    /// The gap that a driven clock is crossing.
+    fn crossing_gap(&self) -> Option<TimeGap> {
         None
     }
 

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use orchestrator_kernel::foreign_format::{BYTE_ORDER_MARK, ForeignFormat};
 use orchestrator_kernel::ports::source::SourceError;
 
+use super::super::fs::FileId;
 use super::gzip::GzipMembers;
 use super::{fatal_error, lost_error};
 
@@ -85,7 +86,7 @@ pub(super) struct OpenCapture {
 /// Position of the reader: the file, and the bytes that were read of it.
 pub(super) struct CapturePlace {
     path: PathBuf,
-    device_and_inode: (u64, u64),
+    file_id: FileId,
     bytes_read: Arc<AtomicU64>,
 }
 
@@ -147,8 +148,7 @@ pub(super) fn open_capture(
             text.consume(BYTE_ORDER_MARK.len());
         }
     }
-    let place =
-        CapturePlace { path: path.to_owned(), device_and_inode: device_and_inode_of(&metadata), bytes_read };
+    let place = CapturePlace { path: path.to_owned(), file_id: file_id_of(&metadata), bytes_read };
     Ok(OpenCapture { text, place, is_stream })
 }
 
@@ -194,9 +194,7 @@ impl CapturePlace {
     pub(super) fn check_still_same(&self) -> Option<SourceError> {
         let read = self.bytes_read.load(Ordering::Relaxed);
         let what = match std::fs::metadata(&self.path) {
-            Ok(now) if device_and_inode_of(&now) != self.device_and_inode => {
-                "was replaced (rotated)".to_owned()
-            }
+            Ok(now) if file_id_of(&now) != self.file_id => "was replaced (rotated)".to_owned(),
             Ok(now) if now.len() < read => format!("was truncated to {} of {read} bytes read", now.len()),
             Ok(_) => return None,
             Err(error) => format!("is gone ({error})"),
@@ -209,8 +207,8 @@ impl CapturePlace {
     }
 }
 
-fn device_and_inode_of(metadata: &Metadata) -> (u64, u64) {
-    (metadata.dev(), metadata.ino())
+fn file_id_of(metadata: &Metadata) -> FileId {
+    FileId { device: metadata.dev(), inode: metadata.ino() }
 }
 
 /// Bytes before the place of reading that are remembered.

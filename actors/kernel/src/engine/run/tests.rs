@@ -181,7 +181,7 @@ proptest! {
 
         prop_assert_eq!(&rebuilt, &live.index);
         prop_assert_eq!(rebuilt.tail(), RunSeq(live.runs.len() as u64));
-        let (started, completed, failed) = rebuilt.run_counts();
+        let RunTotals { started, completed, failed } = rebuilt.run_counts();
         let ids: std::collections::BTreeSet<_> = live.runs.iter().map(|record| record.facts.run_id).collect();
         let ended = |record: &&RunRecord| record.is_terminal();
         prop_assert_eq!(started, ids.len() as u64);

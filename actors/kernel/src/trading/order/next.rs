@@ -3,7 +3,7 @@
 use super::attempts::{LastWord, OrderPolicy, moment_after};
 use super::id::{ClientOrderId, UtcDate};
 use super::records::{OrderEnd, PositionCheck};
-use super::state::{OrderLife, OrderPhase};
+use super::state::{AbsentReadings, OrderLife, OrderPhase};
 use super::status::{OrderStatus, StatusClass};
 use crate::ids::TsMs;
 
@@ -226,7 +226,7 @@ impl OrderLife {
     }
 
     fn judge_absence(&self, policy: &OrderPolicy) -> Absence {
-        let Some((first, last)) = self.trail.absent else { return Absence::Open };
+        let Some(AbsentReadings { first, last }) = self.trail.absent else { return Absence::Open };
         let since = self.attempts.last_doubtful_at().map_or(first, |sent| sent.max(first));
         if last < moment_after(since, policy.unknown_quarantine) {
             return Absence::Open;

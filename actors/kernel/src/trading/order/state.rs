@@ -48,14 +48,23 @@ pub enum OrderPhase {
     },
 }
 
+/// Readings in a row that found nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct AbsentReadings {
+    /// When the first of them was made.
+    pub(super) first: TsMs,
+    /// When the last of them was made.
+    pub(super) last: TsMs,
+}
+
 /// The readings so far, as far as they decide.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ReadTrail {
     /// Reads since the order got into its phase.
     pub(super) reads: u32,
     pub(super) last_at: Option<TsMs>,
-    /// First and last of the readings in a row that found nothing.
-    pub(super) absent: Option<(TsMs, TsMs)>,
+    /// The readings in a row that found nothing.
+    pub(super) absent: Option<AbsentReadings>,
     /// The position's word at the last of them.
     pub(super) position: Option<PositionCheck>,
     /// Since when the gateway reports it in a way that is not to be believed.
@@ -294,8 +303,8 @@ impl OrderLife {
         match reading {
             OrderReading::Unread { .. } => Vec::new(),
             OrderReading::Absent => {
-                let first = self.trail.absent.map_or(at, |(first, _)| first);
-                self.trail.absent = Some((first, at));
+                let first = self.trail.absent.map_or(at, |absent| absent.first);
+                self.trail.absent = Some(AbsentReadings { first, last: at });
                 self.trail.position = Some(position);
                 Vec::new()
             }

@@ -8,6 +8,7 @@ use super::{JournalRule, require_rule};
 use crate::ids::{RunSeq, TsMs};
 use crate::trading::ids::CycleId;
 use crate::trading::journal::{FireDisposition, FireTrigger, ScheduleFired, ScheduleSkipped};
+use crate::trading::schedule::FireRange;
 
 /// A fire without a cycle.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,7 +38,8 @@ impl FireAccount {
 
     pub(super) fn take_fired(&mut self, fired: &ScheduleFired) -> Result<(), (JournalRule, String)> {
         self.check_accounted(true)?;
-        self.advance_fires(fired.fire, 1, (fired.planned_ts_ms, fired.planned_ts_ms), &fired.trigger)?;
+        let planned = FireRange { first: fired.planned_ts_ms, last: fired.planned_ts_ms, count: 1 };
+        self.advance_fires(fired.fire, planned, &fired.trigger)?;
         let waits = fired.disposition == FireDisposition::Queue;
         self.open.insert(fired.fire, OpenFire { cycle_id: fired.cycle_id, waits });
         Ok(())
@@ -48,8 +50,12 @@ impl FireAccount {
             return Ok(());
         }
         self.check_accounted(false)?;
-        let planned = (skipped.first_planned_ts_ms, skipped.last_planned_ts_ms);
-        self.advance_fires(skipped.first_fire, skipped.fires, planned, &skipped.trigger)
+        let planned = FireRange {
+            first: skipped.first_planned_ts_ms,
+            last: skipped.last_planned_ts_ms,
+            count: skipped.fires,
+        };
+        self.advance_fires(skipped.first_fire, planned, &skipped.trigger)
     }
 
     /// Whether this fire is open and has this cycle; it is not open any more.
@@ -79,30 +85,33 @@ impl FireAccount {
     fn advance_fires(
         &mut self,
         first: u64,
-        fires: u64,
-        (from, to): (TsMs, TsMs),
+        planned: FireRange,
         trigger: &FireTrigger,
     ) -> Result<(), (JournalRule, String)> {
         let next = self.last.saturating_add(1);
         require_rule(next <= first, JournalRule::FiredTwice, || {
             format!("fire {first} comes after fire {}", self.last)
         })?;
-        require_rule(first == next && 1 <= fires, JournalRule::FireLost, || {
+        require_rule(first == next && 1 <= planned.count, JournalRule::FireLost, || {
             format!("fire {first} comes, {next} is due")
         })?;
         if trigger.is_planned() {
-            let is_later = self.last_planned.is_none_or(|last| last < from) && from <= to;
+            let is_later =
+                self.last_planned.is_none_or(|last| last < planned.first) && planned.first <= planned.last;
             require_rule(is_later, JournalRule::FiredTwice, || {
-                format!("fire {first} is planned for {from}, the last one for {:?}", self.last_planned)
+                format!(
+                    "fire {first} is planned for {}, the last one for {:?}",
+                    planned.first, self.last_planned
+                )
             })?;
-            self.last_planned = Some(to);
+            self.last_planned = Some(planned.last);
         }
         if let FireTrigger::Output { run_seq } = trigger {
             let is_later = self.last_output.is_none_or(|last| last < *run_seq);
             require_rule(is_later, JournalRule::FiredTwice, || format!("output {run_seq} has fired before"))?;
             self.last_output = Some(*run_seq);
         }
-        self.last = self.last.saturating_add(fires);
+        self.last = self.last.saturating_add(planned.count);
         Ok(())
     }
 }
