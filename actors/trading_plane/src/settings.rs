@@ -143,7 +143,7 @@ impl TradingSettings {
             }
             let is_known =
                 |name: &StrategyName| self.strategies.iter().any(|(definition, _)| definition.name == *name);
-            if let Some(unknown) = schedule.strategies.iter().find(|name| !is_known(*name)) {
+            if let Some(unknown) = schedule.strategies.iter().find(|name| !is_known(name)) {
                 found.push(format!("{place}.strategies: there is no strategy {unknown}"));
             }
         }

@@ -162,7 +162,7 @@ impl AgentActorState {
         });
         let is_configured =
             |name: &StrategyName| configured.iter().any(|(definition, _)| definition.name == *name);
-        let removed = self.known.strategies().keys().filter(|name| !is_configured(*name));
+        let removed = self.known.strategies().keys().filter(|name| !is_configured(name));
         defined.chain(removed.map(|name| StrategyChanged::Removed { name: name.clone() })).collect()
     }
 

@@ -1,4 +1,5 @@
 //! The trading plane's actors against ports in memory, a clock that the test sets, and stages that do as they are told.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a broken test must stop loudly")]
 
 mod agent;
 mod builtin;
