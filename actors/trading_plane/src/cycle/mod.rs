@@ -1,5 +1,7 @@
-//! Cycles: begins them, runs each in a task of its own, and goes on with those that a crash interrupted. Failure domain:
-//! the trading plane; a cycle that breaks is gone on with from its records, and cancelled when it breaks again.
+//! Cycles: begins them, runs each in a task of its own, and goes on with those that a crash interrupted.
+//!
+//! Failure domain: the trading plane. A cycle that breaks goes on from its records, and is cancelled when it breaks
+//! again.
 //!
 //! ```text
 //! cadence ─BeginFire─┐                       ┌─▶ task ─▶ gates, stages ─▶ journal

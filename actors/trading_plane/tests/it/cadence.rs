@@ -276,8 +276,8 @@ async fn outputs_fire_from_a_cursor_that_stands_in_the_journal() {
     assert_eq!(outputs.await.len(), 3);
 }
 
-/// T6, a fire's part. Method: one fire and its cycle are recorded; the journal is cut behind each record from the agent's
-/// start on, and the plane starts on what is left half a second later.
+/// T6, a fire's part. Method: one fire and its cycle are recorded; the journal is cut behind each record from the fire
+/// on, and the plane starts on what is left half a second later.
 #[tokio::test]
 async fn a_fire_that_a_crash_cuts_at_any_record_has_one_cycle_with_its_id() {
     let whole = PlaneRig::new(trading_settings());
