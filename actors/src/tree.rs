@@ -18,22 +18,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use orchestrator_engine_plane::buffer::ProducerLimits;
 use orchestrator_engine_plane::buffer::messages::BufferMsg;
-use orchestrator_engine_plane::flow::{FlowLimits, OutputFlow};
+use orchestrator_engine_plane::flow::OutputFlow;
 use orchestrator_engine_plane::ingest::Sources;
 use orchestrator_engine_plane::publisher::FanOuts;
 use orchestrator_engine_plane::publisher::messages::{PublishedUpTo, PublisherMsg};
 use orchestrator_engine_plane::recorded_times::RecordedTimes;
+use orchestrator_engine_plane::retention::Archives;
 use orchestrator_engine_plane::retention::messages::RetentionMsg;
-use orchestrator_engine_plane::retention::{Archives, RetentionSettings};
 use orchestrator_engine_plane::run_log::messages::{Committed, RunLogMsg};
 use orchestrator_engine_plane::runners::Runners;
 use orchestrator_engine_plane::runners::messages::RunnerMsg;
-use orchestrator_engine_plane::scheduler::messages::{SchedulerMsg, Universe};
-use orchestrator_kernel::engine::cadence::Cadence;
-use orchestrator_kernel::ids::EngineMode;
-use orchestrator_kernel::input_time::InputTimes;
+use orchestrator_engine_plane::scheduler::messages::SchedulerMsg;
+use orchestrator_engine_plane::settings::EnginePlaneSettings;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::engine::Engine;
@@ -41,13 +38,11 @@ use orchestrator_kernel::ports::kill_switch::KillSwitchRead;
 use orchestrator_kernel::ports::log::Log;
 use orchestrator_kernel::ports::observer::Observer;
 use orchestrator_kernel::ports::source::SourceFactory;
-use orchestrator_kernel::restart::RestartPolicy;
-use orchestrator_kernel::retry::RetrySchedule;
 use orchestrator_runtime::act_log::ActLog;
 use orchestrator_runtime::address::Address;
 use orchestrator_runtime::fatal::{Fatal, FatalKind, FatalSlot};
-use orchestrator_runtime::group_commit::BatchLimits;
 use orchestrator_runtime::kill_switch::{Gate, KillSwitchMsg, KillSwitchSettings};
+use orchestrator_runtime::log_writer::LogWriterSettings;
 use orchestrator_runtime::status::{Lifecycle, StatusBoard};
 use orchestrator_runtime::supervisor::{Supervisor, SupervisorArgs, SupervisorMsg};
 use ractor::{Actor, ActorRef, Message};
@@ -93,62 +88,12 @@ pub struct Ports {
 /// Settings of the tree, decided by the configuration.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// When runs happen.
-    pub cadence: Cadence,
-    /// Ticks that are made up for after an absence, at most.
-    pub catch_up_max: u32,
-    /// Runs of one symbol that may wait or be in progress.
-    pub runs_queued_max: usize,
-    /// Which symbols are run.
-    pub universe: Universe,
-    /// Which engine entry point.
-    pub engine_mode: EngineMode,
-    /// How often and when the engine is called again.
-    pub engine_retry: RetrySchedule,
-    /// How long one engine call may take.
-    pub engine_deadline: Duration,
-    /// Bounds of a group commit.
-    pub batch: BatchLimits,
-    /// How long after an unanswered attempt a batch is sent again, with the same content.
-    pub resend_after: Duration,
-    /// How often idle logs are asked whether they are still there and ours; `None` for logs that cannot go away.
-    pub probe_every: Option<Duration>,
-    /// Receipts between two checkpoints of the buffer.
-    pub checkpoint_every_receipts: u64,
-    /// Records between two checkpoints of the run log.
-    pub checkpoint_every_runs: u64,
-    /// How long a full log is left alone before it is tried again.
-    pub reopen_after: Duration,
-    /// How many producers are remembered.
-    pub producers: ProducerLimits,
-    /// Receipts in flight, for all sources together.
-    pub in_flight_receipts_max: u32,
-    /// Bytes in flight, for all sources together.
-    pub in_flight_bytes_max: u32,
-    /// Largest receipt in bytes.
-    pub receipt_bytes_max: usize,
-    /// Times that a driven clock takes from receipts.
-    pub input_times: InputTimes,
-    /// Batches in flight per source.
-    pub batches_in_flight_max: usize,
-    /// How a source is opened again.
-    pub source_restart: RestartPolicy,
-    /// How a failing runner is started again.
-    pub runner_restart: RestartPolicy,
-    /// Run records published together, at most.
-    pub publish_batch_max: usize,
-    /// How failed publishing is tried again.
-    pub publish_retry: RetrySchedule,
-    /// How long one attempt to publish may take.
-    pub publish_attempt_max: Duration,
-    /// Symbols that may be held because an output of theirs is refused for good.
-    pub publish_held_symbols_max: usize,
-    /// When waiting outputs pause the schedule.
-    pub flow: FlowLimits,
+    /// How every log is written, whichever actor has it: they are on one storage.
+    pub log_writer: LogWriterSettings,
     /// How the kill switch is read.
     pub kill_switch: KillSwitchSettings,
-    /// What the logs keep; `None`: everything.
-    pub retention: Option<RetentionSettings>,
+    /// From receipts to outputs.
+    pub engine_plane: EnginePlaneSettings,
 }
 
 /// A running tree.
@@ -217,7 +162,7 @@ impl Tree {
     /// The first actor that could not start, with the reason. If it could not because another one had gone down: that
     /// one's reason.
     pub async fn start(ports: Ports, settings: &Settings) -> Result<Self, Fatal> {
-        let plan = TreePlan::new(ports, settings);
+        let plan = TreePlan::new(ports, settings.clone());
         let TreePlan {
             board,
             flow,
@@ -235,7 +180,7 @@ impl Tree {
         } = &plan;
         let args = SupervisorArgs {
             name: "root",
-            children: plan.child_specs(settings),
+            children: plan.child_specs(),
             fatal: fatal.clone(),
             observer: Arc::clone(&plan.ports.observer),
         };
@@ -253,7 +198,7 @@ impl Tree {
                 .await);
             }
         };
-        plan.open_sources(settings).map_err(|down| fatal.first_or(&down))?;
+        plan.open_sources().map_err(|down| fatal.first_or(&down))?;
         board.enter_lifecycle(Lifecycle::Running);
         Ok(Self {
             root,

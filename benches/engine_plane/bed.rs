@@ -51,7 +51,7 @@ impl Bed {
         .await?;
         let (mut ports, mut settings) = (wired.ports, wired.settings);
         // Made-up recordings begin at 0.
-        settings.input_times = InputTimes::ANY;
+        settings.engine_plane.ingest.input_times = InputTimes::ANY;
         ports.sources.extend(feed.map(|feed| Arc::new(feed.clone()) as _));
         change(&mut ports, &mut settings)?;
         let (receipts, runs) = (Arc::clone(&ports.receipts), Arc::clone(&ports.runs));

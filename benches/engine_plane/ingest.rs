@@ -109,7 +109,7 @@ async fn through_the_system(
     let mut config = config(dir, hourly, ClockMode::Wall);
     rig.apply(&mut config);
     let bed = Bed::start(config, Some(&feed), |_, settings| {
-        settings.batch.records = group_max.unwrap_or(settings.batch.records);
+        settings.log_writer.limits.records = group_max.unwrap_or(settings.log_writer.limits.records);
         Ok(())
     })
     .await?;

@@ -267,7 +267,7 @@ pub async fn wire_service(
         fan_outs: Arc::new(Mutex::new(fan_outs)),
         sources,
     };
-    let settings = Settings { probe_every: storage.probe_every, ..settings::tree_settings(config) };
+    let settings = settings::tree_settings(config, storage.probe_every);
     Ok(Wired {
         ports,
         settings,

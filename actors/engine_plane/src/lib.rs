@@ -21,6 +21,7 @@ pub mod flow;
 pub mod recorded_times;
 mod recovery;
 pub mod saved;
+pub mod settings;
 
 #[cfg(feature = "testkit")]
 #[doc(hidden)]

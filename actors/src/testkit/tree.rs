@@ -3,11 +3,17 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use orchestrator_engine_plane::buffer::ProducerLimits;
+use orchestrator_engine_plane::buffer::{BufferSettings, ProducerLimits};
 use orchestrator_engine_plane::flow::FlowLimits;
+use orchestrator_engine_plane::ingest::IngestSettings;
+use orchestrator_engine_plane::publisher::PublisherSettings;
 use orchestrator_engine_plane::retention::{Archives, saved_base};
+use orchestrator_engine_plane::run_log::RunLogSettings;
+use orchestrator_engine_plane::runners::symbol_runner::RunnerSettings;
 use orchestrator_engine_plane::saved;
+use orchestrator_engine_plane::scheduler::SchedulerSettings;
 use orchestrator_engine_plane::scheduler::messages::Universe;
+use orchestrator_engine_plane::settings::EnginePlaneSettings;
 use orchestrator_kernel::engine::cadence::Cadence;
 use orchestrator_kernel::engine::contracts::engine_run::RunRecord;
 use orchestrator_kernel::engine::run::{RunIndex, RunTotals};
@@ -24,6 +30,7 @@ use orchestrator_runtime::act_log::ActLog;
 use orchestrator_runtime::fatal::Fatal;
 use orchestrator_runtime::group_commit::BatchLimits;
 use orchestrator_runtime::kill_switch::KillSwitchSettings;
+use orchestrator_runtime::log_writer::LogWriterSettings;
 use orchestrator_runtime::testkit::FaultyLog;
 use orchestrator_runtime::testkit::TestKillSwitch;
 use orchestrator_runtime::testkit::{Baseline, Ledger};
@@ -82,47 +89,66 @@ pub struct TestTree {
 #[must_use]
 pub fn settings(symbols: &[&str]) -> Settings {
     let ms = Duration::from_millis;
+    Settings {
+        log_writer: LogWriterSettings {
+            limits: BatchLimits { records: 64, bytes: 1 << 20 },
+            resend_after: ms(10),
+            probe_every: None,
+            reopen_after: ms(50),
+        },
+        kill_switch: KillSwitchSettings { poll: ms(100), read_timeout: ms(100), lease: ms(500) },
+        engine_plane: engine_plane_settings(symbols),
+    }
+}
+
+fn engine_plane_settings(symbols: &[&str]) -> EnginePlaneSettings {
+    let ms = Duration::from_millis;
     let retry = |min, max, max_attempts| RetrySchedule {
         min: ms(min),
         max: ms(max),
         max_attempts,
         max_elapsed: Duration::from_secs(3600),
     };
-    Settings {
-        cadence: Cadence::Boundary { interval_ms: 1000, delay_ms: 100 },
-        catch_up_max: 10,
-        runs_queued_max: 4,
-        universe: Universe::Listed(symbols.iter().map(|symbol| (*symbol).into()).collect()),
-        engine_mode: EngineMode::Truth,
-        engine_retry: retry(100, 400, 3),
-        engine_deadline: ms(500),
-        batch: BatchLimits { records: 64, bytes: 1 << 20 },
-        resend_after: std::time::Duration::from_millis(10),
-        probe_every: None,
-        checkpoint_every_receipts: 1 << 40,
-        checkpoint_every_runs: 1 << 40,
-        reopen_after: ms(50),
-        producers: ProducerLimits { known_max: 10_000, forget_after: Duration::from_secs(86_400) },
-        in_flight_receipts_max: 64,
-        in_flight_bytes_max: 1 << 20,
-        receipt_bytes_max: 4096,
-        input_times: InputTimes::ANY,
-        batches_in_flight_max: 4,
-        source_restart: RestartPolicy {
-            restart: Restart::Transient,
-            restarts_max: 3,
-            period: Duration::from_secs(60),
-            backoff_min: ms(100),
-            backoff_max: ms(1000),
-            beyond: BeyondIntensity::Halt,
+    EnginePlaneSettings {
+        ingest: IngestSettings {
+            in_flight_receipts_max: 64,
+            in_flight_bytes_max: 1 << 20,
+            batches_in_flight_max: 4,
+            receipt_bytes_max: 4096,
+            input_times: InputTimes::ANY,
+            source_restart: RestartPolicy {
+                restart: Restart::Transient,
+                restarts_max: 3,
+                period: Duration::from_secs(60),
+                backoff_min: ms(100),
+                backoff_max: ms(1000),
+                beyond: BeyondIntensity::Halt,
+            },
         },
-        runner_restart: SYMBOL_RUNNER,
-        publish_batch_max: 64,
-        publish_retry: retry(100, 800, 3),
-        publish_attempt_max: ms(1000),
-        publish_held_symbols_max: 2,
+        buffer: BufferSettings {
+            checkpoint_every: 1 << 40,
+            producers: ProducerLimits { known_max: 10_000, forget_after: Duration::from_secs(86_400) },
+        },
+        scheduler: SchedulerSettings {
+            cadence: Cadence::Boundary { interval_ms: 1000, delay_ms: 100 },
+            catch_up_max: 10,
+            runs_queued_max: 4,
+            universe: Universe::Listed(symbols.iter().map(|symbol| (*symbol).into()).collect()),
+        },
+        runners: RunnerSettings {
+            mode: EngineMode::Truth,
+            retry: retry(100, 400, 3),
+            deadline: ms(500),
+            restart: SYMBOL_RUNNER,
+        },
+        run_log: RunLogSettings { checkpoint_every: 1 << 40 },
+        publisher: PublisherSettings {
+            batch_max: 64,
+            retry: retry(100, 800, 3),
+            attempt_max: ms(1000),
+            held_symbols_max: 2,
+        },
         flow: FlowLimits { backlog_max: 8, backlog_resume: 2, blocked_max: Duration::from_secs(30) },
-        kill_switch: KillSwitchSettings { poll: ms(100), read_timeout: ms(100), lease: ms(500) },
         retention: None,
     }
 }

@@ -21,7 +21,6 @@ use orchestrator_runtime::address::{Address, Down};
 use orchestrator_runtime::clock_watch::ClockWatch;
 use orchestrator_runtime::fatal::FatalSlot;
 use orchestrator_runtime::kill_switch::{Gate, KillSwitch, KillSwitchArgs};
-use orchestrator_runtime::log_writer::LogWriterSettings;
 use orchestrator_runtime::status::{Condition, StatusBoard};
 use orchestrator_runtime::supervisor::{ChildSpec, OnHalt, Start, Supervisor, SupervisorArgs, SupervisorMsg};
 use ractor::Actor;
@@ -83,6 +82,7 @@ pub const SYMBOL_RUNNER: RestartPolicy = RestartPolicy {
 /// Everything that the table's lines need.
 pub(super) struct TreePlan {
     pub(super) ports: Ports,
+    pub(super) settings: Settings,
     pub(super) board: StatusBoard,
     pub(super) flow: OutputFlow,
     pub(super) fatal: FatalSlot,
@@ -99,7 +99,7 @@ pub(super) struct TreePlan {
 }
 
 impl TreePlan {
-    pub(super) fn new(ports: Ports, settings: &Settings) -> Self {
+    pub(super) fn new(ports: Ports, settings: Settings) -> Self {
         let actors = Addresses {
             kill_switch: Address::new("kill_switch"),
             run_log: Address::new("run_log"),
@@ -114,23 +114,29 @@ impl TreePlan {
         let board = StatusBoard::default();
         let (store, observer) = (Arc::clone(&ports.kill_switch), Arc::clone(&ports.observer));
         let gate = Gate::new(store, settings.kill_switch, observer, board.clone());
-        let runner = runner_args(&ports, settings, &actors, &stop, &give_up);
-        let runners = Runners::new(
-            actors.runners.clone(),
-            actors.run_log.clone(),
-            actors.scheduler.clone(),
-            board.clone(),
-            settings.runner_restart,
-            Arc::new(move |symbol| RunnerArgs { symbol: symbol.clone(), ..runner.clone() }),
-        );
+        let runner = RunnerArgs {
+            settings: settings.engine_plane.runners,
+            // When the run log looks for room again.
+            offer_again: settings.log_writer.reopen_after,
+            engine: Arc::clone(&ports.engine),
+            receipts: Arc::clone(&ports.receipts),
+            run_log: actors.run_log.clone(),
+            scheduler: actors.scheduler.clone(),
+            clock: Arc::clone(&ports.clock),
+            stop: stop.clone(),
+            give_up: give_up.clone(),
+            observer: Arc::clone(&ports.observer),
+        };
+        let runners = Runners::new(actors.runners.clone(), board.clone(), runner);
         Self {
-            flow: OutputFlow::new(settings.flow),
+            flow: OutputFlow::new(settings.engine_plane.flow),
             fatal: FatalSlot::default(),
             sources: Sources::new(ports.sources.len()),
             committed: Arc::new(watch::Sender::new(Committed::default())),
             gate,
             reached: PublishedUpTo::default(),
             ports,
+            settings,
             watch: ClockWatch::new(board.clone()),
             times: RecordedTimes::default(),
             board,
@@ -142,7 +148,7 @@ impl TreePlan {
     }
 
     /// The tree as data: name, restart policy and start, in start order.
-    pub(super) fn child_specs(&self, settings: &Settings) -> Vec<ChildSpec> {
+    pub(super) fn child_specs(&self) -> Vec<ChildSpec> {
         let actors = &self.actors;
         let line = |name: &'static str, policy, start| ChildSpec {
             name: name.into(),
@@ -151,26 +157,22 @@ impl TreePlan {
             start,
             on_halt: None,
         };
-        let kill_switch = KillSwitchArgs { gate: self.gate.clone(), poll: settings.kill_switch.poll };
+        let kill_switch = KillSwitchArgs { gate: self.gate.clone(), poll: self.settings.kill_switch.poll };
         let mut table = vec![
             line("kill_switch", KILL_SWITCH, start_of_actor(&actors.kill_switch, || KillSwitch, kill_switch)),
-            line("run_log", NEVER, start_of_actor(&actors.run_log, || RunLog, self.run_log_args(settings))),
-            line("buffer", NEVER, start_of_actor(&actors.buffer, || Buffer, self.buffer_args(settings))),
+            line("run_log", NEVER, start_of_actor(&actors.run_log, || RunLog, self.run_log_args())),
+            line("buffer", NEVER, start_of_actor(&actors.buffer, || Buffer, self.buffer_args())),
             line(
                 "publisher",
                 PUBLISHER,
-                start_of_actor(&actors.publisher, || Publisher, self.publisher_args(settings)),
+                start_of_actor(&actors.publisher, || Publisher, self.publisher_args()),
             ),
             line("runners", NEVER, self.start_of_group("runners", &actors.runners)),
-            line(
-                "scheduler",
-                CORE,
-                start_of_actor(&actors.scheduler, || Scheduler, self.scheduler_args(settings)),
-            ),
+            line("scheduler", CORE, start_of_actor(&actors.scheduler, || Scheduler, self.scheduler_args())),
             line("ingest", NEVER, self.start_of_group("ingest", &actors.ingest)),
         ];
-        if let Some(retention) = settings.retention {
-            let args = self.retention_args(settings, retention);
+        if let Some(settings) = self.settings.engine_plane.retention {
+            let args = self.retention_args(settings);
             let child = line("retention", RETENTION, start_of_actor(&actors.retention, || Retention, args));
             // After whom it asks, before whoever brings more.
             table.insert(4, child);
@@ -194,12 +196,12 @@ impl TreePlan {
         })
     }
 
-    fn run_log_args(&self, settings: &Settings) -> RunLogArgs {
+    fn run_log_args(&self) -> RunLogArgs {
         RunLogArgs {
+            settings: self.settings.engine_plane.run_log,
+            writer: self.settings.log_writer,
             log: Arc::clone(&self.ports.runs),
             checkpoints: Arc::clone(&self.ports.checkpoints),
-            checkpoint_every: settings.checkpoint_every_runs,
-            writer: log_writer_settings(settings),
             committed: Arc::clone(&self.committed),
             flow: self.flow.clone(),
             observer: Arc::clone(&self.ports.observer),
@@ -207,14 +209,13 @@ impl TreePlan {
         }
     }
 
-    fn buffer_args(&self, settings: &Settings) -> BufferArgs {
+    fn buffer_args(&self) -> BufferArgs {
         BufferArgs {
+            settings: self.settings.engine_plane.buffer,
+            writer: self.settings.log_writer,
             receipts: Arc::clone(&self.ports.receipts),
             quarantine: Arc::clone(&self.ports.quarantine),
             checkpoints: Arc::clone(&self.ports.checkpoints),
-            checkpoint_every: settings.checkpoint_every_receipts,
-            writer: log_writer_settings(settings),
-            producers: settings.producers,
             run_log: self.actors.run_log.clone(),
             scheduler: self.actors.scheduler.clone(),
             observer: Arc::clone(&self.ports.observer),
@@ -223,18 +224,15 @@ impl TreePlan {
         }
     }
 
-    fn publisher_args(&self, settings: &Settings) -> PublisherArgs {
+    fn publisher_args(&self) -> PublisherArgs {
         PublisherArgs {
+            settings: self.settings.engine_plane.publisher,
             runs: Arc::clone(&self.ports.runs),
             committed: self.committed.subscribe(),
             fan_outs: Arc::clone(&self.ports.fan_outs),
             checkpoints: Arc::clone(&self.ports.checkpoints),
             act_log: self.ports.act_log.clone(),
             reached: self.reached.clone(),
-            batch_max: settings.publish_batch_max,
-            retry: settings.publish_retry,
-            attempt_max: settings.publish_attempt_max,
-            held_symbols_max: settings.publish_held_symbols_max,
             clock: Arc::clone(&self.ports.clock),
             flow: self.flow.clone(),
             observer: Arc::clone(&self.ports.observer),
@@ -242,15 +240,16 @@ impl TreePlan {
         }
     }
 
-    fn retention_args(&self, settings: &Settings, retention: RetentionSettings) -> RetentionArgs {
+    fn retention_args(&self, settings: RetentionSettings) -> RetentionArgs {
         RetentionArgs {
+            settings,
+            // The scheduler's: what it is to run is what retention keeps receipts for.
+            universe: self.settings.engine_plane.scheduler.universe.clone(),
             receipts: Arc::clone(&self.ports.receipts),
             runs: Arc::clone(&self.ports.runs),
             quarantine: Arc::clone(&self.ports.quarantine),
             archives: self.ports.archives.clone(),
             checkpoints: Arc::clone(&self.ports.checkpoints),
-            settings: retention,
-            universe: settings.universe.clone(),
             clock: Arc::clone(&self.ports.clock),
             buffer: self.actors.buffer.clone(),
             committed: self.committed.subscribe(),
@@ -260,12 +259,9 @@ impl TreePlan {
         }
     }
 
-    fn scheduler_args(&self, settings: &Settings) -> SchedulerArgs {
+    fn scheduler_args(&self) -> SchedulerArgs {
         SchedulerArgs {
-            cadence: settings.cadence,
-            catch_up_max: settings.catch_up_max,
-            runs_queued_max: settings.runs_queued_max,
-            universe: settings.universe.clone(),
+            settings: self.settings.engine_plane.scheduler.clone(),
             clock: Arc::clone(&self.ports.clock),
             buffer: self.actors.buffer.clone(),
             run_log: self.actors.run_log.clone(),
@@ -280,29 +276,30 @@ impl TreePlan {
     }
 
     /// Sources come last. One that cannot be opened yet makes the service not ready; it is tried again.
-    pub(super) fn open_sources(&self, settings: &Settings) -> Result<(), Down> {
-        for child in self.ingest_specs(settings) {
+    pub(super) fn open_sources(&self) -> Result<(), Down> {
+        for child in self.ingest_specs() {
             self.actors.ingest.cast(SupervisorMsg::Add(child))?;
         }
         Ok(())
     }
 
-    fn ingest_specs(&self, settings: &Settings) -> Vec<ChildSpec> {
+    fn ingest_specs(&self) -> Vec<ChildSpec> {
+        let settings = self.settings.engine_plane.ingest;
         let credits = Credits::new(settings.in_flight_receipts_max, settings.in_flight_bytes_max);
+        // When the buffer looks for room again.
+        let retry_after = self.settings.log_writer.reopen_after;
         let child = |factory: &Arc<dyn SourceFactory>| {
             self.board.raise_condition(Condition::SourceDown(factory.name().to_owned()), "being opened");
             let args = IngestArgs {
+                settings,
+                interval_ms: self.settings.engine_plane.scheduler.cadence.interval_ms(),
+                retry_after_ms: u64::try_from(retry_after.as_millis()).unwrap_or(u64::MAX),
                 factory: Arc::clone(factory),
-                receipt_bytes_max: settings.receipt_bytes_max,
-                window: settings.batches_in_flight_max,
-                input_times: settings.input_times,
-                interval_ms: settings.cadence.interval_ms(),
                 times: self.times.clone(),
                 credits: credits.clone(),
                 buffer: self.actors.buffer.clone(),
                 clock: Arc::clone(&self.ports.clock),
                 stop: self.stop.clone(),
-                retry_after_ms: u64::try_from(settings.reopen_after.as_millis()).unwrap_or(u64::MAX),
                 sources: self.sources.clone(),
                 observer: Arc::clone(&self.ports.observer),
                 board: self.board.clone(),
@@ -321,30 +318,6 @@ impl TreePlan {
     }
 }
 
-fn runner_args(
-    ports: &Ports,
-    settings: &Settings,
-    actors: &Addresses,
-    stop: &CancellationToken,
-    give_up: &CancellationToken,
-) -> RunnerArgs {
-    RunnerArgs {
-        symbol: "".into(),
-        mode: settings.engine_mode,
-        engine: Arc::clone(&ports.engine),
-        retry: settings.engine_retry,
-        deadline: settings.engine_deadline,
-        offer_again: settings.reopen_after,
-        receipts: Arc::clone(&ports.receipts),
-        run_log: actors.run_log.clone(),
-        scheduler: actors.scheduler.clone(),
-        clock: Arc::clone(&ports.clock),
-        stop: stop.clone(),
-        give_up: give_up.clone(),
-        observer: Arc::clone(&ports.observer),
-    }
-}
-
 /// How one actor is started, and its address kept up to date.
 fn start_of_actor<A>(address: &Address<A::Msg>, actor: fn() -> A, args: A::Arguments) -> Start
 where
@@ -356,14 +329,4 @@ where
         let (address, args) = (address.clone(), args.clone());
         Box::pin(async move { address.start_actor(actor(), args, parent).await })
     })
-}
-
-/// Settings of every log's writer.
-fn log_writer_settings(settings: &Settings) -> LogWriterSettings {
-    LogWriterSettings {
-        limits: settings.batch,
-        resend_after: settings.resend_after,
-        probe_every: settings.probe_every,
-        reopen_after: settings.reopen_after,
-    }
 }

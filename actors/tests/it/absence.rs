@@ -18,10 +18,11 @@ const RUNS_QUEUED_MAX: usize = 4;
 
 fn defaults() -> Settings {
     let mut settings = settings(&["A", "B"]);
-    settings.catch_up_max = 20;
-    settings.runs_queued_max = RUNS_QUEUED_MAX;
-    settings.engine_deadline = Duration::from_secs(2);
-    settings.flow = FlowLimits { backlog_max: 100_000, backlog_resume: 50_000, ..settings.flow };
+    settings.engine_plane.scheduler.catch_up_max = 20;
+    settings.engine_plane.scheduler.runs_queued_max = RUNS_QUEUED_MAX;
+    settings.engine_plane.runners.deadline = Duration::from_secs(2);
+    settings.engine_plane.flow =
+        FlowLimits { backlog_max: 100_000, backlog_resume: 50_000, ..settings.engine_plane.flow };
     settings
 }
 
@@ -128,7 +129,8 @@ async fn made_up_runs_that_wait_survive_a_failing_runner() {
 #[tokio::test(start_paused = true)]
 async fn made_up_runs_wait_while_publishing_is_blocked() {
     let mut settings = defaults();
-    settings.flow = FlowLimits { backlog_max: 8, backlog_resume: 2, ..settings.flow };
+    settings.engine_plane.flow =
+        FlowLimits { backlog_max: 8, backlog_resume: 2, ..settings.engine_plane.flow };
     let (rig, clock) = manual(settings);
     let tree = rig.start().await;
     rig.outputs.always(Some(Publish::FailAfter(0)));

@@ -9,8 +9,8 @@ use crate::common::{boundary, manual, outputs, second_and_tick, stop_and_check, 
 #[tokio::test(start_paused = true)]
 async fn a_hanging_log_bounds_what_is_in_flight_and_everything_goes_on_afterwards() {
     let mut settings = settings(&["A", "B"]);
-    settings.in_flight_receipts_max = 20;
-    settings.batches_in_flight_max = 1000;
+    settings.engine_plane.ingest.in_flight_receipts_max = 20;
+    settings.engine_plane.ingest.batches_in_flight_max = 1000;
     let (mut rig, _clock) = manual(settings);
     rig.sources.push(TestSource::named("other"));
     let tree = rig.start().await;
@@ -35,8 +35,8 @@ async fn a_hanging_log_bounds_what_is_in_flight_and_everything_goes_on_afterward
 #[tokio::test(start_paused = true)]
 async fn the_window_of_a_source_bounds_its_batches() {
     let mut settings = settings(&["A"]);
-    settings.in_flight_receipts_max = 1000;
-    settings.batches_in_flight_max = 3;
+    settings.engine_plane.ingest.in_flight_receipts_max = 1000;
+    settings.engine_plane.ingest.batches_in_flight_max = 3;
     let (rig, _clock) = manual(settings);
     let tree = rig.start().await;
     rig.receipts.always(OnAppend::Hang);
@@ -53,8 +53,8 @@ async fn the_window_of_a_source_bounds_its_batches() {
 #[tokio::test(start_paused = true)]
 async fn a_batch_larger_than_the_bound_passes_alone() {
     let mut settings = settings(&["A"]);
-    settings.in_flight_receipts_max = 4;
-    settings.in_flight_bytes_max = 100;
+    settings.engine_plane.ingest.in_flight_receipts_max = 4;
+    settings.engine_plane.ingest.in_flight_bytes_max = 100;
     let (rig, _clock) = manual(settings);
     let tree = rig.start().await;
 

@@ -22,7 +22,7 @@ fn said(tree: &Tree) -> Option<String> {
 async fn a_clock_that_was_ahead_stops_runs_until_it_has_caught_up_and_says_so() {
     const AHEAD: i64 = 7200;
     let mut settings = settings(&["A", "B"]);
-    settings.catch_up_max = 2;
+    settings.engine_plane.scheduler.catch_up_max = 2;
     let (rig, clock) = manual(settings);
     let tree = rig.start().await;
     second_and_tick(&rig, &clock, 1, &["A", "B"]).await;
@@ -62,7 +62,7 @@ async fn a_clock_that_was_ahead_stops_runs_until_it_has_caught_up_and_says_so() 
 #[tokio::test(start_paused = true)]
 async fn receipts_that_were_stamped_ahead_are_noticed_without_any_tick() {
     let mut settings = settings(&["A", "B"]);
-    settings.cadence =
+    settings.engine_plane.scheduler.cadence =
         orchestrator_kernel::engine::cadence::Cadence::Boundary { interval_ms: 60_000, delay_ms: 100 };
     let (rig, clock) = manual(settings);
     let tree = rig.start().await;

@@ -49,15 +49,15 @@ fn recording() -> Vec<Bytes> {
 pub(crate) fn rig(mode: EngineMode, seed: u64) -> TestTree {
     let mut rng = Rng::new(seed);
     let mut settings = settings(&[]);
-    settings.engine_mode = mode;
-    settings.universe = match rng.next_below(2) {
+    settings.engine_plane.runners.mode = mode;
+    settings.engine_plane.scheduler.universe = match rng.next_below(2) {
         0 => Universe::Discover { limit: 10 },
         _ => Universe::Listed(SYMBOLS.iter().map(|symbol| Symbol::from(*symbol)).collect()),
     };
-    settings.batch.records = 1 + usize::try_from(rng.next_below(4)).unwrap();
-    settings.checkpoint_every_receipts = 1 + rng.next_below(8);
-    settings.checkpoint_every_runs = 1 + rng.next_below(8);
-    settings.publish_batch_max = 1 + usize::try_from(rng.next_below(4)).unwrap();
+    settings.log_writer.limits.records = 1 + usize::try_from(rng.next_below(4)).unwrap();
+    settings.engine_plane.buffer.checkpoint_every = 1 + rng.next_below(8);
+    settings.engine_plane.run_log.checkpoint_every = 1 + rng.next_below(8);
+    settings.engine_plane.publisher.batch_max = 1 + usize::try_from(rng.next_below(4)).unwrap();
     let rig = TestTree::new(settings, TestClock::Lockstep);
     rig.engine.fails(|call| call.symbol.as_str() == "B" && call.engine_timestamp_ms.0 % 4000 == 0);
     // Some symbols are so slow that a crash finds them in the middle of a tick that the others have done.

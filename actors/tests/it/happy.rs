@@ -33,7 +33,7 @@ async fn receipts_become_runs_and_outputs_in_order() {
 #[tokio::test(start_paused = true)]
 async fn hysteresis_state_goes_from_run_to_run_and_across_restarts() {
     let mut settings = settings(&["A", "B"]);
-    settings.engine_mode = EngineMode::Hysteresis;
+    settings.engine_plane.runners.mode = EngineMode::Hysteresis;
     let (rig, clock) = manual(settings);
 
     for n in 1..=4 {
@@ -52,7 +52,7 @@ async fn hysteresis_state_goes_from_run_to_run_and_across_restarts() {
 #[tokio::test(start_paused = true)]
 async fn discovered_symbols_are_run_from_their_first_receipt_up_to_the_limit() {
     let mut settings = settings(&[]);
-    settings.universe = Universe::Discover { limit: 2 };
+    settings.engine_plane.scheduler.universe = Universe::Discover { limit: 2 };
     let (rig, clock) = manual(settings);
     let tree = rig.start().await;
 

@@ -71,8 +71,8 @@ pub(crate) fn kill(tree: &Tree, name: &str, rng: &mut Rng) -> bool {
 /// Restarts without a bound on how often, so that a campaign is not over after three kills; two of three seeds.
 fn tolerant(settings: &mut Settings) {
     let endless = |policy: RestartPolicy| RestartPolicy { restarts_max: u32::MAX, ..policy };
-    settings.source_restart = endless(settings.source_restart);
-    settings.runner_restart = endless(settings.runner_restart);
+    settings.engine_plane.ingest.source_restart = endless(settings.engine_plane.ingest.source_restart);
+    settings.engine_plane.runners.restart = endless(settings.engine_plane.runners.restart);
 }
 
 /// How a step came out.

@@ -62,7 +62,7 @@ fn trimmed_rig(mode: EngineMode, seed: u64) -> TestTree {
     let mut rng = Rng::new(seed ^ 0x7e7e);
     let mut rig = slow_rig(mode, seed);
     let check_every = Duration::from_millis(1 + rng.next_below(300));
-    rig.settings.retention =
+    rig.settings.engine_plane.retention =
         Some(RetentionSettings { limits: limits(&mut rng), check_every, step: 1 + rng.next_below(30) });
     rig
 }
@@ -140,7 +140,7 @@ fn check_seeds(mode: EngineMode, seeds: std::ops::Range<u64>) {
 
         let mut rng = Rng::new(seed ^ 0xdead);
         let mut trimmed = trimmed_rig(mode, seed);
-        println!("SEED={seed} {mode:?} {:?}", trimmed.settings.retention);
+        println!("SEED={seed} {mode:?} {:?}", trimmed.settings.engine_plane.retention);
         let crashes =
             (0..rng.next_below(4)).map(|_| CrashPoint::after(i64::try_from(rng.next_below(400)).unwrap()));
         for crash in crashes.collect::<Vec<_>>().into_iter().chain([CrashPoint::never()]) {
@@ -180,7 +180,7 @@ fn a_crash_at_any_step_between_base_and_trims_loses_nothing() {
         let few = Policy { records_max: Some(2), ..KEEP };
         let limits = Limits { receipts: few, runs: few, quarantine: few, receipts_below: None };
         let check_every = Duration::from_millis(200);
-        rig.settings.retention = Some(RetentionSettings { limits, check_every, step: 7 });
+        rig.settings.engine_plane.retention = Some(RetentionSettings { limits, check_every, step: 7 });
         rig
     };
     let (whole, never) = (rig_of(), CrashPoint::never());
@@ -203,7 +203,7 @@ fn trimming() -> (TestTree, Arc<ManualClock>) {
     let (mut rig, clock) = two_symbols();
     let receipts = Policy { age_ms_max: Some(1500), ..KEEP };
     let limits = Limits { receipts, ..Limits::default() };
-    rig.settings.retention =
+    rig.settings.engine_plane.retention =
         Some(RetentionSettings { limits, check_every: Duration::from_secs(60), step: 1 << 20 });
     (rig, clock)
 }
@@ -258,7 +258,7 @@ fn planted_defects_of_the_retention_are_caught() {
 
 async fn unpublished_runs_stay() {
     let (mut rig, clock) = trimming();
-    rig.settings.flow.backlog_max = 1000;
+    rig.settings.engine_plane.flow.backlog_max = 1000;
     let tree = rig.start().await;
     seconds(&rig, &clock, 1..3).await;
     tokio::time::sleep(Duration::from_secs(5)).await;
@@ -308,12 +308,12 @@ async fn a_lost_base_refuses_the_start_and_says_what_to_do() {
 #[tokio::test(start_paused = true)]
 async fn a_symbol_that_is_listed_again_goes_on_with_what_is_still_there() {
     let (mut rig, clock) = trimming();
-    let both = rig.settings.universe.clone();
+    let both = rig.settings.engine_plane.scheduler.universe.clone();
     let tree = rig.start().await;
     seconds(&rig, &clock, 1..3).await;
     stop_and_check(&rig, tree).await;
 
-    rig.settings.universe = Universe::Listed(vec!["A".into()]);
+    rig.settings.engine_plane.scheduler.universe = Universe::Listed(vec!["A".into()]);
     let tree = rig.start().await;
     for n in 3..9 {
         second_and_tick(&rig, &clock, n, &["A", "B"]).await;
@@ -324,7 +324,7 @@ async fn a_symbol_that_is_listed_again_goes_on_with_what_is_still_there() {
     assert_eq!(gone(&rig)[0], 28);
     stop_and_check(&rig, tree).await;
 
-    rig.settings.universe = both;
+    rig.settings.engine_plane.scheduler.universe = both;
     let tree = rig.start().await;
     second_and_tick(&rig, &clock, 9, &["A", "B"]).await;
     eventually("the last tick is run by both", || rig.outputs.len() >= 26).await;

@@ -6,7 +6,6 @@ use std::time::Duration;
 use orchestrator_actors::testkit::{
     Act, CrashPoint, OnAppend, Publish, eventually, runs_of, settings, snapshot, trade,
 };
-use orchestrator_actors::tree::Settings;
 use orchestrator_kernel::engine::contracts::engine_run::RunStatus;
 use orchestrator_kernel::engine::contracts::orchestrator_event::event_type;
 use orchestrator_kernel::engine::contracts::quarantine::QuarantineRecord;
@@ -78,7 +77,7 @@ async fn a_full_log_stays_not_ready_until_room_is_proved_whoever_asks() {
 async fn room_for_less_than_what_was_refused_is_no_proof() {
     let (mut rig, _clock) = two_symbols();
     // Two batches in flight would share a commit.
-    rig.settings.batches_in_flight_max = 1;
+    rig.settings.engine_plane.ingest.batches_in_flight_max = 1;
     let tree = rig.start().await;
     rig.receipts.always(OnAppend::Full);
     rig.feed().push((0..8).map(|n| trade("A", boundary(1).0 + n)));
@@ -106,7 +105,7 @@ async fn a_source_is_asked_again_only_when_the_time_of_a_refusal_is_over() {
 
     tokio::time::sleep(Duration::from_secs(10)).await;
 
-    let most = Duration::from_secs(10).as_millis() / rig.settings.reopen_after.as_millis() + 1;
+    let most = Duration::from_secs(10).as_millis() / rig.settings.log_writer.reopen_after.as_millis() + 1;
     let refused = rig.feed().settlements().len();
     assert!((2..=most as usize).contains(&refused), "refused {refused} times in 10 s");
     rig.receipts.always(OnAppend::Work);
@@ -227,7 +226,7 @@ async fn a_start_waits_for_logs_on_a_server_and_for_no_others() {
     let refused = rig.try_start(&CrashPoint::never()).await.err().expect("the embedded log is never away");
     assert_eq!(refused.kind, FatalKind::Storage);
 
-    rig.settings.probe_every = Some(Duration::from_secs(1));
+    rig.settings.log_writer.probe_every = Some(Duration::from_secs(1));
     rig.receipts.away_for(10);
     let tree = rig.start().await;
     stop_and_check(&rig, tree).await;
@@ -236,7 +235,8 @@ async fn a_start_waits_for_logs_on_a_server_and_for_no_others() {
 /// Method: logs that can go away, and nothing to do. What happened to them must be seen all the same.
 #[tokio::test(start_paused = true)]
 async fn an_idle_log_that_is_gone_or_taken_over_is_noticed() {
-    let settings = Settings { probe_every: Some(Duration::from_secs(1)), ..settings(&["A", "B"]) };
+    let mut settings = settings(&["A", "B"]);
+    settings.log_writer.probe_every = Some(Duration::from_secs(1));
     let (rig, _clock) = manual(settings);
     let mut tree = rig.start().await;
 
@@ -638,7 +638,7 @@ async fn a_clock_that_jumps_back_makes_no_tick_twice_and_time_never_decreases_in
 #[tokio::test(start_paused = true)]
 async fn a_long_absence_runs_the_last_ticks_and_counts_the_others_as_missed() {
     let mut settings = settings(&["A", "B"]);
-    settings.catch_up_max = 2;
+    settings.engine_plane.scheduler.catch_up_max = 2;
     let (rig, clock) = manual(settings);
     let tree = rig.start().await;
     second_and_tick(&rig, &clock, 1, &["A", "B"]).await;

@@ -34,7 +34,7 @@ async fn a_run_in_flight_is_finished_and_published() {
 async fn a_hung_engine_is_failed_as_shutdown_within_the_grace() {
     let (rig, clock) = two_symbols();
     let mut settings = rig.settings.clone();
-    settings.engine_deadline = Duration::from_secs(3600);
+    settings.engine_plane.runners.deadline = Duration::from_secs(3600);
     let rig = orchestrator_actors::testkit::TestTree { settings, ..rig };
     let tree = rig.start().await;
     rig.engine.next("A", [Act::Hang]);

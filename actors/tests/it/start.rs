@@ -15,7 +15,7 @@ const READS_FAIL: u32 = 5;
 /// Logs on a server, with receipts and runs, and no checkpoint: the buffer has to read the receipts when it starts.
 async fn left_by_a_crash() -> TestTree {
     let (mut rig, clock) = two_symbols();
-    rig.settings.probe_every = Some(PROBE);
+    rig.settings.log_writer.probe_every = Some(PROBE);
     let tree = rig.start().await;
     second_and_tick(&rig, &clock, 1, &["A", "B"]).await;
     outputs(&rig, 4).await;

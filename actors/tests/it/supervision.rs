@@ -6,7 +6,6 @@ use std::time::Duration;
 use orchestrator_actors::testkit::{
     Act, CrashPoint, OnAppend, Publish, SourceAct, eventually, fence, runs_of, settings, trade,
 };
-use orchestrator_actors::tree::Settings;
 use orchestrator_kernel::engine::cadence::Cadence;
 use orchestrator_kernel::engine::contracts::engine_run::RunStatus;
 use orchestrator_kernel::ports::source::Settlement;
@@ -194,7 +193,9 @@ async fn a_scheduler_that_panics_at_its_first_tick_leaves_no_hole_in_the_cuts() 
 #[tokio::test(start_paused = true)]
 async fn a_timer_goes_on_in_step_though_its_scheduler_dies_before_the_first_run_is_durable() {
     let cadence = Cadence::Timer { interval_ms: 1000, align_ms: 1000 };
-    let (rig, clock) = manual(Settings { cadence, ..settings(&["A", "B"]) });
+    let mut settings = settings(&["A", "B"]);
+    settings.engine_plane.scheduler.cadence = cadence;
+    let (rig, clock) = manual(settings);
     let tree = rig.start().await;
     clock.set(START + 700);
     second(&rig, 1, &["A", "B"]).await;

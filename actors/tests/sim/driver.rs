@@ -149,8 +149,8 @@ impl Sim {
         let mut dice = Rng::new(seed);
         let symbols = plan::symbols(&mut dice);
         let mut settings = plan::settings(&mut dice, &symbols);
-        let keeping = retention::keeping(seed, settings.probe_every.is_some());
-        settings.retention = keeping.map(|keeping| keeping.settings);
+        let keeping = retention::keeping(seed, settings.log_writer.probe_every.is_some());
+        settings.engine_plane.retention = keeping.map(|keeping| keeping.settings);
         let archived = keeping.is_some_and(|keeping| keeping.archived);
         let scheduled = symbols.iter().map(|symbol| Symbol::from(*symbol)).collect();
         world.audit(|audit| {
@@ -163,7 +163,7 @@ impl Sim {
             Ok(())
         });
         let unit = keeping.map_or(1, |keeping| keeping.unit);
-        let in_flight = settings.in_flight_receipts_max as usize;
+        let in_flight = settings.engine_plane.ingest.in_flight_receipts_max as usize;
         let log = |role, max| SimLog::new(role, world, max, unit);
         let source = |name, numbered| SimSource::new(name, numbered, plan::ITEMS_MAX, world);
         world.set_weather(plan::weather(&mut dice));

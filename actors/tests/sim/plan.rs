@@ -26,28 +26,28 @@ pub(crate) fn symbols(dice: &mut Rng) -> Vec<&'static str> {
 pub(crate) fn settings(dice: &mut Rng, symbols: &[&'static str]) -> Settings {
     let mut coin = |times: u64| dice.next_below(times) == 0;
     let mut settings = testkit::settings(&[]);
-    settings.engine_mode = if coin(2) { EngineMode::Truth } else { EngineMode::Hysteresis };
-    settings.universe = match coin(2) {
+    settings.engine_plane.runners.mode = if coin(2) { EngineMode::Truth } else { EngineMode::Hysteresis };
+    settings.engine_plane.scheduler.universe = match coin(2) {
         true => Universe::Discover { limit: 10 },
         false => Universe::Listed(symbols.iter().map(|symbol| Symbol::from(*symbol)).collect()),
     };
     if coin(4) {
-        settings.cadence = Cadence::Timer { interval_ms: 1000, align_ms: 1000 };
+        settings.engine_plane.scheduler.cadence = Cadence::Timer { interval_ms: 1000, align_ms: 1000 };
     }
-    settings.probe_every = coin(2).then_some(Duration::from_millis(700));
-    settings.flow.backlog_max = if coin(2) { 8 } else { 64 };
-    settings.flow.blocked_max = Duration::from_secs(if coin(2) { 2 } else { 30 });
+    settings.log_writer.probe_every = coin(2).then_some(Duration::from_millis(700));
+    settings.engine_plane.flow.backlog_max = if coin(2) { 8 } else { 64 };
+    settings.engine_plane.flow.blocked_max = Duration::from_secs(if coin(2) { 2 } else { 30 });
     let every = coin(2);
-    settings.batch.records = if coin(2) { 64 } else { 1 + dice.next_below(4) as usize };
+    settings.log_writer.limits.records = if coin(2) { 64 } else { 1 + dice.next_below(4) as usize };
     if every {
-        settings.checkpoint_every_receipts = 1 + dice.next_below(8);
-        settings.checkpoint_every_runs = 1 + dice.next_below(8);
+        settings.engine_plane.buffer.checkpoint_every = 1 + dice.next_below(8);
+        settings.engine_plane.run_log.checkpoint_every = 1 + dice.next_below(8);
     }
-    settings.publish_batch_max = 1 + dice.next_below(6) as usize;
-    settings.in_flight_receipts_max = ITEMS_MAX as u32 + dice.next_below(3) as u32;
-    settings.batches_in_flight_max = 1 + dice.next_below(4) as usize;
-    settings.runs_queued_max = 1 + dice.next_below(4) as usize;
-    settings.source_restart.restarts_max = u32::MAX;
+    settings.engine_plane.publisher.batch_max = 1 + dice.next_below(6) as usize;
+    settings.engine_plane.ingest.in_flight_receipts_max = ITEMS_MAX as u32 + dice.next_below(3) as u32;
+    settings.engine_plane.ingest.batches_in_flight_max = 1 + dice.next_below(4) as usize;
+    settings.engine_plane.scheduler.runs_queued_max = 1 + dice.next_below(4) as usize;
+    settings.engine_plane.ingest.source_restart.restarts_max = u32::MAX;
     let ms = Duration::from_millis;
     settings.kill_switch = KillSwitchSettings { poll: ms(2000), read_timeout: ms(1000), lease: ms(5000) };
     settings

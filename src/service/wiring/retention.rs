@@ -98,7 +98,7 @@ pub async fn trim_logs(
     let base = saved_base(kept.checkpoints.as_ref()).await.map_err(WiringError::from)?;
     let mut later = RunsAfterBase::after_base(&base);
     note_later(&kept.runs, &mut later).await?;
-    let scheduled = scheduled_symbols(&symbol_universe(config));
+    let scheduled = scheduled_symbols(&symbol_universe(&config.symbols));
     let holders = RetainedFor { scheduled: &scheduled, later: &later };
     let plan = plan_round(&kept, &base, limits, Some(wall_now()), u64::MAX, holders).await?;
     if let Some(asked) = limits.receipts_below.filter(|asked| plan.below.receipts < *asked) {
@@ -172,7 +172,7 @@ pub async fn trim_floor(logs: &Recorded, config: &Config) -> Result<(Seq, TrimBl
     let base = saved_base(kept.checkpoints.as_ref()).await.map_err(WiringError::from)?;
     let mut later = RunsAfterBase::after_base(&base);
     note_later(&kept.runs, &mut later).await?;
-    let scheduled = scheduled_symbols(&symbol_universe(config));
+    let scheduled = scheduled_symbols(&symbol_universe(&config.symbols));
     let holders = RetainedFor { scheduled: &scheduled, later: &later };
     let limits = Limits { receipts_below: Some(Seq(u64::MAX)), ..Limits::default() };
     let plan = plan_round(&kept, &base, limits, None, u64::MAX, holders).await?;

@@ -1,114 +1,167 @@
-//! What the configuration decides, in the words of the tree and of the HTTP interface.
+//! What the configuration decides, in the words of the tree and of the HTTP interface: a section, a function, the
+//! settings of one actor.
 
 use std::time::Duration;
 
 use orchestrator_actors::tree::{SYMBOL_RUNNER, Settings};
-use orchestrator_engine_plane::buffer::ProducerLimits;
+use orchestrator_engine_plane::buffer::{BufferSettings, ProducerLimits};
 use orchestrator_engine_plane::flow::FlowLimits;
+use orchestrator_engine_plane::ingest::IngestSettings;
+use orchestrator_engine_plane::publisher::PublisherSettings;
 use orchestrator_engine_plane::retention::{Limits, RetentionSettings};
+use orchestrator_engine_plane::run_log::RunLogSettings;
+use orchestrator_engine_plane::runners::symbol_runner::RunnerSettings;
+use orchestrator_engine_plane::scheduler::SchedulerSettings;
 use orchestrator_engine_plane::scheduler::messages::Universe;
+use orchestrator_engine_plane::settings::EnginePlaneSettings;
 use orchestrator_kernel::engine::retention::Policy;
 use orchestrator_kernel::input_time::InputTimes;
 use orchestrator_kernel::restart::{BeyondIntensity, Restart, RestartPolicy};
 use orchestrator_runtime::group_commit::BatchLimits;
 use orchestrator_runtime::kill_switch::KillSwitchSettings;
+use orchestrator_runtime::log_writer::LogWriterSettings;
 
 use crate::api::HttpLimits;
-use crate::config::{Config, EngineKind, RetentionConfig, SymbolsConfig};
+use crate::config::{
+    BufferConfig, ClockConfig, Config, EngineConfig, EngineKind, HttpConfig, IngestConfig, KillSwitchConfig,
+    PublishConfig, ReconnectConfig, RetentionConfig, ScheduleConfig, SymbolsConfig,
+};
 
 /// Bounds of the HTTP interface.
 #[must_use]
 pub fn http_limits(config: &Config) -> HttpLimits {
-    let saturated = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+    let HttpConfig { connections_max, request_timeout, body_bytes_max, subscribers_max, .. } = config.http;
     HttpLimits {
-        connections_max: config.http.connections_max,
-        request_timeout: config.http.request_timeout,
-        body_bytes_max: saturated(config.http.body_bytes_max),
-        body_bytes_in_flight_max: saturated(
-            config.ingest.in_flight_bytes_max.max(config.http.body_bytes_max),
-        ),
-        subscribers_max: config.http.subscribers_max,
+        connections_max,
+        request_timeout,
+        body_bytes_max: saturated(body_bytes_max),
+        body_bytes_in_flight_max: saturated(config.ingest.in_flight_bytes_max.max(body_bytes_max)),
+        subscribers_max,
         ..HttpLimits::default()
+    }
+}
+
+/// The tree's settings. `probe_every` is the storage's: whether its logs can go away.
+pub(super) fn tree_settings(config: &Config, probe_every: Option<Duration>) -> Settings {
+    Settings {
+        log_writer: log_writer_settings(&config.buffer, probe_every),
+        kill_switch: kill_switch_settings(&config.kill_switch),
+        engine_plane: EnginePlaneSettings {
+            ingest: ingest_settings(&config.ingest, &config.clock),
+            buffer: buffer_settings(&config.buffer, &config.ingest),
+            scheduler: scheduler_settings(&config.schedule, &config.symbols),
+            runners: runner_settings(&config.engine),
+            run_log: RunLogSettings { checkpoint_every: config.buffer.checkpoint_every_receipts },
+            publisher: publisher_settings(&config.publish),
+            flow: flow_limits(&config.publish),
+            retention: retention_settings(&config.retention),
+        },
     }
 }
 
 /// How long after an unanswered append the same batch is sent again: little against the time that a server takes to
 /// come back, and no load on one that is busy. The embedded log always answers.
 const RESEND_AFTER: Duration = Duration::from_millis(100);
+/// How long a full log is left alone before it is asked again whether there is room.
+const REOPEN_AFTER: Duration = Duration::from_secs(1);
 
-/// The tree's settings.
-pub(super) fn tree_settings(config: &Config) -> Settings {
-    let reconnect = &config.ingest.reconnect;
-    let saturated = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
-    Settings {
-        cadence: config.schedule.cadence,
-        catch_up_max: config.schedule.catch_up_max,
-        runs_queued_max: config.schedule.runs_queued_max,
-        universe: symbol_universe(config),
-        engine_mode: config.engine.mode,
-        engine_retry: config.engine.retry,
-        engine_deadline: match config.engine.kind {
-            EngineKind::Demo => config.engine.deadline,
-            // The pool keeps the deadline of a call from when it is written; before that a call may wait for its worker,
-            // which may be hanging on another symbol's call or be started again.
-            EngineKind::Process => config.engine.deadline * 2 + config.engine.process.restart_wait_max,
-            // The client keeps the deadline of a call from its turn on; before that it may wait for a connection.
-            EngineKind::Http => config.engine.deadline * 2,
-        },
-        batch: BatchLimits {
-            records: config.buffer.batch_records_max,
-            bytes: saturated(config.buffer.batch_bytes_max),
-        },
+fn log_writer_settings(config: &BufferConfig, probe_every: Option<Duration>) -> LogWriterSettings {
+    LogWriterSettings {
+        limits: BatchLimits { records: config.batch_records_max, bytes: saturated(config.batch_bytes_max) },
         resend_after: RESEND_AFTER,
-        probe_every: None,
-        checkpoint_every_receipts: config.buffer.checkpoint_every_receipts,
-        checkpoint_every_runs: config.buffer.checkpoint_every_receipts,
-        reopen_after: Duration::from_secs(1),
-        producers: ProducerLimits {
-            known_max: config.ingest.producers_max,
-            forget_after: config.ingest.producer_forget_after,
-        },
-        in_flight_receipts_max: u32::try_from(config.ingest.in_flight_receipts_max).unwrap_or(u32::MAX),
-        in_flight_bytes_max: u32::try_from(config.ingest.in_flight_bytes_max).unwrap_or(u32::MAX),
-        receipt_bytes_max: saturated(config.ingest.receipt_bytes_max),
-        input_times: InputTimes {
-            gap_max_ms: i64::try_from(config.clock.gap_max.as_millis()).unwrap_or(i64::MAX),
-            ..InputTimes::PLAUSIBLE
-        },
-        batches_in_flight_max: 8,
-        source_restart: RestartPolicy {
-            restart: Restart::Transient,
-            // 0 attempts in the configuration: no end.
-            restarts_max: if reconnect.max_attempts == 0 { u32::MAX } else { reconnect.max_attempts },
-            period: Duration::from_secs(600),
-            backoff_min: reconnect.min,
-            backoff_max: reconnect.max,
-            beyond: BeyondIntensity::Halt,
-        },
-        runner_restart: SYMBOL_RUNNER,
-        publish_batch_max: config.publish.batch_max,
-        publish_retry: config.publish.retry,
-        publish_attempt_max: config.publish.blocked_max,
-        publish_held_symbols_max: config.publish.held_symbols_max,
-        flow: FlowLimits {
-            backlog_max: config.publish.backlog_max,
-            backlog_resume: config.publish.backlog_resume,
-            blocked_max: config.publish.blocked_max,
-        },
-        kill_switch: KillSwitchSettings {
-            poll: config.kill_switch.poll,
-            read_timeout: config.kill_switch.read_timeout,
-            lease: config.kill_switch.lease,
-        },
-        retention: retention_settings(&config.retention),
+        probe_every,
+        reopen_after: REOPEN_AFTER,
     }
 }
 
+fn kill_switch_settings(config: &KillSwitchConfig) -> KillSwitchSettings {
+    let KillSwitchConfig { poll, read_timeout, lease, .. } = *config;
+    KillSwitchSettings { poll, read_timeout, lease }
+}
+
+/// Batches of one source that may be in flight: enough to keep a group commit filled, few enough to stop soon.
+const BATCHES_IN_FLIGHT_MAX: usize = 8;
+
+fn ingest_settings(config: &IngestConfig, clock: &ClockConfig) -> IngestSettings {
+    IngestSettings {
+        in_flight_receipts_max: u32::try_from(config.in_flight_receipts_max).unwrap_or(u32::MAX),
+        in_flight_bytes_max: u32::try_from(config.in_flight_bytes_max).unwrap_or(u32::MAX),
+        batches_in_flight_max: BATCHES_IN_FLIGHT_MAX,
+        receipt_bytes_max: saturated(config.receipt_bytes_max),
+        input_times: InputTimes {
+            gap_max_ms: i64::try_from(clock.gap_max.as_millis()).unwrap_or(i64::MAX),
+            ..InputTimes::PLAUSIBLE
+        },
+        source_restart: source_restart(&config.reconnect),
+    }
+}
+
+/// How a source is opened again.
+const fn source_restart(config: &ReconnectConfig) -> RestartPolicy {
+    RestartPolicy {
+        restart: Restart::Transient,
+        // 0 attempts in the configuration: no end.
+        restarts_max: if config.max_attempts == 0 { u32::MAX } else { config.max_attempts },
+        period: Duration::from_secs(600),
+        backoff_min: config.min,
+        backoff_max: config.max,
+        beyond: BeyondIntensity::Halt,
+    }
+}
+
+const fn buffer_settings(config: &BufferConfig, ingest: &IngestConfig) -> BufferSettings {
+    BufferSettings {
+        checkpoint_every: config.checkpoint_every_receipts,
+        producers: ProducerLimits {
+            known_max: ingest.producers_max,
+            forget_after: ingest.producer_forget_after,
+        },
+    }
+}
+
+fn scheduler_settings(config: &ScheduleConfig, symbols: &SymbolsConfig) -> SchedulerSettings {
+    let ScheduleConfig { cadence, catch_up_max, runs_queued_max } = *config;
+    SchedulerSettings { cadence, catch_up_max, runs_queued_max, universe: symbol_universe(symbols) }
+}
+
 /// Which symbols are run.
-pub(super) fn symbol_universe(config: &Config) -> Universe {
-    match &config.symbols {
+pub(super) fn symbol_universe(config: &SymbolsConfig) -> Universe {
+    match config {
         SymbolsConfig::List(symbols) => Universe::Listed(symbols.clone()),
         SymbolsConfig::Discover { limit } => Universe::Discover { limit: *limit },
+    }
+}
+
+fn runner_settings(config: &EngineConfig) -> RunnerSettings {
+    RunnerSettings {
+        mode: config.mode,
+        retry: config.retry,
+        deadline: match config.kind {
+            EngineKind::Demo => config.deadline,
+            // The pool keeps the deadline of a call from when it is written; before that a call may wait for its worker,
+            // which may be hanging on another symbol's call or be started again.
+            EngineKind::Process => config.deadline * 2 + config.process.restart_wait_max,
+            // The client keeps the deadline of a call from its turn on; before that it may wait for a connection.
+            EngineKind::Http => config.deadline * 2,
+        },
+        restart: SYMBOL_RUNNER,
+    }
+}
+
+const fn publisher_settings(config: &PublishConfig) -> PublisherSettings {
+    PublisherSettings {
+        batch_max: config.batch_max,
+        retry: config.retry,
+        attempt_max: config.blocked_max,
+        held_symbols_max: config.held_symbols_max,
+    }
+}
+
+const fn flow_limits(config: &PublishConfig) -> FlowLimits {
+    FlowLimits {
+        backlog_max: config.backlog_max,
+        backlog_resume: config.backlog_resume,
+        blocked_max: config.blocked_max,
     }
 }
 
@@ -143,4 +196,8 @@ fn retention_settings(config: &RetentionConfig) -> Option<RetentionSettings> {
         check_every: config.check_every,
         step: RETENTION_STEP,
     })
+}
+
+fn saturated(count: u64) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }

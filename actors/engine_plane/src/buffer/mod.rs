@@ -51,21 +51,28 @@ pub struct AppendWaiter {
     credit: Credit,
 }
 
+/// Settings of the buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BufferSettings {
+    /// Receipts between two checkpoints.
+    pub checkpoint_every: u64,
+    /// How many producers are remembered.
+    pub producers: ProducerLimits,
+}
+
 /// Settings and ports of the buffer; cloned for each start.
 #[derive(Clone)]
 pub struct BufferArgs {
+    /// How it is done.
+    pub settings: BufferSettings,
+    /// How its two logs are written.
+    pub writer: LogWriterSettings,
     /// The receipt log.
     pub receipts: Arc<dyn Log>,
     /// The quarantine.
     pub quarantine: Arc<dyn Log>,
     /// Where the book is saved.
     pub checkpoints: Arc<dyn CheckpointStore>,
-    /// Receipts between two checkpoints.
-    pub checkpoint_every: u64,
-    /// How its two logs are written.
-    pub writer: LogWriterSettings,
-    /// How many producers are remembered.
-    pub producers: ProducerLimits,
     /// Asked for the last cuts.
     pub run_log: Address<RunLogMsg>,
     /// Told of new symbols.
@@ -202,7 +209,7 @@ impl BufferState {
         let checkpoints = CheckpointSaver::new(
             recovery::RECEIPTS_CHECKPOINT,
             store,
-            args.checkpoint_every,
+            args.settings.checkpoint_every,
             book.tail().into(),
         );
         Ok(Self {
@@ -212,7 +219,7 @@ impl BufferState {
             checkpoints,
             quarantine_tail: aside.tail,
             assigned: BTreeMap::new(),
-            producers: ProducerBook::new(args.producers, book.last_ts().unwrap_or_default()),
+            producers: ProducerBook::new(args.settings.producers, book.last_ts().unwrap_or_default()),
             sealed: runs.last_planned_ts,
             gone_ts,
             last_stamp: book.last_ts(),

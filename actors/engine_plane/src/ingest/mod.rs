@@ -32,6 +32,7 @@ use orchestrator_kernel::ports::observer::{Observation, Observer};
 use orchestrator_kernel::ports::source::{
     PositionSpan, RawItem, Settlement, Source, SourceBatch, SourceError, SourceFactory,
 };
+use orchestrator_kernel::restart::RestartPolicy;
 use orchestrator_runtime::address::Address;
 use orchestrator_runtime::fatal::NotRestartable;
 use orchestrator_runtime::status::{Condition, StatusBoard};
@@ -58,19 +59,34 @@ mod unsettled;
 pub use self::credits::Credits;
 pub use self::sources::Sources;
 
+/// Settings of ingest, the same for every source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IngestSettings {
+    /// Receipts in flight, for all sources together.
+    pub in_flight_receipts_max: u32,
+    /// Bytes in flight, for all sources together.
+    pub in_flight_bytes_max: u32,
+    /// Batches of one source that may be in flight.
+    pub batches_in_flight_max: usize,
+    /// Largest receipt in bytes; a larger item goes to the quarantine.
+    pub receipt_bytes_max: usize,
+    /// Under a driven clock: the times that it takes from receipts.
+    pub input_times: InputTimes,
+    /// How a source is opened again.
+    pub source_restart: RestartPolicy,
+}
+
 /// Settings and ports of ingest; cloned for each start.
 #[derive(Clone)]
 pub struct IngestArgs {
-    /// Opens the source.
-    pub factory: Arc<dyn SourceFactory>,
-    /// Largest receipt in bytes; a larger item goes to the quarantine.
-    pub receipt_bytes_max: usize,
-    /// Batches of this source that may be in flight.
-    pub window: usize,
-    /// Under a driven clock: the times that it takes from receipts.
-    pub input_times: InputTimes,
+    /// How it is done.
+    pub settings: IngestSettings,
     /// Under a driven clock: the distance of two ticks, in milliseconds.
     pub interval_ms: i64,
+    /// What upstream is told to wait when there is no room, in milliseconds.
+    pub retry_after_ms: u64,
+    /// Opens the source.
+    pub factory: Arc<dyn SourceFactory>,
     /// What is odd about a recording's times.
     pub times: RecordedTimes,
     /// Room in flight, shared by all sources.
@@ -81,8 +97,6 @@ pub struct IngestArgs {
     pub clock: Arc<dyn Clock>,
     /// Set when the service stops: take nothing more, settle what is in flight.
     pub stop: CancellationToken,
-    /// What upstream is told to wait when there is no room, in milliseconds.
-    pub retry_after_ms: u64,
     /// Counts sources.
     pub sources: Sources,
     /// Telemetry.
@@ -201,7 +215,8 @@ impl IngestState {
             }
             return Ok(Stepped::Done);
         }
-        let may_take = !self.ended && !stopping && self.in_flight.len() < self.args.window;
+        let may_take =
+            !self.ended && !stopping && self.in_flight.len() < self.args.settings.batches_in_flight_max;
         let not_before = self.not_before;
         let next = tokio::select! {
             biased;
@@ -329,7 +344,7 @@ impl IngestState {
     }
 
     fn decode_item(&mut self, item: &RawItem) -> Result<Receipt, NotAReceipt> {
-        let max = self.args.receipt_bytes_max;
+        let max = self.args.settings.receipt_bytes_max;
         let bytes = item.oversized.unwrap_or(item.bytes.len() as u64);
         if item.oversized.is_some() || max < item.bytes.len() {
             return Err(NotAReceipt::TooLarge { bytes, max: max as u64 });
@@ -350,7 +365,7 @@ impl IngestState {
             (false, _) => now,
             (true, Some(recorded)) => recorded,
             (true, None) => {
-                self.args.input_times.check_time(receipt.recv_ts_ms, latest)?;
+                self.args.settings.input_times.check_time(receipt.recv_ts_ms, latest)?;
                 receipt.recv_ts_ms
             }
         };

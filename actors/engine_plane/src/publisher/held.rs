@@ -28,7 +28,7 @@ impl PublisherState {
         refused: &OutputMessage,
         error: PublishError,
     ) -> Result<(), PublishError> {
-        let (now, max) = (self.args.clock.now(), self.args.held_symbols_max);
+        let (now, max) = (self.args.clock.now(), self.args.settings.held_symbols_max);
         if let Err(full) = self.progress.holds.hold_symbol(fan_out, refused, &error.detail, now, max) {
             self.wants_room = true;
             let detail = format!("{}; {full}, so everything waits", error.detail);

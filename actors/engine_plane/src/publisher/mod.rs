@@ -44,9 +44,24 @@ use messages::{CURSOR, PublishedUpTo, PublisherMsg};
 /// The fan-outs, shared with the next incarnation of the publisher.
 pub type FanOuts = Arc<Mutex<Vec<Box<dyn FanOut>>>>;
 
+/// Settings of the publisher.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PublisherSettings {
+    /// Run records that are published together, at most.
+    pub batch_max: usize,
+    /// How failed publishing is tried again; when it is exhausted the service is degraded and keeps trying at `max`.
+    pub retry: RetrySchedule,
+    /// How long one attempt may take.
+    pub attempt_max: Duration,
+    /// Symbols that may be held because an output of theirs is refused for good; beyond it publishing waits.
+    pub held_symbols_max: usize,
+}
+
 /// Settings and ports of the publisher; cloned for each start.
 #[derive(Clone)]
 pub struct PublisherArgs {
+    /// How it is done.
+    pub settings: PublisherSettings,
     /// The run log.
     pub runs: Arc<dyn Log>,
     /// Announces commits.
@@ -59,14 +74,6 @@ pub struct PublisherArgs {
     pub act_log: ActLog,
     /// Where an earlier incarnation ended.
     pub reached: PublishedUpTo,
-    /// Run records that are published together, at most.
-    pub batch_max: usize,
-    /// How failed publishing is tried again; when it is exhausted the service is degraded and keeps trying at `max`.
-    pub retry: RetrySchedule,
-    /// How long one attempt may take.
-    pub attempt_max: Duration,
-    /// Symbols that may be held because an output of theirs is refused for good; beyond it publishing waits.
-    pub held_symbols_max: usize,
     /// Gives `published_ts_ms`; a driven clock gives none.
     pub clock: Arc<dyn Clock>,
     /// Counts outputs.
@@ -188,7 +195,7 @@ impl Actor for Publisher {
                 me.send_after(LOOK_EVERY, || PublisherMsg::Look);
                 state.show_held();
                 state.publish_next(&me).await?;
-                state.make_ready(&me, state.args.attempt_max).await;
+                state.make_ready(&me, state.args.settings.attempt_max).await;
                 Ok(())
             }
             PublisherMsg::Retry => {
@@ -289,7 +296,7 @@ impl PublisherState {
     async fn next_batch(&self, tail: RunSeq) -> Result<Arc<RecordBatch>, ActorProcessingErr> {
         let next = self.progress.cursor.run_seq.next();
         let newest = Arc::clone(&self.args.committed.borrow().batch);
-        if newest.first_seq() == next.into() && newest.len() <= self.args.batch_max {
+        if newest.first_seq() == next.into() && newest.len() <= self.args.settings.batch_max {
             return Ok(newest);
         }
         Ok(Arc::new(self.read_runs(next, tail).await?))
@@ -298,7 +305,7 @@ impl PublisherState {
     /// Run records from `first` on, as many as are published together, and not beyond `last`.
     async fn read_runs(&self, first: RunSeq, last: RunSeq) -> Result<RecordBatch, ActorProcessingErr> {
         let count = usize::try_from((last.0 + 1).saturating_sub(first.0)).unwrap_or(usize::MAX);
-        let limit = ReadLimit { records: self.args.batch_max.min(count), ..ReadLimit::default() };
+        let limit = ReadLimit { records: self.args.settings.batch_max.min(count), ..ReadLimit::default() };
         self.args
             .runs
             .read(first.into(), limit)
@@ -409,7 +416,7 @@ impl PublisherState {
         self.failing = Some(error.fan_out.clone());
         self.observe_blocked();
         let exhausted =
-            self.args.retry.delay_after(self.attempts).is_none() || error.remedy == Remedy::Operator;
+            self.args.settings.retry.delay_after(self.attempts).is_none() || error.remedy == Remedy::Operator;
         if exhausted && self.args.board.raise_condition(Condition::PublishDegraded, error.to_string()) {
             tracing::error!(
                 domain = "publish", error_kind = "publish_degraded", error_detail = %error, attempt = self.attempts,
@@ -420,7 +427,7 @@ impl PublisherState {
             tracing::warn!(domain = "publish", error_detail = %error, attempt = self.attempts, "publishing failed");
         }
         self.waiting = true;
-        let delay = self.args.retry.unbounded_delay_after(self.attempts);
+        let delay = self.args.settings.retry.unbounded_delay_after(self.attempts);
         me.send_after(delay, || PublisherMsg::Retry);
     }
 

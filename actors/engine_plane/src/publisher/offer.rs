@@ -139,7 +139,7 @@ impl PublisherState {
         if messages.is_empty() {
             return Ok(());
         }
-        let limit = self.args.attempt_max;
+        let limit = self.args.settings.attempt_max;
         match tokio::time::timeout(limit, fan_out.publish(messages)).await {
             Ok(published) => {
                 if published.is_ok() && self.failing.as_deref() == Some(fan_out.name()) {
@@ -181,7 +181,7 @@ impl PublisherState {
 
     /// Lets every fan-out make ready, within `limit` or the time of an attempt.
     pub(super) async fn prepare_fan_outs(&self, limit: Duration) -> Result<(), PublishError> {
-        let limit = limit.min(self.args.attempt_max);
+        let limit = limit.min(self.args.settings.attempt_max);
         for fan_out in self.args.fan_outs.lock().await.iter_mut() {
             let prepared = tokio::time::timeout(limit, fan_out.prepare()).await;
             prepared.unwrap_or_else(|_| {

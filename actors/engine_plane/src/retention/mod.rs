@@ -73,6 +73,10 @@ pub struct Archives {
 /// Settings and ports of the retention; cloned for each start.
 #[derive(Clone)]
 pub struct RetentionArgs {
+    /// How it is done.
+    pub settings: RetentionSettings,
+    /// Which symbols are run.
+    pub universe: Universe,
     /// The receipt log.
     pub receipts: Arc<dyn Log>,
     /// The run log.
@@ -83,10 +87,6 @@ pub struct RetentionArgs {
     pub archives: Option<Archives>,
     /// Where the base is saved.
     pub checkpoints: Arc<dyn CheckpointStore>,
-    /// How it is done.
-    pub settings: RetentionSettings,
-    /// Which symbols are run.
-    pub universe: Universe,
     /// Says how old records are.
     pub clock: Arc<dyn Clock>,
     /// Asked for what is durable in its logs.

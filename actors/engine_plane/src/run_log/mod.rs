@@ -34,17 +34,24 @@ pub mod messages;
 
 use messages::{Committed, Overview, RecordRefused, RecordWaiter, RunLogMsg};
 
+/// Settings of the run log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunLogSettings {
+    /// Records between two checkpoints.
+    pub checkpoint_every: u64,
+}
+
 /// Settings and ports of the run log; cloned for each start.
 #[derive(Clone)]
 pub struct RunLogArgs {
+    /// How it is done.
+    pub settings: RunLogSettings,
+    /// How the log is written.
+    pub writer: LogWriterSettings,
     /// The log.
     pub log: Arc<dyn Log>,
     /// Where the index is saved.
     pub checkpoints: Arc<dyn CheckpointStore>,
-    /// Records between two checkpoints.
-    pub checkpoint_every: u64,
-    /// How the log is written.
-    pub writer: LogWriterSettings,
     /// Where commits are announced.
     pub committed: Arc<watch::Sender<Committed>>,
     /// Counts outputs.
@@ -100,7 +107,7 @@ impl Actor for RunLog {
         let checkpoints = CheckpointSaver::new(
             recovery::RUNS_CHECKPOINT,
             store,
-            args.checkpoint_every,
+            args.settings.checkpoint_every,
             index.tail().into(),
         );
         args.flow.set_made(index.output_count());

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use orchestrator_kernel::ids::Symbol;
 use orchestrator_kernel::ports::observer::Observation;
-use orchestrator_kernel::restart::RestartPolicy;
 use orchestrator_runtime::address::Address;
 use orchestrator_runtime::status::{Condition, StatusBoard};
 use orchestrator_runtime::supervisor::{ChildSpec, SupervisorMsg};
@@ -18,16 +17,10 @@ pub mod symbol_runner;
 use messages::RunnerMsg;
 use symbol_runner::{RunnerArgs, SymbolRunner};
 
-/// Makes the arguments of a symbol's runner.
-pub type MakeArgs = Arc<dyn Fn(&Symbol) -> RunnerArgs + Send + Sync>;
-
 struct Shared {
     supervisor: Address<SupervisorMsg>,
-    run_log: Address<RunLogMsg>,
-    scheduler: Address<SchedulerMsg>,
     board: StatusBoard,
-    policy: RestartPolicy,
-    make: MakeArgs,
+    args: RunnerArgs,
     known: Mutex<KnownRunners>,
 }
 
@@ -42,18 +35,11 @@ struct KnownRunners {
 pub struct Runners(Arc<Shared>);
 
 impl Runners {
-    /// No runner yet; `supervisor` will hold them.
+    /// No runner yet; `supervisor` will hold them, and each is started with `args`.
     #[must_use]
-    pub fn new(
-        supervisor: Address<SupervisorMsg>,
-        run_log: Address<RunLogMsg>,
-        scheduler: Address<SchedulerMsg>,
-        board: StatusBoard,
-        policy: RestartPolicy,
-        make: MakeArgs,
-    ) -> Self {
+    pub fn new(supervisor: Address<SupervisorMsg>, board: StatusBoard, args: RunnerArgs) -> Self {
         let known = Mutex::default();
-        Self(Arc::new(Shared { supervisor, run_log, scheduler, board, policy, make, known }))
+        Self(Arc::new(Shared { supervisor, board, args, known }))
     }
 
     fn lock_known(&self) -> MutexGuard<'_, KnownRunners> {
@@ -75,14 +61,14 @@ impl Runners {
     }
 
     fn child_spec(&self, symbol: &Symbol, address: Address<RunnerMsg>) -> ChildSpec {
-        let (make, for_start) = (Arc::clone(&self.0.make), symbol.clone());
+        let (args, for_start) = (self.0.args.clone(), symbol.clone());
         let (runners, for_halt) = (self.clone(), symbol.clone());
         ChildSpec {
             name: format!("symbol_runner:{symbol}"),
             kind: "symbol_runner",
-            policy: self.0.policy,
+            policy: self.0.args.settings.restart,
             start: Arc::new(move |parent| {
-                let (args, address) = (make(&for_start), address.clone());
+                let (args, address) = ((for_start.clone(), args.clone()), address.clone());
                 Box::pin(async move { address.start_actor(SymbolRunner, args, parent).await })
             }),
             on_halt: Some(Arc::new(move |why| runners.note_halted(&for_halt, why))),
@@ -93,10 +79,10 @@ impl Runners {
     fn note_halted(&self, symbol: &Symbol, why: &str) {
         self.lock_known().halted.insert(symbol.clone());
         self.0.board.raise_condition(Condition::SymbolHalted(symbol.to_string()), why);
-        (self.0.make)(symbol).observer.observe(&Observation::SymbolHalted { symbol });
+        self.0.args.observer.observe(&Observation::SymbolHalted { symbol });
         for told in [
-            self.0.run_log.cast(RunLogMsg::Withdraw(symbol.clone())),
-            self.0.scheduler.cast(SchedulerMsg::RunnerHalted(symbol.clone())),
+            self.0.args.run_log.cast(RunLogMsg::Withdraw(symbol.clone())),
+            self.0.args.scheduler.cast(SchedulerMsg::RunnerHalted(symbol.clone())),
         ] {
             if let Err(down) = told {
                 tracing::debug!(%symbol, %down, "halt not told");

@@ -19,6 +19,7 @@ use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::engine::{Engine, EngineAnswer, EngineCall, EngineError};
 use orchestrator_kernel::ports::log::{Log, LogName, read_one};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
+use orchestrator_kernel::restart::RestartPolicy;
 use orchestrator_kernel::retry::RetrySchedule;
 use orchestrator_runtime::address::{Address, send_reply};
 use orchestrator_runtime::fatal::{self, Fatal};
@@ -31,21 +32,28 @@ use super::messages::{Run, RunnerMsg};
 use crate::run_log::messages::{RecordRefused, RunLogMsg};
 use crate::scheduler::messages::SchedulerMsg;
 
-/// Settings and ports of a runner; cloned for each start.
-#[derive(Clone)]
-pub struct RunnerArgs {
-    /// Its symbol.
-    pub symbol: Symbol,
+/// Settings of the runners, the same for every symbol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunnerSettings {
     /// Which engine entry point.
     pub mode: EngineMode,
-    /// The engine.
-    pub engine: Arc<dyn Engine>,
     /// How often and when the engine is called again.
     pub retry: RetrySchedule,
     /// How long one call may take. The provider keeps it too; this one holds if the provider does not.
     pub deadline: Duration,
+    /// How a failing runner is started again.
+    pub restart: RestartPolicy,
+}
+
+/// Settings and ports of a runner, but for its symbol; cloned for each start of each one.
+#[derive(Clone)]
+pub struct RunnerArgs {
+    /// How it is done.
+    pub settings: RunnerSettings,
     /// How long it waits before it offers a record again for which the run log had no room.
     pub offer_again: Duration,
+    /// The engine.
+    pub engine: Arc<dyn Engine>,
     /// Where snapshots are read from.
     pub receipts: Arc<dyn Log>,
     /// Where runs are recorded.
@@ -64,6 +72,7 @@ pub struct RunnerArgs {
 
 /// Runner state between two messages, rebuilt from the run log by `pre_start`.
 pub struct RunnerState {
+    symbol: Symbol,
     id: ActorId,
     args: RunnerArgs,
     runs: SymbolHistory,
@@ -75,17 +84,17 @@ pub struct SymbolRunner;
 impl Actor for SymbolRunner {
     type Msg = RunnerMsg;
     type State = RunnerState;
-    type Arguments = RunnerArgs;
+    type Arguments = (Symbol, RunnerArgs);
 
     async fn pre_start(
         &self,
         me: ActorRef<RunnerMsg>,
-        args: RunnerArgs,
+        (symbol, args): (Symbol, RunnerArgs),
     ) -> Result<RunnerState, ActorProcessingErr> {
-        let symbol = args.symbol.clone();
-        let mut runs = args.run_log.call(|reply| RunLogMsg::Symbol(symbol, reply)).await?;
+        let asked = symbol.clone();
+        let mut runs = args.run_log.call(|reply| RunLogMsg::Symbol(asked, reply)).await?;
         runs.hysteresis_state = runs.hysteresis_state.filter(|_| !mutant!(StateNotRestored));
-        Ok(RunnerState { id: me.get_id(), args, runs })
+        Ok(RunnerState { symbol, id: me.get_id(), args, runs })
     }
 
     /// Finishes what a crash interrupted, before the first message, which may be a run.
@@ -121,13 +130,13 @@ impl RunnerState {
 
     fn report_to_scheduler(&self) {
         let (next_start, floor) = (self.runs.next_start(), self.runs.last_engine_ts);
-        let (symbol, runner) = (self.args.symbol.clone(), self.id);
+        let (symbol, runner) = (self.symbol.clone(), self.id);
         self.tell_scheduler(SchedulerMsg::RunnerUp { symbol, runner, next_start, floor });
     }
 
     fn tell_scheduler(&self, message: SchedulerMsg) {
         if self.args.scheduler.cast(message).is_err() {
-            tracing::debug!(symbol = %self.args.symbol, "the scheduler is down; it asks when it starts");
+            tracing::debug!(symbol = %self.symbol, "the scheduler is down; it asks when it starts");
         }
     }
 
@@ -155,11 +164,11 @@ impl RunnerState {
         }
         if self.args.stop.is_cancelled() {
             // Not begun, so the next start takes the same cut again. Nobody has to wait for our records.
-            self.args.run_log.cast(RunLogMsg::Withdraw(self.args.symbol.clone()))?;
+            self.args.run_log.cast(RunLogMsg::Withdraw(self.symbol.clone()))?;
             return Ok(());
         }
         if self.runs.last_engine_ts.is_some_and(|last| run.tick.engine_timestamp_ms <= last) {
-            self.tell_scheduler(SchedulerMsg::RunEnded { symbol: self.args.symbol.clone(), planned });
+            self.tell_scheduler(SchedulerMsg::RunEnded { symbol: self.symbol.clone(), planned });
             return Ok(());
         }
         if self.runs.next_start().is_some_and(|start| start != run.cut.start) {
@@ -171,7 +180,7 @@ impl RunnerState {
         let started = run::first_started_record(
             run.tick,
             run.cut,
-            self.args.mode,
+            self.args.settings.mode,
             self.clock_now(),
             self.runs.outputs + 1,
         );
@@ -192,7 +201,7 @@ impl RunnerState {
         }
         .instrument(span)
         .await?;
-        self.tell_scheduler(SchedulerMsg::RunEnded { symbol: self.args.symbol.clone(), planned });
+        self.tell_scheduler(SchedulerMsg::RunEnded { symbol: self.symbol.clone(), planned });
         Ok(())
     }
 
@@ -262,8 +271,12 @@ impl RunnerState {
             }
             attempts.note_error();
             // Counted by answers: an attempt that a crash interrupted takes none away, so the run ends as without it.
-            let delay =
-                self.args.retry.delay_after(attempts.answered()).filter(|_| error.kind.is_retryable());
+            let delay = self
+                .args
+                .settings
+                .retry
+                .delay_after(attempts.answered())
+                .filter(|_| error.kind.is_retryable());
             let Some(delay) = delay else { return Err(error) };
             tracing::warn!(
                 attempt = attempts.attempts(), error_kind = %error.kind, error_detail = %error.detail,
@@ -282,9 +295,9 @@ impl RunnerState {
         let result = tokio::select! {
             biased;
             () = self.args.give_up.cancelled() => Err(stopped_error()),
-            answered = tokio::time::timeout(self.args.deadline, self.args.engine.call(call)) => {
+            answered = tokio::time::timeout(self.args.settings.deadline, self.args.engine.call(call)) => {
                 answered.unwrap_or_else(|_| {
-                    let detail = format!("no answer within {:?}", self.args.deadline);
+                    let detail = format!("no answer within {:?}", self.args.settings.deadline);
                     Err(EngineError::no_answer(ErrorKind::EngineTimeout, detail))
                 })
             }

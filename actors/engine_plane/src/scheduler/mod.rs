@@ -33,9 +33,9 @@ pub mod messages;
 
 use messages::{SchedulerMsg, Universe};
 
-/// Settings and ports of the scheduler; cloned for each start.
-#[derive(Clone)]
-pub struct SchedulerArgs {
+/// Settings of the scheduler.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SchedulerSettings {
     /// When runs happen.
     pub cadence: Cadence,
     /// Ticks that are made up for after an absence, at most.
@@ -44,6 +44,13 @@ pub struct SchedulerArgs {
     pub runs_queued_max: usize,
     /// Which symbols are run.
     pub universe: Universe,
+}
+
+/// Settings and ports of the scheduler; cloned for each start.
+#[derive(Clone)]
+pub struct SchedulerArgs {
+    /// How it is done.
+    pub settings: SchedulerSettings,
     /// The process's clock.
     pub clock: Arc<dyn Clock>,
     /// Takes the cuts.
@@ -132,7 +139,7 @@ impl Actor for Scheduler {
             left_out: Vec::new(),
             left_out_total: 0,
         };
-        let symbols = match &state.args.universe {
+        let symbols = match &state.args.settings.universe {
             Universe::Listed(symbols) => symbols.clone(),
             // Those that ran before come first, so that a limit picks the same ones again.
             Universe::Discover { .. } => {
@@ -172,7 +179,7 @@ impl Actor for Scheduler {
             SchedulerMsg::RunEnded { symbol, planned } => state.run_ended(&symbol, planned),
             SchedulerMsg::RunnerHalted(symbol) => state.drop_symbol(&symbol),
             SchedulerMsg::Discovered(symbols) => {
-                if let Universe::Discover { .. } = state.args.universe {
+                if let Universe::Discover { .. } = state.args.settings.universe {
                     state.admit_symbols(symbols);
                 }
             }
@@ -192,7 +199,7 @@ impl Actor for Scheduler {
 impl SchedulerArgs {
     /// The schedule's first tick; `time` decides it unless it has begun already.
     fn begin_at(&self, time: TsMs) -> Tick {
-        *self.began.get_or_init(|| self.cadence.first_tick(time))
+        *self.began.get_or_init(|| self.settings.cadence.first_tick(time))
     }
 }
 
@@ -206,7 +213,7 @@ fn first_ticks(
         // Some symbols may have had their runs of the last ticks and others not: they are offered again, and only those
         // that are behind take them.
         (Some(last), _) => {
-            let listed: Option<BTreeSet<&Symbol>> = match &args.universe {
+            let listed: Option<BTreeSet<&Symbol>> = match &args.settings.universe {
                 Universe::Listed(symbols) => Some(symbols.iter().collect()),
                 Universe::Discover { .. } => None,
             };
@@ -214,12 +221,16 @@ fn first_ticks(
             let floors = overview.symbols.iter().filter(|(symbol, ..)| is_run(symbol));
             let slowest = floors.map(|(_, _, floor)| *floor).min();
             let owed = args
+                .settings
                 .cadence
                 .has_tick_at(last)
-                .then(|| args.cadence.owed_ticks(slowest, last, args.catch_up_max));
+                .then(|| args.settings.cadence.owed_ticks(slowest, last, args.settings.catch_up_max));
             // A symbol that is listed again is behind by ticks whose receipts are gone: it begins with what is there.
             let can_be_cut = |tick: &Tick| extent.gone_ts <= Some(tick.planned_ts_ms);
-            (Some(args.cadence.tick_after(last)), owed.into_iter().flatten().filter(can_be_cut).collect())
+            (
+                Some(args.settings.cadence.tick_after(last)),
+                owed.into_iter().flatten().filter(can_be_cut).collect(),
+            )
         }
         // Nothing was run yet: the schedule begins with the log, so that a crash before the first run moves no tick.
         (None, Some(first)) => (Some(args.begin_at(first)), VecDeque::new()),
@@ -234,7 +245,7 @@ impl SchedulerState {
             if self.lanes.contains_key(&symbol) || self.args.runners.is_halted(&symbol) {
                 continue;
             }
-            if let Universe::Discover { limit } = self.args.universe
+            if let Universe::Discover { limit } = self.args.settings.universe
                 && limit <= self.lanes.len()
             {
                 self.leave_out(symbol, limit);
@@ -299,12 +310,13 @@ impl SchedulerState {
             return self.arm_next_tick(me);
         };
         if let Some(gap) = self.args.clock.crossing_gap()
-            && let Some(skip) = self.args.cadence.skip_gap(next, gap, self.args.catch_up_max)
+            && let Some(skip) =
+                self.args.settings.cadence.skip_gap(next, gap, self.args.settings.catch_up_max)
         {
             self.skip_middle_of(gap, skip);
             return self.arm_next_tick(me);
         }
-        let due = self.args.cadence.due_ticks(next, now, self.args.catch_up_max);
+        let due = self.args.settings.cadence.due_ticks(next, now, self.args.settings.catch_up_max);
         if due.missed > 0 {
             tracing::warn!(missed = due.missed, "ticks were missed, more than schedule.catch_up_max");
             self.note_skipped(TickSkipReason::Missed, due.missed * self.lanes.len() as u64);
@@ -323,7 +335,7 @@ impl SchedulerState {
             from = to_rfc3339(gap.from),
             to = to_rfc3339(gap.to),
             missed = skip.skipped,
-            ran_at_either_end = self.args.catch_up_max,
+            ran_at_either_end = self.args.settings.catch_up_max,
             "a gap of the recording has more than {GAP_TICKS_MAX} ticks; those in the middle of it are not run"
         );
         self.note_skipped(TickSkipReason::Missed, skip.skipped.saturating_mul(self.lanes.len() as u64));
@@ -369,7 +381,7 @@ impl SchedulerState {
     /// those that came due meanwhile are one absence. A driven clock gives up none, because its schedule is the
     /// recording's.
     fn give_up_oldest(&mut self) {
-        let max = self.args.catch_up_max.max(1) as usize;
+        let max = self.args.settings.catch_up_max.max(1) as usize;
         let excess = self.waiting.len().saturating_sub(max);
         if excess > 0 && !self.args.clock.is_driven() {
             tracing::warn!(missed = excess, "ticks were missed, more than schedule.catch_up_max");
@@ -404,7 +416,10 @@ impl SchedulerState {
     }
 
     const fn schedule_limits(&self) -> SymbolScheduleLimits {
-        SymbolScheduleLimits { queued: self.args.runs_queued_max, held: self.args.catch_up_max as usize }
+        SymbolScheduleLimits {
+            queued: self.args.settings.runs_queued_max,
+            held: self.args.settings.catch_up_max as usize,
+        }
     }
 
     fn publish_paused(&self) -> bool {
@@ -465,7 +480,7 @@ impl SchedulerState {
     /// The cuts to be taken at `tick`. A runner that is down gets the tick when it reports, see
     /// [`runner_up`](Self::runner_up).
     fn cut_requests(&mut self, tick: Tick, one: Option<&Symbol>, is_made_up: bool) -> Vec<CutRequest> {
-        let only_if_seen = matches!(self.args.universe, Universe::Discover { .. });
+        let only_if_seen = matches!(self.args.settings.universe, Universe::Discover { .. });
         let limits = self.schedule_limits();
         let mut busy = 0;
         let mut requests = Vec::with_capacity(self.lanes.len());

@@ -29,7 +29,7 @@ impl Sim {
             25 if self.one_in(3) => return self.be_superseded(tree).await,
             26 if self.one_in(2) => return Some(self.stop(tree).await),
             // Only logs on a server can be overtaken so, and there an idle tree asks whether they are still its own.
-            28 if self.zombie.is_none() && self.settings.probe_every.is_some() => {
+            28 if self.zombie.is_none() && self.settings.log_writer.probe_every.is_some() => {
                 self.world.saw("overtaken by a second tree");
                 self.zombie = tree.take();
                 let next = ManualClock::at(self.clock.ms());
