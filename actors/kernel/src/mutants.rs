@@ -4,8 +4,11 @@
 //! compile to nothing. A release cannot have the feature.
 //!
 //! ```text
-//! if mutant!(SealNotApplied) { … the defect … } else { … the product … }
+//! if !mutant!(SealNotApplied) { … one line of the product … }
 //! ```
+//!
+//! A defect that is more than one expression has no place in the product: it is a port that breaks its contract, which
+//! the actors' testkit puts around one that keeps it.
 
 #[cfg(all(feature = "mutants", not(debug_assertions)))]
 compile_error!("the feature `mutants` plants defects for tests: build without it");
@@ -29,7 +32,7 @@ macro_rules! mutant {
 }
 
 #[cfg(feature = "mutants")]
-pub use self::planted::{Mutant, Planted, is_planted, suspended};
+pub use self::planted::{Mutant, Planted, current, is_planted, suspended};
 
 #[cfg(feature = "mutants")]
 mod planted {
@@ -81,8 +84,8 @@ mod planted {
         EndsARunTwice,
         /// RUN-3: the index forgets that a run has ended.
         EndIsForgotten,
-        /// RUN-4: a starting runner takes the cut of an open run again.
-        OpenRunIsBegunAnew,
+        /// RUN-4: a starting runner does not finish the open run.
+        OpenRunIsForgotten,
         /// RUN-4: a starting runner begins without the hysteresis state.
         StateNotRestored,
         /// OUT-1: after a failure the first unconfirmed message is left out.
@@ -149,10 +152,16 @@ mod planted {
         }
     }
 
+    /// The defect that is planted on this thread.
+    #[must_use]
+    pub fn current() -> Option<Mutant> {
+        PLANTED.get()
+    }
+
     /// Whether it is planted on this thread.
     #[must_use]
     pub fn is_planted(mutant: Mutant) -> bool {
-        PLANTED.get() == Some(mutant)
+        current() == Some(mutant)
     }
 
     /// Runs a check without any defect on this thread: a checker must not be broken together with what it checks.

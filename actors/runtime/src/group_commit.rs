@@ -200,11 +200,7 @@ async fn append_until_known(
     loop {
         attempts = attempts.saturating_add(1);
         let source = match log.append(epoch, batch).await {
-            Err(AppendError::Unknown { .. }) if mutant!(NewPositionsAfterUnknown) => {
-                return append_behind_the_tail(log, epoch, batch).await;
-            }
             Err(AppendError::Unknown { source }) => source,
-            Err(AppendError::Fenced { .. }) if mutant!(FencedGoesOn) => std::io::Error::other("fenced"),
             Err(AppendError::Full { detail }) if in_doubt && !mutant!(NoRoomIsBelievedInDoubt) => {
                 std::io::Error::new(std::io::ErrorKind::StorageFull, detail)
             }
@@ -233,11 +229,4 @@ async fn prove_until_known(
         unanswered(&source);
         tokio::time::sleep(resend_after).await;
     }
-}
-
-/// What a mutant does with a batch that was not answered.
-async fn append_behind_the_tail(log: &dyn Log, epoch: Epoch, batch: &RecordBatch) -> Result<(), AppendError> {
-    let mut moved = RecordBatch::starting_at(log.stat().tail.next());
-    batch.iter().for_each(|(_, payload)| moved.push(payload));
-    log.append(epoch, &moved).await
 }

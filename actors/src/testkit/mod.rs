@@ -6,6 +6,8 @@
 
 mod engine;
 mod fan_out;
+#[cfg(feature = "mutants")]
+mod planted;
 mod receipts;
 mod source;
 mod tree;
@@ -15,6 +17,8 @@ pub use engine::{Act, TestEngine};
 pub use fan_out::{Outputs, Publish, RecordingFanOut};
 pub use orchestrator_engine_plane::testkit::{book_again, run_index_again};
 pub use orchestrator_runtime::testkit::*;
+#[cfg(feature = "mutants")]
+pub use planted::plant_in_ports;
 pub use receipts::{item, snapshot, trade};
 pub use source::{SourceAct, TestSource};
 pub use tree::{TestClock, TestTree, eventually, settings};

@@ -226,6 +226,8 @@ impl TestTree {
             kill_switch: Arc::clone(&self.kill_switch) as _,
             observer: ledger,
         };
+        #[cfg(feature = "mutants")]
+        let ports = super::plant_in_ports(ports);
         Tree::start(ports, &self.settings).await
     }
 

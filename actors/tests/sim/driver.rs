@@ -282,6 +282,8 @@ impl Sim {
         let (crash, killed) = self.crash();
         let world = Arc::clone(&self.world);
         let ports = self.ports(&crash);
+        #[cfg(feature = "mutants")]
+        let ports = orchestrator_actors::testkit::plant_in_ports(ports);
         let settings = self.settings.clone();
         let started = tokio::select! {
             biased;

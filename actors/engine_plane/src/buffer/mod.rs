@@ -322,10 +322,6 @@ impl BufferState {
             self.number_receipt(&origin, arrival);
         }
         self.args.watch.note_time(self.last_stamp);
-        if mutant!(AcknowledgesBeforeAppend) {
-            self.queue_flush(me);
-            return send_reply(reply, Ok(Appended { duplicates }));
-        }
         let pending = AppendWaiter { duplicates, reply, credit };
         match self.receipts.wait_for_pushed(pending) {
             Waited::Queued => self.queue_flush(me),

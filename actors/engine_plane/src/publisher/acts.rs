@@ -52,11 +52,10 @@ impl PublisherState {
             return Err(HeldError::NotHeld { symbol: request.symbol.to_string() });
         }
         for act in &acts {
-            if mutant!(SkipsWithoutRecord) {
-                self.skips.note_act(act);
-            } else {
+            if !mutant!(SkipsWithoutRecord) {
                 self.record_act(request, act).await?;
             }
+            self.skips.note_act(act);
             tracing::warn!(
                 domain = "publish", operator = request.operator, reason = request.reason, %act,
                 "an operator decided about held outputs"
@@ -83,7 +82,6 @@ impl PublisherState {
             Err(unknown @ AppendError::Unknown { .. }) => return Err(HeldError::InDoubt(unknown)),
             Err(refused) => return Err(HeldError::NotRecorded(refused)),
         }
-        self.skips.note_act(act);
         // With it, an earlier one that was in doubt has become durable.
         match read_skips(&self.args.act_log).await {
             Ok(known) => self.skips = known,

@@ -238,7 +238,7 @@ pub(super) async fn carry_out_saving(kept: &RetentionLogs, plan: &TrimPlan, save
     let save = save == Save::Always || (save == Save::BeforeTrims && trims);
     let mut done = TrimOutcome { is_base_saved: false, trimmed: Vec::new(), result: Ok(()) };
     done.result = async {
-        if save && !mutant!(TrimsBeforeBase) {
+        if save {
             save_base(kept, &plan.base).await?;
         }
         done.is_base_saved = true;
@@ -254,9 +254,6 @@ pub(super) async fn carry_out_saving(kept: &RetentionLogs, plan: &TrimPlan, save
                     trimmed.map_err(|source| RetentionError::Trim { log: log.name, source })?.max(before);
                 done.trimmed.push(TrimmedLog { log: log.name, records: start.0 - before.0, start });
             }
-        }
-        if mutant!(TrimsBeforeBase) {
-            save_base(kept, &plan.base).await?;
         }
         Ok(())
     }

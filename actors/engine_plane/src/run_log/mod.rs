@@ -178,7 +178,6 @@ impl RunLogState {
         if let Err(violation) = self.index.check_record(&waiting.record) {
             return send_reply(waiting.reply, Err(violation.into()));
         }
-        let waiting = if mutant!(CallsBeforeStarted) { answered_early(waiting) } else { waiting };
         let last = if waiting.record.is_terminal() { Last::Yes } else { Last::No };
         let symbol = waiting.record.facts.symbol.clone();
         *self.under_way.entry(symbol.clone()).or_default() += 1;
@@ -188,9 +187,6 @@ impl RunLogState {
 
     fn push_released(&mut self, me: &ActorRef<RunLogMsg>, released: Vec<RecordWaiter>) {
         for waiting in released {
-            if mutant!(PublishesBeforeDurable) {
-                self.announce_early(&waiting.record);
-            }
             self.writer.push_record(|bytes| waiting.record.encode_to(bytes));
             self.writer.wait_for_pushed(waiting);
         }
@@ -213,18 +209,6 @@ impl RunLogState {
         self.flush_queued = false;
         self.looks = 0;
         self.begin_append(me);
-    }
-
-    /// What a mutant does: tells the publisher of a record that is not in the log yet.
-    fn announce_early(&self, record: &RunRecord) {
-        let mut batch = RecordBatch::starting_at(self.writer.next_seq());
-        batch.push_with(|bytes| record.encode_to(bytes));
-        let tail = batch.last_seq().into();
-        self.args.committed.send_replace(Committed {
-            tail,
-            batch: Arc::new(batch),
-            epoch: self.writer.epoch(),
-        });
     }
 
     fn begin_append(&mut self, me: &ActorRef<RunLogMsg>) {
@@ -362,13 +346,6 @@ impl RunLogState {
         self.checkpoints.save_now(self.writer.epoch(), checkpoint::encode_checkpoint(&self.index)).await;
         send_reply(reply, ());
     }
-}
-
-/// What a mutant does: lets the runner go on before its record is durable.
-fn answered_early(waiting: RecordWaiter) -> RecordWaiter {
-    let (unheard, _) = ractor::concurrency::oneshot();
-    send_reply(waiting.reply, Ok(RunSeq(0)));
-    RecordWaiter { record: waiting.record, reply: unheard.into() }
 }
 
 fn seconds_between(start: TsMs, end: TsMs) -> f64 {

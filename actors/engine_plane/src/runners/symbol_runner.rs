@@ -142,12 +142,8 @@ impl RunnerState {
 
     /// Finishes the run that has a `started` record and no terminal one: same id, next attempt (RUN-4).
     async fn finish_interrupted_run(&mut self) -> Result<(), ActorProcessingErr> {
-        let Some((facts, attempts)) = self.runs.open.take() else { return Ok(()) };
-        if mutant!(OpenRunIsBegunAnew) {
-            self.runs.last_cut_end = Some(IngestSeq(facts.cut.start.0 - 1));
-            self.runs.last_engine_ts = Some(facts.engine_timestamp_ms.plus_ms(-1));
-            return Ok(());
-        }
+        let open = self.runs.open.take().filter(|_| !mutant!(OpenRunIsForgotten));
+        let Some((facts, attempts)) = open else { return Ok(()) };
         tracing::info!(run_id = %facts.run_id, symbol = %facts.symbol, attempts, "finishing an interrupted run");
         let mut again = Attempts::new(facts, attempts);
         if again.facts().snapshot_seq.is_some() {

@@ -412,15 +412,15 @@ impl CutBook {
                 None if request.only_if_seen => continue,
                 None => end.next(),
             };
-            let mut fresh = OpenSlice::starting_at(end.next(), Some(engine_ts));
-            if mutant!(SnapshotOfThePreviousCut) {
-                let slice = self.slices.get(request.symbol.as_str());
-                fresh.candidates = slice.map(|slice| slice.candidates.clone()).unwrap_or_default();
-            }
+            let fresh = OpenSlice::starting_at(end.next(), Some(engine_ts));
             let slice = match self.slices.get_mut(request.symbol.as_str()) {
                 // As in `track_symbol`: with a higher floor it lacks snapshots.
                 Some(slice) if slice.start == start && slice.floor <= request.floor => {
-                    std::mem::replace(slice, fresh)
+                    let taken = std::mem::replace(slice, fresh);
+                    if mutant!(SnapshotOfThePreviousCut) {
+                        slice.candidates.clone_from(&taken.candidates);
+                    }
+                    taken
                 }
                 None if start == end.next() => {
                     self.slices.insert(request.symbol.clone(), fresh);

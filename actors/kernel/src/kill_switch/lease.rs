@@ -191,11 +191,8 @@ impl Lease {
     pub fn settle_expiry(&mut self, now: Duration) -> Option<TradingStateChange> {
         self.latest = self.latest.max(now);
         let ends = self.sent? + self.term;
-        if mutant!(PermitForEver) {
-            return None;
-        }
         let already = matches!(&self.state, TradingState::Unknown(UnknownReason::Stale(_)));
-        if already || self.latest < ends {
+        if already || self.latest < ends || mutant!(PermitForEver) {
             return None;
         }
         let why = self.trouble.clone().unwrap_or_else(|| "no read was answered".to_owned());
