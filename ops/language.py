@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PRODUCT = ("src/", "actors/src/", "actors/engine_plane/src/", "actors/kernel/src/", "actors/runtime/src/")
-ONLY_TESTS = ("/tests/", "/tests.rs", "/testkit", "_conformance.rs", "/golden.rs", "/model.rs", "/model/")
+ONLY_TESTS = ("/tests/", "/tests.rs", "/testkit", "_conformance.rs")
 QUESTION = re.compile(r"(what|who|whom|whose|whether|where|when|which|how|why)\b", re.IGNORECASE)
 FUNCTION = re.compile(r"^\s*(?:pub(?:\([^)]*\))?\s+)?(?:const\s+)?(?:async\s+)?(?:unsafe\s+)?fn\s+(\w+)")
 TYPE = re.compile(r"^\s*(pub(?:\([^)]*\))?\s+)?(?:struct|enum|trait|union)\s+(\w+)")

@@ -189,9 +189,9 @@ mod tests {
     use orchestrator_kernel::ports::checkpoint_conformance::{self, CheckpointProvider};
     use orchestrator_kernel::random::Rng;
 
-    use super::super::fault_fs::FaultFs;
     use super::super::fs::RealFs;
-    use super::super::golden;
+    use super::super::tests::fault_fs::FaultFs;
+    use super::super::tests::golden;
     use super::*;
 
     const DIR: &str = "/checkpoints";

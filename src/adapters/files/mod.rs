@@ -5,11 +5,7 @@ mod bytes;
 pub mod capture_source;
 pub mod checkpoints;
 pub mod data_dir;
-#[cfg(test)]
-mod fault_fs;
 pub mod fs;
-#[cfg(test)]
-mod golden;
 pub mod high_water;
 pub mod kill_switch;
 pub mod log;
@@ -17,6 +13,8 @@ pub mod ndjson_fan_out;
 mod read_only;
 mod reserve;
 pub mod second_mark;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 

@@ -74,8 +74,8 @@ pub(super) fn keep_reserve(fs: &dyn Fs, dir: &Path, name: &str, bytes: u64) -> i
 
 #[cfg(test)]
 mod tests {
-    use super::super::fault_fs::FaultFs;
     use super::super::fs::read_small;
+    use super::super::tests::fault_fs::FaultFs;
     use super::*;
     use orchestrator_kernel::random::Rng;
 

@@ -19,4 +19,4 @@ pub mod replay;
 pub mod retention;
 
 #[cfg(test)]
-mod model;
+mod tests;

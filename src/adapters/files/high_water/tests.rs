@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use orchestrator_kernel::random::Rng;
 
-use super::super::fault_fs::FaultFs;
-use super::super::golden;
+use super::super::tests::fault_fs::FaultFs;
+use super::super::tests::golden;
 use super::*;
 
 const DATA: &str = "/data";

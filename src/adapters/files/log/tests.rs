@@ -8,8 +8,8 @@ use orchestrator_kernel::ports::log_conformance::{
 };
 use orchestrator_kernel::random::Rng;
 
-use super::super::fault_fs::FaultFs;
-use super::super::golden;
+use super::super::tests::fault_fs::FaultFs;
+use super::super::tests::golden;
 use super::meta::LogMeta;
 use super::segment::{HEADER_BYTES, file_name};
 use super::*;

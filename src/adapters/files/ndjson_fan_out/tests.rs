@@ -5,7 +5,7 @@ use orchestrator_kernel::engine::run_id::RunId;
 use orchestrator_kernel::ids::{EngineMode, IngestSeq, RunSeq, Symbol, TsMs};
 use orchestrator_kernel::random::Rng;
 
-use super::super::fault_fs::FaultFs;
+use super::super::tests::fault_fs::FaultFs;
 use super::*;
 
 const PATH: &str = "/outputs/events.jsonl";

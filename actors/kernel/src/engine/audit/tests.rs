@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::engine::contracts::orchestrator_event::events;
 use crate::engine::divergence::DivergencePlace;
-use crate::engine::model::{Live, Stored, engine, history, records};
+use crate::engine::tests::model::{Live, Stored, engine, history, records};
 use crate::ports::fan_out::OutputMessage;
 
 /// Result of an audit.

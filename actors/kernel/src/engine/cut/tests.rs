@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::model::{Live, Op, Stored, Taken, history, last_at_or_before, rebuild, records};
+use crate::engine::tests::model::{Live, Op, Stored, Taken, history, last_at_or_before, rebuild, records};
 
 /// The receipts of a request's cut by brute force: none when no cut is to be taken.
 fn expected(log: &[Stored], taken: &Taken, request: &CutRequest) -> Option<SymbolCut> {

@@ -7,8 +7,8 @@ use crate::engine::audit::{self, Audit, AuditStep, StateFrom};
 use crate::engine::contracts::orchestrator_event::events;
 use crate::engine::cut::CutRequest;
 use crate::engine::divergence::Divergence;
-use crate::engine::model::{Live, Stored, advance, engine, history, later, records, trimmed_history};
 use crate::engine::replay::RunLogOutline;
+use crate::engine::tests::model::{Live, Stored, advance, engine, history, later, records, trimmed_history};
 use crate::ports::fan_out::OutputMessage;
 use crate::ports::log::LogStat;
 

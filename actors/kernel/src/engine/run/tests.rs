@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::engine::model::{Live, history};
+use crate::engine::tests::model::{Live, history};
 use crate::ids::CutKind;
 
 fn started(symbol: &str, engine_ts: i64, start: u64, end: u64) -> RunRecord {

@@ -6,7 +6,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
 use super::*;
-use crate::engine::model::{Op, trimmed_history};
+use crate::engine::tests::model::{Op, trimmed_history};
 
 /// Of the runs whose cut does not continue the symbol's last one: where, of whom, and where the cut starts.
 fn skipping(runs: &[RunRecord]) -> Vec<(RunSeq, Symbol, IngestSeq)> {

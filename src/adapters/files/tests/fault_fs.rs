@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 
 use orchestrator_kernel::random::Rng;
 
-use super::fs::{FileFacts, FileId, Fs, FsFile, LockError, LockGuard};
+use super::super::fs::{FileFacts, FileId, Fs, FsFile, LockError, LockGuard};
 
 #[derive(Clone)]
 enum Change {
