@@ -1,11 +1,13 @@
 //! `orchestrator log stat`: what recorded logs hold.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 
 use orchestrator_engine_plane::retention::saved_base;
 use orchestrator_kernel::engine::contracts::engine_run::{RunRecord, RunStatus};
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
-use orchestrator_kernel::ids::Seq;
+use orchestrator_kernel::engine::retention::{RetentionBase, TrimBlocker};
+use orchestrator_kernel::ids::{Seq, TsMs};
 use orchestrator_kernel::ports::log::{AcquireError, Log, LogName, LogStat, ReadLimit, RecordBatch};
 use orchestrator_kernel::ports::marks::{MarkError, Marks};
 use serde_json::{Value, json};
@@ -40,63 +42,105 @@ async fn read_all(place: &LogsPlace, config: &Config, is_configured: bool) -> Re
     let noted = if is_configured { marks::read_marks(config).await? } else { None };
     let logs = reading::open_logs(place).await?;
     let second_mark = noted.map(|noted| compare_with_mark(noted, &logs)).transpose()?;
-    let Recorded { receipts, runs, quarantine, archived, .. } = &logs;
-    let mut span = (None, None);
-    let mut symbols = std::collections::BTreeSet::new();
-    scan_log(receipts.as_ref(), |seq, payload| {
+    let read = ReadRecords {
+        receipts: read_receipts(logs.receipts.as_ref()).await?,
+        runs: count_runs(logs.runs.as_ref()).await?,
+    };
+    scan_log(logs.quarantine.as_ref(), |_, _| Ok(())).await?;
+    let base = saved_base(logs.checkpoints.as_ref()).await.map_err(WiringError::from)?;
+    let floor = retention::trim_floor(&logs, config).await?;
+    let mut report = report_json(&logs, &read, &base, &floor);
+    if let (Some(second_mark), Value::Object(fields)) = (second_mark, &mut report) {
+        fields.insert("second_mark".to_owned(), second_mark);
+    }
+    Ok(report)
+}
+
+/// Content of the logs, as their records say.
+struct ReadRecords {
+    receipts: ReadReceipts,
+    runs: RunCounts,
+}
+
+/// Span of the receipts in time, and their symbols.
+#[derive(Default)]
+struct ReadReceipts {
+    first: Option<TsMs>,
+    last: Option<TsMs>,
+    symbols: BTreeSet<String>,
+}
+
+/// Run records by status.
+#[derive(Default)]
+struct RunCounts {
+    started: u64,
+    completed: u64,
+    failed: u64,
+}
+
+async fn read_receipts(log: &dyn Log) -> Result<ReadReceipts, WiringError> {
+    let mut read = ReadReceipts::default();
+    scan_log(log, |seq, payload| {
         let record = ReceiptRecord::decode(payload).map_err(|error| corrupt_record(seq, &error))?;
-        span = (span.0.or(Some(record.ingest_ts_ms)), Some(record.ingest_ts_ms));
-        if !symbols.contains(record.symbol) {
-            symbols.insert(record.symbol.to_owned());
+        read.first = read.first.or(Some(record.ingest_ts_ms));
+        read.last = Some(record.ingest_ts_ms);
+        if !read.symbols.contains(record.symbol) {
+            read.symbols.insert(record.symbol.to_owned());
         }
         Ok(())
     })
     .await?;
-    let (mut started, mut completed, mut failed) = (0u64, 0u64, 0u64);
-    scan_log(runs.as_ref(), |seq, payload| {
+    Ok(read)
+}
+
+async fn count_runs(log: &dyn Log) -> Result<RunCounts, WiringError> {
+    let mut counts = RunCounts::default();
+    scan_log(log, |seq, payload| {
         let record = RunRecord::decode(payload).map_err(|error| corrupt_record(seq, &error))?;
         match record.status {
-            RunStatus::Started { .. } => started += 1,
-            RunStatus::Completed { .. } => completed += 1,
-            RunStatus::Failed { .. } => failed += 1,
+            RunStatus::Started { .. } => counts.started += 1,
+            RunStatus::Completed { .. } => counts.completed += 1,
+            RunStatus::Failed { .. } => counts.failed += 1,
         }
         Ok(())
     })
     .await?;
-    scan_log(quarantine.as_ref(), |_, _| Ok(())).await?;
+    Ok(counts)
+}
+
+fn report_json(
+    logs: &Recorded,
+    read: &ReadRecords,
+    base: &RetentionBase,
+    (floor, held): &(Seq, TrimBlocker),
+) -> Value {
     let extent = |log: &dyn Log| extent_of(log.stat());
     let archive =
-        |name: LogName| archived.iter().find(|(log, _)| *log == name).map(|(_, stat)| extent_of(*stat));
-    let base = saved_base(logs.checkpoints.as_ref()).await.map_err(WiringError::from)?;
-    let (floor, held) = retention::trim_floor(&logs, config).await?;
-    let mut report = json!({
+        |name: LogName| logs.archived.iter().find(|(log, _)| *log == name).map(|(_, stat)| extent_of(*stat));
+    json!({
         "receipts": {
-            "log": extent(receipts.as_ref()),
-            "first_ingest_ts_ms": span.0,
-            "last_ingest_ts_ms": span.1,
-            "symbols": symbols.len(),
+            "log": extent(logs.receipts.as_ref()),
+            "first_ingest_ts_ms": read.receipts.first,
+            "last_ingest_ts_ms": read.receipts.last,
+            "symbols": read.receipts.symbols.len(),
             "archive": archive(LogName::Receipts),
             "floor": floor,
-            "floor_held_by": log_keep::held_json(&held),
+            "floor_held_by": log_keep::held_json(held),
         },
         "runs": {
-            "log": extent(runs.as_ref()),
-            "started": started,
-            "completed": completed,
-            "failed": failed,
+            "log": extent(logs.runs.as_ref()),
+            "started": read.runs.started,
+            "completed": read.runs.completed,
+            "failed": read.runs.failed,
             "archive": archive(LogName::Runs),
         },
-        "quarantine": {"log": extent(quarantine.as_ref()), "archive": archive(LogName::Quarantine)},
+        "quarantine": {"log": extent(logs.quarantine.as_ref()), "archive": archive(LogName::Quarantine)},
         "base": {
             "receipts_from": base.receipts_from(),
             "runs_from": base.runs_from(),
             "quarantine_from": base.quarantine_from(),
         },
-    });
-    if let (Some(second_mark), Value::Object(fields)) = (second_mark, &mut report) {
-        fields.insert("second_mark".to_owned(), second_mark);
-    }
-    Ok(report)
+    })
 }
 
 /// How far the second mark says that each log reaches, or why it says nothing.

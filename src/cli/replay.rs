@@ -27,8 +27,9 @@ use crate::offline::replay::{
 };
 use crate::process::exit::ProcessExit;
 use crate::process::explain::explain_error;
-use crate::service::wiring::engine;
-use crate::service::wiring::reading::{self, LogsPlace};
+use crate::service::wiring::WiringError;
+use crate::service::wiring::engine::{self, EngineWorkers};
+use crate::service::wiring::reading::{self, LogsPlace, Recorded};
 use crate::telemetry::logs;
 
 /// Differences that are printed; further ones are counted.
@@ -123,50 +124,12 @@ pub fn run_replay(args: &ReplayArgs, environment: Vec<(OsString, OsString)>) -> 
     }
 }
 
-async fn replay_logs(mut config: Config, place: &LogsPlace, args: &ReplayArgs) -> ProcessExit {
-    let recorded = match reading::open_logs(place).await {
-        Ok(recorded) => recorded,
-        Err(error) => {
-            print_complaint(&explain_error(&error));
-            return error.to_exit();
-        }
+async fn replay_logs(config: Config, place: &LogsPlace, args: &ReplayArgs) -> ProcessExit {
+    let prepared = match prepare_replay(config, place, args).await {
+        Ok(prepared) => prepared,
+        Err(exit) => return exit,
     };
-    if args.engine == EngineChoice::Demo {
-        config.engine.kind = EngineKind::Demo;
-    }
-    let (answers, workers) = match args.engine {
-        EngineChoice::Recorded => (Answers::Recorded, None),
-        EngineChoice::Configured | EngineChoice::Demo => match engine::open_engine(&config.engine).await {
-            Ok((engine, workers)) => (Answers::Engine(engine), workers),
-            Err(error) => {
-                print_complaint(&explain_error(&error));
-                return error.to_exit();
-            }
-        },
-    };
-    let out = match open_output(&args.out) {
-        Ok(out) => out,
-        Err(error) => {
-            print_complaint(&format!("cannot write {}: {error}", args.out.display()));
-            return ProcessExit::Io;
-        }
-    };
-    let base = match recorded.load_base().await {
-        Ok(base) => base,
-        Err(error) => {
-            print_complaint(&explain_error(&error));
-            return error.to_exit();
-        }
-    };
-    let symbols: BTreeSet<Symbol> = args.symbols.iter().map(|name| Symbol::from(name.as_str())).collect();
-    let plan = ReplayPlan {
-        symbols: Some(symbols).filter(|symbols| !symbols.is_empty()),
-        range: args.range,
-        state_from: if args.recompute_state { StateFrom::Replay } else { StateFrom::Record },
-        calls_max: calls_max(&config.engine),
-        to_the_end: false,
-        base,
-    };
+    let PreparedReplay { recorded, answers, workers, out, plan } = prepared;
     let progress = ReadProgress::for_receipts(recorded.receipts.stat().tail);
     let mut writer = Writer::new(out, args, progress);
     let (receipts, runs) = (Arc::clone(&recorded.receipts), Arc::clone(&recorded.runs));
@@ -179,6 +142,55 @@ async fn replay_logs(mut config: Config, place: &LogsPlace, args: &ReplayArgs) -
         workers.shut_down_workers().await;
     }
     exit
+}
+
+/// Parts of a replay, once nothing can refuse it any more.
+struct PreparedReplay {
+    recorded: Recorded,
+    answers: Answers,
+    workers: EngineWorkers,
+    out: Box<dyn Write + Send>,
+    plan: ReplayPlan,
+}
+
+/// Opens what a replay reads, asks and writes. What is in its way is told before it returns.
+async fn prepare_replay(
+    mut config: Config,
+    place: &LogsPlace,
+    args: &ReplayArgs,
+) -> Result<PreparedReplay, ProcessExit> {
+    let recorded = reading::open_logs(place).await.map_err(|error| complain(&error))?;
+    if args.engine == EngineChoice::Demo {
+        config.engine.kind = EngineKind::Demo;
+    }
+    let (answers, workers) = match args.engine {
+        EngineChoice::Recorded => (Answers::Recorded, None),
+        EngineChoice::Configured | EngineChoice::Demo => {
+            let opened = engine::open_engine(&config.engine).await;
+            let (engine, workers) = opened.map_err(|error| complain(&error))?;
+            (Answers::Engine(engine), workers)
+        }
+    };
+    let out = open_output(&args.out).map_err(|error| {
+        print_complaint(&format!("cannot write {}: {error}", args.out.display()));
+        ProcessExit::Io
+    })?;
+    let base = recorded.load_base().await.map_err(|error| complain(&error))?;
+    let symbols: BTreeSet<Symbol> = args.symbols.iter().map(|name| Symbol::from(name.as_str())).collect();
+    let plan = ReplayPlan {
+        symbols: Some(symbols).filter(|symbols| !symbols.is_empty()),
+        range: args.range,
+        state_from: if args.recompute_state { StateFrom::Replay } else { StateFrom::Record },
+        calls_max: calls_max(&config.engine),
+        to_the_end: false,
+        base,
+    };
+    Ok(PreparedReplay { recorded, answers, workers, out, plan })
+}
+
+fn complain(error: &WiringError) -> ProcessExit {
+    print_complaint(&explain_error(error));
+    error.to_exit()
 }
 
 fn open_output(path: &Path) -> io::Result<Box<dyn Write + Send>> {

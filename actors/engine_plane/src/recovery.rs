@@ -1,4 +1,9 @@
 //! Rebuilding derived state from the logs: from a checkpoint if there is one, and the records after it.
+//!
+//! ```text
+//!  base (what trimmed logs go on from) ─▶ checkpoint, if it reaches the base ─▶ records behind it ─▶ state
+//!    start of the log ≤ base, or it is refused     tail of the log ≥ what is known, or LOG_REGRESSED
+//! ```
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -115,6 +120,14 @@ pub(crate) struct BufferTails {
 
 /// The buffer's book, continued where the run log says that the symbols' last cuts ended; and when the last receipt
 /// came that was trimmed.
+///
+/// ```text
+///                  base           last cut of A     checkpoint                 tail
+///  ─── trimmed ─────┼────────────────────┼──────────────┼───────────────────────┤
+///  what it held is  │                    └─ backfill: A ┘                       │  A's next cut starts behind its last
+///  in the base      └─ backfill: N, which never ran ────┘                       │  N's first cut starts at the base
+///                                                       └─ observe: everybody ──┘  nobody has seen these
+/// ```
 pub(crate) async fn cut_book(
     log: &PatientLog,
     quarantine: &PatientLog,
@@ -126,49 +139,95 @@ pub(crate) async fn cut_book(
     let base = load_base(saved.store).await?;
     check_base_reaches(LogName::Receipts, log.start_seq(), base.receipts_from().into())?;
     check_base_reaches(LogName::Quarantine, quarantine.start_seq(), base.quarantine_from())?;
-    let saved: Option<BufferCheckpoint> = saved.load_checkpoint(RECEIPTS_CHECKPOINT).await;
-    let (mut book, quarantine_from) =
-        match saved.filter(|saved| base.receipts_from() <= saved.book.tail().next()) {
-            Some(saved) => (saved.book.into_book(), saved.quarantine_tail),
-            None => (base.cut_book(), Seq(0)),
-        };
-    let gone = base.cut_book();
-    book.know_positions(gone.positions());
-    let quarantine_from = quarantine_from.max(Seq(base.quarantine_from().0 - 1));
-    check_not_regressed(LogName::Receipts, tail, book.tail().into())?;
-    check_not_regressed(LogName::Quarantine, quarantine_tail, quarantine_from)?;
+    let BookStart { mut book, quarantined } = saved_book(saved, &base).await;
+    // The runs too are derived from receipts: a cut that ended behind the log's end tells of records that it has lost.
     let last_cut_end = runs.symbols.iter().map(|(_, end, _)| *end).max().unwrap_or_default();
+    check_not_regressed(LogName::Receipts, tail, book.tail().into())?;
+    check_not_regressed(LogName::Quarantine, quarantine_tail, quarantined)?;
     check_not_regressed(LogName::Receipts, tail, last_cut_end.into())?;
 
+    let missing = continue_cuts(&mut book, &base, runs);
+    read_receipts(log, &mut book, &missing, tail).await?;
+    read_quarantine(quarantine, &mut book, quarantined.next(), quarantine_tail).await?;
+    Ok((book, base.cut_book().last_ts()))
+}
+
+/// Book that a start goes on from, and the last quarantined item that it knows.
+struct BookStart {
+    book: CutBook,
+    quarantined: Seq,
+}
+
+/// The checkpoint's book; that of the base where there is no checkpoint, or none that reaches it.
+async fn saved_book(saved: CheckpointReader<'_>, base: &RetentionBase) -> BookStart {
+    let saved: Option<BufferCheckpoint> = saved.load_checkpoint(RECEIPTS_CHECKPOINT).await;
+    // One that ends before the base needs receipts that are trimmed: what follows it can be read no more.
+    let saved = saved.filter(|saved| base.receipts_from() <= saved.book.tail().next());
+    let (mut book, quarantined) = match saved {
+        Some(saved) => (saved.book.into_book(), saved.quarantine_tail),
+        None => (base.cut_book(), Seq(0)),
+    };
+    // Quarantined items can be trimmed that came after the checkpoint. Only the base still counts them, and a producer
+    // that sends one of them again must not leave a gap (LOG-1).
+    book.know_positions(base.cut_book().positions());
+    let quarantined = quarantined.max(Seq(base.quarantine_from().0 - 1));
+    BookStart { book, quarantined }
+}
+
+/// Lets each symbol's next cut start where it has to. Returns the symbols whose receipts before the book's tail have to
+/// be read again, from where on.
+fn continue_cuts(book: &mut CutBook, base: &RetentionBase, runs: &Overview) -> BTreeMap<Symbol, IngestSeq> {
     let ran: BTreeSet<&Symbol> = runs.symbols.iter().map(|(symbol, ..)| symbol).collect();
+    // A symbol that never ran is cut from its first receipt on. Where that is trimmed, from the base on, as a replay of
+    // the trimmed logs does (REP-1).
     let forgotten = book.forget_before(base.receipts_from(), |symbol| ran.contains(symbol));
     let mut missing: BTreeMap<Symbol, IngestSeq> =
         forgotten.into_iter().map(|symbol| (symbol, base.receipts_from())).collect();
+    // The run log is the authority on where a cut ended (CUT-1): the checkpoint may be older than the last run, or may
+    // have been taken after a seal whose runs were never recorded.
     for (symbol, end, floor) in &runs.symbols {
         if book.track_symbol(symbol, end.next(), Some(*floor)) {
             missing.insert(symbol.clone(), end.next());
         }
     }
-    let saved_tail = book.tail();
-    let from = missing.values().min().copied().unwrap_or(saved_tail.next());
+    missing
+}
+
+/// Reads what the book does not know: everything behind its tail, and before it only what is `missing` of a symbol.
+async fn read_receipts(
+    log: &PatientLog,
+    book: &mut CutBook,
+    missing: &BTreeMap<Symbol, IngestSeq>,
+    tail: Seq,
+) -> Result<(), Fatal> {
+    let known = book.tail();
+    let from = missing.values().min().copied().unwrap_or(known.next());
     log.scan_records(from.into(), tail, |seq, payload| {
         let record = ReceiptRecord::decode(payload)
             .map_err(|error| Fatal::undecodable_record(LogName::Receipts, seq.0, error))?;
-        if saved_tail < record.ingest_seq {
+        // Once each: what the book knows is in its positions and counts already.
+        if known < record.ingest_seq {
             book.observe_receipt(&record);
         } else if missing.contains_key(record.symbol) {
             book.backfill_receipt(&record);
         }
         Ok(())
     })
-    .await?;
+    .await
+}
+
+async fn read_quarantine(
+    quarantine: &PatientLog,
+    book: &mut CutBook,
+    from: Seq,
+    tail: Seq,
+) -> Result<(), Fatal> {
     quarantine
-        .scan_records(quarantine_from.next(), quarantine_tail, |seq, payload| {
+        .scan_records(from, tail, |seq, payload| {
             let record = QuarantineRecord::decode(payload)
                 .map_err(|error| Fatal::undecodable_record(LogName::Quarantine, seq.0, error))?;
             book.note_quarantined(&record.origin, record.position);
             Ok(())
         })
-        .await?;
-    Ok((book, gone.last_ts()))
+        .await
 }

@@ -11,14 +11,15 @@ use crate::adapters::http::engine::{HttpEngine, HttpEngineOptions};
 use crate::adapters::process_engine::{ProcessEngine, ProcessEngineOptions, guard};
 use crate::config::{EngineConfig, EngineKind, HysteresisConfig};
 
+/// Worker pool behind an engine, if it has one: it is ended after whoever calls it.
+pub type EngineWorkers = Option<Arc<ProcessEngine>>;
+
 /// The engine that `config` names, and its worker pool if it has one, to be ended after its last call.
 ///
 /// # Errors
 ///
 /// [`WiringError::Engine`], [`WiringError::HttpEngine`].
-pub async fn open_engine(
-    config: &EngineConfig,
-) -> Result<(Arc<dyn Engine>, Option<Arc<ProcessEngine>>), WiringError> {
+pub async fn open_engine(config: &EngineConfig) -> Result<(Arc<dyn Engine>, EngineWorkers), WiringError> {
     match config.kind {
         EngineKind::Demo => Ok((Arc::new(DemoEngine::new(demo_hysteresis(&config.hysteresis))), None)),
         EngineKind::Process => {

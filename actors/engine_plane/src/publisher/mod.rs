@@ -114,6 +114,19 @@ impl Drop for Watcher {
     }
 }
 
+impl Watcher {
+    /// Wakes `me` at each commit, and once now: something may have been committed before.
+    fn start_watching(me: ActorRef<PublisherMsg>, mut committed: watch::Receiver<Committed>) -> Self {
+        committed.mark_changed();
+        Self(tokio::spawn(async move {
+            while committed.changed().await.is_ok() && me.cast(PublisherMsg::Wake).is_ok() {
+                // Only the newest commit matters; what was skipped is read from the log.
+                tokio::task::yield_now().await;
+            }
+        }))
+    }
+}
+
 /// The actor.
 pub struct Publisher;
 
@@ -134,47 +147,8 @@ impl Actor for Publisher {
         me: ActorRef<PublisherMsg>,
         args: PublisherArgs,
     ) -> Result<PublisherState, ActorProcessingErr> {
-        let (progress, saved) = progress::recover_progress(&args).await?;
-        let tail = args.committed.borrow().tail;
-        if tail < progress.cursor.run_seq {
-            let what = format!(
-                "outputs up to run record {} were published, but the log of runs ends at {tail}: LOG_REGRESSED; restore the log",
-                progress.cursor.run_seq
-            );
-            return Err(Fatal::new(FatalKind::Corrupt, what).into());
-        }
-        args.flow.set_published(progress.cursor.outputs);
-        observe_held(args.observer.as_ref(), &progress.holds);
-        args.observer.observe(&Observation::PublishBacklog { outputs: args.flow.waiting_outputs() });
-        let offers = Offers::for_fan_outs(&args.fan_outs).await;
-        let skips = acts::read_skips(&args.act_log).await;
-        let skips = skips.map_err(|error| fatal::fatal_unless_io(LogName::Manifests, error))?;
+        let mut state = PublisherState::recover(&me, args).await?;
         me.send_after(LOOK_EVERY, || PublisherMsg::Look);
-        let mut committed = args.committed.clone();
-        committed.mark_changed();
-        let woken = me.clone();
-        let watcher = Watcher(tokio::spawn(async move {
-            while committed.changed().await.is_ok() && woken.cast(PublisherMsg::Wake).is_ok() {
-                // Only the newest commit matters; what was skipped is read from the log.
-                tokio::task::yield_now().await;
-            }
-        }));
-        let now = Instant::now();
-        let mut state = PublisherState {
-            args,
-            progress,
-            skips,
-            saved,
-            saved_at: now,
-            attempts: 0,
-            offers,
-            failing: None,
-            wants_room: false,
-            waiting: false,
-            blocked_seen: now,
-            drain: None,
-            _watcher: watcher,
-        };
         state.forget_skipped();
         state.note_progress();
         state.show_held();
@@ -215,6 +189,34 @@ impl Actor for Publisher {
 }
 
 impl PublisherState {
+    /// Goes on from what is saved, and from what an earlier incarnation knew.
+    async fn recover(me: &ActorRef<PublisherMsg>, args: PublisherArgs) -> Result<Self, ActorProcessingErr> {
+        let (progress, saved) = progress::recover_progress(&args).await?;
+        check_runs_reach(args.committed.borrow().tail, progress.cursor.run_seq)?;
+        args.flow.set_published(progress.cursor.outputs);
+        observe_held(args.observer.as_ref(), &progress.holds);
+        args.observer.observe(&Observation::PublishBacklog { outputs: args.flow.waiting_outputs() });
+        let offers = Offers::for_fan_outs(&args.fan_outs).await;
+        let skips = acts::read_skips(&args.act_log).await;
+        let skips = skips.map_err(|error| fatal::fatal_unless_io(LogName::Manifests, error))?;
+        let now = Instant::now();
+        Ok(Self {
+            _watcher: Watcher::start_watching(me.clone(), args.committed.clone()),
+            args,
+            progress,
+            skips,
+            saved,
+            saved_at: now,
+            attempts: 0,
+            offers,
+            failing: None,
+            wants_room: false,
+            waiting: false,
+            blocked_seen: now,
+            drain: None,
+        })
+    }
+
     /// Publishes one batch, and one page of what waits and is offered again; comes back for the next by a message, so
     /// that a drain can come between.
     async fn publish_next(&mut self, me: &ActorRef<PublisherMsg>) -> Result<(), ActorProcessingErr> {
@@ -464,6 +466,18 @@ impl PublisherState {
         }
         Ok(())
     }
+}
+
+/// A run log that ends before what was published from it has lost records.
+fn check_runs_reach(tail: RunSeq, published: RunSeq) -> Result<(), Fatal> {
+    if published <= tail {
+        return Ok(());
+    }
+    let what = format!(
+        "outputs up to run record {published} were published, but the log of runs ends at {tail}: LOG_REGRESSED; restore \
+         the log"
+    );
+    Err(Fatal::new(FatalKind::Corrupt, what))
 }
 
 fn observe_held(observer: &dyn Observer, holds: &Holds) {
