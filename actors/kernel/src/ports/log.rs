@@ -1,4 +1,16 @@
 //! The port of an append-only log. The receipt log, the run log and the quarantine are three logs of this kind.
+//!
+//! ```text
+//!      trim point (start)                       tail                      next
+//!           │                                     │                         │
+//!  trimmed  │◀───────────── durable ─────────────▶│◀─ in flight ─▶│◀ batch ▶│
+//!  1 … 4711 │ 4712 …                        90000 │ 90001 … 90064 │   90070 │
+//!           │  read, never changed                │  assigned: numbered by the writer, not yet confirmed
+//! ```
+//!
+//! A position is assigned once and means the same record for ever. `trim` moves the start, `append` the tail, and
+//! neither goes back. An append that is not answered leaves the tail in doubt: the same batch is sent again, at the same
+//! positions, until the log says that it is there.
 
 use async_trait::async_trait;
 use bytes::Bytes;
