@@ -19,7 +19,7 @@ use orchestrator_kernel::engine::contracts::orchestrator_event::{event_type, eve
 use orchestrator_kernel::engine::contracts::quarantine::QuarantineRecord;
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::engine::cut::{BookCheckpoint, CutBook, CutRequest};
-use orchestrator_kernel::engine::outbox::{PublishCursor, PublishProgress};
+use orchestrator_kernel::engine::outbox::{OutputRefusal, PublishCursor, PublishProgress};
 use orchestrator_kernel::engine::retention::{
     BaseAdvance, RetainedFor, RetentionBase, RunsAfterBase, Scheduled, TrimBlocker, TrimRequest, TrimmedRange,
 };
@@ -399,7 +399,9 @@ fn publish_progress() {
 
     let outputs = events(RunSeq(4700), &completed_truth(), None).unwrap();
     let since = Some(TsMs(1_768_002_660_012));
-    progress.holds.hold_symbol("rabbitmq", &outputs[1], "403 ACCESS_REFUSED", since, 1).unwrap();
+    let refusal =
+        OutputRefusal { fan_out: "rabbitmq", refused: &outputs[1], reason: "403 ACCESS_REFUSED", since };
+    progress.holds.hold_symbol(refusal, 1).unwrap();
     check_bytes("publish_cursor_v2.hex", &progress, &progress.encode(), decode);
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use orchestrator_kernel::engine::contracts::manifest::OutputsAct;
 use orchestrator_kernel::engine::contracts::orchestrator_event::event_type;
 use orchestrator_kernel::engine::outbox::{
-    Fate, HeldChoice, Holds, PublishCursor, PublishProgress, Skips, TooManyHeld,
+    Fate, HeldChoice, Holds, OutputRefusal, PublishCursor, PublishProgress, Skips, TooManyHeld,
 };
 use orchestrator_kernel::engine::run_id::RunId;
 use orchestrator_kernel::ids::{EngineMode, IngestSeq, RunSeq, Symbol, TsMs};
@@ -18,6 +18,10 @@ use proptest::prelude::*;
 const FAN_OUT: &str = "broker";
 const SYMBOLS: [&str; 3] = ["A", "B", "C"];
 const HELD_MAX: usize = 2;
+
+fn refusal<'a>(refused: &'a OutputMessage, reason: &'a str) -> OutputRefusal<'a> {
+    OutputRefusal { fan_out: FAN_OUT, refused, reason, since: None }
+}
 
 /// The log: one record a run, two outputs a record; symbols by turns that the strategy chooses.
 fn history(turns: &[usize]) -> Vec<Vec<OutputMessage>> {
@@ -106,7 +110,7 @@ impl Outbox {
             {
                 continue;
             }
-            if self.progress.holds.hold_symbol(FAN_OUT, message, "no", None, HELD_MAX).is_err() {
+            if self.progress.holds.hold_symbol(refusal(message, "no"), HELD_MAX).is_err() {
                 return false;
             }
         }
@@ -132,7 +136,7 @@ impl Outbox {
         for message in page.iter().filter(|made| made.symbol == symbol && hold.first <= made.symbol_seq) {
             let is_let_go = self.skips.covers_output(&symbol, FAN_OUT, message.symbol_seq);
             if !is_let_go && !self.takes(message) {
-                self.progress.holds.hold_symbol(FAN_OUT, message, "still no", None, HELD_MAX).unwrap();
+                self.progress.holds.hold_symbol(refusal(message, "still no"), HELD_MAX).unwrap();
                 return;
             }
             self.progress.holds.note_taken(&symbol, &fan_out, message.symbol_seq);
@@ -251,7 +255,9 @@ fn a_saved_cursor_of_any_version_is_read_and_anything_else_is_refused() {
         "as it was before there were holds"
     );
     let mut held = plain.clone();
-    held.holds.hold_symbol(FAN_OUT, &history(&[0])[0][0], "403", Some(TsMs(5)), 1).unwrap();
+    held.holds
+        .hold_symbol(OutputRefusal { since: Some(TsMs(5)), ..refusal(&history(&[0])[0][0], "403") }, 1)
+        .unwrap();
 
     for progress in [plain, held] {
         let bytes = progress.encode();
@@ -267,13 +273,13 @@ fn a_saved_cursor_of_any_version_is_read_and_anything_else_is_refused() {
 fn one_symbol_too_many_is_not_held_and_nothing_changes() {
     let log = history(&[0, 1, 2]);
     let mut holds = Holds::default();
-    holds.hold_symbol(FAN_OUT, &log[0][0], "no", None, HELD_MAX).unwrap();
-    holds.hold_symbol(FAN_OUT, &log[1][1], "no", None, HELD_MAX).unwrap();
+    holds.hold_symbol(refusal(&log[0][0], "no"), HELD_MAX).unwrap();
+    holds.hold_symbol(refusal(&log[1][1], "no"), HELD_MAX).unwrap();
     let before = holds.clone();
 
-    let refused = holds.hold_symbol(FAN_OUT, &log[2][0], "no", None, HELD_MAX).unwrap_err();
+    let refused = holds.hold_symbol(refusal(&log[2][0], "no"), HELD_MAX).unwrap_err();
 
     assert_eq!((refused, &holds), (TooManyHeld { max: HELD_MAX }, &before));
-    holds.hold_symbol(FAN_OUT, &log[0][1], &"x".repeat(9999), None, HELD_MAX).unwrap();
+    holds.hold_symbol(refusal(&log[0][1], &"x".repeat(9999)), HELD_MAX).unwrap();
     assert_eq!(holds.get(&"A".into(), FAN_OUT).unwrap().reason.len(), 512);
 }

@@ -15,7 +15,7 @@ use redis::{Cmd, ErrorKind, RedisResult, ServerErrorKind};
 use tokio::time::Instant;
 use tracing::{error, warn};
 
-use super::connect::{Endpoint, timeout_for};
+use super::connect::{Endpoint, RedisLink, timeout_for};
 use super::entry::{self, HEADER_BYTES, Header, LogId};
 use super::fault::RedisFault;
 use super::high_water::{HighWater, Mark};
@@ -83,12 +83,12 @@ type TrimAnswer = (String, u64, u64, u64, u64, u64);
 impl Appender {
     pub(super) fn new(
         shared: Arc<RedisLogState>,
-        endpoint: Endpoint,
+        link: &RedisLink,
         promise: Arc<Promise>,
-        timeout: Duration,
         options: RedisLogOptions,
         host: Host,
     ) -> Self {
+        let (endpoint, timeout) = (link.endpoint.clone(), link.timeout());
         let (connection, used, tenure, entry) = (None, Instant::now(), None, Vec::new());
         Self { shared, endpoint, promise, timeout, options, host, connection, used, tenure, entry }
     }

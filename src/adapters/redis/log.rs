@@ -139,6 +139,15 @@ pub struct RedisLog {
     _watch: Option<Arc<Watch>>,
 }
 
+/// Parts of its store that a log is opened with.
+pub(super) struct RedisLogParts {
+    pub(super) options: RedisLogOptions,
+    pub(super) host: Host,
+    pub(super) link: RedisLink,
+    pub(super) promise: Arc<Promise>,
+    pub(super) watch: Option<Arc<Watch>>,
+}
+
 /// Tasks that run for as long as somebody writes. Nobody needs them who only reads.
 pub(super) struct Watch {
     pub(super) _promise: AbortOnDropHandle<()>,
@@ -146,16 +155,13 @@ pub(super) struct Watch {
 }
 
 impl RedisLog {
-    /// Reads what there is.
+    /// Reads what there is of the log `name` in `namespace`.
     pub(super) async fn open(
         name: &str,
         namespace: &str,
-        options: RedisLogOptions,
-        host: Host,
-        link: RedisLink,
-        promise: &Arc<Promise>,
-        watch: &Option<Arc<Watch>>,
+        parts: RedisLogParts,
     ) -> Result<Self, AcquireError> {
+        let RedisLogParts { options, host, link, promise, watch } = parts;
         let stream = format!("orch:{{{namespace}}}:{name}");
         let meta = format!("{stream}:meta");
         let empty = LastKnown { log: None, stat: LogStat { start: Seq(1), ..LogStat::default() } };
@@ -174,14 +180,12 @@ impl RedisLog {
             }
         }
         let shared = Arc::new(shared);
-        let endpoint = link.endpoint.clone();
-        let appender =
-            Appender::new(Arc::clone(&shared), endpoint, Arc::clone(promise), link.timeout(), options, host);
+        let appender = Appender::new(Arc::clone(&shared), &link, promise, options, host);
         Ok(Self {
             reader: Reader::new(Arc::clone(&shared), link),
             appender: tokio::sync::Mutex::new(appender),
             shared,
-            _watch: watch.clone(),
+            _watch: watch,
         })
     }
 

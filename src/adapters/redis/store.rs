@@ -16,7 +16,7 @@ use super::appender::Host;
 use super::checkpoints::RedisCheckpoints;
 use super::connect::{Endpoint, RedisLink, UrlError};
 use super::is_plain_name;
-use super::log::{RedisLog, RedisLogOptions, Watch};
+use super::log::{RedisLog, RedisLogOptions, RedisLogParts, Watch};
 use super::preflight::Durability;
 use super::promise::{Promise, watch_server as watch_promise};
 use super::replay::ReplayedCommands;
@@ -235,7 +235,8 @@ impl RedisStore {
             trust_server: self.options.trust_server,
         };
         let link = RedisLink::new(self.endpoint.clone(), *response_timeout);
-        RedisLog::open(name, namespace, options, host, link, &self.promise, &self.watch).await
+        let (promise, watch) = (Arc::clone(&self.promise), self.watch.clone());
+        RedisLog::open(name, namespace, RedisLogParts { options, host, link, promise, watch }).await
     }
 
     /// The checkpoints of this namespace.

@@ -109,7 +109,7 @@ impl One<'_> {
     fn convert_frame(&self, data: &str, frame: &str, take: Take<'_>) -> Result<(), Problem> {
         let head = match serde_json::from_str::<Head<'_>>(data) {
             Ok(head) => head,
-            Err(error) => return self.keep_undecodable("not_a_frame", &error, None, frame, take),
+            Err(error) => return self.keep_undecodable(("not_a_frame", &error), None, frame, take),
         };
         let known: Convert = match self.frame_name(&head) {
             "trade" | "aggTrade" => kinds::convert_trade,
@@ -128,7 +128,7 @@ impl One<'_> {
             Ok(()) => Ok(()),
             Err(Bad::Problem(problem)) => Err(problem),
             Err(Bad::Fields(error)) => {
-                self.keep_undecodable("bad_fields", &error, head.symbol_text(), frame, take)
+                self.keep_undecodable(("bad_fields", &error), head.symbol_text(), frame, take)
             }
         }
     }
@@ -160,8 +160,7 @@ impl One<'_> {
     /// What cannot be read is kept, with the reason.
     fn keep_undecodable(
         &self,
-        kind: &str,
-        error: &serde_json::Error,
+        (kind, error): (&str, &serde_json::Error),
         symbol: Option<&str>,
         frame: &str,
         take: Take<'_>,

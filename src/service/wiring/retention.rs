@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use orchestrator_engine_plane::retention::{
-    Limits, LogStarts, Readable, RetentionError, RetentionLogs, TrimOutcome, TrimPlan, Writable, carry_out,
-    copy_to_archive, note_later, plan_round, saved_base, scheduled_symbols,
+    Limits, LogStarts, Readable, RetentionError, RetentionLogs, RoundRequest, TrimOutcome, TrimPlan,
+    Writable, carry_out, copy_to_archive, note_later, plan_round, saved_base, scheduled_symbols,
 };
 use orchestrator_kernel::engine::contracts::DecodeError;
 use orchestrator_kernel::engine::contracts::engine_run::RunRecord;
@@ -100,7 +100,8 @@ pub async fn trim_logs(
     note_later(&kept.runs, &mut later).await?;
     let scheduled = scheduled_symbols(&symbol_universe(&config.symbols));
     let holders = RetainedFor { scheduled: &scheduled, later: &later };
-    let plan = plan_round(&kept, &base, limits, Some(wall_now()), u64::MAX, holders).await?;
+    let asked = RoundRequest { base: &base, limits, now: Some(wall_now()), step: u64::MAX, holders };
+    let plan = plan_round(&kept, asked).await?;
     if let Some(asked) = limits.receipts_below.filter(|asked| plan.below.receipts < *asked) {
         let floor = plan.below.receipts.max(kept.receipts.log.stat().start);
         return Err(OfflineError::Needed { floor, why: blocker_text(&plan.held, asked) });
@@ -175,7 +176,8 @@ pub async fn trim_floor(logs: &Recorded, config: &Config) -> Result<(Seq, TrimBl
     let scheduled = scheduled_symbols(&symbol_universe(&config.symbols));
     let holders = RetainedFor { scheduled: &scheduled, later: &later };
     let limits = Limits { receipts_below: Some(Seq(u64::MAX)), ..Limits::default() };
-    let plan = plan_round(&kept, &base, limits, None, u64::MAX, holders).await?;
+    let asked = RoundRequest { base: &base, limits, now: None, step: u64::MAX, holders };
+    let plan = plan_round(&kept, asked).await?;
     Ok((plan.base.receipts_from().into(), plan.held))
 }
 
@@ -209,15 +211,14 @@ pub async fn archive_logs(
     let runs = |payload: &[u8]| Ok(RunRecord::decode(payload)?.facts.planned_ts_ms);
     let quarantine = |payload: &[u8]| Ok(QuarantineRecord::decode(payload)?.at_ms);
     Ok(vec![
-        copy_log(LogName::Receipts, &logs.receipts, config, to, before, receipts).await?,
-        copy_log(LogName::Runs, &logs.runs, config, to, before, runs).await?,
-        copy_log(LogName::Quarantine, &logs.quarantine, config, to, before, quarantine).await?,
+        copy_log((LogName::Receipts, &logs.receipts), config, to, before, receipts).await?,
+        copy_log((LogName::Runs, &logs.runs), config, to, before, runs).await?,
+        copy_log((LogName::Quarantine, &logs.quarantine), config, to, before, quarantine).await?,
     ])
 }
 
 async fn copy_log(
-    name: LogName,
-    from: &Arc<dyn Log>,
+    (name, from): (LogName, &Arc<dyn Log>),
     config: &Config,
     to: &Path,
     before: Option<TsMs>,

@@ -19,7 +19,7 @@ use crate::adapters::files::high_water::{EmbeddedLogMark, MarkedLog};
 use crate::adapters::files::log::{EmbeddedLog, EmbeddedLogOptions};
 use crate::adapters::redis::{Durability, RedisLogOptions, RedisOptions, RedisStore, WriterClaim};
 use crate::adapters::tiered::{TieredLog, TieredOptions};
-use crate::config::{Config, RedisDurability, StorageKind};
+use crate::config::{Config, RedisConfig, RedisDurability, StorageKind};
 
 /// Storage of the tree's data.
 pub(super) struct Storage {
@@ -200,43 +200,46 @@ async fn on_redis(
         Durability::Everysec => "redis-everysec",
         Durability::AssertedByOperator => "redis-asserted-by-operator",
     };
-    let mut written = Vec::new();
+    let mut tiers = TieredLogs { config, server: &server, data_dir, written: Vec::new() };
     Ok(Storage {
-        receipts: open_tiered(
-            config,
-            &server,
-            LogName::Receipts,
-            data_dir,
-            receipt_log_capacity(config),
-            &mut written,
-        )
-        .await?,
-        quarantine: open_tiered(config, &server, LogName::Quarantine, data_dir, None, &mut written).await?,
-        runs: open_tiered(config, &server, LogName::Runs, data_dir, None, &mut written).await?,
+        receipts: tiers.open_log(LogName::Receipts, receipt_log_capacity(config)).await?,
+        quarantine: tiers.open_log(LogName::Quarantine, None).await?,
+        runs: tiers.open_log(LogName::Runs, None).await?,
         manifests: Arc::new(server.open_log(LogName::Manifests.as_str(), RedisLogOptions::default()).await?),
         checkpoints: Arc::new(server.checkpoints()),
         archives: None,
         durability,
         probe_every: Some(PROBE_EVERY),
+        written: tiers.written,
         server: Some(server),
-        written,
     })
 }
 
-/// A log on the server with its archive in the data directory.
-async fn open_tiered(
-    config: &Config,
-    server: &RedisStore,
-    name: LogName,
-    data_dir: &DataDir,
-    capacity_bytes: Option<u64>,
-    written: &mut Vec<Arc<EmbeddedLog>>,
-) -> Result<Arc<dyn Log>, WiringError> {
-    let hot = Arc::new(server.open_log(name.as_str(), RedisLogOptions { capacity_bytes }).await?);
-    let cold = archive_log(config, name, data_dir, Seq(1))?;
-    written.push(Arc::clone(&cold));
-    let options = TieredOptions::new(name.as_str(), config.redis.archive_above, config.redis.archive_keep);
-    Ok(Arc::new(TieredLog::new(hot, cold, options)))
+/// Logs on the server with their archives in the data directory.
+struct TieredLogs<'a> {
+    config: &'a Config,
+    server: &'a RedisStore,
+    data_dir: &'a DataDir,
+    /// The archives that were opened, which are written to.
+    written: Vec<Arc<EmbeddedLog>>,
+}
+
+impl TieredLogs<'_> {
+    async fn open_log(
+        &mut self,
+        name: LogName,
+        capacity_bytes: Option<u64>,
+    ) -> Result<Arc<dyn Log>, WiringError> {
+        let hot = Arc::new(self.server.open_log(name.as_str(), RedisLogOptions { capacity_bytes }).await?);
+        let cold = archive_log(self.config, name, self.data_dir, Seq(1))?;
+        self.written.push(Arc::clone(&cold));
+        let RedisConfig { archive_above, archive_keep, .. } = self.config.redis;
+        Ok(Arc::new(TieredLog::new(
+            hot,
+            cold,
+            TieredOptions::new(name.as_str(), archive_above, archive_keep),
+        )))
+    }
 }
 
 async fn connect_redis(

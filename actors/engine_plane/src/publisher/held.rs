@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use orchestrator_kernel::engine::outbox::Hold;
+use orchestrator_kernel::engine::outbox::{Hold, OutputRefusal};
 use orchestrator_kernel::ids::{RunSeq, Symbol};
 use orchestrator_kernel::ports::fan_out::{OutputMessage, PublishError, Remedy};
 use orchestrator_kernel::ports::log::RecordBatch;
@@ -29,7 +29,8 @@ impl PublisherState {
         error: PublishError,
     ) -> Result<(), PublishError> {
         let (now, max) = (self.args.clock.now(), self.args.settings.held_symbols_max);
-        if let Err(full) = self.progress.holds.hold_symbol(fan_out, refused, &error.detail, now, max) {
+        let refusal = OutputRefusal { fan_out, refused, reason: &error.detail, since: now };
+        if let Err(full) = self.progress.holds.hold_symbol(refusal, max) {
             self.wants_room = true;
             let detail = format!("{}; {full}, so everything waits", error.detail);
             return Err(PublishError { detail, remedy: Remedy::Operator, ..error });

@@ -6,6 +6,17 @@
 //!
 //! Each arrow is behind the one before it: a crash between any two leaves a base that fits the logs, and the next check
 //! goes on from there. A failure stops nothing but the retention itself. What may be trimmed is the kernel's decision.
+//!
+//! ```text
+//!                start of the log         base         trim point wanted by the limits      tail
+//!  archive ──────────┤                      │                       │                         │
+//!  trimmed           │ may go: in the base, │ held: a cut to come,  │   kept by the limits    │
+//!                    │ copied, published    │ a run not published   │                         │
+//!                    └── trim moves it ────▶└── a step moves it ───▶│
+//! ```
+//!
+//! The start never passes the base, and the base never passes what is still needed: whatever is missing in a log is in
+//! its base.
 
 mod copy;
 mod error;
@@ -44,8 +55,8 @@ pub use reading::Readable;
 
 use round::{DurableTails, Save};
 pub use round::{
-    Limits, LogStarts, RetentionLogs, TrimOutcome, TrimPlan, TrimmedLog, Writable, carry_out, note_later,
-    plan_round,
+    Limits, LogStarts, RetentionLogs, RoundRequest, TrimOutcome, TrimPlan, TrimmedLog, Writable, carry_out,
+    note_later, plan_round,
 };
 
 /// Settings of retention.
@@ -173,7 +184,8 @@ impl RetentionState {
                 quarantine: durable.quarantine.1,
             };
             let now = self.args.clock.now();
-            let plan = round::plan_known(&kept, &self.base, limits, now, step, holders, known).await?;
+            let asked = RoundRequest { base: &self.base, limits, now, step, holders };
+            let plan = round::plan_known(&kept, asked, known).await?;
             let save = match (plan.base == self.base, self.is_ours) {
                 (false, _) => Save::Always,
                 (true, false) => Save::BeforeTrims,

@@ -122,22 +122,30 @@ pub struct TrimOutcome {
     pub result: Result<(), RetentionError>,
 }
 
-/// Decides what is trimmed next: at most `step` receipts and `step` run records beyond `base`. Changes nothing.
+/// Request to a round: what is to be trimmed, and for whom records stay.
+#[derive(Clone, Copy)]
+pub struct RoundRequest<'a> {
+    /// What the logs go on from now.
+    pub base: &'a RetentionBase,
+    /// What is kept.
+    pub limits: Limits,
+    /// Says how old records are; `None`: limits of age count nothing.
+    pub now: Option<TsMs>,
+    /// Receipts, and run records, by which the base is advanced at most.
+    pub step: u64,
+    /// Who needs receipts.
+    pub holders: RetainedFor<'a>,
+}
+
+/// Decides what is trimmed next: at most `step` receipts and `step` run records beyond the base. Changes nothing.
 ///
 /// # Errors
 ///
 /// [`RetentionError`].
-pub async fn plan_round(
-    kept: &RetentionLogs,
-    base: &RetentionBase,
-    limits: Limits,
-    now: Option<TsMs>,
-    step: u64,
-    holders: RetainedFor<'_>,
-) -> Result<TrimPlan, RetentionError> {
+pub async fn plan_round(kept: &RetentionLogs, asked: RoundRequest<'_>) -> Result<TrimPlan, RetentionError> {
     let [receipts, quarantine] = [&kept.receipts, &kept.quarantine].map(|log| log.log.stat().tail);
     let known = DurableTails { published: load_published(kept).await?, receipts, quarantine };
-    plan_known(kept, base, limits, now, step, holders, known).await
+    plan_known(kept, asked, known).await
 }
 
 /// Positions up to which the logs are known to be durable and published. Nothing behind them is trimmed.
@@ -156,16 +164,13 @@ pub(super) async fn load_published(kept: &RetentionLogs) -> Result<RunSeq, Reten
     load_released(kept.checkpoints.as_ref()).await.map_err(RetentionError::Cursor)
 }
 
-/// As [`plan`], of logs that grow: their writers say how far they know them.
+/// As [`plan_round`], of logs that grow: their writers say how far they know them.
 pub(super) async fn plan_known(
     kept: &RetentionLogs,
-    base: &RetentionBase,
-    limits: Limits,
-    now: Option<TsMs>,
-    step: u64,
-    holders: RetainedFor<'_>,
+    asked: RoundRequest<'_>,
     known: DurableTails,
 ) -> Result<TrimPlan, RetentionError> {
+    let RoundRequest { base, limits, now, step, holders } = asked;
     let [receipts, runs, quarantine] =
         [&kept.receipts, &kept.runs, &kept.quarantine].map(Writable::to_readable);
     let wanted = receipts_wanted(receipts, base, limits, now).await?.min(known.receipts);

@@ -223,26 +223,8 @@ impl Audit {
         found: &mut Vec<Divergence>,
     ) -> AuditStep {
         let facts = &record.facts;
-        let open = self.open.remove(&facts.symbol).filter(|open| open.facts.run_id == facts.run_id);
-        if open.is_none() {
-            self.begin_anew(at, &facts.symbol);
-        }
-        if let Err(violation) = self.index.check_record(record) {
-            let order = "another record".to_owned();
-            found.push(run_divergence(Check::Runs, at, facts, ORDER, violation.to_string(), order));
-        }
-        let open = match open {
-            Some(open) => {
-                compare_facts(at, facts, &open.facts, found);
-                // Without a snapshot no attempt is made, so none is made again.
-                if !record.is_terminal() && facts.snapshot_seq.is_none() {
-                    let (recorded, ended) = ("started once more".to_owned(), "its end".to_owned());
-                    found.push(run_divergence(Check::Runs, at, facts, ORDER, recorded, ended));
-                }
-                open
-            }
-            None => self.open_run(at, record, found),
-        };
+        let open = self.run_of_record(at, record, found);
+        // Before the index takes the record, which may bring the next state.
         let recorded_state = self.index.get(&facts.symbol).and_then(|runs| runs.hysteresis_state.clone());
         self.index.take_record(record);
         check_attempts(at, record, &open, found);
@@ -254,15 +236,8 @@ impl Audit {
             RunStatus::Completed { .. } => match open.derived.inputs {
                 Ok(inputs) => AuditStep::Call(Box::new(self.engine_call(facts, inputs, recorded_state))),
                 Err(error) => {
-                    let failed = format!("failed ({error})");
-                    found.push(run_divergence(
-                        Check::Failures,
-                        at,
-                        facts,
-                        "status",
-                        "completed".to_owned(),
-                        failed,
-                    ));
+                    let (recorded, derived) = ("completed".to_owned(), format!("failed ({error})"));
+                    found.push(run_divergence(Check::Failures, (at, facts), "status", recorded, derived));
                     AuditStep::Settled(Box::new(record.clone()))
                 }
             },
@@ -276,21 +251,42 @@ impl Audit {
                 // How an engine fails (a deadline, a dead process) is not in the logs: the record is the authority.
                 Ok(_) => {
                     if *error_kind == ErrorKind::MissingSnapshotInputs {
-                        let (recorded, replayed) =
+                        let (recorded, derived) =
                             (error_kind.to_string(), "another: its cut holds a usable snapshot".to_owned());
                         found.push(run_divergence(
                             Check::Failures,
-                            at,
-                            facts,
+                            (at, facts),
                             "error_kind",
                             recorded,
-                            replayed,
+                            derived,
                         ));
                     }
                     AuditStep::Settled(Box::new(record.clone()))
                 }
             },
         }
+    }
+
+    /// The run that a record belongs to: the symbol's open one if it is that, or one that begins with it. Either way the
+    /// record is compared with what was to come.
+    fn run_of_record(&mut self, at: RunSeq, record: &RunRecord, found: &mut Vec<Divergence>) -> Open {
+        let facts = &record.facts;
+        let open = self.open.remove(&facts.symbol).filter(|open| open.facts.run_id == facts.run_id);
+        if open.is_none() {
+            self.begin_anew(at, &facts.symbol);
+        }
+        if let Err(violation) = self.index.check_record(record) {
+            let order = "another record".to_owned();
+            found.push(run_divergence(Check::Runs, (at, facts), ORDER, violation.to_string(), order));
+        }
+        let Some(open) = open else { return self.open_run(at, record, found) };
+        compare_facts(at, facts, &open.facts, found);
+        // Without a snapshot no attempt is made, so none is made again.
+        if !record.is_terminal() && facts.snapshot_seq.is_none() {
+            let (recorded, ended) = ("started once more".to_owned(), "its end".to_owned());
+            found.push(run_divergence(Check::Runs, (at, facts), ORDER, recorded, ended));
+        }
+        open
     }
 
     /// Continues behind what was let go without a run, where the run that begins with `at` is the first one after it.
@@ -316,7 +312,7 @@ impl Audit {
         let expected = self.index.get(&facts.symbol).map_or(0, |runs| runs.outputs) + 1;
         if facts.symbol_seq != expected {
             let (recorded, replayed) = (facts.symbol_seq.to_string(), expected.to_string());
-            found.push(run_divergence(Check::Numbering, at, facts, "symbol_seq", recorded, replayed));
+            found.push(run_divergence(Check::Numbering, (at, facts), "symbol_seq", recorded, replayed));
         }
         let attempts = match (&record.status, facts.snapshot_seq) {
             // Its first record: the attempt that it announces is the first.
@@ -365,7 +361,7 @@ impl Audit {
             }
             Err(error) => {
                 let (recorded, replayed) = ("completed".to_owned(), format!("failed ({error})"));
-                found.push(run_divergence(Check::Answers, at, &record.facts, "status", recorded, replayed));
+                found.push(run_divergence(Check::Answers, (at, &record.facts), "status", recorded, replayed));
             }
         }
         replayed

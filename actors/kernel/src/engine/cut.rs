@@ -161,6 +161,40 @@ struct Late {
     event: Bytes,
 }
 
+/// Part of a receipt that goes into its symbol's slice.
+#[derive(Clone, Copy)]
+struct SliceReceipt<'a> {
+    symbol: &'a str,
+    event_type: &'a str,
+    snapshot_ts: Option<TsMs>,
+    seq: IngestSeq,
+    event: &'a [u8],
+}
+
+impl<'a> From<&ReceiptRecord<'a>> for SliceReceipt<'a> {
+    fn from(record: &ReceiptRecord<'a>) -> Self {
+        Self {
+            symbol: record.symbol,
+            event_type: record.event_type,
+            snapshot_ts: record.snapshot_ts_ms,
+            seq: record.ingest_seq,
+            event: record.event,
+        }
+    }
+}
+
+impl<'a> From<&'a Late> for SliceReceipt<'a> {
+    fn from(late: &'a Late) -> Self {
+        Self {
+            symbol: late.symbol.as_str(),
+            event_type: late.event_type.as_str(),
+            snapshot_ts: late.snapshot_ts,
+            seq: late.seq,
+            event: &late.event,
+        }
+    }
+}
+
 /// Book of the buffer: what the growing receipt log says about cuts and producers. Can be rebuilt from the log alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CutBook {
@@ -243,37 +277,25 @@ impl CutBook {
         if self.armed.is_some_and(|armed| armed < record.ingest_ts_ms) {
             self.hold_back(record);
         } else {
-            self.file_receipt(
-                record.symbol,
-                record.event_type,
-                record.snapshot_ts_ms,
-                record.ingest_seq,
-                record.event,
-            );
+            self.file_receipt(SliceReceipt::from(record));
         }
     }
 
-    fn file_receipt(
-        &mut self,
-        symbol: &str,
-        kind: &str,
-        snapshot: Option<TsMs>,
-        seq: IngestSeq,
-        event: &[u8],
-    ) {
+    fn file_receipt(&mut self, receipt: SliceReceipt<'_>) {
+        let SliceReceipt { symbol, event_type, snapshot_ts, seq, event } = receipt;
         if let Some(slice) = self.slices.get_mut(symbol) {
             if slice.counts.is_empty() && !self.firsts.contains_key(symbol) {
                 self.firsts.insert(Symbol::from(symbol), seq);
             }
             if slice.start <= seq {
-                slice.add_receipt(kind, snapshot, seq, event);
+                slice.add_receipt(event_type, snapshot_ts, seq, event);
             }
             return;
         }
         let symbol = Symbol::from(symbol);
         self.firsts.entry(symbol.clone()).or_insert(seq);
         let mut slice = OpenSlice::starting_at(seq, None);
-        slice.add_receipt(kind, snapshot, seq, event);
+        slice.add_receipt(event_type, snapshot_ts, seq, event);
         self.discovered.push(symbol.clone());
         self.slices.insert(symbol, slice);
     }
@@ -282,13 +304,7 @@ impl CutBook {
         if self.late.len() >= LATE_MAX {
             self.file_late_receipts();
             self.armed = None;
-            self.file_receipt(
-                record.symbol,
-                record.event_type,
-                record.snapshot_ts_ms,
-                record.ingest_seq,
-                record.event,
-            );
+            self.file_receipt(SliceReceipt::from(record));
             return;
         }
         self.late.push(Late {
@@ -305,13 +321,7 @@ impl CutBook {
 
     fn file_late_receipts(&mut self) {
         for late in std::mem::take(&mut self.late) {
-            self.file_receipt(
-                late.symbol.as_str(),
-                late.event_type.as_str(),
-                late.snapshot_ts,
-                late.seq,
-                &late.event,
-            );
+            self.file_receipt(SliceReceipt::from(&late));
         }
     }
 
@@ -345,13 +355,7 @@ impl CutBook {
     /// Shows a receipt at or before the tail to a slice that [`track_symbol`](Self::track_symbol) found missing, in log
     /// order.
     pub fn backfill_receipt(&mut self, record: &ReceiptRecord<'_>) {
-        self.file_receipt(
-            record.symbol,
-            record.event_type,
-            record.snapshot_ts_ms,
-            record.ingest_seq,
-            record.event,
-        );
+        self.file_receipt(SliceReceipt::from(record));
     }
 
     /// Takes the symbols that were seen for the first time since the last call.

@@ -17,7 +17,7 @@ use crate::engine::contracts::{self, DecodeError};
 use crate::ids::RunSeq;
 use crate::mutant;
 
-pub use held::{Fate, HeldChoice, Hold, Holds, TooManyHeld};
+pub use held::{Fate, HeldChoice, Hold, Holds, OutputRefusal, TooManyHeld};
 pub use skips::Skips;
 
 /// Version of what stands behind the cursor where symbols are held.

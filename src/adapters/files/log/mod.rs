@@ -131,14 +131,9 @@ impl EmbeddedLog {
         let meta = MetaFile::new(Arc::clone(&options.fs), dir.to_owned(), recovered.meta);
         let room =
             SegmentLimits { segment_bytes: options.segment_bytes(), capacity_bytes: options.capacity_bytes };
-        let store = Arc::new(Store::new(
-            options.name.clone(),
-            dir.to_owned(),
-            Arc::clone(&options.fs),
-            recovered.meta.log_id,
-            recovered.catalogue,
-            Some(HeldPlace { lock: lock_id, mark: options.mark.clone() }),
-        ));
+        let held = HeldPlace { lock: lock_id, mark: options.mark.clone() };
+        let log_id = recovered.meta.log_id;
+        let store = Arc::new(Store::new(dir, &options, log_id, recovered.catalogue, Some(held)));
         // Before the first epoch says in `meta` that there is a mark.
         store.note_whole_mark().map_err(failed)?;
         let last_at = recovered.last_at;
@@ -174,8 +169,7 @@ impl EmbeddedLog {
         let options = EmbeddedLogOptions { fs: Arc::new(ReadOnlyFs(Arc::clone(&options.fs))), ..options };
         let found_mark = options.mark.as_ref().and_then(EmbeddedLogMark::found_mark).map(|mark| mark.tail);
         let recovered = recovery::inspect_log(dir, &options)?;
-        let store =
-            Store::new(name, dir.to_owned(), options.fs, recovered.meta.log_id, recovered.catalogue, None);
+        let store = Store::new(dir, &options, recovered.meta.log_id, recovered.catalogue, None);
         Ok(Self {
             store: Arc::new(store),
             torn_bytes: recovered.torn_bytes,

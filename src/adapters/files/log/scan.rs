@@ -269,7 +269,7 @@ impl SegmentExtent {
         while at < self.end {
             let head = read_head(&mut window, at, self.log_id, first)?;
             if head.last_seq() >= from
-                && !read_frame(&mut window, at, &head, limit, &mut entries, &mut batch)?
+                && !read_frame((&mut window, at), &head, limit, &mut entries, &mut batch)?
             {
                 break;
             }
@@ -282,8 +282,7 @@ impl SegmentExtent {
 
 /// Adds the records of one frame that `batch` still lacks; `false` when the limit is reached.
 fn read_frame(
-    window: &mut ReadWindow<'_>,
-    at: u64,
+    (window, at): (&mut ReadWindow<'_>, u64),
     head: &Head,
     limit: ReadLimit,
     entries: &mut Vec<FrameEntry>,

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use orchestrator_kernel::ids::{Epoch, Seq};
@@ -10,9 +10,9 @@ use orchestrator_kernel::ports::log::{LogStat, ReadError, ReadLimit, RecordBatch
 
 use super::super::fs::{FileId, Fs, FsFile, check_name};
 use super::super::high_water::EmbeddedLogMark;
-use super::LOCK_NAME;
 use super::scan::{Index, SegmentExtent, index_segment};
 use super::segment::{HEADER_BYTES, file_name};
+use super::{EmbeddedLogOptions, LOCK_NAME};
 
 /// Sealed segments kept open: replay reads one at a time, each runner of a lagging symbol perhaps another.
 const OPEN_SEGMENTS_MAX: usize = 32;
@@ -117,16 +117,24 @@ pub(super) struct Store {
 }
 
 impl Store {
+    /// The log in `dir` with what was found there; `held` where it is written.
     pub(super) fn new(
-        name: String,
-        dir: PathBuf,
-        fs: Arc<dyn Fs>,
+        dir: &Path,
+        options: &EmbeddedLogOptions,
         log_id: u64,
         catalogue: Catalogue,
         held: Option<HeldPlace>,
     ) -> Self {
-        let catalogue = RwLock::new(catalogue);
-        Self { name, dir, fs, log_id, held, catalogue, open: Mutex::default(), trimming: Mutex::default() }
+        Self {
+            name: options.name.clone(),
+            dir: dir.to_owned(),
+            fs: Arc::clone(&options.fs),
+            log_id,
+            held,
+            catalogue: RwLock::new(catalogue),
+            open: Mutex::default(),
+            trimming: Mutex::default(),
+        }
     }
 
     // Each change of these values is a single step on valid data: they stay true after a panic.
@@ -215,14 +223,10 @@ impl Store {
         }
         let active = &catalogue.active;
         if from >= active.first {
-            let file = Arc::clone(&active.file);
-            return Ok(FramePlace::Ready(self.extent_from(
-                file,
-                &active.index,
-                active.first,
-                active.end,
-                from,
-            )));
+            let frame = active.index.frame_at_or_before(from);
+            let (first, at) = frame.unwrap_or((active.first, HEADER_BYTES));
+            let (file, end) = (Arc::clone(&active.file), active.end);
+            return Ok(FramePlace::Ready(SegmentExtent { file, log_id: self.log_id, first, at, end }));
         }
         let Some((segment, last)) = catalogue.sealed_with(from) else {
             return Err(ReadError::Trimmed { wanted: from, start });
@@ -256,20 +260,9 @@ impl Store {
         }
     }
 
-    fn extent_from(
-        &self,
-        file: Arc<dyn FsFile>,
-        index: &Index,
-        first: Seq,
-        end: u64,
-        from: Seq,
-    ) -> SegmentExtent {
-        let (first, at) = index.frame_at_or_before(from).unwrap_or((first, HEADER_BYTES));
-        SegmentExtent { file, log_id: self.log_id, first, at, end }
-    }
-
     fn extent_of(&self, open: &OpenSegment, from: Seq) -> SegmentExtent {
-        self.extent_from(Arc::clone(&open.file), &open.index, open.first, open.end, from)
+        let (first, at) = open.index.frame_at_or_before(from).unwrap_or((open.first, HEADER_BYTES));
+        SegmentExtent { file: Arc::clone(&open.file), log_id: self.log_id, first, at, end: open.end }
     }
 
     fn find_open(&self, first: Seq) -> Option<Arc<OpenSegment>> {

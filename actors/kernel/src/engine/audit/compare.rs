@@ -21,8 +21,7 @@ pub(super) fn receipt_divergence(
 
 pub(super) fn run_divergence(
     check: Check,
-    at: RunSeq,
-    facts: &RunFacts,
+    (at, facts): (RunSeq, &RunFacts),
     field: &'static str,
     recorded: String,
     replayed: String,
@@ -51,7 +50,7 @@ pub(super) fn compare_facts(at: RunSeq, facts: &RunFacts, first: &RunFacts, foun
     };
     for ((field, recorded), (_, expected)) in fields(facts).into_iter().zip(fields(first)) {
         if recorded != expected {
-            found.push(run_divergence(Check::Runs, at, facts, field, recorded, expected));
+            found.push(run_divergence(Check::Runs, (at, facts), field, recorded, expected));
         }
     }
 }
@@ -66,8 +65,7 @@ pub(super) fn check_attempts(at: RunSeq, record: &RunRecord, open: &Open, found:
             if *answered == 0 {
                 found.push(run_divergence(
                     Check::Attempts,
-                    at,
-                    facts,
+                    (at, facts),
                     "answered",
                     "0".to_owned(),
                     "1 or more".to_owned(),
@@ -86,7 +84,7 @@ pub(super) fn check_attempts(at: RunSeq, record: &RunRecord, open: &Open, found:
             true => expected.start().to_string(),
             false => format!("{} or {}", expected.start(), expected.end()),
         };
-        found.push(run_divergence(Check::Attempts, at, facts, "attempts", attempts.to_string(), expected));
+        found.push(run_divergence(Check::Attempts, (at, facts), "attempts", attempts.to_string(), expected));
     }
 }
 
@@ -107,7 +105,7 @@ pub(super) fn compare_failure(
     };
     for ((field, recorded), (_, replayed)) in fields(record).into_iter().zip(fields(derived)) {
         if recorded != replayed {
-            found.push(run_divergence(Check::Failures, at, &record.facts, field, recorded, replayed));
+            found.push(run_divergence(Check::Failures, (at, &record.facts), field, recorded, replayed));
         }
     }
 }
@@ -123,7 +121,7 @@ pub(super) fn compare_answers(
     let mut compare = |field, recorded: &str, replayed: &str| {
         if recorded != replayed {
             let (recorded, replayed) = (recorded.to_owned(), replayed.to_owned());
-            found.push(run_divergence(Check::Answers, at, facts, field, recorded, replayed));
+            found.push(run_divergence(Check::Answers, (at, facts), field, recorded, replayed));
         }
     };
     match (recorded, replayed) {

@@ -90,49 +90,60 @@ pub fn events(
     record: &RunRecord,
     published: Option<TsMs>,
 ) -> Result<Vec<OutputMessage>, BadAnswer> {
-    let outputs: Vec<(&'static str, u32, Payload<'_>)> = match &record.status {
+    let outputs = match &record.status {
         RunStatus::Started { .. } => Vec::new(),
         RunStatus::Failed { answered, error_kind, error_detail, .. } => vec![
-            (event_type::RUN_STARTED, 1, Payload::Nothing {}),
-            (
-                event_type::RUN_FAILED,
-                (*answered).max(1),
-                Payload::Failed { error_detail, error_kind: *error_kind },
-            ),
+            OutputContent::RUN_STARTED,
+            OutputContent {
+                kind: event_type::RUN_FAILED,
+                attempt: (*answered).max(1),
+                payload: Payload::Failed { error_detail, error_kind: *error_kind },
+            },
         ],
         RunStatus::Completed { answered, answer, .. } => completed_outputs(record, *answered, answer)?,
     };
-    Ok(outputs
-        .into_iter()
-        .zip(0u32..)
-        .map(|((kind, attempt, payload), index)| {
-            output_message(run_seq, record, published, index, kind, attempt, payload)
-        })
+    let numbered = outputs.into_iter().zip(0u32..);
+    Ok(numbered
+        .map(|(content, index)| output_message((run_seq, index), record, published, content))
         .collect())
+}
+
+/// Part of an output that differs among the outputs of one record.
+struct OutputContent<'a> {
+    kind: &'static str,
+    attempt: u32,
+    payload: Payload<'a>,
+}
+
+impl OutputContent<'_> {
+    /// The first output of every run.
+    const RUN_STARTED: Self =
+        Self { kind: event_type::RUN_STARTED, attempt: 1, payload: Payload::Nothing {} };
 }
 
 fn completed_outputs<'a>(
     record: &RunRecord,
     answered: u32,
     answer: &'a EngineAnswer,
-) -> Result<Vec<(&'static str, u32, Payload<'a>)>, BadAnswer> {
+) -> Result<Vec<OutputContent<'a>>, BadAnswer> {
     let bad = |error: serde_json::Error| BadAnswer {
         run_id: record.facts.run_id.to_string(),
         detail: error.to_string(),
     };
-    let started = (event_type::RUN_STARTED, 1, Payload::Nothing {});
+    let content = |kind, payload| OutputContent { kind, attempt: answered, payload };
     match answer {
         EngineAnswer::Truth { regime_output } => {
             let regime_output: &RawValue = serde_json::from_str(regime_output).map_err(bad)?;
-            Ok(vec![started, (event_type::RUN_COMPLETED, answered, Payload::Completed { regime_output })])
+            let completed = content(event_type::RUN_COMPLETED, Payload::Completed { regime_output });
+            Ok(vec![OutputContent::RUN_STARTED, completed])
         }
         EngineAnswer::Hysteresis { decision, .. } => {
             let hysteresis_decision: &RawValue = serde_json::from_str(decision).map_err(bad)?;
             let regime_output = selected_output(decision).map_err(bad)?;
             Ok(vec![
-                started,
-                (event_type::HYSTERESIS_DECISION, answered, Payload::Decision { hysteresis_decision }),
-                (event_type::RUN_COMPLETED, answered, Payload::Completed { regime_output }),
+                OutputContent::RUN_STARTED,
+                content(event_type::HYSTERESIS_DECISION, Payload::Decision { hysteresis_decision }),
+                content(event_type::RUN_COMPLETED, Payload::Completed { regime_output }),
             ])
         }
     }
@@ -153,13 +164,10 @@ pub fn selected_output(decision: &str) -> Result<&RawValue, serde_json::Error> {
 }
 
 fn output_message(
-    run_seq: RunSeq,
+    (run_seq, index): (RunSeq, u32),
     record: &RunRecord,
     published: Option<TsMs>,
-    index: u32,
-    kind: &'static str,
-    attempt: u32,
-    payload: Payload<'_>,
+    OutputContent { kind, attempt, payload }: OutputContent<'_>,
 ) -> OutputMessage {
     let facts = &record.facts;
     let wire = Wire {

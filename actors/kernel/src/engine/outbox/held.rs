@@ -72,6 +72,19 @@ pub enum HeldChoice {
     SkipAll,
 }
 
+/// Refusal of an output for good, at one fan-out.
+#[derive(Clone, Copy, Debug)]
+pub struct OutputRefusal<'a> {
+    /// Who refuses it.
+    pub fan_out: &'a str,
+    /// The output.
+    pub refused: &'a OutputMessage,
+    /// Why, in the words of the fan-out.
+    pub reason: &'a str,
+    /// When; `None` where the process has no wall clock of its own.
+    pub since: Option<TsMs>,
+}
+
 /// As many symbols are held as may be: one more would grow what is saved without end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{max} symbols are held already, as many as publish.held_symbols_max allows")]
@@ -143,19 +156,13 @@ impl Holds {
         holds.is_some_and(|holds| holds.values().any(|hold| hold.first <= message.symbol_seq))
     }
 
-    /// Holds the symbol of a refused output at `fan_out`, from that output on.
+    /// Holds the symbol of a refused output at that fan-out, from the output on.
     ///
     /// # Errors
     ///
     /// [`TooManyHeld`]: `max` other symbols are held. Nothing has changed.
-    pub fn hold_symbol(
-        &mut self,
-        fan_out: &str,
-        refused: &OutputMessage,
-        reason: &str,
-        since: Option<TsMs>,
-        max: usize,
-    ) -> Result<(), TooManyHeld> {
+    pub fn hold_symbol(&mut self, refusal: OutputRefusal<'_>, max: usize) -> Result<(), TooManyHeld> {
+        let OutputRefusal { fan_out, refused, reason, since } = refusal;
         if !self.0.contains_key(&refused.symbol) && max <= self.0.len() {
             return Err(TooManyHeld { max });
         }
