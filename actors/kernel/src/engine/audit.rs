@@ -267,8 +267,8 @@ impl Audit {
         }
     }
 
-    /// The run that a record belongs to: the symbol's open one if it is that, or one that begins with it. Either way the
-    /// record is compared with what was to come.
+    /// The run that a record belongs to: the symbol's open one if it is that, or one that begins with it. Either way
+    /// the record is compared with what was to come.
     fn run_of_record(&mut self, at: RunSeq, record: &RunRecord, found: &mut Vec<Divergence>) -> Open {
         let facts = &record.facts;
         let open = self.open.remove(&facts.symbol).filter(|open| open.facts.run_id == facts.run_id);

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! A position is assigned once and means the same record for ever. `trim` moves the start, `append` the tail, and
-//! neither goes back. An append that is not answered leaves the tail in doubt: the same batch is sent again, at the same
-//! positions, until the log says that it is there.
+//! neither goes back. An append that is not answered leaves the tail in doubt: the same batch is sent again, at the
+//! same positions, until the log says that it is there.
 
 use async_trait::async_trait;
 use bytes::Bytes;
