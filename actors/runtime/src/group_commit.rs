@@ -1,4 +1,13 @@
 //! Group commit: what arrives while one batch is being made durable is the next batch.
+//!
+//! ```text
+//!  push ─▶ │ batch │ batch │ ─▶ one in flight ─▶ log
+//!            wait here          its outcome decides about all behind it
+//! ```
+//!
+//! One and not two: after "no room" everything behind is given up and numbered again, and after an answer that was lost
+//! the same batch is sent again. With a second one on its way neither would be known of that one. The embedded log
+//! groups too, what several callers queue; of one caller it gets one batch at a time.
 
 use std::sync::Arc;
 use std::time::Duration;
