@@ -360,6 +360,8 @@ pub struct PlaneRig {
     pub market: Arc<MemoryMarket>,
     /// Conditions.
     pub board: StatusBoard,
+    /// Whether somebody reads the kill switch besides those who ask for a permit.
+    pub reads_kill_switch: bool,
     /// Settings of the next start.
     pub settings: TradingSettings,
 }
@@ -382,6 +384,7 @@ impl PlaneRig {
             hooks: Arc::default(),
             market,
             board: StatusBoard::default(),
+            reads_kill_switch: true,
             settings,
         }
     }
@@ -399,7 +402,10 @@ impl PlaneRig {
             lease: Duration::from_secs(2),
         };
         let gate = Gate::new(self.kill_switch.clone(), settings, Arc::new(Unobserved), self.board.clone());
-        KillSwitch::spawn(None, KillSwitch, KillSwitchArgs { gate: gate.clone(), poll }).await.unwrap();
+        if self.reads_kill_switch {
+            let args = KillSwitchArgs { gate: gate.clone(), poll };
+            KillSwitch::spawn(None, KillSwitch, args).await.unwrap();
+        }
         let ports = TradingPorts {
             journal: self.log.clone(),
             checkpoints: self.checkpoints.clone(),

@@ -221,6 +221,24 @@ async fn a_switch_that_flips_between_two_stages_blocks_the_next_one() {
     }
 }
 
+/// T9: nobody else reads the switch and its lease lasts, and still the next gate sees the flip.
+#[tokio::test]
+async fn gates_from_signals_on_read_the_switch_itself() {
+    let mut rig = by_hand();
+    rig.reads_kill_switch = false;
+    rig.stages.next("SIG/a", [OnStage::Hold]);
+    let plane = rig.start().await;
+    start_agent(plane.handle(), "start").await.unwrap();
+    let cycle = run_cycle(&plane, "run", "canonical").await;
+    eventually("SIG is asked", || rig.stages.count_calls("SIG/a") == 1).await;
+
+    rig.kill_switch.memory.put_value(Some(b"on"));
+    rig.stages.release();
+
+    assert_eq!(ended(&plane, cycle).await.status, CycleStatus::Blocked);
+    assert_eq!(rig.stages.count_calls("RISK"), 0);
+}
+
 #[tokio::test]
 async fn a_latch_that_comes_while_gates_pass_lets_nothing_through() {
     let rig = by_hand();

@@ -7,8 +7,9 @@ use orchestrator_kernel::trading::journal::JournalFact;
 use orchestrator_runtime::fatal::FatalKind;
 use orchestrator_runtime::status::{Condition, Lifecycle};
 use orchestrator_runtime::testkit::{OnAppend, fence};
+use orchestrator_trading_plane::command::TradingCommand;
 use orchestrator_trading_plane::plane::TradingStop;
-use orchestrator_trading_plane::testkit::{OnStage, PlaneRig, start_agent, trading_settings};
+use orchestrator_trading_plane::testkit::{OnStage, PlaneRig, origin, start_agent, trading_settings};
 
 use crate::common::eventually;
 use crate::cycles::{ended, run_cycle};
@@ -160,13 +161,19 @@ async fn a_journal_that_hangs_stops_cycles_before_their_next_stage() {
     let cycle = run_cycle(&plane, "run", "canonical").await;
     eventually("FEAT is asked", || rig.stages.count_calls("FEAT") == 1).await;
     rig.log.always(OnAppend::Hang);
-    rig.stages.release();
+    let handle = plane.handle().clone();
+    let other = tokio::spawn(async move {
+        let beat = orchestrator_trading_plane::testkit::pipeline_name("heartbeat");
+        let command = TradingCommand::RunCycle { pipeline: beat, strategies: vec![] };
+        handle.execute_command(command, origin("beat")).await
+    });
     eventually("it is said", || rig.board.holds_condition(&Condition::JournalFailing)).await;
-    let asked = rig.stages.calls().len();
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(rig.stages.calls().len(), asked, "nothing is begun");
+    rig.stages.release();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(rig.stages.count_calls("SIG/a"), 0, "nothing is begun");
 
     rig.log.always(OnAppend::Work);
+    other.await.unwrap().unwrap();
     assert_eq!(ended(&plane, cycle).await.status, CycleStatus::Ok);
     rig.audited().await;
 }
