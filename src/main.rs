@@ -31,6 +31,7 @@ fn run(command: CliCommand) -> ExitCode {
         CliCommand::Completions { shell } => cli::print_completions(shell),
         CliCommand::Run(args) => cli::run_service(&args, environment),
         CliCommand::Demo(args) => cli::run_demo(&args, environment),
+        CliCommand::Paper(args) => cli::run_paper(&args, environment),
         CliCommand::Replay(args) => cli::run_replay(&args, environment),
         CliCommand::Verify(args) => cli::run_verify(&args, environment),
         CliCommand::Backtest(args) => cli::run_backtest(&args, environment),

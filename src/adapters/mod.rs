@@ -5,6 +5,7 @@ pub mod clock;
 pub mod demo;
 pub mod files;
 pub mod http;
+pub mod paper;
 pub mod process_engine;
 pub mod rabbitmq;
 pub mod recorded_log;

@@ -17,6 +17,7 @@ mod log_keep;
 mod log_stat;
 mod output;
 mod outputs;
+mod paper;
 mod progress;
 mod replay;
 mod run;
@@ -52,6 +53,7 @@ pub use log_keep::{ArchiveArgs, TrimArgs, log_archive, log_trim};
 pub use log_stat::log_stat;
 pub use output::{print_answer, print_complaint};
 pub use outputs::{DecisionArgs, OutputsCommand, OutputsPlace, run_outputs};
+pub use paper::{PaperArgs, run_paper};
 pub use replay::{EngineChoice, ReplayArgs, ReplaySpeed, run_replay};
 pub use run::run_service;
 pub use signals::outlive_file_size_limit;
@@ -79,6 +81,8 @@ pub enum CliCommand {
     Run(RunArgs),
     /// Run a made-up market through the built-in engine and show what happens.
     Demo(DemoArgs),
+    /// Serve a Signal Service and an Execution Gateway with a paper broker, to try the trading plane on. No real money.
+    Paper(PaperArgs),
     /// Run a recorded capture through the live tree as fast as it goes, and report what came out.
     Backtest(BacktestArgs),
     /// Check or show the configuration.

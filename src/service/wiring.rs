@@ -39,6 +39,7 @@ pub mod engine;
 pub mod kill_switch;
 pub mod marks;
 pub mod outputs;
+pub mod paper;
 mod rabbit;
 pub mod reading;
 pub mod retention;
