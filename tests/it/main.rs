@@ -25,6 +25,7 @@ mod limits;
 mod log_tail;
 mod look_back;
 mod odd_times;
+mod paper;
 mod process_life;
 mod producers;
 mod readiness;

@@ -4,6 +4,8 @@
 mod logs;
 #[path = "../support/made_up.rs"]
 pub(crate) mod made_up;
+#[path = "../support/paper.rs"]
+mod paper;
 #[path = "../support/process.rs"]
 mod process;
 #[path = "../support/readiness.rs"]
@@ -16,9 +18,11 @@ pub(crate) mod small_disk;
 mod verify;
 
 pub(crate) use logs::{
-    checked_receipts, forget_high_water, message_id, outputs, recorded_lines, recording, records, run_records,
+    checked_receipts, forget_high_water, message_id, outputs, recorded_lines, recording, records,
+    run_records, shared_file,
 };
-pub(crate) use process::{PATIENCE, Service, eventually, metric_of, orchestrator, root};
+pub(crate) use paper::{Paper, paper_command};
+pub(crate) use process::{PATIENCE, Service, eventually, metric_of, orchestrator, output_of, root};
 pub(crate) use readiness::{ReadinessWatch, SAID_MAX};
 pub(crate) use seed::seed;
 pub(crate) use verify::{verify, verify_by};

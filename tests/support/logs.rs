@@ -17,13 +17,18 @@ use super::process::root;
 
 /// The recording beside the repository, or nothing with a printed reason.
 pub(crate) fn recording() -> Option<PathBuf> {
+    shared_file("data/binance_usdm_20240808.jsonl.gz")
+}
+
+/// A file beside the repository, or nothing with a printed reason.
+pub(crate) fn shared_file(name: &str) -> Option<PathBuf> {
     let shared =
         std::env::var_os("ORCHESTRATOR_SHARED").map_or_else(|| root().join("../shared"), PathBuf::from);
-    let path = shared.join("data/binance_usdm_20240808.jsonl.gz");
+    let path = shared.join(name);
     if path.is_file() {
         return Some(path);
     }
-    println!("SKIPPED: the recording {} is not there; set ORCHESTRATOR_SHARED", path.display());
+    println!("SKIPPED: {} is not there; set ORCHESTRATOR_SHARED", path.display());
     None
 }
 
