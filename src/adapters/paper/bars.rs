@@ -1,5 +1,6 @@
 //! The made-up market: one close per symbol and weekday, a pure function of the seed. No float anywhere.
 
+use orchestrator_kernel::random::Rng;
 use orchestrator_kernel::trading::order::id::UtcDate;
 use rust_decimal::Decimal;
 
@@ -96,12 +97,9 @@ pub(super) fn hash_of(text: &str) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
-/// The mixing step of SplitMix64.
+/// A number that looks random and follows from `value`.
 pub(super) const fn mix(value: u64) -> u64 {
-    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let value = (value ^ value >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let value = (value ^ value >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ value >> 31
+    Rng::new(value).next_u64()
 }
 
 #[cfg(test)]
