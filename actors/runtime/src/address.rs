@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, Message, RpcReplyPort, SupervisionEvent};
 
-use crate::supervisor::Parent;
+use crate::supervisor::{Parent, Start};
 
 /// The actor is not up, or ended before it answered. What it keeps in a log is not lost; the message may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -155,4 +155,17 @@ pub fn send_reply<R>(port: RpcReplyPort<R>, reply: R) {
     if port.send(reply).is_err() {
         tracing::trace!("the asker is gone");
     }
+}
+
+/// The start of one actor, each time with the same arguments; `address` leads to the incarnation that lives.
+pub fn start_of_actor<A>(address: &Address<A::Msg>, actor: fn() -> A, args: A::Arguments) -> Start
+where
+    A: Actor,
+    A::Arguments: Clone + Sync,
+{
+    let address = address.clone();
+    Arc::new(move |parent| {
+        let (address, args) = (address.clone(), args.clone());
+        Box::pin(async move { address.start_actor(actor(), args, parent).await })
+    })
 }

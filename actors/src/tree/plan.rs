@@ -17,13 +17,12 @@ use orchestrator_engine_plane::runners::symbol_runner::RunnerArgs;
 use orchestrator_engine_plane::scheduler::{Scheduler, SchedulerArgs};
 use orchestrator_kernel::ports::source::SourceFactory;
 use orchestrator_kernel::restart::{BeyondIntensity, Restart, RestartPolicy};
-use orchestrator_runtime::address::{Address, Down};
+use orchestrator_runtime::address::{Address, Down, start_of_actor};
 use orchestrator_runtime::clock_watch::ClockWatch;
 use orchestrator_runtime::fatal::FatalSlot;
 use orchestrator_runtime::kill_switch::{Gate, KillSwitch, KillSwitchArgs};
 use orchestrator_runtime::status::{Condition, StatusBoard};
 use orchestrator_runtime::supervisor::{ChildSpec, OnHalt, Start, Supervisor, SupervisorArgs, SupervisorMsg};
-use ractor::Actor;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -316,17 +315,4 @@ impl TreePlan {
         };
         self.ports.sources.iter().map(child).collect()
     }
-}
-
-/// How one actor is started, and its address kept up to date.
-fn start_of_actor<A>(address: &Address<A::Msg>, actor: fn() -> A, args: A::Arguments) -> Start
-where
-    A: Actor,
-    A::Arguments: Clone + Sync,
-{
-    let address = address.clone();
-    Arc::new(move |parent| {
-        let (address, args) = (address.clone(), args.clone());
-        Box::pin(async move { address.start_actor(actor(), args, parent).await })
-    })
 }

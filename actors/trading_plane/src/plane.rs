@@ -17,10 +17,10 @@ use orchestrator_kernel::ids::{RunSeq, TsMs};
 use orchestrator_kernel::ports::observer::Observer;
 use orchestrator_kernel::restart::{BeyondIntensity, Restart, RestartPolicy};
 use orchestrator_kernel::trading::ids::CycleId;
-use orchestrator_runtime::address::{Address, Down};
+use orchestrator_runtime::address::{Address, Down, start_of_actor};
 use orchestrator_runtime::fatal::{Fatal, FatalKind, FatalSlot};
 use orchestrator_runtime::status::{Condition, StatusBoard};
-use orchestrator_runtime::supervisor::{ChildSpec, Start, Supervisor, SupervisorArgs, SupervisorMsg};
+use orchestrator_runtime::supervisor::{ChildSpec, Supervisor, SupervisorArgs, SupervisorMsg};
 use ractor::{Actor, ActorRef, Message, RpcReplyPort};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -297,19 +297,6 @@ impl PlaneParts {
             defects: self.defects.clone(),
         }
     }
-}
-
-/// How one actor is started, and its address kept up to date.
-fn start_of_actor<A>(address: &Address<A::Msg>, actor: fn() -> A, args: A::Arguments) -> Start
-where
-    A: Actor,
-    A::Arguments: Clone + Sync,
-{
-    let address = address.clone();
-    Arc::new(move |parent| {
-        let (address, args) = (address.clone(), args.clone());
-        Box::pin(async move { address.start_actor(actor(), args, parent).await })
-    })
 }
 
 impl TradingPlane {
