@@ -53,7 +53,7 @@ const NEVER: RestartPolicy = RestartPolicy {
 const FROM_JOURNAL: RestartPolicy =
     RestartPolicy { restart: Restart::Permanent, restarts_max: u32::MAX, ..NEVER };
 
-/// How the trading plane ended.
+/// End of the trading plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TradingFailure {
     /// The category.
@@ -81,7 +81,7 @@ pub enum TradingStop {
     Failed(TradingFailure),
 }
 
-/// What others hold of a trading plane that runs: commands go in, and what is on record is looked at. Cheap to clone.
+/// Door to a trading plane that runs: commands go in, and what is on record is looked at. Cheap to clone.
 #[derive(Clone)]
 pub struct TradingHandle {
     agent: Address<AgentMsg>,

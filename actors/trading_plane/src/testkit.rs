@@ -53,7 +53,7 @@ use crate::view::TradingView;
 /// The wall clock's moment zero: a Friday, in the session of New York.
 pub const WALL: i64 = 1_768_002_660_000;
 
-/// What an attempt of a stage does.
+/// Behaviour of an attempt of a stage.
 #[derive(Clone, Debug)]
 pub enum OnStage {
     /// Answers as a good stage of its role does.

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::BuiltInStages;
 
-/// What ING puts on record.
+/// Record of ING.
 #[derive(Deserialize, Default)]
 struct RecordedPrices {
     #[serde(default)]

@@ -71,7 +71,7 @@ pub struct CadenceState {
     is_drained: bool,
 }
 
-/// What follows from one step.
+/// Consequence of one step.
 enum AfterStep {
     /// Ask for the next one.
     Again,

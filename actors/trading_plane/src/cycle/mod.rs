@@ -38,7 +38,7 @@ use crate::view::TradingView;
 use messages::{CycleOutcome, CyclesMsg, RunningCycle};
 use task::{CycleTask, TaskFailure};
 
-/// How often each cycle broke, by cycle. It outlives the actor: a cycle that takes it down is counted too.
+/// Count of defects by cycle. It outlives the actor: a cycle that takes it down is counted too.
 #[derive(Clone, Debug, Default)]
 pub struct CycleDefects(Arc<Mutex<BTreeMap<CycleId, u32>>>);
 

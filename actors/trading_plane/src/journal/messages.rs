@@ -80,7 +80,7 @@ pub struct JournalWaiter {
     pub(super) _room: OwnedSemaphorePermit,
 }
 
-/// What the journal's records add up to, and the term in which it is true.
+/// State that the journal's records add up to, and the term in which it is true.
 #[derive(Clone, Debug)]
 pub struct JournalSnapshot {
     /// The state.

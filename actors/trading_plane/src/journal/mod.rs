@@ -47,7 +47,7 @@ use recovery::{JOURNAL_CHECKPOINT, JournalFold, fold_journal};
 /// The log's name in errors and metrics.
 const LOG: LogName = LogName::Journal;
 
-/// How the journal is written.
+/// Settings of the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JournalSettings {
     /// As every log.

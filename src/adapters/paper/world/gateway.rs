@@ -286,7 +286,7 @@ impl PaperWorld {
     }
 }
 
-/// What a request to place an order was.
+/// Kind of a request to place an order, for the ledger.
 #[derive(Clone, Copy)]
 enum Counted {
     Accepted,
