@@ -51,7 +51,9 @@ use super::connect::{Endpoint, UrlError};
 use super::replay::{self, ReplayedCommands};
 
 /// How long the server holds a read when there is nothing new. Also the longest that a claim waits for its turn.
-const BLOCK: Duration = Duration::from_secs(1);
+/// A server that stops answering is noticed after this and the response timeout, and readiness must say so within two
+/// seconds: with a second each, nothing was left for saying it.
+const BLOCK: Duration = Duration::from_millis(500);
 /// Entries of the first read, before their size is known.
 const FIRST_COUNT: usize = 16;
 /// Bytes that a read aims at: it asks for as many entries as have had these bytes lately.
