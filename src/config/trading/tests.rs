@@ -1,0 +1,794 @@
+//! Trading configurations load as they should, say where each value comes from, and are refused with their place.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::time::Duration;
+
+use orchestrator_kernel::ids::TsMs;
+use orchestrator_kernel::trading::calendar::ExtendedHours;
+use orchestrator_kernel::trading::schedule::{
+    MisfirePolicy, OverlapPolicy, ScheduleHours, ScheduleTrigger, SessionEdge,
+};
+use orchestrator_kernel::trading::stage::{HookMode, HookMoment, OnStageFailure, StageProvider};
+use orchestrator_kernel::trading::strategy::StrategyStatus;
+use orchestrator_trading_plane::settings::{TradingHours, TradingSettings};
+
+use super::*;
+use crate::config::{Config, ConfigError, FlagSetting, Layers, Loaded, Origin, render_settings};
+
+const DEFAULT: &str = include_str!("../../../config/default.toml");
+
+fn check_load(
+    text: &str,
+    environment: &[(&str, &str)],
+    flags: &[(&str, &str)],
+) -> Result<Loaded, ConfigError> {
+    let variable = |(name, value): &(&str, &str)| (OsString::from(name), OsString::from(value));
+    let flag = |(path, value): &(&str, &str)| FlagSetting {
+        flag: "--set".to_owned(),
+        path: (*path).to_owned(),
+        value: (*value).to_owned(),
+    };
+    let layers = Layers {
+        base: ConfigBase::None,
+        environment: environment.iter().map(variable).collect(),
+        flags: flags.iter().map(flag).collect(),
+    };
+    Config::load_text(text, "test.toml", &layers)
+}
+
+fn accepted(text: &str) -> TradingConfig {
+    check_load(text, &[], &[]).unwrap_or_else(|error| panic!("{text}\n{error}")).config.trading
+}
+
+fn refused(text: &str, environment: &[(&str, &str)]) -> Vec<String> {
+    let error = check_load(text, environment, &[]).expect_err(text);
+    error.violations.iter().map(ToString::to_string).collect()
+}
+
+fn plane(config: &TradingConfig) -> TradingSettings {
+    let timing = JournalTiming {
+        resend_after: Duration::from_millis(100),
+        probe_every: None,
+        reopen_after: Duration::from_secs(1),
+    };
+    config.plane_settings("0.1.0", timing)
+}
+
+const ON: &str = "trading.enabled = true\n";
+
+/// What a user adds: one section of each kind, every key of it.
+const ADDED: &str = r##"
+[trading]
+enabled = true
+calendar = "24-7"
+[trading.events]
+url = "amqp://rabbitmq:5672/%2f"
+consume = ["market.session.*"]
+[trading.providers.learner]
+kind = "worker"
+command = ["python3", "learn.py"]
+env = {TOKEN = "canary"}
+[trading.providers.signals]
+kind = "http"
+url = "http://localhost:8001/"
+[trading.providers.nothing]
+kind = "fixed"
+answer = '{"decisions":[]}'
+[trading.calendars.XNYS]
+closed = ["2026-12-02"]
+early_closes = ["2026-12-01 13:00"]
+[trading.pipelines.mine]
+stages = ["ING", "SIG", "RISK", "EXEC", "GOV", "LEARN", "NEWS"]
+budget = "7s"
+stale_after = "0s"
+[trading.pipelines.mine.stage.SIG]
+provider = "signals"
+budget = "3s"
+[trading.pipelines.mine.stage.LEARN]
+provider = "learner"
+idempotent = false
+critical = false
+on_failure = "degrade"
+[trading.pipelines.mine.stage.NEWS]
+provider = "event"
+attempts_max = 3
+backoff_min = "1ms"
+backoff_max = "5ms"
+enabled = false
+[trading.pipelines.mine.hook.compliance]
+stage = "RISK"
+mode = "HARD"
+provider = "learner"
+[trading.schedules.opening]
+pipeline = "mine"
+trigger = "session"
+at = "open+15m"
+calendar = "XNYS"
+hours = "extended"
+overlap = "queue_one"
+misfire = "latest"
+lateness_max = "10m"
+misfire_after = "1s"
+concurrent_max = 2
+rate_max = 10
+rate_period = "1h"
+priority = 7
+[trading.schedules.news]
+pipeline = "mine"
+trigger = "event"
+topics = ["ai.decision.*", "#"]
+on_outputs = true
+overlap = "cancel"
+misfire = "all"
+lateness_max = "1day"
+[trading.schedules.friday]
+pipeline = "mine"
+trigger = "cron"
+cron = "0 30 16 * * 5"
+zone = "Europe/London"
+overlap = "skip"
+misfire = "skip"
+lateness_max = "5s"
+[trading.schedules.hand]
+enabled = false
+pipeline = "mine"
+trigger = "manual"
+overlap = "skip"
+misfire = "skip"
+lateness_max = "5s"
+[trading.strategies.mine]
+kind = "of_mine"
+symbols = ["AAPL", "BTC USD"]
+risk_mode = "conservative"
+pipeline = "mine"
+schedules = ["opening", "news"]
+calendar = "XNYS"
+status = "paused"
+"##;
+
+#[test]
+fn what_a_user_adds_becomes_settings_of_the_plane() {
+    let config = accepted(ADDED);
+    let settings = plane(&config);
+    assert_eq!(settings.find_violations(), Vec::<String>::new());
+
+    let schedules: Vec<&str> = settings.schedules.iter().map(|schedule| schedule.name.as_str()).collect();
+    assert_eq!(schedules, ["friday", "news", "opening"], "what is not enabled does not fire");
+    let opening = &settings.schedules[2];
+    assert_eq!(
+        opening.schedule.trigger,
+        ScheduleTrigger::Session { edge: SessionEdge::Open, offset_ms: 900_000 }
+    );
+    assert_eq!(opening.schedule.calendar.as_ref().map(|calendar| calendar.name()), Some("XNYS"));
+    assert!(
+        matches!(opening.schedule.hours, ScheduleHours::Extended(hours) if hours != ExtendedHours::default())
+    );
+    assert_eq!(opening.schedule.overlap, OverlapPolicy::QueueOne);
+    assert_eq!(opening.schedule.misfire, MisfirePolicy::Latest);
+    assert_eq!((opening.schedule.misfire_after_ms, opening.schedule.lateness_max_ms), (1000, 600_000));
+    assert_eq!((opening.schedule.concurrent_max, opening.schedule.priority), (2, 7));
+    let rate = opening.schedule.rate_limit.unwrap();
+    assert_eq!((rate.fires_max, rate.period_ms), (10, 3_600_000));
+    let covered: Vec<&str> = opening.strategies.iter().map(|name| name.as_str()).collect();
+    assert_eq!(covered, ["mine"]);
+    let news = &settings.schedules[1];
+    assert_eq!((news.topics.len(), news.on_outputs), (2, true));
+    assert_eq!(news.schedule.trigger, ScheduleTrigger::OnDemand);
+
+    let mine = &config.pipelines[&opening.pipeline];
+    assert_eq!((mine.pipeline.budget, mine.pipeline.stale_after), (Duration::from_secs(7), None));
+    let stages: Vec<(&str, StageProvider, u64, u32)> = mine
+        .pipeline
+        .stages
+        .iter()
+        .map(|it| (it.name.as_str(), it.provider, it.budget.as_millis() as u64, it.attempts_max))
+        .collect();
+    assert_eq!(
+        stages,
+        [
+            ("ING", StageProvider::BuiltIn, 500, 2),
+            ("SIG", StageProvider::Http, 3000, 2),
+            ("RISK", StageProvider::BuiltIn, 200, 2),
+            ("EXEC", StageProvider::BuiltIn, 2000, 1),
+            ("GOV", StageProvider::BuiltIn, 100, 2),
+            ("LEARN", StageProvider::Worker, 1000, 1),
+            ("NEWS", StageProvider::Event, 1000, 3),
+        ]
+    );
+    assert_eq!(mine.pipeline.stages[5].on_failure, OnStageFailure::Degrade);
+    let hook = &mine.pipeline.hooks[0];
+    assert_eq!(
+        (hook.moment, hook.mode, hook.budget),
+        (HookMoment::Before, HookMode::Hard, Duration::from_millis(50))
+    );
+    let of_stage = config.find_stage_provider(&opening.pipeline, &mine.pipeline.stages[1].name);
+    assert!(matches!(of_stage, Some(StageProviderConfig::Http(_))), "{of_stage:?}");
+    let of_hook = config.find_hook_provider(&opening.pipeline, &hook.name);
+    assert!(matches!(of_hook, Some(StageProviderConfig::Worker(_))), "{of_hook:?}");
+    assert!(config.find_stage_provider(&opening.pipeline, &mine.pipeline.stages[0].name).is_none());
+
+    let (definition, status) =
+        settings.strategies.iter().find(|(definition, _)| definition.name.as_str() == "mine").unwrap();
+    assert_eq!((definition.symbols.len(), *status), (2, StrategyStatus::Paused));
+    assert!(!format!("{config:?}").contains("canary"));
+}
+
+/// 1 December 2026, 18:30 in UTC: 13:30 in New York.
+const AFTER_THE_EARLY_CLOSE: TsMs = TsMs(1_796_149_800_000);
+
+#[test]
+fn overrides_stand_over_a_calendar_and_change_what_decides() {
+    let (shipped, changed) = (accepted(ON), accepted(ADDED));
+    let of = |config: &TradingConfig| config.calendars["XNYS"].clone();
+
+    let is_open =
+        |config: &TradingConfig| of(config).market.session_at(AFTER_THE_EARLY_CLOSE).unwrap().is_some();
+    assert_eq!((is_open(&shipped), is_open(&changed)), (true, false));
+    assert_ne!(of(&shipped).digest, of(&changed).digest);
+    let decides = |config: &TradingConfig| config.deciding_settings()["trading.calendars.XNYS"].clone();
+    assert_ne!(decides(&shipped), decides(&changed));
+}
+
+#[test]
+fn another_calendar_comes_from_a_file_and_from_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("XTST.json");
+    let text = include_str!("../../../config/calendars/XNYS.json").replace("XNYS", "XTST");
+    std::fs::write(&path, text).unwrap();
+    let named =
+        |file: &std::path::Path| format!("trading.calendars.XTST.file = {:?}\n", file.display().to_string());
+
+    assert_eq!(accepted(&named(&path)).calendars["XTST"].market.name(), "XTST");
+    std::fs::write(&path, "{\"calendar\": 7}").unwrap();
+    assert!(refused(&named(&path), &[])[0].contains("trading.calendars.XTST.file: holds no calendar"));
+    for (file, why) in [("no/such.json", "cannot be read"), ("/dev/zero", "it is no file")] {
+        let lines = refused(&named(std::path::Path::new(file)), &[]);
+        assert!(lines.len() == 1 && lines[0].contains(why), "{lines:?}");
+    }
+    let lines = refused("trading.calendars.XTST.closed = [\"2026-13-01\"]", &[]);
+    assert!(lines.len() == 1 && lines[0].starts_with("trading.calendars.XTST.file: is missing"), "{lines:?}");
+}
+
+#[test]
+fn what_is_shipped_is_there_and_does_nothing_by_itself() {
+    let config = TradingConfig::default();
+    let settings = plane(&config);
+
+    assert!(!config.enabled && config.dry_run);
+    assert_eq!(settings.find_violations(), Vec::<String>::new());
+    assert!(settings.schedules.is_empty(), "no shipped schedule fires before it is enabled");
+    assert!(settings.strategies.iter().all(|(_, status)| *status == StrategyStatus::Stopped));
+    let names: Vec<&str> = config.pipelines.keys().map(|name| name.as_str()).collect();
+    assert_eq!(names, ["analysis", "canonical", "heartbeat", "rebalance"]);
+    let schedules: Vec<(&str, &str)> =
+        config.schedules.iter().map(|(name, it)| (name.as_str(), it.trigger.written.as_str())).collect();
+    assert_eq!(schedules, [("analysis", "1m"), ("heartbeat", "30s"), ("rebalance", "0 9 * * 1-5")]);
+    let strategies: Vec<&str> = config.strategies.keys().map(|name| name.as_str()).collect();
+    assert_eq!(strategies, ["momentum", "regime"]);
+    assert_eq!(settings.hours, TradingHours::Session);
+    assert_eq!(
+        settings.calendars.keys().collect::<Vec<_>>(),
+        ["XNYS"],
+        "of others nobody hears that they end"
+    );
+}
+
+#[test]
+fn shipped_pipelines_are_those_of_the_kernel_until_a_setting_changes_them() {
+    let config = TradingConfig::default();
+    let kernel = [
+        canonical_pipeline(),
+        orchestrator_kernel::trading::pipeline::analysis_pipeline(),
+        orchestrator_kernel::trading::pipeline::heartbeat_pipeline(),
+        orchestrator_kernel::trading::pipeline::rebalance_pipeline(),
+    ];
+    for pipeline in kernel {
+        assert_eq!(config.pipelines[&pipeline.name].pipeline, pipeline);
+    }
+
+    let changed = accepted(
+        "trading = {cycle_budget = \"9s\", retry_max = 3, stage_budgets = {RISK = \"1s\", execute_orders = \"2s\"}, \
+         degraded_allow_exec = false, pipelines.analysis = {budget = \"1m\", stage.execute_orders.budget = \"3s\"}}",
+    );
+
+    let of = |name: &str| {
+        let found = changed.pipelines.iter().find(|(known, _)| known.as_str() == name).unwrap();
+        found.1.pipeline.clone()
+    };
+    let stage = |pipeline: &str, stage: &str| {
+        let pipeline = of(pipeline);
+        pipeline.stages.into_iter().find(|known| known.name.as_str() == stage).unwrap()
+    };
+    let seconds = |pipeline: &str| of(pipeline).budget.as_secs();
+    assert_eq!(["canonical", "heartbeat", "analysis", "rebalance"].map(seconds), [9, 9, 60, 120]);
+    assert_eq!(stage("canonical", "RISK").budget, Duration::from_secs(1));
+    assert_eq!(
+        stage("canonical", "ING").budget,
+        Duration::from_millis(500),
+        "what is not named keeps its budget"
+    );
+    assert_eq!(stage("rebalance", "execute_orders").budget, Duration::from_secs(2));
+    assert_eq!(stage("analysis", "execute_orders").budget, Duration::from_secs(3));
+    assert_eq!((stage("canonical", "RISK").attempts_max, stage("canonical", "EXEC").attempts_max), (4, 1));
+    assert!(!of("rebalance").degraded_allow_exec);
+}
+
+#[test]
+fn a_stage_is_appended_to_a_shipped_pipeline_by_its_list() {
+    let config = accepted(
+        "[trading.providers.opt]\nkind = \"fixed\"\nanswer = \"{}\"\n[trading.pipelines.canonical]\n\
+         stages = [\"ING\", \"SIG\", \"RISK\", \"EXEC\", \"OPT\"]\n[trading.pipelines.canonical.stage.OPT]\nprovider = \"opt\"\n",
+    );
+
+    let canonical = config.pipelines.iter().find(|(name, _)| name.as_str() == "canonical").unwrap().1;
+    let stages: Vec<&str> = canonical.pipeline.stages.iter().map(|stage| stage.name.as_str()).collect();
+    assert_eq!(stages, ["ING", "SIG", "RISK", "EXEC", "OPT"]);
+    assert_eq!(canonical.pipeline.stages[4].provider, StageProvider::Fixed);
+}
+
+/// One bad line or block each, the path that must be named, and a word of the reason. Each is wrong with trading on as
+/// with trading off.
+const BAD: &[(&str, &str, &str)] = &[
+    ("trading.enabled = 1", "trading.enabled", "neither"),
+    ("trading.enable = true", "trading.enable", "did you mean `enabled`?"),
+    ("trading.environment = \"production\"", "trading.environment", "not one of the words"),
+    ("trading.mode = \"demo\"", "trading.mode", "not one of the words"),
+    ("trading.mode = \"backtest\"", "trading.mode", "the clock is the machine's"),
+    ("trading.dry_run = false", "trading.dry_run", "sends none"),
+    ("trading.cycle_budget = \"0s\"", "trading.cycle_budget", "range"),
+    ("trading.cycle_budget = 5000", "trading.cycle_budget", "no unit"),
+    ("trading.stage_budgets = {ING = 500}", "trading.stage_budgets", "which has no unit"),
+    ("trading.stage_budgets = \"ING=1s\"", "trading.stage_budgets", "no table"),
+    ("trading.retry_max = 10", "trading.retry_max", "range"),
+    (
+        "trading = {environment = \"prod\", fail_closed_on_audit = false}",
+        "trading.fail_closed_on_audit",
+        "unaudited",
+    ),
+    (
+        "trading = {environment = \"prod\", pipelines.analysis.fail_closed_on_audit = false}",
+        "trading.pipelines.analysis.fail_closed_on_audit",
+        "unaudited",
+    ),
+    ("trading.calendar = \"XMOON\"", "trading.calendar", "no calendar"),
+    ("trading.hours.zone = \"America/Gotham\"", "trading.hours.zone", "does not fit"),
+    ("trading.hours.regular_start = \"9:30\"", "trading.hours.regular_start", "does not fit"),
+    ("trading.hours.pre_market_start = \"10:00\"", "trading.hours.pre_market_start", "not in their order"),
+    ("trading.risk.capital = 0.5", "trading.risk.capital", "put it in quotes"),
+    ("trading.risk.max_position_size = \"0\"", "trading.risk.max_position_size", "range"),
+    ("trading.risk.confidence_min = 1.5", "trading.risk.confidence_min", "range"),
+    ("trading.risk.prices_max = 1", "trading.risk.prices_max", "range"),
+    ("trading.journal.batch_bytes_max = \"128MiB\"", "trading.journal.batch_bytes_max", "segment"),
+    ("trading.events.url = \"nats://host\"", "trading.events.url", "another scheme"),
+    ("trading.events.prefix = \"ai-trader.\"", "trading.events.prefix", "does not fit"),
+    ("trading.events.consume = [\"a..b\"]", "trading.events.consume", "holds"),
+    ("trading.events.consume = [\"system.heartbeat\"]", "trading.events.consume", "no broker"),
+    ("trading.history.url = \"mysql://host\"", "trading.history.url", "another scheme"),
+    ("trading.history = {url = \"postgres://host\", host = \"db\"}", "trading.history.host", "so is"),
+    ("trading.history = {host = \"db\", name = \"\"}", "trading.history.name", "is empty"),
+    ("trading.history.schema = \"a;b\"", "trading.history.schema", "does not fit"),
+    ("trading.providers.builtin.kind = \"http\"", "trading.providers.builtin", "cannot be a name"),
+    ("trading.providers.p = {url = \"http://host\"}", "trading.providers.p.kind", "is missing"),
+    ("trading.providers.p.kind = \"http\"", "trading.providers.p.url", "is missing"),
+    (
+        "trading.providers.p = {kind = \"http\", url = \"http://canary@host\"}",
+        "trading.providers.p.url",
+        "user or password",
+    ),
+    ("trading.providers.p.kind = \"worker\"", "trading.providers.p.command", "is missing"),
+    (
+        "trading.providers.p = {kind = \"worker\", command = [\"x\"], respawn.min = \"9m\"}",
+        "trading.providers.p.respawn.min",
+        "more than max",
+    ),
+    (
+        "trading.providers.p = {kind = \"fixed\", answer = \"[]\"}",
+        "trading.providers.p.answer",
+        "does not fit",
+    ),
+    ("trading.pipelines.\"a.b\".budget = \"1s\"", "trading.pipelines.a.b", "cannot be a name"),
+    ("trading.pipelines.mine.budget = \"1s\"", "trading.pipelines.mine.stages", "is missing"),
+    ("trading.pipelines.mine.stages = []", "trading.pipelines.mine.stages", "there are 0"),
+    ("trading.pipelines.mine.stages = [\"ING\", \"ING\"]", "trading.pipelines.mine.stage.ING", "used twice"),
+    (
+        "trading.pipelines.mine.stages = [\"LEARN\"]",
+        "trading.pipelines.mine.stage.LEARN.provider",
+        "who does the work",
+    ),
+    (
+        "trading.pipelines.canonical.stage.RISKY.enabled = false",
+        "trading.pipelines.canonical.stage.RISKY",
+        "none of the pipeline's stages",
+    ),
+    (
+        "trading.pipelines.canonical.stage.SIG.provider = \"somebody\"",
+        "trading.pipelines.canonical.stage.SIG.provider",
+        "is no provider",
+    ),
+    (
+        "trading.pipelines.canonical.stage.SIG.provider = \"event\"",
+        "trading.pipelines.canonical.stage.SIG.provider",
+        "no broker",
+    ),
+    (
+        "trading.pipelines.canonical.stage.EXEC.idempotent = true",
+        "trading.pipelines.canonical.stage.EXEC.idempotent",
+        "never idempotent",
+    ),
+    (
+        "trading.pipelines.canonical.stage.RISK.on_failure = \"degrade\"",
+        "trading.pipelines.canonical.stage.RISK.on_failure",
+        "fail or block",
+    ),
+    (
+        "trading.pipelines.canonical.stage.RISK.backoff_min = \"1s\"",
+        "trading.pipelines.canonical.stage.RISK.backoff_min",
+        "min is at most max",
+    ),
+    (
+        "trading.pipelines.canonical.stage.ING = {idempotent = false, attempts_max = 2}",
+        "trading.pipelines.canonical.stage.ING.attempts_max",
+        "only an idempotent stage",
+    ),
+    (
+        "trading.pipelines.canonical.hook.h = {stage = \"RISK\", mode = \"HARD\", provider = \"builtin\"}",
+        "trading.pipelines.canonical.hook.h.provider",
+        "http or worker",
+    ),
+    (
+        "trading.schedules.s = {trigger = \"manual\", pipeline = \"canonical\", misfire = \"skip\", lateness_max = \"5s\"}",
+        "trading.schedules.s.overlap",
+        "no answer suits everybody",
+    ),
+    (
+        "trading.schedules.s = {trigger = \"manual\", pipeline = \"canonical\", overlap = \"skip\", lateness_max = \"5s\"}",
+        "trading.schedules.s.misfire",
+        "no answer suits everybody",
+    ),
+    (
+        "trading.schedules.s = {trigger = \"manual\", pipeline = \"canonical\", overlap = \"skip\", misfire = \"all\"}",
+        "trading.schedules.s.lateness_max",
+        "still of use",
+    ),
+    ("trading.schedules.s.pipeline = \"canonical\"", "trading.schedules.s.trigger", "is missing"),
+    (
+        "trading.schedules.s = {trigger = \"manual\", pipeline = \"mine\", overlap = \"skip\", misfire = \"all\", lateness_max = \"5s\"}",
+        "trading.schedules.s.pipeline",
+        "no pipeline",
+    ),
+    ("trading.schedules.analysis.cron = \"0 9 * * *\"", "trading.schedules.analysis.cron", "another trigger"),
+    (
+        "trading.schedules.rebalance.cron = \"0 25 * * *\"",
+        "trading.schedules.rebalance.cron",
+        "no cron pattern",
+    ),
+    ("trading.schedules.rebalance.zone = \"Gotham\"", "trading.schedules.rebalance.zone", "does not fit"),
+    ("trading.schedules.analysis.interval = \"0s\"", "trading.schedules.analysis.interval", "range"),
+    (
+        "trading.schedules.analysis.misfire_after = \"1m\"",
+        "trading.schedules.analysis.lateness_max",
+        "misfire_after",
+    ),
+    ("trading.schedules.analysis.calendar = \"XMOON\"", "trading.schedules.analysis.calendar", "no calendar"),
+    ("trading.strategies.s.symbols = [\"A\"]", "trading.strategies.s.kind", "is missing"),
+    ("trading.strategies.s.kind = \"momentum\"", "trading.strategies.s.symbols", "is missing"),
+    ("trading.strategies.regime.symbols = []", "trading.strategies.regime.symbols", "there are 0"),
+    ("trading.strategies.regime.symbols = [\"A\", \"A\"]", "trading.strategies.regime.symbols", "twice"),
+    (
+        "trading.strategies.regime.schedules = [\"daily\"]",
+        "trading.strategies.regime.schedules",
+        "no schedule",
+    ),
+    ("trading.strategies.regime.pipeline = \"mine\"", "trading.strategies.regime.pipeline", "no pipeline"),
+    (
+        "trading.strategies.regime.status = \"running\"",
+        "trading.strategies.regime.status",
+        "not one of the words",
+    ),
+    ("trading.calendars.XNYS.closed = [\"2026-13-01\"]", "trading.calendars.XNYS.closed", "is no date"),
+    (
+        "trading.calendars.XNYS.early_closes = [\"2026-12-01 25:00\"]",
+        "trading.calendars.XNYS.early_closes",
+        "no time of day",
+    ),
+    (
+        "trading.calendars.XNYS.late_opens = [\"2026-12-01\"]",
+        "trading.calendars.XNYS.late_opens",
+        "does not fit",
+    ),
+    ("trading = 1", "trading", "not a section"),
+    ("trading.strategies = []", "trading.strategies", "not a section"),
+];
+
+#[test]
+fn each_bad_trading_setting_is_refused_for_its_reason_alone() {
+    for (text, path, reason) in BAD {
+        let error = check_load(text, &[], &[]).expect_err(text);
+        let [violation] = error.violations.as_slice() else { panic!("{text}\n{error}") };
+        let message = violation.to_string();
+        assert_eq!(violation.path, *path, "{text}\n{message}");
+        assert!(violation.what.contains(reason), "{text}\n{message}");
+        assert!(matches!(violation.origin, Origin::File { .. }), "{text}\n{message}");
+        assert!(!message.contains("canary"), "{message}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_told_whether_trading_is_on_or_off() {
+    let is_about_the_switch = |text: &str| text.contains("trading.enable") || text.starts_with("trading = 1");
+    for (text, path, _) in BAD.iter().filter(|(text, ..)| !is_about_the_switch(text)) {
+        let error = check_load(text, &[], &[("trading.enabled", "true")]).expect_err(text);
+
+        let paths: BTreeSet<&str> =
+            error.violations.iter().map(|violation| violation.path.as_str()).collect();
+        assert_eq!(paths, BTreeSet::from([*path]), "{text}\n{error}");
+    }
+}
+
+#[test]
+fn everything_wrong_with_trading_is_told_at_once() {
+    let lines = refused(
+        "[trading]\nenabled = true\ncycle_budget = \"0s\"\n[trading.schedules.s]\ntrigger = \"cron\"\npipeline = \"nope\"\n\
+         [trading.strategies.t]\nsymbols = []\n",
+        &[("NATS_URL", "nats://host"), ("ORCH_RETRY_MAX", "many")],
+    );
+
+    let starts = [
+        "NATS_URL: is set, and the bus is RabbitMQ, not NATS",
+        "trading.cycle_budget: ",
+        "trading.retry_max: \"many\" is not a whole number",
+        "trading.schedules.s.pipeline: there is no pipeline \"nope\"",
+        "trading.schedules.s.cron: is missing",
+        "trading.schedules.s.overlap: is missing",
+        "trading.schedules.s.misfire: is missing",
+        "trading.schedules.s.lateness_max: is missing",
+        "trading.strategies.t.kind: is missing",
+    ];
+    for start in starts {
+        assert!(lines.iter().any(|line| line.starts_with(start)), "{start}\n{lines:#?}");
+    }
+    assert_eq!(lines.len(), starts.len(), "{lines:#?}");
+}
+
+#[test]
+fn a_listener_that_others_reach_is_refused_while_trading_is_on() {
+    let public = "http = {listen = \"0.0.0.0:80\", allow_public = true}\n";
+
+    assert!(check_load(public, &[], &[]).is_ok());
+    let lines = refused(&format!("{public}{ON}"), &[]);
+    assert!(lines.len() == 1 && lines[0].contains("whoever reaches it could trade"), "{lines:?}");
+    assert!(check_load(&format!("http.listen = \"[::1]:80\"\n{ON}"), &[], &[]).is_ok());
+}
+
+/// The flat names of the specifications, each with a value and the line that it makes.
+const FLAT: &[(&str, &str, &str)] = &[
+    ("ORCH_CYCLE_BUDGET_MS", "4000", "cycle_budget = \"4s\""),
+    ("ORDINIS_ORCH_CYCLE_BUDGET_MS", "4500", "cycle_budget = \"4s 500ms\""),
+    (
+        "ORCH_STAGE_BUDGET_MS",
+        "SIG=2000,OPT=7",
+        "stage_budgets = {ANA = \"500ms\", EXEC = \"2s\", FEAT = \"500ms\", GOV = \"100ms\", ING = \"500ms\", OPT = \"7ms\", PORT = \"200ms\", RISK = \"200ms\", SIG = \"2s\"}",
+    ),
+    (
+        "ORDINIS_ORCH_STAGE_BUDGET_MS",
+        "{\"SIG\": 1500}",
+        "stage_budgets = {ANA = \"500ms\", EXEC = \"2s\", FEAT = \"500ms\", GOV = \"100ms\", ING = \"500ms\", PORT = \"200ms\", RISK = \"200ms\", SIG = \"1s 500ms\"}",
+    ),
+    ("ORCH_RETRY_MAX", "3", "retry_max = 3"),
+    ("ORDINIS_ORCH_RETRY_MAX", "0", "retry_max = 0"),
+    ("ORCH_FAIL_CLOSED_ON_AUDIT", "False", "fail_closed_on_audit = false"),
+    ("ORDINIS_ORCH_FAIL_CLOSED_ON_AUDIT", "0", "fail_closed_on_audit = false"),
+    ("ORCH_DEGRADED_ALLOW_EXEC", "false", "degraded_allow_exec = false"),
+    ("ORDINIS_ORCH_DEGRADED_ALLOW_EXEC", "0", "degraded_allow_exec = false"),
+    ("DB_HOST", "db.internal", "host = \"db.internal\""),
+    ("DB_PORT", "6543", "port = 6543"),
+    ("LOG_LEVEL", "WARNING", "level = \"warn\""),
+];
+
+#[test]
+fn flat_names_are_other_names_of_settings_and_are_shown_as_their_origin() {
+    for (name, value, line) in FLAT {
+        let on = check_load(ON, &[(name, value)], &[]).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let off = check_load("", &[(name, value)], &[]).unwrap();
+
+        let shown = render_settings(&on.settings, true);
+        let found =
+            shown.lines().find(|shown| shown.starts_with(line)).unwrap_or_else(|| panic!("{line}\n{shown}"));
+        assert!(found.ends_with(&format!("# env {name}")), "{found}");
+        assert_eq!(off == check_load("", &[], &[]).unwrap(), *name != "LOG_LEVEL", "{name} with trading off");
+    }
+}
+
+#[test]
+fn names_of_ours_and_flags_are_stronger_than_flat_names_and_a_file_is_weaker() {
+    let load = |environment: &[(&str, &str)], flags: &[(&str, &str)]| {
+        let text = format!("{ON}trading.retry_max = 1\nlog.level = \"debug\"\n");
+        check_load(&text, environment, flags).unwrap().config
+    };
+    let flat = [("ORCH_RETRY_MAX", "2"), ("LOG_LEVEL", "INFO")];
+    let ours =
+        [flat[0], ("ORCHESTRATOR__TRADING__RETRY_MAX", "3"), flat[1], ("ORCHESTRATOR__LOG__LEVEL", "error")];
+
+    assert_eq!(load(&flat, &[]).trading.defaults.retry_max, 2);
+    assert_eq!(load(&flat, &[]).log.level.as_str(), "info");
+    assert_eq!(load(&ours, &[]).trading.defaults.retry_max, 3);
+    assert_eq!(load(&ours, &[]).log.level.as_str(), "error");
+    assert_eq!(load(&flat, &[("trading.retry_max", "4")]).trading.defaults.retry_max, 4);
+    assert_eq!(
+        load(&[("ORCH_RETRY_MAX", "")], &[]).trading.defaults.retry_max,
+        1,
+        "an empty one is as good as none"
+    );
+}
+
+#[test]
+fn flat_names_that_contradict_each_other_or_make_no_sense_are_refused() {
+    let both = [("ORCH_CYCLE_BUDGET_MS", "1"), ("ORDINIS_ORCH_CYCLE_BUDGET_MS", "2")];
+    let lines = refused(ON, &both);
+    assert!(lines.len() == 1 && lines[0].starts_with("trading.cycle_budget: is set twice"), "{lines:?}");
+    assert!(
+        check_load(ON, &[both[0], ("ORDINIS_ORCH_CYCLE_BUDGET_MS", "1")], &[]).is_ok(),
+        "equal ones agree"
+    );
+
+    for (name, value, path) in [
+        ("ORCH_CYCLE_BUDGET_MS", "5s", "trading.cycle_budget"),
+        ("ORCH_CYCLE_BUDGET_MS", "0", "trading.cycle_budget"),
+        ("ORCH_STAGE_BUDGET_MS", "SIG", "trading.stage_budgets"),
+        ("ORCH_STAGE_BUDGET_MS", "S I G=5", "trading.stage_budgets"),
+        ("ORCH_FAIL_CLOSED_ON_AUDIT", "maybe", "trading.fail_closed_on_audit"),
+        ("DB_PORT", "postgres", "trading.history.port"),
+        ("LOG_LEVEL", "verbose", "log.level"),
+        ("NATS_URL", "nats://host:4222", "NATS_URL"),
+    ] {
+        let lines = refused(ON, &[(name, value)]);
+        assert!(lines.len() == 1 && lines[0].starts_with(path) && lines[0].contains(name), "{lines:?}");
+        assert!(check_load("", &[(name, value)], &[]).is_ok(), "{name} stops nobody who does not trade");
+    }
+    let prod = format!("{ON}trading.environment = \"prod\"\n");
+    assert!(refused(&prod, &[("ORCH_FAIL_CLOSED_ON_AUDIT", "false")])[0].contains("unaudited"));
+}
+
+#[test]
+fn a_stage_is_named_in_the_environment_as_it_is_spelled() {
+    let loaded =
+        check_load(ON, &[("ORCHESTRATOR__TRADING__PIPELINES__CANONICAL__STAGE__RISK__BUDGET", "150ms")], &[])
+            .unwrap();
+
+    let canonical = &loaded.config.trading.pipelines[&canonical_pipeline().name].pipeline;
+    let risk = canonical.stages.iter().find(|stage| stage.name.as_str() == "RISK").unwrap();
+    assert_eq!(risk.budget, Duration::from_millis(150));
+}
+
+#[test]
+fn what_is_shown_of_trading_loads_as_the_same_configuration() {
+    // What is hidden cannot be shown and loaded again.
+    let without_secrets = ADDED.replace("env = {TOKEN = \"canary\"}\n", "");
+    for text in [ON, without_secrets.as_str(), DEMO_TRADING_TOML] {
+        let loaded = check_load(text, &[], &[]).unwrap();
+        let shown = render_settings(&loaded.settings, true);
+
+        let again = check_load(&shown, &[], &[]).unwrap_or_else(|error| panic!("{error}\n{shown}"));
+
+        assert_eq!(again.config, loaded.config);
+        assert_eq!(render_settings(&again.settings, false), render_settings(&loaded.settings, false));
+    }
+    assert!(!render_settings(&check_load(ADDED, &[], &[]).unwrap().settings, true).contains("canary"));
+}
+
+#[test]
+fn what_is_shipped_is_shown_while_trading_is_on_and_only_then() {
+    let sections = |text: &str| -> BTreeSet<String> {
+        let loaded = check_load(text, &[], &[]).unwrap();
+        loaded.settings.into_iter().map(|setting| setting.section).collect()
+    };
+    let (on, off) = (sections(ON), sections(""));
+
+    for shown in [
+        "trading.pipelines.canonical",
+        "trading.pipelines.canonical.stage.RISK",
+        "trading.schedules.rebalance",
+        "trading.strategies.momentum",
+    ] {
+        assert!(on.contains(shown) && !off.contains(shown), "{shown}");
+    }
+    let switched = check_load(ON, &[], &[]).unwrap().config.trading;
+    assert_eq!(TradingConfig { enabled: false, ..switched }, TradingConfig::default());
+}
+
+#[test]
+fn a_password_of_the_history_is_never_shown() {
+    let text = "trading.history = {host = \"db\", user = \"me\", password = \"canary word\"}";
+
+    let loaded = check_load(text, &[], &[]).unwrap();
+
+    let place = loaded.config.trading.history.place();
+    let HistoryPlace::PostgresHost { password, user, .. } = &place else { panic!("{place:?}") };
+    assert_eq!((password.expose_secret(), user.as_deref()), (Some("canary word"), Some("me")));
+    let shown = render_settings(&loaded.settings, true);
+    assert!(!shown.contains("canary") && !format!("{loaded:?}{place:?}").contains("canary"));
+    assert!(!loaded.config.trading.deciding_settings().values().any(|value| value.contains("canary")));
+    assert_eq!(
+        TradingConfig::default().history.place(),
+        HistoryPlace::Sqlite(std::path::PathBuf::from("history.sqlite"))
+    );
+}
+
+#[test]
+fn a_prefix_stands_before_every_name() {
+    let prefixed = accepted("trading.events.prefix = \"ai-trader\"").events;
+
+    assert_eq!(prefixed.prefixed_name("system.heartbeat"), "ai-trader.system.heartbeat");
+    assert_eq!(TradingEventsConfig::default().prefixed_name("system.heartbeat"), "system.heartbeat");
+}
+
+#[test]
+fn another_setting_that_decides_is_another_configuration_and_one_that_does_not_is_none() {
+    let hash = |text: &str| plane(&accepted(text)).configuration.config_hash();
+    let shipped = hash("");
+
+    for decides in [
+        "trading.mode = \"live\"",
+        "trading.environment = \"prod\"",
+        "trading.cycle_budget = \"6s\"",
+        "trading.hours.extended = true",
+        "trading.hours.after_hours_end = \"19:00\"",
+        "trading.risk.capital = 5",
+        "trading.risk.confidence_min = 0.5",
+        "trading.pipelines.canonical.stage.ANA.enabled = false",
+        "trading.schedules.analysis.enabled = true",
+        "trading.strategies.regime.risk_mode = \"conservative\"",
+        "trading.calendars.XNYS.closed = [\"2026-12-02\"]",
+    ] {
+        assert_ne!(hash(decides), shipped, "{decides}");
+    }
+    for is_operation in [
+        "trading.risk.capital = \"100000.00\"",
+        "trading.journal.linger = \"1ms\"",
+        "trading.history.file = \"other.sqlite\"",
+        "trading.events.confirms_max = 5",
+        "trading.schedules.analysis.interval = \"5m\"",
+    ] {
+        assert_eq!(hash(is_operation), shipped, "{is_operation}");
+    }
+}
+
+#[test]
+fn demo_of_trading_runs_two_strategies_that_need_nothing() {
+    let ConfigBase::BuiltIn { toml, .. } = trading_demo_base() else { panic!() };
+    let loaded = check_load(toml, &[], &[]).unwrap().config;
+    let settings = plane(&loaded.trading);
+
+    assert!(loaded.trading.enabled && loaded.trading.dry_run && loaded.http.listen.ip().is_loopback());
+    assert_eq!(settings.find_violations(), Vec::<String>::new());
+    let [schedule] = settings.schedules.as_slice() else { panic!("{:?}", settings.schedules) };
+    let covered: Vec<&str> = schedule.strategies.iter().map(|name| name.as_str()).collect();
+    assert_eq!(covered, ["momentum", "regime"]);
+    assert!(settings.strategies.iter().all(|(_, status)| *status == StrategyStatus::Active));
+    assert_eq!(settings.default_calendar, "24-7");
+    let open = settings.calendars["24-7"].session_at(AFTER_THE_EARLY_CLOSE).unwrap();
+    assert!(open.is_some(), "the made-up market never closes");
+}
+
+/// The demo of trading and the demo differ in nothing but the trading.
+#[test]
+fn demo_of_trading_has_the_market_of_the_demo() {
+    let demo = check_load(include_str!("../../../config/demo.toml"), &[], &[]).unwrap().config;
+    let trading = check_load(DEMO_TRADING_TOML, &[], &[]).unwrap().config;
+
+    assert_eq!(Config { trading: TradingConfig::default(), ..trading }, demo);
+}
+
+/// Where the default file says that a section may be added, it shows keys that there are.
+#[test]
+fn sections_that_the_default_file_shows_are_accepted() {
+    let shown = DEFAULT.lines().skip_while(|line| !line.starts_with("#   [trading.strategies.mine]"));
+    let shown = shown.take_while(|line| *line != "[trading]");
+    let example: String = shown.map(|line| format!("{}\n", line.trim_start_matches("#   "))).collect();
+
+    let config = accepted(&format!("{example}\n"));
+
+    assert!(config.strategies.keys().any(|name| name.as_str() == "mine"));
+    assert!(config.pipelines.keys().any(|name| name.as_str() == "mine"));
+}
