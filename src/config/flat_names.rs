@@ -108,6 +108,9 @@ fn find_variable<'v>(variables: &'v [(OsString, OsString)], name: &str) -> Optio
 impl FlatName {
     fn insert_word(&self, tree: &mut Table, word: String) -> Option<Violation> {
         let origin = Origin::Env { name: self.name.to_owned() };
+        if self.is_in_the_way(tree) {
+            return None;
+        }
         if let Some(node) = find_at_path(tree, self.path) {
             match &node.origin {
                 Origin::Default | Origin::File { .. } => {}
@@ -127,6 +130,12 @@ impl FlatName {
         let path: Vec<String> = self.path.iter().map(|key| (*key).to_owned()).collect();
         insert_at_path(tree, &path, Value::Word(word), origin);
         None
+    }
+
+    /// Whether something else stands where the section should, which is wrong and is told.
+    fn is_in_the_way(&self, tree: &Table) -> bool {
+        let section = |end: usize| find_at_path(tree, self.path.get(..end)?);
+        (1..self.path.len()).filter_map(section).any(|node| !matches!(node.value, Value::Table(_)))
     }
 
     fn violation(&self, value: &str, allowed: &str) -> Violation {

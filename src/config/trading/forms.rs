@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use orchestrator_kernel::ids::Symbol;
 use orchestrator_kernel::trading::decision::Confidence;
 use orchestrator_kernel::trading::ids::StageName;
 use orchestrator_kernel::trading::schedule::{SESSION_OFFSET_MAX_MS, SessionEdge};
@@ -105,6 +106,67 @@ impl SettingForm<Decimal> for Money {
     fn allowed_text(&self) -> String {
         let least = if self.may_be_zero { "0" } else { "more than 0" };
         format!("amount, {least} to {MONEY_MAX}")
+    }
+}
+
+/// Shares of the capital by symbol, less than zero for short ones.
+pub(super) type TargetWeights = BTreeMap<Symbol, Decimal>;
+
+/// Weights, each −1 to 1.
+pub(super) struct Weights;
+
+impl Weights {
+    fn take_weight(weights: &mut TargetWeights, symbol: &str, weight: &Value) -> Result<(), String> {
+        if !Symbol::is_valid(symbol) {
+            return Err(format!("names {symbol:?}, which is no symbol"));
+        }
+        let digits = match weight {
+            Value::Text(text) | Value::Word(text) => Decimal::from_str_exact(text.trim()).ok(),
+            Value::Integer(number) => i64::try_from(*number).ok().map(Decimal::from),
+            Value::Float(_) | Value::Bool(_) | Value::List(_) | Value::Table(_) | Value::DateTime(_) => None,
+        };
+        let within = digits.filter(|weight| weight.abs() <= Decimal::ONE);
+        let weight =
+            within.ok_or_else(|| format!("gives {symbol:?} {weight}, which is no weight in quotes"))?;
+        weights.insert(Symbol::from(symbol), weight);
+        Ok(())
+    }
+}
+
+impl SettingForm<TargetWeights> for Weights {
+    fn parse_value(&self, value: &Value) -> Result<TargetWeights, String> {
+        let mut weights = TargetWeights::new();
+        match value {
+            Value::Table(named) => {
+                for (symbol, node) in named {
+                    Self::take_weight(&mut weights, symbol, &node.value)?;
+                }
+            }
+            Value::Word(word) => {
+                for part in word.split(',').filter(|part| !part.trim().is_empty()) {
+                    let (symbol, weight) = part.split_once('=').ok_or("is no list of SYMBOL=weight")?;
+                    Self::take_weight(&mut weights, symbol.trim(), &Value::Word(weight.trim().to_owned()))?;
+                }
+            }
+            Value::Text(_)
+            | Value::Integer(_)
+            | Value::Float(_)
+            | Value::Bool(_)
+            | Value::List(_)
+            | Value::DateTime(_) => return Err("is no table of weights".to_owned()),
+        }
+        Ok(weights)
+    }
+
+    fn render_value(&self, value: &TargetWeights) -> String {
+        let weights = value.iter().map(|(symbol, weight)| {
+            format!("{} = {}", quote_toml(symbol.as_str()), quote_toml(&weight.to_string()))
+        });
+        format!("{{{}}}", weights.collect::<Vec<_>>().join(", "))
+    }
+
+    fn allowed_text(&self) -> String {
+        "table of symbols, each a number from -1 to 1 in quotes".to_owned()
     }
 }
 
@@ -246,6 +308,16 @@ mod tests {
             assert!(money.parse_value(&text(bad)).is_err(), "{bad}");
         }
         assert_eq!(Money { may_be_zero: true }.parse_value(&text("0")), Ok(Decimal::ZERO));
+    }
+
+    #[test]
+    fn weights_are_decimal_digits_of_at_most_one() {
+        let weights = Weights.parse_value(&Value::Word("AAPL=0.25, BTC USD = -1".to_owned())).unwrap();
+
+        assert_eq!(Weights.render_value(&weights), "{\"AAPL\" = \"0.25\", \"BTC USD\" = \"-1\"}");
+        for bad in ["AAPL", "AAPL=", "AAPL=1.01", "AAPL=half", "=0.5"] {
+            assert!(Weights.parse_value(&Value::Word(bad.to_owned())).is_err(), "{bad}");
+        }
     }
 
     #[test]

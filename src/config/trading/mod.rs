@@ -47,7 +47,7 @@ pub use strategies::{StrategyConfig, TradingStrategies};
 pub(super) use rules::check_trading;
 
 use super::ConfigBase;
-use super::reader::forms::{Count, DurationForm, Flag, OneOf};
+use super::reader::forms::{Count, Flag, OneOf};
 use super::reader::section::Section;
 use calendars::DEFAULT_CALENDAR;
 use forms::{STAGE_BUDGET, StageBudgets, StageBudgetsForm, TRADING_NAME};

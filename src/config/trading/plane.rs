@@ -10,7 +10,7 @@ use orchestrator_trading_plane::settings::{ScheduleSettings, TradingSettings};
 
 use super::{
     CalendarConfig, CycleScheduleConfig, CycleTriggerConfig, FirePolicies, JournalTiming, PipelineConfig,
-    StageProviderConfig, TradingConfig,
+    StageProviderConfig, StrategyConfig, TradingConfig,
 };
 
 impl TradingConfig {
@@ -124,7 +124,7 @@ impl TradingConfig {
         let schedules = self.schedules.iter().filter(|(_, schedule)| schedule.enabled);
         let schedules = schedules.map(|(name, it)| (format!("schedules.{name}"), it.to_text()));
         let strategies = self.strategies.iter();
-        let strategies = strategies.map(|(name, it)| (format!("strategies.{name}"), to_json(&it.definition)));
+        let strategies = strategies.map(|(name, it)| (format!("strategies.{name}"), it.to_text()));
         single
             .into_iter()
             .map(|(path, value)| (path.to_owned(), value))
@@ -143,6 +143,14 @@ impl PipelineConfig {
     fn to_text(&self) -> String {
         let Self { pipeline, stage_providers, hook_providers } = self;
         to_json(&(pipeline, stage_providers, hook_providers))
+    }
+}
+
+impl StrategyConfig {
+    /// The strategy as one line. How it begins decides nothing later.
+    fn to_text(&self) -> String {
+        let targets = self.targets.iter().map(|(symbol, weight)| format!("{symbol}={}", weight.normalize()));
+        format!("{} {}", to_json(&self.definition), targets.collect::<Vec<_>>().join(","))
     }
 }
 

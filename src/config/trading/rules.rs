@@ -18,9 +18,9 @@ pub(in crate::config) fn check_trading(config: &Config, report: &mut ReadReport)
     check_surroundings(config, report);
     check_audit(trading, report);
     check_hours(trading, report);
+    check_parts(trading, report);
     check_broker(trading, report);
     check_history(trading, report);
-    check_parts(trading, report);
     check_whole(trading, report);
 }
 

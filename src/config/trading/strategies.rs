@@ -10,7 +10,7 @@ use orchestrator_kernel::trading::strategy::{
 };
 
 use super::calendars::TradingCalendars;
-use super::forms::{NAME_ALLOWED, NAME_REFUSAL, TRADING_NAME, is_name, names_form};
+use super::forms::{NAME_ALLOWED, NAME_REFUSAL, TRADING_NAME, TargetWeights, Weights, is_name, names_form};
 use super::pipelines::TradingPipelines;
 use super::schedules::{TradingSchedules, refuse_unknown_calendar, refuse_unknown_pipeline};
 use crate::config::reader::forms::{OneOf, TextForm, Texts};
@@ -23,6 +23,8 @@ pub struct StrategyConfig {
     pub definition: StrategyDefinition,
     /// How it begins. Later its status is what the journal says.
     pub status: StrategyStatus,
+    /// What `rebalance` brings its positions to, −1 to 1 of the capital each. Without one the last signals say it.
+    pub targets: TargetWeights,
 }
 
 /// The strategies by name.
@@ -64,7 +66,7 @@ fn shipped_strategy(name: &str, calendar: &str) -> Option<StrategyConfig> {
         schedules: vec![ScheduleName::new(SHIPPED_SCHEDULE)?],
         calendar: calendar.to_owned(),
     };
-    Some(StrategyConfig { definition, status: StrategyStatus::Stopped })
+    Some(StrategyConfig { definition, status: StrategyStatus::Stopped, targets: TargetWeights::new() })
 }
 
 /// The shipped strategies.
@@ -139,6 +141,8 @@ impl StrategyReader<'_> {
         refuse_unknown_calendar(section, self.calendars, &calendar);
         let mut status = StrategyStatus::Stopped;
         section.read_value("status", &mut status, &STATUSES);
+        let mut targets = TargetWeights::new();
+        section.read_value("targets", &mut targets, &Weights);
         let definition = StrategyDefinition {
             name: name.clone(),
             kind: StageName::new(&kind?)?,
@@ -148,7 +152,12 @@ impl StrategyReader<'_> {
             schedules: schedules.iter().filter_map(|name| ScheduleName::new(name)).collect(),
             calendar,
         };
-        Some(StrategyConfig { definition, status })
+        let is_traded = |symbol: &&Symbol| definition.symbols.contains(symbol);
+        if let Some(strange) = targets.keys().find(|symbol| !is_traded(symbol)) {
+            let what = format!("names {:?}, which is none of the strategy's symbols", strange.as_str());
+            section.refuse_key("targets", what, "the symbols of the strategy");
+        }
+        Some(StrategyConfig { definition, status, targets })
     }
 
     fn refuse_unknown_schedule(&self, schedules: &[String], section: &mut Section<'_>) {

@@ -145,6 +145,7 @@ pipeline = "mine"
 schedules = ["opening", "news"]
 calendar = "XNYS"
 status = "paused"
+targets = {AAPL = "0.25", "BTC USD" = "-0.1"}
 "##;
 
 #[test]
@@ -486,6 +487,8 @@ const BAD: &[(&str, &str, &str)] = &[
         "trading.strategies.regime.status",
         "not one of the words",
     ),
+    ("trading.strategies.regime.targets = {AAPL = 0.5}", "trading.strategies.regime.targets", "in quotes"),
+    ("trading.strategies.regime.targets = {TSLA = \"0.5\"}", "trading.strategies.regime.targets", "none of"),
     ("trading.calendars.XNYS.closed = [\"2026-13-01\"]", "trading.calendars.XNYS.closed", "is no date"),
     (
         "trading.calendars.XNYS.early_closes = [\"2026-12-01 25:00\"]",
@@ -588,7 +591,7 @@ const FLAT: &[(&str, &str, &str)] = &[
 
 #[test]
 fn flat_names_are_other_names_of_settings_and_are_shown_as_their_origin() {
-    for (name, value, line) in FLAT {
+    for &(name, value, line) in FLAT {
         let on = check_load(ON, &[(name, value)], &[]).unwrap_or_else(|error| panic!("{name}: {error}"));
         let off = check_load("", &[(name, value)], &[]).unwrap();
 
@@ -596,7 +599,7 @@ fn flat_names_are_other_names_of_settings_and_are_shown_as_their_origin() {
         let found =
             shown.lines().find(|shown| shown.starts_with(line)).unwrap_or_else(|| panic!("{line}\n{shown}"));
         assert!(found.ends_with(&format!("# env {name}")), "{found}");
-        assert_eq!(off == check_load("", &[], &[]).unwrap(), *name != "LOG_LEVEL", "{name} with trading off");
+        assert_eq!(off == check_load("", &[], &[]).unwrap(), name != "LOG_LEVEL", "{name} with trading off");
     }
 }
 
@@ -646,6 +649,10 @@ fn flat_names_that_contradict_each_other_or_make_no_sense_are_refused() {
         assert!(lines.len() == 1 && lines[0].starts_with(path) && lines[0].contains(name), "{lines:?}");
         assert!(check_load("", &[(name, value)], &[]).is_ok(), "{name} stops nobody who does not trade");
     }
+    assert!(
+        check_load("log = 1", &[("LOG_LEVEL", "INFO")], &[]).is_err(),
+        "nothing that is wrong is covered up"
+    );
     let prod = format!("{ON}trading.environment = \"prod\"\n");
     assert!(refused(&prod, &[("ORCH_FAIL_CLOSED_ON_AUDIT", "false")])[0].contains("unaudited"));
 }
@@ -739,6 +746,7 @@ fn another_setting_that_decides_is_another_configuration_and_one_that_does_not_i
         "trading.pipelines.canonical.stage.ANA.enabled = false",
         "trading.schedules.analysis.enabled = true",
         "trading.strategies.regime.risk_mode = \"conservative\"",
+        "trading.strategies.regime.targets = {AAPL = \"0.5\"}",
         "trading.calendars.XNYS.closed = [\"2026-12-02\"]",
     ] {
         assert_ne!(hash(decides), shipped, "{decides}");
