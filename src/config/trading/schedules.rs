@@ -46,6 +46,20 @@ pub struct CycleTriggerConfig {
     pub on_outputs: bool,
 }
 
+impl CycleTriggerConfig {
+    /// The word of its kind, as the configuration and specification 002's `schedule_type` have it.
+    #[must_use]
+    pub fn kind_word(&self) -> &'static str {
+        match self.trigger {
+            ScheduleTrigger::Interval { .. } => "interval",
+            ScheduleTrigger::Cron(_) => "cron",
+            ScheduleTrigger::Session { .. } => "session",
+            ScheduleTrigger::OnDemand if self.topics.is_empty() && !self.on_outputs => "manual",
+            ScheduleTrigger::OnDemand => "event",
+        }
+    }
+}
+
 /// Policies of a schedule. Overlap and misfire have no default, but in the shipped schedules, where they are written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FirePolicies {

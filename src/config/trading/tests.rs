@@ -180,6 +180,21 @@ fn what_a_user_adds_becomes_settings_of_the_plane() {
     assert_eq!((news.topics.len(), news.on_outputs), (2, true));
     assert_eq!(news.schedule.trigger, ScheduleTrigger::OnDemand);
 
+    let kinds: Vec<(&str, &str)> =
+        config.schedules.values().map(|it| (it.trigger.kind_word(), it.trigger.written.as_str())).collect();
+    assert_eq!(
+        kinds,
+        [
+            ("interval", "1m"),
+            ("cron", "0 30 16 * * 5"),
+            ("manual", "manual"),
+            ("interval", "30s"),
+            ("event", "ai.decision.* # outputs"),
+            ("session", "open+15m"),
+            ("cron", "0 9 * * 1-5"),
+        ]
+    );
+
     let mine = &config.pipelines[&opening.pipeline];
     assert_eq!((mine.pipeline.budget, mine.pipeline.stale_after), (Duration::from_secs(7), None));
     let stages: Vec<(&str, StageProvider, u64, u32)> = mine
