@@ -256,7 +256,7 @@ impl<'a> Section<'a> {
     /// Whether nothing is known to be wrong with `key`.
     pub(crate) fn is_accepted(&self, key: &str) -> bool {
         let path = self.path_of(key);
-        self.report.violations.iter().all(|violation| violation.path != path)
+        !self.misplaced && self.report.violations.iter().all(|violation| violation.path != path)
     }
 
     /// Whether a layer gives `key`.

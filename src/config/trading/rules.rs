@@ -145,9 +145,14 @@ fn check_parts(trading: &TradingConfig, report: &mut ReadReport) {
                 Some(_) | None => found.path.clone(),
             };
             let end = if key.ends_with(".backoff") { "_min" } else { "" };
-            let path = format!("trading.pipelines.{name}.{key}{end}");
-            let stages = format!("trading.pipelines.{name}.stages");
-            report.check_rule(&[&path, &stages], false, format!("breaks a rule: {}", found.problem), "");
+            let section = format!("trading.pipelines.{name}");
+            let (path, stages) = (format!("{section}.{key}{end}"), format!("{section}.stages"));
+            report.check_rule(
+                &[&path, &stages, &section],
+                false,
+                format!("breaks a rule: {}", found.problem),
+                "",
+            );
         }
     }
     for (name, strategy) in &trading.strategies {

@@ -177,6 +177,11 @@ const BAD: &[(&str, &str, &str)] = &[
         "trading.calendars.XNYS.late_opens",
         "does not fit",
     ),
+    ("trading.pipelines.mine = 1", "trading.pipelines.mine", "not a section"),
+    ("trading.schedules.s = 1", "trading.schedules.s", "not a section"),
+    ("trading.strategies.s = 1", "trading.strategies.s", "not a section"),
+    ("trading.providers.p = 1", "trading.providers.p", "not a section"),
+    ("trading.calendars.c = 1", "trading.calendars.c", "not a section"),
     ("trading = 1", "trading", "not a section"),
     ("trading.strategies = []", "trading.strategies", "not a section"),
 ];
