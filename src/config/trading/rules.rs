@@ -146,13 +146,12 @@ fn check_parts(trading: &TradingConfig, report: &mut ReadReport) {
             };
             let end = if key.ends_with(".backoff") { "_min" } else { "" };
             let section = format!("trading.pipelines.{name}");
-            let (path, stages) = (format!("{section}.{key}{end}"), format!("{section}.stages"));
-            report.check_rule(
-                &[&path, &stages, &section],
-                false,
-                format!("breaks a rule: {}", found.problem),
-                "",
-            );
+            let path = format!("{section}.{key}{end}");
+            // A stage as a whole is named by the list.
+            let is_whole = key.starts_with("stage.") && key.matches('.').count() == 1;
+            let named_by = if is_whole { format!("{section}.stages") } else { section.clone() };
+            let what = format!("breaks a rule: {}", found.problem);
+            report.check_rule(&[&path, &named_by, &section], false, what, "");
         }
     }
     for (name, strategy) in &trading.strategies {
