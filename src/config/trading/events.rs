@@ -140,4 +140,11 @@ impl TradingEventsConfig {
     pub fn prefixed_name(&self, name: &str) -> String {
         if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
     }
+
+    /// A name that came in, without the prefix.
+    #[must_use]
+    pub fn strip_prefix_of<'n>(&self, name: &'n str) -> &'n str {
+        let rest = name.strip_prefix(self.prefix.as_str()).and_then(|rest| rest.strip_prefix('.'));
+        rest.filter(|_| !self.prefix.is_empty()).unwrap_or(name)
+    }
 }

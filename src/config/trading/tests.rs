@@ -426,6 +426,9 @@ fn a_prefix_stands_before_every_name() {
     let prefixed = accepted("trading.events.prefix = \"ai-trader\"").events;
 
     assert_eq!(prefixed.prefixed_name("system.heartbeat"), "ai-trader.system.heartbeat");
+    assert_eq!(prefixed.strip_prefix_of("ai-trader.system.heartbeat"), "system.heartbeat");
+    assert_eq!(prefixed.strip_prefix_of("system.heartbeat"), "system.heartbeat");
+    assert_eq!(TradingEventsConfig::default().strip_prefix_of(".a"), ".a");
     assert_eq!(TradingEventsConfig::default().prefixed_name("system.heartbeat"), "system.heartbeat");
 }
 
