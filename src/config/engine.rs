@@ -202,7 +202,7 @@ impl EngineConfig {
 }
 
 impl ProcessConfig {
-    fn from_section(section: &mut Section<'_>) -> Self {
+    pub(super) fn from_section(section: &mut Section<'_>) -> Self {
         let mut config = Self::default();
         let argument = TextForm { accepts: |text| !text.contains('\0'), allowed: "text without NUL" };
         section.read_value("command", &mut config.command, &Texts { item: argument, items_max: 256 });
@@ -227,7 +227,7 @@ impl ProcessConfig {
 }
 
 impl HttpEngineConfig {
-    fn from_section(section: &mut Section<'_>) -> Self {
+    pub(super) fn from_section(section: &mut Section<'_>) -> Self {
         let mut config = Self::default();
         let url = UrlForm { schemes: &["http", "https"], may_be_empty: true };
         section.read_value("url", &mut config.url, &url);

@@ -4,6 +4,7 @@
 //! Nothing below this module reads the environment.
 
 mod engine;
+mod flat_names;
 mod ingest;
 mod kill_switch;
 mod publish;
@@ -17,6 +18,8 @@ mod schedule;
 mod service;
 mod sources;
 mod storage;
+pub mod trading;
+
 #[cfg(test)]
 mod tests;
 
@@ -48,6 +51,7 @@ pub use storage::{MarkConfig, MarkKind, RedisConfig, RedisDurability, StorageCon
 use reader::section::{ReadReport, Section};
 use reader::tree::{Table, Value};
 use reader::{environment, file, tree};
+use trading::TradingConfig;
 
 /// The whole configuration. [`Config::default`] equals `config/default.toml`.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,6 +86,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// The log lines.
     pub log: LogConfig,
+    /// The trading plane.
+    pub trading: TradingConfig,
 }
 
 impl Default for Config {
@@ -102,6 +108,7 @@ impl Default for Config {
             kill_switch: KillSwitchConfig::default(),
             http: HttpConfig::default(),
             log: LogConfig::default(),
+            trading: TradingConfig::default(),
         }
     }
 }
@@ -112,7 +119,7 @@ pub struct Layers {
     /// The lowest layer: the file.
     pub base: ConfigBase,
     /// Environment variables. Those named `ORCHESTRATOR__SECTION__KEY` count, and `…__KEY_FILE`, which names a file
-    /// with the value.
+    /// with the value; below them the flat names of the specifications.
     pub environment: Vec<(OsString, OsString)>,
     /// What flags of the command line say.
     pub flags: Vec<FlagSetting>,
@@ -193,6 +200,7 @@ impl Config {
         for setting in &layers.flags {
             report.violations.extend(apply_flag(tree, setting));
         }
+        report.violations.extend(flat_names::apply_flat_names(tree, &layers.environment));
         let config = Section::read_tree(tree, &mut report, Self::from_root);
         rules::check_rules(&config, &mut report);
         (config, report)
@@ -254,6 +262,7 @@ impl Config {
             kill_switch: root.read_section("kill_switch", KillSwitchConfig::from_section),
             http: root.read_section("http", HttpConfig::from_section),
             log: root.read_section("log", LogConfig::from_section),
+            trading: root.read_section("trading", TradingConfig::from_section),
         }
     }
 

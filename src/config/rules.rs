@@ -8,7 +8,7 @@ use orchestrator_kernel::retry::RetrySchedule;
 use super::reader::section::ReadReport;
 use super::{
     ClockMode, Config, DemoSourceConfig, EngineKind, KillSwitchKind, MarkKind, RecordingSpeed, SourceConfig,
-    StorageKind,
+    StorageKind, trading,
 };
 
 /// Reports every rule that `config` breaks.
@@ -21,6 +21,7 @@ pub(super) fn check_rules(config: &Config, report: &mut ReadReport) {
     check_engine(config, report);
     check_publish(config, report);
     check_kill_switch(config, report);
+    trading::check_trading(config, report);
     let listen = config.http.listen;
     report.check_rule(
         &["http.listen", "http.allow_public"],
@@ -254,7 +255,7 @@ fn check_retries(config: &Config, report: &mut ReadReport) {
     }
 }
 
-fn check_delays(path: &str, min: Duration, max: Duration, report: &mut ReadReport) {
+pub(super) fn check_delays(path: &str, min: Duration, max: Duration, report: &mut ReadReport) {
     let paths = [format!("{path}.min"), format!("{path}.max")];
     report.check_rule(&[&paths[0], &paths[1]], min <= max, "is more than max".to_owned(), "at most max");
 }

@@ -12,6 +12,7 @@ use orchestrator_kernel::ports::engine::EngineIdentity;
 use orchestrator_kernel::ports::log::{
     AcquireError, Acquired, AppendError, Log, ReadError, ReadLimit, RecordBatch, read_one,
 };
+use orchestrator_kernel::trading::zone::ZONE_RULES_VERSION;
 use orchestrator_runtime::act_log::ActLog;
 
 use crate::config::{ClockMode, Config, SymbolsConfig};
@@ -52,7 +53,7 @@ pub fn manifest_of(config: &Config, engine: EngineIdentity) -> OutputManifest {
         binary_version: VERSION.to_owned(),
         settings: deciding_settings(config),
         engine,
-        tz_database: NO_TIME_ZONES.to_owned(),
+        tz_database: if config.trading.enabled { ZONE_RULES_VERSION } else { NO_TIME_ZONES }.to_owned(),
     }
 }
 
@@ -96,6 +97,9 @@ fn deciding_settings(config: &Config) -> BTreeMap<String, String> {
         set("engine.hysteresis.decay_factor", hysteresis.decay_factor.to_string());
         set("engine.hysteresis.min_confidence_floor", hysteresis.min_confidence_floor.to_string());
         set("engine.hysteresis.update_interval_ms", hysteresis.update_interval_ms.to_string());
+    }
+    if config.trading.enabled {
+        settings.extend(config.trading.deciding_settings());
     }
     settings
 }
@@ -284,6 +288,24 @@ mod tests {
         let refused = record_start(Arc::clone(&log) as _, other).await.map(drop).unwrap_err();
 
         assert!(refused.to_string().contains(r#"engine.name was "demo", is "other""#), "{refused}");
+    }
+
+    /// Logs that the engine plane wrote alone are continued by it whatever is set for a plane that is off.
+    #[test]
+    fn only_a_trading_plane_that_is_on_stands_in_the_manifest() {
+        let of = |settings: &[(&str, &str)]| manifest_of(&config(settings), EngineIdentity::default());
+
+        let alone = of(&[]);
+        let off = of(&[("trading.dry_run", "true"), ("trading.risk.capital", "5"), ("trading.mode", "live")]);
+        let on = of(&[("trading.enabled", "true")]);
+
+        assert_eq!(off, alone);
+        assert!(alone.settings.keys().all(|path| !path.starts_with("trading")));
+        assert_eq!(alone.tz_database, NO_TIME_ZONES);
+        for path in ["trading.mode", "trading.pipelines.canonical", "trading.strategies.momentum"] {
+            assert!(on.settings.contains_key(path), "{path} is not in {:?}", on.settings.keys());
+        }
+        assert_eq!(on.tz_database, ZONE_RULES_VERSION);
     }
 
     /// A log without a manifest is one that an older version wrote.

@@ -22,7 +22,9 @@ pub(crate) use logs::{
     run_records, shared_file,
 };
 pub(crate) use paper::{Paper, paper_command};
-pub(crate) use process::{PATIENCE, Service, eventually, metric_of, orchestrator, output_of, root};
+pub(crate) use process::{
+    PATIENCE, Service, eventually, metric_of, orchestrator, orchestrator_with, output_of, root,
+};
 pub(crate) use readiness::{ReadinessWatch, SAID_MAX};
 pub(crate) use seed::seed;
 pub(crate) use verify::{verify, verify_by};

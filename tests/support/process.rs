@@ -44,12 +44,18 @@ const COMMAND_MAX: Duration = Duration::from_secs(300);
 
 /// Runs the binary in the root of the repository, with nothing of this environment but the path.
 pub(crate) fn orchestrator(args: &[&str]) -> Output {
+    orchestrator_with(args, &[])
+}
+
+/// Runs the binary as [`orchestrator`] does, with these variables in its environment.
+pub(crate) fn orchestrator_with(args: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_orchestrator"));
     command
         .args(args)
         .current_dir(root())
         .env_clear()
-        .env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .envs(variables.iter().copied());
     output_of(command)
 }
 

@@ -109,7 +109,9 @@ pub(super) fn config(input: &[u8]) {
         if name.to_ascii_uppercase().ends_with("_FILE") {
             continue; // An input names no file of this machine.
         }
-        match name.starts_with("ORCHESTRATOR__") {
+        // Variables of the specifications have flat names.
+        let is_variable = |byte: u8| byte.is_ascii_uppercase() || byte == b'_';
+        match name.starts_with("ORCHESTRATOR__") || name.bytes().all(is_variable) {
             true => layers.environment.push((OsString::from(name), OsString::from(value))),
             false => layers.flags.push(FlagSetting {
                 flag: "--set".to_owned(),

@@ -13,8 +13,13 @@ const PREFIX: &str = "ORCHESTRATOR__";
 const FILE_SUFFIX: &str = "_FILE";
 /// Largest value that is read from such a file.
 const VALUE_BYTES_MAX: u64 = 64 << 10;
-/// Keys below this are passed on as they are spelled: they are environment variables themselves.
-const SPELLED: [&str; 3] = ["engine", "process", "env"];
+/// The key below one of these is passed on as it is spelled: an environment variable of a worker, a stage's name. `*`
+/// is any one key.
+const SPELLED: [&[&str]; 3] = [
+    &["engine", "process", "env"],
+    &["trading", "providers", "*", "env"],
+    &["trading", "pipelines", "*", "stage"],
+];
 
 /// Puts what `variables` say into `tree`. Variables of other names are ignored.
 pub(crate) fn apply_variables(tree: &mut Table, variables: &[(OsString, OsString)]) -> Vec<Violation> {
@@ -63,10 +68,11 @@ fn parse_variable(rest: &str, name: &str, value: &OsStr) -> Result<Entry, (Strin
     if path.len() < 2 || path.iter().any(String::is_empty) {
         return Err(("names no setting".to_owned(), "ORCHESTRATOR__SECTION__KEY"));
     }
-    if path.len() == SPELLED.len() + 1 && path.iter().zip(SPELLED).all(|(key, spelled)| key == spelled) {
-        let spelled = rest.rsplit("__").next().unwrap_or_default().to_owned();
-        path.truncate(SPELLED.len());
-        path.push(spelled);
+    for way in SPELLED {
+        let leads = way.iter().zip(&path).all(|(key, given)| *key == "*" || key == given);
+        if let Some(key) = path.get_mut(way.len()).filter(|_| leads) {
+            *key = rest.split("__").nth(way.len()).unwrap_or_default().to_owned();
+        }
     }
     let last = path
         .last_mut()

@@ -122,13 +122,24 @@ impl SettingForm<Duration> for DurationForm {
     }
 
     fn render_value(&self, value: &Duration) -> String {
-        format!("\"{}\"", humantime::format_duration(*value))
+        format!("\"{}\"", duration_text(*value))
     }
 
     fn allowed_text(&self) -> String {
         let (start, end) =
             (humantime::format_duration(*self.0.start()), humantime::format_duration(*self.0.end()));
         format!("duration, {start} to {end}")
+    }
+}
+
+/// A duration as people write it. Whole days stay days: as months and years they would not be whole.
+pub(crate) fn duration_text(duration: Duration) -> String {
+    const DAY_SECONDS: u64 = 86_400;
+    const MONTH_DAYS: u64 = 30;
+    let days = duration.as_secs() / DAY_SECONDS;
+    match MONTH_DAYS < days && duration == Duration::from_secs(days * DAY_SECONDS) {
+        true => format!("{days}days"),
+        false => humantime::format_duration(duration).to_string(),
     }
 }
 

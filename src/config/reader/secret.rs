@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::forms::{SettingForm, quote_toml, text_of};
+use super::forms::{SettingForm, is_line, quote_toml, text_of};
 use super::tree::Value;
 
 /// A URL whose password is not shown by `Display`, `Debug` or `config show`.
@@ -139,6 +139,31 @@ impl SettingForm<Secret> for HeaderSecret {
 
     fn allowed_text(&self) -> String {
         "printable ASCII without space, \"\" for none".to_owned()
+    }
+
+    fn hides_value(&self) -> bool {
+        true
+    }
+}
+
+/// A secret of any characters but control characters, or `""` for none.
+pub(crate) struct HiddenText;
+
+impl SettingForm<Secret> for HiddenText {
+    fn parse_value(&self, value: &Value) -> Result<Secret, String> {
+        let text = text_of(value).ok_or("is not text")?;
+        if !is_line(text) {
+            return Err("does not fit".to_owned());
+        }
+        Ok(Secret(Some(text.to_owned()).filter(|text| !text.is_empty())))
+    }
+
+    fn render_value(&self, value: &Secret) -> String {
+        HeaderSecret.render_value(value)
+    }
+
+    fn allowed_text(&self) -> String {
+        "text without control characters, \"\" for none".to_owned()
     }
 
     fn hides_value(&self) -> bool {

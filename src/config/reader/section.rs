@@ -117,6 +117,28 @@ impl<'a> Section<'a> {
         self.ignore_rest();
     }
 
+    /// Names of what a layer gives in this section.
+    pub(crate) fn given_keys(&self) -> Vec<&'a str> {
+        self.nodes.into_iter().flat_map(Table::keys).map(String::as_str).collect()
+    }
+
+    /// Reads the sections of these names in their order, whether a layer gives them or not. Any other key in this
+    /// section is refused, in the words `refusal` and `allowed`.
+    pub(crate) fn read_sections(
+        &mut self,
+        names: &[&str],
+        (refusal, allowed): (&str, &str),
+        mut read: impl FnMut(&str, &mut Section<'_>),
+    ) {
+        for strange in self.given_keys().into_iter().filter(|given| !names.contains(given)) {
+            self.refuse_key(strange, format!("{strange:?} {refusal}"), allowed);
+        }
+        for name in names {
+            self.read_inner(name, |section| read(name, section));
+        }
+        self.ignore_rest();
+    }
+
     fn read_inner<T>(&mut self, key: &str, read: impl FnOnce(&mut Section<'_>) -> T) -> T {
         let node = self.nodes.and_then(|nodes| nodes.get(key));
         let nodes = node.and_then(|node| match &node.value {
@@ -127,7 +149,8 @@ impl<'a> Section<'a> {
                 None
             }
         });
-        let origin = node.map_or(Origin::Default, |node| node.origin.clone());
+        // What is missing in a section that nobody wrote is missing where somebody wrote of it.
+        let origin = node.map_or_else(|| self.origin.clone(), |node| node.origin.clone());
         let misplaced = node.is_some() && nodes.is_none();
         let mut section = Section {
             path: self.path_of(key),
@@ -165,6 +188,23 @@ impl<'a> Section<'a> {
             None => self.refuse_key(key, format!("is missing: {why}"), &form.allowed_text()),
         }
         value
+    }
+
+    /// Reads a setting that has its default only where `default` gives one; `why` completes "is missing".
+    pub(crate) fn read_defaulted<T>(
+        &mut self,
+        key: &'static str,
+        default: Option<T>,
+        why: &str,
+        form: &impl SettingForm<T>,
+    ) -> Option<T> {
+        match default {
+            Some(mut value) => {
+                self.read_value(key, &mut value, form);
+                Some(value)
+            }
+            None => self.read_required(key, why, form),
+        }
     }
 
     /// Reads a setting that only counts in another mode: giving it here is a violation.
@@ -216,7 +256,7 @@ impl<'a> Section<'a> {
     /// Whether nothing is known to be wrong with `key`.
     pub(crate) fn is_accepted(&self, key: &str) -> bool {
         let path = self.path_of(key);
-        self.report.violations.iter().all(|violation| violation.path != path)
+        !self.misplaced && self.report.violations.iter().all(|violation| violation.path != path)
     }
 
     /// Whether a layer gives `key`.

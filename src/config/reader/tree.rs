@@ -112,6 +112,17 @@ impl fmt::Display for Value {
     }
 }
 
+/// The node at `path`, if there is one.
+pub(crate) fn find_at_path<'t>(tree: &'t Table, path: &[&str]) -> Option<&'t Node> {
+    let (last, way) = path.split_last()?;
+    let mut table = tree;
+    for key in way {
+        let Value::Table(inner) = &table.get(*key)?.value else { return None };
+        table = inner;
+    }
+    table.get(*last)
+}
+
 /// Puts `value` at `path`, making the tables on the way. What stood there before, or in the way, is replaced.
 pub(crate) fn insert_at_path(tree: &mut Table, path: &[String], value: Value, origin: Origin) {
     let Some((last, way)) = path.split_last() else { return };

@@ -17,8 +17,8 @@ use super::ids::PipelineName;
 use super::stage::{HookMoment, HookSpec, OnStageFailure, StageRole, StageSpec};
 
 pub use shipped::{
-    DefaultCadence, analysis_pipeline, canonical_pipeline, default_cadence, heartbeat_pipeline,
-    rebalance_pipeline,
+    DefaultCadence, analysis_pipeline, canonical_pipeline, default_cadence, default_stage,
+    heartbeat_pipeline, rebalance_pipeline,
 };
 pub use validate::{PIPELINE_HOOKS_MAX, PIPELINE_STAGES_MAX, PipelineViolation};
 

@@ -101,7 +101,7 @@ pub fn rebalance_pipeline() -> Pipeline {
 fn pipeline_of(name: &str, budgets: &[(&str, u64)], budget: Duration, interval: Duration) -> Pipeline {
     Pipeline {
         name: known_name(name, PipelineName::new),
-        stages: budgets.iter().map(|(name, budget_ms)| stage_of(name, *budget_ms)).collect(),
+        stages: budgets.iter().map(|(name, budget_ms)| shipped_stage(name, *budget_ms)).collect(),
         hooks: Vec::new(),
         budget,
         stale_after: Some(interval * STALE_AFTER_INTERVALS),
@@ -110,15 +110,21 @@ fn pipeline_of(name: &str, budgets: &[(&str, u64)], budget: Duration, interval: 
     }
 }
 
-fn stage_of(name: &str, budget_ms: u64) -> StageSpec {
-    let name = known_name(name, StageName::new);
+fn shipped_stage(name: &str, budget_ms: u64) -> StageSpec {
+    default_stage(known_name(name, StageName::new), Duration::from_millis(budget_ms))
+}
+
+/// A stage as the shipped pipelines have them: built in, tried twice unless it executes orders, and critical unless it
+/// only computes figures.
+#[must_use]
+pub fn default_stage(name: StageName, budget: Duration) -> StageSpec {
     let role = StageRole::of_stage(&name);
     let is_analytics = role == StageRole::Analytics;
     let idempotent = role != StageRole::Execute;
     StageSpec {
         name,
         provider: StageProvider::BuiltIn,
-        budget: Duration::from_millis(budget_ms),
+        budget,
         idempotent,
         attempts_max: if idempotent { 1 + RETRY_MAX } else { 1 },
         backoff: StageBackoff { min: Duration::from_millis(20), max: Duration::from_millis(200) },

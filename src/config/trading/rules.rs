@@ -1,0 +1,192 @@
+//! The rules over several settings of the trading plane, and over it and the rest.
+
+use std::time::Duration;
+
+use orchestrator_kernel::trading::journal::TradingMode;
+use orchestrator_kernel::trading::stage::StageProvider;
+
+use super::{JournalTiming, StageProviderConfig, TradingConfig, TradingEnvironment};
+use crate::config::reader::section::ReadReport;
+use crate::config::reader::tree::Origin;
+use crate::config::reader::violation::Violation;
+use crate::config::rules::check_delays;
+use crate::config::{ClockMode, Config};
+
+/// Reports every rule that `config` breaks.
+pub(in crate::config) fn check_trading(config: &Config, report: &mut ReadReport) {
+    let trading = &config.trading;
+    check_surroundings(config, report);
+    check_audit(trading, report);
+    check_hours(trading, report);
+    check_parts(trading, report);
+    check_broker(trading, report);
+    check_history(trading, report);
+    check_whole(trading, report);
+}
+
+/// The rules over the trading plane and the rest of the service.
+fn check_surroundings(config: &Config, report: &mut ReadReport) {
+    let trading = &config.trading;
+    let listen = config.http.listen;
+    report.check_rule(
+        &["http.listen", "trading.enabled"],
+        !trading.enabled || listen.ip().is_loopback(),
+        format!(
+            "{listen} can be reached from other machines, trading is on, and nothing on it asks who is calling: \
+             whoever reaches it could trade"
+        ),
+        "a loopback address, or trading.enabled = false",
+    );
+    report.check_rule(
+        &["trading.mode", "clock.mode"],
+        trading.mode != TradingMode::Backtest || config.clock.mode == ClockMode::Recorded,
+        "is \"backtest\", and the clock is the machine's".to_owned(),
+        "\"paper\" or \"live\", or clock.mode = \"recorded\"",
+    );
+    report.check_rule(
+        &["trading.dry_run"],
+        trading.dry_run,
+        "is false, and this version computes orders and sends none".to_owned(),
+        "true",
+    );
+    report.check_rule(
+        &["trading.journal.batch_bytes_max", "buffer.segment_bytes"],
+        trading.journal.batch_bytes_max <= config.buffer.segment_bytes,
+        "is more than buffer.segment_bytes, so a batch would fit no segment".to_owned(),
+        "at most buffer.segment_bytes",
+    );
+}
+
+/// In earnest nothing passes an audit that failed.
+///
+/// Source: specification 001, section 8: "In prod must be true".
+fn check_audit(trading: &TradingConfig, report: &mut ReadReport) {
+    const OF_ALL: &str = "trading.fail_closed_on_audit";
+    const ALLOWED: &str = "true, or trading.environment = \"dev\"";
+    let is_prod = trading.environment == TradingEnvironment::Prod;
+    let what = || "is false, and trading.environment is \"prod\": cycles would go on unaudited".to_owned();
+    let holds = !is_prod || trading.defaults.fail_closed_on_audit;
+    report.check_rule(&[OF_ALL, "trading.environment"], holds, what(), ALLOWED);
+    for (name, config) in &trading.pipelines {
+        let path = format!("trading.pipelines.{name}.fail_closed_on_audit");
+        let holds = !is_prod || config.pipeline.fail_closed_on_audit;
+        report.check_rule(&[&path, OF_ALL, "trading.environment"], holds, what(), ALLOWED);
+    }
+}
+
+fn check_hours(trading: &TradingConfig, report: &mut ReadReport) {
+    const TIMES: [&str; 4] = [
+        "trading.hours.pre_market_start",
+        "trading.hours.regular_start",
+        "trading.hours.regular_end",
+        "trading.hours.after_hours_end",
+    ];
+    report.check_rule(
+        &TIMES,
+        trading.hours.extended_hours().is_some(),
+        "and the three times after it are not in their order".to_owned(),
+        "pre_market_start, regular_start, regular_end, after_hours_end, each not before the last",
+    );
+}
+
+/// What needs a broker has one.
+fn check_broker(trading: &TradingConfig, report: &mut ReadReport) {
+    const URL: &str = "trading.events.url";
+    const ALLOWED: &str = "a broker, for example trading.events.url = \"amqp://rabbitmq:5672/%2f\"";
+    let has_broker = !trading.events.connection.url.is_empty();
+    let what = || "needs events, and there is no broker that they could come from".to_owned();
+    report.check_rule(
+        &["trading.events.consume", URL],
+        has_broker || trading.events.consume.is_empty(),
+        what(),
+        ALLOWED,
+    );
+    for (name, schedule) in &trading.schedules {
+        let path = format!("trading.schedules.{name}.topics");
+        report.check_rule(&[&path, URL], has_broker || schedule.trigger.topics.is_empty(), what(), ALLOWED);
+    }
+    for (name, config) in &trading.pipelines {
+        for stage in &config.pipeline.stages {
+            let path = format!("trading.pipelines.{name}.stage.{}.provider", stage.name);
+            report.check_rule(
+                &[&path, URL],
+                has_broker || stage.provider != StageProvider::Event,
+                what(),
+                ALLOWED,
+            );
+        }
+    }
+}
+
+fn check_history(trading: &TradingConfig, report: &mut ReadReport) {
+    let history = &trading.history;
+    report.check_rule(
+        &["trading.history.host", "trading.history.url"],
+        history.host.is_empty() || history.url.is_empty(),
+        "is set, and so is trading.history.url".to_owned(),
+        "one of the two",
+    );
+    report.check_rule(
+        &["trading.history.name", "trading.history.host"],
+        history.host.is_empty() || !history.name.is_empty(),
+        "is empty, and trading.history.host is set".to_owned(),
+        "the name of a database",
+    );
+}
+
+/// The rules that the kernel has for each part, at the part's own settings.
+fn check_parts(trading: &TradingConfig, report: &mut ReadReport) {
+    for (name, config) in &trading.pipelines {
+        for found in config.pipeline.find_violations() {
+            // The kernel has lists where a file has named sections.
+            let key = match found.path.split_once('.') {
+                Some(("stages", rest)) => format!("stage.{rest}"),
+                Some(("hooks", rest)) => format!("hook.{rest}"),
+                Some(_) | None => found.path.clone(),
+            };
+            let end = if key.ends_with(".backoff") { "_min" } else { "" };
+            let section = format!("trading.pipelines.{name}");
+            let path = format!("{section}.{key}{end}");
+            // A stage as a whole is named by the list.
+            let is_whole = key.starts_with("stage.") && key.matches('.').count() == 1;
+            let named_by = if is_whole { format!("{section}.stages") } else { section.clone() };
+            let what = format!("breaks a rule: {}", found.problem);
+            report.check_rule(&[&path, &named_by, &section], false, what, "");
+        }
+    }
+    for (name, strategy) in &trading.strategies {
+        for found in strategy.definition.find_violations() {
+            let path = format!("trading.strategies.{name}.{}", found.path);
+            report.check_rule(&[&path], false, format!("breaks a rule: {}", found.problem), "");
+        }
+    }
+    for (name, schedule) in &trading.schedules {
+        let faults = schedule.cycle_schedule(&trading.hours, &trading.calendars).find_faults();
+        for fault in faults {
+            let (key, problem) = fault.split_once(": ").unwrap_or(("trigger", fault.as_str()));
+            let path = format!("trading.schedules.{name}.{key}");
+            // Lateness is compared with this one: either may be what the user changed.
+            let other = format!("trading.schedules.{name}.misfire_after");
+            report.check_rule(&[&path, &other], false, format!("breaks a rule: {problem}"), "");
+        }
+    }
+    for (name, provider) in &trading.providers {
+        if let StageProviderConfig::Worker(worker) = provider {
+            let path = format!("trading.providers.{name}.respawn");
+            check_delays(&path, worker.respawn.min, worker.respawn.max, report);
+        }
+    }
+}
+
+/// The plane's own rules, for what none of those above has told.
+fn check_whole(trading: &TradingConfig, report: &mut ReadReport) {
+    if report.violations.iter().any(|violation| violation.path.starts_with("trading")) {
+        return;
+    }
+    let timing =
+        JournalTiming { resend_after: Duration::ZERO, probe_every: None, reopen_after: Duration::ZERO };
+    for what in trading.plane_settings("", timing).find_violations() {
+        let path = "trading".to_owned();
+        report.violations.push(Violation { path, what, allowed: String::new(), origin: Origin::Default });
+    }
+}
