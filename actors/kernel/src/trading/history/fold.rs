@@ -72,6 +72,7 @@ pub struct HistoryFold {
     tail: JournalSeq,
     /// Nothing before the first record: what stood before it may be trimmed.
     hash: Option<ChainHash>,
+    last_at: Option<TsMs>,
     open: BTreeMap<CycleId, OpenHistory>,
     agent: AgentStatusRow,
     code: String,
@@ -97,6 +98,7 @@ impl HistoryFold {
         Ok(Self {
             tail: mark.position,
             hash: Some(mark.chain_hash),
+            last_at: None,
             open: BTreeMap::new(),
             agent: agent.unwrap_or_default(),
             code: mark.code,
@@ -109,6 +111,12 @@ impl HistoryFold {
     #[must_use]
     pub const fn tail(&self) -> JournalSeq {
         self.tail
+    }
+
+    /// When the last record taken in was made: what is old is old by the journal's own time.
+    #[must_use]
+    pub const fn last_at(&self) -> Option<TsMs> {
+        self.last_at
     }
 
     /// The first record that has to stay in the journal, so that this history can be gone on with.
@@ -150,6 +158,7 @@ impl HistoryFold {
             }
             Some(_) | None => {}
         }
+        self.last_at = Some(sealed.entry.at_ms);
         self.take_cycle_fact(seq, &sealed.entry);
         if let JournalFact::CycleEnded(ended) = &sealed.entry.fact {
             self.open.remove(&ended.cycle_id);
@@ -178,6 +187,7 @@ impl HistoryFold {
         let sealed = sealed.map_err(|source| HistoryBreak::OtherJournal { seq, source })?;
         self.tail = seq;
         self.hash = Some(sealed.hash);
+        self.last_at = Some(sealed.entry.at_ms);
         self.take_entry(seq, &sealed.entry, rows);
         Ok(())
     }
