@@ -25,9 +25,11 @@ use crate::journal::messages::JournalCommitted;
 
 pub mod messages;
 mod projector;
+mod rebuild;
 
 use messages::{HistoryMsg, HistoryProgress};
 pub use projector::{HistoryProjector, HistoryStep, HistoryTrouble};
+pub use rebuild::{RebuiltHistory, rebuild_history};
 
 /// How often it is looked for cycles that are older than the retention.
 const DROP_OLD_EVERY: Duration = Duration::from_secs(60 * 60);

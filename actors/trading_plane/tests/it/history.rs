@@ -13,7 +13,7 @@ use orchestrator_kernel::trading::ids::JournalSeq;
 use orchestrator_runtime::fatal::FatalKind;
 use orchestrator_runtime::status::Condition;
 use orchestrator_trading_plane::command::{CommandRefused, TradingCommand};
-use orchestrator_trading_plane::history::{HistoryProjector, HistoryStep, HistoryTrouble};
+use orchestrator_trading_plane::history::{HistoryProjector, HistoryStep, HistoryTrouble, rebuild_history};
 use orchestrator_trading_plane::plane::{TradingPlane, TradingStop};
 use orchestrator_trading_plane::testkit::{
     PlaneRig, WALL, history_ports, origin, pipeline_name, start_agent, trading_settings,
@@ -222,5 +222,37 @@ async fn another_journal_and_a_shorter_one_are_refused_and_change_nothing() {
     let strange =
         HistoryProjector::new(store.clone(), other.log.clone(), 3).project_next(JournalSeq(tail.0)).await;
     assert!(matches!(strange, Err(HistoryTrouble::Broken(_))), "{strange:?}");
+    assert_eq!(store.dump_tables().await.unwrap(), before);
+}
+
+/// Method: rebuilt beside a plane that runs, so that two write; and once more with nobody beside it.
+#[tokio::test]
+async fn a_rebuilt_history_is_equal_row_by_row() {
+    let (rig, store) = rig(false);
+    let plane = rig.start().await;
+    start_agent(plane.handle(), "start").await.unwrap();
+    for key in ["one", "two"] {
+        let cycle = run_cycle(&plane, key, "canonical").await;
+        ended(&plane, cycle).await;
+    }
+    caught_up(&plane).await;
+    let journal: Arc<dyn Log> = rig.log.clone();
+    let rebuild = || {
+        let (store, tail) = (store.clone(), JournalSeq::from(journal.stat().tail));
+        rebuild_history(store, Arc::clone(&journal), tail, 4, |_| ())
+    };
+
+    let before = store.dump_tables().await.unwrap();
+    rebuild().await.unwrap();
+    assert_eq!(store.dump_tables().await.unwrap(), before);
+    let cycle = run_cycle(&plane, "three", "canonical").await;
+    ended(&plane, cycle).await;
+    caught_up(&plane).await;
+    plane.kill().await;
+
+    let before = store.dump_tables().await.unwrap();
+    assert_eq!(before, expected_tables(&rig).await);
+    let rebuilt = rebuild().await.unwrap();
+    assert_eq!((rebuilt.projected.0, rebuilt.skipped), (journal.stat().tail.0, vec![]));
     assert_eq!(store.dump_tables().await.unwrap(), before);
 }
