@@ -4,6 +4,7 @@
 //! Nothing below this module reads the environment.
 
 mod engine;
+mod history;
 mod ingest;
 mod kill_switch;
 mod publish;
@@ -26,6 +27,7 @@ use std::path::{Path, PathBuf};
 pub use engine::{
     EngineConfig, EngineKind, HttpEngineConfig, HysteresisConfig, ProcessConfig, RespawnConfig, WorkerEnv,
 };
+pub use history::{HistoryConfig, HistoryKind};
 pub use ingest::{BufferConfig, IngestConfig};
 pub use kill_switch::{KillSwitchConfig, KillSwitchKind};
 pub use publish::{HttpConfig, PublishConfig};
@@ -78,6 +80,8 @@ pub struct Config {
     pub publish: PublishConfig,
     /// Where operators stop all effects.
     pub kill_switch: KillSwitchConfig,
+    /// Which database holds the journal as tables.
+    pub history: HistoryConfig,
     /// The HTTP interface.
     pub http: HttpConfig,
     /// The log lines.
@@ -100,6 +104,7 @@ impl Default for Config {
             engine: EngineConfig::default(),
             publish: PublishConfig::default(),
             kill_switch: KillSwitchConfig::default(),
+            history: HistoryConfig::default(),
             http: HttpConfig::default(),
             log: LogConfig::default(),
         }
@@ -252,6 +257,7 @@ impl Config {
             engine: root.read_section("engine", EngineConfig::from_section),
             publish: root.read_section("publish", PublishConfig::from_section),
             kill_switch: root.read_section("kill_switch", KillSwitchConfig::from_section),
+            history: root.read_section("history", HistoryConfig::from_section),
             http: root.read_section("http", HttpConfig::from_section),
             log: root.read_section("log", LogConfig::from_section),
         }
@@ -261,6 +267,12 @@ impl Config {
     #[must_use]
     pub fn kill_switch_file(&self) -> PathBuf {
         self.service.data_dir.join(&self.kill_switch.file)
+    }
+
+    /// The file of a history in SQLite.
+    #[must_use]
+    pub fn history_file(&self) -> PathBuf {
+        self.service.data_dir.join(&self.history.file)
     }
 
     /// The file that outputs are appended to, if any.

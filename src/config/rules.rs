@@ -7,8 +7,8 @@ use orchestrator_kernel::retry::RetrySchedule;
 
 use super::reader::section::ReadReport;
 use super::{
-    ClockMode, Config, DemoSourceConfig, EngineKind, KillSwitchKind, MarkKind, RecordingSpeed, SourceConfig,
-    StorageKind,
+    ClockMode, Config, DemoSourceConfig, EngineKind, HistoryKind, KillSwitchKind, MarkKind, RecordingSpeed,
+    SourceConfig, StorageKind,
 };
 
 /// Reports every rule that `config` breaks.
@@ -21,6 +21,7 @@ pub(super) fn check_rules(config: &Config, report: &mut ReadReport) {
     check_engine(config, report);
     check_publish(config, report);
     check_kill_switch(config, report);
+    check_history(config, report);
     let listen = config.http.listen;
     report.check_rule(
         &["http.listen", "http.allow_public"],
@@ -295,6 +296,22 @@ fn check_publish(config: &Config, report: &mut ReadReport) {
         publish.batch_max as u64 <= publish.backlog_max,
         "is more than publish.backlog_max".to_owned(),
         "at most publish.backlog_max",
+    );
+}
+
+fn check_history(config: &Config, report: &mut ReadReport) {
+    let history = &config.history;
+    report.check_rule(
+        &["history.url", "history.kind"],
+        history.kind != HistoryKind::Postgres || !history.url.is_empty(),
+        "is missing, and history.kind is \"postgres\"".to_owned(),
+        "for example \"postgres://orchestrator@127.0.0.1:5432/ai_trader\"",
+    );
+    report.check_rule(
+        &["history.required", "history.kind"],
+        !history.required || history.kind != HistoryKind::None,
+        "is true, and history.kind is \"none\"".to_owned(),
+        "false, or another kind",
     );
 }
 

@@ -558,3 +558,19 @@ fn a_kill_switch_that_one_lost_read_would_block_is_refused() {
         assert!(line.starts_with(path) && !line.contains("canary"), "{line}");
     }
 }
+
+#[test]
+fn a_history_that_cannot_be_kept_is_refused_with_every_reason_and_no_password() {
+    let refused = check_refused(
+        toml("[history]\nkind = \"postgres\"\nschema = \"a;b\"\nretention_days = 0\n"),
+        &[("ORCHESTRATOR__HISTORY__URL", "mysql://user:hidden@host/name")],
+        &[],
+    );
+
+    for setting in ["history.schema", "history.retention_days", "history.url"] {
+        assert!(refused.iter().any(|line| line.starts_with(setting)), "{setting}: {refused:?}");
+    }
+    assert!(!refused.concat().contains("hidden"), "{refused:?}");
+    let required = check_refused(toml("[history]\nkind = \"none\"\nrequired = true\n"), &[], &[]);
+    assert_eq!(required.len(), 1, "{required:?}");
+}

@@ -233,7 +233,7 @@ impl HistoryState {
         me.send_after(delay, || HistoryMsg::Retry);
     }
 
-    /// Says how far it has come. While that is not known, what was known stays: the journal must not be trimmed by less.
+    /// Says how far it has come. While that is not known, what was known stays: the journal is trimmed by nothing else.
     fn show_lag(&self) {
         if let Some(progress) = self.projector.progress() {
             self.args.progress.send_replace(progress);

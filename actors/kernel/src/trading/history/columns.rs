@@ -1,7 +1,7 @@
 //! Columns: what each can hold, and the value that is nearest to one that it cannot.
 //!
-//! The history is a copy for people and reports; the journal keeps the exact value. So nothing here fails: a text is cut,
-//! a number stops at its column's end, and a moment at the first or the last one that both databases write and read.
+//! The history is a copy for people and reports; the journal keeps the exact value. So nothing here fails: a text is
+//! cut, a number stops at its column's end, and a moment at the first or the last one that both databases hold.
 //!
 //! | column | holds | a value beyond it |
 //! |---|---|---|

@@ -143,8 +143,8 @@ impl HistoryFold {
         })
     }
 
-    /// Takes a record again whose rows are in the database, in the journal's order, up to the mark's: what is open comes
-    /// back, and the last one tells whether this is still the same journal.
+    /// Takes a record again whose rows are in the database, in the journal's order, up to the mark's: what is open
+    /// comes back, and the last one tells whether this is still the same journal.
     ///
     /// # Errors
     ///

@@ -261,8 +261,8 @@ fn no_value_of_a_record_is_one_that_a_column_cannot_hold() {
     assert!(rows.artifacts.iter().all(|artifact| !artifact.content.to_string().contains("\\u0000")));
 }
 
-/// Writes the records to a database in batches of these lengths; after each the fold is lost and made again from what the
-/// database and the journal hold.
+/// Writes the records to a database in batches of these lengths; after each the fold is lost, and made again from what
+/// the database and the journal hold.
 fn write_in_batches(records: &[Vec<u8>], lengths: &[usize]) -> MemoryHistory {
     let store = MemoryHistory::default();
     let (mut at, mut lengths) = (0, lengths.iter().copied().cycle());
