@@ -162,8 +162,7 @@ mod tests {
         let files = [("history", "CREATE TABLE \"{{schema}}\".t (id INTEGER)")];
         let sql = |schema: &str| {
             let migrator = make_migrator(&files, &SchemaName::new(schema).unwrap());
-            let text = migrator.iter().map(|migration| migration.sql.as_str().to_owned()).collect::<Vec<_>>();
-            text
+            migrator.iter().map(|migration| migration.sql.as_str().to_owned()).collect::<Vec<_>>()
         };
 
         assert_eq!(sql("a"), ["CREATE TABLE \"a\".t (id INTEGER)"]);

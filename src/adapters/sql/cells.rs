@@ -30,7 +30,7 @@ pub(super) fn mark_values(mark: &HistoryMark) -> Vec<SqlValue> {
         integer(fit_position(mark.position.0)),
         text(mark.chain_hash),
         integer(fit_position(mark.open_from.0)),
-        text(mark.code.replace('\0', "\u{fffd}")),
+        text(&mark.code),
         text(&mark.schedules),
     ]
 }

@@ -47,7 +47,7 @@ impl<B: SqlBackend> SqlHistory<B> {
         let queries = queries.into_iter().map(|(table, statement)| (statement, table.columns)).collect();
         let found = self.backend.fetch(queries).await?;
         let cells = |(name, rows): (&'static str, Vec<SqlRow>)| {
-            rows.into_iter().map(|row| SqlCells::new(name, row)).collect()
+            rows.into_iter().map(|row| SqlCells::new(name, row)).collect::<Vec<_>>()
         };
         Ok(names.into_iter().zip(found).map(cells).collect())
     }

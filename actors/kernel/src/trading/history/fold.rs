@@ -281,13 +281,15 @@ impl HistoryFold {
     fn end_cycle(&mut self, ended: &CycleEnded, at: TsMs, rows: &mut HistoryRows) {
         let Some(cycle) = self.open.remove(&ended.cycle_id) else { return };
         if let Some(result) = cycle.state.result() {
-            let content = serde_json::from_str(&result.to_wire(&self.code)).unwrap_or(Value::Null);
+            let wire = result.to_wire(&self.code);
+            // What a stage answered may be nested deeper than is read again: it is kept as the text that it is.
+            let content = serde_json::from_str(&wire).unwrap_or(Value::String(wire));
             rows.artifacts.push(ArtifactRow {
                 artifact_id: HistoryRowId::of_artifact(ended.cycle_id, CYCLE_RESULT_KIND),
                 run_id: ended.cycle_id,
                 kind: CYCLE_RESULT_KIND.to_owned(),
                 schema_version: CYCLE_RESULT_SCHEMA_VERSION.to_owned(),
-                code: fit_text(&self.code),
+                code: self.code.clone(),
                 content: fit_json(content, ARTIFACT_BYTES_MAX),
                 created_at: at,
             });
@@ -319,7 +321,7 @@ impl HistoryFold {
 
     /// The schedules are these from here on; rows of others stay, switched off.
     fn take_snapshot(&mut self, snapshot: &ConfigurationSnapshot, at_ms: TsMs, rows: &mut HistoryRows) {
-        self.code = snapshot.code.clone();
+        self.code = fit_text(&snapshot.code);
         self.schedules = HistorySchedule::of_settings(&snapshot.settings);
         let at = fit_moment(at_ms);
         let mut there = BTreeMap::new();

@@ -112,7 +112,9 @@ mod tests {
 
         let read = HistorySchedule::of_settings(&settings);
 
-        assert_eq!(read, written.into_iter().map(|(name, it)| (schedule_name(name), it)).collect());
+        let expected: BTreeMap<_, _> =
+            written.into_iter().map(|(name, it)| (schedule_name(name), it)).collect();
+        assert_eq!(read, expected);
     }
 
     #[test]
