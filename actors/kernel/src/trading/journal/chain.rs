@@ -38,7 +38,8 @@ impl ChainHash {
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
         let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        let text = Some(text).filter(|text| text.len() == 2 * CHAIN_HASH_BYTES && text.bytes().all(is_hex))?;
+        let text =
+            Some(text).filter(|text| text.len() == 2 * CHAIN_HASH_BYTES && text.bytes().all(is_hex))?;
         let mut bytes = [0; CHAIN_HASH_BYTES];
         for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().as_chunks::<2>().0) {
             let digits = std::str::from_utf8(pair).ok()?;
