@@ -1,6 +1,6 @@
 //! A private PostgreSQL: Debian's server on a port and in a directory of its own, ended with its handle.
 //!
-//! Made and started in some two seconds. The server refuses to run as root, so that root's tests run it as `postgres`,
+//! The server refuses to run as root, so that root's tests run it as `postgres`,
 //! the user that Debian's package brings.
 
 use std::net::{Ipv4Addr, TcpStream};
@@ -14,7 +14,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 
 use super::ports::free_port;
 
-/// How long a server may take to start, also after a kill. Mostly half a second.
+/// How long a server may take to start, also after a kill, on a busy machine.
 const START_MAX: Duration = Duration::from_secs(60);
 /// The password of its superuser. What it holds is made up, and it listens on loopback only.
 const PASSWORD: &str = "of-the-tests-only";
