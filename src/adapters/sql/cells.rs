@@ -31,7 +31,7 @@ pub(super) fn mark_values(mark: &HistoryMark) -> Vec<SqlValue> {
         text(mark.chain_hash),
         integer(fit_position(mark.open_from.0)),
         text(&mark.code),
-        text(&mark.schedules),
+        SqlValue::Text(mark.schedules.clone()),
     ]
 }
 
@@ -211,7 +211,7 @@ impl SqlCells {
             chain_hash: ChainHash::from_hex(&hash).ok_or_else(|| self.strange("no hash"))?,
             open_from: self.position()?,
             code: self.text()?,
-            schedules: self.text()?,
+            schedules: self.next_text()?,
         })
     }
 

@@ -83,7 +83,14 @@ impl HistorySql {
         let mut values = mark_values(mark);
         let columns = HISTORY_MARK.columns.iter().zip(1..).skip(1);
         let set: Vec<String> = columns
-            .map(|((column, kind), number)| format!("\"{column}\" = {}", self.dialect.bound(*kind, number)))
+            .map(|((column, kind), number)| {
+                let bound = self.dialect.bound(*kind, number);
+                match *column {
+                    // What is not said stays.
+                    "schedules" => format!("\"{column}\" = COALESCE({bound}, \"{column}\")"),
+                    _ => format!("\"{column}\" = {bound}"),
+                }
+            })
             .collect();
         let (id, after_at) =
             (self.bound_integer(1), self.bound_integer(HISTORY_MARK.columns.len().saturating_add(1)));
@@ -246,7 +253,7 @@ mod tests {
         assert_eq!(
             moved.sql,
             "UPDATE \"history_mark\" SET \"position\" = ?2, \"chain_hash\" = ?3, \"open_from\" = ?4, \
-             \"code\" = ?5, \"schedules\" = ?6 WHERE \"id\" = ?1 AND \"position\" = ?7"
+             \"code\" = ?5, \"schedules\" = COALESCE(?6, \"schedules\") WHERE \"id\" = ?1 AND \"position\" = ?7"
         );
         assert!(first.changes_one && moved.changes_one && moved.values.len() == 7);
     }

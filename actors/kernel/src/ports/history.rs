@@ -37,7 +37,7 @@ pub enum HistoryError {
 pub struct HistoryBatch {
     /// Where the mark stands; nothing when there is none.
     pub after: Option<JournalSeq>,
-    /// Where it will.
+    /// Where it will. Without schedules those of the mark that stands there stay; the first one has them.
     pub mark: HistoryMark,
     /// The rows.
     pub rows: HistoryRows,

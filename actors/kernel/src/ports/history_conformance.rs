@@ -64,7 +64,7 @@ pub fn sample_mark(position: u64) -> HistoryMark {
         chain_hash,
         open_from: position.next(),
         code: "0.1.0 (abc)".to_owned(),
-        schedules: "{}".to_owned(),
+        schedules: Some("{}".to_owned()),
     }
 }
 
@@ -248,7 +248,9 @@ async fn the_mark_moves_with_its_rows_and_only_from_where_it_stands(provider: &i
     }
     assert_eq!(dump(store.as_ref()).await, before);
 
-    apply(store.as_ref(), &batch(Some(5), 9, HistoryRows::default())).await;
+    let unchanged = HistoryMark { schedules: None, ..sample_mark(9) };
+    let moved = HistoryBatch { mark: unchanged, ..batch(Some(5), 9, HistoryRows::default()) };
+    apply(store.as_ref(), &moved).await;
     let resume = store.load_resume().await.expect("the database can be read").expect("a history");
     assert_eq!(resume.mark, sample_mark(9));
     assert_eq!(dump(store.as_ref()).await, before, "a mark can move without rows");

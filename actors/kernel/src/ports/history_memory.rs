@@ -100,7 +100,9 @@ impl HistoryStore for MemoryHistory {
         {
             return Err(HistoryError::Unfit(format!("a line with {part:?}")));
         }
-        tables.mark = Some(batch.mark.clone());
+        let known = tables.mark.take().and_then(|mark| mark.schedules);
+        let mark = batch.mark.clone();
+        tables.mark = Some(HistoryMark { schedules: mark.schedules.or(known), ..mark });
         tables.runs.extend(rows.runs);
         tables.cycles.extend(rows.cycles);
         tables.artifacts.extend(rows.artifacts.into_iter().map(|row| (row.artifact_id, row)));

@@ -147,7 +147,7 @@ impl HistoryProjector {
         mut fold: HistoryFold,
         records: &RecordBatch,
     ) -> Result<HistoryStep, HistoryTrouble> {
-        let after = fold.mark().map(|mark| mark.position);
+        let after = fold.position();
         let mut rows = HistoryRows::default();
         for (seq, bytes) in records.iter() {
             fold.take_record(seq.into(), bytes, &mut rows)?;
@@ -157,12 +157,14 @@ impl HistoryProjector {
         let applied = self.store.apply_batch(&batch).await;
         match applied {
             Ok(()) => {
+                fold.note_written();
                 self.fold = Some(fold);
                 Ok(HistoryStep::Written)
             }
             Err(HistoryError::Unfit(detail)) if records.len() == 1 => {
                 let seq = fold.tail();
                 self.store.apply_batch(&HistoryBatch { rows: HistoryRows::default(), ..batch }).await?;
+                fold.note_written();
                 self.fold = Some(fold);
                 Ok(HistoryStep::Skipped { seq, detail })
             }

@@ -77,6 +77,8 @@ pub struct HistoryFold {
     agent: AgentStatusRow,
     code: String,
     schedules: BTreeMap<ScheduleName, HistorySchedule>,
+    /// Whether the database has them.
+    are_schedules_written: bool,
     schedule_rows: BTreeMap<HistoryRowId, ScheduleRow>,
 }
 
@@ -94,7 +96,7 @@ impl HistoryFold {
     /// [`HistoryBreak::Mark`].
     pub fn resume(resume: HistoryResume) -> Result<Self, HistoryBreak> {
         let HistoryResume { mark, agent, schedules } = resume;
-        let known = serde_json::from_str(&mark.schedules);
+        let known = mark.schedules.as_deref().map_or(Ok(BTreeMap::new()), serde_json::from_str);
         Ok(Self {
             tail: mark.position,
             hash: Some(mark.chain_hash),
@@ -103,6 +105,7 @@ impl HistoryFold {
             agent: agent.unwrap_or_default(),
             code: mark.code,
             schedules: known.map_err(|error| HistoryBreak::Mark(error.to_string()))?,
+            are_schedules_written: true,
             schedule_rows: schedules.into_iter().map(|row| (row.id, row)).collect(),
         })
     }
@@ -130,16 +133,28 @@ impl HistoryFold {
         self.open.values().map(|cycle| cycle.first_seq).min().unwrap_or_else(|| self.tail.next())
     }
 
+    /// Where the database's mark stands, once everything taken in is written; nothing before the first record.
+    #[must_use]
+    pub fn position(&self) -> Option<JournalSeq> {
+        self.hash.map(|_| self.tail)
+    }
+
+    /// Notes that everything taken in is written, with its mark.
+    pub const fn note_written(&mut self) {
+        self.are_schedules_written = true;
+    }
+
     /// The mark that stands beside the rows of everything taken in; nothing before the first record.
     #[must_use]
     pub fn mark(&self) -> Option<HistoryMark> {
+        // Names and texts only: the writer has no way to fail.
+        let schedules = || serde_json::to_string(&self.schedules).unwrap_or_default();
         Some(HistoryMark {
             position: self.tail,
             chain_hash: self.hash?,
             open_from: self.open_from(),
             code: self.code.clone(),
-            // Names and texts only: the writer has no way to fail.
-            schedules: serde_json::to_string(&self.schedules).unwrap_or_default(),
+            schedules: (!self.are_schedules_written).then(schedules),
         })
     }
 
@@ -323,6 +338,7 @@ impl HistoryFold {
     fn take_snapshot(&mut self, snapshot: &ConfigurationSnapshot, at_ms: TsMs, rows: &mut HistoryRows) {
         self.code = fit_text(&snapshot.code);
         self.schedules = HistorySchedule::of_settings(&snapshot.settings);
+        self.are_schedules_written = false;
         let at = fit_moment(at_ms);
         let mut there = BTreeMap::new();
         for (name, schedule) in &self.schedules {

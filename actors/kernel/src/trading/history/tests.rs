@@ -219,7 +219,7 @@ fn another_journal_and_a_gap_are_named() {
     let mut resumed = HistoryFold::resume(resume.clone()).unwrap();
     assert!(resumed.reread_record(JournalSeq(2), &other[1]).is_err());
     resumed.reread_record(JournalSeq(2), &records[1]).unwrap();
-    let by_hand = HistoryMark { schedules: "none".to_owned(), ..resume.mark };
+    let by_hand = HistoryMark { schedules: Some("none".to_owned()), ..resume.mark };
     let by_hand = HistoryResume { mark: by_hand, agent: None, schedules: vec![] };
     assert!(matches!(HistoryFold::resume(by_hand), Err(HistoryBreak::Mark(_))));
 }
