@@ -10,4 +10,5 @@ pub mod process_engine;
 pub mod rabbitmq;
 pub mod recorded_log;
 pub mod redis;
+pub mod sql;
 pub mod tiered;

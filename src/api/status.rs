@@ -67,7 +67,8 @@ fn condition_subject(condition: &Condition) -> Option<String> {
         | Condition::KillSwitchUnknown
         | Condition::JournalFailing
         | Condition::TradingStopped
-        | Condition::TradingCatchingUp => None,
+        | Condition::TradingCatchingUp
+        | Condition::HistoryBehind => None,
     }
 }
 

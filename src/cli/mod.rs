@@ -10,6 +10,7 @@ mod engine_worker;
 mod export;
 mod from;
 pub mod healthcheck;
+mod history;
 mod import;
 mod inspect;
 mod kill_switch;
@@ -46,6 +47,7 @@ pub use engine_worker::engine_worker;
 pub use export::{ExportArgs, run_export};
 pub use from::FromArgs;
 pub use healthcheck::run_healthcheck;
+pub use history::{HistoryCommand, run_history};
 pub use import::{ImportArgs, ImportFormat, run_import};
 pub use inspect::{InspectCommand, InspectPlace, run_inspect};
 pub use kill_switch::{KillSwitchCommand, KillSwitchPlace, kill_switch};
@@ -112,6 +114,9 @@ pub enum CliCommand {
     /// Stop all effects, allow them again, or see how it stands.
     #[command(subcommand)]
     KillSwitch(KillSwitchCommand),
+    /// Make the tables of the trading plane's history again.
+    #[command(subcommand)]
+    History(HistoryCommand),
     /// Become an engine worker that ends with the service. Started by the service only.
     #[command(name = worker_guard::COMMAND, hide = true)]
     EngineWorker {

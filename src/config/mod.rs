@@ -272,6 +272,12 @@ impl Config {
         self.service.data_dir.join(&self.kill_switch.file)
     }
 
+    /// The file of a history in SQLite.
+    #[must_use]
+    pub fn history_file(&self) -> PathBuf {
+        self.service.data_dir.join(&self.trading.history.file)
+    }
+
     /// The file that outputs are appended to, if any.
     #[must_use]
     pub fn outputs_file(&self) -> Option<PathBuf> {

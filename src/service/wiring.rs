@@ -36,6 +36,7 @@ use crate::service::manifest::{self, ManifestError};
 
 pub mod backtest;
 pub mod engine;
+pub mod history;
 pub mod kill_switch;
 pub mod marks;
 pub mod outputs;
@@ -137,6 +138,12 @@ pub enum WiringError {
     /// The kill switch.
     #[error("kill_switch.url is refused")]
     KillSwitch(#[from] BadUrl),
+    /// The history's database.
+    #[error("{setting} cannot be used")]
+    History {
+        /// The setting. Its value is not shown: it may hold a password.
+        setting: &'static str,
+    },
 }
 
 impl WiringError {
@@ -197,6 +204,7 @@ impl WiringError {
             | Self::Broker { .. }
             | Self::OneFileTwice { .. }
             | Self::KillSwitch(_)
+            | Self::History { .. }
             | Self::Stream { .. } => ProcessExit::Config,
         }
     }

@@ -17,6 +17,7 @@ mod engine_contract;
 mod export;
 mod faults;
 mod full_disk;
+mod history;
 mod hostile;
 mod http_floods;
 mod identity;

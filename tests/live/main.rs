@@ -23,6 +23,7 @@ mod kills;
 mod look_back;
 #[cfg(feature = "mutants")]
 mod mutants;
+mod postgres_history;
 mod proxy;
 mod rabbit_alarms;
 mod rabbit_fan_out;

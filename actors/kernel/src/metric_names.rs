@@ -100,6 +100,10 @@ metrics! {
     KILL_SWITCH_REFUSALS = Counter "orch_kill_switch_refusals_total" ["reason"] "Effects that were refused, by reason";
     KILL_SWITCH_READ_FAILURES = Counter "orch_kill_switch_read_failures_total" [] "Reads of the kill switch that brought no value";
 
+    HISTORY_LAG = Gauge "orch_history_lag_records" [] "Records of the journal whose rows are not in the SQL history yet";
+    HISTORY_FAILURES = Counter "orch_history_failures_total" [] "Attempts of the SQL history to follow the journal that failed";
+    HISTORY_SKIPPED = Counter "orch_history_records_skipped_total" [] "Records whose rows the SQL history's database could not hold";
+
     FAILURES = Counter "orch_failures_total" ["domain"] "Failures that were handled, by domain";
     ACTOR_EXITS = Counter "orch_actor_exits_total" ["actor", "verdict"] "Actors that ended unexpectedly, and what the supervisor did";
     SYMBOLS_HALTED = Counter "orch_symbols_halted_total" ["symbol"] "Symbols that were stopped for good because their runner kept failing";

@@ -76,6 +76,8 @@ pub enum Condition {
     TradingStopped,
     /// The trading plane reads what was open before its start: nothing trades before that is known.
     TradingCatchingUp,
+    /// The SQL history does not follow the journal. Nothing of it is lost, and cycles go on unless it is required.
+    HistoryBehind,
     /// This calendar's data end soon, or have ended: its schedules fire no more then.
     CalendarEnding(String),
 }
@@ -104,6 +106,7 @@ impl Condition {
             Self::JournalFailing => "journal_append_failing",
             Self::TradingStopped => "trading_stopped",
             Self::TradingCatchingUp => "catching_up",
+            Self::HistoryBehind => "history_behind",
             Self::CalendarEnding(_) => "calendar_ending",
         }
     }
@@ -131,6 +134,7 @@ impl Condition {
             | Self::KillSwitchUnknown
             | Self::TradingStopped
             | Self::TradingCatchingUp
+            | Self::HistoryBehind
             | Self::CalendarEnding(_) => false,
         }
     }
@@ -156,6 +160,7 @@ impl Condition {
             | Self::ProducerLimit
             | Self::JournalFailing
             | Self::TradingStopped
+            | Self::HistoryBehind
             | Self::CalendarEnding(_) => true,
             Self::KillSwitchEngaged | Self::KillSwitchUnknown | Self::TradingCatchingUp => false,
         }

@@ -6,6 +6,7 @@
 //! Cycles    runs cycles: gates, stages within their budgets, one end each
 //! builtin   the stages that need nothing but the record and the market
 //! Journal   the only writer of the journal: chains, makes durable, and says what the records add up to
+//! History   a reader of the journal that keeps the tables of a database behind it
 //! ```
 //!
 //! Nothing here names the engine plane: what is known of the market comes through a port, and nothing that the engine
@@ -27,6 +28,8 @@ pub mod cycle;
 pub mod builtin;
 
 pub mod journal;
+
+pub mod history;
 
 #[cfg(feature = "testkit")]
 #[doc(hidden)]

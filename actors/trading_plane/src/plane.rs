@@ -4,7 +4,8 @@
 //! trading ┬ journal   0 restarts: what it knew of a batch in flight cannot be known again; its death is the plane's
 //!         ├ agent     unlimited: it begins again from the journal
 //!         ├ cycles    unlimited: open cycles go on from the journal, under the same ids
-//!         └ cadence   unlimited: what was missed meanwhile is decided as late
+//!         ├ cadence   unlimited: what was missed meanwhile is decided as late
+//!         └ history   unlimited: it goes on from the database's mark; without a database there is none
 //! ```
 //!
 //! The plane has a supervisor and a fatal slot of its own: what ends it ends nothing else. One end is not its own: a
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_kernel::ids::{RunSeq, TsMs};
+use orchestrator_kernel::ports::history::HistoryStore;
 use orchestrator_kernel::ports::observer::Observer;
 use orchestrator_kernel::restart::{BeyondIntensity, Restart, RestartPolicy};
 use orchestrator_kernel::trading::ids::CycleId;
@@ -33,6 +35,8 @@ use crate::cadence::{CadenceActor, CadenceArgs};
 use crate::command::{CommandAnswer, CommandOrigin, CommandRefused, TradingCommand};
 use crate::cycle::messages::CyclesMsg;
 use crate::cycle::{CycleDefects, Cycles, CyclesArgs};
+use crate::history::messages::{HistoryMsg, HistoryProgress};
+use crate::history::{History, HistoryArgs, HistoryPorts};
 use crate::journal::messages::{JournalCommitted, JournalDoor, JournalMsg};
 use crate::journal::{Journal, JournalArgs};
 use crate::settings::{TradingPorts, TradingSettings};
@@ -90,6 +94,10 @@ pub struct TradingHandle {
     pub view: TradingView,
     /// Announces what becomes durable in the journal: the outbox's tail.
     pub committed: watch::Receiver<JournalCommitted>,
+    /// The database of the history, for pages of what is no longer shown; nothing where none is kept.
+    pub history: Option<Arc<dyn HistoryStore>>,
+    /// How far the history has come; the journal has to keep what it needs.
+    pub history_progress: watch::Receiver<HistoryProgress>,
 }
 
 impl TradingHandle {
@@ -167,6 +175,8 @@ pub struct TradingPlane {
     finish_share_percent: u32,
     cycles: Address<CyclesMsg>,
     journal: Address<JournalMsg>,
+    /// Nothing where no history is kept.
+    history: Option<Address<HistoryMsg>>,
     handle: TradingHandle,
 }
 
@@ -185,6 +195,13 @@ pub async fn start_trading_plane(
     let view = ports.view.clone();
     view.set_catching_up(true);
     board.raise_condition(Condition::TradingCatchingUp, "the journal is being read");
+    if let Some(history) = ports.history.as_ref().filter(|history| history.settings.required)
+        && let Err(failure) = reach_history(history).await
+    {
+        board.clear_condition(&Condition::TradingCatchingUp);
+        board.raise_condition(Condition::TradingStopped, failure.to_string());
+        return Err(failure);
+    }
     let fatal = FatalSlot::default();
     let parts = PlaneParts::new(ports, settings, view);
     let args =
@@ -207,12 +224,25 @@ pub async fn start_trading_plane(
         finish_share_percent: parts.settings.finish_share_percent.min(80),
         cycles: parts.cycles.clone(),
         journal: parts.door.address().clone(),
+        history: parts.ports.history.is_some().then(|| parts.history.clone()),
         handle: TradingHandle {
             agent: parts.agent.clone(),
             cadence: parts.cadence.clone(),
             view: parts.view.clone(),
             committed: parts.committed.subscribe(),
+            history: parts.ports.history.as_ref().map(|history| Arc::clone(&history.store)),
+            history_progress: parts.history_progress.subscribe(),
         },
+    })
+}
+
+/// A history that is required has to answer before anything trades.
+async fn reach_history(history: &HistoryPorts) -> Result<(), Fatal> {
+    let reached = history.store.load_resume().await.map(drop);
+    reached.map_err(|error| Fatal {
+        kind: FatalKind::Away,
+        what: "the history is required and cannot be used".to_owned(),
+        source: Some(Box::new(error)),
     })
 }
 
@@ -226,17 +256,22 @@ struct PlaneParts {
     agent: Address<AgentMsg>,
     cycles: Address<CyclesMsg>,
     cadence: Address<CadenceMsg>,
+    history: Address<HistoryMsg>,
+    history_progress: Arc<watch::Sender<HistoryProgress>>,
     defects: CycleDefects,
 }
 
 impl PlaneParts {
     fn new(ports: TradingPorts, settings: TradingSettings, view: TradingView) -> Self {
         Self {
-            door: JournalDoor::new(settings.journal_queue_max, ports.board.clone()),
+            door: JournalDoor::new(settings.journal_queue_max, ports.board.clone())
+                .requiring_history(ports.history.as_ref().is_some_and(|history| history.settings.required)),
             committed: Arc::new(watch::Sender::new(JournalCommitted::default())),
             agent: Address::new("agent"),
             cycles: Address::new("cycles"),
             cadence: Address::new("cadence"),
+            history: Address::new("history"),
+            history_progress: Arc::default(),
             defects: CycleDefects::default(),
             settings: Arc::new(settings),
             ports,
@@ -265,12 +300,27 @@ impl PlaneParts {
             door: self.door.clone(),
             cycles: self.cycles.clone(),
         };
-        vec![
+        let mut specs = vec![
             line("journal", NEVER, start_of_actor(self.door.address(), || Journal, self.journal_args())),
             line("agent", FROM_JOURNAL, start_of_actor(&self.agent, || Agent, agent)),
             line("cycles", FROM_JOURNAL, start_of_actor(&self.cycles, || Cycles, self.cycles_args())),
             line("cadence", FROM_JOURNAL, start_of_actor(&self.cadence, || CadenceActor, cadence)),
-        ]
+        ];
+        let history = self.ports.history.clone().map(|history| self.history_args(history));
+        let history = history.map(|args| start_of_actor(&self.history, || History, args));
+        specs.extend(history.map(|start| line("history", FROM_JOURNAL, start)));
+        specs
+    }
+
+    fn history_args(&self, history: HistoryPorts) -> HistoryArgs {
+        HistoryArgs {
+            history,
+            journal: Arc::clone(&self.ports.journal),
+            committed: self.committed.subscribe(),
+            progress: Arc::clone(&self.history_progress),
+            observer: Arc::clone(&self.ports.observer),
+            board: self.ports.board.clone(),
+        }
     }
 
     fn journal_args(&self) -> JournalArgs {
@@ -351,7 +401,13 @@ impl TradingPlane {
             note("cycles", told.is_ok() && ended);
         }
         note("agent", ask_to_finish(&self.handle.agent, share(92), AgentMsg::Drain).await);
-        note("journal", ask_to_finish(&self.journal, share(98), JournalMsg::Drain).await);
+        note("journal", ask_to_finish(&self.journal, share(96), JournalMsg::Drain).await);
+        if let Some(history) = &self.history
+            && !ask_to_finish(history, share(98), HistoryMsg::Drain).await
+        {
+            // Not unfinished: the journal has it, and the next start catches up.
+            tracing::info!("the history is behind at the stop");
+        }
         self.root.stop(Some("the service stops".to_owned()));
         if timeout_at(share(100), &mut self.joined).await.is_err() {
             self.root.kill();

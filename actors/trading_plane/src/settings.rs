@@ -19,6 +19,7 @@ use orchestrator_kernel::trading::schedule::CycleSchedule;
 use orchestrator_kernel::trading::strategy::{StrategyDefinition, StrategyStatus};
 use orchestrator_runtime::status::StatusBoard;
 
+use crate::history::HistoryPorts;
 use crate::journal::JournalSettings;
 use crate::view::TradingView;
 
@@ -39,6 +40,8 @@ pub struct TradingPorts {
     pub stages: Arc<dyn StageBackend>,
     /// Who answers for hooks.
     pub hooks: Arc<dyn HookBackend>,
+    /// The database of the history; nothing where none is kept.
+    pub history: Option<HistoryPorts>,
     /// Telemetry.
     pub observer: Arc<dyn Observer>,
     /// Where conditions are shown: the service's board.

@@ -9,10 +9,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use orchestrator_kernel::ids::{Seq, Symbol, TsMs};
 use orchestrator_kernel::ports::checkpoint::MemoryCheckpoints;
+use orchestrator_kernel::ports::history::HistoryStore;
 use orchestrator_kernel::ports::log::{Log, RecordBatch};
 use orchestrator_kernel::ports::market::{MarketPrice, MemoryMarket};
 use orchestrator_kernel::ports::observer::Unobserved;
 use orchestrator_kernel::ports::stage::{HookBackend, HookRequest, StageBackend, StageRequest};
+use orchestrator_kernel::retry::RetrySchedule;
 use orchestrator_kernel::trading::agent::AgentCommand;
 use orchestrator_kernel::trading::calendar::MarketCalendar;
 use orchestrator_kernel::trading::decision::{Confidence, DecisionAction, TradeDecision};
@@ -45,6 +47,7 @@ use rust_decimal::Decimal;
 use tokio::sync::watch;
 
 use crate::command::{CommandAnswer, CommandOrigin, CommandRefused, TradingCommand};
+use crate::history::{HistoryPorts, HistorySettings};
 use crate::journal::JournalSettings;
 use crate::plane::{TradingHandle, TradingPlane, start_trading_plane};
 use crate::settings::{ScheduleSettings, TradingHours, TradingPorts, TradingSettings};
@@ -358,6 +361,8 @@ pub struct PlaneRig {
     pub hooks: Arc<TestHooks>,
     /// The market.
     pub market: Arc<MemoryMarket>,
+    /// The history of the next start, if one is kept.
+    pub history: Option<HistoryPorts>,
     /// Conditions.
     pub board: StatusBoard,
     /// Whether somebody reads the kill switch besides those who ask for a permit.
@@ -383,6 +388,7 @@ impl PlaneRig {
             stages: Arc::default(),
             hooks: Arc::default(),
             market,
+            history: None,
             board: StatusBoard::default(),
             reads_kill_switch: true,
             settings,
@@ -414,6 +420,7 @@ impl PlaneRig {
             market: self.market.clone(),
             stages: self.stages.clone(),
             hooks: self.hooks.clone(),
+            history: self.history.clone(),
             observer: Arc::new(Unobserved),
             board: self.board.clone(),
             view: TradingView::default(),
@@ -453,6 +460,25 @@ impl PlaneRig {
     pub async fn facts(&self, is_wanted: impl Fn(&JournalFact) -> bool) -> Vec<JournalFact> {
         self.audited().await.into_iter().map(|entry| entry.fact).filter(is_wanted).collect()
     }
+}
+
+/// A history in this database that tries again at once and takes a few records a transaction.
+#[must_use]
+pub fn history_ports(store: Arc<dyn HistoryStore>, required: bool) -> HistoryPorts {
+    let retry = RetrySchedule {
+        min: Duration::from_millis(1),
+        max: Duration::from_millis(5),
+        max_attempts: u32::MAX,
+        max_elapsed: Duration::MAX,
+    };
+    let settings = HistorySettings {
+        required,
+        records_max: 5,
+        behind_after: Duration::from_secs(60),
+        retry,
+        retention: None,
+    };
+    HistoryPorts { store, settings }
 }
 
 /// A command of a test, by its key.

@@ -7,11 +7,13 @@ use crate::config::reader::forms::{Count, DurationForm, FilePath, Flag, TextForm
 use crate::config::reader::secret::{HiddenText, Secret, SecretUrl, UrlForm};
 use crate::config::reader::section::Section;
 
-/// `[trading.history]`. It is PostgreSQL when `url` or `host` is given, else SQLite.
+/// `[trading.history]`. It is PostgreSQL when `url` or `host` is given, else SQLite. Counts only while trading is on.
 ///
 /// Source: specification 001, sections 6 and 11; specification 002, "Configuration", `database`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TradingHistoryConfig {
+    /// Whether it is kept. Pages show what is in memory without it.
+    pub enabled: bool,
     /// The file of SQLite, relative to `service.data_dir`.
     pub file: PathBuf,
     /// PostgreSQL with everything in one URL; empty for none.
@@ -32,12 +34,14 @@ pub struct TradingHistoryConfig {
     pub required: bool,
     /// Age of what is kept, 0s to 10years; 0 means no limit.
     pub age_max: Duration,
-    /// Connections, 1 to 100.
-    pub connections_max: u32,
-    /// Time for a connection and for one statement, 100ms to 10m.
-    pub timeout: Duration,
     /// Records that are written together, 1 to 10000.
     pub batch_records_max: usize,
+    /// From this time on, without having caught up, it counts as behind, 100ms to 1h.
+    pub behind_after: Duration,
+    /// How long a connection, or a lock of another process, is waited for, 100ms to 1m.
+    pub connect_timeout: Duration,
+    /// How long the answer of PostgreSQL to a transaction may take, 100ms to 10m.
+    pub answer_timeout: Duration,
 }
 
 /// Ten years as durations are written: 365.25 days each.
@@ -46,6 +50,7 @@ const YEARS_10: Duration = Duration::from_secs(315_576_000);
 impl Default for TradingHistoryConfig {
     fn default() -> Self {
         Self {
+            enabled: true,
             file: PathBuf::from("history.sqlite"),
             url: SecretUrl::default(),
             host: String::new(),
@@ -56,9 +61,10 @@ impl Default for TradingHistoryConfig {
             schema: "orchestration".to_owned(),
             required: false,
             age_max: Duration::from_secs(365 * 86_400),
-            connections_max: 4,
-            timeout: Duration::from_secs(5),
-            batch_records_max: 256,
+            batch_records_max: 1000,
+            behind_after: Duration::from_secs(5),
+            connect_timeout: Duration::from_secs(3),
+            answer_timeout: Duration::from_secs(10),
         }
     }
 }
@@ -71,11 +77,11 @@ const SHORT_TEXT: TextForm = TextForm {
 /// A name that stands in SQL as it is.
 const SCHEMA: TextForm = TextForm {
     accepts: |text| {
-        (1..=48).contains(&text.len())
+        (1..=40).contains(&text.len())
             && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'))
             && !text.starts_with(|first: char| first.is_ascii_digit())
     },
-    allowed: "1 to 48 of a-z 0-9 _, no digit first",
+    allowed: "1 to 40 of a-z 0-9 _, no digit first",
 };
 
 /// Place of the history.
@@ -104,7 +110,8 @@ impl TradingHistoryConfig {
     pub(super) fn from_section(section: &mut Section<'_>) -> Self {
         let mut config = Self::default();
         let url = UrlForm { schemes: &["postgres", "postgresql"], may_be_empty: true };
-        let timeout = DurationForm(Duration::from_millis(100)..=Duration::from_secs(600));
+        let up_to = |seconds| DurationForm(Duration::from_millis(100)..=Duration::from_secs(seconds));
+        section.read_value("enabled", &mut config.enabled, &Flag);
         section.read_value("file", &mut config.file, &FilePath);
         section.read_value("url", &mut config.url, &url);
         section.read_value("host", &mut config.host, &SHORT_TEXT);
@@ -115,27 +122,31 @@ impl TradingHistoryConfig {
         section.read_value("schema", &mut config.schema, &SCHEMA);
         section.read_value("required", &mut config.required, &Flag);
         section.read_value("age_max", &mut config.age_max, &DurationForm(Duration::ZERO..=YEARS_10));
-        section.read_value("connections_max", &mut config.connections_max, &Count(1..=100));
-        section.read_value("timeout", &mut config.timeout, &timeout);
         section.read_value("batch_records_max", &mut config.batch_records_max, &Count(1..=10_000));
+        section.read_value("behind_after", &mut config.behind_after, &up_to(3600));
+        section.read_value("connect_timeout", &mut config.connect_timeout, &up_to(60));
+        section.read_value("answer_timeout", &mut config.answer_timeout, &up_to(600));
         config
     }
 
-    /// Where the history is.
+    /// Where the history is; nothing where none is kept.
     #[must_use]
-    pub fn place(&self) -> HistoryPlace {
+    pub fn place(&self) -> Option<HistoryPlace> {
+        if !self.enabled {
+            return None;
+        }
         if !self.url.is_empty() {
-            return HistoryPlace::PostgresUrl(self.url.clone());
+            return Some(HistoryPlace::PostgresUrl(self.url.clone()));
         }
         if self.host.is_empty() {
-            return HistoryPlace::Sqlite(self.file.clone());
+            return Some(HistoryPlace::Sqlite(self.file.clone()));
         }
-        HistoryPlace::PostgresHost {
+        Some(HistoryPlace::PostgresHost {
             host: self.host.clone(),
             port: self.port,
             name: self.name.clone(),
             user: Some(self.user.clone()).filter(|user| !user.is_empty()),
             password: self.password.clone(),
-        }
+        })
     }
 }

@@ -132,6 +132,12 @@ fn check_history(trading: &TradingConfig, report: &mut ReadReport) {
         "is empty, and trading.history.host is set".to_owned(),
         "the name of a database",
     );
+    report.check_rule(
+        &["trading.history.required", "trading.history.enabled"],
+        !history.required || history.enabled,
+        "is true, and trading.history.enabled is false".to_owned(),
+        "false, or a history that is kept",
+    );
 }
 
 /// The rules that the kernel has for each part, at the part's own settings.

@@ -224,7 +224,8 @@ fn shown_conditions(conditions: BTreeMap<Condition, String>) -> Vec<(String, Str
         | Condition::KillSwitchUnknown
         | Condition::JournalFailing
         | Condition::TradingStopped
-        | Condition::TradingCatchingUp => condition.runbook_word().to_owned(),
+        | Condition::TradingCatchingUp
+        | Condition::HistoryBehind => condition.runbook_word().to_owned(),
     };
     let is_source =
         |condition: &Condition| matches!(condition, Condition::SourceDown(_) | Condition::SourceUnsettled(_));

@@ -160,6 +160,52 @@ fn open_embedded(dir: &Path, archive: Option<&Path>) -> Result<Recorded, WiringE
     })
 }
 
+/// The trading plane's journal, opened for reading. A data directory is held against its service meanwhile.
+pub struct RecordedJournal {
+    /// The journal.
+    pub log: Arc<dyn Log>,
+    _data_dir: Option<DataDir>,
+    _server: Option<RedisStore>,
+}
+
+/// Opens the journal at `place`.
+///
+/// # Errors
+///
+/// [`WiringError`], as [`open_logs`].
+pub async fn open_journal(place: &LogsPlace) -> Result<RecordedJournal, WiringError> {
+    let (dir, elsewhere) = match place {
+        LogsPlace::DataDir(dir) => (dir, None),
+        LogsPlace::Archived { dir, archive } => (dir, Some(archive.as_path())),
+        LogsPlace::Redis { options, data_dir } => {
+            return open_redis_journal((**options).clone(), data_dir.as_deref()).await;
+        }
+    };
+    let data_dir = DataDir::open_read_only(dir)?;
+    let mut met = OpenNotes::default();
+    let hot = open_embedded_log(LogName::Journal, &data_dir.log_dir(LogName::Journal), None, &mut met)?;
+    let archive = Archive { data_dir: Some(&data_dir), elsewhere };
+    let log = join_archive(LogName::Journal, hot, &archive, &mut met)?;
+    Ok(RecordedJournal { log, _data_dir: Some(data_dir), _server: None })
+}
+
+async fn open_redis_journal(
+    options: RedisOptions,
+    data_dir: Option<&Path>,
+) -> Result<RecordedJournal, WiringError> {
+    let namespace = options.namespace.clone();
+    let server = RedisStore::connect_to_read(options).await?;
+    let hot = open_redis_log(&server, LogName::Journal).await?;
+    if !hot.is_there() {
+        let place = format!("{}, namespace {namespace}", server.place());
+        return Err(WiringError::NoLogs { place });
+    }
+    let data_dir = data_dir.filter(|dir| dir.is_dir()).map(DataDir::open_read_only).transpose()?;
+    let archive = Archive { data_dir: data_dir.as_ref(), elsewhere: None };
+    let log = join_archive(LogName::Journal, Arc::new(hot), &archive, &mut OpenNotes::default())?;
+    Ok(RecordedJournal { log, _data_dir: data_dir, _server: Some(server) })
+}
+
 /// Opens a log on disk so that nothing of it is changed.
 fn open_embedded_log(
     name: LogName,

@@ -240,6 +240,7 @@ fn runbook_words() -> BTreeSet<String> {
         Condition::JournalFailing,
         Condition::TradingStopped,
         Condition::TradingCatchingUp,
+        Condition::HistoryBehind,
         Condition::CalendarEnding(String::new()),
     ];
     // A new kind or condition does not compile here until it is listed.
@@ -264,6 +265,7 @@ fn runbook_words() -> BTreeSet<String> {
             | Condition::JournalFailing
             | Condition::TradingStopped
             | Condition::TradingCatchingUp
+            | Condition::HistoryBehind
             | Condition::CalendarEnding(_) => {}
         }
     }

@@ -14,6 +14,7 @@ pub(crate) mod logs;
 pub(crate) mod made_up;
 pub(crate) mod oracle;
 pub(crate) mod ports;
+pub(crate) mod postgres_server;
 #[path = "../../support/process.rs"]
 pub(crate) mod process;
 pub(crate) mod production;

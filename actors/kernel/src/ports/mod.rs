@@ -7,6 +7,10 @@ pub mod checkpoint_conformance;
 pub mod clock;
 pub mod engine;
 pub mod fan_out;
+pub mod history;
+#[cfg(any(test, feature = "testkit"))]
+pub mod history_conformance;
+pub mod history_memory;
 pub mod kill_switch;
 #[cfg(any(test, feature = "testkit"))]
 pub mod kill_switch_conformance;

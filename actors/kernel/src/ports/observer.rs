@@ -199,6 +199,15 @@ pub enum Observation<'a> {
         /// `halted`, `unknown` or `stale`.
         reason: &'static str,
     },
+    /// How far the SQL history is behind the journal.
+    HistoryLag {
+        /// Records that are durable and not in the database.
+        records: u64,
+    },
+    /// The SQL history could not go on.
+    HistoryFailed,
+    /// The rows of a record are left out of the SQL history, because the database cannot hold them.
+    HistoryRecordSkipped,
     /// An actor ended unexpectedly.
     ActorExited {
         /// Its name in the tree; a symbol's runner counts as `symbol_runner`.

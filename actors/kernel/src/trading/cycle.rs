@@ -28,6 +28,7 @@ mod status;
 
 pub use answer::{CYCLE_DECISIONS_MAX, merge_strategy_answers};
 pub use gates::{HookReply, gates_denied};
+pub(in crate::trading) use result::error_wire;
 pub use result::{CYCLE_RESULT_SCHEMA_VERSION, CycleResult, StageSummary};
 pub use run::{AnswerFate, CycleRun, CycleStep, StageCall};
 pub use state::{CYCLE_ERRORS_MAX, CycleNow, CycleOutOfOrder, CycleState};

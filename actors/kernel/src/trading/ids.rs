@@ -6,6 +6,7 @@
 //!   strategy strategy|{name}
 //!   intent   intent|{cycle id}|{decision id}
 //!   command  command|{idempotency key}
+//!   row      row|agent   row|schedule|{strategy}|{schedule}   row|artifact|{cycle id}|{kind}
 //! ```
 //!
 //! Names hold no `|`, and what may hold one (a trigger, a decision's id, a key) stands last: two different things never
@@ -263,6 +264,10 @@ uuid_id! {
     /// Identifier of a command: derived from its idempotency key, or made up and recorded.
     CommandId
 }
+uuid_id! {
+    /// Identifier of a row of the SQL history that is no cycle's: derived, so that a rebuild gives the same one.
+    HistoryRowId
+}
 
 impl CycleId {
     /// The cycle of one fire. `strategy` is nothing for a schedule that covers several.
@@ -320,6 +325,26 @@ impl CommandId {
     }
 }
 
+impl HistoryRowId {
+    /// The row of the one agent that there is.
+    #[must_use]
+    pub fn of_agent() -> Self {
+        Self(TradingUuid::derive("row|agent"))
+    }
+
+    /// The row of a schedule, of those that its cycles work for.
+    #[must_use]
+    pub fn of_schedule(strategy: &StrategyName, schedule: &ScheduleName) -> Self {
+        Self(TradingUuid::derive(&format!("row|schedule|{strategy}|{schedule}")))
+    }
+
+    /// The row of an artifact of a cycle.
+    #[must_use]
+    pub fn of_artifact(cycle: CycleId, kind: &str) -> Self {
+        Self(TradingUuid::derive(&format!("row|artifact|{cycle}|{kind}")))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -351,6 +376,15 @@ mod tests {
             "ae3947c6-55a4-87dc-8d99-780dad37e0bc"
         );
         assert_eq!(CommandId::of_random([0xff; 16]).to_string(), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+        assert_eq!(HistoryRowId::of_agent().to_string(), "645ba9cc-5384-8103-8af0-337d25eba6fd");
+        assert_eq!(
+            HistoryRowId::of_schedule(&strategy("momentum"), &daily).to_string(),
+            "e0be5f93-b76a-822e-b7de-3d2e8694439b"
+        );
+        assert_eq!(
+            HistoryRowId::of_artifact(cycle, "cycle_result").to_string(),
+            "8238c2c5-f9c4-816b-a551-c21cafb1785c"
+        );
     }
 
     #[test]

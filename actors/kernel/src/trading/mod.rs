@@ -29,6 +29,7 @@ pub mod ledger;
 pub mod reconcile;
 pub mod saga;
 
+pub mod history;
 pub mod journal;
 
 #[cfg(test)]

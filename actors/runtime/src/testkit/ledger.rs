@@ -168,6 +168,9 @@ impl Observer for Ledger {
             | Observation::PublishBlocked { .. }
             | Observation::KillSwitch { .. }
             | Observation::KillSwitchReadFailed
+            | Observation::HistoryLag { .. }
+            | Observation::HistoryFailed
+            | Observation::HistoryRecordSkipped
             | Observation::Failure { .. } => {}
         }
     }

@@ -189,7 +189,7 @@ impl CadenceState {
         if self.is_drained {
             return Ok(());
         }
-        if self.writer.is_failing() {
+        if self.writer.holds_cycles() {
             return Err(JournalRefused::Failing.into());
         }
         self.warn_of_calendars();

@@ -162,6 +162,10 @@ impl CyclesState {
         if self.writer.is_failing() {
             return Err(BeginRefused::Journal(JournalRefused::Failing));
         }
+        if self.writer.holds_cycles() {
+            // The journal takes records, so the refusal is one: only the history that cycles need is behind.
+            return Err(BeginRefused::Skip(FireSkipReason::JournalFailing));
+        }
         let agent = self.args.view.agent().state;
         let active = asked.iter().filter(|name| {
             let known = self.args.view.strategy(name);

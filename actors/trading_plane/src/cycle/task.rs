@@ -81,8 +81,9 @@ impl CycleTask {
                     return Ok(ended.ok_or(CycleOutOfOrder { cycle, what: "end" })?);
                 }
                 CycleStep::Append(fact) => self.record_fact(fact).await?,
-                // While the journal takes nothing, nothing is begun; the budget runs on.
-                CycleStep::AskGates(_) | CycleStep::CallStage(_) if self.writer.is_failing() => {
+                // While the journal takes nothing, or the history that is required is behind, nothing is begun; the
+                // budget runs on.
+                CycleStep::AskGates(_) | CycleStep::CallStage(_) if self.writer.holds_cycles() => {
                     self.writer.check_term()?;
                     self.wait_until(Instant::now() + JOURNAL_LOOK_EVERY).await;
                 }

@@ -121,6 +121,8 @@ pub struct JournalDoor {
     /// Counts the refusals: what was decided from records that a refusal took is void.
     pub(super) term: Arc<AtomicU64>,
     pub(super) board: StatusBoard,
+    /// Whether cycles wait while the history is behind.
+    needs_history: bool,
 }
 
 impl JournalDoor {
@@ -133,7 +135,14 @@ impl JournalDoor {
             queue_max: queue_max.max(1),
             term: Arc::new(AtomicU64::new(0)),
             board,
+            needs_history: false,
         }
+    }
+
+    /// The same door, and whether cycles wait while the history is behind (specification 001 §11).
+    #[must_use]
+    pub fn requiring_history(self, needs_history: bool) -> Self {
+        Self { needs_history, ..self }
     }
 
     /// Where the actor is reached.
@@ -142,10 +151,16 @@ impl JournalDoor {
         &self.address
     }
 
-    /// Whether the journal takes nothing now: cycles do not begin then.
+    /// Whether the journal takes nothing now.
     #[must_use]
     pub fn is_failing(&self) -> bool {
         self.board.holds_condition(&Condition::JournalFailing)
+    }
+
+    /// Whether cycles do not begin or go on now: the journal takes nothing, or the history that they need is behind.
+    #[must_use]
+    pub fn holds_cycles(&self) -> bool {
+        self.is_failing() || (self.needs_history && self.board.holds_condition(&Condition::HistoryBehind))
     }
 
     /// What the records add up to, and a writer that continues them. Waits until all that was sent before is durable
@@ -191,6 +206,12 @@ impl JournalWriter {
     #[must_use]
     pub fn is_failing(&self) -> bool {
         self.door.is_failing()
+    }
+
+    /// As [`JournalDoor::holds_cycles`].
+    #[must_use]
+    pub fn holds_cycles(&self) -> bool {
+        self.door.holds_cycles()
     }
 
     /// Says whether what this writer continues is still there.

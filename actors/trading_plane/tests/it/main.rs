@@ -6,5 +6,6 @@ mod builtin;
 mod cadence;
 mod common;
 mod cycles;
+mod history;
 mod journal;
 mod plane;

@@ -143,7 +143,7 @@ fn stage_wire(stage: &StageSummary) -> Value {
 }
 
 /// One line of `errors`, here and in events.
-fn error_wire(error: &CycleError) -> Value {
+pub(in crate::trading) fn error_wire(error: &CycleError) -> Value {
     json!({
         "code": error.code,
         "detail": error.detail,

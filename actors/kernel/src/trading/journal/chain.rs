@@ -34,6 +34,20 @@ impl ChainHash {
         Self(Sha256::new().chain_update(self.0).chain_update(body).finalize().into())
     }
 
+    /// Reads what [`Display`](fmt::Display) writes: 64 lower-case hexadecimal digits.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        let text =
+            Some(text).filter(|text| text.len() == 2 * CHAIN_HASH_BYTES && text.bytes().all(is_hex))?;
+        let mut bytes = [0; CHAIN_HASH_BYTES];
+        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().as_chunks::<2>().0) {
+            let digits = std::str::from_utf8(pair).ok()?;
+            *byte = u8::from_str_radix(digits, 16).ok()?;
+        }
+        Some(Self(bytes))
+    }
+
     /// The 32 bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; CHAIN_HASH_BYTES] {

@@ -1,0 +1,159 @@
+//! The history in PostgreSQL: its port's suite, and a server that is killed, frozen, or refuses.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use orchestrator::adapters::sql::SchemaName;
+use orchestrator::adapters::sql::postgres::{PostgresAddress, PostgresHistoryOptions, open_postgres_history};
+use orchestrator_kernel::ports::history::{HistoryBatch, HistoryError, HistoryStore};
+use orchestrator_kernel::ports::history_conformance::{self, HistoryProvider, sample_mark, sample_rows};
+use orchestrator_kernel::trading::history::CyclePageQuery;
+use orchestrator_kernel::trading::ids::JournalSeq;
+
+use crate::support::postgres_server::PostgresServer;
+use crate::support::process::eventually;
+
+fn open(url: String, answer_timeout: Duration) -> Arc<dyn HistoryStore> {
+    let schema = SchemaName::new("orchestration").unwrap();
+    let connect_timeout = Duration::from_secs(10).min(answer_timeout);
+    let address = PostgresAddress::Url(url);
+    open_postgres_history(PostgresHistoryOptions { address, schema, connect_timeout, answer_timeout }).unwrap()
+}
+
+/// Patient enough for a busy machine.
+const PATIENT: Duration = Duration::from_secs(30);
+const PAGE: CyclePageQuery = CyclePageQuery { limit: 20, status: None };
+
+fn batch(number: u8) -> HistoryBatch {
+    let after = (1 < number).then(|| JournalSeq(u64::from(number) - 1));
+    HistoryBatch { after, mark: sample_mark(u64::from(number)), rows: sample_rows(number, true) }
+}
+
+struct InDatabases {
+    server: PostgresServer,
+    made: AtomicU64,
+}
+
+impl InDatabases {
+    fn newest(&self) -> Arc<dyn HistoryStore> {
+        let name = format!("history_{}", self.made.load(Ordering::Relaxed));
+        open(self.server.admin_url(&name), PATIENT)
+    }
+}
+
+#[async_trait]
+impl HistoryProvider for InDatabases {
+    async fn fresh(&self) -> Arc<dyn HistoryStore> {
+        let number = self.made.fetch_add(1, Ordering::Relaxed) + 1;
+        self.server.execute("postgres", &format!("CREATE DATABASE history_{number}")).await;
+        self.newest()
+    }
+
+    async fn reopen(&self, store: Arc<dyn HistoryStore>) -> Arc<dyn HistoryStore> {
+        drop(store);
+        self.newest()
+    }
+}
+
+#[tokio::test]
+async fn postgres_passes_the_suite() {
+    let databases = InDatabases { server: PostgresServer::start(), made: AtomicU64::new(0) };
+
+    history_conformance::run(&databases).await;
+}
+
+/// Method: killed between transactions and while one is on its way; the mark alone says what was written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_postgres_loses_and_repeats_no_row() {
+    let mut server = PostgresServer::start();
+    let store = open(server.admin_url("postgres"), PATIENT);
+    store.apply_batch(&batch(1)).await.unwrap();
+
+    server.kill();
+    let away = store.apply_batch(&batch(2)).await;
+    assert!(matches!(away, Err(HistoryError::Away(_))), "{away:?}");
+    server.start_again();
+
+    for number in 2..10 {
+        let writer = {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { store.apply_batch(&batch(number)).await })
+        };
+        if number % 2 == 0 {
+            server.kill();
+            server.start_again();
+        }
+        let written = writer.await.unwrap();
+        let resume = eventually("it answers again", async || store.load_resume().await.ok()).await.unwrap();
+        if resume.mark.position == JournalSeq(u64::from(number) - 1) {
+            assert!(written.is_err(), "{number}: it was said to be written");
+            store.apply_batch(&batch(number)).await.unwrap();
+        }
+    }
+
+    let tables = store.dump_tables().await.unwrap();
+    assert_eq!((tables.cycles.len(), tables.logs.len(), tables.artifacts.len()), (9, 18, 9));
+    assert_eq!(store.load_resume().await.unwrap().unwrap().mark, sample_mark(9));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_postgres_is_away_and_heals_by_itself() {
+    let server = PostgresServer::start();
+    let store = open(server.admin_url("postgres"), Duration::from_millis(500));
+    eventually("it is written", async || store.apply_batch(&batch(1)).await.ok()).await;
+
+    server.pause();
+    // More than there are connections: whoever hangs must not take the place of those that come later.
+    for _ in 0..5 {
+        let page = store.list_cycles(PAGE).await;
+        assert!(matches!(page, Err(HistoryError::Away(_))), "{page:?}");
+    }
+    server.resume();
+
+    let page = eventually("it answers again", async || store.list_cycles(PAGE).await.ok()).await;
+    assert_eq!(page.len(), 1);
+    eventually("it is written", async || store.apply_batch(&batch(2)).await.ok()).await;
+}
+
+#[tokio::test]
+async fn what_postgres_refuses_is_said_without_the_password() {
+    let server = PostgresServer::start();
+    let sql = "CREATE ROLE stranger LOGIN PASSWORD 'known'; CREATE DATABASE theirs; \
+               REVOKE CREATE ON DATABASE theirs FROM PUBLIC";
+    for statement in sql.split("; ") {
+        server.execute("postgres", statement).await;
+    }
+    for (url, reason) in [
+        (server.url("stranger", "guessed", "theirs"), "password"),
+        (server.url("stranger", "known", "theirs"), "permission"),
+        (server.url("stranger", "known", "missing"), "does not exist"),
+        (server.admin_url("postgres") + "?sslmode=require", "TLS"),
+    ] {
+        let refused = open(url, PATIENT).load_resume().await;
+
+        let Err(HistoryError::Refused(what)) = refused else { panic!("{reason}: {refused:?}") };
+        assert!(what.contains(reason) && !what.contains("guessed") && !what.contains("known"), "{what}");
+    }
+}
+
+/// The schema of specification 002 may be there already, made by whoever has the right.
+#[tokio::test]
+async fn tables_and_indexes_are_those_of_the_specification() {
+    let server = PostgresServer::start();
+    server.execute("postgres", "CREATE SCHEMA orchestration").await;
+    let store = open(server.admin_url("postgres"), PATIENT);
+    store.load_resume().await.unwrap();
+
+    // Fails when one of them is missing.
+    for index in ["idx_cycles_started", "idx_cycles_status", "idx_logs_cycle", "idx_schedules_next"] {
+        server.execute("postgres", &format!("SELECT 'orchestration.{index}'::regclass")).await;
+    }
+    for table in ["agent_status", "cycles", "cycle_logs", "strategy_schedules"] {
+        server.execute("postgres", &format!("SELECT 'orchestration.{table}'::regclass")).await;
+    }
+    for table in ["runs", "artifacts", "history_mark", "orchestrator_migrations"] {
+        server.execute("postgres", &format!("SELECT 'public.{table}'::regclass")).await;
+    }
+}
