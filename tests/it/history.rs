@@ -81,11 +81,7 @@ async fn a_rebuild_that_cannot_be_says_why_and_how_it_ends() {
     let url = format!("trading.history.url=postgres://me:hidden@127.0.0.1:{port}/name");
     for (more, code, said) in [
         (vec!["--set", "trading.history.enabled=false"], 78, "trading.history.enabled"),
-        (
-            vec!["--set", &url, "--set", "trading.history.connect_timeout=200ms"],
-            69,
-            "away",
-        ),
+        (vec!["--set", &url, "--set", "trading.history.connect_timeout=200ms"], 69, "away"),
     ] {
         let refused = rebuild(dir.path(), &more);
 

@@ -19,7 +19,8 @@ fn open(url: String, answer_timeout: Duration) -> Arc<dyn HistoryStore> {
     let schema = SchemaName::new("orchestration").unwrap();
     let connect_timeout = Duration::from_secs(10).min(answer_timeout);
     let address = PostgresAddress::Url(url);
-    open_postgres_history(PostgresHistoryOptions { address, schema, connect_timeout, answer_timeout }).unwrap()
+    open_postgres_history(PostgresHistoryOptions { address, schema, connect_timeout, answer_timeout })
+        .unwrap()
 }
 
 /// Patient enough for a busy machine.

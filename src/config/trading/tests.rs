@@ -410,14 +410,14 @@ fn a_password_of_the_history_is_never_shown() {
     let loaded = check_load(text, &[], &[]).unwrap();
 
     let place = loaded.config.trading.history.place();
-    let HistoryPlace::PostgresHost { password, user, .. } = &place else { panic!("{place:?}") };
+    let Some(HistoryPlace::PostgresHost { password, user, .. }) = &place else { panic!("{place:?}") };
     assert_eq!((password.expose_secret(), user.as_deref()), (Some("canary word"), Some("me")));
     let shown = render_settings(&loaded.settings, true);
     assert!(!shown.contains("canary") && !format!("{loaded:?}{place:?}").contains("canary"));
     assert!(!loaded.config.trading.deciding_settings().values().any(|value| value.contains("canary")));
     assert_eq!(
         TradingConfig::default().history.place(),
-        HistoryPlace::Sqlite(std::path::PathBuf::from("history.sqlite"))
+        Some(HistoryPlace::Sqlite(std::path::PathBuf::from("history.sqlite")))
     );
 }
 

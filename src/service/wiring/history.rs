@@ -11,7 +11,8 @@ use super::WiringError;
 use crate::adapters::sql::SchemaName;
 use crate::adapters::sql::postgres::{PostgresAddress, PostgresHistoryOptions, open_postgres_history};
 use crate::adapters::sql::sqlite::{SqliteHistoryOptions, open_sqlite_history};
-use crate::config::{Config, HistoryPlace};
+use crate::config::Config;
+use crate::config::trading::HistoryPlace;
 
 /// What failed is tried again soon, and then every few seconds for ever: a database comes back.
 const RETRY: RetrySchedule = RetrySchedule {

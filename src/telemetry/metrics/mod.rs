@@ -204,7 +204,7 @@ impl State {
                 registers.kill_switch_read_failures.inc();
             }
             Observation::EffectRefused { reason } => registers.kill_switch_refusals.add_count([reason], 1),
-            Observation::HistoryLag { records } => registers.history_lag.set(to_gauge(records)),
+            Observation::HistoryLag { records } => drop(registers.history_lag.set(to_gauge(records))),
             Observation::HistoryFailed => drop(registers.history_failures.inc()),
             Observation::HistoryRecordSkipped => drop(registers.history_skipped.inc()),
             Observation::ActorExited { actor, verdict } => {

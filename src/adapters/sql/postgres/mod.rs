@@ -55,7 +55,8 @@ impl PostgresAddress {
                 .flatten()
                 .ok_or(PostgresAddressError),
             Self::Parts { host, port, name, user, password } => {
-                let mut options = PgConnectOptions::new_without_pgpass().host(host).port(*port).database(name);
+                let mut options =
+                    PgConnectOptions::new_without_pgpass().host(host).port(*port).database(name);
                 if let Some(user) = user {
                     options = options.username(user);
                 }
