@@ -8,9 +8,11 @@ use std::time::Duration;
 use orchestrator_actors::tree::{StopOutcome, Tree};
 use orchestrator_kernel::ports::log::Log;
 use orchestrator_kernel::ports::source::Intake;
-use orchestrator_runtime::fatal::Fatal;
+use orchestrator_runtime::fatal::{Fatal, FatalKind};
+use orchestrator_trading_plane::plane::TradingStop;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -22,8 +24,10 @@ use crate::process::version::VERSION;
 use crate::telemetry::metrics::{CONTENT_TYPE, Ingested, Metrics};
 
 pub mod manifest;
+pub mod trading;
 pub mod wiring;
 
+use trading::{TradingDoor, TradingHost};
 use wiring::marks::show_trouble;
 use wiring::{StartOptions, Wired, WiringError};
 
@@ -71,6 +75,7 @@ pub enum Reason {
 /// A service that is up.
 pub struct Service {
     tree: Tree,
+    trading: Option<TradingHost>,
     wired: Wired,
     http: Http,
     metrics: Option<Arc<Metrics>>,
@@ -108,13 +113,15 @@ impl Service {
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let mut metrics = None;
-        let wired = wiring::wire_service(config, options, |clock| {
+        let mut wired = wiring::wire_service(config, options, |clock| {
             let made = Arc::new(Metrics::new(Arc::clone(clock), wall_now(), VERSION));
             metrics = Some(Arc::clone(&made));
             made
         })
         .await?;
         let tree = Tree::start(wired.ports.clone(), &wired.settings).await?;
+        // Not waited for: what the journal takes to be read delays no receipt.
+        let trading = wired.trading.take().map(|parts| TradingHost::start(parts.join_tree(&tree)));
         let shutdown = CancellationToken::new();
         let limits = wiring::http_limits(config);
         let state = api_state(&tree, &wired, metrics.clone(), limits, &shutdown);
@@ -124,7 +131,13 @@ impl Service {
         let trouble = wired.server.as_ref().and_then(|server| server.second_mark_trouble());
         let shown = trouble.map(|trouble| tokio::spawn(show_trouble(trouble, tree.board.clone())));
         let _mark_shown = shown.map(AbortOnDropHandle::new);
-        Ok(Self { tree, wired, http, metrics, grace: config.service.grace, _mark_shown })
+        Ok(Self { tree, trading, wired, http, metrics, grace: config.service.grace, _mark_shown })
+    }
+
+    /// The door to the trading plane; nothing where it is off.
+    #[must_use]
+    pub fn trading_door(&self) -> Option<TradingDoor> {
+        self.trading.as_ref().map(TradingHost::door)
     }
 
     /// The tree.
@@ -179,10 +192,18 @@ impl Service {
                 end_outside(self.http, &self.wired, Claim::Keep).await;
                 return ProcessExit::Io;
             }
+            what = wait_until_fenced(&mut self.trading) => {
+                tracing::error!(error_detail = what, "the journal has a later writer");
+                end_outside(self.http, &self.wired, Claim::Keep).await;
+                return exit_of(FatalKind::Fenced);
+            }
             reason = stop => reason,
         };
         tracing::info!(?reason, "stopping");
-        let Self { tree, wired, http, metrics, grace, _mark_shown } = self;
+        let Self { tree, trading, wired, http, metrics, grace, _mark_shown } = self;
+        let begun = Instant::now();
+        let trading_exit = stop_trading(trading, grace * TRADING_SHARE_PERCENT / 100).await;
+        let grace = grace.saturating_sub(begun.elapsed());
         if let Some(intake) = &wired.intake {
             intake.close_intake();
         }
@@ -205,7 +226,8 @@ impl Service {
                 let exit =
                     if reason == Reason::SourcesEnded { exit_of_sources(ingested) } else { ProcessExit::Ok };
                 tracing::info!("stopped");
-                exit
+                // What the engine plane has to say comes first.
+                if exit == ProcessExit::Ok { trading_exit } else { exit }
             }
             StopOutcome::Failed(kind, what) => {
                 tracing::error!(error_detail = what, "failed while stopping");
@@ -218,6 +240,35 @@ impl Service {
                 );
                 ProcessExit::Unavailable
             }
+        }
+    }
+}
+
+/// The trading plane's share of the grace, in per cent: it stops first, and the engine plane has the rest.
+const TRADING_SHARE_PERCENT: u32 = 50;
+
+async fn wait_until_fenced(trading: &mut Option<TradingHost>) -> String {
+    match trading {
+        Some(trading) => trading.wait_until_fenced().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Stops the trading plane, if there is one, and says how the process ends because of it.
+async fn stop_trading(trading: Option<TradingHost>, grace: Duration) -> ProcessExit {
+    let Some(trading) = trading else { return ProcessExit::Ok };
+    match trading.stop(grace).await {
+        TradingStop::Clean => ProcessExit::Ok,
+        TradingStop::Unfinished(step) => {
+            tracing::error!(
+                step,
+                "the trading plane stopped before everything was finished; the journal has it"
+            );
+            ProcessExit::Unavailable
+        }
+        TradingStop::Failed(failure) => {
+            tracing::error!(error_detail = failure.what, "the trading plane had failed");
+            exit_of(failure.kind)
         }
     }
 }

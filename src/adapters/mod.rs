@@ -9,6 +9,7 @@ pub mod paper;
 pub mod process_engine;
 pub mod rabbitmq;
 pub mod recorded_log;
+pub mod recorded_market;
 pub mod redis;
 pub mod sql;
 pub mod tiered;

@@ -47,8 +47,10 @@ pub mod retention;
 mod settings;
 mod sources;
 mod storage;
+pub mod trading;
 pub mod watch;
 
+use trading::{EngineParts, TradingParts, wire_trading};
 use watch::PlaceWatch;
 
 pub use crate::adapters::process_engine::guard as worker_guard;
@@ -216,6 +218,8 @@ pub struct Wired {
     pub ports: Ports,
     /// What the configuration decides.
     pub settings: Settings,
+    /// The trading plane, where it is on.
+    pub trading: Option<TradingParts>,
     /// The queue of the HTTP source, if there is one.
     pub intake: Option<HttpIntake>,
     /// The worker pool, if there is one: it is ended after the tree.
@@ -260,6 +264,22 @@ pub async fn wire_service(
     let (sources, intake) = sources::open_sources(config, &clock, &stored)?;
     let kill_switch = kill_switch::for_reading(config)?;
     let fan_outs = fan_outs(config, &storage, &clock).await?;
+    let observer = observer(&clock);
+    let journal: Option<Arc<dyn Log>> = None;
+    let trading = match &journal {
+        Some(journal) => {
+            let engine = EngineParts {
+                receipts: Arc::clone(&storage.receipts),
+                runs: Arc::clone(&storage.runs),
+                checkpoints: Arc::clone(&storage.checkpoints),
+                clock: Arc::clone(&clock),
+                observer: Arc::clone(&observer),
+                probe_every: storage.probe_every,
+            };
+            Some(wire_trading(config, Arc::clone(journal), engine)?)
+        }
+        None => None,
+    };
     // Last, when nothing else can refuse the start.
     let act_log = note_manifest(config, &storage, engine.as_ref(), options).await?;
     let ports = Ports {
@@ -270,7 +290,7 @@ pub async fn wire_service(
         act_log,
         archives: storage.archives,
         kill_switch,
-        observer: observer(&clock),
+        observer,
         clock,
         engine,
         fan_outs: Arc::new(Mutex::new(fan_outs)),
@@ -280,6 +300,7 @@ pub async fn wire_service(
     Ok(Wired {
         ports,
         settings,
+        trading,
         intake,
         workers,
         durability: storage.durability,

@@ -134,6 +134,15 @@ impl TradingHandle {
         self.cadence.call(|reply| CadenceMsg::Output(run_seq, at, reply)).await
     }
 
+    /// The last output of the engine plane that any schedule has decided; where to go on telling them.
+    ///
+    /// # Errors
+    ///
+    /// [`Down`].
+    pub async fn last_decided_output(&self) -> Result<Option<RunSeq>, Down> {
+        self.cadence.call(CadenceMsg::LastOutput).await
+    }
+
     /// The next fires of all schedules, by name.
     ///
     /// # Errors

@@ -61,9 +61,9 @@ pub(super) fn tree_settings(config: &Config, probe_every: Option<Duration>) -> S
 
 /// How long after an unanswered append the same batch is sent again: little against the time that a server takes to
 /// come back, and no load on one that is busy. The embedded log always answers.
-const RESEND_AFTER: Duration = Duration::from_millis(100);
+pub(super) const RESEND_AFTER: Duration = Duration::from_millis(100);
 /// How long a full log is left alone before it is asked again whether there is room.
-const REOPEN_AFTER: Duration = Duration::from_secs(1);
+pub(super) const REOPEN_AFTER: Duration = Duration::from_secs(1);
 
 fn log_writer_settings(config: &BufferConfig, probe_every: Option<Duration>) -> LogWriterSettings {
     LogWriterSettings {

@@ -36,6 +36,8 @@ pub enum CadenceMsg {
     Event(ScheduleEvent, RpcReplyPort<()>),
     /// An output of the engine plane is durable. Sent by whoever reads the run log, in its order.
     Output(RunSeq, TsMs, RpcReplyPort<()>),
+    /// Report the last output that any schedule has decided: the cursor in the run log.
+    LastOutput(RpcReplyPort<Option<RunSeq>>),
     /// Report the next fires, by name.
     NextFires(RpcReplyPort<Vec<NextFire>>),
     /// Fire nothing any more, report.

@@ -129,6 +129,10 @@ impl Actor for CadenceActor {
                 state.answer_decided(&done, reply);
                 done
             }
+            CadenceMsg::LastOutput(reply) => {
+                send_reply(reply, state.lanes.values().filter_map(|lane| lane.last_output).max());
+                Ok(())
+            }
             CadenceMsg::NextFires(reply) => {
                 send_reply(reply, state.list_next_fires());
                 Ok(())

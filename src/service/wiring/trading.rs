@@ -1,0 +1,138 @@
+//! The trading plane as configured: what it is made of before the tree runs, and its ports once it does.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use orchestrator_actors::tree::Tree;
+use orchestrator_engine_plane::run_log::messages::Committed;
+use orchestrator_kernel::ids::Symbol;
+use orchestrator_kernel::ports::checkpoint::CheckpointStore;
+use orchestrator_kernel::ports::clock::Clock;
+use orchestrator_kernel::ports::log::Log;
+use orchestrator_kernel::ports::observer::Observer;
+use orchestrator_kernel::ports::stage::{HookBackend, NoHooks, StageBackend};
+use orchestrator_kernel::trading::stage::StageProvider;
+use orchestrator_trading_plane::builtin::{BuiltInStages, RoutedStages};
+use orchestrator_trading_plane::history::HistoryPorts;
+use orchestrator_trading_plane::settings::{TradingPorts, TradingSettings};
+use orchestrator_trading_plane::view::TradingView;
+use tokio::sync::watch;
+
+use super::WiringError;
+use super::history::history_ports;
+use super::settings::{REOPEN_AFTER, RESEND_AFTER};
+use crate::adapters::recorded_market::RecordedMarket;
+use crate::config::Config;
+use crate::config::trading::JournalTiming;
+use crate::process::version::code_identity;
+
+/// Everything of the trading plane that does not need a running tree.
+pub struct TradingParts {
+    journal: Arc<dyn Log>,
+    checkpoints: Arc<dyn CheckpointStore>,
+    clock: Arc<dyn Clock>,
+    observer: Arc<dyn Observer>,
+    market: Arc<RecordedMarket>,
+    stages: Arc<dyn StageBackend>,
+    hooks: Arc<dyn HookBackend>,
+    history: Option<HistoryPorts>,
+    view: TradingView,
+    settings: TradingSettings,
+    receipts: Arc<dyn Log>,
+    runs: Arc<dyn Log>,
+}
+
+/// Logs that the market is read from.
+pub struct MarketFeed {
+    /// The market that is fed.
+    pub market: Arc<RecordedMarket>,
+    /// The receipt log.
+    pub receipts: Arc<dyn Log>,
+    /// The run log.
+    pub runs: Arc<dyn Log>,
+    /// Announces what becomes durable in the run log.
+    pub committed: watch::Receiver<Committed>,
+}
+
+/// The trading plane, ready to be started.
+pub struct TradingStart {
+    /// Its ports.
+    pub ports: TradingPorts,
+    /// Its settings.
+    pub settings: TradingSettings,
+    /// What it knows the market from.
+    pub feed: MarketFeed,
+}
+
+/// The engine plane's storage and clock, as far as the trading plane has a part in them.
+pub(super) struct EngineParts {
+    pub(super) receipts: Arc<dyn Log>,
+    pub(super) runs: Arc<dyn Log>,
+    pub(super) checkpoints: Arc<dyn CheckpointStore>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) observer: Arc<dyn Observer>,
+    /// How often idle logs are asked whether they are still there.
+    pub(super) probe_every: Option<Duration>,
+}
+
+/// Puts the trading plane together. Nothing is asked of its database or of providers.
+pub(super) fn wire_trading(
+    config: &Config,
+    journal: Arc<dyn Log>,
+    engine: EngineParts,
+) -> Result<TradingParts, WiringError> {
+    let EngineParts { receipts, runs, checkpoints, clock, observer, probe_every } = engine;
+    let timing = JournalTiming { resend_after: RESEND_AFTER, probe_every, reopen_after: REOPEN_AFTER };
+    let settings = config.trading.plane_settings(&code_identity(), timing);
+    let view = TradingView::default();
+    let market = Arc::new(RecordedMarket::new(strategy_symbols(&settings), config.trading.risk.prices_max));
+    let built_in = BuiltInStages::new(config.trading.risk.built_in_settings(), market.clone(), view.clone());
+    let stages = RoutedStages::new(vec![(StageProvider::BuiltIn, Arc::new(built_in))]);
+    Ok(TradingParts {
+        journal,
+        checkpoints,
+        clock,
+        observer,
+        market,
+        stages: Arc::new(stages),
+        hooks: Arc::new(NoHooks),
+        history: history_ports(config)?,
+        view,
+        settings,
+        receipts,
+        runs,
+    })
+}
+
+/// The symbols that any strategy trades.
+fn strategy_symbols(settings: &TradingSettings) -> BTreeSet<Symbol> {
+    settings.strategies.iter().flat_map(|(definition, _)| definition.symbols.iter().cloned()).collect()
+}
+
+impl TradingParts {
+    /// Joins the parts with the tree, which has the kill switch's gate, the board and the run log's end.
+    #[must_use]
+    pub fn join_tree(self, tree: &Tree) -> TradingStart {
+        let feed = MarketFeed {
+            market: Arc::clone(&self.market),
+            receipts: self.receipts,
+            runs: self.runs,
+            committed: tree.committed.clone(),
+        };
+        let ports = TradingPorts {
+            journal: self.journal,
+            checkpoints: self.checkpoints,
+            clock: self.clock,
+            kill_gate: Arc::new(tree.gate.clone()),
+            market: self.market,
+            stages: self.stages,
+            hooks: self.hooks,
+            history: self.history,
+            observer: self.observer,
+            board: tree.board.clone(),
+            view: self.view,
+        };
+        TradingStart { ports, settings: self.settings, feed }
+    }
+}
