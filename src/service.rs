@@ -114,7 +114,8 @@ impl Service {
         let address = listener.local_addr().map_err(failed)?;
         let mut metrics = None;
         let mut wired = wiring::wire_service(config, options, |clock| {
-            let made = Arc::new(Metrics::new(Arc::clone(clock), wall_now(), VERSION));
+            let made = Metrics::new(Arc::clone(clock), wall_now(), VERSION);
+            let made = Arc::new(if config.trading.enabled { made.with_trading() } else { made });
             metrics = Some(Arc::clone(&made));
             made
         })

@@ -68,6 +68,8 @@ fn condition_subject(condition: &Condition) -> Option<String> {
         | Condition::JournalFailing
         | Condition::TradingStopped
         | Condition::TradingCatchingUp
+        | Condition::CyclesFailing
+        | Condition::AgentError
         | Condition::HistoryBehind => None,
     }
 }

@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tempfile::TempDir;
 use tokio::time::Instant;
 
+use super::demo_trading::{CycleTally, set_up_kill_switch};
 use super::run::{RUNTIME_END_MAX, build_runtime};
 use super::signals::StopSignals;
 use super::tally::Tally;
@@ -78,6 +79,12 @@ async fn show_demo(config: &Config, duration: Option<Duration>, temporary: bool)
             return ProcessExit::Internal;
         }
     };
+    if config.trading.enabled
+        && let Err(error) = set_up_kill_switch(config).await
+    {
+        print_complaint(&format!("the kill switch cannot be set up: {error}"));
+        return ProcessExit::Unavailable;
+    }
     let service = match Service::start(config, StartOptions::default()).await {
         Ok(service) => service,
         Err(error) => {
@@ -93,18 +100,28 @@ async fn show_demo(config: &Config, duration: Option<Duration>, temporary: bool)
     ));
     screen.print_line(&format!("Outputs as they come: curl -N {}/api/v1/events", service.http_url()));
     let mut tally = Tally::default();
+    let mut cycles = service.trading_door().map(CycleTally::new);
     let runs = service.run_log();
     let receipts = service.receipt_log();
     let begun = Instant::now();
     let stop = {
-        let (screen, tally) = (&screen, &mut tally);
+        let (screen, tally, cycles) = (&screen, &mut tally, &mut cycles);
         async move {
             let mut stop = std::pin::pin!(signals.asked_to_stop());
             let end = duration.map(|duration| begun + duration);
             loop {
-                if let Err(error) = tally.follow_run_log(runs.as_ref(), |line| screen.print_line(line)).await
-                {
+                // One table at a time: with cycles to show, runs are only counted.
+                let shows_runs = cycles.is_none();
+                let show_run = |line: &str| {
+                    if shows_runs {
+                        screen.print_line(line)
+                    }
+                };
+                if let Err(error) = tally.follow_run_log(runs.as_ref(), show_run).await {
                     screen.print_line(&format!("cannot read the run log: {error}"));
+                }
+                if let Some(cycles) = cycles.as_mut() {
+                    cycles.follow_cycles(|line| screen.print_line(line)).await;
                 }
                 screen.show_live_line(&tally.live_line(begun.elapsed(), receipts.stat().tail));
                 let wait =
@@ -122,11 +139,19 @@ async fn show_demo(config: &Config, duration: Option<Duration>, temporary: bool)
     let (runs, receipts, quarantine) = (service.run_log(), service.receipt_log(), service.quarantine_log());
     let exit = service.run_until_stopped(stop).await;
     screen.clear_live_line();
-    if let Err(error) = tally.follow_run_log(runs.as_ref(), |line| screen.print_line(line)).await {
+    let show_run = |line: &str| {
+        if cycles.is_none() {
+            screen.print_line(line)
+        }
+    };
+    if let Err(error) = tally.follow_run_log(runs.as_ref(), show_run).await {
         print_complaint(&error);
     }
-    tally.last_tick(|line| screen.print_line(line));
-    let summary = tally.summary_text(begun.elapsed(), receipts.stat().tail, quarantine.stat().tail);
+    tally.last_tick(show_run);
+    let mut summary = tally.summary_text(begun.elapsed(), receipts.stat().tail, quarantine.stat().tail);
+    if let Some(cycles) = &cycles {
+        summary = format!("{}\n{summary}", cycles.summary_line());
+    }
     let printed = print_answer(&format!("\n{summary}\n{}", next_steps(&config.service.data_dir, temporary)));
     if exit == ProcessExit::Ok { printed } else { exit }
 }

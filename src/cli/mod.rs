@@ -4,7 +4,9 @@ mod ask;
 mod backtest;
 mod completions;
 mod config;
+mod cycle_lines;
 mod demo;
+mod demo_trading;
 mod diff;
 mod engine_worker;
 mod export;
@@ -32,6 +34,7 @@ use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use crate::config::trading::trading_demo_base;
 use crate::config::{ConfigBase, FlagSetting, Layers};
 use crate::process::exit::{self, ProcessExit};
 use crate::service::wiring::worker_guard;
@@ -202,6 +205,9 @@ pub struct DemoArgs {
     /// Directory for the logs and outputs; without it: a temporary one that is removed afterwards.
     #[arg(long, value_name = "DIR")]
     pub data: Option<String>,
+    /// Let two strategies trade on it, by cycles whose every step is on record. No order is sent.
+    #[arg(long)]
+    pub trading: bool,
     /// Stop after this time, for example 20s; without it: at Ctrl-C.
     #[arg(long = "for", value_name = "DURATION", value_parser = humantime::parse_duration)]
     pub duration: Option<Duration>,
@@ -275,7 +281,10 @@ impl DemoArgs {
             flag("--rate", "sources.demo.rate_per_second", self.rate.map(|rate| rate.to_string())),
             flag("--listen", "http.listen", self.listen.clone()),
         ];
-        let base = ConfigBase::BuiltIn { name: "config/demo.toml", toml: DEMO_TOML };
+        let base = match self.trading {
+            true => trading_demo_base(),
+            false => ConfigBase::BuiltIn { name: "config/demo.toml", toml: DEMO_TOML },
+        };
         Layers { base, environment, flags: flags.into_iter().flatten().collect() }
     }
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use orchestrator::config::{Config, ConfigBase, Layers, SourceConfig, StorageKind};
-use orchestrator_kernel::metric_names::ALL as METRICS;
+use orchestrator_kernel::metric_names::{self, MetricName};
 use serde_json::Value;
 
 use crate::support::root;
@@ -106,7 +106,8 @@ fn alerts() -> Vec<Value> {
 
 #[test]
 fn alerts_name_metrics_labels_and_runbooks_that_exist() {
-    let known: BTreeSet<&str> = METRICS.iter().map(|metric| metric.name).collect();
+    let metrics: Vec<&MetricName> = metric_names::ALL.iter().chain(metric_names::trading::ALL).collect();
+    let known: BTreeSet<&str> = metrics.iter().map(|metric| metric.name).collect();
     for alert in alerts() {
         let name = &alert["alert"];
         let expression = alert["expr"].as_str().unwrap();
@@ -119,7 +120,7 @@ fn alerts_name_metrics_labels_and_runbooks_that_exist() {
         }
         let by = expression.split(" by (").skip(1).map(|rest| rest.split(')').next().unwrap());
         for label in by.filter(|label| !["le", "instance"].contains(label)) {
-            let has_it = METRICS
+            let has_it = metrics
                 .iter()
                 .any(|metric| expression.contains(metric.name) && metric.labels.contains(&label));
             assert!(has_it, "{name} groups by {label}");

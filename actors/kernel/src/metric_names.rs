@@ -40,10 +40,11 @@ macro_rules! metrics {
         $($(#[$doc])* #[doc = $help] pub const $constant: MetricName =
             MetricName { name: $name, kind: MetricKind::$kind, labels: &[$($label),*], help: $help };)*
 
-        /// Every metric, in the order of the data's way through the system.
+        /// Every metric of this list, in the order of the data's way through the system.
         pub const ALL: &[MetricName] = &[$($constant),*];
     };
 }
+pub mod trading;
 
 metrics! {
     BUILD_INFO = Gauge "orch_build_info" ["version"] "Constant 1, labelled with the version of the binary";
@@ -99,10 +100,6 @@ metrics! {
     KILL_SWITCH_TRANSITIONS = Counter "orch_kill_switch_transitions_total" ["state"] "Changes of the kill switch, by the state entered";
     KILL_SWITCH_REFUSALS = Counter "orch_kill_switch_refusals_total" ["reason"] "Effects that were refused, by reason";
     KILL_SWITCH_READ_FAILURES = Counter "orch_kill_switch_read_failures_total" [] "Reads of the kill switch that brought no value";
-
-    HISTORY_LAG = Gauge "orch_history_lag_records" [] "Records of the journal whose rows are not in the SQL history yet";
-    HISTORY_FAILURES = Counter "orch_history_failures_total" [] "Attempts of the SQL history to follow the journal that failed";
-    HISTORY_SKIPPED = Counter "orch_history_records_skipped_total" [] "Records whose rows the SQL history's database could not hold";
 
     FAILURES = Counter "orch_failures_total" ["domain"] "Failures that were handled, by domain";
     ACTOR_EXITS = Counter "orch_actor_exits_total" ["actor", "verdict"] "Actors that ended unexpectedly, and what the supervisor did";

@@ -76,6 +76,10 @@ pub enum Condition {
     TradingStopped,
     /// The trading plane reads what was open before its start: nothing trades before that is known.
     TradingCatchingUp,
+    /// Cycle after cycle fails. One that does not clears it.
+    CyclesFailing,
+    /// The agent is in error: nothing passes SIG until an operator starts it.
+    AgentError,
     /// The SQL history does not follow the journal. Nothing of it is lost, and cycles go on unless it is required.
     HistoryBehind,
     /// This calendar's data end soon, or have ended: its schedules fire no more then.
@@ -106,6 +110,8 @@ impl Condition {
             Self::JournalFailing => "journal_append_failing",
             Self::TradingStopped => "trading_stopped",
             Self::TradingCatchingUp => "catching_up",
+            Self::CyclesFailing => "cycles_failing",
+            Self::AgentError => "agent_error",
             Self::HistoryBehind => "history_behind",
             Self::CalendarEnding(_) => "calendar_ending",
         }
@@ -134,6 +140,8 @@ impl Condition {
             | Self::KillSwitchUnknown
             | Self::TradingStopped
             | Self::TradingCatchingUp
+            | Self::CyclesFailing
+            | Self::AgentError
             | Self::HistoryBehind
             | Self::CalendarEnding(_) => false,
         }
@@ -160,6 +168,8 @@ impl Condition {
             | Self::ProducerLimit
             | Self::JournalFailing
             | Self::TradingStopped
+            | Self::CyclesFailing
+            | Self::AgentError
             | Self::HistoryBehind
             | Self::CalendarEnding(_) => true,
             Self::KillSwitchEngaged | Self::KillSwitchUnknown | Self::TradingCatchingUp => false,

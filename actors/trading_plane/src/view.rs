@@ -12,7 +12,7 @@ use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::trading::agent::{AgentState, AgentStatus};
 use orchestrator_kernel::trading::cycle::CycleState;
 use orchestrator_kernel::trading::gate::AgentReading;
-use orchestrator_kernel::trading::ids::{CycleId, JournalSeq, StrategyName};
+use orchestrator_kernel::trading::ids::{CycleId, JournalSeq, PipelineName, StrategyName};
 use orchestrator_kernel::trading::journal::{
     JournalEntry, JournalFact, JournalIndex, KnownStrategy, LastCycle, TradingTally,
 };
@@ -89,6 +89,12 @@ impl TradingView {
     #[must_use]
     pub fn cycle(&self, cycle: &CycleId) -> Option<CycleView> {
         self.0.cycles.get(cycle).map(|shown| shown.clone())
+    }
+
+    /// The pipeline of a cycle that is shown.
+    #[must_use]
+    pub fn pipeline_of(&self, cycle: &CycleId) -> Option<PipelineName> {
+        self.0.cycles.get(cycle).map(|shown| shown.state.started().pipeline.name.clone())
     }
 
     /// The last cycles that `is_wanted`, newest first, at most `limit`.

@@ -8,6 +8,7 @@ mod exposition;
 mod registers;
 #[cfg(test)]
 mod tests;
+mod trading;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +20,7 @@ use orchestrator_kernel::ports::observer::{Observation, Observer};
 
 pub use exposition::CONTENT_TYPE;
 use registers::{OUTCOME_OK, Registers};
+use trading::TradingRegisters;
 
 /// Counts observations. Share it: the actors observe, the HTTP interface encodes.
 pub struct Metrics {
@@ -28,6 +30,8 @@ pub struct Metrics {
 
 struct State {
     registers: Registers,
+    /// While the trading plane is on.
+    trading: Option<TradingRegisters>,
     totals: Totals,
     last_ingest_ts: Option<TsMs>,
 }
@@ -64,10 +68,17 @@ impl Metrics {
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>, started_at: TsMs, version: &str) -> Self {
         let registers = Registers::new(started_at, version);
-        Self {
-            clock,
-            state: Mutex::new(State { registers, totals: Totals::default(), last_ingest_ts: None }),
-        }
+        let state = State { registers, trading: None, totals: Totals::default(), last_ingest_ts: None };
+        Self { clock, state: Mutex::new(state) }
+    }
+
+    /// The same with the trading plane's metrics.
+    #[must_use]
+    pub fn with_trading(self) -> Self {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.trading = Some(TradingRegisters::new(&mut state.registers.registry));
+        drop(state);
+        self
     }
 
     /// What became of the items so far.
@@ -113,6 +124,9 @@ impl State {
             (None, _) | (_, None) => f64::NAN,
         };
         self.registers.buffer_age.set(age);
+        if let Some(trading) = &self.trading {
+            trading.derive_gauges(now);
+        }
     }
 
     fn count_observation(&mut self, observation: &Observation<'_>) {
@@ -204,9 +218,14 @@ impl State {
                 registers.kill_switch_read_failures.inc();
             }
             Observation::EffectRefused { reason } => registers.kill_switch_refusals.add_count([reason], 1),
-            Observation::HistoryLag { records } => drop(registers.history_lag.set(to_gauge(records))),
-            Observation::HistoryFailed => drop(registers.history_failures.inc()),
-            Observation::HistoryRecordSkipped => drop(registers.history_skipped.inc()),
+            Observation::Trading(_)
+            | Observation::HistoryLag { .. }
+            | Observation::HistoryFailed
+            | Observation::HistoryRecordSkipped => {
+                if let Some(trading) = &mut self.trading {
+                    trading.count_observation(observation);
+                }
+            }
             Observation::ActorExited { actor, verdict } => {
                 registers.actor_exits.add_count([actor, verdict], 1)
             }

@@ -21,7 +21,7 @@ use crate::telemetry::logs;
 pub(super) const OUTCOME_OK: &str = "ok";
 
 /// From one group commit on a fast disk to the longest engine call that makes sense.
-const SECONDS: [f64; 18] = [
+pub(super) const SECONDS: [f64; 18] = [
     0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
     10.0, 30.0,
 ];
@@ -77,9 +77,6 @@ pub(super) struct Registers {
     pub(super) kill_switch_transitions: CounterBy<1>,
     pub(super) kill_switch_refusals: CounterBy<1>,
     pub(super) kill_switch_read_failures: Counter,
-    pub(super) history_lag: Gauge,
-    pub(super) history_failures: Counter,
-    pub(super) history_skipped: Counter,
     pub(super) failures: CounterBy<1>,
     pub(super) actor_exits: CounterBy<2>,
     pub(super) symbols_halted: CounterBy<1>,
@@ -175,9 +172,6 @@ impl Registers {
                 &names::KILL_SWITCH_READ_FAILURES,
                 Counter::default(),
             ),
-            history_lag: register_metric(registry_mut, &names::HISTORY_LAG, Gauge::default()),
-            history_failures: register_metric(registry_mut, &names::HISTORY_FAILURES, Counter::default()),
-            history_skipped: register_metric(registry_mut, &names::HISTORY_SKIPPED, Counter::default()),
             failures: CounterBy::register(registry_mut, &names::FAILURES).with_zeros(domains),
             actor_exits: CounterBy::register(registry_mut, &names::ACTOR_EXITS),
             symbols_halted: CounterBy::register(registry_mut, &names::SYMBOLS_HALTED),
@@ -231,7 +225,7 @@ fn unknown_age(registry: &mut Registry) -> Gauge<f64, AtomicU64> {
 }
 
 /// Registers `metric` and returns a handle to it.
-fn register_metric<M: Metric + Clone>(registry: &mut Registry, name: &MetricName, metric: M) -> M {
+pub(super) fn register_metric<M: Metric + Clone>(registry: &mut Registry, name: &MetricName, metric: M) -> M {
     let stem = match name.kind {
         // The library appends it again.
         MetricKind::Counter => name.name.trim_end_matches("_total"),
@@ -251,7 +245,7 @@ pub(super) struct CounterBy<const N: usize> {
 }
 
 impl<const N: usize> CounterBy<N> {
-    fn register(registry: &mut Registry, name: &MetricName) -> Self {
+    pub(super) fn register(registry: &mut Registry, name: &MetricName) -> Self {
         Self {
             family: register_metric(registry, name, Family::default()),
             labels: name.labels,
@@ -279,7 +273,7 @@ impl<const N: usize> CounterBy<N> {
 
 impl CounterBy<1> {
     /// Begins these values at zero.
-    fn with_zeros(mut self, values: impl IntoIterator<Item = &'static str>) -> Self {
+    pub(super) fn with_zeros(mut self, values: impl IntoIterator<Item = &'static str>) -> Self {
         for value in values {
             self.add_count([value], 0);
         }
@@ -291,7 +285,7 @@ impl CounterBy<1> {
 pub(super) const LABEL_BYTES_MAX: usize = 128;
 
 /// The number of `value` among the known ones; [`LABEL_VALUES_MAX`] when there are too many, or it is too long.
-fn value_number(known: &mut BTreeMap<Box<str>, usize>, value: &str) -> usize {
+pub(super) fn value_number(known: &mut BTreeMap<Box<str>, usize>, value: &str) -> usize {
     match known.get(value) {
         Some(number) => *number,
         None if known.len() < LABEL_VALUES_MAX && value.len() <= LABEL_BYTES_MAX => {

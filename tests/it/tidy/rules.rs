@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use orchestrator_kernel::error::ErrorKind;
 use orchestrator_kernel::invariants::Invariant;
-use orchestrator_kernel::metric_names::ALL as METRICS;
+use orchestrator_kernel::metric_names::{self, MetricName};
 use orchestrator_runtime::fatal::FatalKind;
 use orchestrator_runtime::status::Condition;
 
@@ -240,6 +240,8 @@ fn runbook_words() -> BTreeSet<String> {
         Condition::JournalFailing,
         Condition::TradingStopped,
         Condition::TradingCatchingUp,
+        Condition::CyclesFailing,
+        Condition::AgentError,
         Condition::HistoryBehind,
         Condition::CalendarEnding(String::new()),
     ];
@@ -265,6 +267,8 @@ fn runbook_words() -> BTreeSet<String> {
             | Condition::JournalFailing
             | Condition::TradingStopped
             | Condition::TradingCatchingUp
+            | Condition::CyclesFailing
+            | Condition::AgentError
             | Condition::HistoryBehind
             | Condition::CalendarEnding(_) => {}
         }
@@ -328,24 +332,32 @@ pub(super) fn documents_are_easy_to_read(repo: &Repo) -> Problems {
     problems
 }
 
-/// Every metric stands in the operations manual with its labels, and the manual names no other.
+/// Every metric stands in its plane's manual with its labels, and the manuals name no other.
 pub(super) fn metrics_are_documented(repo: &Repo) -> Problems {
-    let manual = repo.text("docs/operations.md");
-    let missing = METRICS.iter().filter(|metric| {
-        let row = manual.lines().find(|line| line.starts_with(&format!("| `{}` |", metric.name)));
-        let labels = |row: &str| metric.labels.iter().all(|label| row.contains(&format!("`{label}`")));
-        !row.is_some_and(labels)
+    let planes = [("docs/operations.md", metric_names::ALL), ("docs/trading.md", metric_names::trading::ALL)];
+    let missing = planes.iter().flat_map(|(page, metrics)| {
+        let manual = repo.text(page);
+        let is_missing = move |metric: &&MetricName| {
+            let row = manual.lines().find(|line| line.starts_with(&format!("| `{}` |", metric.name)));
+            let labels = |row: &str| metric.labels.iter().all(|label| row.contains(&format!("`{label}`")));
+            !row.is_some_and(labels)
+        };
+        metrics
+            .iter()
+            .filter(is_missing)
+            .map(move |metric| format!("{page} has not {} with its labels", metric.name))
     });
-    let missing = missing.map(|metric| format!("{} is not documented with its labels", metric.name));
-    let texts = [("docs/operations.md", manual)];
-    let texts = texts
-        .into_iter()
+    let is_known =
+        |word: &str| planes.iter().any(|(_, metrics)| metrics.iter().any(|metric| metric.name == word));
+    let texts = planes
+        .iter()
+        .map(|(page, _)| (*page, repo.text(page)))
         .chain(repo.below("ops/runbooks/", ".md"))
         .chain([("README.md", repo.text("README.md"))]);
     let strange = texts.flat_map(|(path, text)| {
         let words = text.split(|c: char| c != '_' && !c.is_ascii_alphanumeric());
         let metrics = words.filter(|word| word.starts_with("orch_"));
-        let unknown = metrics.filter(|word| !METRICS.iter().any(|metric| metric.name == *word));
+        let unknown = metrics.filter(|word| !is_known(word));
         unknown.map(move |word| format!("{path} names {word}, which is no metric"))
     });
     missing.chain(strange).collect()

@@ -4,6 +4,10 @@
 //! received = appended + duplicate + quarantined + in flight; started = completed + failed + in flight;
 //! outputs = published + skipped + held + backlog.
 
+mod trading;
+
+pub use trading::TradingObservation;
+
 use crate::error::{ErrorKind, FailureDomain};
 use crate::ids::{EventType, SourceId, Symbol, TsMs};
 use crate::ports::log::LogName;
@@ -199,6 +203,8 @@ pub enum Observation<'a> {
         /// `halted`, `unknown` or `stale`.
         reason: &'static str,
     },
+    /// Something happened in the trading plane.
+    Trading(TradingObservation<'a>),
     /// How far the SQL history is behind the journal.
     HistoryLag {
         /// Records that are durable and not in the database.

@@ -168,6 +168,7 @@ impl Observer for Ledger {
             | Observation::PublishBlocked { .. }
             | Observation::KillSwitch { .. }
             | Observation::KillSwitchReadFailed
+            | Observation::Trading(_)
             | Observation::HistoryLag { .. }
             | Observation::HistoryFailed
             | Observation::HistoryRecordSkipped

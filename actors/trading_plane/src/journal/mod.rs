@@ -36,12 +36,14 @@ use tokio::time::Instant;
 use crate::view::TradingView;
 
 pub mod messages;
+mod observe;
 mod recovery;
 
 use messages::{
     AnsweredWhen, JournalAppend, JournalCommitted, JournalDoor, JournalMsg, JournalRefused, JournalSnapshot,
     JournalWaiter,
 };
+use observe::JournalWatch;
 use recovery::{JOURNAL_CHECKPOINT, JournalFold, fold_journal};
 
 /// The log's name in errors and metrics.
@@ -89,6 +91,7 @@ pub struct JournalArgs {
 /// ```
 pub struct JournalState {
     args: JournalArgs,
+    watch: JournalWatch,
     /// Everything durable.
     fold: JournalFold,
     /// Everything accepted: the head of the chain, and the rules that the next record has to keep.
@@ -140,6 +143,12 @@ impl Actor for Journal {
             epoch: acquired.epoch,
             batch: Arc::default(),
         });
+        let watch = JournalWatch {
+            observer: Arc::clone(&args.observer),
+            board: args.board.clone(),
+            view: args.view.clone(),
+        };
+        watch.tell_start(&fold.index);
         tracing::info!(records = fold.tail().0, "the journal is read and its chain is whole");
         let mut state = JournalState {
             chain: fold.audit.clone(),
@@ -157,6 +166,7 @@ impl Actor for Journal {
             slow_queued: false,
             probe_queued: false,
             drain: None,
+            watch,
             args,
         };
         state.probe_later(&me);
@@ -353,7 +363,8 @@ impl JournalState {
 
     fn take_committed(&mut self, batch: &Arc<RecordBatch>, waiters: Vec<JournalWaiter>) -> Result<(), Fatal> {
         for (seq, payload) in batch.iter() {
-            self.fold.take_record(seq, payload, &self.args.view)?;
+            let entry = self.fold.take_record(seq, payload, &self.args.view)?;
+            self.watch.tell_entry(&entry, &self.fold.index);
         }
         if !batch.is_empty() {
             let (tail, epoch) = (self.fold.tail(), self.writer.epoch());

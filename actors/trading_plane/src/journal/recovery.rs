@@ -2,8 +2,8 @@
 
 use orchestrator_kernel::ids::Seq;
 use orchestrator_kernel::trading::ids::JournalSeq;
-use orchestrator_kernel::trading::journal::JournalIndex;
 use orchestrator_kernel::trading::journal::audit::JournalAudit;
+use orchestrator_kernel::trading::journal::{JournalEntry, JournalIndex};
 use orchestrator_runtime::checkpoint::CheckpointReader;
 use orchestrator_runtime::fatal::{Fatal, FatalKind};
 use orchestrator_runtime::patient_log::PatientLog;
@@ -27,8 +27,13 @@ impl JournalFold {
         self.audit.tail()
     }
 
-    /// Takes the next stored record, and shows it to readers.
-    pub(super) fn take_record(&mut self, seq: Seq, bytes: &[u8], view: &TradingView) -> Result<(), Fatal> {
+    /// Takes the next stored record, shows it to readers, and gives it back.
+    pub(super) fn take_record(
+        &mut self,
+        seq: Seq,
+        bytes: &[u8],
+        view: &TradingView,
+    ) -> Result<JournalEntry, Fatal> {
         let seq = JournalSeq::from(seq);
         let entry = self
             .audit
@@ -36,7 +41,7 @@ impl JournalFold {
             .map_err(|broken| Fatal::undecodable_record(LOG, seq.0, broken))?;
         self.index.take_entry(seq, &entry);
         view.take_entry(seq, &entry, &self.index);
-        Ok(())
+        Ok(entry)
     }
 
     /// The checkpoint's form.
@@ -83,6 +88,7 @@ pub(super) async fn fold_journal(
         return Err(Fatal::new(FatalKind::Corrupt, what));
     }
     view.show_index(&fold.index);
-    log.scan_records(known.next(), tail, |seq, payload| fold.take_record(seq, payload, view)).await?;
+    log.scan_records(known.next(), tail, |seq, payload| fold.take_record(seq, payload, view).map(drop))
+        .await?;
     Ok(fold)
 }
