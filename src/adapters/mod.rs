@@ -13,3 +13,4 @@ pub mod recorded_market;
 pub mod redis;
 pub mod sql;
 pub mod tiered;
+pub mod unopened_log;

@@ -56,6 +56,7 @@ use watch::PlaceWatch;
 pub use crate::adapters::process_engine::guard as worker_guard;
 pub use engine::cores_if_zero;
 pub use settings::http_limits;
+pub use storage::JournalStorage;
 
 /// Reason for which the service could not be put together. Nothing was taken in or sent out.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +108,12 @@ pub enum WiringError {
     #[error("{place}: there are no logs; name their namespace with --namespace, or with redis.namespace")]
     NoLogs {
         /// Server and namespace.
+        place: String,
+    },
+    /// No trading plane has ever written there.
+    #[error("{place}: there is no journal; trading was never on there")]
+    NoJournal {
+        /// Data directory, or server and namespace.
         place: String,
     },
     /// Another instance writes these logs.
@@ -179,6 +186,7 @@ impl WiringError {
             | Self::HttpEngine(_)
             | Self::Redis(RedisOpenError::Unreachable(_) | RedisOpenError::SecondMark(MarkError::Away(_)))
             | Self::NoLogs { .. }
+            | Self::NoJournal { .. }
             | Self::Claim(ClaimError::Io(_)) => ProcessExit::Unavailable,
             Self::Claim(ClaimError::Held { .. })
             | Self::Manifest(
@@ -224,6 +232,8 @@ pub struct Wired {
     pub intake: Option<HttpIntake>,
     /// The worker pool, if there is one: it is ended after the tree.
     pub workers: Option<Arc<ProcessEngine>>,
+    /// The trading plane's journal; nothing while that is off.
+    pub journal: Option<JournalStorage>,
     /// What makes a receipt count as durable, for people.
     pub durability: &'static str,
     /// The server that the logs are on, with the writer's claim, if there is one: it is released after the tree.
@@ -303,6 +313,7 @@ pub async fn wire_service(
         trading,
         intake,
         workers,
+        journal: storage.journal,
         durability: storage.durability,
         server: storage.server,
         place: PlaceWatch::new(Arc::clone(&data_dir), storage.written),

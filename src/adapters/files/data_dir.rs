@@ -44,6 +44,8 @@ pub enum DataDirError {
 /// DIR/manifests/     log        DIR/high_water.marks, DIR/runs/high_water.marks   how far the logs are durable
 /// ```
 ///
+/// A trading plane adds `DIR/journal/`, its log, and room in both files of marks.
+///
 /// Where the logs are on a server, `archive/` holds what moved out of it and `high_water/` how far it was acknowledged.
 pub struct DataDir {
     path: PathBuf,
@@ -117,6 +119,40 @@ impl DataDir {
             Marks::Kept { marks, .. } => Some(marks.log_mark(log)),
             Marks::Found(found) => Some(found.log_mark(log)),
             Marks::None => None,
+        }
+    }
+
+    /// Whether somebody has written a journal here, by its files, its archive, or its mark.
+    ///
+    /// # Errors
+    ///
+    /// The storage failed.
+    pub fn has_journal(&self) -> io::Result<bool> {
+        let mark = self.mark_of(MarkedLog::Journal);
+        let is_marked = mark.as_ref().is_some_and(EmbeddedLogMark::promises_records);
+        let archive = self.archive_dir().join(LogName::Journal.as_str());
+        Ok(is_marked || has_segments(&self.log_dir(LogName::Journal))? || has_segments(&archive)?)
+    }
+
+    /// Makes room for the marks of a journal that is going to be written here; says whether there is some. Without, the
+    /// journal goes on as before there were marks.
+    ///
+    /// # Errors
+    ///
+    /// The storage failed.
+    pub fn make_room_for_journal(&self) -> io::Result<bool> {
+        let Marks::Kept { marks, .. } = &self.marks else { return Ok(false) };
+        match marks.make_room_for_journal() {
+            Ok(()) => Ok(true),
+            Err(error) if is_full(&error) => {
+                warn!(
+                    data_dir = %self.path.display(), %error,
+                    "there is no room for the high-water marks of the journal: until the next start nobody would \
+                     notice that its end is missing"
+                );
+                Ok(false)
+            }
+            Err(error) => Err(error),
         }
     }
 

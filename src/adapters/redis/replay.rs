@@ -12,6 +12,8 @@ use redis::{Pipeline, RedisResult};
 
 /// The checkpoints of a namespace.
 const CHECKPOINTS: [&str; 4] = ["base", "published", "receipts", "runs"];
+/// The checkpoints that a trading plane adds.
+const TRADING_CHECKPOINTS: [&str; 2] = ["journal", "journal_base"];
 /// The first Redis that replays without asking for rights. Of Valkey no release is known to.
 const FREE_SINCE: (u32, u32) = (8, 6);
 
@@ -20,10 +22,11 @@ const FREE_SINCE: (u32, u32) = (8, 6);
 pub(super) struct ReplayedCommands(Vec<Vec<String>>);
 
 impl ReplayedCommands {
-    /// What the scripts of a store write: append, trim, acquire, claim, checkpoint.
-    pub(super) fn of_store(namespace: &str) -> Self {
+    /// What the scripts of a store write: append, trim, acquire, claim, checkpoint. `is_trading` adds what a trading
+    /// plane writes.
+    pub(super) fn of_store(namespace: &str, is_trading: bool) -> Self {
         let mut replayed = Self::default();
-        for log in LogName::OF_EVERY_SERVICE {
+        for log in LogName::of_service(is_trading) {
             let stream = format!("orch:{{{namespace}}}:{log}");
             let meta = format!("{stream}:meta");
             replayed.add_command(&["XADD", &stream, "1-0", "r", ""]);
@@ -31,7 +34,8 @@ impl ReplayedCommands {
             replayed.add_command(&["HSET", &meta, "tail", "1"]);
             replayed.add_command(&["HINCRBY", &meta, "epoch", "1"]);
         }
-        for name in CHECKPOINTS {
+        let trading_checkpoints = TRADING_CHECKPOINTS.into_iter().filter(|_| is_trading);
+        for name in CHECKPOINTS.into_iter().chain(trading_checkpoints) {
             replayed.add_command(&["HSET", &format!("orch:{{{namespace}}}:checkpoint:{name}"), "epoch", "1"]);
         }
         let writer = format!("orch:{{{namespace}}}:writer");
@@ -149,12 +153,18 @@ mod tests {
 
     #[test]
     fn a_store_asks_for_every_key_that_it_writes() {
-        let ReplayedCommands(asked) = ReplayedCommands::of_store("n");
+        let asks_for = |is_trading, key: &str| {
+            let ReplayedCommands(asked) = ReplayedCommands::of_store("n", is_trading);
+            asked.iter().any(|words| words[1] == format!("orch:{{n}}:{key}"))
+        };
 
         for key in
             ["receipts", "receipts:meta", "quarantine", "runs:meta", "manifests", "checkpoint:base", "writer"]
         {
-            assert!(asked.iter().any(|words| words[1] == format!("orch:{{n}}:{key}")), "{key}");
+            assert!(asks_for(false, key) && asks_for(true, key), "{key}");
+        }
+        for key in ["journal", "journal:meta", "checkpoint:journal", "checkpoint:journal_base"] {
+            assert!(asks_for(true, key) && !asks_for(false, key), "{key}");
         }
     }
 }

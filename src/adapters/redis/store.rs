@@ -50,6 +50,8 @@ pub struct RedisOptions {
     pub marks: Option<SecondMarkOptions>,
     /// Take logs as the server has them, whatever is known of them: the operator's word, for one start.
     pub trust_server: bool,
+    /// Whether a trading plane keeps its journal there too.
+    pub is_trading: bool,
 }
 
 /// The second mark of the logs.
@@ -77,6 +79,7 @@ impl RedisOptions {
             instance: String::new(),
             marks: None,
             trust_server: false,
+            is_trading: false,
         }
     }
 }
@@ -182,7 +185,7 @@ impl RedisStore {
     async fn open(options: RedisOptions, for_writing: bool) -> Result<Self, RedisOpenError> {
         check_options(&options)?;
         let endpoint = Endpoint::parse(&options.url, options.connect_timeout)?;
-        let written = ReplayedCommands::of_store(&options.namespace);
+        let written = ReplayedCommands::of_store(&options.namespace, options.is_trading);
         let promise = Promise::new(endpoint.clone(), options.durability, written, options.response_timeout);
         let promise = Arc::new(promise);
         let mut connection = endpoint.open_connection(None).await.map_err(RedisOpenError::Unreachable)?;

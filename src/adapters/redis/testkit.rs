@@ -19,7 +19,7 @@ pub fn open_entry(log: u64, seq: u64, stored: &[u8]) -> Result<&[u8], String> {
 /// Commands of which the preflight asks whether a restart of the server replays them.
 #[must_use]
 pub fn replayed_by_store(namespace: &str) -> Vec<Vec<String>> {
-    ReplayedCommands::of_store(namespace).into_commands()
+    ReplayedCommands::of_store(namespace, false).into_commands()
 }
 
 /// The stored form of an entry.

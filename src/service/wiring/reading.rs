@@ -91,6 +91,8 @@ pub struct Recorded {
     pub quarantine: Arc<dyn Log>,
     /// Which programs and configurations wrote them.
     pub manifests: Arc<dyn Log>,
+    /// The trading plane's journal, where there is one. One that cannot be opened keeps nobody from the other logs.
+    journal: Result<Option<Arc<dyn Log>>, WiringError>,
     /// The publish cursor, and what a trimmed log continues from.
     pub checkpoints: Arc<dyn CheckpointStore>,
     /// Per log on disk, bytes of a write that a crash cut short. Nobody was told of them; the next start removes them.
@@ -109,6 +111,18 @@ struct OpenNotes {
 }
 
 impl Recorded {
+    /// The trading plane's journal; nothing where there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`WiringError`]: it cannot be opened.
+    pub const fn journal(&self) -> Result<Option<&Arc<dyn Log>>, &WiringError> {
+        match &self.journal {
+            Ok(journal) => Ok(journal.as_ref()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// What stood before these logs, where their beginning was trimmed and no archive has it; and what the service
     /// trimmed without a run, where they still have it.
     ///
@@ -141,23 +155,45 @@ fn open_embedded(dir: &Path, archive: Option<&Path>) -> Result<Recorded, WiringE
     data_dir.check_logs()?;
     let archive = Archive { data_dir: Some(&data_dir), elsewhere: archive };
     let mut met = OpenNotes::default();
-    let mut open = |name| {
-        let (dir, mark) =
-            (data_dir.log_dir(name), MarkedLog::of_log(name).and_then(|log| data_dir.mark_of(log)));
-        let hot = open_embedded_log(name, &dir, mark, &mut met)?;
-        join_archive(name, hot, &archive, &mut met)
-    };
+    let mut open = |name| open_with_archive(name, &data_dir, &archive, &mut met);
+    let (receipts, runs) = (open(LogName::Receipts)?, open(LogName::Runs)?);
+    let (quarantine, manifests) = (open(LogName::Quarantine)?, open(LogName::Manifests)?);
     Ok(Recorded {
-        receipts: open(LogName::Receipts)?,
-        runs: open(LogName::Runs)?,
-        quarantine: open(LogName::Quarantine)?,
-        manifests: open(LogName::Manifests)?,
+        receipts,
+        runs,
+        quarantine,
+        manifests,
+        journal: open_found_journal(&data_dir, &archive, &mut met),
         checkpoints: Arc::new(FileCheckpoints::open_read_only(&data_dir.checkpoints_dir(), Arc::new(RealFs))),
         torn: met.torn,
         archived: met.archived,
         _data_dir: Some(data_dir),
         _server: None,
     })
+}
+
+/// A log of a data directory and its archive, as one.
+fn open_with_archive(
+    name: LogName,
+    data_dir: &DataDir,
+    archive: &Archive<'_>,
+    met: &mut OpenNotes,
+) -> Result<Arc<dyn Log>, WiringError> {
+    let mark = MarkedLog::of_log(name).and_then(|log| data_dir.mark_of(log));
+    let hot = open_embedded_log(name, &data_dir.log_dir(name), mark, met)?;
+    join_archive(name, hot, archive, met)
+}
+
+/// The journal of a data directory, where somebody has written one.
+fn open_found_journal(
+    data_dir: &DataDir,
+    archive: &Archive<'_>,
+    met: &mut OpenNotes,
+) -> Result<Option<Arc<dyn Log>>, WiringError> {
+    let name = LogName::Journal;
+    let is_there = data_dir.has_journal();
+    let is_there = is_there.map_err(|source| AcquireError::Io { log: name.to_string(), source })?;
+    is_there.then(|| open_with_archive(name, data_dir, archive, met)).transpose()
 }
 
 /// The trading plane's journal, opened for reading. A data directory is held against its service meanwhile.
@@ -172,7 +208,7 @@ pub struct RecordedJournal {
 ///
 /// # Errors
 ///
-/// [`WiringError`], as [`open_logs`].
+/// [`WiringError`], as [`open_logs`]; [`WiringError::NoJournal`] where there is none.
 pub async fn open_journal(place: &LogsPlace) -> Result<RecordedJournal, WiringError> {
     let (dir, elsewhere) = match place {
         LogsPlace::DataDir(dir) => (dir, None),
@@ -182,10 +218,10 @@ pub async fn open_journal(place: &LogsPlace) -> Result<RecordedJournal, WiringEr
         }
     };
     let data_dir = DataDir::open_read_only(dir)?;
-    let mut met = OpenNotes::default();
-    let hot = open_embedded_log(LogName::Journal, &data_dir.log_dir(LogName::Journal), None, &mut met)?;
     let archive = Archive { data_dir: Some(&data_dir), elsewhere };
-    let log = join_archive(LogName::Journal, hot, &archive, &mut met)?;
+    let found = open_found_journal(&data_dir, &archive, &mut OpenNotes::default())?;
+    // An empty journal in the place of one that is not there would be a made-up answer.
+    let log = found.ok_or_else(|| WiringError::NoJournal { place: place.display_name() })?;
     Ok(RecordedJournal { log, _data_dir: Some(data_dir), _server: None })
 }
 
@@ -195,15 +231,27 @@ async fn open_redis_journal(
 ) -> Result<RecordedJournal, WiringError> {
     let namespace = options.namespace.clone();
     let server = RedisStore::connect_to_read(options).await?;
-    let hot = open_redis_log(&server, LogName::Journal).await?;
-    if !hot.is_there() {
-        let place = format!("{}, namespace {namespace}", server.place());
-        return Err(WiringError::NoLogs { place });
-    }
     let data_dir = data_dir.filter(|dir| dir.is_dir()).map(DataDir::open_read_only).transpose()?;
     let archive = Archive { data_dir: data_dir.as_ref(), elsewhere: None };
-    let log = join_archive(LogName::Journal, Arc::new(hot), &archive, &mut OpenNotes::default())?;
+    let found = find_redis_journal(&server, &archive, &mut OpenNotes::default()).await?;
+    let log = found.ok_or_else(|| {
+        let place = format!("{}, namespace {namespace}", server.place());
+        WiringError::NoJournal { place }
+    })?;
     Ok(RecordedJournal { log, _data_dir: data_dir, _server: Some(server) })
+}
+
+/// The journal on a server, where somebody has written one.
+async fn find_redis_journal(
+    server: &RedisStore,
+    archive: &Archive<'_>,
+    met: &mut OpenNotes,
+) -> Result<Option<Arc<dyn Log>>, WiringError> {
+    let hot = open_redis_log(server, LogName::Journal).await?;
+    match hot.is_there() {
+        true => join_archive(LogName::Journal, Arc::new(hot), archive, met).map(Some),
+        false => Ok(None),
+    }
 }
 
 /// Opens a log on disk so that nothing of it is changed.
@@ -281,6 +329,7 @@ async fn on_redis(options: RedisOptions, data_dir: Option<&Path>) -> Result<Reco
         &server,
         &namespace,
     )?;
+    let journal = find_redis_journal(&server, &archive, &mut met).await;
     let mut tiered =
         |name, hot: RedisLog| join_archive(name, Arc::new(hot) as Arc<dyn Log>, &archive, &mut met);
     Ok(Recorded {
@@ -288,6 +337,7 @@ async fn on_redis(options: RedisOptions, data_dir: Option<&Path>) -> Result<Reco
         runs: tiered(LogName::Runs, runs)?,
         quarantine: tiered(LogName::Quarantine, quarantine)?,
         manifests: tiered(LogName::Manifests, manifests)?,
+        journal,
         checkpoints: Arc::new(server.checkpoints()),
         torn: met.torn,
         archived: met.archived,

@@ -17,8 +17,9 @@ use crate::adapters::files::data_dir::DataDir;
 use crate::adapters::files::fs::RealFs;
 use crate::adapters::files::high_water::{EmbeddedLogMark, MarkedLog};
 use crate::adapters::files::log::{EmbeddedLog, EmbeddedLogOptions};
-use crate::adapters::redis::{Durability, RedisLogOptions, RedisOptions, RedisStore, WriterClaim};
+use crate::adapters::redis::{Durability, RedisLog, RedisLogOptions, RedisOptions, RedisStore, WriterClaim};
 use crate::adapters::tiered::{TieredLog, TieredOptions};
+use crate::adapters::unopened_log::UnopenedLog;
 use crate::config::{Config, RedisConfig, RedisDurability, StorageKind};
 
 /// Storage of the tree's data.
@@ -28,6 +29,8 @@ pub(super) struct Storage {
     pub(super) runs: Arc<dyn Log>,
     /// Which programs and configurations wrote the other logs.
     pub(super) manifests: Arc<dyn Log>,
+    /// The trading plane's journal; nothing while that is off.
+    pub(super) journal: Option<JournalStorage>,
     pub(super) checkpoints: Arc<dyn CheckpointStore>,
     /// Where retention copies records to before they leave embedded logs.
     pub(super) archives: Option<Archives>,
@@ -39,6 +42,18 @@ pub(super) struct Storage {
     pub(super) server: Option<RedisStore>,
     /// The logs in the data directory that are written: files that could be taken away.
     pub(super) written: Vec<Arc<EmbeddedLog>>,
+}
+
+/// The trading plane's journal, and what retention copies it to.
+///
+/// A journal that cannot be opened is an [`UnopenedLog`]: it stops the trading plane, when that takes it over, and
+/// nothing else. For the same reason its files are not watched with those of the other logs.
+#[derive(Clone)]
+pub struct JournalStorage {
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// Where retention copies records to before they leave an embedded journal.
+    pub archive: Option<Arc<dyn Log>>,
 }
 
 /// Twice within the two seconds in which readiness has to tell that a server is gone.
@@ -57,6 +72,14 @@ pub(super) async fn open_storage(
         StorageKind::Embedded => open_embedded(config, data_dir),
         StorageKind::Redis => on_redis(config, data_dir, options).await,
     }
+}
+
+/// The journal as opened, or in its place why it could not be.
+fn journal_or_unopened(opened: Result<JournalStorage, AcquireError>) -> JournalStorage {
+    opened.unwrap_or_else(|error| {
+        tracing::error!(error_detail = %error, "the journal cannot be opened, so the trading plane will not run");
+        JournalStorage { log: Arc::new(UnopenedLog::new(error)), archive: None }
+    })
 }
 
 /// The bytes that the receipt log may take, if they are limited.
@@ -82,10 +105,8 @@ pub(super) fn embedded_parts(config: &Config, data_dir: &DataDir) -> Result<Embe
         let (segment_bytes, mark) =
             (config.buffer.segment_bytes, MarkedLog::of_log(name).and_then(|log| data_dir.mark_of(log)));
         let options = EmbeddedLogOptions::new(name.as_str());
-        embedded_log(
-            &data_dir.log_dir(name),
-            EmbeddedLogOptions { segment_bytes, capacity_bytes, mark, ..options },
-        )
+        let options = EmbeddedLogOptions { segment_bytes, capacity_bytes, mark, ..options };
+        embedded_log(&data_dir.log_dir(name), options)
     };
     Ok(EmbeddedParts {
         receipts: open(LogName::Receipts, receipt_log_capacity(config))?,
@@ -120,18 +141,68 @@ fn open_embedded(config: &Config, data_dir: &DataDir) -> Result<Storage, WiringE
             quarantine: archive(LogName::Quarantine, &quarantine)?,
         }),
     };
+    let journal = config.trading.enabled.then(|| {
+        let opened = embedded_journal(config, data_dir);
+        journal_or_unopened(opened.map(|EmbeddedJournal { log, archive }| JournalStorage {
+            log,
+            archive: archive.map(|archive| archive as Arc<dyn Log>),
+        }))
+    });
     Ok(Storage {
         receipts,
         quarantine,
         runs,
         archives,
         manifests,
+        journal,
         checkpoints,
         durability: "fdatasync",
         probe_every: None,
         server: None,
         written,
     })
+}
+
+/// The journal of a data directory and its archive, if it has one.
+pub(super) struct EmbeddedJournal {
+    pub(super) log: Arc<EmbeddedLog>,
+    pub(super) archive: Option<Arc<EmbeddedLog>>,
+}
+
+/// Opens the journal of a data directory for writing, or begins one.
+pub(super) fn embedded_journal(
+    config: &Config,
+    data_dir: &DataDir,
+) -> Result<EmbeddedJournal, AcquireError> {
+    let name = LogName::Journal;
+    let marked = data_dir.make_room_for_journal();
+    let marked = marked.map_err(|source| AcquireError::Io { log: name.to_string(), source })?;
+    let options = EmbeddedLogOptions {
+        segment_bytes: config.buffer.segment_bytes,
+        mark: data_dir.mark_of(MarkedLog::Journal).filter(|_| marked),
+        ..EmbeddedLogOptions::new(name.as_str())
+    };
+    let log = embedded_log(&data_dir.log_dir(name), options)?;
+    let start = log.stat().start;
+    let archive = config.retention.archive.then(|| journal_archive(config, data_dir, start, marked));
+    Ok(EmbeddedJournal { log, archive: archive.transpose()? })
+}
+
+/// Opens the archive of the journal in the data directory, or begins one with record `first`.
+pub(super) fn journal_archive(
+    config: &Config,
+    data_dir: &DataDir,
+    first: Seq,
+    marked: bool,
+) -> Result<Arc<EmbeddedLog>, AcquireError> {
+    let name = LogName::Journal;
+    let options = EmbeddedLogOptions {
+        segment_bytes: config.buffer.segment_bytes,
+        first,
+        mark: archive_mark(data_dir, name).filter(|_| marked),
+        ..EmbeddedLogOptions::new(name.as_str())
+    };
+    embedded_log(&data_dir.archive_dir().join(name.as_str()), options)
 }
 
 /// The mark of the archive of the log `name`. An archive that was moved away as a whole is begun anew.
@@ -149,7 +220,7 @@ pub(super) fn archive_log(
 ) -> Result<Arc<EmbeddedLog>, WiringError> {
     let (segment_bytes, mark) = (config.buffer.segment_bytes, archive_mark(data_dir, name));
     let options = EmbeddedLogOptions { segment_bytes, first, mark, ..EmbeddedLogOptions::new(name.as_str()) };
-    embedded_log(&data_dir.archive_dir().join(name.as_str()), options)
+    Ok(embedded_log(&data_dir.archive_dir().join(name.as_str()), options)?)
 }
 
 /// Opens an archive elsewhere, or begins one with record `first`.
@@ -160,10 +231,11 @@ pub(super) fn archive_elsewhere(
     first: Seq,
 ) -> Result<Arc<EmbeddedLog>, WiringError> {
     let segment_bytes = config.buffer.segment_bytes;
-    embedded_log(dir, EmbeddedLogOptions { segment_bytes, first, ..EmbeddedLogOptions::new(name.as_str()) })
+    let options = EmbeddedLogOptions { segment_bytes, first, ..EmbeddedLogOptions::new(name.as_str()) };
+    Ok(embedded_log(dir, options)?)
 }
 
-fn embedded_log(dir: &Path, options: EmbeddedLogOptions) -> Result<Arc<EmbeddedLog>, WiringError> {
+fn embedded_log(dir: &Path, options: EmbeddedLogOptions) -> Result<Arc<EmbeddedLog>, AcquireError> {
     let name = options.name.clone();
     let log = EmbeddedLog::open(dir, options)?;
     if log.torn_bytes() > 0 {
@@ -201,11 +273,16 @@ async fn on_redis(
         Durability::AssertedByOperator => "redis-asserted-by-operator",
     };
     let mut tiers = TieredLogs { config, server: &server, data_dir, written: Vec::new() };
+    let journal = match config.trading.enabled {
+        false => None,
+        true => Some(journal_or_unopened(redis_journal(config, &server, data_dir).await)),
+    };
     Ok(Storage {
         receipts: tiers.open_log(LogName::Receipts, receipt_log_capacity(config)).await?,
         quarantine: tiers.open_log(LogName::Quarantine, None).await?,
         runs: tiers.open_log(LogName::Runs, None).await?,
         manifests: Arc::new(server.open_log(LogName::Manifests.as_str(), RedisLogOptions::default()).await?),
+        journal,
         checkpoints: Arc::new(server.checkpoints()),
         archives: None,
         durability,
@@ -213,6 +290,28 @@ async fn on_redis(
         written: tiers.written,
         server: Some(server),
     })
+}
+
+/// The journal on the server, with its archive in the data directory. What is known of it beyond the server's word is
+/// asked when it is taken over, as of every log.
+async fn redis_journal(
+    config: &Config,
+    server: &RedisStore,
+    data_dir: &DataDir,
+) -> Result<JournalStorage, AcquireError> {
+    let name = LogName::Journal;
+    let marked = data_dir.make_room_for_journal();
+    let marked = marked.map_err(|source| AcquireError::Io { log: name.to_string(), source })?;
+    let hot = server.open_log(name.as_str(), RedisLogOptions::default()).await?;
+    let cold = journal_archive(config, data_dir, Seq(1), marked)?;
+    Ok(JournalStorage { log: join_tiers(config, name, hot, cold), archive: None })
+}
+
+/// A log on the server and its archive, as one.
+fn join_tiers(config: &Config, name: LogName, hot: RedisLog, cold: Arc<EmbeddedLog>) -> Arc<dyn Log> {
+    let RedisConfig { archive_above, archive_keep, .. } = config.redis;
+    let options = TieredOptions::new(name.as_str(), archive_above, archive_keep);
+    Arc::new(TieredLog::new(Arc::new(hot), cold, options))
 }
 
 /// Logs on the server with their archives in the data directory.
@@ -230,15 +329,10 @@ impl TieredLogs<'_> {
         name: LogName,
         capacity_bytes: Option<u64>,
     ) -> Result<Arc<dyn Log>, WiringError> {
-        let hot = Arc::new(self.server.open_log(name.as_str(), RedisLogOptions { capacity_bytes }).await?);
+        let hot = self.server.open_log(name.as_str(), RedisLogOptions { capacity_bytes }).await?;
         let cold = archive_log(self.config, name, self.data_dir, Seq(1))?;
         self.written.push(Arc::clone(&cold));
-        let RedisConfig { archive_above, archive_keep, .. } = self.config.redis;
-        Ok(Arc::new(TieredLog::new(
-            hot,
-            cold,
-            TieredOptions::new(name.as_str(), archive_above, archive_keep),
-        )))
+        Ok(join_tiers(self.config, name, hot, cold))
     }
 }
 
@@ -295,5 +389,6 @@ pub(super) fn redis_options(config: &Config, state_dir: PathBuf) -> RedisOptions
         instance: String::new(),
         marks: None,
         trust_server: false,
+        is_trading: config.trading.enabled,
     }
 }

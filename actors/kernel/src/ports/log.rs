@@ -56,6 +56,12 @@ log_names! {
 impl LogName {
     /// The logs that every service has.
     pub const OF_EVERY_SERVICE: [Self; 4] = [Self::Receipts, Self::Runs, Self::Quarantine, Self::Manifests];
+
+    /// The logs of a service whose trading plane is on, or off.
+    #[must_use]
+    pub const fn of_service(is_trading: bool) -> &'static [Self] {
+        if is_trading { Self::ALL } else { &Self::OF_EVERY_SERVICE }
+    }
 }
 
 impl std::fmt::Display for LogName {

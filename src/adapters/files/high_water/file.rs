@@ -12,13 +12,16 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::super::fs::{Fs, FsFile};
-use super::LOGS;
+use super::{LOGS, LOGS_OF_EVERY_SERVICE};
 use super::slot::{SLOT_BYTES, TailMark, decode_slot, encode_slot};
 
 const BLOCK_BYTES: u64 = 4096;
 const SLOTS: usize = 3;
-/// Bytes of the file.
-const FILE_BYTES: u64 = BLOCK_BYTES * (SLOTS * LOGS) as u64;
+
+/// Bytes of a file with room for the marks of `logs` logs.
+const fn file_bytes(logs: usize) -> u64 {
+    BLOCK_BYTES * (SLOTS * logs) as u64
+}
 
 /// A mark with the number of its writing: of two marks the higher number is the later one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +69,8 @@ impl MarkFile {
             Err(error) if error.kind() == io::ErrorKind::NotFound => fs.create_file(&path)?,
             opened => opened?,
         };
-        if file.size()? < FILE_BYTES {
-            file.allocate(FILE_BYTES)?;
+        if file.size()? < file_bytes(LOGS_OF_EVERY_SERVICE) {
+            file.allocate(file_bytes(LOGS_OF_EVERY_SERVICE))?;
         }
         let found = read_slots(&*file)?;
         // A process that was killed may have left a mark that is not on the disk yet.
@@ -79,6 +82,19 @@ impl MarkFile {
     fn lock_slots(&self) -> MutexGuard<'_, [Slots; LOGS]> {
         // Changed by single steps on valid data: true after a panic too.
         self.logs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the file large enough for `logs` logs, durably.
+    ///
+    /// # Errors
+    ///
+    /// `StorageFull` when there is no room; otherwise the storage failed.
+    pub(super) fn make_room(&self, logs: usize) -> io::Result<()> {
+        if self.file.size()? < file_bytes(logs) {
+            self.file.allocate(file_bytes(logs))?;
+            self.file.sync()?;
+        }
+        Ok(())
     }
 
     /// The mark of log number `log`.

@@ -38,8 +38,10 @@ pub const FILE_NAME: &str = "high_water.marks";
 /// How long a mark may wait for the disk: with both files it is there within a second.
 const SYNC_AFTER: Duration = Duration::from_millis(400);
 
-/// Logs of a data directory.
-const LOGS: usize = 7;
+/// Logs of a data directory, those of the trading plane among them.
+const LOGS: usize = 9;
+/// Logs that every service has; the files have room for the marks of these.
+const LOGS_OF_EVERY_SERVICE: usize = 7;
 
 /// A log of a data directory that has a mark. The number is its place in the file: never change one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +60,10 @@ pub enum MarkedLog {
     RunsArchive = 5,
     /// The archive of the quarantine.
     QuarantineArchive = 6,
+    /// The journal.
+    Journal = 7,
+    /// The archive of the journal.
+    JournalArchive = 8,
 }
 
 impl MarkedLog {
@@ -69,7 +75,7 @@ impl MarkedLog {
             LogName::Runs => Some(Self::Runs),
             LogName::Quarantine => Some(Self::Quarantine),
             LogName::Manifests => Some(Self::Manifests),
-            LogName::Journal => None,
+            LogName::Journal => Some(Self::Journal),
         }
     }
 
@@ -80,7 +86,8 @@ impl MarkedLog {
             LogName::Receipts => Some(Self::ReceiptsArchive),
             LogName::Runs => Some(Self::RunsArchive),
             LogName::Quarantine => Some(Self::QuarantineArchive),
-            LogName::Manifests | LogName::Journal => None,
+            LogName::Journal => Some(Self::JournalArchive),
+            LogName::Manifests => None,
         }
     }
 }
@@ -114,6 +121,17 @@ impl HighWaterMarks {
         this.first.sync_marks()?;
         this.second.sync_marks()?;
         Ok(this)
+    }
+
+    /// Makes room for the marks of the journal and of its archive, durably. A service without a trading plane has none
+    /// and its files stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// `StorageFull` when there is no room; otherwise the storage failed.
+    pub fn make_room_for_journal(&self) -> io::Result<()> {
+        self.first.make_room(LOGS)?;
+        self.second.make_room(LOGS)
     }
 
     /// The mark of one log, for its writer.
@@ -192,6 +210,12 @@ impl EmbeddedLogMark {
     /// The mark as it was when the data directory was opened; nothing when none is kept yet.
     pub(crate) const fn found_mark(&self) -> Option<TailMark> {
         self.found
+    }
+
+    /// Whether the log must have records, by the mark as it was found.
+    #[must_use]
+    pub fn promises_records(&self) -> bool {
+        self.found.is_some_and(|mark| Seq(0) < mark.tail)
     }
 
     /// The mark of a log that is begun anew in the place of another one.
