@@ -116,8 +116,10 @@ fn describe_decision(decision: &TradeDecision, verdict: Option<&RiskVerdict>) ->
 
 fn describe_orders(cycle: &CycleView) -> String {
     let orders: Vec<String> = facts(cycle)
-        .filter_map(|fact| if let JournalFact::OrderIntended(order) = fact { Some(order) } else { None })
-        .map(describe_order)
+        .filter_map(|fact| match fact {
+            JournalFact::OrderIntended(order) => Some(describe_order(order)),
+            _ => None,
+        })
         .collect();
     if orders.is_empty() { "none".to_owned() } else { orders.join("; ") }
 }
@@ -179,7 +181,8 @@ mod tests {
         let begun = plane.handle().execute_command(run, origin("run")).await;
         let Ok(CommandAnswer::CycleBegun { cycle_id }) = begun else { panic!("{begun:?}") };
         let cycle: CycleId = cycle_id;
-        let waited = tokio::time::timeout(Duration::from_secs(60), plane.handle().wait_for_cycle(cycle)).await;
+        let waited =
+            tokio::time::timeout(Duration::from_secs(60), plane.handle().wait_for_cycle(cycle)).await;
         let lines = describe_cycle(&waited.unwrap().unwrap());
         plane.kill().await;
         lines.iter().map(|line| without_times(line)).collect()
@@ -189,8 +192,14 @@ mod tests {
     fn without_times(line: &str) -> String {
         let words = line.split(' ').collect::<Vec<_>>();
         let is_number = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_digit());
-        let of_ms = |at: usize| is_number(words[at]) && words.get(at + 1).is_some_and(|next| next.starts_with("ms"));
-        words.iter().enumerate().map(|(at, word)| if of_ms(at) { "N" } else { word }).collect::<Vec<_>>().join(" ")
+        let of_ms =
+            |at: usize| is_number(words[at]) && words.get(at + 1).is_some_and(|next| next.starts_with("ms"));
+        words
+            .iter()
+            .enumerate()
+            .map(|(at, word)| if of_ms(at) { "N" } else { word })
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     fn by_hand() -> PlaneRig {
@@ -215,8 +224,11 @@ mod tests {
         assert!(lines.contains("kill_switch denied") && lines.contains("  orders   none"), "{lines}");
 
         let rig = by_hand();
-        rig.stages.next("ANA", [stage_failure("no figures")]);
+        rig.stages.always("ANA", stage_failure("no figures"));
         let lines = lines_of(&rig).await.join("\n");
-        assert!(lines.contains("  result   degraded") && lines.contains("ANA (E_ORCH_STAGE_FAILED)"), "{lines}");
+        assert!(
+            lines.contains("  result   degraded") && lines.contains("ANA (E_ORCH_STAGE_FAILED)"),
+            "{lines}"
+        );
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use orchestrator_kernel::kill_switch::OperatorCommand;
-use orchestrator_kernel::ports::kill_switch::{ApplyError, KillSwitchStore as _};
+use orchestrator_kernel::ports::kill_switch::ApplyError;
 use orchestrator_kernel::trading::agent::AgentCommand;
 use orchestrator_kernel::trading::ids::{CommandId, CycleId};
 use orchestrator_trading_plane::command::{CommandOrigin, CommandRefused, TradingCommand};

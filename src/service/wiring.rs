@@ -275,8 +275,7 @@ pub async fn wire_service(
     let kill_switch = kill_switch::for_reading(config)?;
     let fan_outs = fan_outs(config, &storage, &clock).await?;
     let observer = observer(&clock);
-    let journal: Option<Arc<dyn Log>> = None;
-    let trading = match &journal {
+    let trading = match &storage.journal {
         Some(journal) => {
             let engine = EngineParts {
                 receipts: Arc::clone(&storage.receipts),
@@ -286,7 +285,7 @@ pub async fn wire_service(
                 observer: Arc::clone(&observer),
                 probe_every: storage.probe_every,
             };
-            Some(wire_trading(config, Arc::clone(journal), engine)?)
+            Some(wire_trading(config, Arc::clone(&journal.log), engine)?)
         }
         None => None,
     };

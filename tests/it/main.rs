@@ -35,6 +35,7 @@ mod storage_faults;
 mod support;
 mod tidy;
 mod tiered;
+mod trading;
 mod trading_config;
 mod verify;
 mod whole_inputs;

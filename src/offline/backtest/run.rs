@@ -225,6 +225,8 @@ fn shown_conditions(conditions: BTreeMap<Condition, String>) -> Vec<(String, Str
         | Condition::JournalFailing
         | Condition::TradingStopped
         | Condition::TradingCatchingUp
+        | Condition::CyclesFailing
+        | Condition::AgentError
         | Condition::HistoryBehind => condition.runbook_word().to_owned(),
     };
     let is_source =

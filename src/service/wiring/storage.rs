@@ -170,10 +170,7 @@ pub(super) struct EmbeddedJournal {
 }
 
 /// Opens the journal of a data directory for writing, or begins one.
-pub(super) fn embedded_journal(
-    config: &Config,
-    data_dir: &DataDir,
-) -> Result<EmbeddedJournal, AcquireError> {
+pub(super) fn embedded_journal(config: &Config, data_dir: &DataDir) -> Result<EmbeddedJournal, AcquireError> {
     let name = LogName::Journal;
     let marked = data_dir.make_room_for_journal();
     let marked = marked.map_err(|source| AcquireError::Io { log: name.to_string(), source })?;

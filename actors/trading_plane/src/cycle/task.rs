@@ -20,6 +20,7 @@ use orchestrator_kernel::trading::journal::{
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
+use tracing::Instrument as _;
 
 use super::CyclesArgs;
 use super::work::StageAttempt;
@@ -68,8 +69,15 @@ impl CycleTask {
         Self { args, writer, run, planned, origin, cancelled, answers, answer_to, in_flight: None }
     }
 
-    /// Runs the cycle to its end.
-    pub(super) async fn run_to_end(mut self) -> Result<CycleEnded, TaskFailure> {
+    /// Runs the cycle to its end, in a span of its own.
+    pub(super) async fn run_to_end(self) -> Result<CycleEnded, TaskFailure> {
+        let started = self.run.state().started();
+        let span =
+            tracing::info_span!("orch.cycle", cycle = %started.cycle_id, pipeline = %started.pipeline.name);
+        self.take_steps().instrument(span).await
+    }
+
+    async fn take_steps(mut self) -> Result<CycleEnded, TaskFailure> {
         loop {
             if let Some(why) = self.cancelled.borrow().as_deref() {
                 self.run.cancel_cycle(why);
@@ -175,9 +183,13 @@ impl CycleTask {
         let now = self.origin.elapsed();
         let (time_left, collect_until) =
             (call.deadline.saturating_sub(now), self.origin + call.collect_until());
-        let attempt = StageAttempt::new(self.run.state(), stage, call.attempt, time_left, collect_until);
         self.run.note_called(call, now);
-        let work = tokio::spawn(attempt.make(Arc::clone(&self.args.ports.stages)));
+        // Names of spans are fixed; exporters of OpenTelemetry take this field for the name.
+        let name = format!("orch.stage.{}", stage.name);
+        let span =
+            tracing::info_span!("orch.stage", otel.name = name, stage = %stage.name, attempt = call.attempt);
+        let attempt = StageAttempt::new(self.run.state(), stage, call.attempt, time_left, collect_until);
+        let work = tokio::spawn(attempt.make(Arc::clone(&self.args.ports.stages)).instrument(span));
         let answer_to = self.answer_to.clone();
         self.in_flight = Some(EndedWithOwner(tokio::spawn(async move {
             let mut work = EndedWithOwner(work);

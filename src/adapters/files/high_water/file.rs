@@ -12,8 +12,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::super::fs::{Fs, FsFile};
-use super::{LOGS, LOGS_OF_EVERY_SERVICE};
 use super::slot::{SLOT_BYTES, TailMark, decode_slot, encode_slot};
+use super::{LOGS, LOGS_OF_EVERY_SERVICE};
 
 const BLOCK_BYTES: u64 = 4096;
 const SLOTS: usize = 3;
