@@ -27,6 +27,7 @@ fn run(command: CliCommand) -> ExitCode {
         CliCommand::EngineWorker { parent, memory_max, command } => {
             return cli::engine_worker(parent, memory_max, &command);
         }
+        CliCommand::Schedule(command) => cli::run_schedule(&command, environment),
         CliCommand::History(command) => cli::run_history(&command, environment),
         CliCommand::Outputs(command) => cli::run_outputs(&command, environment),
         CliCommand::Completions { shell } => cli::print_completions(shell),

@@ -16,11 +16,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::api::{self, ApiState, HttpLimits};
+use crate::api::{self, ApiState, HttpLimits, TradingFaces, TradingNeighbours};
 use crate::config::Config;
 use crate::process::exit::{ProcessExit, exit_of};
 use crate::process::time::wall_now;
-use crate::process::version::VERSION;
+use crate::process::version::{VERSION, code_identity};
 use crate::telemetry::metrics::{CONTENT_TYPE, Ingested, Metrics};
 
 pub mod manifest;
@@ -125,7 +125,8 @@ impl Service {
         let trading = wired.trading.take().map(|parts| TradingHost::start(parts.join_tree(&tree)));
         let shutdown = CancellationToken::new();
         let limits = wiring::http_limits(config);
-        let state = api_state(&tree, &wired, metrics.clone(), limits, &shutdown);
+        let mut state = api_state(&tree, &wired, metrics.clone(), limits, &shutdown);
+        state.trading = trading.as_ref().map(trading_faces);
         let serving =
             tokio::spawn(api::serve_router(listener, api::build_router(state), limits, shutdown.clone()));
         let http = Http { address, shutdown, serving };
@@ -312,6 +313,15 @@ async fn end_outside(http: Http, wired: &Wired, claim: Claim) {
     }
 }
 
+/// What the interface needs of the trading plane.
+fn trading_faces(host: &TradingHost) -> TradingFaces {
+    TradingFaces {
+        door: host.door(),
+        code: code_identity(),
+        neighbours: Arc::new(TradingNeighbours::default),
+    }
+}
+
 fn api_state(
     tree: &Tree,
     wired: &Wired,
@@ -337,6 +347,7 @@ fn api_state(
         publisher: tree.actor_addresses().publisher.clone(),
         reached: tree.reached.clone(),
         gate: tree.gate.clone(),
+        trading: None,
         wall_now,
         metrics: api::MetricsPage { render: Arc::new(render), content_type: CONTENT_TYPE },
         durability: wired.durability,

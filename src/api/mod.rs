@@ -5,6 +5,7 @@
 //! subscriber ◀── GET /api/v1/events ── run log                                read at the subscriber's own pace
 //! operator ◀── /livez /readyz /health /metrics
 //! operator ── POST /api/v1/outputs/held ──▶ publisher                          answered once the act is recorded
+//! operator ── /api/v1/agent, strategies, cycles ──▶ trading plane              while trading is on: see `control`
 //! ```
 //!
 //! It knows the kernel and the actors, no adapter: the HTTP source stands behind the port [`Intake`].
@@ -12,6 +13,7 @@
 mod admission;
 mod body;
 mod content;
+mod control;
 mod encoding;
 mod event_stream;
 mod events;
@@ -37,8 +39,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::{HeaderValue, header};
-use axum::response::Response;
+use axum::http::{HeaderValue, Uri, header};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use orchestrator_engine_plane::buffer::messages::BufferMsg;
 use orchestrator_engine_plane::flow::OutputFlow;
@@ -54,6 +56,7 @@ use orchestrator_runtime::status::StatusBoard;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use control::{TradingFaces, TradingNeighbours};
 pub use held::held_json as held_outputs;
 pub use limits::HttpLimits;
 use problem::{Problem, ProblemKind};
@@ -85,6 +88,8 @@ pub struct ApiState {
     pub reached: PublishedUpTo,
     /// What is known of the kill switch.
     pub gate: Gate,
+    /// The trading plane. `None` while trading is off: its paths are then as if they had never been.
+    pub trading: Option<TradingFaces>,
     /// The time of this machine, for what people read.
     pub wall_now: fn() -> TsMs,
     /// What `/metrics` answers.
@@ -126,12 +131,16 @@ struct Shared {
 /// The routes. Serve them with [`serve_router`]: the timeouts of connections are there.
 pub fn build_router(state: ApiState) -> Router {
     let limits = state.limits;
+    let trading = state.trading.clone();
     let shared = Arc::new(Shared {
         state,
         subscribers: Arc::new(Semaphore::new(limits.subscribers_max)),
         body_bytes: Arc::new(Semaphore::new(limits.body_bytes_in_flight_max.max(limits.body_bytes_max))),
     });
+    let control = trading.map(|faces| control::control_routes(&shared, faces));
+    let has_trading = control.is_some();
     Router::new()
+        .merge(control.unwrap_or_default())
         .route("/", get(status::get_index))
         .route("/livez", get(status::get_livez))
         .route("/readyz", get(status::get_readyz))
@@ -142,12 +151,19 @@ pub fn build_router(state: ApiState) -> Router {
         .route("/api/v1/events", get(events::get_events))
         .route("/api/v1/outputs/held", get(held::list_held).post(held::decide_held))
         .route("/api/v1/kill-switch/status", get(kill_switch::get_status))
-        .fallback(async || Problem::new(ProblemKind::NotFound, "GET / lists the endpoints"))
+        .fallback(move |uri: Uri| async move { nothing_there(&uri, has_trading) })
         .method_not_allowed_fallback(async || {
             Problem::new(ProblemKind::MethodNotAllowed, "the Allow header names the methods of this path")
         })
         .layer(axum::middleware::map_response(never_stored))
         .with_state(shared)
+}
+
+fn nothing_there(uri: &Uri, has_trading: bool) -> Response {
+    match has_trading && control::is_trading_path(uri.path()) {
+        true => control::nothing_there(),
+        false => Problem::new(ProblemKind::NotFound, "GET / lists the endpoints").into_response(),
+    }
 }
 
 /// Every answer is true for this moment only.

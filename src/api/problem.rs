@@ -136,6 +136,11 @@ impl Problem {
         self
     }
 
+    /// Status, detail and `Retry-After`, for answers of another form.
+    pub(super) fn into_plain(self) -> (StatusCode, String, Option<Duration>) {
+        (self.kind.status_word_title().0, self.detail, self.retry_after)
+    }
+
     /// Adds a fact for programs.
     pub(super) fn with_member(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.members.insert(name.to_owned(), value.into());

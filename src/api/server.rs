@@ -20,6 +20,7 @@ use tokio_io_timeout::TimeoutWriter;
 use tokio_util::sync::CancellationToken;
 
 use super::admission::{Admitted, ConnectionAdmission, FirstHead, PROBE_HEAD_MAX};
+use super::control::PeerAddress;
 use super::limits::HttpLimits;
 use super::problem::{Problem, ProblemKind};
 
@@ -124,8 +125,9 @@ async fn serve_connection(
         .header_read_timeout(head_max)
         .max_header_size(HEAD_BYTES_MAX)
         .max_buf_size(CONNECTION_BUFFER_BYTES);
+    let peer = stream.peer_addr().ok().map(PeerAddress);
     let io = TokioIo::new(limit_write_stalls(stream, limits.write_timeout));
-    let service = Noticing { head: admitted.first_head(), inner: TowerToHyperService::new(router) };
+    let service = Noticing { head: admitted.first_head(), peer, inner: TowerToHyperService::new(router) };
     let mut served = pin!(http.serve_connection(io, service));
     let ended = tokio::select! {
         biased;
@@ -152,9 +154,10 @@ pub(super) fn limit_write_stalls(stream: TcpStream, longest: Duration) -> Pin<Bo
     Box::pin(stream)
 }
 
-/// Notices the first request of a connection.
+/// Notices the first request of a connection, and tells each where it came from.
 struct Noticing<S> {
     head: FirstHead,
+    peer: Option<PeerAddress>,
     inner: S,
 }
 
@@ -163,8 +166,11 @@ impl<S: HyperService<hyper::Request<Incoming>>> HyperService<hyper::Request<Inco
     type Error = S::Error;
     type Future = S::Future;
 
-    fn call(&self, request: hyper::Request<Incoming>) -> S::Future {
+    fn call(&self, mut request: hyper::Request<Incoming>) -> S::Future {
         self.head.has_come();
+        if let Some(peer) = self.peer {
+            request.extensions_mut().insert(peer);
+        }
         self.inner.call(request)
     }
 }

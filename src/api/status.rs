@@ -11,14 +11,20 @@ use orchestrator_runtime::status::{Condition, Lifecycle, Status};
 use serde::Serialize;
 
 use super::Shared;
+use super::control::{TradingHealth, trading_health};
 use super::kill_switch::KillSwitchView;
 
 /// Conditions named in one answer.
 const CONDITIONS_MAX: usize = 100;
 
 /// `GET /`: the endpoints, for people.
-pub(super) async fn get_index() -> Html<&'static str> {
-    Html(include_str!("index.html"))
+pub(super) async fn get_index(State(shared): State<Arc<Shared>>) -> Html<String> {
+    let page = include_str!("index.html");
+    // The trading plane's come last, where there is one.
+    Html(match (shared.state.trading.is_some(), page.rsplit_once("</dl>")) {
+        (true, Some((head, tail))) => format!("{head}{}</dl>{tail}", include_str!("control/index.html")),
+        (_, _) => page.to_owned(),
+    })
 }
 
 /// `GET /livez`: 200 while the process serves.
@@ -125,6 +131,9 @@ struct Health {
     outputs: OutputCounts,
     /// Event streams that are open.
     subscribers: usize,
+    /// While trading is on.
+    #[serde(flatten)]
+    trading: Option<TradingHealth>,
 }
 
 #[derive(Debug, Serialize)]
@@ -170,6 +179,8 @@ pub(super) async fn get_health(State(shared): State<Arc<Shared>>) -> Response {
     let kill_switch = KillSwitchView::from_gate(&state.gate, (state.wall_now)());
     let status = state.board.current_status();
     let holds = state.reached.current_holds();
+    let now = state.clock.now().unwrap_or_else(|| (state.wall_now)());
+    let trading = state.trading.as_ref().map(|faces| trading_health(faces, &status, now));
     let health = Health {
         lifecycle: status.lifecycle.as_str(),
         ready: status.ready,
@@ -190,6 +201,7 @@ pub(super) async fn get_health(State(shared): State<Arc<Shared>>) -> Response {
             held_symbols: holds.symbol_count(),
         },
         subscribers: state.limits.subscribers_max.saturating_sub(shared.subscribers.available_permits()),
+        trading,
     };
     Json(health).into_response()
 }

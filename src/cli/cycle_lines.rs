@@ -25,11 +25,11 @@ pub(super) fn describe_cycle(cycle: &CycleView) -> Vec<String> {
         format!("  decided  {}", describe_decision(decision, verdict))
     }));
     lines.push(format!("  orders   {}", describe_orders(cycle)));
-    lines.push(format!(
-        "  records  {} in the journal, from position {} on",
-        cycle.facts.len() + 1,
-        cycle.first_seq
-    ));
+    let records = format!("  records  {} in the journal", cycle.facts.len() + 1);
+    lines.push(match cycle.first_seq {
+        Some(first) => format!("{records}, from position {first} on"),
+        None => records,
+    });
     lines.push(format!("  result   {}", describe_end(cycle, ended)));
     lines
 }
@@ -148,7 +148,7 @@ fn describe_end(cycle: &CycleView, ended: &CycleEnded) -> String {
 }
 
 fn facts(cycle: &CycleView) -> impl Iterator<Item = &JournalFact> {
-    cycle.facts.iter().map(|(_, fact)| &**fact)
+    cycle.facts.iter().map(|shown| &*shown.fact)
 }
 
 fn stages(cycle: &CycleView) -> impl Iterator<Item = &StageEnded> {
@@ -177,6 +177,7 @@ mod tests {
         let run = TradingCommand::RunCycle {
             pipeline: pipeline_name("canonical"),
             strategies: vec![strategy_name("a"), strategy_name("b")],
+            trigger_event: None,
         };
         let begun = plane.handle().execute_command(run, origin("run")).await;
         let Ok(CommandAnswer::CycleBegun { cycle_id }) = begun else { panic!("{begun:?}") };

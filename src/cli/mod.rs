@@ -24,6 +24,7 @@ mod paper;
 mod progress;
 mod replay;
 mod run;
+mod schedule;
 mod signals;
 mod tally;
 mod verify;
@@ -61,6 +62,7 @@ pub use outputs::{DecisionArgs, OutputsCommand, OutputsPlace, run_outputs};
 pub use paper::{PaperArgs, run_paper};
 pub use replay::{EngineChoice, ReplayArgs, ReplaySpeed, run_replay};
 pub use run::run_service;
+pub use schedule::{NextFiresArgs, ScheduleCommand, run_schedule};
 pub use signals::outlive_file_size_limit;
 pub use verify::{VerifyArgs, run_verify};
 
@@ -117,6 +119,9 @@ pub enum CliCommand {
     /// Stop all effects, allow them again, or see how it stands.
     #[command(subcommand)]
     KillSwitch(KillSwitchCommand),
+    /// See when the trading plane's schedules fire.
+    #[command(subcommand)]
+    Schedule(ScheduleCommand),
     /// Make the tables of the trading plane's history again.
     #[command(subcommand)]
     History(HistoryCommand),

@@ -31,6 +31,7 @@ mod process_life;
 mod producers;
 mod readiness;
 mod retention;
+mod schedule;
 mod storage_faults;
 mod support;
 mod tidy;

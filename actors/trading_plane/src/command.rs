@@ -4,7 +4,7 @@
 //! command line) makes a [`TradingCommand`], names where it came from by a [`CommandOrigin`], and translates a
 //! [`CommandAnswer`] or a [`CommandRefused`]; it decides nothing.
 
-use orchestrator_kernel::ids::TsMs;
+use orchestrator_kernel::ids::{Symbol, TsMs};
 use orchestrator_kernel::rfc3339::to_rfc3339;
 use orchestrator_kernel::trading::agent::AgentCommand;
 use orchestrator_kernel::trading::ids::{CommandId, CycleId, PipelineName, StrategyName};
@@ -20,13 +20,20 @@ pub enum TradingCommand {
     /// Activate, deactivate or pause a strategy.
     Strategy(StrategyName, StrategyCommand),
     /// Begin a cycle of a strategy now.
-    AnalyzeStrategy(StrategyName),
+    AnalyzeStrategy {
+        /// The strategy.
+        strategy: StrategyName,
+        /// Those of its symbols that the cycle is limited to; none: all of them.
+        symbols: Vec<Symbol>,
+    },
     /// Begin a cycle of a pipeline now.
     RunCycle {
         /// What it does.
         pipeline: PipelineName,
         /// The strategies that it works for; those of them that are active.
         strategies: Vec<StrategyName>,
+        /// What it is run for, as JSON text, for the record.
+        trigger_event: Option<String>,
     },
     /// Latch trading as stopped, whatever the kill switch's store says.
     LatchKill {
@@ -52,7 +59,7 @@ impl TradingCommand {
             Self::Strategy(_, StrategyCommand::Activate) => "strategy/activate",
             Self::Strategy(_, StrategyCommand::Deactivate { .. }) => "strategy/deactivate",
             Self::Strategy(_, StrategyCommand::Pause) => "strategy/pause",
-            Self::AnalyzeStrategy(_) => "strategy/analyze",
+            Self::AnalyzeStrategy { .. } => "strategy/analyze",
             Self::RunCycle { .. } => "cycle/run",
             Self::LatchKill { .. } => "kill/latch",
             Self::ReleaseLatch { .. } => "kill/release",

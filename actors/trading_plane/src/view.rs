@@ -12,6 +12,7 @@ use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::trading::agent::{AgentState, AgentStatus};
 use orchestrator_kernel::trading::cycle::CycleState;
 use orchestrator_kernel::trading::gate::AgentReading;
+use orchestrator_kernel::trading::history::{CyclePage, CyclePageFact};
 use orchestrator_kernel::trading::ids::{CycleId, JournalSeq, PipelineName, StrategyName};
 use orchestrator_kernel::trading::journal::{
     JournalEntry, JournalFact, JournalIndex, KnownStrategy, LastCycle, TradingTally,
@@ -23,14 +24,37 @@ pub const CYCLES_SHOWN_MAX: usize = 1000;
 /// A cycle as it is shown.
 #[derive(Clone, Debug)]
 pub struct CycleView {
-    /// Position of its first record.
-    pub first_seq: JournalSeq,
+    /// Position of its first record; nothing of one that was open before this process.
+    pub first_seq: Option<JournalSeq>,
     /// For when it was planned, if it was.
     pub planned: Option<TsMs>,
     /// What happened in it so far.
     pub state: CycleState,
-    /// Its records since the start, each with its time, in order.
-    pub facts: Vec<(TsMs, Arc<JournalFact>)>,
+    /// Its records since the start, in order.
+    pub facts: Vec<ShownFact>,
+}
+
+impl CycleView {
+    /// The cycle as pages have it.
+    #[must_use]
+    pub fn to_page(&self) -> CyclePage<'_> {
+        let facts = self.facts.iter().map(|shown| CyclePageFact { made: shown.made, fact: &shown.fact });
+        CyclePage {
+            first_seq: self.first_seq,
+            planned: self.planned,
+            state: &self.state,
+            facts: facts.collect(),
+        }
+    }
+}
+
+/// A record of a cycle as it is shown.
+#[derive(Clone, Debug)]
+pub struct ShownFact {
+    /// Its position and its time; nothing of one that was made before this process.
+    pub made: Option<(JournalSeq, TsMs)>,
+    /// What it says.
+    pub fact: Arc<JournalFact>,
 }
 
 /// The agent and the counts, as they are shown.
@@ -101,8 +125,12 @@ impl TradingView {
     #[must_use]
     pub fn last_cycles(&self, limit: usize, is_wanted: impl Fn(&CycleView) -> bool) -> Vec<CycleView> {
         let order = self.0.order.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let newest_first = order.iter().rev().filter_map(|id| self.cycle(id));
-        newest_first.filter(|cycle| is_wanted(cycle)).take(limit).collect()
+        // Looked at before it is copied: what is wanted is often few of many.
+        let newest_first = order.iter().rev().filter_map(|id| {
+            let shown = self.0.cycles.get(id)?;
+            is_wanted(&shown).then(|| shown.clone())
+        });
+        newest_first.take(limit).collect()
     }
 
     /// Whether what was open before the start is not known yet.
@@ -146,10 +174,11 @@ impl TradingView {
         }
         for (id, open) in index.open_cycles() {
             if let Ok(state) = open.to_state() {
-                let at = open.started.started_at;
-                let facts = open.facts.iter().map(|fact| (at, Arc::new(fact.clone()))).collect();
+                let facts = open.facts.iter();
+                let facts =
+                    facts.map(|fact| ShownFact { made: None, fact: Arc::new(fact.clone()) }).collect();
                 let planned = open.planned_ts_ms;
-                self.show_cycle(*id, CycleView { first_seq: index.tail(), planned, state, facts });
+                self.show_cycle(*id, CycleView { first_seq: None, planned, state, facts });
             }
         }
         self.show_agent(index);
@@ -161,15 +190,15 @@ impl TradingView {
             JournalFact::CycleStarted(started) => {
                 let state = CycleState::new((**started).clone());
                 let planned = entry.planned_ts_ms;
-                let shown = CycleView { first_seq: seq, planned, state, facts: Vec::new() };
+                let shown = CycleView { first_seq: Some(seq), planned, state, facts: Vec::new() };
                 self.show_cycle(started.cycle_id, shown);
                 started.strategies.iter().for_each(|name| self.show_strategy(name, index));
             }
             JournalFact::GateDecided(_) | JournalFact::StageEnded(_) | JournalFact::OrderIntended(_) => {
-                self.show_cycle_fact(entry);
+                self.show_cycle_fact(seq, entry);
             }
             JournalFact::CycleEnded(ended) => {
-                self.show_cycle_fact(entry);
+                self.show_cycle_fact(seq, entry);
                 if let Some(cycle) = self.cycle(&ended.cycle_id) {
                     cycle.state.started().strategies.iter().for_each(|name| self.show_strategy(name, index));
                 }
@@ -206,12 +235,13 @@ impl TradingView {
         }
     }
 
-    fn show_cycle_fact(&self, entry: &JournalEntry) {
+    fn show_cycle_fact(&self, seq: JournalSeq, entry: &JournalEntry) {
         let Some(id) = entry.fact.cycle_id() else { return };
         if let Some(mut shown) = self.0.cycles.get_mut(&id) {
             // The audit has seen it: it fits.
             if shown.state.apply_fact(&entry.fact).is_ok() {
-                shown.facts.push((entry.at_ms, Arc::new(entry.fact.clone())));
+                let made = Some((seq, entry.at_ms));
+                shown.facts.push(ShownFact { made, fact: Arc::new(entry.fact.clone()) });
             }
         }
     }

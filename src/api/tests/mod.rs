@@ -1,5 +1,6 @@
 //! A whole service of fakes on a real socket.
 
+mod control;
 mod events;
 mod fakes;
 mod receipts;
@@ -19,14 +20,14 @@ use orchestrator_kernel::ports::log_memory::MemoryLog;
 use orchestrator_kernel::ports::observer::Unobserved;
 use orchestrator_runtime::address::Address;
 use orchestrator_runtime::kill_switch::{Gate, KillSwitchSettings};
-use orchestrator_runtime::status::{Lifecycle, StatusBoard};
+use orchestrator_runtime::status::{Condition, Lifecycle, StatusBoard};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::fakes::{FakeBuffer, FakeClock, FakeIntake, Runs};
-use super::{ApiState, HttpLimits, MetricsPage, build_router, serve_router};
+use super::{ApiState, HttpLimits, MetricsPage, TradingFaces, build_router, serve_router};
 
 /// Nothing that works takes this long.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -36,12 +37,15 @@ struct Setup {
     clock: FakeClock,
     has_intake: bool,
     has_buffer: bool,
+    trading: Option<TradingFaces>,
+    board: StatusBoard,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         let clock = FakeClock { now: TsMs(1_700_000_000_123), is_driven: false };
-        Self { limits: HttpLimits::default(), clock, has_intake: true, has_buffer: true }
+        let (limits, board) = (HttpLimits::default(), StatusBoard::default());
+        Self { limits, clock, has_intake: true, has_buffer: true, trading: None, board }
     }
 }
 
@@ -65,7 +69,7 @@ impl Setup {
         if self.has_buffer {
             buffer.set_actor(FakeBuffer::spawn(Arc::clone(&intake)).await);
         }
-        let (board, shutdown) = (StatusBoard::default(), CancellationToken::new());
+        let (board, shutdown) = (self.board, CancellationToken::new());
         board.enter_lifecycle(Lifecycle::Running);
         let kill_switch = Arc::new(MemoryKillSwitch::default());
         let settings = KillSwitchSettings { poll: DEADLINE, read_timeout: DEADLINE, lease: DEADLINE * 9 };
@@ -82,6 +86,7 @@ impl Setup {
             committed: runs.committed.subscribe(),
             clock: Arc::new(self.clock),
             gate: gate.clone(),
+            trading: self.trading,
             wall_now: || TsMs(1_767_225_600_000),
             board: board.clone(),
             flow: OutputFlow::new(flow_limits),

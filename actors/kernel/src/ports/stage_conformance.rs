@@ -36,6 +36,7 @@ pub fn sample_request(index: usize) -> StageRequest {
         pipeline,
         begin_at: 0,
         strategies: Vec::new(),
+        symbols: Vec::new(),
         decisions: Vec::new(),
         mode: TradingMode::Paper,
         dry_run: true,

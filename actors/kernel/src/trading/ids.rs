@@ -5,7 +5,7 @@
 //!   cycle    cycle|{strategy or nothing}|{schedule}|{planned_ts_ms}|{trigger}
 //!   strategy strategy|{name}
 //!   intent   intent|{cycle id}|{decision id}
-//!   command  command|{idempotency key}
+//!   command  command|{idempotency key}   the next attempt of one that was not taken: attempt|{command id}
 //!   row      row|agent   row|schedule|{strategy}|{schedule}   row|artifact|{cycle id}|{kind}
 //! ```
 //!
@@ -318,6 +318,12 @@ impl CommandId {
         Self(TradingUuid::derive(&format!("command|{idempotency_key}")))
     }
 
+    /// The command that tries this one anew: the plane had not taken it, and nothing was done.
+    #[must_use]
+    pub fn next_attempt(self) -> Self {
+        Self(TradingUuid::derive(&format!("attempt|{self}")))
+    }
+
     /// A command without a key; the caller brings the randomness, and the record keeps it.
     #[must_use]
     pub fn of_random(bytes: [u8; 16]) -> Self {
@@ -374,6 +380,10 @@ mod tests {
         assert_eq!(
             CycleId::of_command(CommandId::derive("key-1")).to_string(),
             "ae3947c6-55a4-87dc-8d99-780dad37e0bc"
+        );
+        assert_eq!(
+            CommandId::derive("key-1").next_attempt().to_string(),
+            "887dbca0-f0e8-8013-b1b9-75da35332327"
         );
         assert_eq!(CommandId::of_random([0xff; 16]).to_string(), "ffffffff-ffff-4fff-bfff-ffffffffffff");
         assert_eq!(HistoryRowId::of_agent().to_string(), "645ba9cc-5384-8103-8af0-337d25eba6fd");

@@ -114,6 +114,7 @@ pub(super) fn started(pipeline: Pipeline) -> CycleStarted {
         pipeline,
         begin_at: 0,
         strategies: vec![strategy_name("a"), strategy_name("b")],
+        symbols: vec![],
         decisions: vec![],
         mode: TradingMode::Live,
         dry_run: true,

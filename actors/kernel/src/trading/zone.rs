@@ -44,6 +44,12 @@ impl MarketZone {
         TimeZoneDatabase::bundled().get(name).map(|rules| Self { rules }).map_err(unknown)
     }
 
+    /// The zone of the records' own times.
+    #[must_use]
+    pub const fn utc() -> Self {
+        Self { rules: TimeZone::UTC }
+    }
+
     /// Reads the wall clock of this zone.
     ///
     /// # Errors

@@ -1,13 +1,15 @@
 //! The one execution path of commands: known already, decided, recorded, durable, answered.
 
-use orchestrator_kernel::trading::agent::{AgentCause, AgentCommand, AgentRefusal};
-use orchestrator_kernel::trading::ids::{CorrelationId, PipelineName, StrategyName};
+use orchestrator_kernel::ids::Symbol;
+use orchestrator_kernel::trading::agent::{AgentCause, AgentCommand, AgentRefusal, AgentState};
+use orchestrator_kernel::trading::ids::{CommandId, CorrelationId, CycleId, StrategyName};
 use orchestrator_kernel::trading::journal::{
     CommandEnded, CommandOutcome, CommandReceived, JournalAuthor, JournalEntry, JournalFact, KillLatched,
+    OpenCommand,
 };
 use orchestrator_kernel::trading::schedule::FireSkipReason;
 use orchestrator_kernel::trading::strategy::{
-    StrategyChanged, StrategyCommand, StrategyStatus, move_strategy,
+    StrategyChanged, StrategyCommand, StrategyDefinition, StrategyStatus, move_strategy,
 };
 
 use super::AgentActorState;
@@ -25,9 +27,10 @@ impl AgentActorState {
         command: TradingCommand,
         origin: CommandOrigin,
     ) -> (Answered, Option<JournalRefused>) {
-        if let Some(answered) = self.find_repeated(&command, &origin) {
-            return (answered, None);
-        }
+        let origin = match self.find_attempt(&command, origin.id) {
+            Ok(id) => CommandOrigin { id, ..origin },
+            Err(answered) => return (answered, None),
+        };
         if self.writer.is_failing() {
             let why = "the journal takes no records now".to_owned();
             return (Err(CommandRefused::Unavailable(why)), None);
@@ -41,21 +44,90 @@ impl AgentActorState {
         }
     }
 
-    /// The same key and body have the same answer; the same key with another body is refused.
-    fn find_repeated(&self, command: &TradingCommand, origin: &CommandOrigin) -> Option<Answered> {
-        let mut ended = self.known.ended_commands().iter();
-        let known = ended.find(|known| known.received.command_id == origin.id)?;
-        if known.received.name != command.command_name() || known.received.body != command.to_body() {
-            let why = "the idempotency key was used for another command".to_owned();
-            return Some(Err(CommandRefused::Conflict(why)));
+    /// The id that a command is carried out under, or the answer that its key has already: the same key and body have
+    /// the same answer, the same key with another body is refused.
+    ///
+    /// What the plane did not take (503) did nothing, and whoever is told so sends it again, with the same key: that is
+    /// a further attempt, under an id that follows from the last one's.
+    fn find_attempt(&self, command: &TradingCommand, first: CommandId) -> Result<CommandId, Answered> {
+        let conflict = |why: &str| Err(Err(CommandRefused::Conflict(why.to_owned())));
+        let ended = self.known.ended_commands();
+        let mut id = first;
+        while let Some(known) = ended.iter().rev().find(|known| known.received.command_id == id) {
+            if known.received.name != command.command_name() || known.received.body != command.to_body() {
+                return conflict("the idempotency key was used for another command");
+            }
+            match &known.outcome {
+                CommandOutcome::Done { answer } => {
+                    return Err(serde_json::from_str(answer).map_err(|error| {
+                        CommandRefused::Conflict(format!(
+                            "it was done, and its answer is not readable: {error}"
+                        ))
+                    }));
+                }
+                CommandOutcome::Refused { status: 503, .. } => id = id.next_attempt(),
+                CommandOutcome::Refused { status, detail } => {
+                    return Err(Err(CommandRefused::of_status(*status, detail.clone())));
+                }
+            }
         }
-        Some(match &known.outcome {
-            CommandOutcome::Done { answer } => serde_json::from_str(answer)
-                .map_err(|error| CommandRefused::Unavailable(format!("its answer is not readable: {error}"))),
-            CommandOutcome::Refused { status, detail } => {
-                Err(CommandRefused::of_status(*status, detail.clone()))
+        // Cycles are remembered for longer than answers, and one id is one cycle.
+        match self.known.knows_cycle(&CycleId::of_command(id)) {
+            true => conflict("the idempotency key was used before, and its answer is no longer kept"),
+            false => Ok(id),
+        }
+    }
+
+    /// The outcome of a command that a crash left without one. Nothing has changed since: this actor alone changes
+    /// what commands change.
+    pub(super) fn settle_interrupted(&self, open: &OpenCommand) -> CommandOutcome {
+        let refused = |status, detail: &str| CommandOutcome::Refused { status, detail: detail.to_owned() };
+        if !open.was_done {
+            return refused(503, "a crash interrupted it before it changed anything: send it again");
+        }
+        let command = serde_json::from_str(&open.received.body).ok();
+        let answer = command.and_then(|command| self.answer_of_done(&command, open.received.command_id));
+        match answer.and_then(|answer| serde_json::to_string(&answer).ok()) {
+            Some(answer) => CommandOutcome::Done { answer },
+            None => refused(409, "a crash interrupted its answer: what it changed is on record"),
+        }
+    }
+
+    /// The answer of a command whose change is on record, and is the last one. A moment that is not on record is now.
+    fn answer_of_done(&self, command: &TradingCommand, id: CommandId) -> Option<CommandAnswer> {
+        let (agent, now) = (self.known.agent(), self.wall_now());
+        Some(match command {
+            TradingCommand::Agent(AgentCommand::Start { .. }) => CommandAnswer::AgentStarted {
+                at: agent.started_at.unwrap_or(now),
+                active_strategies: self.covered_strategies(agent),
+            },
+            TradingCommand::Agent(AgentCommand::Stop { .. }) => {
+                CommandAnswer::AgentStopped { at: agent.stopped_at.unwrap_or(now) }
+            }
+            TradingCommand::Agent(AgentCommand::Pause { .. }) => {
+                CommandAnswer::AgentPaused { resume_at: agent.resume_at }
+            }
+            TradingCommand::Agent(AgentCommand::Resume) => CommandAnswer::AgentResumed { at: now },
+            TradingCommand::Strategy(name, _) => {
+                let status = self.known.strategies().get(name)?.status;
+                CommandAnswer::StrategyMoved { status: status.as_str().to_owned(), at: now }
+            }
+            TradingCommand::AnalyzeStrategy { .. } | TradingCommand::RunCycle { .. } => {
+                CommandAnswer::CycleBegun { cycle_id: CycleId::of_command(id) }
+            }
+            TradingCommand::LatchKill { .. } | TradingCommand::ReleaseLatch { .. } => {
+                CommandAnswer::LatchChanged { latched: self.known.latched().is_some() }
             }
         })
+    }
+
+    /// Strategies that are active and that the agent covers.
+    fn covered_strategies(&self, agent: &AgentState) -> Vec<StrategyName> {
+        let active =
+            self.known.strategies().iter().filter(|(name, known)| {
+                known.status == StrategyStatus::Active && agent.covers_strategy(name)
+            });
+        active.map(|(name, _)| name.clone()).collect()
     }
 
     async fn record_command(
@@ -76,18 +148,12 @@ impl AgentActorState {
             ..state.own_entry(fact)
         };
         let mut entries = vec![entry(self, received)];
-        let answered = match self.find_cycle_order(command) {
+        let answered = match self.find_cycle_order(command, origin.id, &correlation) {
             // The cycle's start comes between the command and its result.
-            Some(Ok((pipeline, strategies))) => {
+            Some(Ok(order)) => {
                 let received = std::mem::take(&mut entries);
                 self.writer.push_entries(received.clone()).await?;
                 self.take_known(&received);
-                let order = CommandOrder {
-                    command: origin.id,
-                    correlation: correlation.clone(),
-                    pipeline,
-                    strategies,
-                };
                 self.begin_cycle(order).await?
             }
             Some(Err(refused)) => Err(refused),
@@ -121,17 +187,15 @@ impl AgentActorState {
                 Some(_) => Ok(latch_change(false, reason)),
                 None => Err(CommandRefused::Conflict("trading is not latched".to_owned())),
             },
-            TradingCommand::AnalyzeStrategy(_) | TradingCommand::RunCycle { .. } => {
+            TradingCommand::AnalyzeStrategy { .. } | TradingCommand::RunCycle { .. } => {
                 Err(CommandRefused::Invalid("a cycle is no change".to_owned()))
             }
         }
     }
 
     fn decide_agent(&self, command: &AgentCommand) -> Result<(JournalFact, CommandAnswer), CommandRefused> {
-        if let AgentCommand::Start { strategies: Some(names), .. } = command
-            && let Some(unknown) = names.iter().find(|name| !self.known.strategies().contains_key(*name))
-        {
-            return Err(CommandRefused::Invalid(format!("strategies: there is no strategy {unknown}")));
+        if let AgentCommand::Start { strategies: Some(names), .. } = command {
+            self.find_all_strategies(names)?;
         }
         let now = self.wall_now();
         let decided = self.known.agent().decide_change(AgentCause::Command(command.clone()), now);
@@ -143,15 +207,7 @@ impl AgentActorState {
         let answer = match command {
             AgentCommand::Start { .. } => CommandAnswer::AgentStarted {
                 at: now,
-                active_strategies: self
-                    .known
-                    .strategies()
-                    .iter()
-                    .filter(|(name, known)| {
-                        known.status == StrategyStatus::Active && changed.state.covers_strategy(name)
-                    })
-                    .map(|(name, _)| name.clone())
-                    .collect(),
+                active_strategies: self.covered_strategies(&changed.state),
             },
             AgentCommand::Stop { .. } => CommandAnswer::AgentStopped { at: now },
             AgentCommand::Pause { .. } => CommandAnswer::AgentPaused { resume_at: changed.state.resume_at },
@@ -181,18 +237,55 @@ impl AgentActorState {
         found.ok_or_else(|| CommandRefused::NotFound(format!("there is no strategy {name}")))
     }
 
+    /// The strategy, if it trades all of these symbols.
+    fn find_traded(
+        &self,
+        name: &StrategyName,
+        symbols: &[Symbol],
+    ) -> Result<&StrategyDefinition, CommandRefused> {
+        let definition = &self.find_strategy(name)?.definition;
+        match symbols.iter().find(|symbol| !definition.symbols.contains(symbol)) {
+            Some(strange) => {
+                let why = format!("symbols: strategy {name} does not trade {strange}");
+                Err(CommandRefused::Invalid(why))
+            }
+            None => Ok(definition),
+        }
+    }
+
+    fn find_all_strategies(&self, names: &[StrategyName]) -> Result<(), CommandRefused> {
+        match names.iter().find(|name| !self.known.strategies().contains_key(*name)) {
+            Some(unknown) => {
+                Err(CommandRefused::Invalid(format!("strategies: there is no strategy {unknown}")))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The cycle that a command asks for, if it asks for one.
     fn find_cycle_order(
         &self,
         command: &TradingCommand,
-    ) -> Option<Result<(PipelineName, Vec<StrategyName>), CommandRefused>> {
+        id: CommandId,
+        correlation: &CorrelationId,
+    ) -> Option<Result<CommandOrder, CommandRefused>> {
+        let order = |pipeline, strategies, symbols| CommandOrder {
+            command: id,
+            correlation: correlation.clone(),
+            pipeline,
+            strategies,
+            symbols,
+        };
         match command {
-            TradingCommand::AnalyzeStrategy(name) => Some(
-                self.find_strategy(name).map(|known| (known.definition.pipeline.clone(), vec![name.clone()])),
-            ),
-            TradingCommand::RunCycle { pipeline, strategies } => {
-                Some(Ok((pipeline.clone(), strategies.clone())))
+            TradingCommand::AnalyzeStrategy { strategy, symbols } => {
+                Some(self.find_traded(strategy, symbols).map(|definition| {
+                    order(definition.pipeline.clone(), vec![strategy.clone()], symbols.clone())
+                }))
             }
+            TradingCommand::RunCycle { pipeline, strategies, .. } => Some(
+                self.find_all_strategies(strategies)
+                    .map(|()| order(pipeline.clone(), strategies.clone(), Vec::new())),
+            ),
             TradingCommand::Agent(_)
             | TradingCommand::Strategy(..)
             | TradingCommand::LatchKill { .. }
@@ -200,10 +293,13 @@ impl AgentActorState {
         }
     }
 
-    async fn begin_cycle(&self, order: CommandOrder) -> Result<Answered, JournalRefused> {
+    async fn begin_cycle(&mut self, order: CommandOrder) -> Result<Answered, JournalRefused> {
         let begun = self.args.cycles.call(|reply| CyclesMsg::BeginCommand(Box::new(order), reply)).await?;
         match begun {
-            Ok(cycle_id) => Ok(Ok(CommandAnswer::CycleBegun { cycle_id })),
+            Ok(cycle_id) => {
+                self.known.remember_cycle(cycle_id);
+                Ok(Ok(CommandAnswer::CycleBegun { cycle_id }))
+            }
             Err(BeginRefused::UnknownPipeline(name)) => {
                 Ok(Err(CommandRefused::NotFound(format!("there is no pipeline {name}"))))
             }

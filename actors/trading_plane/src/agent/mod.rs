@@ -17,7 +17,7 @@ use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::trading::agent::{AgentCause, AgentRefusal};
 use orchestrator_kernel::trading::ids::{CorrelationId, StrategyName};
 use orchestrator_kernel::trading::journal::{
-    CommandEnded, CommandOutcome, JournalAuthor, JournalEntry, JournalFact, JournalIndex,
+    CommandEnded, JournalAuthor, JournalEntry, JournalFact, JournalIndex,
 };
 use orchestrator_kernel::trading::strategy::StrategyChanged;
 use orchestrator_runtime::address::{Address, send_reply};
@@ -133,13 +133,7 @@ impl AgentActorState {
         facts.extend(self.changed_strategies().into_iter().map(JournalFact::StrategyChanged));
         let entries: Vec<_> = facts.into_iter().map(|fact| self.own_entry(fact)).collect();
         let interrupted = self.known.open_commands().values().map(|open| {
-            let outcome = CommandOutcome::Refused {
-                status: 503,
-                detail: match open.was_done {
-                    true => "a crash interrupted its answer: what it changed is on record".to_owned(),
-                    false => "a crash interrupted it before it changed anything: send it again".to_owned(),
-                },
-            };
+            let outcome = self.settle_interrupted(open);
             let ended = CommandEnded { command_id: open.received.command_id, outcome };
             let fact = JournalFact::CommandEnded(ended);
             JournalEntry { correlation: open.correlation.clone(), ..self.own_entry(fact) }

@@ -64,6 +64,7 @@ impl BuiltInStages {
     fn fetch_prices(&self, request: &StageRequest) -> StageOutput {
         let strategies = self.find_strategies(request);
         let symbols = strategies.values().flat_map(|known| known.definition.symbols.iter());
+        let symbols = symbols.filter(|symbol| request.started.covers_symbol(symbol));
         let prices: BTreeMap<&Symbol, String> = symbols
             .filter_map(|symbol| Some((symbol, self.market.last_prices(symbol, 1).last()?.price.to_string())))
             .collect();
@@ -86,7 +87,7 @@ impl BuiltInStages {
             }
         };
         let mut decisions = Vec::new();
-        for symbol in &definition.symbols {
+        for symbol in definition.symbols.iter().filter(|symbol| request.started.covers_symbol(symbol)) {
             let Some(opinion) = of_symbol(symbol)? else { continue };
             // One a symbol and strategy in each cycle.
             let id = DecisionId::new(&format!("{}:{symbol}", definition.name));

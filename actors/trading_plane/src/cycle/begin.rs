@@ -108,7 +108,10 @@ impl CyclesState {
         let now = self.wall_now();
         let cycle_id = CycleId::of_command(order.command);
         let cause = CycleCause::Command(order.command);
-        let started = self.start_record(cycle_id, cause, pipeline, strategies, now).await;
+        let started = CycleStarted {
+            symbols: order.symbols.clone(),
+            ..self.start_record(cycle_id, cause, pipeline, strategies, now).await
+        };
         let by = JournalAuthor::Actor("cycles".to_owned());
         self.begin_recorded(me, None, started, by, order.correlation.clone(), None, None).await
     }
@@ -202,6 +205,7 @@ impl CyclesState {
             cause,
             started_at: now,
             begin_at: 0,
+            symbols: Vec::new(),
             decisions: Vec::new(),
             mode: settings.mode,
             dry_run: settings.dry_run,

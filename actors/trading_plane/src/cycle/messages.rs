@@ -1,6 +1,6 @@
 //! What the cycles can be told, and what they tell.
 
-use orchestrator_kernel::ids::TsMs;
+use orchestrator_kernel::ids::{Symbol, TsMs};
 use orchestrator_kernel::trading::decision::TradeDecision;
 use orchestrator_kernel::trading::ids::{
     CommandId, CorrelationId, CycleId, PipelineName, ScheduleName, StrategyName,
@@ -51,6 +51,8 @@ pub struct CommandOrder {
     pub pipeline: PipelineName,
     /// The strategies that it works for.
     pub strategies: Vec<StrategyName>,
+    /// Symbols that it is limited to; none: all that they have.
+    pub symbols: Vec<Symbol>,
 }
 
 /// Reason for which a cycle did not begin.

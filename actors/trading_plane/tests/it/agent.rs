@@ -1,7 +1,7 @@
 //! The agent: what it answers is durable, a key is answered once, and a crash starts and stops nothing.
 
 use orchestrator_kernel::trading::agent::AgentCommand;
-use orchestrator_kernel::trading::journal::JournalFact;
+use orchestrator_kernel::trading::journal::{COMMANDS_REMEMBERED_MAX, JournalFact};
 use orchestrator_kernel::trading::strategy::{StrategyCommand, StrategyStatus};
 use orchestrator_runtime::testkit::OnAppend;
 use orchestrator_trading_plane::command::{CommandAnswer, TradingCommand};
@@ -89,7 +89,7 @@ async fn what_makes_no_sense_is_refused_with_its_status_and_changes_nothing() {
         ("3", unknown, 404),
         ("4", start_nobody, 400),
         ("5", TradingCommand::Strategy(strategy_name("a"), StrategyCommand::Activate), 409),
-        ("6", TradingCommand::AnalyzeStrategy(strategy_name("a")), 409),
+        ("6", TradingCommand::AnalyzeStrategy { strategy: strategy_name("a"), symbols: vec![] }, 409),
         ("7", TradingCommand::ReleaseLatch { reason: String::new() }, 409),
     ] {
         let refused = plane.handle().execute_command(command, origin(key)).await.unwrap_err();
@@ -137,5 +137,81 @@ async fn a_command_that_is_not_durable_is_not_answered_and_did_nothing() {
         assert!(tries < 10_000, "the agent does not come back");
         tokio::time::sleep(std::time::Duration::from_millis(2)).await;
     }
+    rig.audited().await;
+}
+
+/// Commands that all make sense one after the other.
+fn day_of_commands() -> Vec<(&'static str, TradingCommand)> {
+    let deactivate = StrategyCommand::Deactivate { close_positions: false };
+    vec![
+        ("start", agent(AgentCommand::Start { strategies: None, mode: None })),
+        ("pause", agent(AgentCommand::Pause { minutes: Some(5) })),
+        ("resume", agent(AgentCommand::Resume)),
+        ("deactivate", TradingCommand::Strategy(strategy_name("a"), deactivate)),
+        ("analyze", TradingCommand::AnalyzeStrategy { strategy: strategy_name("b"), symbols: vec![] }),
+        ("latch", TradingCommand::LatchKill { reason: "news".to_owned() }),
+        ("release", TradingCommand::ReleaseLatch { reason: "old news".to_owned() }),
+        ("stop", agent(STOP)),
+    ]
+}
+
+/// Method: a day of commands, cut behind every record of it; then all of them once more, with their keys.
+#[tokio::test]
+async fn a_command_that_a_crash_interrupted_is_done_once_and_its_repeat_is_answered() {
+    let is_change = |fact: &JournalFact| {
+        matches!(
+            fact,
+            JournalFact::AgentChanged(_)
+                | JournalFact::StrategyChanged(_)
+                | JournalFact::KillLatched(_)
+                | JournalFact::CycleStarted(_)
+        )
+    };
+    let whole = PlaneRig::new(trading_settings());
+    let plane = whole.start().await;
+    for (key, command) in day_of_commands() {
+        plane.handle().execute_command(command, origin(key)).await.unwrap();
+    }
+    plane.stop(std::time::Duration::from_secs(30)).await;
+    let records = whole.log.records().await;
+    let changes = whole.facts(is_change).await.len();
+
+    for cut in 1..records.len() {
+        let rig = PlaneRig::new(trading_settings());
+        rig.take_journal(&records[..cut]).await;
+        let plane = rig.start().await;
+        for (key, command) in day_of_commands() {
+            let answer = plane.handle().execute_command(command, origin(key)).await;
+            assert!(answer.is_ok(), "cut behind {cut}, {key}: {answer:?}");
+        }
+        plane.stop(std::time::Duration::from_secs(30)).await;
+        assert_eq!(rig.facts(is_change).await.len(), changes, "cut behind {cut}");
+    }
+}
+
+/// Method: more commands than answers are remembered, then the first keys again. Neither key begins anything, and the
+/// plane lives: to the audit an id that comes twice would be a broken journal.
+#[tokio::test]
+async fn a_key_whose_answer_is_forgotten_stops_nothing() {
+    let mut settings = trading_settings();
+    settings.schedules.clear();
+    let rig = PlaneRig::new(settings);
+    let plane = rig.start().await;
+    start_agent(plane.handle(), "start").await.unwrap();
+    let beat = || TradingCommand::RunCycle {
+        pipeline: orchestrator_trading_plane::testkit::pipeline_name("heartbeat"),
+        strategies: vec![],
+        trigger_event: None,
+    };
+    plane.handle().execute_command(beat(), origin("beat")).await.unwrap();
+    for at in 0..COMMANDS_REMEMBERED_MAX {
+        let release = TradingCommand::ReleaseLatch { reason: String::new() };
+        plane.handle().execute_command(release, origin(&format!("release {at}"))).await.unwrap_err();
+    }
+
+    let again = plane.handle().execute_command(beat(), origin("beat")).await.unwrap_err();
+    assert_eq!(again.http_status(), 409, "{again}");
+    assert_eq!(start_agent(plane.handle(), "start").await.unwrap_err().http_status(), 409, "it runs");
+    assert!(plane.handle().execute_command(agent(STOP), origin("stop")).await.is_ok(), "the plane lives");
     rig.audited().await;
 }

@@ -75,6 +75,7 @@ impl Stages {
                 pipeline,
                 begin_at: 0,
                 strategies: vec![strategy_name("a"), strategy_name("b")],
+                symbols: vec![],
                 decisions: vec![],
                 mode: TradingMode::Paper,
                 dry_run: true,

@@ -27,6 +27,7 @@ pub(crate) async fn run_cycle(plane: &TradingPlane, key: &str, pipeline: &str) -
     let command = TradingCommand::RunCycle {
         pipeline: pipeline_name(pipeline),
         strategies: vec![strategy_name("a"), strategy_name("b")],
+        trigger_event: None,
     };
     match plane.handle().execute_command(command, origin(key)).await {
         Ok(CommandAnswer::CycleBegun { cycle_id }) => cycle_id,
@@ -137,6 +138,7 @@ async fn a_failed_audit_fails_closed() {
     let command = TradingCommand::RunCycle {
         pipeline: pipeline_name("canonical"),
         strategies: vec![strategy_name("a")],
+        trigger_event: None,
     };
     let refused = plane.handle().execute_command(command, origin("again")).await.unwrap_err();
     assert_eq!((refused.http_status(), refused.to_string().contains("agent_not_running")), (409, true));

@@ -138,7 +138,11 @@ async fn a_required_history_that_goes_away_holds_cycles_until_it_is_back() {
     // Something has to be recorded before it is noticed: the history asks nothing of an idle database.
     start_agent(plane.handle(), "again").await.unwrap_err();
     eventually("it is noticed", || rig.board.holds_condition(&Condition::HistoryBehind)).await;
-    let run = TradingCommand::RunCycle { pipeline: pipeline_name("canonical"), strategies: vec![] };
+    let run = TradingCommand::RunCycle {
+        pipeline: pipeline_name("canonical"),
+        strategies: vec![],
+        trigger_event: None,
+    };
     let held = plane.handle().execute_command(run, origin("held")).await;
     assert!(matches!(held, Err(CommandRefused::Unavailable(_))), "{held:?}");
 

@@ -164,7 +164,7 @@ async fn a_journal_that_hangs_stops_cycles_before_their_next_stage() {
     let handle = plane.handle().clone();
     let other = tokio::spawn(async move {
         let beat = orchestrator_trading_plane::testkit::pipeline_name("heartbeat");
-        let command = TradingCommand::RunCycle { pipeline: beat, strategies: vec![] };
+        let command = TradingCommand::RunCycle { pipeline: beat, strategies: vec![], trigger_event: None };
         handle.execute_command(command, origin("beat")).await
     });
     eventually("it is said", || rig.board.holds_condition(&Condition::JournalFailing)).await;

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::columns::{
     ARTIFACT_BYTES_MAX, CONTEXT_BYTES_MAX, LEVEL_CHARS_MAX, SCHEDULE_VALUE_CHARS_MAX, WORD_CHARS_MAX,
     fit_count, fit_json, fit_moment, fit_text, fit_word,
 };
-use super::lines::{cause_line, line_of_fact};
+use super::cycle_row::{CycleFrame, row_of_cycle};
+use super::lines::line_of_fact;
 use super::rows::{
     AgentStatusRow, ArtifactRow, CycleLogRow, CycleRow, HistoryMark, HistoryResume, HistoryRows, RunRow,
     ScheduleRow,
@@ -16,7 +17,7 @@ use super::rows::{
 use super::schedules::HistorySchedule;
 use crate::ids::TsMs;
 use crate::trading::agent::AgentState;
-use crate::trading::cycle::{CYCLE_RESULT_SCHEMA_VERSION, CycleState, error_wire};
+use crate::trading::cycle::{CYCLE_RESULT_SCHEMA_VERSION, CycleState};
 use crate::trading::ids::{
     CorrelationId, CycleId, HistoryRowId, JournalSeq, ScheduleName, StrategyName, StrategyUuid,
 };
@@ -441,42 +442,9 @@ impl OpenHistory {
     }
 
     fn cycle_row(&self) -> CycleRow {
-        let (started, ended) = (self.state.started(), self.state.ended());
-        let decided = ended.map_or(self.state.decisions().len() as u64, |it| u64::from(it.counts.decisions));
-        let errors = ended.map(|ended| ended.errors.iter().map(error_wire).collect::<Vec<_>>());
-        CycleRow {
-            id: started.cycle_id,
-            kind: fit_word(started.pipeline.name.as_str(), WORD_CHARS_MAX),
-            status: fit_word(ended.map_or("started", |it| it.status.cycle_word()), WORD_CHARS_MAX),
-            started_at: fit_moment(started.started_at),
-            completed_at: ended.map(|ended| fit_moment(ended.finished_at)),
-            duration_ms: ended.map(|ended| fit_count(ended.spent_ms)),
-            strategies_processed: ended.map_or(0, |it| fit_count(it.counts.strategies_processed.into())),
-            decisions_generated: fit_count(decided),
-            orders_submitted: fit_count(self.intents),
-            // Fills are the second half's.
-            orders_filled: 0,
-            errors: fit_json(Value::Array(errors.unwrap_or_default()), CONTEXT_BYTES_MAX),
-            metadata: fit_json(self.metadata(), CONTEXT_BYTES_MAX),
-            created_at: self.began_at,
-        }
-    }
-
-    fn metadata(&self) -> Value {
-        let (started, ended) = (self.state.started(), self.state.ended());
-        json!({
-            "as_of_date": started.as_of_date,
-            "cause": cause_line(&started.cause),
-            "config": started.config,
-            "dry_run": started.dry_run,
-            "first_seq": self.first_seq,
-            "mode": started.mode,
-            "pipeline": started.pipeline.name,
-            "planned_ts_ms": self.planned,
-            "reason": ended.map(|ended| ended.reason.to_line()),
-            "status": ended.map(|ended| ended.status),
-            "strategies": started.strategies,
-        })
+        let frame =
+            CycleFrame { first_seq: Some(self.first_seq), planned: self.planned, intents: self.intents };
+        row_of_cycle(&self.state, frame, self.began_at)
     }
 }
 

@@ -10,11 +10,13 @@
 //! as its last record leaves it; therefore the records of one transaction write each row once.
 
 mod columns;
+mod cycle_row;
 mod fold;
 mod lines;
 mod page;
 mod rows;
 mod schedules;
+mod shown;
 
 pub use columns::{
     ARTIFACT_BYTES_MAX, CONTEXT_BYTES_MAX, LEVEL_CHARS_MAX, SCHEDULE_VALUE_CHARS_MAX, WORD_CHARS_MAX,
@@ -27,6 +29,7 @@ pub use rows::{
     RUN_SCHEMA_VERSION, RunRow, ScheduleRow,
 };
 pub use schedules::{HistorySchedule, HistoryTrigger};
+pub use shown::{CyclePage, CyclePageFact};
 
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use super::rows::{CycleLogRow, CycleRow};
+use crate::ids::TsMs;
 use crate::rfc3339::to_rfc3339;
+use crate::trading::ids::JournalSeq;
 
 /// Cycles on one page.
 pub const CYCLES_PAGE_MAX: u32 = 1000;
@@ -79,29 +81,52 @@ impl CycleDetails {
     /// The body of `GET /api/v1/cycles/:cycleId`.
     #[must_use]
     pub fn to_wire(&self) -> Value {
-        let mut cycle = self.cycle.to_wire();
-        if let Value::Object(members) = &mut cycle {
-            members.insert("metadata".to_owned(), self.cycle.metadata.clone());
-            members.insert("strategiesProcessed".to_owned(), self.cycle.strategies_processed.into());
-        }
-        let contexts = || self.logs.iter().map(|line| &line.context);
-        let decisions = contexts().filter_map(|context| context["decisions"].as_array()).flatten();
-        let orders = contexts().filter_map(|context| context.get("order"));
-        json!({
-            "cycle": cycle,
-            "decisions": decisions.collect::<Vec<_>>(),
-            "logs": self.logs.iter().map(line_wire).collect::<Vec<_>>(),
-            "orders": orders.collect::<Vec<_>>(),
-        })
+        let lines = self.logs.iter().map(|line| PageLine {
+            id: Some(line.id),
+            at: Some(line.at),
+            level: line.level.clone(),
+            message: line.message.clone(),
+            context: line.context.clone(),
+        });
+        details_wire(&self.cycle, &lines.collect::<Vec<_>>())
     }
 }
 
-fn line_wire(line: &CycleLogRow) -> Value {
+/// One line of a cycle's log.
+pub(super) struct PageLine {
+    /// Position of its record, where it is known.
+    pub(super) id: Option<JournalSeq>,
+    /// When it was made, where it is known.
+    pub(super) at: Option<TsMs>,
+    pub(super) level: String,
+    pub(super) message: String,
+    pub(super) context: Value,
+}
+
+/// A cycle with its log, and what the log says of decisions and orders.
+pub(super) fn details_wire(row: &CycleRow, lines: &[PageLine]) -> Value {
+    let mut cycle = row.to_wire();
+    if let Value::Object(members) = &mut cycle {
+        members.insert("metadata".to_owned(), row.metadata.clone());
+        members.insert("strategiesProcessed".to_owned(), row.strategies_processed.into());
+    }
+    let contexts = || lines.iter().map(|line| &line.context);
+    let decisions = contexts().filter_map(|context| context["decisions"].as_array()).flatten();
+    let orders = contexts().filter_map(|context| context.get("order"));
+    json!({
+        "cycle": cycle,
+        "decisions": decisions.collect::<Vec<_>>(),
+        "logs": lines.iter().map(line_wire).collect::<Vec<_>>(),
+        "orders": orders.collect::<Vec<_>>(),
+    })
+}
+
+fn line_wire(line: &PageLine) -> Value {
     json!({
         "context": line.context,
         "id": line.id,
         "level": line.level,
         "message": line.message,
-        "timestamp": to_rfc3339(line.at),
+        "timestamp": line.at.map(to_rfc3339),
     })
 }

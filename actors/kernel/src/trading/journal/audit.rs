@@ -14,7 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use super::chain::{ChainBreak, ChainHash, SealedEntry};
 use super::recent_ids::RecentIds;
-use super::{CommandEnded, CommandReceived, ConfigHash, CycleCause, CycleStarted, JournalEntry, JournalFact};
+use super::{
+    COMMANDS_REMEMBERED_MAX, CommandEnded, CommandReceived, ConfigHash, CycleCause, CycleStarted,
+    JournalEntry, JournalFact,
+};
 use crate::engine::contracts::{self, DecodeError};
 use crate::trading::agent::{AgentCause, AgentChanged, AgentCommand, AgentStatus};
 use crate::trading::ids::{CommandId, CycleId, JournalSeq, ScheduleName, StrategyName};
@@ -36,7 +39,8 @@ pub struct JournalAudit {
     schedules: BTreeMap<ScheduleName, FireAccount>,
     /// Commands without a result, with whether a cycle began for them.
     commands: BTreeMap<CommandId, bool>,
-    ended_commands: RecentIds<CommandId>,
+    /// Exactly those whose answers are remembered: a key that is used again later is a new command to both.
+    ended_commands: RecentIds<CommandId, COMMANDS_REMEMBERED_MAX>,
     cycles: BTreeMap<CycleId, AuditedCycle>,
     ended_cycles: RecentIds<CycleId>,
     alerts: BTreeSet<String>,

@@ -57,6 +57,8 @@ pub struct CycleStarted {
     pub begin_at: u16,
     /// The strategies that it works for.
     pub strategies: Vec<StrategyName>,
+    /// Symbols that it is limited to; none: all that its strategies have.
+    pub symbols: Vec<Symbol>,
     /// Decisions that it began with.
     pub decisions: Vec<TradeDecision>,
     /// What it works with.
@@ -69,6 +71,14 @@ pub struct CycleStarted {
     pub config: ConfigHash,
     /// Gates that denied already when it began. Before SIG only a flip blocks, so these do not.
     pub denied_at_start: Vec<GateKind>,
+}
+
+impl CycleStarted {
+    /// Whether decisions about this symbol count in the cycle.
+    #[must_use]
+    pub fn covers_symbol(&self, symbol: &Symbol) -> bool {
+        self.symbols.is_empty() || self.symbols.contains(symbol)
+    }
 }
 
 /// Kind of a stage's failure.

@@ -216,6 +216,11 @@ impl JournalIndex {
         self.cycles.contains_key(cycle) || self.ended_cycles.contains(cycle)
     }
 
+    /// Remembers a cycle whose records are not taken in here, so that nothing begins it again.
+    pub fn remember_cycle(&mut self, cycle: CycleId) {
+        self.ended_cycles.push_id(cycle);
+    }
+
     /// Commands without a result.
     #[must_use]
     pub const fn open_commands(&self) -> &BTreeMap<CommandId, OpenCommand> {

@@ -4,22 +4,22 @@ use std::collections::{BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-/// Ended cycles and commands that are remembered, to tell that one comes again.
+/// Ended cycles that are remembered, to tell that one comes again.
 pub const AUDIT_REMEMBERED_MAX: usize = 1 << 14;
 
-/// The last ids of a kind. Stored as a list, oldest first.
+/// The last `MAX` ids of a kind. Stored as a list, oldest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(
     from = "Vec<T>",
     into = "Vec<T>",
     bound(serialize = "T: Ord + Copy + Serialize", deserialize = "T: Ord + Copy + Deserialize<'de>")
 )]
-pub(super) struct RecentIds<T: Ord> {
+pub(super) struct RecentIds<T: Ord, const MAX: usize = AUDIT_REMEMBERED_MAX> {
     known: BTreeSet<T>,
     order: VecDeque<T>,
 }
 
-impl<T: Ord + Copy> RecentIds<T> {
+impl<T: Ord + Copy, const MAX: usize> RecentIds<T, MAX> {
     pub(super) const fn new() -> Self {
         Self { known: BTreeSet::new(), order: VecDeque::new() }
     }
@@ -28,7 +28,7 @@ impl<T: Ord + Copy> RecentIds<T> {
         if self.known.insert(id) {
             self.order.push_back(id);
         }
-        if AUDIT_REMEMBERED_MAX < self.order.len()
+        if MAX < self.order.len()
             && let Some(oldest) = self.order.pop_front()
         {
             self.known.remove(&oldest);
@@ -40,7 +40,7 @@ impl<T: Ord + Copy> RecentIds<T> {
     }
 }
 
-impl<T: Ord + Copy> From<Vec<T>> for RecentIds<T> {
+impl<T: Ord + Copy, const MAX: usize> From<Vec<T>> for RecentIds<T, MAX> {
     fn from(ids: Vec<T>) -> Self {
         let mut recent = Self::new();
         ids.into_iter().for_each(|id| recent.push_id(id));
@@ -48,8 +48,8 @@ impl<T: Ord + Copy> From<Vec<T>> for RecentIds<T> {
     }
 }
 
-impl<T: Ord> From<RecentIds<T>> for Vec<T> {
-    fn from(recent: RecentIds<T>) -> Self {
+impl<T: Ord, const MAX: usize> From<RecentIds<T, MAX>> for Vec<T> {
+    fn from(recent: RecentIds<T, MAX>) -> Self {
         recent.order.into()
     }
 }
@@ -60,7 +60,7 @@ mod tests {
 
     #[test]
     fn the_last_ids_are_remembered_and_no_more() {
-        let mut recent = RecentIds::new();
+        let mut recent = RecentIds::<_>::new();
         for id in 0..=AUDIT_REMEMBERED_MAX {
             recent.push_id(id);
             recent.push_id(id);

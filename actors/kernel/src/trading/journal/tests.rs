@@ -4,6 +4,7 @@ use crate::trading::schedule::FireSkipReason;
 use proptest::prelude::*;
 
 use super::*;
+use crate::ids::Symbol;
 use crate::trading::agent::{AgentCause, AgentCommand, AgentState, AgentStatus};
 use crate::trading::cycle::{CycleEndReason, CycleErrorCode, CycleStatus};
 use crate::trading::gate::{GatePlace, Narrowing};
@@ -36,6 +37,7 @@ fn one_of_each() -> Vec<JournalFact> {
     let mut cycle = started(heartbeat_pipeline());
     cycle.pipeline.stages.truncate(1);
     cycle.pipeline.hooks = vec![hook("gov", "check_service_health", HookMoment::After, HookMode::Soft)];
+    cycle.symbols = vec![Symbol::from("AAPL")];
     cycle.decisions = vec![decision("d-1", "a", "AAPL", "10.5")];
     let narrowed = vec![
         Narrowing::Drop(decision_id("d-2")),

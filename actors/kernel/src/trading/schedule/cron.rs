@@ -49,6 +49,12 @@ impl CronTrigger {
         Ok(Self { pattern: Box::new(parsed), zone })
     }
 
+    /// The zone whose wall clock it is read by.
+    #[must_use]
+    pub const fn zone(&self) -> &MarketZone {
+        &self.zone
+    }
+
     /// Finds the first time after `at` that fits; none when none ever does, such as 30 February.
     #[must_use]
     pub fn first_fire_after(&self, at: TsMs) -> Option<TsMs> {
