@@ -303,9 +303,12 @@ enum Claim {
 
 async fn end_outside(http: Http, wired: &Wired, claim: Claim) {
     http.end_server().await;
-    if let Some(workers) = &wired.workers {
-        workers.shut_down_workers().await;
-    }
+    let engine = async {
+        if let Some(workers) = &wired.workers {
+            workers.shut_down_workers().await;
+        }
+    };
+    tokio::join!(engine, wired.stage_workers.shut_down_workers());
     if let (Claim::Release, Some(server)) = (claim, &wired.server)
         && let Err(error) = server.release_writer().await
     {

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from .errors import EngineError, error_detail, error_kind
 from .requests import BadRequest, HysteresisRequest, RunRequest, parse_request
@@ -39,6 +39,15 @@ class Answer:
     readable: bool = True
 
 
+class Calls(Protocol):
+    """Whatever answers requests: an engine, or stages and hooks."""
+
+    hello: JsonObject
+
+    def answer(self, line: bytes, extra: JsonObject | None = None) -> Answer:
+        """Returns the one answer to ``line``, with the members of ``extra`` in it."""
+
+
 class Engine:
     """Two functions and who they are."""
 
@@ -60,7 +69,7 @@ class Engine:
         }
         self._run = run
         self._run_with_hysteresis = run_with_hysteresis
-        self._record_fd = _open_record(record_requests or os.environ.get(RECORD_ENV))
+        self._record_fd = open_record(record_requests or os.environ.get(RECORD_ENV))
 
     def answer(self, line: bytes, extra: JsonObject | None = None) -> Answer:
         """Returns the one answer to ``line``, with the members of ``extra`` in it. Nothing an engine raises gets out."""
@@ -102,6 +111,6 @@ def _failure(request_id: int | None, error: BaseException, extra: JsonObject) ->
     return encode_line({**extra, "id": request_id, "ok": False, "error_kind": kind, "error_detail": detail})
 
 
-def _open_record(path: str | Path | None) -> int | None:
+def open_record(path: str | Path | None) -> int | None:
     """Readable by its owner only: requests hold the market data of whoever runs this."""
     return None if not path else os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)

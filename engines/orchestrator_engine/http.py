@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from .calls import Engine, Run, RunWithHysteresis
+from .calls import Calls, Engine, Run, RunWithHysteresis
 from .wire import JsonObject, encode_line
 
 IDLE_SECONDS_MAX = 75.0
@@ -47,9 +47,18 @@ def serve_http(
     The other arguments are those of ``serve``.
     """
     engine = Engine(name, version, run, run_with_hysteresis, sources, record_requests)
-    with _Server((host, port), engine, token, body_bytes_max, connections_max) as server:
+    serve_calls_http(host, port, engine, token, body_bytes_max, connections_max)
+
+
+def serve_calls_http(
+    host: str, port: int, calls: Calls, token: str | None, body_bytes_max: int, connections_max: int
+) -> None:
+    """Serves whatever answers requests. Says on stderr who listens where."""
+    who = calls.hello["engine"]
+    assert isinstance(who, dict)
+    with _Server((host, port), calls, token, body_bytes_max, connections_max) as server:
         try:
-            print(f"{name} {version} listens on http://{host}:{server.server_port}/", file=sys.stderr, flush=True)
+            print(f"{who['name']} {who['version']} listens on http://{host}:{server.server_port}/", file=sys.stderr, flush=True)
             server.serve_forever()
         except KeyboardInterrupt:
             print("interrupted; stopping", file=sys.stderr)
@@ -60,7 +69,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def __init__(
-        self, address: tuple[str, int], engine: Engine, token: str | None, body_bytes_max: int, connections_max: int
+        self, address: tuple[str, int], engine: Calls, token: str | None, body_bytes_max: int, connections_max: int
     ) -> None:
         self.engine = engine
         self.turn = threading.Lock()

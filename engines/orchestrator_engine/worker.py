@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from .calls import Engine, Run, RunWithHysteresis
+from .calls import Calls, Engine, Run, RunWithHysteresis
 from .channel import Channel
 from .wire import encode_line
 
@@ -32,13 +32,17 @@ def serve(
     ``record_requests`` (or the environment variable ORCHESTRATOR_ENGINE_RECORD) names a file to which every request is
     appended before the engine sees it, so that the request that killed a worker is there to be replayed by hand.
     """
-    engine = Engine(name, version, run, run_with_hysteresis, sources, record_requests)
+    serve_lines(Engine(name, version, run, run_with_hysteresis, sources, record_requests))
+
+
+def serve_lines(calls: Calls) -> None:
+    """Says who answers, then answers line by line until the input ends."""
     _leave_interrupts_to_the_parent()
     channel = Channel.claim()
     try:
-        channel.write(encode_line(engine.hello))
+        channel.write(encode_line(calls.hello))
         for line in channel.lines():
-            channel.write(engine.answer(line).line)
+            channel.write(calls.answer(line).line)
     except BrokenPipeError:
         print("the orchestrator has closed the pipe; stopping", file=sys.stderr)
 

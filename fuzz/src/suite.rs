@@ -199,5 +199,6 @@ suite! {
     redis_stored 6_000,
     run_record 6_000,
     segment 3_000,
+    stage_answer 8_000,
     worker_lines 6_000,
 }

@@ -12,7 +12,7 @@ mod text;
 pub(crate) type Target = fn(&[u8]);
 
 /// Every target by name; `fuzz/corpus/<name>` holds its inputs.
-pub(crate) const TARGETS: [(&str, Target); 17] = [
+pub(crate) const TARGETS: [(&str, Target); 18] = [
     ("canonical_json", json::canonical_json),
     ("capture_lines", text::capture_lines),
     ("checkpoints", stored::checkpoints),
@@ -29,6 +29,7 @@ pub(crate) const TARGETS: [(&str, Target); 17] = [
     ("redis_stored", stored::redis_stored),
     ("run_record", stored::run_record),
     ("segment", stored::segment),
+    ("stage_answer", json::stage_answer),
     ("worker_lines", text::worker_lines),
 ];
 

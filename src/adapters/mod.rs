@@ -4,9 +4,10 @@
 pub mod clock;
 pub mod demo;
 pub mod files;
+pub mod fixed_stages;
 pub mod http;
 pub mod paper;
-pub mod process_engine;
+pub mod process;
 pub mod rabbitmq;
 pub mod recorded_log;
 pub mod recorded_market;

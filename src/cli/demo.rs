@@ -152,7 +152,8 @@ async fn show_demo(config: &Config, duration: Option<Duration>, temporary: bool)
     if let Some(cycles) = &cycles {
         summary = format!("{}\n{summary}", cycles.summary_line());
     }
-    let printed = print_answer(&format!("\n{summary}\n{}", next_steps(&config.service.data_dir, temporary)));
+    let next = next_steps(&config.service.data_dir, temporary, config.trading.enabled);
+    let printed = print_answer(&format!("\n{summary}\n{next}"));
     if exit == ProcessExit::Ok { printed } else { exit }
 }
 
@@ -168,20 +169,27 @@ fn config_symbols(config: &Config) -> usize {
     config.sources.values().map(demo).sum()
 }
 
-fn next_steps(data: &Path, temporary: bool) -> String {
+fn next_steps(data: &Path, temporary: bool, is_trading: bool) -> String {
+    let demo = if is_trading { "demo --trading" } else { "demo" };
     if temporary {
-        return "The data was temporary and is gone. Next:\n  \
-                orchestrator demo --data ./demo-data      keep the logs; kill it, start it again: it goes on\n  \
-                orchestrator log stat --data ./demo-data  what is in them\n  \
-                orchestrator run --help                   the real thing; see README.md\n"
-            .to_owned();
+        return format!(
+            "The data was temporary and is gone. Next:\n  \
+             orchestrator {demo} --data ./demo-data      keep the logs; kill it, start it again: it goes on\n  \
+             orchestrator log stat --data ./demo-data  what is in them\n  \
+             orchestrator run --help                   the real thing; see README.md\n"
+        );
     }
     let data = data.display();
+    let cycle = match is_trading {
+        true => format!("orchestrator inspect cycle ID --data {data}   one cycle, whole\n  "),
+        false => String::new(),
+    };
     format!(
         "Look at it:\n  \
          orchestrator log stat --data {data}\n  \
+         {cycle}\
          tail -1 {data}/outputs/orchestrator_events.jsonl\n  \
-         orchestrator demo --data {data}            goes on where it stopped\n"
+         orchestrator {demo} --data {data}            goes on where it stopped\n"
     )
 }
 

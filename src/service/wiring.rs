@@ -24,7 +24,9 @@ use crate::adapters::files::fs::RealFs;
 use crate::adapters::files::ndjson_fan_out::{NdjsonFile, NdjsonOptions, Outbox, OutputsFileError};
 use crate::adapters::http::engine::HttpEngineError;
 use crate::adapters::http::source::HttpIntake;
-use crate::adapters::process_engine::{EngineStartError, ProcessEngine};
+use crate::adapters::http::stage::HttpStagesError;
+use crate::adapters::process::WorkerStartError;
+use crate::adapters::process::engine::{EngineStartError, ProcessEngine};
 use crate::adapters::rabbitmq::BadEndpoint;
 use crate::adapters::redis::kill_switch::BadUrl;
 use crate::adapters::redis::{ClaimError, RedisOpenError, RedisStore, UrlError};
@@ -50,10 +52,11 @@ mod storage;
 pub mod trading;
 pub mod watch;
 
+use trading::stages::StageWorkers;
 use trading::{EngineParts, TradingParts, wire_trading};
 use watch::PlaceWatch;
 
-pub use crate::adapters::process_engine::guard as worker_guard;
+pub use crate::adapters::process::guard as worker_guard;
 pub use engine::cores_if_zero;
 pub use settings::http_limits;
 pub use storage::JournalStorage;
@@ -147,6 +150,22 @@ pub enum WiringError {
     /// The kill switch.
     #[error("kill_switch.url is refused")]
     KillSwitch(#[from] BadUrl),
+    /// The workers of a provider of stages.
+    #[error("{setting}: {source}")]
+    StageWorkers {
+        /// The setting.
+        setting: String,
+        /// What is wrong.
+        source: WorkerStartError,
+    },
+    /// The client of a provider of stages.
+    #[error("{setting}: {source}")]
+    StageClient {
+        /// The setting.
+        setting: String,
+        /// What is wrong.
+        source: HttpStagesError,
+    },
     /// The history's database.
     #[error("{setting} cannot be used")]
     History {
@@ -169,7 +188,8 @@ impl WiringError {
             Self::Log(AcquireError::Io { source, .. }) | Self::LogEnd(ReadError::Io(source)) => {
                 ProcessExit::of_storage(source)
             }
-            Self::Engine(EngineStartError::Contract { .. })
+            Self::Engine(EngineStartError::Workers(WorkerStartError::Contract { .. }))
+            | Self::StageWorkers { .. }
             | Self::HttpEngine(HttpEngineError::Contract(_)) => ProcessExit::Config,
             Self::DataDir(_) | Self::File { .. } => ProcessExit::Io,
             Self::OutputsFile { source, .. } => match source {
@@ -184,6 +204,7 @@ impl WiringError {
             },
             Self::Engine(_)
             | Self::HttpEngine(_)
+            | Self::StageClient { .. }
             | Self::Redis(RedisOpenError::Unreachable(_) | RedisOpenError::SecondMark(MarkError::Away(_)))
             | Self::NoLogs { .. }
             | Self::NoJournal { .. }
@@ -228,6 +249,8 @@ pub struct Wired {
     pub settings: Settings,
     /// The trading plane, where it is on.
     pub trading: Option<TradingParts>,
+    /// The workers of its stages and hooks: they are ended after it.
+    pub stage_workers: StageWorkers,
     /// The queue of the HTTP source, if there is one.
     pub intake: Option<HttpIntake>,
     /// The worker pool, if there is one: it is ended after the tree.
@@ -275,7 +298,7 @@ pub async fn wire_service(
     let kill_switch = kill_switch::for_reading(config)?;
     let fan_outs = fan_outs(config, &storage, &clock).await?;
     let observer = observer(&clock);
-    let trading = match &storage.journal {
+    let (trading, stage_workers) = match &storage.journal {
         Some(journal) => {
             let engine = EngineParts {
                 receipts: Arc::clone(&storage.receipts),
@@ -285,9 +308,10 @@ pub async fn wire_service(
                 observer: Arc::clone(&observer),
                 probe_every: storage.probe_every,
             };
-            Some(wire_trading(config, Arc::clone(&journal.log), engine)?)
+            let (parts, workers) = wire_trading(config, Arc::clone(&journal.log), engine)?;
+            (Some(parts), workers)
         }
-        None => None,
+        None => (None, StageWorkers::default()),
     };
     // Last, when nothing else can refuse the start.
     let act_log = note_manifest(config, &storage, engine.as_ref(), options).await?;
@@ -310,6 +334,7 @@ pub async fn wire_service(
         ports,
         settings,
         trading,
+        stage_workers,
         intake,
         workers,
         journal: storage.journal,

@@ -215,8 +215,8 @@ async fn a_worker_without_memory_fails_its_calls_alone_and_is_started_again() {
         let (completed, failed) = ends(dir.path(), "ETHUSDT").await;
         assert_eq!(completed, 0, "{fault}");
         assert!(failed.contains(&(ErrorKind::EngineFailure, 2)), "two attempts, then explicit: {failed:?}");
-        assert_eq!(log.contains("engine worker is ended"), is_ended, "{fault}: {log}");
-        assert_eq!(log.contains("engine worker is up again"), is_ended, "{fault}: {log}");
+        assert_eq!(log.contains("worker is ended"), is_ended, "{fault}: {log}");
+        assert_eq!(log.contains("worker is up"), is_ended, "{fault}: {log}");
         let late = worst_lateness_ms(dir.path(), "ETHUSDT").await;
         assert!(late < LATE_MAX_MS, "ISO-1: a run of another symbol ended {late} ms after its planned time");
     }

@@ -301,7 +301,7 @@ fn an_engine_command_that_is_not_there_is_named() {
         .unwrap();
 
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("cannot start engine command `no-such-engine`"), "{said}");
+    assert!(said.contains("cannot start worker command `no-such-engine`"), "{said}");
     assert!(said.contains("No such file"), "{said}");
 }
 

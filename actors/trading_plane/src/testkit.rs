@@ -359,6 +359,8 @@ pub struct PlaneRig {
     pub stages: Arc<TestStages>,
     /// The hooks.
     pub hooks: Arc<TestHooks>,
+    /// Real backends for the next start, instead of these stages and hooks.
+    pub backends: Option<(Arc<dyn StageBackend>, Arc<dyn HookBackend>)>,
     /// The market.
     pub market: Arc<MemoryMarket>,
     /// The history of the next start, if one is kept.
@@ -387,6 +389,7 @@ impl PlaneRig {
             kill_switch: Arc::new(TestKillSwitch::trading()),
             stages: Arc::default(),
             hooks: Arc::default(),
+            backends: None,
             market,
             history: None,
             board: StatusBoard::default(),
@@ -412,14 +415,16 @@ impl PlaneRig {
             let args = KillSwitchArgs { gate: gate.clone(), poll };
             KillSwitch::spawn(None, KillSwitch, args).await.unwrap();
         }
+        let (stages, hooks) =
+            self.backends.clone().unwrap_or_else(|| (self.stages.clone(), self.hooks.clone()));
         let ports = TradingPorts {
             journal: self.log.clone(),
             checkpoints: self.checkpoints.clone(),
             clock: self.clock.clone(),
             kill_gate: Arc::new(gate),
             market: self.market.clone(),
-            stages: self.stages.clone(),
-            hooks: self.hooks.clone(),
+            stages,
+            hooks,
             history: self.history.clone(),
             observer: Arc::new(Unobserved),
             board: self.board.clone(),

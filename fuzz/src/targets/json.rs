@@ -10,6 +10,9 @@ use orchestrator_kernel::ids::{EngineMode, Symbol, TsMs};
 use orchestrator_kernel::json::{DEPTH_MAX, JsonError, canonical};
 use orchestrator_kernel::kill_switch::{OperatorCommand, Refusal, Stored, TradingState, decide};
 use orchestrator_kernel::ports::engine::{EngineAnswer, EngineCall};
+use orchestrator_kernel::trading::decision::TradeDecision;
+use orchestrator_kernel::trading::ids::StrategyName;
+use orchestrator_kernel::trading::stage_protocol::{read_fixed_answer, read_hook_answer, read_stage_answer};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -212,6 +215,40 @@ pub(super) fn engine_answer(input: &[u8]) {
     }
     if let Ok(hello) = serde_json::from_slice::<Hello>(line) {
         assert!(serde_json::from_slice::<IgnoredAny>(line).is_ok(), "{hello:?}");
+    }
+}
+
+/// Only one object with `ok` is an answer of a stage or hook; what is taken from it is bounded and canonical.
+pub(super) fn stage_answer(input: &[u8]) {
+    let (kind, answer) = choice(input);
+    let found = Members::of(answer);
+    let ok = found.as_ref().and_then(|found| found.read::<bool>("ok"));
+    let asked = StrategyName::new("a").filter(|_| kind.is_multiple_of(2));
+    match read_stage_answer(answer, None, asked.as_ref()) {
+        Ok(Ok(output)) => {
+            assert_eq!(ok, Some(true));
+            assert!(output.data.is_empty() || canonical(&output.data).as_ref() == Ok(&output.data));
+            for decision in &output.decisions {
+                assert!(asked.as_ref().is_none_or(|asked| *asked == decision.strategy));
+                assert!(decision.reasoning.len() <= ERROR_DETAIL_BYTES_MAX);
+                let again = TradeDecision::from_json(&decision.to_json().to_string());
+                assert_eq!(again.as_ref(), Ok(decision), "written and read again");
+            }
+        }
+        Ok(Err(failure)) => {
+            assert!(ok.is_some());
+            check_error(&failure.detail);
+            assert!(failure.detail.len() <= ERROR_DETAIL_BYTES_MAX);
+        }
+        Err(why) => check_error(&why.to_string()),
+    }
+    if let Ok(Ok(vote)) = read_hook_answer(answer, None) {
+        assert_eq!(ok, Some(true));
+        assert!(found.is_some_and(|found| found.read::<String>("decision").is_some()));
+        assert!(vote.reasons.iter().all(|reason| reason.len() <= ERROR_DETAIL_BYTES_MAX));
+    }
+    if let Ok(output) = std::str::from_utf8(answer).map(|text| read_fixed_answer(text, None)) {
+        assert!(output.is_err() || ok != Some(false), "a configured failure is one");
     }
 }
 

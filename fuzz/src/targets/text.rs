@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use bytes::Bytes;
 use orchestrator::adapters::files::capture_source;
-use orchestrator::adapters::process_engine;
+use orchestrator::adapters::process;
 use orchestrator::api::testkit as api;
 use orchestrator::config::{Config, FlagSetting, Layers, Origin, render_settings};
 
@@ -30,7 +30,7 @@ pub(super) fn capture_lines(input: &[u8]) {
 pub(super) fn worker_lines(input: &[u8]) {
     let (kind, stream) = choice(input);
     let (first_piece, bytes_max) = (usize::from(kind % 16), usize::from(kind / 16));
-    let (found, is_too_long) = process_engine::testkit::lines(stream, first_piece, bytes_max);
+    let (found, is_too_long) = process::testkit::lines(stream, first_piece, bytes_max);
     let whole: Vec<&[u8]> = stream.split_inclusive(|byte| *byte == b'\n').collect();
     let lines: Vec<&[u8]> = whole.iter().filter_map(|line| line.strip_suffix(b"\n")).collect();
     let good = lines.iter().take_while(|line| line.len() <= bytes_max).count();

@@ -1,4 +1,6 @@
-//! Over HTTP: receipts that are posted to the service, and an engine that is asked.
+//! Over HTTP: receipts that are posted to the service; an engine, stages and hooks that are asked.
 
 pub mod engine;
+mod post;
 pub mod source;
+pub mod stage;

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use orchestrator_kernel::trading::journal::StageErrorKind;
 use orchestrator_kernel::trading::stage::StageProvider;
+use orchestrator_kernel::trading::stage_protocol::read_fixed_answer;
 
 use super::forms::{NAME_REFUSAL, is_name};
 use crate::config::engine::{HttpEngineConfig, ProcessConfig};
@@ -16,7 +18,7 @@ pub enum StageProviderConfig {
     Http(HttpEngineConfig),
     /// `kind = "worker"`: worker processes that speak the engines' protocol.
     Worker(ProcessConfig),
-    /// `kind = "fixed"`: always this answer, a JSON object.
+    /// `kind = "fixed"`: always this answer, a JSON object in the protocol's form.
     Fixed(String),
 }
 
@@ -76,11 +78,12 @@ impl ReadProviders {
 const WORDS_LISTED_MAX: usize = 12;
 
 const FIXED_ANSWER: TextForm = TextForm {
+    // One that says that the stage failed is an answer too.
     accepts: |text| {
-        text.len() <= 64 << 10
-            && serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text).is_ok()
+        let read = read_fixed_answer(text, None);
+        text.len() <= 64 << 10 && read.err().is_none_or(|error| error.kind == StageErrorKind::Provider)
     },
-    allowed: "JSON object of at most 64KiB",
+    allowed: "JSON object of at most 64KiB with data, decisions, verdicts, failures, or ok and error_detail",
 };
 
 /// Reads all providers.

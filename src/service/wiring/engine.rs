@@ -8,8 +8,9 @@ use orchestrator_kernel::ports::engine::Engine;
 use super::WiringError;
 use crate::adapters::demo::engine::{DemoEngine, DemoHysteresisConfig as DemoHysteresis};
 use crate::adapters::http::engine::{HttpEngine, HttpEngineOptions};
-use crate::adapters::process_engine::{ProcessEngine, ProcessEngineOptions, guard};
-use crate::config::{EngineConfig, EngineKind, HysteresisConfig};
+use crate::adapters::process::engine::{ProcessEngine, ProcessEngineOptions};
+use crate::adapters::process::{WorkerPoolOptions, guard};
+use crate::config::{EngineConfig, EngineKind, HysteresisConfig, ProcessConfig};
 
 /// Worker pool behind an engine, if it has one: it is ended after whoever calls it.
 pub type EngineWorkers = Option<Arc<ProcessEngine>>;
@@ -45,20 +46,34 @@ const fn demo_hysteresis(config: &HysteresisConfig) -> DemoHysteresis {
 }
 
 fn process_options(config: &EngineConfig) -> ProcessEngineOptions {
-    let process = &config.process;
     ProcessEngineOptions {
+        workers: worker_options(&config.process, "engine", "the engine"),
+        deadline: config.deadline,
+        mode: config.mode,
+        hysteresis_config: hysteresis_json(&config.hysteresis),
+    }
+}
+
+/// The workers of an engine or a provider of stages, in log lines under `name`, in details as `subject`. Which
+/// requests will be made is the caller's to say.
+pub(super) fn worker_options(
+    process: &ProcessConfig,
+    name: &str,
+    subject: &'static str,
+) -> WorkerPoolOptions {
+    WorkerPoolOptions {
+        name: name.to_owned(),
+        subject,
         guard: Some(guard::this_program()),
         command: process.command.clone(),
         env: process.env.0.clone(),
         working_dir: process.working_dir.clone(),
         workers: cores_if_zero(process.workers),
-        deadline: config.deadline,
         start_deadline: process.start_deadline,
         restart_wait_max: process.restart_wait_max,
         memory_max_bytes: Some(process.memory_max_bytes).filter(|bytes| *bytes > 0),
         output_bytes_max: usize::try_from(process.output_bytes_max).unwrap_or(usize::MAX),
-        mode: config.mode,
-        hysteresis_config: hysteresis_json(&config.hysteresis),
+        ops: Vec::new(),
         respawn_backoff_min: process.respawn.min,
         respawn_backoff_max: process.respawn.max,
         shutdown_grace: Duration::from_secs(1),

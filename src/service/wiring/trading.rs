@@ -1,5 +1,7 @@
 //! The trading plane as configured: what it is made of before the tree runs, and its ports once it does.
 
+pub mod stages;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +13,8 @@ use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::log::Log;
 use orchestrator_kernel::ports::observer::Observer;
-use orchestrator_kernel::ports::stage::{HookBackend, NoHooks, StageBackend};
-use orchestrator_kernel::trading::stage::StageProvider;
-use orchestrator_trading_plane::builtin::{BuiltInStages, RoutedStages};
+use orchestrator_kernel::ports::stage::{HookBackend, StageBackend};
+use orchestrator_trading_plane::builtin::BuiltInStages;
 use orchestrator_trading_plane::history::HistoryPorts;
 use orchestrator_trading_plane::settings::{TradingPorts, TradingSettings};
 use orchestrator_trading_plane::view::TradingView;
@@ -26,6 +27,7 @@ use crate::adapters::recorded_market::RecordedMarket;
 use crate::config::Config;
 use crate::config::trading::JournalTiming;
 use crate::process::version::code_identity;
+use stages::{StageBackends, StageWorkers, stage_backends};
 
 /// Everything of the trading plane that does not need a running tree.
 pub struct TradingParts {
@@ -76,33 +78,35 @@ pub(super) struct EngineParts {
     pub(super) probe_every: Option<Duration>,
 }
 
-/// Puts the trading plane together. Nothing is asked of its database or of providers.
+/// Puts the trading plane together, and returns the workers that have to be ended after it. Nothing is asked of its
+/// database or of providers behind HTTP.
 pub(super) fn wire_trading(
     config: &Config,
     journal: Arc<dyn Log>,
     engine: EngineParts,
-) -> Result<TradingParts, WiringError> {
+) -> Result<(TradingParts, StageWorkers), WiringError> {
     let EngineParts { receipts, runs, checkpoints, clock, observer, probe_every } = engine;
     let timing = JournalTiming { resend_after: RESEND_AFTER, probe_every, reopen_after: REOPEN_AFTER };
     let settings = config.trading.plane_settings(&code_identity(), timing);
     let view = TradingView::default();
     let market = Arc::new(RecordedMarket::new(strategy_symbols(&settings), config.trading.risk.prices_max));
     let built_in = BuiltInStages::new(config.trading.risk.built_in_settings(), market.clone(), view.clone());
-    let stages = RoutedStages::new(vec![(StageProvider::BuiltIn, Arc::new(built_in))]);
-    Ok(TradingParts {
+    let StageBackends { stages, hooks, workers } = stage_backends(&config.trading, Arc::new(built_in))?;
+    let parts = TradingParts {
         journal,
         checkpoints,
         clock,
         observer,
         market,
-        stages: Arc::new(stages),
-        hooks: Arc::new(NoHooks),
+        stages,
+        hooks,
         history: history_ports(config)?,
         view,
         settings,
         receipts,
         runs,
-    })
+    };
+    Ok((parts, workers))
 }
 
 /// The symbols that any strategy trades.

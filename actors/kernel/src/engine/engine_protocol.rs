@@ -48,34 +48,57 @@ impl Hello {
     ///
     /// [`NoSuchOp`]: no call would ever complete.
     pub fn check_mode(&self, mode: EngineMode) -> Result<(), NoSuchOp> {
-        let wanted = request_name(mode);
-        match &self.ops {
-            Some(ops) if !ops.iter().any(|op| op == wanted) => {
-                Err(NoSuchOp { wanted, mode: mode.as_str(), offered: bounded_detail(&ops.join(", ")) })
+        self.check_ops(&[NeededOp::of_mode(mode)])
+    }
+
+    /// Checks that these requests can be answered.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSuchOp`]: the first one that cannot.
+    pub fn check_ops(&self, needed: &[NeededOp]) -> Result<(), NoSuchOp> {
+        let Some(ops) = &self.ops else { return Ok(()) };
+        match needed.iter().find(|needed| !ops.iter().any(|op| op == needed.op)) {
+            Some(missing) => {
+                Err(NoSuchOp { needed: missing.clone(), offered: bounded_detail(&ops.join(", ")) })
             }
-            Some(_) | None => Ok(()),
+            None => Ok(()),
         }
     }
 }
 
-/// The engine cannot answer the calls that the configuration wants.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the engine does not offer {wanted}, only [{offered}]: engine.mode = {mode:?} needs one whose answer to {wanted} is \
-     that of protocol {PROTOCOL}"
-)]
-pub struct NoSuchOp {
-    wanted: &'static str,
-    mode: &'static str,
-    offered: String,
+/// Request that will be made, and the setting for whose sake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NeededOp {
+    /// Its name in `ops`.
+    pub op: &'static str,
+    /// The setting, for messages.
+    pub setting: String,
 }
 
-/// The request that calls of `mode` make.
-const fn request_name(mode: EngineMode) -> &'static str {
-    match mode {
-        EngineMode::Truth => "run",
-        EngineMode::Hysteresis => "run_with_hysteresis",
+impl NeededOp {
+    /// The request that calls of `mode` make.
+    #[must_use]
+    pub fn of_mode(mode: EngineMode) -> Self {
+        let op = match mode {
+            EngineMode::Truth => "run",
+            EngineMode::Hysteresis => "run_with_hysteresis",
+        };
+        Self { op, setting: format!("engine.mode = {:?}", mode.as_str()) }
     }
+}
+
+/// The program cannot answer the calls that the configuration wants.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the program does not offer {op}, only [{offered}]: {setting} needs one whose answer to {op} is that of protocol \
+     {PROTOCOL}",
+    op = needed.op,
+    setting = needed.setting
+)]
+pub struct NoSuchOp {
+    needed: NeededOp,
+    offered: String,
 }
 
 /// A request without its beginning, the id: that is the carrier's to give.

@@ -10,7 +10,7 @@ use crate::trading::decision::TradeDecision;
 use crate::trading::gate::{GatePlace, HookAnswer, HookError};
 use crate::trading::ids::{StageName, StrategyName};
 use crate::trading::journal::{CycleStarted, StageError, StageErrorKind, StageOutput};
-use crate::trading::stage::{HookSpec, StageSpec};
+use crate::trading::stage::{HookMoment, HookSpec, StageSpec};
 
 /// One attempt of a stage, with everything that it may work from.
 #[derive(Clone, Debug)]
@@ -30,6 +30,15 @@ pub struct StageRequest {
     pub decisions: Arc<Vec<TradeDecision>>,
     /// Time for the answer, by monotonic time. One that comes later is thrown away.
     pub time_left: Duration,
+}
+
+impl StageRequest {
+    /// What is asked, as one text: `cycle/stage/strategy/attempt`. A provider that meets it again may answer as it did.
+    #[must_use]
+    pub fn question_key(&self) -> String {
+        let strategy = self.strategy.as_ref().map_or("", StrategyName::as_str);
+        format!("{}/{}/{strategy}/{}", self.started.cycle_id, self.stage.name, self.attempt)
+    }
 }
 
 /// Backend that does the work of stages.
@@ -54,6 +63,18 @@ pub struct HookRequest {
     pub place: GatePlace,
     /// The cycle's decisions so far.
     pub decisions: Arc<Vec<TradeDecision>>,
+}
+
+impl HookRequest {
+    /// What is asked, as one text: `cycle/hook/moment`. A hook has one place in its pipeline.
+    #[must_use]
+    pub fn question_key(&self) -> String {
+        let moment = match self.hook.moment {
+            HookMoment::Before => "before",
+            HookMoment::After => "after",
+        };
+        format!("{}/{}/{moment}", self.started.cycle_id, self.hook.name)
+    }
 }
 
 /// Backend that answers for hooks.
@@ -113,6 +134,31 @@ pub struct NoHooks;
 impl HookBackend for NoHooks {
     async fn ask_hook(&self, request: HookRequest) -> Result<HookAnswer, HookError> {
         Err(HookError::Failed(format!("nobody answers for hook {}", request.hook.name)))
+    }
+}
+
+/// The reference: hooks that answer what they were told, and are unavailable when they were told nothing.
+#[derive(Debug, Default)]
+pub struct MemoryHooks(Mutex<BTreeMap<String, Result<HookAnswer, HookError>>>);
+
+impl MemoryHooks {
+    /// Lets `hook` answer so.
+    pub fn set_answer(&self, hook: &str, answer: Result<HookAnswer, HookError>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(hook.to_owned(), answer);
+    }
+}
+
+#[async_trait]
+impl HookBackend for MemoryHooks {
+    async fn ask_hook(&self, request: HookRequest) -> Result<HookAnswer, HookError> {
+        let told = {
+            let answers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            answers.get(request.hook.name.as_str()).cloned()
+        };
+        match told {
+            Some(answer) => answer,
+            None => NoHooks.ask_hook(request).await,
+        }
     }
 }
 

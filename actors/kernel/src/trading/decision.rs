@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::ids::{DecisionId, StrategyName};
 use super::schedule::FireSkipReason;
@@ -169,6 +170,22 @@ impl TradeDecision {
             suggested_price: positive_decimal("suggestedPrice", body.suggested_price)?,
         })
     }
+
+    /// The decision in the words of specification 002, as [`from_json`](Self::from_json) reads it. Numbers are texts,
+    /// so that no reader takes them through a float.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        json!({
+            "action": self.action.as_str(),
+            "confidence": self.confidence.get(),
+            "decisionId": self.decision_id,
+            "reasoning": self.reasoning,
+            "strategyId": self.strategy,
+            "suggestedPrice": self.suggested_price.map(|price| price.to_string()),
+            "suggestedQuantity": self.suggested_quantity.map(|quantity| quantity.to_string()),
+            "symbol": self.symbol.as_str(),
+        })
+    }
 }
 
 /// Route of a decision that came by event.
@@ -251,6 +268,7 @@ mod tests {
         assert_eq!(decision.reasoning, "up for three days");
         assert_eq!(decision.suggested_quantity, Some(Decimal::from(10)));
         assert_eq!(decision.suggested_price.map(|price| price.to_string()).as_deref(), Some("150.10"));
+        assert_eq!(TradeDecision::from_json(&decision.to_json().to_string()), Ok(decision));
         for (number, read) in [("0.1", "0.1"), ("1.5e2", "150"), (r#""7""#, "7")] {
             let decision = TradeDecision::from_json(&body("suggestedQuantity", number)).unwrap();
             assert_eq!(decision.suggested_quantity.map(|q| q.normalize().to_string()).as_deref(), Some(read));

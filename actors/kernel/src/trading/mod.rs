@@ -15,6 +15,7 @@ pub mod zone;
 pub mod gate;
 pub mod pipeline;
 pub mod stage;
+pub mod stage_protocol;
 
 pub mod agent;
 pub mod cycle;

@@ -114,6 +114,20 @@ pub enum RiskRule {
 }
 
 impl RiskRule {
+    /// Every rule.
+    pub const ALL: [Self; 10] = [
+        Self::PriceUnavailable,
+        Self::SymbolNotInStrategy,
+        Self::ConfidenceTooLow,
+        Self::OrderUnknown,
+        Self::QuantityMissing,
+        Self::Mode,
+        Self::MaxPositionSize,
+        Self::Capital,
+        Self::QtyLessThanOneShare,
+        Self::Provider,
+    ];
+
     /// The word in records and reasons.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use orchestrator_kernel::engine::engine_protocol::NoSuchOp;
 use orchestrator_kernel::json::{self, JsonError};
-use reqwest::Url;
-use reqwest::header::HeaderValue;
+
+use crate::adapters::http::post::{PosterRefused, PosterSettings};
 
 /// Settings of the calls to the engine. No `Debug`: `token` is a secret.
 #[derive(Clone)]
@@ -47,48 +47,34 @@ pub enum HttpEngineError {
     Tls(#[source] reqwest::Error),
 }
 
-/// The options in the form in which they are used.
-pub(super) struct Checked {
-    pub(super) url: Url,
-    pub(super) authorization: Option<HeaderValue>,
-    pub(super) hysteresis_config: String,
-}
-
 impl HttpEngineOptions {
-    /// Checks the ranges.
-    pub(super) fn check_ranges(&self) -> Result<Checked, HttpEngineError> {
-        let refuse = |problem| Err(HttpEngineError::Options { problem });
-        let Ok(url) = Url::parse(&self.url) else { return refuse("url is no address") };
-        if !matches!(url.scheme(), "http" | "https") {
-            return refuse("url must begin with http:// or https://");
+    /// Checks what is the engine's own, and returns the client's settings and the hysteresis config as one line.
+    pub(super) fn split_checked(self) -> Result<(PosterSettings, String), HttpEngineError> {
+        if self.deadline.is_zero() {
+            return Err(HttpEngineError::Options { problem: "deadline must be more than zero" });
         }
-        if !url.username().is_empty() || url.password().is_some() {
-            return refuse("url must not hold user or password; use token");
-        }
-        if self.deadline.is_zero() || self.connect_timeout.is_zero() {
-            return refuse("deadline and connect_timeout must be more than zero");
-        }
-        if self.output_bytes_max == 0 {
-            return refuse("output_bytes_max must be more than zero");
-        }
-        if self.connections_max == 0 {
-            return refuse("connections_max must be at least 1");
-        }
-        let authorization = match &self.token {
-            None => None,
-            Some(token) => match HeaderValue::from_str(&format!("Bearer {token}")) {
-                Ok(mut value) => {
-                    value.set_sensitive(true);
-                    Some(value)
-                }
-                Err(_) => return refuse("token must be printable ASCII"),
-            },
-        };
         let hysteresis_config =
             json::canonical(&self.hysteresis_config).map_err(HttpEngineError::HysteresisConfig)?;
         if !hysteresis_config.starts_with('{') {
-            return refuse("hysteresis_config must be a JSON object");
+            return Err(HttpEngineError::Options { problem: "hysteresis_config must be a JSON object" });
         }
-        Ok(Checked { url, authorization, hysteresis_config })
+        let settings = PosterSettings {
+            url: self.url,
+            token: self.token,
+            connect_timeout: self.connect_timeout,
+            output_bytes_max: self.output_bytes_max,
+            connections_max: self.connections_max,
+            subject: "the engine",
+        };
+        Ok((settings, hysteresis_config))
+    }
+}
+
+impl From<PosterRefused> for HttpEngineError {
+    fn from(refused: PosterRefused) -> Self {
+        match refused {
+            PosterRefused::Setting(problem) => Self::Options { problem },
+            PosterRefused::Tls(error) => Self::Tls(error),
+        }
     }
 }

@@ -65,6 +65,11 @@ const BAD: &[(&str, &str, &str)] = &[
         "trading.providers.p.answer",
         "does not fit",
     ),
+    (
+        "trading.providers.p = {kind = \"fixed\", answer = \"{\\\"echo\\\":1}\"}",
+        "trading.providers.p.answer",
+        "does not fit",
+    ),
     ("trading.pipelines.\"a.b\".budget = \"1s\"", "trading.pipelines.a.b", "cannot be a name"),
     ("trading.pipelines.mine.budget = \"1s\"", "trading.pipelines.mine.stages", "is missing"),
     ("trading.pipelines.mine.stages = []", "trading.pipelines.mine.stages", "there are 0"),

@@ -56,7 +56,7 @@ fn line_of_start(started: &CycleStarted) -> HistoryLine {
         level: INFO,
         message: format!("cycle of {} began: {}{dry}", started.pipeline.name, cause_line(&started.cause)),
         context: json!({
-            "decisions": started.decisions.iter().map(decision_wire).collect::<Vec<_>>(),
+            "decisions": started.decisions.iter().map(TradeDecision::to_json).collect::<Vec<_>>(),
             "denied_at_start": started.denied_at_start.iter().map(|gate| gate.gate_word()).collect::<Vec<_>>(),
             "strategies": started.strategies,
         }),
@@ -104,7 +104,7 @@ fn line_of_stage(ended: &StageEnded) -> HistoryLine {
                 failed => format!("stage {name} done in {took_ms} ms, failed for {failed} strategies"),
             };
             let more = json!({
-                "decisions": output.decisions.iter().map(decision_wire).collect::<Vec<_>>(),
+                "decisions": output.decisions.iter().map(TradeDecision::to_json).collect::<Vec<_>>(),
                 "failures": output.failures,
                 "verdicts": output.verdicts,
             });
@@ -153,20 +153,6 @@ fn line_of_end(ended: &CycleEnded) -> HistoryLine {
             "errors": ended.errors.len(),
         }),
     }
-}
-
-/// A decision in the words of specification 002.
-fn decision_wire(decision: &TradeDecision) -> Value {
-    json!({
-        "action": decision.action.as_str(),
-        "confidence": decision.confidence.get(),
-        "decisionId": decision.decision_id,
-        "reasoning": decision.reasoning,
-        "strategyId": decision.strategy,
-        "suggestedPrice": decision.suggested_price.map(|price| price.to_string()),
-        "suggestedQuantity": decision.suggested_quantity.map(|quantity| quantity.to_string()),
-        "symbol": decision.symbol.as_str(),
-    })
 }
 
 const fn side_word(side: IntentSide) -> &'static str {

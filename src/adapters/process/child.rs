@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use super::guard;
 use super::lines::{LineError, LineReader};
-use super::options::{EngineStartError, ProcessEngineOptions};
+use super::options::{WorkerPoolOptions, WorkerStartError};
 use super::stderr::StderrLog;
 
 /// How long a process whose pipe broke may take to be gone by itself, so that its own exit status can be told.
@@ -41,8 +41,8 @@ pub(super) enum Broken {
     Unasked,
     /// Something that is no answer, or the answer to something else.
     OutOfStep(OutOfStep),
-    /// No answer before the deadline.
-    Deadline,
+    /// No answer within this time.
+    Deadline(Duration),
     /// The pool is shutting down and the grace of the call is over.
     ShuttingDown,
 }
@@ -71,9 +71,9 @@ pub(super) struct WorkerProcess {
 impl WorkerProcess {
     /// Starts the process and waits for its hello line.
     pub(super) async fn start(
-        options: &ProcessEngineOptions,
+        options: &WorkerPoolOptions,
         worker: usize,
-    ) -> Result<(Self, EngineIdentity), EngineStartError> {
+    ) -> Result<(Self, EngineIdentity), WorkerStartError> {
         let mut process = Self::spawn(options, worker)?;
         match process.read_hello(options).await {
             Ok(identity) => Ok((process, identity)),
@@ -84,10 +84,10 @@ impl WorkerProcess {
         }
     }
 
-    fn spawn(options: &ProcessEngineOptions, worker: usize) -> Result<Self, EngineStartError> {
-        let spawn_error = |source| EngineStartError::Spawn { command: options.command_line(), source };
+    fn spawn(options: &WorkerPoolOptions, worker: usize) -> Result<Self, WorkerStartError> {
+        let spawn_error = |source| WorkerStartError::Spawn { command: options.command_line(), source };
         let Some((program, arguments)) = options.command.split_first() else {
-            return Err(EngineStartError::Options { problem: "command is empty" });
+            return Err(WorkerStartError::Options { problem: "command is empty" });
         };
         let mut command = match &options.guard {
             None => Command::new(program),
@@ -122,28 +122,25 @@ impl WorkerProcess {
             reaped: false,
             stdin: Some(stdin),
             answers: LineReader::new(stdout, options.output_bytes_max),
-            stderr: StderrLog::start_reading(stderr, worker),
+            stderr: StderrLog::start_reading(stderr, &options.name, worker),
         };
         process.limit_memory(options)?;
         Ok(process)
     }
 
     /// Without a guard the limit comes from outside, a moment after the start. The guard itself may need more than it.
-    fn limit_memory(&self, options: &ProcessEngineOptions) -> Result<(), EngineStartError> {
+    fn limit_memory(&self, options: &WorkerPoolOptions) -> Result<(), WorkerStartError> {
         let (Some(bytes), None) = (options.memory_max_bytes, &options.guard) else { return Ok(()) };
         let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
         match prlimit(Some(self.pid), Resource::As, limit) {
             Ok(_) | Err(rustix::io::Errno::SRCH) => Ok(()), // already gone: the hello tells why
             Err(error) => {
-                Err(EngineStartError::MemoryLimit { command: options.command_line(), source: error.into() })
+                Err(WorkerStartError::MemoryLimit { command: options.command_line(), source: error.into() })
             }
         }
     }
 
-    async fn read_hello(
-        &mut self,
-        options: &ProcessEngineOptions,
-    ) -> Result<EngineIdentity, EngineStartError> {
+    async fn read_hello(&mut self, options: &WorkerPoolOptions) -> Result<EngineIdentity, WorkerStartError> {
         let line = match timeout(options.start_deadline, self.answers.next_line()).await {
             Ok(Ok(line)) => line,
             Ok(Err(error)) => {
@@ -168,15 +165,15 @@ impl WorkerProcess {
             }
         };
         match serde_json::from_slice::<Hello>(&line) {
-            Ok(hello) if hello.protocol == PROTOCOL => match hello.check_mode(options.mode) {
+            Ok(hello) if hello.protocol == PROTOCOL => match hello.check_ops(&options.ops) {
                 Ok(()) => Ok(hello.engine),
                 Err(source) => {
                     self.kill_and_reap().await;
                     let (command, stderr) = (options.command_line(), self.stderr.last_lines());
-                    Err(EngineStartError::Contract { command, stderr, source })
+                    Err(WorkerStartError::Contract { command, stderr, source })
                 }
             },
-            Ok(hello) => Err(EngineStartError::Protocol {
+            Ok(hello) => Err(WorkerStartError::Protocol {
                 command: options.command_line(),
                 found: hello.protocol,
                 known: PROTOCOL,
@@ -188,15 +185,15 @@ impl WorkerProcess {
     }
 
     /// The guard could not become the command; it said why in its last line.
-    fn not_executed(&self, options: &ProcessEngineOptions) -> EngineStartError {
+    fn not_executed(&self, options: &WorkerPoolOptions) -> WorkerStartError {
         let source = io::Error::other(self.stderr.last_lines());
-        EngineStartError::Spawn { command: options.command_line(), source }
+        WorkerStartError::Spawn { command: options.command_line(), source }
     }
 
-    async fn no_hello(&mut self, options: &ProcessEngineOptions, problem: String) -> EngineStartError {
+    async fn no_hello(&mut self, options: &WorkerPoolOptions, problem: String) -> WorkerStartError {
         self.kill_and_reap().await;
         let stderr = self.stderr.last_lines();
-        EngineStartError::NoHello { command: options.command_line(), problem, stderr }
+        WorkerStartError::NoHello { command: options.command_line(), problem, stderr }
     }
 
     /// Writes one request line and reads one line. When the future is dropped before its end, the process has to be
@@ -238,10 +235,7 @@ impl WorkerProcess {
     pub(super) async fn close_gracefully(mut self, grace: Duration) {
         self.stdin = None;
         if timeout(grace, self.wait_until_exited()).await.is_err() {
-            tracing::warn!(
-                pid = self.pid.as_raw_nonzero(),
-                "engine worker did not leave when its stdin was closed"
-            );
+            tracing::warn!(pid = self.pid.as_raw_nonzero(), "worker did not leave when its stdin was closed");
         }
         self.kill_and_reap().await;
     }
@@ -260,11 +254,11 @@ impl WorkerProcess {
                 Some(status)
             }
             Ok(Err(error)) => {
-                tracing::error!(%error, pid = self.pid.as_raw_nonzero(), "cannot reap engine worker");
+                tracing::error!(%error, pid = self.pid.as_raw_nonzero(), "cannot reap worker");
                 None
             }
             Err(_) => {
-                tracing::error!(pid = self.pid.as_raw_nonzero(), "killed engine worker does not end");
+                tracing::error!(pid = self.pid.as_raw_nonzero(), "killed worker does not end");
                 None
             }
         }
@@ -275,7 +269,7 @@ impl WorkerProcess {
         match kill_process_group(self.pid, Signal::KILL) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => {}
             Err(error) => {
-                tracing::error!(%error, pid = self.pid.as_raw_nonzero(), "cannot kill engine worker");
+                tracing::error!(%error, pid = self.pid.as_raw_nonzero(), "cannot kill worker");
             }
         }
     }
@@ -296,7 +290,7 @@ impl Drop for WorkerProcess {
     }
 }
 
-/// End of a worker that nobody ended, as the text that follows "the engine".
+/// End of a worker that nobody ended, as the text that follows the pool's subject.
 pub(super) enum WorkerEnd {
     Exited(ExitStatus),
     /// It is gone; its status could not be had.

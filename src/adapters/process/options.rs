@@ -1,18 +1,20 @@
-//! What a pool of engine workers is told, and why it may refuse to start.
+//! What a pool of workers is told, and why it may refuse to start.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use orchestrator_kernel::engine::engine_protocol::NoSuchOp;
-use orchestrator_kernel::ids::EngineMode;
-use orchestrator_kernel::json::{self, JsonError};
+use orchestrator_kernel::engine::engine_protocol::{NeededOp, NoSuchOp};
 use orchestrator_kernel::ports::engine::EngineIdentity;
 
 /// Settings of the workers. No `Debug`: `env` may hold secrets.
 #[derive(Clone)]
-pub struct ProcessEngineOptions {
+pub struct WorkerPoolOptions {
+    /// Name of the pool in log lines.
+    pub name: String,
+    /// The workers in the details of failures, which are published: `the engine`.
+    pub subject: &'static str,
     /// Program and arguments of one worker. The program is looked up in `PATH`.
     pub command: Vec<String>,
     /// Program that binds a worker to our life, called as [`guard`](super::guard) says; `None`: a worker that hangs
@@ -22,26 +24,20 @@ pub struct ProcessEngineOptions {
     pub env: BTreeMap<String, String>,
     /// Where the workers run; `None`: where we run.
     pub working_dir: Option<PathBuf>,
-    /// Number of processes, at least 1. A symbol always goes to the same one.
+    /// Number of processes, at least 1. Calls of one key go to the same one while it is free.
     pub workers: usize,
-    /// Longest that a worker may take for one call, from the first byte of the request that is written to the last byte
-    /// of the answer that is read. Waiting for earlier calls of the same worker is not part of it, so a call that stood
-    /// behind a hanging one is not charged for it. More than zero.
-    pub deadline: Duration,
     /// Longest from the start of a process to its hello line. More than zero.
     pub start_deadline: Duration,
     /// Longest that a call waits for a worker that is down, counted from the call or from the worker's end, whichever
-    /// was later; then it is answered `engine_unavailable`. Waiting for a worker that is up has no bound of its own:
-    /// each call before it has `deadline`.
+    /// was later; then it is answered as unavailable. Waiting for a worker that is up has no bound of its own:
+    /// each call before it has its time.
     pub restart_wait_max: Duration,
     /// Address space of one worker in bytes; beyond it allocations fail. Set right after the start of the process.
     pub memory_max_bytes: Option<u64>,
     /// Longest answer line in bytes; a longer one ends the worker. More than zero.
     pub output_bytes_max: usize,
-    /// Which calls will be made.
-    pub mode: EngineMode,
-    /// The `config` of every hysteresis call: text of one JSON object.
-    pub hysteresis_config: String,
+    /// The requests that will be made; a worker that says that it cannot answer one is refused.
+    pub ops: Vec<NeededOp>,
     /// Pause before a dead worker is started again; doubled each time until a good answer. More than zero.
     pub respawn_backoff_min: Duration,
     /// Longest such pause; not below the shortest.
@@ -51,18 +47,18 @@ pub struct ProcessEngineOptions {
     pub shutdown_grace: Duration,
 }
 
-impl ProcessEngineOptions {
-    /// Checks the ranges and returns the hysteresis config as one line.
-    pub(super) fn validated_config(&self) -> Result<String, EngineStartError> {
-        let refuse = |problem| Err(EngineStartError::Options { problem });
+impl WorkerPoolOptions {
+    /// Checks the ranges.
+    pub(super) fn check_ranges(&self) -> Result<(), WorkerStartError> {
+        let refuse = |problem| Err(WorkerStartError::Options { problem });
         if self.command.is_empty() {
             return refuse("command is empty");
         }
         if self.workers == 0 {
             return refuse("workers must be at least 1");
         }
-        if self.deadline.is_zero() || self.start_deadline.is_zero() {
-            return refuse("deadline and start_deadline must be more than zero");
+        if self.start_deadline.is_zero() {
+            return refuse("start_deadline must be more than zero");
         }
         if self.output_bytes_max == 0 {
             return refuse("output_bytes_max must be more than zero");
@@ -70,11 +66,7 @@ impl ProcessEngineOptions {
         if self.respawn_backoff_min.is_zero() || self.respawn_backoff_max < self.respawn_backoff_min {
             return refuse("respawn_backoff_min must be more than zero and not above respawn_backoff_max");
         }
-        let config = json::canonical(&self.hysteresis_config).map_err(EngineStartError::HysteresisConfig)?;
-        if !config.starts_with('{') {
-            return refuse("hysteresis_config must be a JSON object");
-        }
-        Ok(config)
+        Ok(())
     }
 
     /// The command as an operator would type it.
@@ -85,19 +77,16 @@ impl ProcessEngineOptions {
 
 /// Reason for which the pool did not start. Every process that was started is ended again.
 #[derive(Debug, thiserror::Error)]
-pub enum EngineStartError {
+pub enum WorkerStartError {
     /// An option out of its range.
-    #[error("engine workers: {problem}")]
+    #[error("workers: {problem}")]
     Options {
         /// Which and why.
         problem: &'static str,
     },
-    /// The hysteresis config has no canonical form.
-    #[error("engine workers: hysteresis_config must be a JSON object")]
-    HysteresisConfig(#[source] JsonError),
     /// The program could not be started.
     #[error(
-        "cannot start engine command `{command}`: check that the program is installed, is in PATH and may be executed"
+        "cannot start worker command `{command}`: check that the program is installed, is in PATH and may be executed"
     )]
     Spawn {
         /// The command line.
@@ -108,7 +97,7 @@ pub enum EngineStartError {
     },
     /// The memory limit could not be set.
     #[error(
-        "cannot limit the memory of engine command `{command}`; remove memory_max_bytes to run without a limit"
+        "cannot limit the memory of worker command `{command}`; remove memory_max_bytes to run without a limit"
     )]
     MemoryLimit {
         /// The command line.
@@ -119,7 +108,7 @@ pub enum EngineStartError {
     },
     /// The process did not introduce itself.
     #[error(
-        "engine command `{command}` {problem} instead of writing its hello line; its last stderr lines: {stderr}"
+        "worker command `{command}` {problem} instead of writing its hello line; its last stderr lines: {stderr}"
     )]
     NoHello {
         /// The command line.
@@ -131,7 +120,7 @@ pub enum EngineStartError {
     },
     /// The process speaks another protocol.
     #[error(
-        "engine command `{command}` speaks protocol {found}, this orchestrator speaks {known}: use the worker kit of the same release"
+        "worker command `{command}` speaks protocol {found}, this orchestrator speaks {known}: use the worker kit of the same release"
     )]
     Protocol {
         /// The command line.
@@ -142,7 +131,7 @@ pub enum EngineStartError {
         known: u64,
     },
     /// The process says that it cannot answer what it would be asked.
-    #[error("engine command `{command}`; its last stderr lines: {stderr}")]
+    #[error("worker command `{command}`; its last stderr lines: {stderr}")]
     Contract {
         /// The command line.
         command: String,
@@ -152,9 +141,9 @@ pub enum EngineStartError {
         #[source]
         source: NoSuchOp,
     },
-    /// Two workers are not the same engine, so outputs would depend on the symbol's worker.
+    /// Two workers do not run the same code, so answers would depend on which one is asked.
     #[error(
-        "workers of engine command `{command}` differ: one is {first:?}, another {other:?}; make them all run the same code and restart"
+        "workers of worker command `{command}` differ: one is {first:?}, another {other:?}; make them all run the same code and restart"
     )]
     Identity {
         /// The command line.

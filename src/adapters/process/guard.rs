@@ -64,7 +64,7 @@ pub(super) fn spawn_on_lasting_thread(mut command: Command) -> io::Result<Child>
         let (jobs, waiting) = sync_channel::<Job>(0);
         let run = move || waiting.into_iter().for_each(|job| job());
         if let Err(error) = thread::Builder::new().name("worker-spawner".to_owned()).spawn(run) {
-            tracing::error!(%error, "no thread can be started for engine workers");
+            tracing::error!(%error, "no thread can be started for workers");
         }
         jobs
     });

@@ -25,7 +25,8 @@ pub(super) struct StderrLog {
 }
 
 impl StderrLog {
-    pub(super) fn start_reading(mut stderr: ChildStderr, worker: usize) -> Self {
+    pub(super) fn start_reading(mut stderr: ChildStderr, pool: &str, worker: usize) -> Self {
+        let of = WorkerName { pool: pool.to_owned(), worker };
         let last = Arc::new(Mutex::new(VecDeque::with_capacity(KEPT_LINES)));
         let kept = Arc::clone(&last);
         let task = tokio::spawn(async move {
@@ -35,12 +36,13 @@ impl StderrLog {
             loop {
                 match stderr.read(&mut bytes).await {
                     Ok(0) | Err(_) => break, // the end, or a pipe that cannot be read: nothing more to log
-                    Ok(count) => splitter
-                        .push_bytes(&bytes[..count], |line| log_line(worker, &kept, &mut limiter, line)),
+                    Ok(count) => {
+                        splitter.push_bytes(&bytes[..count], |line| log_line(&of, &kept, &mut limiter, line))
+                    }
                 }
             }
-            splitter.flush_rest(|line| log_line(worker, &kept, &mut limiter, line));
-            limiter.report_suppressed(worker);
+            splitter.flush_rest(|line| log_line(&of, &kept, &mut limiter, line));
+            limiter.report_suppressed(&of);
         });
         Self { last, task }
     }
@@ -68,10 +70,16 @@ impl Drop for StderrLog {
     }
 }
 
-fn log_line(worker: usize, kept: &Mutex<VecDeque<String>>, limiter: &mut Limiter, line: &[u8]) {
+/// A worker in log lines.
+struct WorkerName {
+    pool: String,
+    worker: usize,
+}
+
+fn log_line(of: &WorkerName, kept: &Mutex<VecDeque<String>>, limiter: &mut Limiter, line: &[u8]) {
     let line = bounded_detail(&String::from_utf8_lossy(line));
-    if limiter.allows_line(Instant::now(), worker) {
-        tracing::info!(worker, line, "engine worker wrote to stderr");
+    if limiter.allows_line(Instant::now(), of) {
+        tracing::info!(pool = of.pool, worker = of.worker, line, "worker wrote to stderr");
     }
     let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
     if kept.len() == KEPT_LINES {
@@ -119,9 +127,9 @@ impl Limiter {
         Self { window_start: now, logged: 0, suppressed: 0 }
     }
 
-    fn allows_line(&mut self, now: Instant, worker: usize) -> bool {
+    fn allows_line(&mut self, now: Instant, of: &WorkerName) -> bool {
         if now.duration_since(self.window_start) >= WINDOW {
-            self.report_suppressed(worker);
+            self.report_suppressed(of);
             *self = Self::new(now);
         }
         if self.logged < LOGGED_LINES_PER_SECOND {
@@ -132,12 +140,13 @@ impl Limiter {
         false
     }
 
-    fn report_suppressed(&self, worker: usize) {
+    fn report_suppressed(&self, of: &WorkerName) {
         if self.suppressed > 0 {
             tracing::info!(
-                worker,
+                pool = of.pool,
+                worker = of.worker,
                 suppressed = self.suppressed,
-                "engine worker wrote more to stderr than is logged"
+                "worker wrote more to stderr than is logged"
             );
         }
     }
@@ -165,11 +174,12 @@ mod tests {
     fn lines_beyond_the_rate_are_counted_until_the_next_window() {
         let start = Instant::now();
         let mut limiter = Limiter::new(start);
+        let of = WorkerName { pool: "test".to_owned(), worker: 0 };
 
-        let allowed = (0..1000).filter(|_| limiter.allows_line(start, 0)).count();
+        let allowed = (0..1000).filter(|_| limiter.allows_line(start, &of)).count();
 
         assert_eq!((allowed, limiter.suppressed), (50, 950));
-        assert!(limiter.allows_line(start + WINDOW, 0));
+        assert!(limiter.allows_line(start + WINDOW, &of));
         assert_eq!(limiter.suppressed, 0);
     }
 }

@@ -10,6 +10,7 @@ use orchestrator_kernel::ports::engine::{Engine, EngineAnswer, EngineCall, Engin
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::super::options::{WorkerPoolOptions, WorkerStartError};
 use super::{EngineStartError, ProcessEngine, ProcessEngineOptions};
 
 /// Does what `inputs.do` says. Every answer names the process.
@@ -62,20 +63,20 @@ impl Script {
         self.dir.path().join(name)
     }
 
-    fn options(&self) -> ProcessEngineOptions {
-        ProcessEngineOptions {
+    fn options(&self) -> WorkerPoolOptions {
+        WorkerPoolOptions {
+            name: "engine".to_owned(),
+            subject: "the engine",
             guard: None,
-            mode: EngineMode::Truth,
             command: vec!["python3".to_owned(), "worker.py".to_owned()],
             env: BTreeMap::new(),
             working_dir: Some(self.dir.path().to_owned()),
             workers: 1,
-            deadline: Duration::from_secs(20),
             start_deadline: Duration::from_secs(20),
             restart_wait_max: Duration::from_secs(20),
             memory_max_bytes: None,
             output_bytes_max: 100_000,
-            hysteresis_config: r#"{ "min": 3 }"#.to_owned(),
+            ops: Vec::new(),
             respawn_backoff_min: Duration::from_millis(1),
             respawn_backoff_max: Duration::from_millis(50),
             shutdown_grace: Duration::from_secs(5),
@@ -83,8 +84,15 @@ impl Script {
     }
 }
 
-async fn start(options: ProcessEngineOptions) -> ProcessEngine {
-    ProcessEngine::start(options).await.unwrap()
+/// The engine of these workers.
+fn of_workers(workers: WorkerPoolOptions) -> ProcessEngineOptions {
+    let hysteresis_config = r#"{ "min": 3 }"#.to_owned();
+    let (deadline, mode) = (Duration::from_secs(20), EngineMode::Truth);
+    ProcessEngineOptions { workers, deadline, mode, hysteresis_config }
+}
+
+async fn start(options: WorkerPoolOptions) -> ProcessEngine {
+    ProcessEngine::start(of_workers(options)).await.unwrap()
 }
 
 async fn check_call(engine: &ProcessEngine, symbol: &str, inputs: &str) -> Result<Value, EngineError> {
@@ -159,7 +167,7 @@ async fn both_entry_points_make_the_round_trip() {
 #[tokio::test]
 async fn a_symbol_stays_with_its_worker_and_all_workers_get_symbols() {
     let script = Script::new(WORKER);
-    let engine = start(ProcessEngineOptions { workers: 3, ..script.options() }).await;
+    let engine = start(WorkerPoolOptions { workers: 3, ..script.options() }).await;
     let mut pids = BTreeSet::new();
 
     for index in 0..30 {
@@ -184,7 +192,7 @@ cat > /dev/null"#,
     let command = vec!["sh".to_owned(), "worker.py".to_owned()];
     let env = BTreeMap::from([("PYTHONPATH".to_owned(), "/nowhere".to_owned())]);
 
-    let engine = start(ProcessEngineOptions { command, env, ..script.options() }).await;
+    let engine = start(WorkerPoolOptions { command, env, ..script.options() }).await;
 
     assert_eq!(engine.identity().name, "PATH PYTHONPATH ");
 }
@@ -209,7 +217,9 @@ async fn what_the_engine_says_itself_leaves_its_worker_alone() {
 async fn a_hanging_call_times_out_and_the_other_workers_answer_meanwhile() {
     let script = Script::new(WORKER);
     let deadline = Duration::from_secs(2);
-    let engine = start(ProcessEngineOptions { workers: 2, deadline, ..script.options() }).await;
+    let workers = WorkerPoolOptions { workers: 2, ..script.options() };
+    let engine =
+        ProcessEngine::start(ProcessEngineOptions { deadline, ..of_workers(workers) }).await.unwrap();
     let (hanging, healthy) = symbols_of_two_workers(&engine).await;
     let before = pid_of_worker(&engine, &hanging).await;
     let started = Instant::now();
@@ -237,7 +247,8 @@ async fn a_hanging_call_times_out_and_the_other_workers_answer_meanwhile() {
 async fn a_call_that_waited_behind_a_hanging_one_has_its_whole_deadline() {
     let script = Script::new(WORKER);
     let deadline = Duration::from_secs(1);
-    let engine = start(ProcessEngineOptions { deadline, ..script.options() }).await;
+    let options = ProcessEngineOptions { deadline, ..of_workers(script.options()) };
+    let engine = ProcessEngine::start(options).await.unwrap();
     let sleep = r#"{"do":"sleep","seconds":0.3}"#;
 
     let (first, second, third) = tokio::join!(
@@ -304,7 +315,7 @@ async fn noise_on_stderr_blocks_nothing() {
 async fn memory_beyond_the_limit_is_refused_to_the_worker() {
     let script = Script::new(WORKER);
     let memory_max_bytes = Some(1 << 30);
-    let engine = start(ProcessEngineOptions { memory_max_bytes, ..script.options() }).await;
+    let engine = start(WorkerPoolOptions { memory_max_bytes, ..script.options() }).await;
 
     let error = check_call(&engine, "A", r#"{"do":"memory"}"#).await.unwrap_err();
 
@@ -354,7 +365,7 @@ async fn a_call_that_was_abandoned_in_the_queue_is_never_written() {
 #[tokio::test]
 async fn a_good_answer_makes_the_next_restart_quick_again() {
     let script = Script::new(WORKER);
-    let engine = start(ProcessEngineOptions {
+    let engine = start(WorkerPoolOptions {
         respawn_backoff_min: Duration::from_millis(50),
         respawn_backoff_max: Duration::from_secs(60),
         restart_wait_max: Duration::from_secs(5),
@@ -371,7 +382,7 @@ async fn a_good_answer_makes_the_next_restart_quick_again() {
 #[tokio::test]
 async fn shutdown_leaves_no_process_and_refuses_calls() {
     let script = Script::new(WORKER);
-    let engine = start(ProcessEngineOptions { workers: 2, ..script.options() }).await;
+    let engine = start(WorkerPoolOptions { workers: 2, ..script.options() }).await;
     let (first, second) = symbols_of_two_workers(&engine).await;
     let with_child = check_call(&engine, &first, r#"{"do":"child"}"#).await.unwrap();
     let pids = [with_child["pid"].as_i64().unwrap(), pid_of_worker(&engine, &second).await];
@@ -415,7 +426,7 @@ async fn shutdown_lets_a_call_finish_within_the_grace_and_answers_the_others() {
 async fn shutdown_kills_what_does_not_leave_within_the_grace() {
     let script = Script::new(WORKER);
     let shutdown_grace = Duration::from_millis(50);
-    let engine = start(ProcessEngineOptions { shutdown_grace, ..script.options() }).await;
+    let engine = start(WorkerPoolOptions { shutdown_grace, ..script.options() }).await;
     let pid = pid_of_worker(&engine, "A").await;
     let shutdown = async {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -433,7 +444,7 @@ async fn shutdown_kills_what_does_not_leave_within_the_grace() {
 async fn a_dropped_pool_leaves_no_process() {
     let script = Script::new(WORKER);
     let shutdown_grace = Duration::from_millis(50);
-    let engine = start(ProcessEngineOptions { shutdown_grace, ..script.options() }).await;
+    let engine = start(WorkerPoolOptions { shutdown_grace, ..script.options() }).await;
     let pid = pid_of_worker(&engine, "A").await;
     let hang = check_call(&engine, "A", r#"{"do":"hang"}"#);
     tokio::time::timeout(Duration::from_millis(50), hang).await.unwrap_err();
@@ -466,7 +477,7 @@ fn a_dropped_runtime_leaves_no_process() {
 async fn calls_wait_for_a_restart_up_to_their_bound() {
     let script = Script::new(WORKER);
     let restart_wait_max = Duration::from_millis(500);
-    let engine = start(ProcessEngineOptions { restart_wait_max, ..script.options() }).await;
+    let engine = start(WorkerPoolOptions { restart_wait_max, ..script.options() }).await;
     std::fs::remove_file(script.path("worker.py")).unwrap();
     check_call(&engine, "A", r#"{"do":"exit"}"#).await.unwrap_err();
     let asked = Instant::now();
@@ -487,7 +498,7 @@ async fn calls_wait_for_a_restart_up_to_their_bound() {
 async fn another_engine_behind_the_same_command_is_refused_after_a_restart() {
     let script = Script::new(WORKER);
     let restart_wait_max = Duration::from_millis(500);
-    let engine = start(ProcessEngineOptions { restart_wait_max, ..script.options() }).await;
+    let engine = start(WorkerPoolOptions { restart_wait_max, ..script.options() }).await;
     std::fs::write(script.path("worker.py"), WORKER.replace("\"version\": \"1\"", "\"version\": \"2\""))
         .unwrap();
     check_call(&engine, "A", r#"{"do":"exit"}"#).await.unwrap_err();
@@ -498,10 +509,11 @@ async fn another_engine_behind_the_same_command_is_refused_after_a_restart() {
     assert_eq!(engine.identity().version, "1");
 }
 
-async fn start_error(options: ProcessEngineOptions) -> EngineStartError {
-    match ProcessEngine::start(options).await {
+async fn start_error(options: WorkerPoolOptions) -> WorkerStartError {
+    match ProcessEngine::start(of_workers(options)).await {
+        Err(EngineStartError::Workers(error)) => error,
+        Err(error) => panic!("{error}"),
         Ok(_) => panic!("the pool started"),
-        Err(error) => error,
     }
 }
 
@@ -514,9 +526,9 @@ async fn workers_that_differ_are_refused() {
     );
     let script = Script::new(&differing.replace("\"version\": \"1\"", "\"version\": V"));
 
-    let error = start_error(ProcessEngineOptions { workers: 3, ..script.options() }).await;
+    let error = start_error(WorkerPoolOptions { workers: 3, ..script.options() }).await;
 
-    assert!(matches!(error, EngineStartError::Identity { .. }), "{error}");
+    assert!(matches!(error, WorkerStartError::Identity { .. }), "{error}");
 }
 
 #[tokio::test]
@@ -524,12 +536,12 @@ async fn a_command_that_cannot_run_says_what_to_do() {
     let script = Script::new(WORKER);
     let command = vec!["no-such-engine".to_owned(), "--fast".to_owned()];
 
-    let error = start_error(ProcessEngineOptions { command, ..script.options() }).await;
+    let error = start_error(WorkerPoolOptions { command, ..script.options() }).await;
 
-    assert!(matches!(error, EngineStartError::Spawn { .. }));
+    assert!(matches!(error, WorkerStartError::Spawn { .. }));
     assert_eq!(
         error.to_string(),
-        "cannot start engine command `no-such-engine --fast`: check that the program is installed, is in PATH and may be executed"
+        "cannot start worker command `no-such-engine --fast`: check that the program is installed, is in PATH and may be executed"
     );
 }
 
@@ -549,8 +561,7 @@ async fn a_worker_without_a_proper_hello_is_refused_with_its_stderr() {
         let script = Script::new(text);
         let start_deadline = Duration::from_secs(2);
 
-        let error =
-            start_error(ProcessEngineOptions { start_deadline, ..script.options() }).await.to_string();
+        let error = start_error(WorkerPoolOptions { start_deadline, ..script.options() }).await.to_string();
 
         assert!(error.contains(problem) && error.contains(stderr), "{error}");
     }
@@ -561,16 +572,20 @@ async fn options_out_of_their_range_are_refused() {
     let script = Script::new(WORKER);
     let good = script.options();
     let cases = [
-        ProcessEngineOptions { command: Vec::new(), ..good.clone() },
-        ProcessEngineOptions { workers: 0, ..good.clone() },
-        ProcessEngineOptions { deadline: Duration::ZERO, ..good.clone() },
-        ProcessEngineOptions { output_bytes_max: 0, ..good.clone() },
-        ProcessEngineOptions { respawn_backoff_max: Duration::ZERO, ..good.clone() },
-        ProcessEngineOptions { hysteresis_config: "[]".to_owned(), ..good.clone() },
+        WorkerPoolOptions { command: Vec::new(), ..good.clone() },
+        WorkerPoolOptions { workers: 0, ..good.clone() },
+        WorkerPoolOptions { start_deadline: Duration::ZERO, ..good.clone() },
+        WorkerPoolOptions { output_bytes_max: 0, ..good.clone() },
+        WorkerPoolOptions { respawn_backoff_max: Duration::ZERO, ..good.clone() },
     ];
     for options in cases {
-        assert!(matches!(start_error(options).await, EngineStartError::Options { .. }));
+        assert!(matches!(start_error(options).await, WorkerStartError::Options { .. }));
     }
-    let error = start_error(ProcessEngineOptions { hysteresis_config: "{".to_owned(), ..good }).await;
-    assert!(matches!(error, EngineStartError::HysteresisConfig(_)));
+    let options = ProcessEngineOptions { deadline: Duration::ZERO, ..of_workers(good.clone()) };
+    assert!(ProcessEngine::start(options).await.is_err());
+    for text in ["{", "[]"] {
+        let options = ProcessEngineOptions { hysteresis_config: text.to_owned(), ..of_workers(good.clone()) };
+        let refused = ProcessEngine::start(options).await.err().unwrap();
+        assert!(refused.to_string().contains("hysteresis_config must be a JSON object"), "{refused}");
+    }
 }
