@@ -76,6 +76,7 @@ fn condition_subject(condition: &Condition) -> Option<String> {
         | Condition::TradingCatchingUp
         | Condition::CyclesFailing
         | Condition::AgentError
+        | Condition::JournalRetentionFailing
         | Condition::HistoryBehind => None,
     }
 }

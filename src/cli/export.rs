@@ -22,7 +22,7 @@ pub struct ExportArgs {
     /// Directory for the files; it is made when it is not there.
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
-    /// Lines of JSON in the wire forms, or Parquet tables of receipts and ended runs.
+    /// Lines of JSON in the wire forms, or Parquet tables of receipts, ended runs and the journal.
     #[arg(long, value_enum, default_value_t)]
     pub format: ExportFormat,
     /// Compression of the lines; tables are compressed inside.
@@ -55,14 +55,21 @@ pub fn run_export(args: &ExportArgs, environment: Vec<(OsString, OsString)>) -> 
         force: args.force,
     };
     block_on(async {
-        let recorded = match reading::open_logs(&place).await {
+        let mut recorded = match reading::open_logs(&place).await {
             Ok(recorded) => recorded,
             Err(error) => {
                 print_complaint(&explain_error(&error));
                 return error.to_exit();
             }
         };
-        match export_logs(&recorded, &options).await {
+        let journal = match recorded.take_journal() {
+            Ok(journal) => journal,
+            Err(error) => {
+                print_complaint(&explain_error(&error));
+                return error.to_exit();
+            }
+        };
+        match export_logs(&recorded, journal.as_deref(), &options).await {
             Ok(exported) => print_answer(&format!("{:#}\n", serde_json::json!(exported))),
             Err(error) => {
                 print_complaint(&explain_error(&error));

@@ -32,6 +32,15 @@ pub enum InspectCommand {
         #[command(flatten)]
         place: InspectPlace,
     },
+    /// A cycle of the trading plane: why it fired, its gates and stages, its decisions, its orders, its result.
+    Cycle {
+        /// The first digits of its cycle id, enough to tell it from others.
+        #[arg(value_name = "CYCLE_ID", value_parser = parse_cycle_id)]
+        cycle_id: String,
+        /// Where the logs are, and how it is shown.
+        #[command(flatten)]
+        place: InspectPlace,
+    },
     /// A symbol at a time: its last run, and what no run had taken yet.
     Symbol {
         /// The symbol, as the receipts write it.
@@ -61,6 +70,7 @@ impl InspectCommand {
     fn to_question(&self) -> (Question, &InspectPlace) {
         match self {
             Self::Run { run_id, place } => (Question::Run(run_id.clone()), place),
+            Self::Cycle { cycle_id, place } => (Question::Cycle(cycle_id.clone()), place),
             Self::Seq { seq, place } => (Question::Seq(*seq), place),
             Self::Symbol { symbol, at, place } => {
                 (Question::Symbol { symbol: symbol.clone(), at: at.0 }, place)
@@ -78,14 +88,20 @@ pub fn run_inspect(command: &InspectCommand, environment: Vec<(OsString, OsStrin
         Err(exit) => return exit,
     };
     block_on(async {
-        let recorded = match reading::open_logs(&logs).await {
-            Ok(recorded) => recorded,
+        let opened = reading::open_logs(&logs).await.and_then(|mut recorded| {
+            // One that cannot be opened keeps nobody from the other logs.
+            let is_asked = matches!(question, Question::Cycle(_));
+            let journal = if is_asked { recorded.take_journal()? } else { None };
+            Ok((recorded, journal))
+        });
+        let (recorded, journal) = match opened {
+            Ok(opened) => opened,
             Err(error) => {
                 print_complaint(&explain_error(&error));
                 return error.to_exit();
             }
         };
-        match look(&recorded, &question).await {
+        match look(&recorded, journal.as_deref(), &question).await {
             // By way of a value the bytes of events and answers would change: serialised directly they do not.
             Ok(answer) if place.json => match serde_json::to_string(&answer) {
                 Ok(json) => print_answer(&format!("{json}\n")),
@@ -106,6 +122,12 @@ pub fn run_inspect(command: &InspectCommand, environment: Vec<(OsString, OsStrin
 fn parse_run_id(text: &str) -> Result<String, &'static str> {
     let is_id = !text.is_empty() && text.len() <= 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     if is_id { Ok(text.to_owned()) } else { Err("expected up to 64 hexadecimal digits") }
+}
+
+fn parse_cycle_id(text: &str) -> Result<String, &'static str> {
+    let is_digit = |byte: u8| byte.is_ascii_hexdigit() || byte == b'-';
+    let is_id = !text.is_empty() && text.len() <= 36 && text.bytes().all(is_digit);
+    if is_id { Ok(text.to_owned()) } else { Err("expected up to 36 hexadecimal digits and dashes") }
 }
 
 fn parse_symbol(text: &str) -> Result<String, &'static str> {

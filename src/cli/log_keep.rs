@@ -8,12 +8,16 @@ use clap::{ArgGroup, Args};
 use orchestrator_engine_plane::retention::{Limits, LogStarts};
 use orchestrator_kernel::engine::retention::{Policy, TrimBlocker};
 use orchestrator_kernel::ids::{Seq, TsMs};
+use orchestrator_kernel::ports::log::LogName;
+use orchestrator_kernel::trading::ids::JournalSeq;
+use orchestrator_kernel::trading::journal::retention::JournalBlocker;
 use serde_json::{Value, json};
 
 use super::{FromArgs, block_on, print_answer, print_complaint};
 use crate::process::exit::ProcessExit;
 use crate::process::explain::explain_error;
 use crate::process::time::wall_now;
+use crate::service::wiring::journal_trim::{JournalAsked, JournalHeld, TrimmedJournal};
 use crate::service::wiring::reading::LogsPlace;
 use crate::service::wiring::retention::{self, OfflineError, Trimmed};
 
@@ -33,7 +37,7 @@ pub struct ArchiveArgs {
 
 /// Options of `log trim`.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
-#[command(group = ArgGroup::new("limit").required(true).args(["below", "older_than", "keep_bytes"]))]
+#[command(group = ArgGroup::new("limit").required(true).args(["below", "older_than", "keep_bytes", "journal_below"]))]
 pub struct TrimArgs {
     /// Where the logs are.
     #[command(flatten)]
@@ -47,21 +51,25 @@ pub struct TrimArgs {
     /// Keep about so many bytes of receipts, and what is needed.
     #[arg(long, value_name = "BYTES")]
     pub keep_bytes: Option<u64>,
+    /// Remove records of the trading plane's journal before this one; refused with code 1 when they are still needed.
+    #[arg(long, value_name = "N")]
+    pub journal_below: Option<u64>,
     /// Say what would be removed, and remove nothing.
     #[arg(long)]
     pub dry_run: bool,
 }
 
 impl TrimArgs {
-    fn trim_limits(&self) -> Limits {
+    fn trim_limits(&self) -> (Limits, JournalAsked) {
         let age_ms_max = self.older_than.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
         let by_age = Policy { age_ms_max, ..Policy::default() };
-        Limits {
+        let limits = Limits {
             receipts: Policy { bytes_max: self.keep_bytes, ..by_age },
             runs: by_age,
             quarantine: by_age,
             receipts_below: self.below.map(Seq),
-        }
+        };
+        (limits, JournalAsked { policy: by_age, below: self.journal_below.map(JournalSeq) })
     }
 }
 
@@ -114,18 +122,41 @@ pub fn log_trim(args: &TrimArgs, environment: Vec<(OsString, OsString)>) -> Proc
     })
 }
 
-fn trim_report(Trimmed { plan, before, after }: &Trimmed, dry_run: bool) -> Value {
+fn trim_report(Trimmed { plan, before, after, journal }: &Trimmed, dry_run: bool) -> Value {
     let log = |start: fn(&LogStarts) -> Seq| {
         let (before, after, below) = (start(before), start(after), start(&plan.below));
         json!({"start": after, "removed": after.0 - before.0, "removable_below": below.max(before)})
     };
-    json!({
+    let mut report = json!({
         "dry_run": dry_run,
         "receipts": log(|starts| starts.receipts),
         "runs": log(|starts| starts.runs),
         "quarantine": log(|starts| starts.quarantine),
         "held_by": held_json(&plan.held),
-    })
+    });
+    if let (Some(TrimmedJournal { before, after, below, held }), Value::Object(fields)) =
+        (journal, &mut report)
+    {
+        let journal = json!({
+            "start": after,
+            "removed": after.0 - before.0,
+            "removable_below": below.max(before),
+            "held_by": journal_held_json(held),
+        });
+        fields.insert(LogName::Journal.to_string(), journal);
+    }
+    report
+}
+
+/// Who holds records of the journal that were to be trimmed; null when nobody does.
+pub(super) fn journal_held_json(held: &JournalHeld) -> Value {
+    match held {
+        JournalHeld::No => Value::Null,
+        JournalHeld::Work(first, JournalBlocker::Cycle(id)) => json!({"cycle": id, "record": first}),
+        JournalHeld::Work(first, JournalBlocker::Command(id)) => json!({"command": id, "record": first}),
+        JournalHeld::History(first) => json!({"history": null, "record": first}),
+        JournalHeld::HistoryAway(why) => json!({"history": why}),
+    }
 }
 
 /// Who holds receipts that were to be trimmed; null when nobody does.

@@ -1,7 +1,8 @@
 //! `orchestrator log stat`: what recorded logs hold.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::sync::Arc;
 
 use orchestrator_engine_plane::retention::saved_base;
 use orchestrator_kernel::engine::contracts::engine_run::{RunRecord, RunStatus};
@@ -10,6 +11,7 @@ use orchestrator_kernel::engine::retention::{RetentionBase, TrimBlocker};
 use orchestrator_kernel::ids::{Seq, TsMs};
 use orchestrator_kernel::ports::log::{AcquireError, Log, LogName, LogStat, ReadLimit, RecordBatch};
 use orchestrator_kernel::ports::marks::{MarkError, Marks};
+use orchestrator_kernel::trading::journal::SealedEntry;
 use serde_json::{Value, json};
 
 use super::{FromArgs, block_on, log_keep, print_answer, print_complaint};
@@ -18,7 +20,7 @@ use crate::process::exit::ProcessExit;
 use crate::process::explain::explain_error;
 use crate::service::wiring::reading::{self, LogsPlace, Recorded};
 use crate::service::wiring::retention::{self, OfflineError};
-use crate::service::wiring::{WiringError, marks};
+use crate::service::wiring::{WiringError, journal_trim, marks};
 
 /// Reads every record of every log, checks it, and prints one JSON object.
 #[must_use]
@@ -40,8 +42,9 @@ pub fn log_stat(args: &FromArgs, environment: Vec<(OsString, OsString)>) -> Proc
 
 async fn read_all(place: &LogsPlace, config: &Config, is_configured: bool) -> Result<Value, OfflineError> {
     let noted = if is_configured { marks::read_marks(config).await? } else { None };
-    let logs = reading::open_logs(place).await?;
-    let second_mark = noted.map(|noted| compare_with_mark(noted, &logs)).transpose()?;
+    let mut logs = reading::open_logs(place).await?;
+    let journal = logs.take_journal()?;
+    let second_mark = noted.map(|noted| compare_with_mark(noted, &logs, journal.as_ref())).transpose()?;
     let read = ReadRecords {
         receipts: read_receipts(logs.receipts.as_ref()).await?,
         runs: count_runs(logs.runs.as_ref()).await?,
@@ -52,6 +55,10 @@ async fn read_all(place: &LogsPlace, config: &Config, is_configured: bool) -> Re
     let mut report = report_json(&logs, &read, &base, &floor);
     if let (Some(second_mark), Value::Object(fields)) = (second_mark, &mut report) {
         fields.insert("second_mark".to_owned(), second_mark);
+    }
+    if let (Some(journal), Value::Object(fields)) = (journal, &mut report) {
+        let journal = journal_json(journal.as_ref(), &logs).await?;
+        fields.insert(LogName::Journal.to_string(), journal);
     }
     Ok(report)
 }
@@ -143,10 +150,35 @@ fn report_json(
     })
 }
 
+/// Extent of the journal, what it counts, and how far it could be trimmed.
+async fn journal_json(journal: &dyn Log, logs: &Recorded) -> Result<Value, OfflineError> {
+    let (mut first, mut last, mut kinds) = (None, None, BTreeMap::<&str, u64>::new());
+    scan_log(journal, |seq, payload| {
+        let sealed = SealedEntry::decode(payload).map_err(|error| corrupt_record(seq, &error))?;
+        first = first.or(Some(sealed.entry.at_ms));
+        last = Some(sealed.entry.at_ms);
+        *kinds.entry(sealed.entry.fact.kind_word()).or_default() += 1;
+        Ok(())
+    })
+    .await?;
+    let (floor, held) = journal_trim::journal_floor(journal, logs.checkpoints.as_ref()).await?;
+    let archive = logs.archived.iter().find(|(log, _)| *log == LogName::Journal);
+    Ok(json!({
+        "log": extent_of(journal.stat()),
+        "first_ts_ms": first,
+        "last_ts_ms": last,
+        "records": kinds,
+        "archive": archive.map(|(_, stat)| extent_of(*stat)),
+        "floor": floor,
+        "floor_held_by": log_keep::journal_held_json(&held),
+    }))
+}
+
 /// How far the second mark says that each log reaches, or why it says nothing.
 fn compare_with_mark(
     (place, marks): (String, Result<Marks, MarkError>),
     logs: &Recorded,
+    journal: Option<&Arc<dyn Log>>,
 ) -> Result<Value, WiringError> {
     let marks = match marks {
         Ok(marks) => marks,
@@ -154,12 +186,14 @@ fn compare_with_mark(
     };
     let mut tails = serde_json::Map::from_iter([("place".to_owned(), json!(place))]);
     for (name, log) in [
-        (LogName::Receipts, &logs.receipts),
-        (LogName::Runs, &logs.runs),
-        (LogName::Quarantine, &logs.quarantine),
+        (LogName::Receipts, Some(&logs.receipts)),
+        (LogName::Runs, Some(&logs.runs)),
+        (LogName::Quarantine, Some(&logs.quarantine)),
+        // One that is gone is told by its mark alone.
+        (LogName::Journal, journal),
     ] {
         let Some(mark) = marks.get(name.as_str()) else { continue };
-        let tail = log.stat().tail;
+        let tail = log.map_or(Seq(0), |log| log.stat().tail);
         if tail < mark.tail {
             let detail = format!(
                 "LOG_REGRESSED: it ends at {tail}, the second mark ({place}) knows it as acknowledged up to {}",

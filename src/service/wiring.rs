@@ -39,6 +39,8 @@ use crate::service::manifest::{self, ManifestError};
 pub mod backtest;
 pub mod engine;
 pub mod history;
+pub mod journal;
+pub mod journal_trim;
 pub mod kill_switch;
 pub mod marks;
 pub mod outputs;
@@ -59,7 +61,6 @@ use watch::PlaceWatch;
 pub use crate::adapters::process::guard as worker_guard;
 pub use engine::cores_if_zero;
 pub use settings::http_limits;
-pub use storage::JournalStorage;
 
 /// Reason for which the service could not be put together. Nothing was taken in or sent out.
 #[derive(Debug, thiserror::Error)]
@@ -255,8 +256,6 @@ pub struct Wired {
     pub intake: Option<HttpIntake>,
     /// The worker pool, if there is one: it is ended after the tree.
     pub workers: Option<Arc<ProcessEngine>>,
-    /// The trading plane's journal; nothing while that is off.
-    pub journal: Option<JournalStorage>,
     /// What makes a receipt count as durable, for people.
     pub durability: &'static str,
     /// The server that the logs are on, with the writer's claim, if there is one: it is released after the tree.
@@ -308,7 +307,7 @@ pub async fn wire_service(
                 observer: Arc::clone(&observer),
                 probe_every: storage.probe_every,
             };
-            let (parts, workers) = wire_trading(config, Arc::clone(&journal.log), engine)?;
+            let (parts, workers) = wire_trading(config, journal, engine)?;
             (Some(parts), workers)
         }
         None => (None, StageWorkers::default()),
@@ -337,7 +336,6 @@ pub async fn wire_service(
         stage_workers,
         intake,
         workers,
-        journal: storage.journal,
         durability: storage.durability,
         server: storage.server,
         place: PlaceWatch::new(Arc::clone(&data_dir), storage.written),

@@ -21,6 +21,7 @@ mod history;
 mod hostile;
 mod http_floods;
 mod identity;
+mod journal;
 mod kill_switch_stop;
 mod limits;
 mod log_tail;

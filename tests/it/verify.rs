@@ -18,7 +18,7 @@ use self::made_up::{BEGIN_MS, MadeUp, Said, content_end, engine_copy};
 use crate::support::seed;
 
 mod capture;
-mod made_up;
+pub(crate) mod made_up;
 mod silence;
 
 /// Bytes that are flipped.

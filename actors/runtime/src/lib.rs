@@ -9,6 +9,7 @@ pub mod supervisor;
 pub mod act_log;
 pub mod checkpoint;
 pub mod group_commit;
+pub mod log_copy;
 pub mod log_health;
 pub mod log_writer;
 pub mod patient_log;

@@ -80,6 +80,8 @@ pub enum Condition {
     CyclesFailing,
     /// The agent is in error: nothing passes SIG until an operator starts it.
     AgentError,
+    /// Retention of the journal fails again and again: it grows.
+    JournalRetentionFailing,
     /// The SQL history does not follow the journal. Nothing of it is lost, and cycles go on unless it is required.
     HistoryBehind,
     /// This calendar's data end soon, or have ended: its schedules fire no more then.
@@ -112,6 +114,7 @@ impl Condition {
             Self::TradingCatchingUp => "catching_up",
             Self::CyclesFailing => "cycles_failing",
             Self::AgentError => "agent_error",
+            Self::JournalRetentionFailing => "journal_retention_failing",
             Self::HistoryBehind => "history_behind",
             Self::CalendarEnding(_) => "calendar_ending",
         }
@@ -142,6 +145,7 @@ impl Condition {
             | Self::TradingCatchingUp
             | Self::CyclesFailing
             | Self::AgentError
+            | Self::JournalRetentionFailing
             | Self::HistoryBehind
             | Self::CalendarEnding(_) => false,
         }
@@ -170,6 +174,7 @@ impl Condition {
             | Self::TradingStopped
             | Self::CyclesFailing
             | Self::AgentError
+            | Self::JournalRetentionFailing
             | Self::HistoryBehind
             | Self::CalendarEnding(_) => true,
             Self::KillSwitchEngaged | Self::KillSwitchUnknown | Self::TradingCatchingUp => false,

@@ -7,6 +7,7 @@
 //! builtin   the stages that need nothing but the record and the market
 //! Journal   the only writer of the journal: chains, makes durable, and says what the records add up to
 //! History   a reader of the journal that keeps the tables of a database behind it
+//! Retention trims the journal as far as nobody needs it
 //! ```
 //!
 //! Nothing here names the engine plane: what is known of the market comes through a port, and nothing that the engine
@@ -14,6 +15,7 @@
 //! what it can rebuild from the journal in `pre_start`; a restart therefore loses nothing.
 
 pub mod plane;
+pub mod saved;
 pub mod settings;
 
 pub mod command;
@@ -30,6 +32,8 @@ pub mod builtin;
 pub mod journal;
 
 pub mod history;
+
+pub mod retention;
 
 #[cfg(feature = "testkit")]
 #[doc(hidden)]

@@ -5,7 +5,8 @@
 //!         ├ agent     unlimited: it begins again from the journal
 //!         ├ cycles    unlimited: open cycles go on from the journal, under the same ids
 //!         ├ cadence   unlimited: what was missed meanwhile is decided as late
-//!         └ history   unlimited: it goes on from the database's mark; without a database there is none
+//!         ├ history   unlimited: it goes on from the database's mark; without a database there is none
+//!         └ retention unlimited: it goes on from the saved base; where all is kept there is none
 //! ```
 //!
 //! The plane has a supervisor and a fatal slot of its own: what ends it ends nothing else. One end is not its own: a
@@ -39,6 +40,8 @@ use crate::history::messages::{HistoryMsg, HistoryProgress};
 use crate::history::{History, HistoryArgs, HistoryPorts};
 use crate::journal::messages::{JournalCommitted, JournalDoor, JournalMsg};
 use crate::journal::{Journal, JournalArgs};
+use crate::retention::messages::JournalRetentionMsg;
+use crate::retention::{JournalReader, JournalRetention, JournalRetentionArgs, JournalRetentionPorts};
 use crate::settings::{TradingPorts, TradingSettings};
 use crate::view::TradingView;
 
@@ -267,6 +270,7 @@ struct PlaneParts {
     cadence: Address<CadenceMsg>,
     history: Address<HistoryMsg>,
     history_progress: Arc<watch::Sender<HistoryProgress>>,
+    retention: Address<JournalRetentionMsg>,
     defects: CycleDefects,
 }
 
@@ -281,6 +285,7 @@ impl PlaneParts {
             cadence: Address::new("cadence"),
             history: Address::new("history"),
             history_progress: Arc::default(),
+            retention: Address::new("retention"),
             defects: CycleDefects::default(),
             settings: Arc::new(settings),
             ports,
@@ -318,6 +323,9 @@ impl PlaneParts {
         let history = self.ports.history.clone().map(|history| self.history_args(history));
         let history = history.map(|args| start_of_actor(&self.history, || History, args));
         specs.extend(history.map(|start| line("history", FROM_JOURNAL, start)));
+        let retention = self.ports.retention.clone().map(|ports| self.retention_args(ports));
+        let retention = retention.map(|args| start_of_actor(&self.retention, || JournalRetention, args));
+        specs.extend(retention.map(|start| line("retention", FROM_JOURNAL, start)));
         specs
     }
 
@@ -327,6 +335,22 @@ impl PlaneParts {
             journal: Arc::clone(&self.ports.journal),
             committed: self.committed.subscribe(),
             progress: Arc::clone(&self.history_progress),
+            observer: Arc::clone(&self.ports.observer),
+            board: self.ports.board.clone(),
+        }
+    }
+
+    fn retention_args(&self, mut ports: JournalRetentionPorts) -> JournalRetentionArgs {
+        if self.ports.history.is_some() {
+            let progress = self.history_progress.subscribe();
+            ports.readers.push(JournalReader::new("history", move || progress.borrow().needed_from));
+        }
+        JournalRetentionArgs {
+            ports,
+            log: Arc::clone(&self.ports.journal),
+            checkpoints: Arc::clone(&self.ports.checkpoints),
+            clock: Arc::clone(&self.ports.clock),
+            committed: self.committed.subscribe(),
             observer: Arc::clone(&self.ports.observer),
             board: self.ports.board.clone(),
         }

@@ -21,6 +21,7 @@ use orchestrator_runtime::status::StatusBoard;
 
 use crate::history::HistoryPorts;
 use crate::journal::JournalSettings;
+use crate::retention::JournalRetentionPorts;
 use crate::view::TradingView;
 
 /// Ports of the trading plane to the outside.
@@ -42,6 +43,8 @@ pub struct TradingPorts {
     pub hooks: Arc<dyn HookBackend>,
     /// The database of the history; nothing where none is kept.
     pub history: Option<HistoryPorts>,
+    /// How the journal is trimmed; nothing where all of it is kept.
+    pub retention: Option<JournalRetentionPorts>,
     /// Telemetry.
     pub observer: Arc<dyn Observer>,
     /// Where conditions are shown: the service's board.

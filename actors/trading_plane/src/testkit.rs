@@ -50,6 +50,7 @@ use crate::command::{CommandAnswer, CommandOrigin, CommandRefused, TradingComman
 use crate::history::{HistoryPorts, HistorySettings};
 use crate::journal::JournalSettings;
 use crate::plane::{TradingHandle, TradingPlane, start_trading_plane};
+use crate::retention::JournalRetentionPorts;
 use crate::settings::{ScheduleSettings, TradingHours, TradingPorts, TradingSettings};
 use crate::view::TradingView;
 
@@ -365,6 +366,8 @@ pub struct PlaneRig {
     pub market: Arc<MemoryMarket>,
     /// The history of the next start, if one is kept.
     pub history: Option<HistoryPorts>,
+    /// How the journal of the next start is trimmed.
+    pub retention: Option<JournalRetentionPorts>,
     /// Conditions.
     pub board: StatusBoard,
     /// Whether somebody reads the kill switch besides those who ask for a permit.
@@ -392,6 +395,7 @@ impl PlaneRig {
             backends: None,
             market,
             history: None,
+            retention: None,
             board: StatusBoard::default(),
             reads_kill_switch: true,
             settings,
@@ -426,6 +430,7 @@ impl PlaneRig {
             stages,
             hooks,
             history: self.history.clone(),
+            retention: self.retention.clone(),
             observer: Arc::new(Unobserved),
             board: self.board.clone(),
             view: TradingView::default(),

@@ -37,8 +37,8 @@ pub struct FileCheckpoints {
     fs: Arc<dyn Fs>,
     /// Which directory it is: one that takes its place later belongs to somebody else.
     id: Option<FileId>,
-    /// The checkpoint that must be saved before anything can make room.
-    before_trims: Option<&'static str>,
+    /// The checkpoints that must be saved before anything can make room.
+    before_trims: &'static [&'static str],
 }
 
 impl FileCheckpoints {
@@ -50,15 +50,15 @@ impl FileCheckpoints {
     pub fn open(dir: &Path, fs: Arc<dyn Fs>) -> io::Result<Self> {
         fs.create_dir(dir)?;
         let id = Some(fs.id_at(dir)?);
-        Ok(Self { dir: dir.to_owned(), fs, id, before_trims: None })
+        Ok(Self { dir: dir.to_owned(), fs, id, before_trims: &[] })
     }
 
-    /// The same, with room for the checkpoint `name` from now on, also before it is saved for the first time: without
-    /// it nothing may be trimmed, so it must not need the room that trimming makes. It says what the others say
+    /// The same, with room for each of the checkpoints `names` from now on, also before it is saved for the first time:
+    /// without it nothing may be trimmed, so it must not need the room that trimming makes. It says what the others say
     /// together.
     #[must_use]
-    pub fn reserving_for(self, name: &'static str) -> Self {
-        let this = Self { before_trims: Some(name), ..self };
+    pub fn reserving_for(self, names: &'static [&'static str]) -> Self {
+        let this = Self { before_trims: names, ..self };
         let sizes = this.fs.list_dir(&this.dir).unwrap_or_default().into_iter().filter_map(|file| {
             let file = file.ends_with(SUFFIX).then(|| this.fs.open_to_read(&this.dir.join(file)))?;
             file.ok()?.size().ok()
@@ -67,9 +67,12 @@ impl FileCheckpoints {
         this
     }
 
-    /// Takes room for the checkpoint that trimming needs, where another one has so many bytes.
+    /// Takes room for the checkpoints that trimming needs, where another one has so many bytes.
     fn reserve_beside(&self, bytes: u64) {
-        let Some(name) = self.before_trims else { return };
+        self.before_trims.iter().for_each(|name| self.reserve_for(name, bytes));
+    }
+
+    fn reserve_for(&self, name: &str, bytes: u64) {
         let name = format!("{name}{SUFFIX}");
         if let Err(error) = keep_reserve(&*self.fs, &self.dir, &name, 2 * bytes + RESERVED_BYTES_MIN) {
             tracing::warn!(
@@ -82,7 +85,7 @@ impl FileCheckpoints {
     /// Reads checkpoints in `dir`, if it is there. Nothing is created, and nothing can be saved.
     #[must_use]
     pub fn open_read_only(dir: &Path, fs: Arc<dyn Fs>) -> Self {
-        Self { dir: dir.to_owned(), fs: Arc::new(ReadOnlyFs(fs)), id: None, before_trims: None }
+        Self { dir: dir.to_owned(), fs: Arc::new(ReadOnlyFs(fs)), id: None, before_trims: &[] }
     }
 }
 

@@ -227,6 +227,7 @@ fn shown_conditions(conditions: BTreeMap<Condition, String>) -> Vec<(String, Str
         | Condition::TradingCatchingUp
         | Condition::CyclesFailing
         | Condition::AgentError
+        | Condition::JournalRetentionFailing
         | Condition::HistoryBehind => condition.runbook_word().to_owned(),
     };
     let is_source =

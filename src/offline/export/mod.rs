@@ -3,6 +3,7 @@
 //! Everything is read once from front to back, with one batch and one group of rows in memory. The files get their
 //! names when all of them are whole.
 
+mod journal;
 mod ndjson;
 mod parquet;
 
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use orchestrator_kernel::engine::contracts::orchestrator_event::BadAnswer;
+use orchestrator_kernel::ports::log::Log;
 use serde::Serialize;
 
 use crate::offline::recorded::{LogError, Selection};
@@ -21,10 +23,10 @@ use crate::service::wiring::reading::Recorded;
 /// Format of the exported files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum ExportFormat {
-    /// Lines of JSON: receipts, outputs, run records, quarantine.
+    /// Lines of JSON: receipts, outputs, run records, quarantine, journal.
     #[default]
     Ndjson,
-    /// Parquet tables: receipts and ended runs.
+    /// Parquet tables: receipts, ended runs, journal.
     Parquet,
 }
 
@@ -62,6 +64,9 @@ pub struct Exported {
     pub outputs: u64,
     /// Items of the quarantine; only when nothing is left out, because they have no symbol and no `ingest_seq`.
     pub quarantined: u64,
+    /// Records of the trading plane's journal; only where there is one, and when nothing is left out, as above.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub journal_records: Option<u64>,
     /// The files.
     pub files: Vec<PathBuf>,
 }
@@ -124,28 +129,41 @@ impl ExportError {
 /// # Errors
 ///
 /// [`ExportError`]; of a failed export no file is left.
-pub async fn export_logs(recorded: &Recorded, options: &ExportOptions) -> Result<Exported, ExportError> {
-    let targets = target_files(options);
+pub async fn export_logs(
+    recorded: &Recorded,
+    journal: Option<&dyn Log>,
+    options: &ExportOptions,
+) -> Result<Exported, ExportError> {
+    let journal = journal.filter(|_| options.selection.is_everything());
+    let targets = target_files(options, journal.is_some());
     if let Some(existing) = targets.iter().find(|path| !options.force && path.exists()) {
         return Err(ExportError::Exists(existing.clone()));
     }
     std::fs::create_dir_all(&options.to).map_err(write_failed(&options.to))?;
     let range = options.selection.resolve_positions(recorded.receipts.as_ref()).await?;
-    let (mut exported, files) = match options.format {
+    let (mut exported, mut files) = match options.format {
         ExportFormat::Ndjson => ndjson::write_files(recorded, options, &range, &targets).await?,
         ExportFormat::Parquet => parquet::write_tables(recorded, options, &range, &targets).await?,
     };
+    if let (Some(journal), Some(target)) = (journal, targets.get(files.len())) {
+        let (records, file) = match options.format {
+            ExportFormat::Ndjson => journal::write_lines(journal, options, target).await?,
+            ExportFormat::Parquet => journal::write_table(journal, target).await?,
+        };
+        exported.journal_records = Some(records);
+        files.push(file);
+    }
     for (file, target) in files.into_iter().zip(&targets) {
         exported.files.push(publish_file(file, target, options.force)?);
     }
     Ok(exported)
 }
 
-/// The files, in the order in which they are named.
-fn target_files(options: &ExportOptions) -> Vec<PathBuf> {
+/// The files, in the order in which they are named. The journal's stands last.
+fn target_files(options: &ExportOptions, has_journal: bool) -> Vec<PathBuf> {
     let names: &[&str] = match options.format {
         ExportFormat::Ndjson if options.selection.is_everything() => &ndjson::NAMES,
-        // The quarantine stands last.
+        // The quarantine stands last of these.
         ExportFormat::Ndjson => &ndjson::NAMES[..ndjson::NAMES.len() - 1],
         ExportFormat::Parquet => &parquet::NAMES,
     };
@@ -153,7 +171,12 @@ fn target_files(options: &ExportOptions) -> Vec<PathBuf> {
         ExportFormat::Ndjson => options.compression.name_suffix(),
         ExportFormat::Parquet => "",
     };
-    names.iter().map(|name| options.to.join(format!("{name}{suffix}"))).collect()
+    let journal = match options.format {
+        ExportFormat::Ndjson => journal::LINES_NAME,
+        ExportFormat::Parquet => journal::TABLE_NAME,
+    };
+    let names = names.iter().chain(has_journal.then_some(&journal));
+    names.map(|name| options.to.join(format!("{name}{suffix}"))).collect()
 }
 
 fn publish_file(file: Finished, target: &Path, force: bool) -> Result<PathBuf, ExportError> {

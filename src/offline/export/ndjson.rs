@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::io::Write;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use orchestrator_kernel::engine::contracts::orchestrator_event::events;
 use orchestrator_kernel::engine::contracts::quarantine::QuarantineRecord;
@@ -20,17 +20,16 @@ use crate::service::wiring::reading::Recorded;
 pub(super) const NAMES: [&str; 4] =
     ["raw_market_events.jsonl", "orchestrator_events.jsonl", "engine_run_records.jsonl", "quarantine.jsonl"];
 
-/// Writes the files of `targets`, which have the order of [`NAMES`].
+/// Writes the files of `targets`, which have the order of [`NAMES`] and may go on behind them.
 pub(super) async fn write_files(
     recorded: &Recorded,
     options: &ExportOptions,
     range: &RangeInclusive<IngestSeq>,
     targets: &[PathBuf],
 ) -> Result<(Exported, Vec<Finished>), ExportError> {
-    let create = |target: &PathBuf| {
-        let file = NewFile::create(target, options.compression).map_err(write_failed(target))?;
-        Ok(LineFile { file, target: target.clone() })
-    };
+    let has_quarantine = options.selection.is_everything();
+    let targets = targets.get(..NAMES.len() - usize::from(!has_quarantine)).unwrap_or(targets);
+    let create = |target: &PathBuf| LineFile::create_file(target, options);
     let mut files = targets.iter().map(create).collect::<Result<Vec<_>, ExportError>>()?;
     let mut exported = Exported::default();
     // `targets` gives three or four.
@@ -138,18 +137,24 @@ fn on_one_line(event: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-struct LineFile {
+/// A file of lines in the making.
+pub(super) struct LineFile {
     file: NewFile,
     target: PathBuf,
 }
 
 impl LineFile {
-    fn write_line(&mut self, line: &[u8]) -> Result<(), ExportError> {
+    pub(super) fn create_file(target: &Path, options: &ExportOptions) -> Result<Self, ExportError> {
+        let file = NewFile::create(target, options.compression).map_err(write_failed(target))?;
+        Ok(Self { file, target: target.to_owned() })
+    }
+
+    pub(super) fn write_line(&mut self, line: &[u8]) -> Result<(), ExportError> {
         let written = self.file.write_all(line).and_then(|()| self.file.write_all(b"\n"));
         written.map_err(write_failed(&self.target))
     }
 
-    fn finish_file(self) -> Result<Finished, ExportError> {
+    pub(super) fn finish_file(self) -> Result<Finished, ExportError> {
         self.file.finish().map_err(write_failed(&self.target))
     }
 }

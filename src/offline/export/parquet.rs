@@ -74,7 +74,7 @@ const RUNS: &str = "message runs {
     optional binary engine_code_hash (string);
 }";
 
-/// Writes the files of `targets`, which have the order of [`NAMES`].
+/// Writes the files of `targets`, which have the order of [`NAMES`] and may go on behind them.
 pub(super) async fn write_tables(
     recorded: &Recorded,
     options: &ExportOptions,
@@ -83,11 +83,11 @@ pub(super) async fn write_tables(
 ) -> Result<(Exported, Vec<Finished>), ExportError> {
     let mut exported = Exported::default();
     let mut files = Vec::new();
-    if let [receipts_file, runs_file] = targets {
-        let mut table = Table::create_table(receipts_file, RECEIPTS)?;
+    if let [receipts_file, runs_file, ..] = targets {
+        let mut table = ParquetTable::create_table(receipts_file, RECEIPTS)?;
         write_receipts(recorded, options, range, &mut table, &mut exported).await?;
         files.push(table.finish_table()?);
-        let mut table = Table::create_table(runs_file, RUNS)?;
+        let mut table = ParquetTable::create_table(runs_file, RUNS)?;
         write_runs(recorded, options, range, &mut table, &mut exported).await?;
         files.push(table.finish_table()?);
     }
@@ -98,7 +98,7 @@ async fn write_receipts(
     recorded: &Recorded,
     options: &ExportOptions,
     range: &RangeInclusive<IngestSeq>,
-    table: &mut Table,
+    table: &mut ParquetTable,
     exported: &mut Exported,
 ) -> Result<(), ExportError> {
     let symbols = options.selection.symbol_set();
@@ -131,7 +131,7 @@ async fn write_runs(
     recorded: &Recorded,
     options: &ExportOptions,
     range: &RangeInclusive<IngestSeq>,
-    table: &mut Table,
+    table: &mut ParquetTable,
     exported: &mut Exported,
 ) -> Result<(), ExportError> {
     let symbols = options.selection.symbol_set();
@@ -226,19 +226,19 @@ fn answer_cells(record: &RunRecord) -> [Cell; 4] {
 }
 
 /// A value of a table.
-enum Cell {
+pub(super) enum Cell {
     Null,
     Int(i64),
     Number(f64),
     Text(ByteArray),
 }
 
-fn text_cell(text: &str) -> Cell {
+pub(super) fn text_cell(text: &str) -> Cell {
     Cell::Text(ByteArray::from(text))
 }
 
 /// Positions are below 2^63 for as long as there are disks.
-fn seq_cell(position: u64) -> Cell {
+pub(super) fn seq_cell(position: u64) -> Cell {
     Cell::Int(i64::try_from(position).unwrap_or(i64::MAX))
 }
 
@@ -253,7 +253,7 @@ struct Column {
 }
 
 /// A Parquet file in the making, a group of rows at a time.
-struct Table {
+pub(super) struct ParquetTable {
     writer: SerializedFileWriter<NewFile>,
     target: PathBuf,
     columns: Vec<Column>,
@@ -261,8 +261,8 @@ struct Table {
     bytes: usize,
 }
 
-impl Table {
-    fn create_table(target: &Path, schema: &str) -> Result<Self, ExportError> {
+impl ParquetTable {
+    pub(super) fn create_table(target: &Path, schema: &str) -> Result<Self, ExportError> {
         let file = NewFile::create(target, Compression::None).map_err(write_failed(target))?;
         let properties = WriterProperties::builder()
             .set_compression(Codec::SNAPPY)
@@ -275,7 +275,7 @@ impl Table {
         Ok(Self { writer, target: target.to_owned(), columns, rows: 0, bytes: 0 })
     }
 
-    fn push_row<const CELLS: usize>(&mut self, cells: [Cell; CELLS]) -> Result<(), ExportError> {
+    pub(super) fn push_row<const CELLS: usize>(&mut self, cells: [Cell; CELLS]) -> Result<(), ExportError> {
         for (column, cell) in self.columns.iter_mut().zip(cells) {
             column.levels.push(i16::from(!matches!(cell, Cell::Null)));
             match cell {
@@ -306,7 +306,7 @@ impl Table {
         Ok(())
     }
 
-    fn finish_table(mut self) -> Result<Finished, ExportError> {
+    pub(super) fn finish_table(mut self) -> Result<Finished, ExportError> {
         self.flush_rows()?;
         let file = self.writer.into_inner().map_err(parquet_failed(&self.target))?;
         file.finish().map_err(write_failed(&self.target))

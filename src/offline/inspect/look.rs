@@ -11,6 +11,7 @@ use orchestrator_kernel::ports::log::{Log, LogName, ReadError, read_one};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::cycle::find_cycle;
 use super::{
     Decided, InspectAnswer, InspectError, KnownInputs, Question, ReceiptLine, ReceiptView, RunLine, RunView,
     SnapshotView, SymbolView,
@@ -21,13 +22,14 @@ use crate::service::wiring::reading::Recorded;
 /// Runs of an ambiguous beginning that are named.
 const EXAMPLES_MAX: usize = 5;
 
-/// Answers `question`.
+/// Answers `question`. The journal is asked for cycles only.
 ///
 /// # Errors
 ///
 /// [`InspectError`].
 pub async fn answer_question(
     recorded: &Recorded,
+    journal: Option<&dyn Log>,
     question: &Question,
 ) -> Result<InspectAnswer, InspectError> {
     let (receipts, runs) = (recorded.receipts.as_ref(), recorded.runs.as_ref());
@@ -40,6 +42,7 @@ pub async fn answer_question(
         Question::Seq(seq) => {
             Ok(InspectAnswer::Receipt(Box::new(look_at_receipt(receipts, runs, *seq).await?)))
         }
+        Question::Cycle(prefix) => Ok(InspectAnswer::Cycle(Box::new(find_cycle(journal, prefix).await?))),
         Question::Symbol { symbol, at } => {
             Ok(InspectAnswer::Symbol(Box::new(look_at_symbol(receipts, runs, symbol, *at).await?)))
         }

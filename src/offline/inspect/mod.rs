@@ -1,5 +1,6 @@
 //! Time travel: what was known, what was decided, what came out. From the logs alone.
 
+mod cycle;
 mod look;
 mod text;
 
@@ -14,6 +15,7 @@ use serde_json::value::RawValue;
 use crate::offline::recorded::LogError;
 use crate::process::exit::ProcessExit;
 
+pub use cycle::RecordedCycle;
 pub use look::answer_question;
 pub use text::render_answer;
 
@@ -31,6 +33,8 @@ pub enum Question {
         /// When.
         at: TsMs,
     },
+    /// A cycle of the trading plane, by the first digits of its id.
+    Cycle(String),
 }
 
 /// The answer.
@@ -43,6 +47,8 @@ pub enum InspectAnswer {
     Receipt(Box<ReceiptView>),
     /// To [`Question::Symbol`].
     Symbol(Box<SymbolView>),
+    /// To [`Question::Cycle`].
+    Cycle(Box<RecordedCycle>),
 }
 
 /// A run and everything around it.
@@ -224,6 +230,14 @@ pub enum InspectError {
         /// Some of them.
         examples: Vec<String>,
     },
+    /// Several cycles begin so.
+    #[error("{prefix} is the beginning of several cycles, among them {}; give more digits", examples.join(", "))]
+    AmbiguousCycle {
+        /// What was given.
+        prefix: String,
+        /// Some of them.
+        examples: Vec<String>,
+    },
 }
 
 impl InspectError {
@@ -233,7 +247,9 @@ impl InspectError {
         match self {
             Self::Log(error) => error.to_exit(),
             Self::Answer(_) | Self::Json { .. } => ProcessExit::Data,
-            Self::NotFound(_) | Self::Ambiguous { .. } => ProcessExit::Different,
+            Self::NotFound(_) | Self::Ambiguous { .. } | Self::AmbiguousCycle { .. } => {
+                ProcessExit::Different
+            }
         }
     }
 }

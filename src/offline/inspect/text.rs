@@ -15,26 +15,31 @@ const ID_DIGITS: usize = 12;
 /// Renders `answer`.
 #[must_use]
 pub fn render_answer(answer: &InspectAnswer) -> String {
-    let mut page = Page(String::new());
+    let mut page = InspectPage(String::new());
     match answer {
         InspectAnswer::Run(view) => page.push_run(view),
         InspectAnswer::Receipt(view) => page.push_receipt(view),
         InspectAnswer::Symbol(view) => page.push_symbol(view),
+        InspectAnswer::Cycle(view) => page.push_cycle(view),
     }
     page.0
 }
 
-struct Page(String);
+pub(super) struct InspectPage(String);
 
-impl Page {
-    fn push_title(&mut self, title: &str) {
+impl InspectPage {
+    pub(super) fn push_title(&mut self, title: &str) {
         self.0.push_str(title);
         self.0.push('\n');
     }
 
-    fn push_item(&mut self, name: &str, value: &str) {
+    pub(super) fn push_item(&mut self, name: &str, value: &str) {
         // Writing to a string has no way to fail.
         writeln!(self.0, "  {name:<18} {value}").unwrap_or_default();
+    }
+
+    pub(super) fn push_line(&mut self, line: &str) {
+        writeln!(self.0, "  {line}").unwrap_or_default();
     }
 
     fn push_json(&mut self, name: &str, value: Option<&RawValue>) {
@@ -174,7 +179,7 @@ fn attempts_text(view: &RunView) -> String {
     }
 }
 
-fn moment_text(at: TsMs) -> String {
+pub(super) fn moment_text(at: TsMs) -> String {
     format!("{} ({at})", to_rfc3339(at))
 }
 

@@ -7,6 +7,7 @@
 //! ```
 
 mod context;
+mod journal;
 mod outputs;
 mod published;
 mod report;
@@ -31,6 +32,7 @@ use orchestrator_kernel::ports::engine::Engine;
 use orchestrator_kernel::ports::log::{AcquireError, Log, LogName, ReadError};
 use orchestrator_kernel::rfc3339::to_rfc3339;
 
+use self::journal::SavedJournal;
 use self::outputs::OutputsFiles;
 use self::report::ComparedLines;
 pub use self::report::{VerifyFormat, VerifyReport, VerifyVerdict};
@@ -74,6 +76,8 @@ pub struct SavedState {
     pub known_runs: Result<Option<Seq>, LoadError>,
     /// Whether the base can be used.
     pub base: Result<(), LoadError>,
+    /// What was saved of the trading plane's journal.
+    pub journal: SavedJournal,
 }
 
 impl SavedState {
@@ -85,6 +89,7 @@ impl SavedState {
             known: saved::load_known_tails(checkpoints).await,
             known_runs: saved::load_known_run_tail(checkpoints).await,
             base: saved::base_is_sound(checkpoints).await,
+            journal: SavedJournal::read_beside(checkpoints).await,
         }
     }
 }
@@ -99,14 +104,24 @@ impl Verify<'_> {
                  held is not known"
             ));
         }
-        if self.recorded.receipts.stat().tail == Seq(0) && self.recorded.runs.stat().tail == Seq(0) {
+        if self.has_no_records() {
             report.cannot_tell("there are no records".to_owned());
         }
         self.check_saved(&mut report);
         let clock = self.check_others(&mut report).await;
         self.replay_runs(clock, &mut report, progress).await;
+        journal::audit_journal(self.recorded, &self.saved.journal, &mut report).await;
         context::explain_first(self.recorded, &mut report).await;
         report
+    }
+
+    /// A plane that only follows the clock has a journal and nothing else.
+    fn has_no_records(&self) -> bool {
+        let journal = self.recorded.journal().ok().flatten();
+        [Some(&self.recorded.receipts), Some(&self.recorded.runs), journal]
+            .into_iter()
+            .flatten()
+            .all(|log| log.stat().tail == Seq(0))
     }
 
     async fn replay_runs(
@@ -224,14 +239,14 @@ impl Verify<'_> {
 
     /// Every saved value is whole; and LOG_REGRESSED: what was derived from a log may not know more than it holds.
     fn check_saved(&self, report: &mut VerifyReport) {
-        let SavedState { published, known, known_runs, base } = &self.saved;
+        let SavedState { published, known, known_runs, base, journal } = &self.saved;
         let unusable = [
             ("the publish cursor", published.as_ref().err()),
             ("the checkpoint of the receipts", known.as_ref().err()),
             ("the checkpoint of the runs", known_runs.as_ref().err()),
             ("the base of the logs", base.as_ref().err()),
         ];
-        for (what, error) in unusable {
+        for (what, error) in unusable.into_iter().chain(journal.unusable()) {
             match error {
                 None => {}
                 Some(LoadError::Damaged { place, detail }) => report.note_divergence(Divergence {
@@ -403,6 +418,12 @@ fn note_stopped(report: &mut VerifyReport, error: &ReplayError) {
 #[must_use]
 pub fn unopened_report(place: String, error: &WiringError) -> VerifyReport {
     let mut report = VerifyReport::new(place, false);
+    note_unopened(&mut report, error);
+    report
+}
+
+/// Notes that a log cannot be opened: a difference when it is corrupt.
+fn note_unopened(report: &mut VerifyReport, error: &WiringError) {
     match error {
         WiringError::Log(AcquireError::Corrupt { log, place, detail }) => {
             report.note_divergence(Divergence {
@@ -415,7 +436,6 @@ pub fn unopened_report(place: String, error: &WiringError) -> VerifyReport {
         }
         other => report.cannot_tell(explain_error(other)),
     }
-    report
 }
 
 /// Takes what comes of the replay.

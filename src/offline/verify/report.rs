@@ -8,6 +8,7 @@ use orchestrator_kernel::ports::engine::EngineIdentity;
 use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
 use serde_json::{Value, json};
 
+use super::journal::AuditedJournal;
 use super::text::shorten_value;
 use crate::offline::replay::{ReplaySummary, ReplayedRun};
 use crate::process::exit::ProcessExit;
@@ -94,6 +95,10 @@ pub struct VerifyReport {
     pub(super) outputs: Option<ComparedLines>,
     pub(super) quarantined: u64,
     pub(super) manifests: u64,
+    /// Whether there is a journal.
+    pub(super) has_journal: bool,
+    /// The journal, when its audit came to its end.
+    pub(super) journal: Option<AuditedJournal>,
 }
 
 impl VerifyReport {
@@ -236,7 +241,8 @@ impl VerifyReport {
         let outputs = self.outputs.map(|ComparedLines { equal, repeated }| {
             format!("outputs file: {equal} lines as published, {repeated} repetitions")
         });
-        self.notes.iter().cloned().chain(unfinished).chain(outputs)
+        let journal = self.journal.iter().flat_map(journal_lines);
+        self.notes.iter().cloned().chain(unfinished).chain(outputs).chain(journal)
     }
 
     fn to_json(&self) -> Value {
@@ -263,7 +269,7 @@ impl VerifyReport {
             .iter()
             .map(|(symbol, run_id)| json!({"symbol": symbol, "run_id": run_id.to_string()}))
             .collect();
-        json!({
+        let mut report = json!({
             "from": self.place,
             "verdict": self.to_verdict().verdict_word(),
             "complete": self.done.is_some(),
@@ -281,12 +287,17 @@ impl VerifyReport {
             "differences": counts,
             "first": self.listed.iter().map(divergence_json).collect::<Vec<_>>(),
             "context": self.context,
-        })
+        });
+        if let (Some(journal), Value::Object(fields)) = (&self.journal, &mut report) {
+            fields.insert("journal".to_owned(), journal_json(journal));
+        }
+        report
     }
 
     fn to_junit(&self) -> String {
         let mut suite = TestSuite::new("orchestrator verify");
-        for check in Check::ALL {
+        let is_asked = |check: &&Check| **check != Check::Journal || self.has_journal;
+        for check in Check::ALL.iter().filter(is_asked) {
             let mut status = TestCaseStatus::success();
             if let Some(count) = self.counts.get(check) {
                 status = TestCaseStatus::non_success(NonSuccessKind::Failure);
@@ -316,6 +327,31 @@ impl VerifyReport {
 fn engine_identity(name: &str, version: &str, code_hash: &str) -> String {
     let hash: String = code_hash.chars().take(12).collect();
     if hash.is_empty() { format!("{name} {version}") } else { format!("{name} {version} (code {hash}…)") }
+}
+
+/// What the audit of the journal came to, and what has begun there and not ended.
+fn journal_lines(journal: &AuditedJournal) -> Vec<String> {
+    let AuditedJournal { first, last, head, unfinished } = journal;
+    let mut lines =
+        vec![format!("journal: records {first} to {last} keep its rules, the chain ends with {head}")];
+    lines.extend(unfinished.cycles.iter().map(|cycle| format!("cycle {cycle} has not ended")));
+    let fires = unfinished.fires.iter();
+    lines.extend(fires.map(|(schedule, fire)| format!("fire {fire} of {schedule} is no cycle yet")));
+    lines.extend(unfinished.commands.iter().map(|command| format!("command {command} has no result yet")));
+    lines
+}
+
+fn journal_json(journal: &AuditedJournal) -> Value {
+    let AuditedJournal { first, last, head, unfinished } = journal;
+    let fires = unfinished.fires.iter().map(|(schedule, fire)| json!({"schedule": schedule, "fire": fire}));
+    json!({
+        "first": first,
+        "last": last,
+        "head": head.to_string(),
+        "open_cycles": unfinished.cycles,
+        "open_fires": fires.collect::<Vec<_>>(),
+        "open_commands": unfinished.commands,
+    })
 }
 
 /// A divergence in one line.

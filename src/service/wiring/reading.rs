@@ -123,6 +123,15 @@ impl Recorded {
         }
     }
 
+    /// The same, taken out.
+    ///
+    /// # Errors
+    ///
+    /// [`WiringError`]: it cannot be opened.
+    pub fn take_journal(&mut self) -> Result<Option<Arc<dyn Log>>, WiringError> {
+        std::mem::replace(&mut self.journal, Ok(None))
+    }
+
     /// What stood before these logs, where their beginning was trimmed and no archive has it; and what the service
     /// trimmed without a run, where they still have it.
     ///

@@ -15,8 +15,12 @@ use orchestrator_kernel::engine::retention::{RetainedFor, RunsAfterBase, TrimBlo
 use orchestrator_kernel::ids::{Epoch, Seq, TsMs};
 use orchestrator_kernel::ports::checkpoint::LoadError;
 use orchestrator_kernel::ports::log::{AcquireError, Log, LogName, ReadError};
+use orchestrator_kernel::trading::journal::SealedEntry;
+use orchestrator_runtime::log_copy::CopyError;
+use orchestrator_trading_plane::retention::JournalRetentionError;
 
 use super::WiringError;
+use super::journal_trim::{JournalAsked, TrimmedJournal, plan_journal_trim};
 use super::reading::{LogsPlace, Recorded, open_logs};
 use super::settings::symbol_universe;
 use super::storage::{archive_elsewhere, archive_log, embedded_parts};
@@ -35,6 +39,17 @@ pub enum OfflineError {
     /// A step failed.
     #[error(transparent)]
     Retention(#[from] RetentionError),
+    /// A step on the journal failed.
+    #[error(transparent)]
+    Journal(#[from] JournalRetentionError),
+    /// More of the journal was asked than may be trimmed.
+    #[error("journal records from {floor} on are still needed, so nothing was trimmed: {why}")]
+    JournalNeeded {
+        /// The first record that is needed.
+        floor: Seq,
+        /// By whom.
+        why: String,
+    },
     /// More was asked than may be trimmed.
     #[error("receipts from {floor} on are still needed, so nothing was trimmed: {why}")]
     Needed {
@@ -52,7 +67,20 @@ impl OfflineError {
         match self {
             Self::Wiring(error) => error.to_exit(),
             Self::Retention(RetentionError::Standing(fatal)) => exit_of(fatal.kind),
-            Self::Needed { .. } => ProcessExit::Different,
+            Self::Needed { .. } | Self::JournalNeeded { .. } => ProcessExit::Different,
+            Self::Journal(
+                JournalRetentionError::Read(ReadError::Corrupt { .. } | ReadError::Trimmed { .. })
+                | JournalRetentionError::Record { .. }
+                | JournalRetentionError::Broken(_)
+                | JournalRetentionError::BaseUnusable(LoadError::Damaged { .. })
+                | JournalRetentionError::BaseLost { .. }
+                | JournalRetentionError::Copy(CopyError::Hole { .. }),
+            ) => ProcessExit::Data,
+            Self::Journal(
+                JournalRetentionError::Read(ReadError::Io(error))
+                | JournalRetentionError::BaseUnusable(LoadError::Io(error)),
+            ) => ProcessExit::of_storage(error),
+            Self::Journal(_) => ProcessExit::Io,
             Self::Retention(
                 RetentionError::Read {
                     source: ReadError::Corrupt { .. } | ReadError::Trimmed { .. }, ..
@@ -80,6 +108,8 @@ pub struct Trimmed {
     pub before: LogStarts,
     /// Where they start now.
     pub after: LogStarts,
+    /// The journal, where there is one.
+    pub journal: Option<TrimmedJournal>,
 }
 
 /// Trims the logs of the data directory `dir`, whose service is stopped.
@@ -90,7 +120,7 @@ pub struct Trimmed {
 pub async fn trim_logs(
     dir: &Path,
     config: &Config,
-    limits: Limits,
+    (limits, of_journal): (Limits, JournalAsked),
     dry_run: bool,
 ) -> Result<Trimmed, OfflineError> {
     let data_dir = DataDir::open(dir).map_err(WiringError::from)?;
@@ -106,12 +136,18 @@ pub async fn trim_logs(
         let floor = plan.below.receipts.max(kept.receipts.log.stat().start);
         return Err(OfflineError::Needed { floor, why: blocker_text(&plan.held, asked) });
     }
+    let checkpoints = &kept.checkpoints;
+    let journal = plan_journal_trim(config, (dir, &data_dir), checkpoints, of_journal, dry_run).await?;
     let before = kept.log_starts();
     if !dry_run {
         let TrimOutcome { result, .. } = carry_out(&kept, &base, &plan).await;
         result?;
     }
-    Ok(Trimmed { plan, before, after: kept.log_starts() })
+    let journal = match journal {
+        None => None,
+        Some(journal) => Some(journal.carry_out(dry_run).await?),
+    };
+    Ok(Trimmed { plan, before, after: kept.log_starts(), journal })
 }
 
 fn blocker_text(held: &TrimBlocker, asked: Seq) -> String {
@@ -152,7 +188,7 @@ async fn open_writable(
     })
 }
 
-async fn acquire_log(log: &Arc<dyn Log>) -> Result<Epoch, WiringError> {
+pub(super) async fn acquire_log(log: &Arc<dyn Log>) -> Result<Epoch, WiringError> {
     Ok(log.acquire().await.map_err(|error: AcquireError| WiringError::from(error))?.epoch)
 }
 
@@ -206,15 +242,21 @@ pub async fn archive_logs(
     to: &Path,
     before: Option<TsMs>,
 ) -> Result<Vec<Archived>, OfflineError> {
-    let logs = open_logs(place).await?;
+    let mut logs = open_logs(place).await?;
+    let journal = logs.take_journal()?;
     let receipts = |payload: &[u8]| Ok(ReceiptRecord::decode(payload)?.ingest_ts_ms);
     let runs = |payload: &[u8]| Ok(RunRecord::decode(payload)?.facts.planned_ts_ms);
     let quarantine = |payload: &[u8]| Ok(QuarantineRecord::decode(payload)?.at_ms);
-    Ok(vec![
+    let mut archived = vec![
         copy_log((LogName::Receipts, &logs.receipts), config, to, before, receipts).await?,
         copy_log((LogName::Runs, &logs.runs), config, to, before, runs).await?,
         copy_log((LogName::Quarantine, &logs.quarantine), config, to, before, quarantine).await?,
-    ])
+    ];
+    if let Some(journal) = &journal {
+        let made = |payload: &[u8]| Ok(SealedEntry::decode(payload)?.entry.at_ms);
+        archived.push(copy_log((LogName::Journal, journal), config, to, before, made).await?);
+    }
+    Ok(archived)
 }
 
 async fn copy_log(

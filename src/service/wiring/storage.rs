@@ -9,7 +9,9 @@ use orchestrator_kernel::engine::retention::BASE;
 use orchestrator_kernel::ids::Seq;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::log::{AcquireError, Log, LogName};
+use orchestrator_trading_plane::saved::JOURNAL_BASE;
 
+use super::journal::JournalStorage;
 use super::marks::second_mark;
 use super::{StartOptions, WiringError};
 use crate::adapters::files::checkpoints::FileCheckpoints;
@@ -19,7 +21,6 @@ use crate::adapters::files::high_water::{EmbeddedLogMark, MarkedLog};
 use crate::adapters::files::log::{EmbeddedLog, EmbeddedLogOptions};
 use crate::adapters::redis::{Durability, RedisLog, RedisLogOptions, RedisOptions, RedisStore, WriterClaim};
 use crate::adapters::tiered::{TieredLog, TieredOptions};
-use crate::adapters::unopened_log::UnopenedLog;
 use crate::config::{Config, RedisConfig, RedisDurability, StorageKind};
 
 /// Storage of the tree's data.
@@ -44,18 +45,6 @@ pub(super) struct Storage {
     pub(super) written: Vec<Arc<EmbeddedLog>>,
 }
 
-/// The trading plane's journal, and what retention copies it to.
-///
-/// A journal that cannot be opened is an [`UnopenedLog`]: it stops the trading plane, when that takes it over, and
-/// nothing else. For the same reason its files are not watched with those of the other logs.
-#[derive(Clone)]
-pub struct JournalStorage {
-    /// The log.
-    pub log: Arc<dyn Log>,
-    /// Where retention copies records to before they leave an embedded journal.
-    pub archive: Option<Arc<dyn Log>>,
-}
-
 /// Twice within the two seconds in which readiness has to tell that a server is gone.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
@@ -72,14 +61,6 @@ pub(super) async fn open_storage(
         StorageKind::Embedded => open_embedded(config, data_dir),
         StorageKind::Redis => on_redis(config, data_dir, options).await,
     }
-}
-
-/// The journal as opened, or in its place why it could not be.
-fn journal_or_unopened(opened: Result<JournalStorage, AcquireError>) -> JournalStorage {
-    opened.unwrap_or_else(|error| {
-        tracing::error!(error_detail = %error, "the journal cannot be opened, so the trading plane will not run");
-        JournalStorage { log: Arc::new(UnopenedLog::new(error)), archive: None }
-    })
 }
 
 /// The bytes that the receipt log may take, if they are limited.
@@ -99,7 +80,7 @@ pub(super) struct EmbeddedParts {
 pub(super) fn embedded_parts(config: &Config, data_dir: &DataDir) -> Result<EmbeddedParts, WiringError> {
     let checkpoints = FileCheckpoints::open(&data_dir.checkpoints_dir(), Arc::new(RealFs))
         .map_err(|source| WiringError::File { what: "the checkpoints".to_owned(), source })?
-        .reserving_for(BASE);
+        .reserving_for(if config.trading.enabled { &[BASE, JOURNAL_BASE] } else { &[BASE] });
     data_dir.check_logs()?;
     let open = |name: LogName, capacity_bytes| {
         let (segment_bytes, mark) =
@@ -141,13 +122,7 @@ fn open_embedded(config: &Config, data_dir: &DataDir) -> Result<Storage, WiringE
             quarantine: archive(LogName::Quarantine, &quarantine)?,
         }),
     };
-    let journal = config.trading.enabled.then(|| {
-        let opened = embedded_journal(config, data_dir);
-        journal_or_unopened(opened.map(|EmbeddedJournal { log, archive }| JournalStorage {
-            log,
-            archive: archive.map(|archive| archive as Arc<dyn Log>),
-        }))
-    });
+    let journal = config.trading.enabled.then(|| JournalStorage::embedded(config, data_dir));
     Ok(Storage {
         receipts,
         quarantine,
@@ -161,45 +136,6 @@ fn open_embedded(config: &Config, data_dir: &DataDir) -> Result<Storage, WiringE
         server: None,
         written,
     })
-}
-
-/// The journal of a data directory and its archive, if it has one.
-pub(super) struct EmbeddedJournal {
-    pub(super) log: Arc<EmbeddedLog>,
-    pub(super) archive: Option<Arc<EmbeddedLog>>,
-}
-
-/// Opens the journal of a data directory for writing, or begins one.
-pub(super) fn embedded_journal(config: &Config, data_dir: &DataDir) -> Result<EmbeddedJournal, AcquireError> {
-    let name = LogName::Journal;
-    let marked = data_dir.make_room_for_journal();
-    let marked = marked.map_err(|source| AcquireError::Io { log: name.to_string(), source })?;
-    let options = EmbeddedLogOptions {
-        segment_bytes: config.buffer.segment_bytes,
-        mark: data_dir.mark_of(MarkedLog::Journal).filter(|_| marked),
-        ..EmbeddedLogOptions::new(name.as_str())
-    };
-    let log = embedded_log(&data_dir.log_dir(name), options)?;
-    let start = log.stat().start;
-    let archive = config.retention.archive.then(|| journal_archive(config, data_dir, start, marked));
-    Ok(EmbeddedJournal { log, archive: archive.transpose()? })
-}
-
-/// Opens the archive of the journal in the data directory, or begins one with record `first`.
-pub(super) fn journal_archive(
-    config: &Config,
-    data_dir: &DataDir,
-    first: Seq,
-    marked: bool,
-) -> Result<Arc<EmbeddedLog>, AcquireError> {
-    let name = LogName::Journal;
-    let options = EmbeddedLogOptions {
-        segment_bytes: config.buffer.segment_bytes,
-        first,
-        mark: archive_mark(data_dir, name).filter(|_| marked),
-        ..EmbeddedLogOptions::new(name.as_str())
-    };
-    embedded_log(&data_dir.archive_dir().join(name.as_str()), options)
 }
 
 /// The mark of the archive of the log `name`. An archive that was moved away as a whole is begun anew.
@@ -232,7 +168,10 @@ pub(super) fn archive_elsewhere(
     Ok(embedded_log(dir, options)?)
 }
 
-fn embedded_log(dir: &Path, options: EmbeddedLogOptions) -> Result<Arc<EmbeddedLog>, AcquireError> {
+pub(super) fn embedded_log(
+    dir: &Path,
+    options: EmbeddedLogOptions,
+) -> Result<Arc<EmbeddedLog>, AcquireError> {
     let name = options.name.clone();
     let log = EmbeddedLog::open(dir, options)?;
     if log.torn_bytes() > 0 {
@@ -272,7 +211,7 @@ async fn on_redis(
     let mut tiers = TieredLogs { config, server: &server, data_dir, written: Vec::new() };
     let journal = match config.trading.enabled {
         false => None,
-        true => Some(journal_or_unopened(redis_journal(config, &server, data_dir).await)),
+        true => Some(JournalStorage::on_server(config, &server, data_dir).await),
     };
     Ok(Storage {
         receipts: tiers.open_log(LogName::Receipts, receipt_log_capacity(config)).await?,
@@ -289,23 +228,13 @@ async fn on_redis(
     })
 }
 
-/// The journal on the server, with its archive in the data directory. What is known of it beyond the server's word is
-/// asked when it is taken over, as of every log.
-async fn redis_journal(
-    config: &Config,
-    server: &RedisStore,
-    data_dir: &DataDir,
-) -> Result<JournalStorage, AcquireError> {
-    let name = LogName::Journal;
-    let marked = data_dir.make_room_for_journal();
-    let marked = marked.map_err(|source| AcquireError::Io { log: name.to_string(), source })?;
-    let hot = server.open_log(name.as_str(), RedisLogOptions::default()).await?;
-    let cold = journal_archive(config, data_dir, Seq(1), marked)?;
-    Ok(JournalStorage { log: join_tiers(config, name, hot, cold), archive: None })
-}
-
 /// A log on the server and its archive, as one.
-fn join_tiers(config: &Config, name: LogName, hot: RedisLog, cold: Arc<EmbeddedLog>) -> Arc<dyn Log> {
+pub(super) fn join_tiers(
+    config: &Config,
+    name: LogName,
+    hot: RedisLog,
+    cold: Arc<EmbeddedLog>,
+) -> Arc<dyn Log> {
     let RedisConfig { archive_above, archive_keep, .. } = config.redis;
     let options = TieredOptions::new(name.as_str(), archive_above, archive_keep);
     Arc::new(TieredLog::new(Arc::new(hot), cold, options))

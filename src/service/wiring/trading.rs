@@ -16,12 +16,14 @@ use orchestrator_kernel::ports::observer::Observer;
 use orchestrator_kernel::ports::stage::{HookBackend, StageBackend};
 use orchestrator_trading_plane::builtin::BuiltInStages;
 use orchestrator_trading_plane::history::HistoryPorts;
+use orchestrator_trading_plane::retention::JournalRetentionPorts;
 use orchestrator_trading_plane::settings::{TradingPorts, TradingSettings};
 use orchestrator_trading_plane::view::TradingView;
 use tokio::sync::watch;
 
 use super::WiringError;
 use super::history::history_ports;
+use super::journal::JournalStorage;
 use super::settings::{REOPEN_AFTER, RESEND_AFTER};
 use crate::adapters::recorded_market::RecordedMarket;
 use crate::config::Config;
@@ -32,6 +34,7 @@ use stages::{StageBackends, StageWorkers, stage_backends};
 /// Everything of the trading plane that does not need a running tree.
 pub struct TradingParts {
     journal: Arc<dyn Log>,
+    retention: Option<JournalRetentionPorts>,
     checkpoints: Arc<dyn CheckpointStore>,
     clock: Arc<dyn Clock>,
     observer: Arc<dyn Observer>,
@@ -82,7 +85,7 @@ pub(super) struct EngineParts {
 /// database or of providers behind HTTP.
 pub(super) fn wire_trading(
     config: &Config,
-    journal: Arc<dyn Log>,
+    journal: &JournalStorage,
     engine: EngineParts,
 ) -> Result<(TradingParts, StageWorkers), WiringError> {
     let EngineParts { receipts, runs, checkpoints, clock, observer, probe_every } = engine;
@@ -93,7 +96,8 @@ pub(super) fn wire_trading(
     let built_in = BuiltInStages::new(config.trading.risk.built_in_settings(), market.clone(), view.clone());
     let StageBackends { stages, hooks, workers } = stage_backends(&config.trading, Arc::new(built_in))?;
     let parts = TradingParts {
-        journal,
+        journal: Arc::clone(&journal.log),
+        retention: journal.retention_ports(config, Vec::new()),
         checkpoints,
         clock,
         observer,
@@ -133,6 +137,7 @@ impl TradingParts {
             stages: self.stages,
             hooks: self.hooks,
             history: self.history,
+            retention: self.retention,
             observer: self.observer,
             board: tree.board.clone(),
             view: self.view,

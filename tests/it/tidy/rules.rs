@@ -242,6 +242,7 @@ fn runbook_words() -> BTreeSet<String> {
         Condition::TradingCatchingUp,
         Condition::CyclesFailing,
         Condition::AgentError,
+        Condition::JournalRetentionFailing,
         Condition::HistoryBehind,
         Condition::CalendarEnding(String::new()),
     ];
@@ -269,6 +270,7 @@ fn runbook_words() -> BTreeSet<String> {
             | Condition::TradingCatchingUp
             | Condition::CyclesFailing
             | Condition::AgentError
+            | Condition::JournalRetentionFailing
             | Condition::HistoryBehind
             | Condition::CalendarEnding(_) => {}
         }

@@ -19,15 +19,7 @@ pub struct Readable<'a> {
 impl Readable<'_> {
     /// Some records from `from` on; none at the tail.
     pub(super) async fn read_page(self, from: Seq) -> Result<RecordBatch, RetentionError> {
-        self.page_below(from, Seq(u64::MAX)).await
-    }
-
-    /// As [`page`](Self::page), only records before `below`.
-    pub(super) async fn page_below(self, from: Seq, below: Seq) -> Result<RecordBatch, RetentionError> {
-        let limit = ReadLimit::default();
-        let records = usize::try_from(below.0.saturating_sub(from.0)).unwrap_or(usize::MAX);
-        let limit = ReadLimit { records: limit.records.min(records), ..limit };
-        let read = self.log.read(from, limit).await;
+        let read = self.log.read(from, ReadLimit::default()).await;
         read.map_err(|source| RetentionError::Read { log: self.name, source })
     }
 

@@ -66,6 +66,8 @@ checks! {
     Checkpoints = "checkpoints", "no checkpoint knows more than the logs hold",
     /// The outputs file.
     Outputs = "outputs", "the outputs file holds what was published, in order, byte for byte (OUT-1)",
+    /// The trading plane's journal, where there is one.
+    Journal = "journal", "the journal's chain is whole and its records follow its rules (JRN-1, CYC-1, CYC-2)",
 }
 
 impl fmt::Display for Check {
@@ -155,6 +157,7 @@ impl fmt::Display for Divergence {
                 write!(f, "{field} was recorded as {recorded}, but the log holds {replayed}")
             }
             (Check::Outputs, _) => write!(f, "{field} is {recorded}, expected {replayed}"),
+            (Check::Journal, _) => write!(f, "breaks {field}: {recorded}; the rule: {replayed}"),
         }
     }
 }
@@ -219,6 +222,13 @@ mod tests {
                 "last record was recorded as 9, but the log holds 8",
             ),
             (Check::Outputs, "line", "the end of the file", "x", "line is the end of the file, expected x"),
+            (
+                Check::Journal,
+                "chain",
+                "another hash",
+                "Each hash covers.",
+                "breaks chain: another hash; the rule: Each hash covers.",
+            ),
         ];
         let seen: std::collections::BTreeSet<Check> = cases.iter().map(|case| case.0).collect();
         assert_eq!(seen.len(), Check::ALL.len());

@@ -14,9 +14,10 @@ mod cycle_facts;
 mod facts;
 mod index;
 mod recent_ids;
+pub mod retention;
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::ids::{CorrelationId, CycleId, JournalSeq, ScheduleName};
 use crate::engine::contracts::{self, DecodeError};
@@ -55,6 +56,27 @@ pub enum JournalAuthor {
     Operator(String),
     /// A schedule.
     Schedule(ScheduleName),
+}
+
+impl JournalAuthor {
+    /// The word of its kind, in exports.
+    #[must_use]
+    pub const fn kind_word(&self) -> &'static str {
+        match self {
+            Self::Actor(_) => "actor",
+            Self::Operator(_) => "operator",
+            Self::Schedule(_) => "schedule",
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Actor(name) | Self::Operator(name) => name,
+            Self::Schedule(name) => name.as_str(),
+        }
+    }
 }
 
 /// Fact that one record states. The order of the variants is the log's format: never reorder, only add at the end.
@@ -113,6 +135,16 @@ impl JournalFact {
             Self::ConfigurationSnapshot(_) => "configuration_snapshot",
             Self::KillLatched(_) => "kill_latched",
         }
+    }
+
+    /// What it says, without its kind.
+    #[must_use]
+    pub fn to_body(&self) -> Value {
+        // The fact's own tag is its kind already.
+        let tagged = serde_json::to_value(self).ok();
+        let body =
+            tagged.and_then(|tagged| tagged.as_object().and_then(|tagged| tagged.values().next().cloned()));
+        body.unwrap_or_default()
     }
 
     /// The cycle that it belongs to, or starts.
@@ -190,24 +222,15 @@ impl JournalEntry {
     /// The export form: one line of compact JSON, keys sorted.
     #[must_use]
     pub fn to_wire(&self, seq: JournalSeq, hash: ChainHash) -> String {
-        let (who, name) = match &self.who {
-            JournalAuthor::Actor(name) => ("actor", name.as_str()),
-            JournalAuthor::Operator(name) => ("operator", name.as_str()),
-            JournalAuthor::Schedule(name) => ("schedule", name.as_str()),
-        };
-        // The fact's own tag is its kind already.
-        let fact = serde_json::to_value(&self.fact).ok();
-        let fact =
-            fact.and_then(|tagged| tagged.as_object().and_then(|tagged| tagged.values().next().cloned()));
         json!({
             "at": to_rfc3339(self.at_ms),
             "correlation_id": self.correlation,
-            "fact": fact,
+            "fact": self.fact.to_body(),
             "hash": hash.to_string(),
             "kind": self.fact.kind_word(),
             "planned": self.planned_ts_ms.map(to_rfc3339),
             "seq": seq,
-            "who": { "kind": who, "name": name },
+            "who": { "kind": self.who.kind_word(), "name": self.who.name() },
         })
         .to_string()
     }

@@ -22,7 +22,7 @@ use orchestrator_kernel::trading::ids::JournalSeq;
 use orchestrator_kernel::trading::journal::audit::JournalAudit;
 use orchestrator_kernel::trading::journal::{JournalEntry, JournalFact, seal_entry};
 use orchestrator_runtime::address::send_reply;
-use orchestrator_runtime::checkpoint::{CheckpointReader, CheckpointSaver, encode_checkpoint};
+use orchestrator_runtime::checkpoint::{CheckpointSaver, encode_checkpoint};
 use orchestrator_runtime::fatal::{Fatal, FatalKind};
 use orchestrator_runtime::group_commit::Landed;
 use orchestrator_runtime::log_health::{LogHealth, LogTrouble};
@@ -33,6 +33,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::saved::{JOURNAL_CHECKPOINT, JournalFold};
 use crate::view::TradingView;
 
 pub mod messages;
@@ -44,7 +45,7 @@ use messages::{
     JournalWaiter,
 };
 use observe::JournalWatch;
-use recovery::{JOURNAL_CHECKPOINT, JournalFold, fold_journal};
+use recovery::{SavedFolds, fold_journal, take_shown_record};
 
 /// The log's name in errors and metrics.
 const LOG: LogName = LogName::Journal;
@@ -130,7 +131,7 @@ impl Actor for Journal {
         let acquired = args.log.acquire().await.map_err(|error| Fatal::on_acquire(LOG, error))?;
         let settings = args.settings;
         let readable = PatientLog::new(Arc::clone(&args.log), LOG, settings.writer.probe_every);
-        let saved = CheckpointReader { store: args.checkpoints.as_ref(), observer: args.observer.as_ref() };
+        let saved = SavedFolds { store: args.checkpoints.as_ref(), observer: args.observer.as_ref() };
         let fold = fold_journal(&readable, saved, acquired.tail, &args.view).await?;
         let health =
             LogHealth::new(Condition::JournalFailing, args.board.clone(), Arc::clone(&args.observer));
@@ -363,7 +364,7 @@ impl JournalState {
 
     fn take_committed(&mut self, batch: &Arc<RecordBatch>, waiters: Vec<JournalWaiter>) -> Result<(), Fatal> {
         for (seq, payload) in batch.iter() {
-            let entry = self.fold.take_record(seq, payload, &self.args.view)?;
+            let entry = take_shown_record(&mut self.fold, seq, payload, &self.args.view)?;
             self.watch.tell_entry(&entry, &self.fold.index);
         }
         if !batch.is_empty() {

@@ -9,3 +9,4 @@ mod cycles;
 mod history;
 mod journal;
 mod plane;
+mod retention;

@@ -43,6 +43,29 @@ fn mark_survives_the_process_at_once_and_each_log_has_its_own() {
     }
 }
 
+/// A service without a trading plane keeps the files that it always had.
+#[test]
+fn a_journal_has_room_of_its_own_only_where_it_was_asked_for() {
+    let fs = FaultFs::default();
+    let places = [Path::new(DATA).join(FILE_NAME), Path::new(DATA).join("runs").join(FILE_NAME)];
+    let sizes = |fs: &FaultFs| places.clone().map(|place| fs.visible_content(&place).len());
+    let marks = open(&fs);
+    assert_eq!(sizes(&fs), [7 * 3 * 4096; 2]);
+
+    marks.make_room_for_journal().unwrap();
+    assert_eq!(sizes(&fs), [9 * 3 * 4096; 2]);
+    note(&marks, MarkedLog::Journal, 5);
+    note(&marks, MarkedLog::JournalArchive, 3);
+    marks.sync_both().unwrap();
+
+    let killed = fs.fork_disk();
+    assert_eq!(tail(&killed, MarkedLog::Journal), Some(5));
+    assert_eq!(tail(&killed, MarkedLog::JournalArchive), Some(3));
+    assert_eq!(sizes(&killed), [9 * 3 * 4096; 2], "kept by a start without a trading plane");
+    assert_eq!(MarkedLog::of_log(LogName::Journal), Some(MarkedLog::Journal));
+    assert_eq!(MarkedLog::of_archive(LogName::Journal), Some(MarkedLog::JournalArchive));
+}
+
 /// Method: random notes and syncs until the power fails at a random operation; the mark is never older than the last
 /// sync that succeeded, never newer than what was noted, and never gone.
 #[test]

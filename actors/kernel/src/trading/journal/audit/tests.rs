@@ -1,6 +1,7 @@
 //! The audit passes what the state machines write, and names each planted defect by its record and rule.
 
 mod defects;
+mod trims;
 mod world;
 
 use proptest::prelude::*;
