@@ -27,11 +27,11 @@ REDIS_USERS = ("health", "orchestrator", "operator")
 RABBITMQ_USERS = {
     "orchestrator": (
         "^$",
-        r"^orchestrator\.(events|receipts\.dead|marks)$",
-        r"^orchestrator\.(receipts|marks)$",
+        r"^orchestrator\.(events|receipts\.dead|marks|trading|trading\.events\.dead)$",
+        r"^orchestrator\.(receipts|marks|trading\.events)$",
     ),
     "producer": ("^$", r"^market\.raw$", "^$"),
-    "subscriber": (r"^subscriber\.", r"^subscriber\.", r"^(orchestrator\.events|subscriber\..*)$"),
+    "subscriber": (r"^subscriber\.", r"^subscriber\.", r"^(orchestrator\.(events|trading)|subscriber\..*)$"),
 }
 
 

@@ -96,7 +96,12 @@ impl Source for Opened {
         self.position += events.len() as u64;
         let items = (first..)
             .zip(events)
-            .map(|(position, bytes)| RawItem { position: Some(position), bytes, oversized: None })
+            .map(|(position, bytes)| RawItem {
+                position: Some(position),
+                bytes,
+                oversized: None,
+                topic: None,
+            })
             .collect();
         let batch = SourceBatch { id: self.batch, origin: Origin::from("bench"), items };
         self.batch += 1;

@@ -111,7 +111,7 @@ impl RecordedLog {
                 .map_err(|error| source_error(ReadError::Corrupt { at: seq, detail: error.to_string() }))?;
             self.times.push_back(record.ingest_ts_ms);
             let bytes = Bytes::copy_from_slice(record.event);
-            items.push(RawItem { position: Some(position), bytes, oversized: None });
+            items.push(RawItem { position: Some(position), bytes, oversized: None, topic: None });
         }
         self.at += items.len() as u64;
         self.records_read.store(self.at, Ordering::Relaxed);

@@ -69,7 +69,7 @@ impl Items {
         if bytes_max < bytes.len() {
             return Err(NotTaken::TooLong { line, bytes: bytes.len() });
         }
-        self.items.push(RawItem { position: None, bytes, oversized: None });
+        self.items.push(RawItem { position: None, bytes, oversized: None, topic: None });
         self.lines.push(line);
         Ok(())
     }

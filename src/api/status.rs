@@ -58,6 +58,7 @@ fn condition_subject(condition: &Condition) -> Option<String> {
         | Condition::SourceUnsettled(name)
         | Condition::SymbolHalted(name)
         | Condition::OutputHeld(name)
+        | Condition::ServiceUnhealthy(name)
         | Condition::CalendarEnding(name) => Some(name.clone()),
         Condition::BufferFailing
         | Condition::RunLogFailing
@@ -77,7 +78,9 @@ fn condition_subject(condition: &Condition) -> Option<String> {
         | Condition::CyclesFailing
         | Condition::AgentError
         | Condition::JournalRetentionFailing
-        | Condition::HistoryBehind => None,
+        | Condition::HistoryBehind
+        | Condition::EventsBehind
+        | Condition::EventIntakeDown => None,
     }
 }
 

@@ -3,7 +3,8 @@
 //! ```text
 //! host ┬ plane        the actors
 //!      ├ follow runs      ─▶ market, schedules that wait for outputs
-//!      └ follow receipts  ─▶ market
+//!      ├ follow receipts  ─▶ market
+//!      └ take events      ─▶ commands, schedules that wait for them
 //! ```
 //!
 //! Nothing here ends the process but one thing: a later writer that took the journal over. Whatever else ends the
@@ -20,6 +21,7 @@ use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::wiring::trading::TradingStart;
+use super::wiring::trading::events::spawn_event_intake;
 
 mod feed;
 
@@ -83,7 +85,8 @@ async fn host_plane(
     mut asked: oneshot::Receiver<Duration>,
     tell_fenced: oneshot::Sender<String>,
 ) -> TradingStop {
-    let TradingStart { ports, settings, feed } = start;
+    let TradingStart { ports, settings, feed, intake } = start;
+    let board = ports.board.clone();
     let started = tokio::select! {
         biased;
         _ = &mut asked => return TradingStop::Unfinished("start"),
@@ -93,7 +96,8 @@ async fn host_plane(
         Ok(plane) => {
             open.send_replace(Some(plane.handle().clone()));
             tracing::info!("the trading plane runs");
-            let followers = feed::spawn_followers(feed, plane.handle().clone());
+            let mut followers = feed::spawn_followers(feed, plane.handle().clone());
+            followers.extend(intake.map(|plan| spawn_event_intake(plan, plane.handle().clone(), board)));
             let ended = run_plane(plane, &mut asked, followers).await;
             open.send_replace(None);
             match ended {
@@ -133,7 +137,7 @@ async fn run_plane(
         grace = asked => grace,
         failure = plane.wait_for_failure() => return PlaneEnd::Failed(failure),
     };
-    // No output fires any more.
+    // No output or event fires any more.
     drop(followers);
     match grace {
         Ok(grace) => PlaneEnd::Stopped(plane.stop(grace).await),

@@ -35,6 +35,7 @@ mod rabbit_network;
 mod rabbit_refusals;
 mod rabbit_source;
 mod rabbit_topology;
+mod rabbit_trading_events;
 mod readiness;
 mod ready_throughout;
 mod redis_checks;

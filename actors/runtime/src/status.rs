@@ -84,6 +84,12 @@ pub enum Condition {
     JournalRetentionFailing,
     /// The SQL history does not follow the journal. Nothing of it is lost, and cycles go on unless it is required.
     HistoryBehind,
+    /// Events of the trading plane are not published. None is lost, and no cycle waits.
+    EventsBehind,
+    /// Events of others are not taken from the bus: what they ask for does not happen.
+    EventIntakeDown,
+    /// Another service that had sent heartbeats is silent, or says that it is not well.
+    ServiceUnhealthy(String),
     /// This calendar's data end soon, or have ended: its schedules fire no more then.
     CalendarEnding(String),
 }
@@ -116,6 +122,9 @@ impl Condition {
             Self::AgentError => "agent_error",
             Self::JournalRetentionFailing => "journal_retention_failing",
             Self::HistoryBehind => "history_behind",
+            Self::EventsBehind => "trading_events_behind",
+            Self::EventIntakeDown => "trading_intake_down",
+            Self::ServiceUnhealthy(_) => "service_unhealthy",
             Self::CalendarEnding(_) => "calendar_ending",
         }
     }
@@ -147,6 +156,9 @@ impl Condition {
             | Self::AgentError
             | Self::JournalRetentionFailing
             | Self::HistoryBehind
+            | Self::EventsBehind
+            | Self::EventIntakeDown
+            | Self::ServiceUnhealthy(_)
             | Self::CalendarEnding(_) => false,
         }
     }
@@ -176,6 +188,9 @@ impl Condition {
             | Self::AgentError
             | Self::JournalRetentionFailing
             | Self::HistoryBehind
+            | Self::EventsBehind
+            | Self::EventIntakeDown
+            | Self::ServiceUnhealthy(_)
             | Self::CalendarEnding(_) => true,
             Self::KillSwitchEngaged | Self::KillSwitchUnknown | Self::TradingCatchingUp => false,
         }

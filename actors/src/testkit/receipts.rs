@@ -24,5 +24,5 @@ pub fn snapshot(symbol: &str, recv: i64, ts: i64) -> Bytes {
 /// An item at a position; 0 for an origin that does not number its items.
 #[must_use]
 pub fn item(position: u64, bytes: Bytes) -> RawItem {
-    RawItem { position: (position != 0).then_some(position), bytes, oversized: None }
+    RawItem { position: (position != 0).then_some(position), bytes, oversized: None, topic: None }
 }

@@ -7,6 +7,7 @@
 use orchestrator_kernel::ids::{Symbol, TsMs};
 use orchestrator_kernel::rfc3339::to_rfc3339;
 use orchestrator_kernel::trading::agent::AgentCommand;
+use orchestrator_kernel::trading::decision::TradeDecision;
 use orchestrator_kernel::trading::ids::{CommandId, CycleId, PipelineName, StrategyName};
 use orchestrator_kernel::trading::strategy::StrategyCommand;
 use serde::{Deserialize, Serialize};
@@ -45,7 +46,52 @@ pub enum TradingCommand {
         /// Why.
         reason: String,
     },
+    /// An event asks to release the latch: it is recorded and refused (KILL-2).
+    RequestRelease {
+        /// Why.
+        reason: String,
+    },
+    /// An event announces a market's session: it can only make the calendar stricter.
+    AnnounceSession(SessionAnnouncement),
+    /// An event tells another service's error.
+    ReportError {
+        /// What happened, as one line.
+        detail: String,
+        /// Whether a running agent pauses because of it.
+        pauses: bool,
+    },
+    /// An event brings a decision: it begins a cycle of its strategy at RISK.
+    ExecuteDecision {
+        /// The decision.
+        decision: TradeDecision,
+        /// When it was made, as its event says.
+        made_at: TsMs,
+    },
+    /// An event that nothing follows from but its record.
+    NoteEvent {
+        /// Its name.
+        name: String,
+        /// What it says, as one line.
+        detail: String,
+    },
 }
+
+/// Announcement of a market's session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionAnnouncement {
+    /// The market.
+    pub market: String,
+    /// Whether it is one to trade in.
+    pub is_open: bool,
+    /// When that was so, as its event says: an older announcement changes nothing.
+    pub at: TsMs,
+}
+
+/// Age from which on a decision that came by event begins nothing: what was decided on is another market by then.
+pub const DECISION_AGE_MAX_MS: i64 = 15 * 60 * 1000;
+
+/// Name of the command that announces a session: what was announced is read back from the record by it.
+pub(crate) const SESSION_ANNOUNCE: &str = "session/announce";
 
 impl TradingCommand {
     /// Its name in records and metrics.
@@ -63,6 +109,11 @@ impl TradingCommand {
             Self::RunCycle { .. } => "cycle/run",
             Self::LatchKill { .. } => "kill/latch",
             Self::ReleaseLatch { .. } => "kill/release",
+            Self::RequestRelease { .. } => "kill/request_release",
+            Self::AnnounceSession(_) => SESSION_ANNOUNCE,
+            Self::ReportError { .. } => "error/report",
+            Self::ExecuteDecision { .. } => "decision/execute",
+            Self::NoteEvent { .. } => "event/note",
         }
     }
 
@@ -126,6 +177,8 @@ pub enum CommandAnswer {
         /// Whether it is.
         latched: bool,
     },
+    /// It is on record; what follows from it, if anything, was done with it.
+    Noted,
 }
 
 /// Identifier of the one agent that there is.
@@ -162,6 +215,7 @@ impl CommandAnswer {
             }
             Self::CycleBegun { cycle_id } => json!({ "cycleId": cycle_id.to_string(), "status": "started" }),
             Self::LatchChanged { latched } => json!({ "latched": latched }),
+            Self::Noted => json!({ "status": "noted" }),
         }
     }
 }
@@ -183,7 +237,23 @@ pub enum CommandRefused {
     Unavailable(String),
 }
 
+/// Begins the reason of a command that was not decided, so that the same command may be sent again.
+const UNDECIDED: &str = "not on record: ";
+
 impl CommandRefused {
+    /// A command that is not on record, or not known to be. Its identifier is still good: what it did, if anything, is
+    /// found under it.
+    #[must_use]
+    pub fn undecided(why: &str) -> Self {
+        Self::Unavailable(format!("{UNDECIDED}{why}"))
+    }
+
+    /// Whether nothing is decided about the command. Any other refusal is on record, and stays what it is.
+    #[must_use]
+    pub fn is_undecided(&self) -> bool {
+        matches!(self, Self::Unavailable(why) if why.starts_with(UNDECIDED))
+    }
+
     /// The status of an HTTP answer.
     #[must_use]
     pub const fn http_status(&self) -> u16 {

@@ -8,6 +8,8 @@
 //! Journal   the only writer of the journal: chains, makes durable, and says what the records add up to
 //! History   a reader of the journal that keeps the tables of a database behind it
 //! Retention trims the journal as far as nobody needs it
+//! Outbox    a reader of the journal that publishes its events
+//! intake    takes events of others to the actors, and decides nothing
 //! ```
 //!
 //! Nothing here names the engine plane: what is known of the market comes through a port, and nothing that the engine
@@ -33,7 +35,10 @@ pub mod journal;
 
 pub mod history;
 
+pub mod outbox;
 pub mod retention;
+
+pub mod intake;
 
 #[cfg(feature = "testkit")]
 #[doc(hidden)]

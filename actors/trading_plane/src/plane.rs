@@ -6,7 +6,8 @@
 //!         ├ cycles    unlimited: open cycles go on from the journal, under the same ids
 //!         ├ cadence   unlimited: what was missed meanwhile is decided as late
 //!         ├ history   unlimited: it goes on from the database's mark; without a database there is none
-//!         └ retention unlimited: it goes on from the saved base; where all is kept there is none
+//!         ├ retention unlimited: it goes on from the saved base; where all is kept there is none
+//!         └ outbox    unlimited: it goes on from its cursor; without a bus there is none
 //! ```
 //!
 //! The plane has a supervisor and a fatal slot of its own: what ends it ends nothing else. One end is not its own: a
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 use orchestrator_kernel::ids::{RunSeq, TsMs};
 use orchestrator_kernel::ports::history::HistoryStore;
+use orchestrator_kernel::ports::log::Log;
 use orchestrator_kernel::ports::observer::Observer;
 use orchestrator_kernel::restart::{BeyondIntensity, Restart, RestartPolicy};
 use orchestrator_kernel::trading::ids::CycleId;
@@ -40,6 +42,8 @@ use crate::history::messages::{HistoryMsg, HistoryProgress};
 use crate::history::{History, HistoryArgs, HistoryPorts};
 use crate::journal::messages::{JournalCommitted, JournalDoor, JournalMsg};
 use crate::journal::{Journal, JournalArgs};
+use crate::outbox::messages::{OutboxMsg, OutboxProgress};
+use crate::outbox::{EventFeed, EventOutbox, EventPorts, EventPosition, OutboxArgs};
 use crate::retention::messages::JournalRetentionMsg;
 use crate::retention::{JournalReader, JournalRetention, JournalRetentionArgs, JournalRetentionPorts};
 use crate::settings::{TradingPorts, TradingSettings};
@@ -101,6 +105,9 @@ pub struct TradingHandle {
     pub history: Option<Arc<dyn HistoryStore>>,
     /// How far the history has come; the journal has to keep what it needs.
     pub history_progress: watch::Receiver<HistoryProgress>,
+    /// How far the events are published; the journal has to keep what is not.
+    pub events_progress: watch::Receiver<OutboxProgress>,
+    journal: Arc<dyn Log>,
 }
 
 impl TradingHandle {
@@ -115,7 +122,7 @@ impl TradingHandle {
         origin: CommandOrigin,
     ) -> Result<CommandAnswer, CommandRefused> {
         let asked = self.agent.call(|reply| AgentMsg::Execute { command, origin, reply }).await;
-        asked.unwrap_or_else(|down| Err(CommandRefused::Unavailable(down.to_string())))
+        asked.unwrap_or_else(|down| Err(CommandRefused::undecided(&down.to_string())))
     }
 
     /// Tells the schedules of an event. Returns when it is decided.
@@ -164,6 +171,13 @@ impl TradingHandle {
         self.agent.cast(AgentMsg::ErrorOccurred(detail))
     }
 
+    /// The events of the journal behind `after`; without it, those that become durable from now on. It waits for no
+    /// bus.
+    #[must_use]
+    pub fn subscribe_events(&self, after: Option<EventPosition>) -> EventFeed {
+        EventFeed::open(Arc::clone(&self.journal), self.committed.clone(), &self.view, after)
+    }
+
     /// Waits until this cycle has ended; nothing when it is not shown (any more).
     pub async fn wait_for_cycle(&self, cycle: CycleId) -> Option<crate::view::CycleView> {
         let mut committed = self.committed.clone();
@@ -189,6 +203,8 @@ pub struct TradingPlane {
     journal: Address<JournalMsg>,
     /// Nothing where no history is kept.
     history: Option<Address<HistoryMsg>>,
+    /// Nothing where no bus is.
+    outbox: Option<Address<OutboxMsg>>,
     handle: TradingHandle,
 }
 
@@ -237,6 +253,7 @@ pub async fn start_trading_plane(
         cycles: parts.cycles.clone(),
         journal: parts.door.address().clone(),
         history: parts.ports.history.is_some().then(|| parts.history.clone()),
+        outbox: parts.ports.events.is_some().then(|| parts.outbox.clone()),
         handle: TradingHandle {
             agent: parts.agent.clone(),
             cadence: parts.cadence.clone(),
@@ -244,6 +261,8 @@ pub async fn start_trading_plane(
             committed: parts.committed.subscribe(),
             history: parts.ports.history.as_ref().map(|history| Arc::clone(&history.store)),
             history_progress: parts.history_progress.subscribe(),
+            events_progress: parts.outbox_progress.subscribe(),
+            journal: Arc::clone(&parts.ports.journal),
         },
     })
 }
@@ -271,6 +290,8 @@ struct PlaneParts {
     history: Address<HistoryMsg>,
     history_progress: Arc<watch::Sender<HistoryProgress>>,
     retention: Address<JournalRetentionMsg>,
+    outbox: Address<OutboxMsg>,
+    outbox_progress: Arc<watch::Sender<OutboxProgress>>,
     defects: CycleDefects,
 }
 
@@ -286,6 +307,8 @@ impl PlaneParts {
             history: Address::new("history"),
             history_progress: Arc::default(),
             retention: Address::new("retention"),
+            outbox: Address::new("outbox"),
+            outbox_progress: Arc::default(),
             defects: CycleDefects::default(),
             settings: Arc::new(settings),
             ports,
@@ -326,6 +349,9 @@ impl PlaneParts {
         let retention = self.ports.retention.clone().map(|ports| self.retention_args(ports));
         let retention = retention.map(|args| start_of_actor(&self.retention, || JournalRetention, args));
         specs.extend(retention.map(|start| line("retention", FROM_JOURNAL, start)));
+        let outbox = self.ports.events.clone().map(|events| self.outbox_args(events));
+        let outbox = outbox.map(|args| start_of_actor(&self.outbox, || EventOutbox, args));
+        specs.extend(outbox.map(|start| line("outbox", FROM_JOURNAL, start)));
         specs
     }
 
@@ -345,12 +371,28 @@ impl PlaneParts {
             let progress = self.history_progress.subscribe();
             ports.readers.push(JournalReader::new("history", move || progress.borrow().needed_from));
         }
+        if self.ports.events.is_some() {
+            let progress = self.outbox_progress.subscribe();
+            ports.readers.push(JournalReader::new("events", move || progress.borrow().needed_from));
+        }
         JournalRetentionArgs {
             ports,
             log: Arc::clone(&self.ports.journal),
             checkpoints: Arc::clone(&self.ports.checkpoints),
             clock: Arc::clone(&self.ports.clock),
             committed: self.committed.subscribe(),
+            observer: Arc::clone(&self.ports.observer),
+            board: self.ports.board.clone(),
+        }
+    }
+
+    fn outbox_args(&self, events: EventPorts) -> OutboxArgs {
+        OutboxArgs {
+            events,
+            journal: Arc::clone(&self.ports.journal),
+            checkpoints: Arc::clone(&self.ports.checkpoints),
+            committed: self.committed.subscribe(),
+            progress: Arc::clone(&self.outbox_progress),
             observer: Arc::clone(&self.ports.observer),
             board: self.ports.board.clone(),
         }
@@ -440,6 +482,12 @@ impl TradingPlane {
         {
             // Not unfinished: the journal has it, and the next start catches up.
             tracing::info!("the history is behind at the stop");
+        }
+        if let Some(outbox) = &self.outbox
+            && !ask_to_finish(outbox, share(99), OutboxMsg::Drain).await
+        {
+            // Not unfinished: the journal has them, and the next start goes on from the cursor.
+            tracing::info!("not all events are published at the stop");
         }
         self.root.stop(Some("the service stops".to_owned()));
         if timeout_at(share(100), &mut self.joined).await.is_err() {

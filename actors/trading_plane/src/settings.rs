@@ -21,6 +21,7 @@ use orchestrator_runtime::status::StatusBoard;
 
 use crate::history::HistoryPorts;
 use crate::journal::JournalSettings;
+use crate::outbox::EventPorts;
 use crate::retention::JournalRetentionPorts;
 use crate::view::TradingView;
 
@@ -45,6 +46,8 @@ pub struct TradingPorts {
     pub history: Option<HistoryPorts>,
     /// How the journal is trimmed; nothing where all of it is kept.
     pub retention: Option<JournalRetentionPorts>,
+    /// The bus that events are published to; nothing where none is.
+    pub events: Option<EventPorts>,
     /// Telemetry.
     pub observer: Arc<dyn Observer>,
     /// Where conditions are shown: the service's board.

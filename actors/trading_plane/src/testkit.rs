@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use orchestrator_kernel::ids::{Seq, Symbol, TsMs};
 use orchestrator_kernel::ports::checkpoint::MemoryCheckpoints;
+use orchestrator_kernel::ports::event_bus::EventBus;
 use orchestrator_kernel::ports::history::HistoryStore;
 use orchestrator_kernel::ports::log::{Log, RecordBatch};
 use orchestrator_kernel::ports::market::{MarketPrice, MemoryMarket};
@@ -18,6 +19,7 @@ use orchestrator_kernel::retry::RetrySchedule;
 use orchestrator_kernel::trading::agent::AgentCommand;
 use orchestrator_kernel::trading::calendar::MarketCalendar;
 use orchestrator_kernel::trading::decision::{Confidence, DecisionAction, TradeDecision};
+use orchestrator_kernel::trading::event::EventStyle;
 use orchestrator_kernel::trading::gate::{HookAnswer, HookError, HookVote};
 use orchestrator_kernel::trading::ids::{
     CommandId, DecisionId, JournalSeq, PipelineName, ScheduleName, StageName, StrategyName,
@@ -34,7 +36,7 @@ use orchestrator_kernel::trading::risk::{RiskMode, RiskOutcome, RiskVerdict};
 use orchestrator_kernel::trading::schedule::{
     CycleSchedule, MisfirePolicy, OverlapPolicy, ScheduleHours, ScheduleTrigger,
 };
-use orchestrator_kernel::trading::stage::StageRole;
+use orchestrator_kernel::trading::stage::{StageProvider, StageRole};
 use orchestrator_kernel::trading::strategy::{StrategyDefinition, StrategyStatus};
 use orchestrator_runtime::fatal::Fatal;
 use orchestrator_runtime::group_commit::BatchLimits;
@@ -46,9 +48,11 @@ use ractor::Actor;
 use rust_decimal::Decimal;
 use tokio::sync::watch;
 
+use crate::builtin::RoutedStages;
 use crate::command::{CommandAnswer, CommandOrigin, CommandRefused, TradingCommand};
 use crate::history::{HistoryPorts, HistorySettings};
 use crate::journal::JournalSettings;
+use crate::outbox::{EventPorts, OutboxSettings};
 use crate::plane::{TradingHandle, TradingPlane, start_trading_plane};
 use crate::retention::JournalRetentionPorts;
 use crate::settings::{ScheduleSettings, TradingHours, TradingPorts, TradingSettings};
@@ -368,6 +372,10 @@ pub struct PlaneRig {
     pub history: Option<HistoryPorts>,
     /// How the journal of the next start is trimmed.
     pub retention: Option<JournalRetentionPorts>,
+    /// The event bus of the next start, if there is one.
+    pub events: Option<EventPorts>,
+    /// The read model of the next start, and who does the work of stages of the event provider, if anybody does.
+    pub asks_bus: Option<(TradingView, Arc<dyn StageBackend>)>,
     /// Conditions.
     pub board: StatusBoard,
     /// Whether somebody reads the kill switch besides those who ask for a permit.
@@ -396,6 +404,8 @@ impl PlaneRig {
             market,
             history: None,
             retention: None,
+            events: None,
+            asks_bus: None,
             board: StatusBoard::default(),
             reads_kill_switch: true,
             settings,
@@ -421,6 +431,14 @@ impl PlaneRig {
         }
         let (stages, hooks) =
             self.backends.clone().unwrap_or_else(|| (self.stages.clone(), self.hooks.clone()));
+        let (view, stages) = match self.asks_bus.clone() {
+            None => (TradingView::default(), stages),
+            Some((view, asked)) => {
+                let others = self.stages.clone() as Arc<dyn StageBackend>;
+                let routes = vec![(StageProvider::BuiltIn, others), (StageProvider::Event, asked)];
+                (view, Arc::new(RoutedStages::new(routes)) as Arc<dyn StageBackend>)
+            }
+        };
         let ports = TradingPorts {
             journal: self.log.clone(),
             checkpoints: self.checkpoints.clone(),
@@ -431,9 +449,10 @@ impl PlaneRig {
             hooks,
             history: self.history.clone(),
             retention: self.retention.clone(),
+            events: self.events.clone(),
             observer: Arc::new(Unobserved),
             board: self.board.clone(),
-            view: TradingView::default(),
+            view,
         };
         start_trading_plane(ports, self.settings.clone()).await
     }
@@ -489,6 +508,25 @@ pub fn history_ports(store: Arc<dyn HistoryStore>, required: bool) -> HistoryPor
         retention: None,
     };
     HistoryPorts { store, settings }
+}
+
+/// This bus, that is tried again at once and takes the events of a few records at a time.
+#[must_use]
+pub fn event_ports(bus: Arc<dyn EventBus>) -> EventPorts {
+    let retry = RetrySchedule {
+        min: Duration::from_millis(1),
+        max: Duration::from_millis(5),
+        max_attempts: u32::MAX,
+        max_elapsed: Duration::MAX,
+    };
+    let settings = OutboxSettings {
+        style: EventStyle { source: "orchestrator".to_owned(), ..EventStyle::default() },
+        records_max: 5,
+        behind_after: Duration::from_secs(60),
+        save_every: Duration::from_millis(20),
+        retry,
+    };
+    EventPorts { bus, settings }
 }
 
 /// A command of a test, by its key.

@@ -3,20 +3,28 @@
 //! Its maps have no order: no decision iterates them, so that a replay decides the same. What is kept is bounded: the
 //! last cycles, and whatever strategies there are.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::trading::agent::{AgentState, AgentStatus};
 use orchestrator_kernel::trading::cycle::CycleState;
+use orchestrator_kernel::trading::event::{ForeignHeartbeat, ForeignServices, ServiceHealth};
 use orchestrator_kernel::trading::gate::AgentReading;
 use orchestrator_kernel::trading::history::{CyclePage, CyclePageFact};
 use orchestrator_kernel::trading::ids::{CycleId, JournalSeq, PipelineName, StrategyName};
 use orchestrator_kernel::trading::journal::{
     JournalEntry, JournalFact, JournalIndex, KnownStrategy, LastCycle, TradingTally,
 };
+use tokio::time::Instant;
+
+use crate::command::SessionAnnouncement;
+
+/// Markets whose announcements are remembered.
+pub const ANNOUNCED_MARKETS_MAX: usize = 64;
 
 /// Ended cycles that are shown; older ones are in the history.
 pub const CYCLES_SHOWN_MAX: usize = 1000;
@@ -80,8 +88,10 @@ struct Shown {
     /// Cycles that are shown, oldest first.
     order: Mutex<VecDeque<CycleId>>,
     is_catching_up: AtomicBool,
-    /// Whether the market is open by the last announcement, if there was one.
-    announced: RwLock<Option<bool>>,
+    /// By market: when it was announced, and whether it is open by that.
+    announced: RwLock<BTreeMap<String, (TsMs, bool)>>,
+    /// Other services, and the moment that their times count from; nothing while nobody listens to them.
+    services: Mutex<Option<(Instant, ForeignServices)>>,
 }
 
 /// The read model. Cheap to clone; it outlives the actors.
@@ -144,15 +154,46 @@ impl TradingView {
         self.0.is_catching_up.store(is_catching_up, Ordering::Release);
     }
 
-    /// Whether the market is open by the last `market.session.changed`, if there was one.
+    /// Whether trading is possible by the last `market.session.changed` of each market, if there was one. Names of
+    /// markets are others': one that is closed closes them all.
     #[must_use]
     pub fn announced_session(&self) -> Option<bool> {
-        *self.0.announced.read().unwrap_or_else(PoisonError::into_inner)
+        let announced = self.0.announced.read().unwrap_or_else(PoisonError::into_inner);
+        (!announced.is_empty()).then(|| announced.values().all(|(_, is_open)| *is_open))
     }
 
-    /// Takes what was announced of the market's session. It can only make the calendar stricter.
-    pub fn announce_session(&self, is_open: bool) {
-        *self.0.announced.write().unwrap_or_else(PoisonError::into_inner) = Some(is_open);
+    /// Takes what was announced of a market's session. It can only make the calendar stricter; an older announcement
+    /// than the one that is known changes nothing.
+    pub fn announce_session(&self, announced: &SessionAnnouncement) {
+        let SessionAnnouncement { market, is_open, at } = announced;
+        let mut known = self.0.announced.write().unwrap_or_else(PoisonError::into_inner);
+        let has_room = known.contains_key(market) || known.len() < ANNOUNCED_MARKETS_MAX;
+        if has_room && known.get(market).is_none_or(|(known_at, _)| known_at <= at) {
+            known.insert(market.clone(), (*at, *is_open));
+        }
+    }
+
+    /// Begins to listen to other services, which send a heartbeat every `interval`.
+    pub fn expect_heartbeats(&self, interval: Duration) {
+        let fresh = (Instant::now(), ForeignServices::new(interval));
+        *self.0.services.lock().unwrap_or_else(PoisonError::into_inner) = Some(fresh);
+    }
+
+    /// Takes a heartbeat of another service.
+    pub fn take_heartbeat(&self, beat: &ForeignHeartbeat) {
+        let mut services = self.0.services.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((since, services)) = services.as_mut()
+            && !services.take_heartbeat(beat, since.elapsed())
+        {
+            tracing::debug!(service = beat.service, "too many services are known to remember one more");
+        }
+    }
+
+    /// How other services are, by name: the `services` of `/health`.
+    #[must_use]
+    pub fn list_services(&self) -> Vec<(String, ServiceHealth)> {
+        let services = self.0.services.lock().unwrap_or_else(PoisonError::into_inner);
+        services.as_ref().map(|(since, services)| services.list_health(since.elapsed())).unwrap_or_default()
     }
 
     /// The agent as gates read it. A failed audit counts from its record on, not from the agent's.

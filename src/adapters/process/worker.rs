@@ -196,7 +196,7 @@ impl<C: WorkerCall> Worker<C> {
             match self.exchange_call(process, &job).await {
                 Ok(answer) => {
                     self.backoff.reset();
-                    job.answer_caller(answer);
+                    job.answer_caller(Ok(answer));
                 }
                 Err(broken) => return Some((broken, Some(job))),
             }

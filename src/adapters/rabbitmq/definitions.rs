@@ -6,17 +6,27 @@ use serde_json::{Value, json};
 
 use super::fan_out::RabbitFanOutOptions;
 use super::marks::RabbitMarksOptions;
-use super::source::RabbitSourceOptions;
+use super::source::{RabbitItems, RabbitSourceOptions};
 use super::topology::{Argument, Binding, Exchange, Kind, Queue, Topology};
+use super::trading_events::RabbitEventBusOptions;
 
 const VHOST: &str = "/";
 
 #[test]
 fn the_definitions_for_operators_are_what_the_code_declares() {
+    // Which events are taken is for an operator to bind: none is without a pattern.
+    let intake = RabbitSourceOptions {
+        exchange: "orchestrator.trading".to_owned(),
+        queue: "orchestrator.trading.events".to_owned(),
+        brings: RabbitItems::Events { patterns: Vec::new() },
+        ..RabbitSourceOptions::default()
+    };
     let needs = [
         RabbitSourceOptions::default().needed_topology(),
         RabbitFanOutOptions::default().needed_topology(),
         RabbitMarksOptions::default().needed_topology(),
+        RabbitEventBusOptions::default().needed_topology(),
+        intake.needed_topology(),
     ];
 
     let shown = format!("{:#}\n", definitions_json(&needs));
@@ -29,8 +39,13 @@ fn the_definitions_for_operators_are_what_the_code_declares() {
 
 /// What `rabbitmqctl import_definitions` and the setting `load_definitions` read: no users, no permissions.
 fn definitions_json(needs: &[Topology]) -> Value {
-    let exchanges: Vec<Value> =
-        needs.iter().flat_map(|needs| &needs.exchanges).map(exchange_definition).collect();
+    let mut exchanges: Vec<Value> = Vec::new();
+    for exchange in needs.iter().flat_map(|needs| &needs.exchanges).map(exchange_definition) {
+        // Events go to the exchange that they are taken from.
+        if !exchanges.contains(&exchange) {
+            exchanges.push(exchange);
+        }
+    }
     let queues: Vec<Value> = needs.iter().flat_map(|needs| &needs.queues).map(queue_definition).collect();
     let bindings: Vec<Value> =
         needs.iter().flat_map(|needs| &needs.bindings).map(binding_definition).collect();

@@ -13,6 +13,8 @@
 //!
 //! Every delivery that is not acknowledged counts against the queue's delivery limit, and so does each end of this
 //! process with messages in hand: a message is dead only after that many.
+//!
+//! The trading plane's intake of events reads a queue the same way, bound by the patterns of its configuration.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -23,7 +25,7 @@ use async_trait::async_trait;
 use futures_util::{FutureExt, StreamExt};
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicQosOptions};
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, Consumer};
 use orchestrator_kernel::engine::contracts::quarantine::KEPT_BYTES_MAX;
 use orchestrator_kernel::ids::Origin;
@@ -41,6 +43,46 @@ const DEAD_MESSAGES_MAX: i64 = 100_000;
 
 /// How often a channel that nothing is taken from is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Kind of the items that a queue brings.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum RabbitItems {
+    /// Receipts: everything that the exchange gets. What is none stands in the quarantine too.
+    #[default]
+    Receipts,
+    /// Events of these topics, each with its topic. What does not fit stands in the dead-letter queue alone, so that
+    /// nothing is acknowledged before its copy is there.
+    Events {
+        /// Patterns of topics.
+        patterns: Vec<String>,
+    },
+}
+
+impl RabbitItems {
+    /// Patterns by which the queue is bound.
+    fn binding_keys(&self) -> Vec<&str> {
+        match self {
+            Self::Receipts => vec!["#"],
+            Self::Events { patterns } => patterns.iter().map(String::as_str).collect(),
+        }
+    }
+
+    /// The topic of an item, if it is to be told.
+    fn topic_of(&self, routing_key: &ShortString) -> Option<Box<str>> {
+        match self {
+            Self::Receipts => None,
+            Self::Events { .. } => Some(routing_key.as_str().into()),
+        }
+    }
+
+    /// Whether a refused item of so many bytes is kept nowhere but by its copy.
+    const fn needs_copy(&self, bytes: usize) -> bool {
+        match self {
+            Self::Receipts => is_cut_by_the_quarantine(bytes),
+            Self::Events { .. } => true,
+        }
+    }
+}
 
 /// Settings of a queue that is read as a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +110,8 @@ pub struct RabbitSourceOptions {
     pub unsettled_batches_max: usize,
     /// Who declares exchanges and queues.
     pub topology: TopologyMode,
+    /// What it brings.
+    pub brings: RabbitItems,
 }
 
 impl Default for RabbitSourceOptions {
@@ -86,6 +130,7 @@ impl Default for RabbitSourceOptions {
             batch_bytes_max: 8 << 20,
             unsettled_batches_max: 8,
             topology: TopologyMode::Declare,
+            brings: RabbitItems::Receipts,
         }
     }
 }
@@ -127,10 +172,15 @@ impl RabbitSourceOptions {
                 Queue { name: self.dead_letter_name(), arguments: dead_arguments },
                 Queue { name: self.queue.clone(), arguments },
             ],
-            bindings: vec![
-                binding(&self.dead_letter_name(), &self.dead_letter_name(), ""),
-                binding(&self.exchange, &self.queue, "#"),
-            ],
+            bindings: [binding(&self.dead_letter_name(), &self.dead_letter_name(), "")]
+                .into_iter()
+                .chain(
+                    self.brings
+                        .binding_keys()
+                        .into_iter()
+                        .map(|key| binding(&self.exchange, &self.queue, key)),
+                )
+                .collect(),
         }
     }
 }
@@ -283,7 +333,7 @@ impl RabbitSource {
         let mut last_tag = first.delivery_tag;
         let mut bytes = first.data.len();
         let is_alone = is_cut_by_the_quarantine(first.data.len());
-        let mut items = vec![raw_item(first.data)];
+        let mut items = vec![self.raw_item(first)];
         while !is_alone && items.len() < self.options.batch_max && bytes < self.options.batch_bytes_max {
             match self.consumer.next().now_or_never() {
                 None => break,
@@ -294,7 +344,7 @@ impl RabbitSource {
                 Some(Some(Ok(delivery))) => {
                     last_tag = delivery.delivery_tag;
                     bytes += delivery.data.len();
-                    items.push(raw_item(delivery.data));
+                    items.push(self.raw_item(delivery));
                 }
                 Some(Some(Err(error))) => {
                     self.ended = Some(error.into());
@@ -307,6 +357,11 @@ impl RabbitSource {
             }
         }
         (items, last_tag)
+    }
+
+    fn raw_item(&self, delivery: Delivery) -> RawItem {
+        let topic = self.options.brings.topic_of(&delivery.routing_key);
+        RawItem { position: None, bytes: delivery.data.into(), oversized: None, topic }
     }
 
     /// Waits until the broker closes the channel: while nothing is taken, nothing else tells.
@@ -406,21 +461,17 @@ impl Source for RabbitSource {
                 open.state = State::Durable;
                 let items = std::mem::take(&mut open.items);
                 if let Err(why) = self.dead_letters.copy_quarantined(&items, &fates).await
-                    && items.iter().any(|item| is_cut_by_the_quarantine(item.bytes.len()))
+                    && items.iter().any(|item| self.options.brings.needs_copy(item.bytes.len()))
                 {
-                    // Acknowledged, the rest of it would be nowhere.
+                    // Acknowledged, it or the rest of it would be nowhere.
                     return Err(lost_error(
-                        why.during("a message too large for the quarantine stays in the queue"),
+                        why.during("a message that nothing else keeps stays in the queue"),
                     ));
                 }
                 self.acknowledge_durable().await
             }
         }
     }
-}
-
-fn raw_item(body: Vec<u8>) -> RawItem {
-    RawItem { position: None, bytes: body.into(), oversized: None }
 }
 
 /// Whether only the copy in the dead-letter queue can hold all of a message. Such a one is a batch of its own: it is

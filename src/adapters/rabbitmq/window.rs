@@ -15,21 +15,33 @@ use futures_util::future::BoxFuture;
 use lapin::message::BasicReturnMessage;
 use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
-use lapin::{Channel, Confirmation};
-use orchestrator_kernel::ports::fan_out::{OutputMessage, Remedy};
+use lapin::{BasicProperties, Channel, Confirmation};
+use orchestrator_kernel::ports::fan_out::Remedy;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::connection::BrokerTrouble;
-#[cfg(feature = "mutants")]
-use super::mutants::is_mandatory;
-use super::properties::{OutputNumber, message_properties};
-use super::routing_key::routing_key;
 
 /// How long a blocked broker is waited for before the messages are handed back: whoever publishes can then say so.
 const BLOCKED_MAX: Duration = Duration::from_millis(500);
 /// How long the library is given to finish a frame that it is reading. It takes microseconds.
 const FRAME_MAX: Duration = Duration::from_millis(20);
+
+/// A message as the broker sees it.
+pub(super) trait RabbitMessage: Sync {
+    /// Whether one that no queue takes comes back, and so is not taken; else it is confirmed and gone.
+    fn is_mandatory() -> bool;
+    /// What it is routed by.
+    fn routing_key(&self) -> ShortString;
+    /// What it says beside its body. A function of the message alone, so that one that is sent again is the same.
+    fn properties(&self) -> BasicProperties;
+    /// Its body.
+    fn body(&self) -> &[u8];
+    /// What errors call it.
+    fn message_name(&self) -> String;
+    /// Whether a message that came back with these properties is this one.
+    fn has_properties(&self, properties: &BasicProperties) -> bool;
+}
 
 /// End of publishing before all messages were taken, and its reason.
 #[derive(Debug)]
@@ -80,9 +92,9 @@ enum Wait {
 }
 
 /// The messages of one call.
-pub(super) struct InFlightWindow<'a> {
+pub(super) struct InFlightWindow<'a, M> {
     lane: ConfirmChannel<'a>,
-    messages: &'a [OutputMessage],
+    messages: &'a [M],
     sent: usize,
     in_flight: VecDeque<InFlight<'a>>,
     /// The first message that is known not to be taken.
@@ -90,7 +102,7 @@ pub(super) struct InFlightWindow<'a> {
     unblocked_at: Instant,
 }
 
-impl<'a> InFlightWindow<'a> {
+impl<'a, M: RabbitMessage> InFlightWindow<'a, M> {
     /// Publishes all messages and waits until each is confirmed.
     ///
     /// # Errors
@@ -98,7 +110,7 @@ impl<'a> InFlightWindow<'a> {
     /// [`PublishStopped`]. The channel must not be used again: confirms of what was sent may still come.
     pub(super) async fn publish_all(
         lane: ConfirmChannel<'a>,
-        messages: &'a [OutputMessage],
+        messages: &'a [M],
     ) -> Result<(), PublishStopped> {
         let unblocked_at = Instant::now();
         let mut window =
@@ -132,9 +144,9 @@ impl<'a> InFlightWindow<'a> {
             let (channel, exchange) = (self.lane.channel, self.lane.exchange.clone());
             let mut confirm = async move {
                 let options =
-                    BasicPublishOptions { mandatory: is_mandatory(), ..BasicPublishOptions::default() };
-                let (key, properties) = (routing_key(message), message_properties(message));
-                let sent = channel.basic_publish(exchange, key, options, &message.body, properties);
+                    BasicPublishOptions { mandatory: M::is_mandatory(), ..BasicPublishOptions::default() };
+                let (key, properties) = (message.routing_key(), message.properties());
+                let sent = channel.basic_publish(exchange, key, options, message.body(), properties);
                 sent.await?.await
             }
             .boxed();
@@ -188,13 +200,11 @@ impl<'a> InFlightWindow<'a> {
     }
 
     fn note_returned(&mut self, returned: &BasicReturnMessage) {
-        let output = OutputNumber::from_properties(&returned.delivery.properties);
+        let properties = &returned.delivery.properties;
         // Only what is earlier than the first bad one is of interest: a window full of returns costs no square of it.
         let before = self.bad.as_ref().map_or(self.sent, |(first, _)| *first);
         let before = self.messages.get(..before).unwrap_or_default();
-        let index = before
-            .iter()
-            .position(|message| output.as_ref().is_some_and(|output| output.is_of_message(message)));
+        let index = before.iter().position(|message| message.has_properties(properties));
         if index.is_none() && self.bad.is_some() {
             return;
         }
@@ -229,7 +239,7 @@ impl<'a> InFlightWindow<'a> {
         match self.bad {
             None => Ok(()),
             Some((confirmed, why)) => {
-                let id = self.messages.get(confirmed).map(OutputMessage::message_id).unwrap_or_default();
+                let id = self.messages.get(confirmed).map(RabbitMessage::message_name).unwrap_or_default();
                 let suspects = if is_refusal { self.sent.saturating_sub(confirmed) } else { 0 };
                 let why = why.during(&format!("message {id}"));
                 Err(PublishStopped { confirmed, why, is_silent, suspects, remedy: Remedy::Time })
@@ -241,10 +251,4 @@ impl<'a> InFlightWindow<'a> {
 /// What a broker that blocks its publishers is said to do.
 pub(super) fn blocked_text(reason: &str) -> String {
     format!("RabbitMQ blocks publishers: {reason}")
-}
-
-/// A message that nobody takes is handed back; without that it would be confirmed and lost.
-#[cfg(not(feature = "mutants"))]
-const fn is_mandatory() -> bool {
-    true
 }

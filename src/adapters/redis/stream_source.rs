@@ -415,8 +415,12 @@ impl StreamSource {
         let id = self.next_id;
         self.next_id += 1;
         self.in_flight.push_back((id, entries.iter().map(|entry| entry.id).collect()));
-        let items =
-            entries.into_iter().map(|entry| RawItem { position: None, bytes: entry.bytes, oversized: None });
+        let items = entries.into_iter().map(|entry| RawItem {
+            position: None,
+            bytes: entry.bytes,
+            oversized: None,
+            topic: None,
+        });
         SourceBatch { id, origin: self.origin.clone(), items: items.collect() }
     }
 }

@@ -2,21 +2,13 @@
 
 use std::time::Duration;
 
+use orchestrator_kernel::trading::event::{EventFamily, EventNaming};
+
 use crate::config::rabbitmq::{NAME, RabbitConnection};
 use crate::config::reader::forms::{Count, DurationForm, OneOf, TextForm, Texts, is_line};
 use crate::config::reader::section::Section;
 
 use super::forms::{TOPIC_PATTERN, TOPIC_PREFIX};
-
-/// Family of names that events have on the wire.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum EventNames {
-    /// Those of specification 002: `orchestrator.cycle.started`.
-    #[default]
-    Orchestrator,
-    /// Those of specification 001: `ordinis.ops.cycle.started`.
-    Ordinis,
-}
 
 /// Policy for an error that another service announces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,7 +39,7 @@ pub struct TradingEventsConfig {
     /// The broker; no URL means that nothing is published to it or taken from it.
     pub connection: RabbitConnection,
     /// Names on the wire.
-    pub names: EventNames,
+    pub names: EventFamily,
     /// The topic exchange that events go to, routed by their names.
     pub exchange: String,
     /// Stands, with a dot, before every name that is published or consumed; empty for none.
@@ -82,7 +74,7 @@ impl Default for TradingEventsConfig {
     fn default() -> Self {
         Self {
             connection: RabbitConnection::default(),
-            names: EventNames::default(),
+            names: EventFamily::default(),
             exchange: "orchestrator.trading".to_owned(),
             prefix: String::new(),
             consume_exchange: "orchestrator.trading".to_owned(),
@@ -112,7 +104,7 @@ const PATTERNS: Texts = Texts { item: TOPIC_PATTERN, items_max: 64 };
 impl TradingEventsConfig {
     pub(super) fn from_section(section: &mut Section<'_>) -> Self {
         let mut config = Self::default();
-        let names = OneOf(&[("orchestrator", EventNames::Orchestrator), ("ordinis", EventNames::Ordinis)]);
+        let names = OneOf(&[("orchestrator", EventFamily::Orchestrator), ("ordinis", EventFamily::Ordinis)]);
         let policies = OneOf(&[("record", ForeignErrorPolicy::Record), ("pause", ForeignErrorPolicy::Pause)]);
         let timeout = DurationForm(Duration::from_millis(100)..=Duration::from_secs(600));
         let heartbeats = DurationForm(Duration::from_secs(1)..=Duration::from_secs(3600));
@@ -135,16 +127,9 @@ impl TradingEventsConfig {
         config
     }
 
-    /// `name` as it stands on the wire.
+    /// How events are named on the wire.
     #[must_use]
-    pub fn prefixed_name(&self, name: &str) -> String {
-        if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
-    }
-
-    /// A name that came in, without the prefix.
-    #[must_use]
-    pub fn strip_prefix_of<'n>(&self, name: &'n str) -> &'n str {
-        let rest = name.strip_prefix(self.prefix.as_str()).and_then(|rest| rest.strip_prefix('.'));
-        rest.filter(|_| !self.prefix.is_empty()).unwrap_or(name)
+    pub fn naming(&self) -> EventNaming {
+        EventNaming { family: self.names, prefix: self.prefix.clone() }
     }
 }

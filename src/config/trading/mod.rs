@@ -34,7 +34,7 @@ use orchestrator_kernel::trading::journal::TradingMode;
 use orchestrator_kernel::trading::pipeline::canonical_pipeline;
 
 pub use calendars::{CalendarConfig, TradingCalendars};
-pub use events::{EventNames, ForeignErrorPolicy, TradingEventsConfig};
+pub use events::{ForeignErrorPolicy, TradingEventsConfig};
 pub use history::{HistoryPlace, TradingHistoryConfig};
 pub use hours::{FireHours, TradingHoursConfig};
 pub use journal::{JournalTiming, TradingJournalConfig};

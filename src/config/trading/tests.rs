@@ -425,11 +425,11 @@ fn a_password_of_the_history_is_never_shown() {
 fn a_prefix_stands_before_every_name() {
     let prefixed = accepted("trading.events.prefix = \"ai-trader\"").events;
 
-    assert_eq!(prefixed.prefixed_name("system.heartbeat"), "ai-trader.system.heartbeat");
-    assert_eq!(prefixed.strip_prefix_of("ai-trader.system.heartbeat"), "system.heartbeat");
-    assert_eq!(prefixed.strip_prefix_of("system.heartbeat"), "system.heartbeat");
-    assert_eq!(TradingEventsConfig::default().strip_prefix_of(".a"), ".a");
-    assert_eq!(TradingEventsConfig::default().prefixed_name("system.heartbeat"), "system.heartbeat");
+    assert_eq!(prefixed.naming().prefixed_name("system.heartbeat"), "ai-trader.system.heartbeat");
+    assert_eq!(prefixed.naming().strip_prefix_of("ai-trader.system.heartbeat"), "system.heartbeat");
+    assert_eq!(prefixed.naming().strip_prefix_of("system.heartbeat"), "system.heartbeat");
+    assert_eq!(TradingEventsConfig::default().naming().strip_prefix_of(".a"), ".a");
+    assert_eq!(TradingEventsConfig::default().naming().prefixed_name("system.heartbeat"), "system.heartbeat");
 }
 
 #[test]

@@ -207,6 +207,7 @@ fn shown_conditions(conditions: BTreeMap<Condition, String>) -> Vec<(String, Str
         | Condition::SourceUnsettled(of)
         | Condition::SymbolHalted(of)
         | Condition::OutputHeld(of)
+        | Condition::ServiceUnhealthy(of)
         | Condition::CalendarEnding(of) => {
             format!("{} {of}", condition.runbook_word())
         }
@@ -228,7 +229,9 @@ fn shown_conditions(conditions: BTreeMap<Condition, String>) -> Vec<(String, Str
         | Condition::CyclesFailing
         | Condition::AgentError
         | Condition::JournalRetentionFailing
-        | Condition::HistoryBehind => condition.runbook_word().to_owned(),
+        | Condition::HistoryBehind
+        | Condition::EventsBehind
+        | Condition::EventIntakeDown => condition.runbook_word().to_owned(),
     };
     let is_source =
         |condition: &Condition| matches!(condition, Condition::SourceDown(_) | Condition::SourceUnsettled(_));

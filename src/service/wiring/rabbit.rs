@@ -4,7 +4,8 @@ use orchestrator_kernel::ports::source::SourceFactory;
 
 use super::WiringError;
 use crate::adapters::rabbitmq::{
-    RabbitEndpoint, RabbitFanOut, RabbitFanOutOptions, RabbitSourceFactory, RabbitSourceOptions, TopologyMode,
+    RabbitEndpoint, RabbitFanOut, RabbitFanOutOptions, RabbitItems, RabbitSourceFactory, RabbitSourceOptions,
+    TopologyMode,
 };
 use crate::config::{RabbitConnection, RabbitFanOutConfig, RabbitSourceConfig, RabbitTopology};
 
@@ -41,6 +42,7 @@ pub(super) fn rabbit_source(
         batch_bytes_max: BATCH_BYTES_MAX,
         unsettled_batches_max: UNSETTLED_BATCHES_MAX,
         topology: topology_mode(&config.connection),
+        brings: RabbitItems::Receipts,
     };
     let endpoint = rabbit_endpoint(&format!("sources.{name}"), &config.connection)?;
     Ok(RabbitSourceFactory::new(endpoint, options))

@@ -1,5 +1,6 @@
 //! The trading plane as configured: what it is made of before the tree runs, and its ports once it does.
 
+pub mod events;
 pub mod stages;
 
 use std::collections::BTreeSet;
@@ -16,11 +17,14 @@ use orchestrator_kernel::ports::observer::Observer;
 use orchestrator_kernel::ports::stage::{HookBackend, StageBackend};
 use orchestrator_trading_plane::builtin::BuiltInStages;
 use orchestrator_trading_plane::history::HistoryPorts;
+use orchestrator_trading_plane::intake::AnalysisRequests;
+use orchestrator_trading_plane::outbox::EventPorts;
 use orchestrator_trading_plane::retention::JournalRetentionPorts;
 use orchestrator_trading_plane::settings::{TradingPorts, TradingSettings};
 use orchestrator_trading_plane::view::TradingView;
 use tokio::sync::watch;
 
+use self::events::IntakePlan;
 use super::WiringError;
 use super::history::history_ports;
 use super::journal::JournalStorage;
@@ -42,6 +46,8 @@ pub struct TradingParts {
     stages: Arc<dyn StageBackend>,
     hooks: Arc<dyn HookBackend>,
     history: Option<HistoryPorts>,
+    events: Option<EventPorts>,
+    intake: Option<IntakePlan>,
     view: TradingView,
     settings: TradingSettings,
     receipts: Arc<dyn Log>,
@@ -68,6 +74,8 @@ pub struct TradingStart {
     pub settings: TradingSettings,
     /// What it knows the market from.
     pub feed: MarketFeed,
+    /// What it takes from the event bus, if anything.
+    pub intake: Option<IntakePlan>,
 }
 
 /// The engine plane's storage and clock, as far as the trading plane has a part in them.
@@ -94,7 +102,15 @@ pub(super) fn wire_trading(
     let view = TradingView::default();
     let market = Arc::new(RecordedMarket::new(strategy_symbols(&settings), config.trading.risk.prices_max));
     let built_in = BuiltInStages::new(config.trading.risk.built_in_settings(), market.clone(), view.clone());
-    let StageBackends { stages, hooks, workers } = stage_backends(&config.trading, Arc::new(built_in))?;
+    let events = events::event_ports(config)?;
+    let requests = events.as_ref().map(|EventPorts { bus, settings }| {
+        let (bus, style) = (Arc::clone(bus), settings.style.clone());
+        Arc::new(AnalysisRequests::new(bus, style, Arc::clone(&clock), view.clone()))
+    });
+    let asked = requests.clone().map(|asked| asked as Arc<dyn StageBackend>);
+    let StageBackends { stages, hooks, workers } =
+        stage_backends(&config.trading, Arc::new(built_in), asked)?;
+    let intake = events::plan_intake(config, &settings, requests, Arc::clone(&observer))?;
     let parts = TradingParts {
         journal: Arc::clone(&journal.log),
         retention: journal.retention_ports(config, Vec::new()),
@@ -105,6 +121,8 @@ pub(super) fn wire_trading(
         stages,
         hooks,
         history: history_ports(config)?,
+        events,
+        intake,
         view,
         settings,
         receipts,
@@ -138,10 +156,11 @@ impl TradingParts {
             hooks: self.hooks,
             history: self.history,
             retention: self.retention,
+            events: self.events,
             observer: self.observer,
             board: tree.board.clone(),
             view: self.view,
         };
-        TradingStart { ports, settings: self.settings, feed }
+        TradingStart { ports, settings: self.settings, feed, intake: self.intake }
     }
 }

@@ -221,7 +221,11 @@ impl State {
             Observation::Trading(_)
             | Observation::HistoryLag { .. }
             | Observation::HistoryFailed
-            | Observation::HistoryRecordSkipped => {
+            | Observation::HistoryRecordSkipped
+            | Observation::EventsPublished { .. }
+            | Observation::EventsLag { .. }
+            | Observation::EventsFailed
+            | Observation::EventTaken { .. } => {
                 if let Some(trading) = &mut self.trading {
                     trading.count_observation(observation);
                 }

@@ -46,6 +46,10 @@ pub(super) struct TradingRegisters {
     history_lag: Gauge,
     history_failures: Counter,
     history_skipped: Counter,
+    events_published: Counter,
+    events_lag: Gauge,
+    events_failures: Counter,
+    events_taken: CounterBy<1>,
     running_since: Option<TsMs>,
 }
 
@@ -84,6 +88,14 @@ impl TradingRegisters {
             history_lag: register_metric(registry, &names::HISTORY_LAG, Gauge::default()),
             history_failures: register_metric(registry, &names::HISTORY_FAILURES, Counter::default()),
             history_skipped: register_metric(registry, &names::HISTORY_SKIPPED, Counter::default()),
+            events_published: register_metric(registry, &names::EVENTS_PUBLISHED, Counter::default()),
+            events_lag: register_metric(registry, &names::EVENTS_LAG, Gauge::default()),
+            events_failures: register_metric(registry, &names::EVENTS_FAILURES, Counter::default()),
+            events_taken: CounterBy::register(registry, &names::EVENTS_TAKEN).with_zeros([
+                "taken",
+                "refused",
+                "dead_letter",
+            ]),
             running_since: None,
         }
     }
@@ -97,6 +109,12 @@ impl TradingRegisters {
             }
             Observation::HistoryFailed => drop(self.history_failures.inc()),
             Observation::HistoryRecordSkipped => drop(self.history_skipped.inc()),
+            Observation::EventsPublished { count } => drop(self.events_published.inc_by(*count)),
+            Observation::EventsLag { records } => {
+                self.events_lag.set(i64::try_from(*records).unwrap_or(i64::MAX));
+            }
+            Observation::EventsFailed => drop(self.events_failures.inc()),
+            Observation::EventTaken { fate } => self.events_taken.add_count([fate], 1),
             _ => {}
         }
     }

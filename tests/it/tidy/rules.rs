@@ -244,6 +244,9 @@ fn runbook_words() -> BTreeSet<String> {
         Condition::AgentError,
         Condition::JournalRetentionFailing,
         Condition::HistoryBehind,
+        Condition::EventsBehind,
+        Condition::EventIntakeDown,
+        Condition::ServiceUnhealthy(String::new()),
         Condition::CalendarEnding(String::new()),
     ];
     // A new kind or condition does not compile here until it is listed.
@@ -272,6 +275,9 @@ fn runbook_words() -> BTreeSet<String> {
             | Condition::AgentError
             | Condition::JournalRetentionFailing
             | Condition::HistoryBehind
+            | Condition::EventsBehind
+            | Condition::EventIntakeDown
+            | Condition::ServiceUnhealthy(_)
             | Condition::CalendarEnding(_) => {}
         }
     }

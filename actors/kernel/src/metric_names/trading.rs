@@ -26,6 +26,11 @@ metrics! {
     HISTORY_LAG = Gauge "orch_history_lag_records" [] "Records of the journal whose rows are not in the SQL history yet";
     HISTORY_FAILURES = Counter "orch_history_failures_total" [] "Attempts of the SQL history to follow the journal that failed";
     HISTORY_SKIPPED = Counter "orch_history_records_skipped_total" [] "Records whose rows the SQL history's database could not hold";
+
+    EVENTS_PUBLISHED = Counter "orch_trading_events_published_total" [] "Events that the event bus confirmed";
+    EVENTS_LAG = Gauge "orch_trading_events_lag_records" [] "Records of the journal whose events are not published yet";
+    EVENTS_FAILURES = Counter "orch_trading_events_failures_total" [] "Attempts to publish events that failed";
+    EVENTS_TAKEN = Counter "orch_trading_events_received_total" ["fate"] "Events of others that were decided about, by what became of them";
 }
 
 #[cfg(test)]

@@ -6,6 +6,10 @@ pub mod checkpoint;
 pub mod checkpoint_conformance;
 pub mod clock;
 pub mod engine;
+pub mod event_bus;
+#[cfg(any(test, feature = "testkit"))]
+pub mod event_bus_conformance;
+pub mod event_bus_memory;
 pub mod fan_out;
 pub mod history;
 #[cfg(any(test, feature = "testkit"))]

@@ -214,6 +214,23 @@ pub enum Observation<'a> {
     HistoryFailed,
     /// The rows of a record are left out of the SQL history, because the database cannot hold them.
     HistoryRecordSkipped,
+    /// Events of the trading plane are confirmed by the bus.
+    EventsPublished {
+        /// How many.
+        count: u64,
+    },
+    /// How far the published events are behind the journal.
+    EventsLag {
+        /// Records that are durable and whose events are not published.
+        records: u64,
+    },
+    /// Events could not be published.
+    EventsFailed,
+    /// An event of somebody else was decided about.
+    EventTaken {
+        /// `taken`, `refused` or `dead_letter`.
+        fate: &'static str,
+    },
     /// An actor ended unexpectedly.
     ActorExited {
         /// Its name in the tree; a symbol's runner counts as `symbol_runner`.

@@ -18,6 +18,8 @@ pub struct RawItem {
     /// How many bytes it had when the source did not hold the whole; `bytes` is then its beginning. Only for an item
     /// that stays where it came from: what is acknowledged is kept by nobody else.
     pub oversized: Option<u64>,
+    /// The topic that it came by, of a source that was asked to tell it.
+    pub topic: Option<Box<str>>,
 }
 
 /// Positions in one origin that a batch stands for, those of refused items included.
@@ -259,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_span_is_split_into_what_is_taken_and_what_is_left() {
-        let item = |position| RawItem { position, bytes: Bytes::new(), oversized: None };
+        let item = |position| RawItem { position, bytes: Bytes::new(), oversized: None, topic: None };
         let span = PositionSpan::of_items(&[item(Some(3)), item(Some(4)), item(Some(5))]).unwrap();
 
         assert_eq!(span, PositionSpan { first: 3, last: 5 });

@@ -134,7 +134,9 @@ mod tests {
     use super::*;
 
     fn items(positions: std::ops::RangeInclusive<u64>) -> Vec<RawItem> {
-        positions.map(|at| RawItem { position: Some(at), bytes: Bytes::new(), oversized: None }).collect()
+        positions
+            .map(|at| RawItem { position: Some(at), bytes: Bytes::new(), oversized: None, topic: None })
+            .collect()
     }
 
     fn refused() -> Settlement {

@@ -6,6 +6,8 @@
 //!   strategy strategy|{name}
 //!   intent   intent|{cycle id}|{decision id}
 //!   command  command|{idempotency key}   the next attempt of one that was not taken: attempt|{command id}
+//!   event    event|{chain hash of its record}|{index}   event|request|{request}
+//!   request  request|{cycle id}|{stage}|{strategy}|{symbol}
 //!   row      row|agent   row|schedule|{strategy}|{schedule}   row|artifact|{cycle id}|{kind}
 //! ```
 //!
@@ -19,7 +21,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 use crate::engine::run_id::hex_digit;
-use crate::ids::{Seq, TsMs};
+use crate::ids::{Seq, Symbol, TsMs};
 
 /// Bytes that a strategy's, schedule's, pipeline's or stage's name may have.
 pub const TRADING_NAME_BYTES_MAX: usize = 64;
@@ -268,6 +270,15 @@ uuid_id! {
     /// Identifier of a row of the SQL history that is no cycle's: derived, so that a rebuild gives the same one.
     HistoryRowId
 }
+uuid_id! {
+    /// Identifier of a request for a decision: the same question again has the same one.
+    AnalysisRequestId
+}
+uuid_id! {
+    /// Identifier of a published event: derived from the record that it is a function of, so that it is the same
+    /// whenever it is published.
+    TradingEventId
+}
 
 impl CycleId {
     /// The cycle of one fire. `strategy` is nothing for a schedule that covers several.
@@ -348,6 +359,34 @@ impl HistoryRowId {
     #[must_use]
     pub fn of_artifact(cycle: CycleId, kind: &str) -> Self {
         Self(TradingUuid::derive(&format!("row|artifact|{cycle}|{kind}")))
+    }
+}
+
+impl AnalysisRequestId {
+    /// The request of this cycle's stage for a decision of this strategy about this symbol.
+    #[must_use]
+    pub fn derive(cycle: CycleId, stage: &StageName, strategy: &StrategyName, symbol: &Symbol) -> Self {
+        Self(TradingUuid::derive(&format!("request|{cycle}|{stage}|{strategy}|{}", symbol.as_str())))
+    }
+}
+
+impl TradingEventId {
+    /// The event that asks for a decision.
+    #[must_use]
+    pub fn of_request(request: AnalysisRequestId) -> Self {
+        Self(TradingUuid::derive(&format!("event|request|{request}")))
+    }
+
+    /// The event at `index`, from 0, of those that the record with this chain hash gives. The hash names the journal
+    /// and the position in it.
+    #[must_use]
+    pub fn derive(chain_hash: &[u8; 32], index: u32) -> Self {
+        let hash: String = chain_hash
+            .iter()
+            .flat_map(|byte| [byte >> 4, byte & 0xf])
+            .map(|it| char::from(hex_digit(it)))
+            .collect();
+        Self(TradingUuid::derive(&format!("event|{hash}|{index}")))
     }
 }
 

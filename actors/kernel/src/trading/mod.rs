@@ -30,6 +30,7 @@ pub mod ledger;
 pub mod reconcile;
 pub mod saga;
 
+pub mod event;
 pub mod history;
 pub mod journal;
 

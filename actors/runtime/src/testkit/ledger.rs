@@ -172,6 +172,10 @@ impl Observer for Ledger {
             | Observation::HistoryLag { .. }
             | Observation::HistoryFailed
             | Observation::HistoryRecordSkipped
+            | Observation::EventsPublished { .. }
+            | Observation::EventsLag { .. }
+            | Observation::EventsFailed
+            | Observation::EventTaken { .. }
             | Observation::Failure { .. } => {}
         }
     }

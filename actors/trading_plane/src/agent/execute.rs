@@ -1,7 +1,8 @@
 //! The one execution path of commands: known already, decided, recorded, durable, answered.
 
-use orchestrator_kernel::ids::Symbol;
+use orchestrator_kernel::ids::{Symbol, TsMs};
 use orchestrator_kernel::trading::agent::{AgentCause, AgentCommand, AgentRefusal, AgentState};
+use orchestrator_kernel::trading::decision::{DecisionRoute, TradeDecision, route_decision};
 use orchestrator_kernel::trading::ids::{CommandId, CorrelationId, CycleId, StrategyName};
 use orchestrator_kernel::trading::journal::{
     CommandEnded, CommandOutcome, CommandReceived, JournalAuthor, JournalEntry, JournalFact, KillLatched,
@@ -13,7 +14,7 @@ use orchestrator_kernel::trading::strategy::{
 };
 
 use super::AgentActorState;
-use crate::command::{CommandAnswer, CommandOrigin, CommandRefused, TradingCommand};
+use crate::command::{CommandAnswer, CommandOrigin, CommandRefused, DECISION_AGE_MAX_MS, TradingCommand};
 use crate::cycle::messages::{BeginRefused, CommandOrder, CyclesMsg};
 use crate::journal::messages::JournalRefused;
 
@@ -32,14 +33,13 @@ impl AgentActorState {
             Err(answered) => return (answered, None),
         };
         if self.writer.is_failing() {
-            let why = "the journal takes no records now".to_owned();
-            return (Err(CommandRefused::Unavailable(why)), None);
+            return (Err(CommandRefused::undecided("the journal takes no records now")), None);
         }
         match self.record_command(&command, &origin).await {
             Ok(answered) => (answered, None),
             Err(refused) => {
-                let why = format!("it is not on record whether this was done: {refused}");
-                (Err(CommandRefused::Unavailable(why)), Some(refused))
+                let why = format!("it is not known whether this was done: {refused}");
+                (Err(CommandRefused::undecided(&why)), Some(refused))
             }
         }
     }
@@ -112,12 +112,19 @@ impl AgentActorState {
                 let status = self.known.strategies().get(name)?.status;
                 CommandAnswer::StrategyMoved { status: status.as_str().to_owned(), at: now }
             }
-            TradingCommand::AnalyzeStrategy { .. } | TradingCommand::RunCycle { .. } => {
+            TradingCommand::AnalyzeStrategy { .. }
+            | TradingCommand::RunCycle { .. }
+            | TradingCommand::ExecuteDecision { .. } => {
                 CommandAnswer::CycleBegun { cycle_id: CycleId::of_command(id) }
             }
             TradingCommand::LatchKill { .. } | TradingCommand::ReleaseLatch { .. } => {
                 CommandAnswer::LatchChanged { latched: self.known.latched().is_some() }
             }
+            TradingCommand::ReportError { .. }
+            | TradingCommand::AnnounceSession(_)
+            | TradingCommand::NoteEvent { .. } => CommandAnswer::Noted,
+            // It is refused, and changes nothing.
+            TradingCommand::RequestRelease { .. } => return None,
         })
     }
 
@@ -158,7 +165,7 @@ impl AgentActorState {
             }
             Some(Err(refused)) => Err(refused),
             None => self.decide_change(command).map(|(change, answer)| {
-                entries.push(entry(self, change));
+                entries.extend(change.map(|change| entry(self, change)));
                 answer
             }),
         };
@@ -171,6 +178,9 @@ impl AgentActorState {
         let ended = CommandEnded { command_id: origin.id, outcome };
         entries.push(entry(self, JournalFact::CommandEnded(ended)));
         self.commit_known(entries).await?;
+        if let TradingCommand::AnnounceSession(announced) = command {
+            self.args.ports.view.announce_session(announced);
+        }
         Ok(answered)
     }
 
@@ -178,19 +188,35 @@ impl AgentActorState {
     fn decide_change(
         &self,
         command: &TradingCommand,
-    ) -> Result<(JournalFact, CommandAnswer), CommandRefused> {
-        match command {
-            TradingCommand::Agent(command) => self.decide_agent(command),
-            TradingCommand::Strategy(name, command) => self.decide_strategy(name, *command),
-            TradingCommand::LatchKill { reason } => Ok(latch_change(true, reason)),
+    ) -> Result<(Option<JournalFact>, CommandAnswer), CommandRefused> {
+        let (change, answer) = match command {
+            TradingCommand::Agent(command) => self.decide_agent(command)?,
+            TradingCommand::Strategy(name, command) => self.decide_strategy(name, *command)?,
+            TradingCommand::LatchKill { reason } => latch_change(true, reason),
             TradingCommand::ReleaseLatch { reason } => match self.known.latched() {
-                Some(_) => Ok(latch_change(false, reason)),
-                None => Err(CommandRefused::Conflict("trading is not latched".to_owned())),
+                Some(_) => latch_change(false, reason),
+                None => return Err(CommandRefused::Conflict("trading is not latched".to_owned())),
             },
-            TradingCommand::AnalyzeStrategy { .. } | TradingCommand::RunCycle { .. } => {
-                Err(CommandRefused::Invalid("a cycle is no change".to_owned()))
+            TradingCommand::RequestRelease { .. } => {
+                let why = "an event releases nothing: an operator does, by kill/release";
+                return Err(CommandRefused::Conflict(why.to_owned()));
             }
-        }
+            TradingCommand::ReportError { detail, pauses: true } => {
+                let cause = AgentCause::ErrorOccurred(detail.clone());
+                let changed = self.known.agent().decide_change(cause, self.wall_now());
+                let change = changed.ok().flatten().map(JournalFact::AgentChanged);
+                return Ok((change, CommandAnswer::Noted));
+            }
+            TradingCommand::ReportError { pauses: false, .. }
+            | TradingCommand::AnnounceSession(_)
+            | TradingCommand::NoteEvent { .. } => return Ok((None, CommandAnswer::Noted)),
+            TradingCommand::AnalyzeStrategy { .. }
+            | TradingCommand::RunCycle { .. }
+            | TradingCommand::ExecuteDecision { .. } => {
+                return Err(CommandRefused::Invalid("a cycle is no change".to_owned()));
+            }
+        };
+        Ok((Some(change), answer))
     }
 
     fn decide_agent(&self, command: &AgentCommand) -> Result<(JournalFact, CommandAnswer), CommandRefused> {
@@ -269,27 +295,56 @@ impl AgentActorState {
         id: CommandId,
         correlation: &CorrelationId,
     ) -> Option<Result<CommandOrder, CommandRefused>> {
-        let order = |pipeline, strategies, symbols| CommandOrder {
+        let order = |pipeline, strategies| CommandOrder {
             command: id,
             correlation: correlation.clone(),
             pipeline,
             strategies,
-            symbols,
+            symbols: Vec::new(),
+            decisions: Vec::new(),
         };
         match command {
             TradingCommand::AnalyzeStrategy { strategy, symbols } => {
-                Some(self.find_traded(strategy, symbols).map(|definition| {
-                    order(definition.pipeline.clone(), vec![strategy.clone()], symbols.clone())
+                Some(self.find_traded(strategy, symbols).map(|definition| CommandOrder {
+                    symbols: symbols.clone(),
+                    ..order(definition.pipeline.clone(), vec![strategy.clone()])
+                }))
+            }
+            TradingCommand::ExecuteDecision { decision, made_at } => {
+                Some(self.judge_decision(decision, *made_at).map(|definition| CommandOrder {
+                    decisions: vec![decision.clone()],
+                    ..order(definition.pipeline.clone(), vec![decision.strategy.clone()])
                 }))
             }
             TradingCommand::RunCycle { pipeline, strategies, .. } => Some(
-                self.find_all_strategies(strategies)
-                    .map(|()| order(pipeline.clone(), strategies.clone(), Vec::new())),
+                self.find_all_strategies(strategies).map(|()| order(pipeline.clone(), strategies.clone())),
             ),
             TradingCommand::Agent(_)
             | TradingCommand::Strategy(..)
             | TradingCommand::LatchKill { .. }
-            | TradingCommand::ReleaseLatch { .. } => None,
+            | TradingCommand::ReleaseLatch { .. }
+            | TradingCommand::RequestRelease { .. }
+            | TradingCommand::AnnounceSession(_)
+            | TradingCommand::ReportError { .. }
+            | TradingCommand::NoteEvent { .. } => None,
+        }
+    }
+
+    /// The strategy of a decision that came by event; one of no known strategy or symbol, or a late one, begins
+    /// nothing.
+    fn judge_decision(
+        &self,
+        decision: &TradeDecision,
+        made_at: TsMs,
+    ) -> Result<&StrategyDefinition, CommandRefused> {
+        let known = self.known.strategies().get(&decision.strategy).map(|known| &known.definition);
+        match (route_decision(decision, false, known), known) {
+            (DecisionRoute::Skipped(reason), _) => Err(refusal_of(reason)),
+            (_, None) => Err(refusal_of(FireSkipReason::UnknownStrategy)),
+            _ if DECISION_AGE_MAX_MS < self.wall_now().0.saturating_sub(made_at.0) => {
+                Err(refusal_of(FireSkipReason::TooLate))
+            }
+            (DecisionRoute::Begins | DecisionRoute::Answers, Some(definition)) => Ok(definition),
         }
     }
 

@@ -24,9 +24,11 @@ use orchestrator_runtime::address::{Address, send_reply};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::task::JoinHandle;
 
+use crate::command::{SESSION_ANNOUNCE, TradingCommand};
 use crate::cycle::messages::CyclesMsg;
 use crate::journal::messages::{JournalDoor, JournalRefused, JournalWriter};
 use crate::settings::{TradingPorts, TradingSettings};
+use crate::view::TradingView;
 
 use messages::AgentMsg;
 
@@ -77,6 +79,7 @@ impl Actor for Agent {
         loop {
             let (index, writer) = args.door.read_snapshot().await?;
             let known = (*index).clone();
+            show_announcements(&known, &args.ports.view);
             let mut state = AgentActorState { args: args.clone(), writer, known, pause: None };
             match state.settle_start().await {
                 Ok(()) => {
@@ -216,6 +219,17 @@ impl AgentActorState {
                 }
             }))
         });
+    }
+}
+
+/// Shows what was announced of markets' sessions before this start, as far as the record remembers: a market that was
+/// announced as closed is not open because of a restart.
+fn show_announcements(known: &JournalIndex, view: &TradingView) {
+    let announced = known.ended_commands().iter().filter(|ended| ended.received.name == SESSION_ANNOUNCE);
+    for ended in announced {
+        if let Ok(TradingCommand::AnnounceSession(announced)) = serde_json::from_str(&ended.received.body) {
+            view.announce_session(&announced);
+        }
     }
 }
 

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use orchestrator_kernel::ids::{RunSeq, TsMs};
+use orchestrator_kernel::trading::event::matches_topic;
 use orchestrator_kernel::trading::ids::{CycleId, ScheduleName};
 use orchestrator_kernel::trading::journal::{
     FireTrigger, JournalAuthor, JournalEntry, JournalFact, JournalIndex,
@@ -28,7 +29,7 @@ use crate::cycle::messages::{BeginRefused, CyclesMsg, FireOrder};
 use crate::journal::messages::{JournalDoor, JournalRefused, JournalWriter};
 use crate::settings::{TradingPorts, TradingSettings};
 
-use lane::{Lane, matches_topic};
+use lane::Lane;
 use messages::{CadenceMsg, NextFire, ScheduleEvent};
 
 /// Steps that one look takes at most before others are heard.

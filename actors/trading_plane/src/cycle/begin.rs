@@ -5,6 +5,7 @@ use std::time::Duration;
 use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::trading::agent::AgentStatus;
 use orchestrator_kernel::trading::cycle::{CycleRun, gates_denied};
+use orchestrator_kernel::trading::decision::TradeDecision;
 use orchestrator_kernel::trading::gate::AgentReading;
 use orchestrator_kernel::trading::ids::{CorrelationId, CycleId, PipelineName, ScheduleName, StrategyName};
 use orchestrator_kernel::trading::journal::{
@@ -75,13 +76,9 @@ impl CyclesState {
             cycle_id,
             disposition: FireDisposition::Start,
         });
-        let begin_at = match order.decisions.is_empty() {
-            true => 0,
-            false => pipeline.first_risk().ok_or(BeginRefused::Skip(FireSkipReason::Disabled))?,
-        };
         let started = CycleStarted {
+            begin_at: first_stage(&pipeline, &order.decisions)?,
             decisions: order.decisions.clone(),
-            begin_at: u16::try_from(begin_at).unwrap_or(u16::MAX),
             ..self
                 .start_record(
                     cycle_id,
@@ -107,9 +104,15 @@ impl CyclesState {
         let strategies = self.choose_strategies(&pipeline, &order.strategies)?;
         let now = self.wall_now();
         let cycle_id = CycleId::of_command(order.command);
+        if self.args.view.cycle(&cycle_id).is_some() {
+            // The command came again after its answer was forgotten.
+            return Err(BeginRefused::Skip(FireSkipReason::AlreadyFired));
+        }
         let cause = CycleCause::Command(order.command);
         let started = CycleStarted {
             symbols: order.symbols.clone(),
+            begin_at: first_stage(&pipeline, &order.decisions)?,
+            decisions: order.decisions.clone(),
             ..self.start_record(cycle_id, cause, pipeline, strategies, now).await
         };
         let by = JournalAuthor::Actor("cycles".to_owned());
@@ -220,4 +223,13 @@ impl CyclesState {
     fn wall_now(&self) -> TsMs {
         self.args.ports.clock.now().unwrap_or_default()
     }
+}
+
+/// The stage that a cycle begins with: RISK, when it has its decisions already.
+fn first_stage(pipeline: &Pipeline, decisions: &[TradeDecision]) -> Result<u16, BeginRefused> {
+    let first = match decisions.is_empty() {
+        true => 0,
+        false => pipeline.first_risk().ok_or(BeginRefused::Skip(FireSkipReason::Disabled))?,
+    };
+    Ok(u16::try_from(first).unwrap_or(u16::MAX))
 }

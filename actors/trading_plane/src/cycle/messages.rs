@@ -53,6 +53,8 @@ pub struct CommandOrder {
     pub strategies: Vec<StrategyName>,
     /// Symbols that it is limited to; none: all that they have.
     pub symbols: Vec<Symbol>,
+    /// Decisions that the cycle begins with: then it begins at RISK.
+    pub decisions: Vec<TradeDecision>,
 }
 
 /// Reason for which a cycle did not begin.

@@ -136,7 +136,7 @@ async fn an_open_cycle_holds_its_records_until_it_has_ended() {
     start_agent(plane.handle(), "start").await.unwrap();
     rig.stages.next("ING", [OnStage::Hold]);
     let cycle = run_cycle(&plane, "held", "canonical").await;
-    let first = plane.handle().view.cycle(&cycle).unwrap().first_seq;
+    let first = plane.handle().view.cycle(&cycle).unwrap().first_seq.unwrap();
     eventually("the cycle waits", || rig.stages.count_calls("ING") == 1).await;
     rig.clock.set(WALL + 2 * DAY_MS);
     eventually("what was before it goes", || Seq(1) < start_of(&rig)).await;

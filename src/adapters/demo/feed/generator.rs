@@ -111,6 +111,11 @@ impl Generator {
 
     fn queue_item(&mut self, bytes: Bytes) {
         self.position += 1;
-        self.pending.push_back(RawItem { position: Some(self.position), bytes, oversized: None });
+        self.pending.push_back(RawItem {
+            position: Some(self.position),
+            bytes,
+            oversized: None,
+            topic: None,
+        });
     }
 }

@@ -295,7 +295,7 @@ impl Output {
         let mut start = 0;
         let items = positions.zip(waiting).map(|(position, item)| {
             let bytes = bytes.slice(std::mem::replace(&mut start, item.end)..item.end);
-            RawItem { position: Some(position), bytes, oversized: item.oversized }
+            RawItem { position: Some(position), bytes, oversized: item.oversized, topic: None }
         });
         let chunk = Chunk { items: items.collect(), recorded };
         self.sender.blocking_send(Message::Chunk(chunk)).map_err(|_| Stop::Unwanted)

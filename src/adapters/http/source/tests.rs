@@ -11,7 +11,12 @@ const SHORT: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn items(text: &str) -> Vec<RawItem> {
-    vec![RawItem { position: None, bytes: Bytes::copy_from_slice(text.as_bytes()), oversized: None }]
+    vec![RawItem {
+        position: None,
+        bytes: Bytes::copy_from_slice(text.as_bytes()),
+        oversized: None,
+        topic: None,
+    }]
 }
 
 fn intake(queue_batches_max: usize) -> (HttpIntake, HttpSourceFactory) {
@@ -49,7 +54,7 @@ impl SourceProvider for Posts {
     async fn fresh(&self) -> Arc<dyn SourceFactory> {
         let (intake, factory) = intake(ITEMS);
         for index in 0..ITEMS {
-            let item = RawItem { position: None, bytes: sample_item(index), oversized: None };
+            let item = RawItem { position: None, bytes: sample_item(index), oversized: None, topic: None };
             let submitted = intake.submit_batch(intake.origin_of_producer(None), vec![item]).unwrap();
             // A client that leaves would take its batch with it.
             tokio::spawn(submitted);

@@ -58,7 +58,8 @@ impl StageWorkers {
     }
 }
 
-/// The backends that `config` names; stages of this service are done by `built_in`. Workers begin to start and are not
+/// The backends that `config` names; stages of this service are done by `built_in`, those that are
+/// answered over the bus by `by_event`. Workers begin to start and are not
 /// waited for; what is behind HTTP may come later too. A provider that no stage and no hook names is not started.
 ///
 /// # Errors
@@ -67,13 +68,14 @@ impl StageWorkers {
 pub fn stage_backends(
     config: &TradingConfig,
     built_in: Arc<dyn StageBackend>,
+    by_event: Option<Arc<dyn StageBackend>>,
 ) -> Result<StageBackends, WiringError> {
-    open_backends(config, built_in, Some(guard::this_program()))
+    open_backends(config, (built_in, by_event), Some(guard::this_program()))
 }
 
 fn open_backends(
     config: &TradingConfig,
-    built_in: Arc<dyn StageBackend>,
+    (built_in, by_event): (Arc<dyn StageBackend>, Option<Arc<dyn StageBackend>>),
     guard: Option<PathBuf>,
 ) -> Result<StageBackends, WiringError> {
     let mut opened = BTreeMap::new();
@@ -97,13 +99,13 @@ fn open_backends(
     }
     let named = Arc::new(NamedProviders::new(config, &opened));
     let by_name = |kind| (kind, Arc::clone(&named) as Arc<dyn StageBackend>);
-    // Answers over the event bus come with it; until then nobody does that work.
-    let routes = vec![
+    let mut routes = vec![
         (StageProvider::BuiltIn, built_in),
         by_name(StageProvider::Http),
         by_name(StageProvider::Worker),
         by_name(StageProvider::Fixed),
     ];
+    routes.extend(by_event.map(|asked| (StageProvider::Event, asked)));
     Ok(StageBackends { stages: Arc::new(RoutedStages::new(routes)), hooks: named, workers })
 }
 

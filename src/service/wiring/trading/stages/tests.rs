@@ -141,7 +141,7 @@ impl Planes {
         }
         let mut rig = PlaneRig::new(settings);
         let built_in = Arc::clone(&rig.stages) as Arc<dyn StageBackend>;
-        let StageBackends { stages, hooks, workers } = open_backends(config, built_in, None).unwrap();
+        let StageBackends { stages, hooks, workers } = open_backends(config, (built_in, None), None).unwrap();
         rig.backends = Some((stages, hooks));
         let plane = rig.start().await;
         start_agent(plane.handle(), "start").await.unwrap();
@@ -154,6 +154,7 @@ impl Planes {
         let command = TradingCommand::RunCycle {
             pipeline: pipeline_name("canonical"),
             strategies: vec![strategy_name("a")],
+            trigger_event: None,
         };
         let handle = self.plane.handle();
         let begun = handle.execute_command(command, origin(&format!("run {}", self.cycles))).await;
@@ -329,7 +330,7 @@ async fn a_stage_goes_to_the_provider_that_its_pipeline_names() {
         fixed("other")
     ));
     let stages = Arc::new(TestStages::default());
-    let backends = open_backends(&config, stages.clone(), None).unwrap();
+    let backends = open_backends(&config, (stages.clone(), None), None).unwrap();
 
     let ask = async |pipeline: &str, stage: &str, kind: StageProvider| {
         let mut request = sample_request(0);
@@ -379,7 +380,7 @@ async fn only_providers_that_are_named_are_started() {
     let on = off.replace("enabled = false\n", "");
     for (more, needed) in [("", 0), (off, 0), (on.as_str(), 1)] {
         let config = config_of(&format!("{section}{more}"));
-        let backends = open_backends(&config, Arc::new(TestStages::default()), None).unwrap();
+        let backends = open_backends(&config, (Arc::new(TestStages::default()), None), None).unwrap();
         assert_eq!((needed_ops(&config).len(), backends.workers.0.len()), (needed, needed), "{more}");
     }
 }
