@@ -11,7 +11,7 @@ use rules::Problems;
 /// A rule, and the repository with a fault that it must see.
 type Case = (&'static str, fn(&Repo) -> Problems, fn(&Repo) -> Vec<Repo>);
 
-const CASES: [Case; 20] = [
+const CASES: [Case; 21] = [
     ("packages depend downwards", rules::packages_depend_downwards, |repo| {
         let kernel = "actors/kernel/Cargo.toml";
         vec![
@@ -91,6 +91,24 @@ const CASES: [Case; 20] = [
             repo.replaced("tests/it/readiness.rs", "lost_for_good", "never_asked"),
             repo.replaced("tests/it/faults.rs", "never_lost", "never_asked"),
             repo.replaced(manual, "## Faults", "## Troubles"),
+        ]
+    }),
+    ("specifications are tested", rules::specifications_are_tested, |repo| {
+        let page = "docs/specifications.md";
+        let row = |proof: &str| format!("{}| a row | – | {proof} |\n", repo.text(page));
+        vec![
+            repo.without(page),
+            repo.with(page, &row("`no_such_test`")),
+            // A helper is no test, and four cells are not three.
+            repo.with(page, &row("`sample_rows`")),
+            repo.with(page, &row("later |")),
+            repo.with(page, &row("")),
+            repo.with(page, &row("by hand")),
+            repo.replaced(
+                "actors/kernel/src/trading/cycle/tests.rs",
+                "#[test]\nfn every_shipped_pipeline_comes_to_its_end",
+                "fn every_shipped_pipeline_comes_to_its_end",
+            ),
         ]
     }),
     ("files are short", rules::files_are_short, |repo| {

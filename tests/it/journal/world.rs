@@ -37,6 +37,7 @@ pub(crate) async fn plane_records() -> Vec<Vec<u8>> {
         let command = TradingCommand::RunCycle {
             pipeline: pipeline_name("canonical"),
             strategies: vec![strategy_name("a"), strategy_name("b")],
+            trigger_event: None,
         };
         let begun = plane.handle().execute_command(command, origin(&format!("run-{cycle}"))).await.unwrap();
         let CommandAnswer::CycleBegun { cycle_id } = begun else { panic!("no cycle begins: {begun:?}") };

@@ -446,6 +446,49 @@ pub(super) fn faults_are_tested(repo: &Repo) -> Problems {
     problems
 }
 
+/// What the last cell of a row says of what no test checks yet.
+const NO_TEST_YET: [&str; 3] =
+    ["later: orders and sagas", "later: SDK, control queue and alerts", "not yet: "];
+
+/// Whether a function of this name is a test: one of its attributes makes it one.
+fn is_test(tests: &str, name: &str) -> bool {
+    let declaration = format!("fn {name}(");
+    tests.match_indices(declaration.as_str()).any(|(at, _)| {
+        let before = tests[..at].trim_end_matches("async ").trim_end();
+        let lines = before.lines().rev().map(str::trim_start);
+        let mut attributes = lines.take_while(|line| line.starts_with("#["));
+        attributes.any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test"))
+    })
+}
+
+/// Every row of the specifications names tests, and they exist, or says what brings it.
+pub(super) fn specifications_are_tested(repo: &Repo) -> Problems {
+    const PAGE: &str = "docs/specifications.md";
+    let tests = repo.test_code();
+    let is_row = |line: &&str| line.starts_with("| ") && !line.ends_with("| checked by |");
+    let mut problems = Problems::new();
+    let mut rows = 0;
+    for line in repo.text(PAGE).lines().filter(is_row) {
+        rows += 1;
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [row, _, proofs] = cells[..] else {
+            problems.push(format!("{line} has {} cells, not three", cells.len()));
+            continue;
+        };
+        let is_open = NO_TEST_YET.iter().any(|words| proofs.starts_with(*words));
+        let named: Vec<&str> = proofs.split('`').skip(1).step_by(2).collect();
+        if !is_open && named.is_empty() {
+            problems.push(format!("the row \"{row}\" names no test and not what brings it"));
+        }
+        let unknown = named.into_iter().filter(|name| !is_test(&tests, name));
+        problems.extend(unknown.map(|name| format!("the row \"{row}\" names {name}, which is no test")));
+    }
+    if rows == 0 {
+        problems.push(format!("{PAGE} has no table"));
+    }
+    problems
+}
+
 /// A file that is longer has a second responsibility.
 const LINES_MAX: usize = 700;
 
