@@ -7,21 +7,26 @@
 mod json;
 mod stored;
 mod text;
+mod trading;
 
 /// Looks at one input.
 pub(crate) type Target = fn(&[u8]);
 
 /// Every target by name; `fuzz/corpus/<name>` holds its inputs.
-pub(crate) const TARGETS: [(&str, Target); 18] = [
+pub(crate) const TARGETS: [(&str, Target); 22] = [
     ("canonical_json", json::canonical_json),
     ("capture_lines", text::capture_lines),
     ("checkpoints", stored::checkpoints),
     ("config", text::config),
+    ("cron_pattern", trading::cron_pattern),
     ("engine_answer", json::engine_answer),
     ("engine_request", json::engine_request),
     ("http_body", text::http_body),
     ("http_headers", text::http_headers),
+    ("journal_checkpoints", trading::journal_checkpoints),
+    ("journal_record", trading::journal_record),
     ("kill_switch", json::kill_switch),
+    ("market_calendar", trading::market_calendar),
     ("quarantine_record", stored::quarantine_record),
     ("raw_market_event", json::raw_market_event),
     ("receipt_record", stored::receipt_record),

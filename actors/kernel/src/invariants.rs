@@ -73,6 +73,24 @@ invariants! {
     Iso1 = "ISO-1",
     /// A slow consumer or engine never delays ingestion below its limits.
     Iso2 = "ISO-2",
+    /// One decision of the trading plane is one record, and each record's hash covers the one before.
+    Jrn1 = "JRN-1",
+    /// Nothing is answered and no event is acknowledged before its record is durable.
+    Jrn2 = "JRN-2",
+    /// What readers are shown is what the durable records add up to.
+    Jrn3 = "JRN-3",
+    /// A cycle ends once, and no order is intended without a RISK decision and a permit before it.
+    Cyc1 = "CYC-1",
+    /// Every fire of a schedule is a cycle or a recorded skip, once.
+    Cyc2 = "CYC-2",
+    /// A cycle that a crash interrupted goes on under the same id, and does nothing twice that may not be.
+    Cyc3 = "CYC-3",
+    /// Nothing begins or counts beyond its budget, so every cycle ends.
+    Cyc4 = "CYC-4",
+    /// Nothing trades unless the agent runs on record, and after a start not before open work is known.
+    Agt1 = "AGT-1",
+    /// A command that comes twice has one result.
+    Cmd1 = "CMD-1",
 }
 
 impl fmt::Display for Invariant {

@@ -97,6 +97,7 @@ pub enum TradingStop {
 pub struct TradingHandle {
     agent: Address<AgentMsg>,
     cadence: Address<CadenceMsg>,
+    cycles: Address<CyclesMsg>,
     /// What is on record, to read.
     pub view: TradingView,
     /// Announces what becomes durable in the journal: the outbox's tail.
@@ -160,6 +161,18 @@ impl TradingHandle {
     /// [`Down`].
     pub async fn list_next_fires(&self) -> Result<Vec<NextFire>, Down> {
         self.cadence.call(CadenceMsg::NextFires).await
+    }
+
+    /// Waits until what was told so far is decided and no cycle runs: a driven clock moves on only then.
+    ///
+    /// # Errors
+    ///
+    /// [`Down`].
+    pub async fn wait_settled(&self) -> Result<(), Down> {
+        self.cadence.call(CadenceMsg::NextFires).await?;
+        self.cycles.call(|reply| CyclesMsg::WaitIdle { behind_agent: true, reply }).await?;
+        // The ends of cycles stand in its mailbox before this.
+        self.cadence.call(CadenceMsg::NextFires).await.map(drop)
     }
 
     /// Tells the agent of an error that by policy pauses it.
@@ -257,6 +270,7 @@ pub async fn start_trading_plane(
         handle: TradingHandle {
             agent: parts.agent.clone(),
             cadence: parts.cadence.clone(),
+            cycles: parts.cycles.clone(),
             view: parts.view.clone(),
             committed: parts.committed.subscribe(),
             history: parts.ports.history.as_ref().map(|history| Arc::clone(&history.store)),

@@ -1,6 +1,9 @@
 //! Stages that do as they are told, and a small plane with everything around it, for tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "test support: a broken test must stop loudly")]
 
+#[cfg(feature = "mutants")]
+mod planted;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -57,6 +60,9 @@ use crate::plane::{TradingHandle, TradingPlane, start_trading_plane};
 use crate::retention::JournalRetentionPorts;
 use crate::settings::{ScheduleSettings, TradingHours, TradingPorts, TradingSettings};
 use crate::view::TradingView;
+
+#[cfg(feature = "mutants")]
+pub use planted::plant_in_ports;
 
 /// The wall clock's moment zero: a Friday, in the session of New York.
 pub const WALL: i64 = 1_768_002_660_000;
@@ -412,12 +418,8 @@ impl PlaneRig {
         }
     }
 
-    /// Starts the plane.
-    ///
-    /// # Errors
-    ///
-    /// As the plane's start.
-    pub async fn try_start(&self) -> Result<TradingPlane, Fatal> {
+    /// The ports of the next start.
+    pub async fn ports(&self) -> TradingPorts {
         let poll = Duration::from_millis(20);
         let settings = KillSwitchSettings {
             poll,
@@ -439,7 +441,7 @@ impl PlaneRig {
                 (view, Arc::new(RoutedStages::new(routes)) as Arc<dyn StageBackend>)
             }
         };
-        let ports = TradingPorts {
+        TradingPorts {
             journal: self.log.clone(),
             checkpoints: self.checkpoints.clone(),
             clock: self.clock.clone(),
@@ -453,8 +455,16 @@ impl PlaneRig {
             observer: Arc::new(Unobserved),
             board: self.board.clone(),
             view,
-        };
-        start_trading_plane(ports, self.settings.clone()).await
+        }
+    }
+
+    /// Starts the plane.
+    ///
+    /// # Errors
+    ///
+    /// As the plane's start.
+    pub async fn try_start(&self) -> Result<TradingPlane, Fatal> {
+        start_trading_plane(self.ports().await, self.settings.clone()).await
     }
 
     /// Starts the plane; it has to start.

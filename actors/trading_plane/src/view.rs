@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use orchestrator_kernel::ids::TsMs;
+use orchestrator_kernel::mutant;
 use orchestrator_kernel::trading::agent::{AgentState, AgentStatus};
 use orchestrator_kernel::trading::cycle::CycleState;
 use orchestrator_kernel::trading::event::{ForeignHeartbeat, ForeignServices, ServiceHealth};
@@ -249,6 +250,7 @@ impl TradingView {
                 index.strategies().keys().for_each(|name| self.show_strategy(name, index));
                 self.0.strategies.retain(|name, _| index.strategies().contains_key(name));
             }
+            JournalFact::AgentChanged(_) if mutant!(ViewForgetsTheAgent) => {}
             JournalFact::AgentChanged(_) | JournalFact::KillLatched(_) => self.show_agent(index),
             JournalFact::CommandReceived(_)
             | JournalFact::CommandEnded(_)

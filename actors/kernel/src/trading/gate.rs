@@ -17,6 +17,7 @@ use super::strategy::StrategyStatus;
 use crate::error::bounded_detail;
 use crate::ids::TsMs;
 use crate::kill_switch::{Permit, PermitRefused};
+use crate::mutant;
 
 pub use hook::{HookAnswer, HookError, HookRuling, HookVote, Narrowing, judge_hook};
 
@@ -192,6 +193,7 @@ pub fn judge_kill_switch(reading: &KillReading) -> GateVerdict {
 #[must_use]
 pub fn judge_agent(reading: AgentReading) -> GateVerdict {
     match reading.status {
+        _ if mutant!(AgentNotAsked) => GateVerdict::Allow,
         AgentStatus::Running => {
             GateVerdict::deny_if(reading.catching_up, || "the agent is catching up".to_owned())
         }

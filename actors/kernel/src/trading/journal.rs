@@ -42,7 +42,7 @@ pub use index::{
 pub use recent_ids::AUDIT_REMEMBERED_MAX;
 
 use super::agent::AgentChanged;
-use super::gate::GateDecided;
+use super::gate::{GateDecided, KillReading};
 use super::strategy::StrategyChanged;
 
 const VERSION: u8 = 1;
@@ -167,6 +167,37 @@ impl JournalFact {
             | Self::ConfigurationSnapshot(_)
             | Self::KillLatched(_) => None,
         }
+    }
+
+    /// The record without what was measured by monotonic time. A cycle on a recorded clock takes none of that clock's
+    /// time, and what the machine took differs from run to run (REP-2).
+    #[must_use]
+    pub fn without_measured_time(mut self) -> Self {
+        match &mut self {
+            Self::StageEnded(ended) => ended.took_ms = 0,
+            Self::CycleEnded(ended) => ended.spent_ms = 0,
+            Self::GateDecided(decided) => {
+                if let Some(readings) = &mut decided.readings
+                    && let KillReading::Permit { age_ms, left_ms } = &mut readings.kill
+                {
+                    // Still a permit: whether there was time left is what decided.
+                    (*age_ms, *left_ms) = (0, (*left_ms).min(1));
+                }
+            }
+            Self::CommandReceived(_)
+            | Self::CommandEnded(_)
+            | Self::AgentChanged(_)
+            | Self::StrategyChanged(_)
+            | Self::ScheduleFired(_)
+            | Self::ScheduleSkipped(_)
+            | Self::CycleStarted(_)
+            | Self::OrderIntended(_)
+            | Self::AlertRaised(_)
+            | Self::AlertCleared(_)
+            | Self::ConfigurationSnapshot(_)
+            | Self::KillLatched(_) => {}
+        }
+        self
     }
 
     /// Whether something outside follows from the record, so that it waits until the record is durable: an answer, an

@@ -1,6 +1,7 @@
 //! The one execution path of commands: known already, decided, recorded, durable, answered.
 
 use orchestrator_kernel::ids::{Symbol, TsMs};
+use orchestrator_kernel::mutant;
 use orchestrator_kernel::trading::agent::{AgentCause, AgentCommand, AgentRefusal, AgentState};
 use orchestrator_kernel::trading::decision::{DecisionRoute, TradeDecision, route_decision};
 use orchestrator_kernel::trading::ids::{CommandId, CorrelationId, CycleId, StrategyName};
@@ -30,6 +31,7 @@ impl AgentActorState {
     ) -> (Answered, Option<JournalRefused>) {
         let origin = match self.find_attempt(&command, origin.id) {
             Ok(id) => CommandOrigin { id, ..origin },
+            Err(_) if mutant!(KeyNotLookedAt) => origin,
             Err(answered) => return (answered, None),
         };
         if self.writer.is_failing() {
@@ -349,7 +351,13 @@ impl AgentActorState {
     }
 
     async fn begin_cycle(&mut self, order: CommandOrder) -> Result<Answered, JournalRefused> {
-        let begun = self.args.cycles.call(|reply| CyclesMsg::BeginCommand(Box::new(order), reply)).await?;
+        let writer = self.writer.clone();
+        let begun =
+            self.args.cycles.call(|reply| CyclesMsg::BeginCommand(Box::new(order), writer, reply)).await?;
+        if self.args.ports.clock.is_driven() {
+            // The cycle's records come before the command's result: their order is no thread's business (REP-2).
+            self.args.cycles.call(|reply| CyclesMsg::WaitIdle { behind_agent: false, reply }).await?;
+        }
         match begun {
             Ok(cycle_id) => {
                 self.known.remember_cycle(cycle_id);

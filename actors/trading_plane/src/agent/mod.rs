@@ -14,6 +14,7 @@ pub mod messages;
 use std::sync::Arc;
 
 use orchestrator_kernel::ids::TsMs;
+use orchestrator_kernel::mutant;
 use orchestrator_kernel::trading::agent::{AgentCause, AgentRefusal};
 use orchestrator_kernel::trading::ids::{CorrelationId, StrategyName};
 use orchestrator_kernel::trading::journal::{
@@ -146,7 +147,7 @@ impl AgentActorState {
         if let Some(cycle) = self.known.audit_debt() {
             self.change_agent(AgentCause::AuditFailed(cycle)).await?;
         }
-        self.change_agent(AgentCause::PauseEnded).await
+        if mutant!(PauseOutlivesItsEnd) { Ok(()) } else { self.change_agent(AgentCause::PauseEnded).await }
     }
 
     fn changed_strategies(&self) -> Vec<StrategyChanged> {

@@ -137,7 +137,21 @@ impl Lane {
             count: 1,
             reason: ScheduleSkipReason::Overlap,
         };
-        self.skip_fires(only, reason, order.trigger.clone(), now)
+        if !order.is_recorded {
+            return self.skip_fires(only, reason, order.trigger.clone(), now);
+        }
+        // It has its number already, and nothing else may come before that is accounted for.
+        self.waiting = self.waiting.take().filter(|fired| fired.fire != order.fire);
+        self.state.apply_step(&ScheduleStep::Skip(only), now, &self.settings.schedule);
+        JournalFact::ScheduleSkipped(ScheduleSkipped {
+            schedule: self.settings.name.clone(),
+            first_fire: order.fire,
+            fires: 1,
+            first_planned_ts_ms: order.planned,
+            last_planned_ts_ms: order.planned,
+            trigger: order.trigger.clone(),
+            reason,
+        })
     }
 
     /// The record of fires that begin no cycle.

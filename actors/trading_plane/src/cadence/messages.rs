@@ -32,9 +32,10 @@ pub enum CadenceMsg {
     CycleEnded(ScheduleName, CycleId),
     /// Begin again from the journal: something that was decided is not on record. Sent by the cycles, and by itself.
     Reload,
-    /// An event came. Sent by whoever consumes the bus; the reply says that it is decided and on its way to the record.
+    /// An event came. Sent by whoever consumes the bus; the reply says that what was decided is durable.
     Event(ScheduleEvent, RpcReplyPort<()>),
-    /// An output of the engine plane is durable. Sent by whoever reads the run log, in its order.
+    /// An output of the engine plane is durable. Sent by whoever reads the run log, in its order; the reply says that what
+    /// was decided is durable.
     Output(RunSeq, TsMs, RpcReplyPort<()>),
     /// Report the last output that any schedule has decided: the cursor in the run log.
     LastOutput(RpcReplyPort<Option<RunSeq>>),

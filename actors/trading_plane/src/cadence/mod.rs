@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use orchestrator_kernel::ids::{RunSeq, TsMs};
+use orchestrator_kernel::mutant;
 use orchestrator_kernel::trading::event::matches_topic;
 use orchestrator_kernel::trading::ids::{CycleId, ScheduleName};
 use orchestrator_kernel::trading::journal::{
@@ -111,10 +112,14 @@ impl Actor for CadenceActor {
         let done = match message {
             CadenceMsg::Look => state.look(&me).await,
             CadenceMsg::CycleEnded(schedule, cycle) => {
-                if let Some(lane) = state.lanes.get_mut(&schedule) {
-                    lane.running.remove(&cycle);
+                let lane = state.lanes.get_mut(&schedule);
+                let was_running = lane.is_some_and(|lane| lane.running.remove(&cycle));
+                // A driven clock has waited for this end already; another look would race with its next moment.
+                if was_running || !state.args.ports.clock.is_driven() {
+                    state.look(&me).await
+                } else {
+                    Ok(())
                 }
-                state.look(&me).await
             }
             CadenceMsg::Reload => {
                 state.reload_lanes().await?;
@@ -122,12 +127,12 @@ impl Actor for CadenceActor {
             }
             CadenceMsg::Event(event, reply) => {
                 let done = state.take_event(&event).await;
-                state.answer_decided(&done, reply);
+                state.answer_durable(&done, reply);
                 done
             }
             CadenceMsg::Output(run_seq, at, reply) => {
                 let done = state.take_output(run_seq, at).await;
-                state.answer_decided(&done, reply);
+                state.answer_durable(&done, reply);
                 done
             }
             CadenceMsg::LastOutput(reply) => {
@@ -164,11 +169,19 @@ impl Actor for CadenceActor {
 }
 
 impl CadenceState {
-    /// Answers whoever brought an event, once it is decided; without an answer it is to be brought again.
-    fn answer_decided(&self, done: &Result<(), BeginRefused>, reply: RpcReplyPort<()>) {
-        if done.is_ok() && !self.is_drained {
-            send_reply(reply, ());
+    /// Answers whoever brought an event or an output, once what was decided of it is durable: it is forgotten then. A
+    /// journal without room takes back what it had accepted. Others are heard meanwhile.
+    fn answer_durable(&self, done: &Result<(), BeginRefused>, reply: RpcReplyPort<()>) {
+        if done.is_err() || self.is_drained {
+            return;
         }
+        let writer = self.writer.clone();
+        tokio::spawn(async move {
+            match writer.wait_durable().await {
+                Ok(_) => send_reply(reply, ()),
+                Err(refused) => tracing::warn!(error = %refused, "an event has to be told again"),
+            }
+        });
     }
 
     /// Every schedule as the journal knows it. Waits until the journal has room.
@@ -279,7 +292,9 @@ impl CadenceState {
             ScheduleStep::Skip(skipped) => {
                 let fact = lane.skip_fires(skipped, skipped.reason.into(), trigger, now);
                 tracing::info!(schedule = %name, fires = skipped.count, reason = ?skipped.reason, "fires skipped");
-                self.push_fact(name, fact).await?;
+                if !mutant!(SkipNotRecorded) {
+                    self.push_fact(name, fact).await?;
+                }
             }
         }
         Ok(AfterStep::Again)
@@ -288,13 +303,22 @@ impl CadenceState {
     /// Lets the cycle of an order begin, or puts on record why it does not.
     async fn begin_order(&mut self, name: &ScheduleName, order: FireOrder) -> Result<(), BeginRefused> {
         let asked = order.clone();
-        let begun = self.args.cycles.call(|reply| CyclesMsg::BeginFire(Box::new(asked), reply)).await;
+        let writer = self.writer.clone();
+        let begun = self.args.cycles.call(|reply| CyclesMsg::BeginFire(Box::new(asked), writer, reply)).await;
         let begun = begun.map_err(JournalRefused::from)?;
         let now = self.wall_now();
         let Some(lane) = self.lanes.get_mut(name) else { return Ok(()) };
         let reason = match begun {
             Ok(cycle) => {
                 lane.note_begun(&order, cycle, now);
+                if self.args.ports.clock.is_driven() {
+                    // A driven clock stands still while a cycle works, so cycles of one moment come one after the
+                    // other: the order of their records is no thread's business (REP-2).
+                    let idle =
+                        self.args.cycles.call(|reply| CyclesMsg::WaitIdle { behind_agent: true, reply });
+                    idle.await.map_err(JournalRefused::from)?;
+                    self.lanes.values_mut().for_each(|lane| lane.running.clear());
+                }
                 return Ok(());
             }
             Err(BeginRefused::Skip(reason)) => reason,
@@ -325,7 +349,7 @@ impl CadenceState {
         for name in names {
             // The cursor stands in our own records: what is below it is decided.
             let last = self.lanes.get(&name).and_then(|lane| lane.last_output);
-            if last.is_some_and(|last| run_seq <= last) {
+            if last.is_some_and(|last| run_seq <= last) && !mutant!(OutputFiresTwice) {
                 continue;
             }
             self.fire_on_demand(&name, FireTrigger::Output { run_seq }, at).await?;
@@ -349,7 +373,8 @@ impl CadenceState {
         let now = self.wall_now();
         let Some(lane) = self.lanes.get_mut(name) else { return Ok(()) };
         let cycle = CycleId::derive(None, name, at, &trigger.to_text());
-        if self.known.knows_cycle(&cycle) || self.of_events.contains(&cycle) {
+        let is_known = self.known.knows_cycle(&cycle) || self.of_events.contains(&cycle);
+        if is_known && !mutant!(EventFiresTwice) {
             let order = lane.order_fire(at, trigger);
             let fact = lane.skip_order(&order, FireSkipReason::AlreadyFired, now);
             return self.push_fact(name, fact).await;

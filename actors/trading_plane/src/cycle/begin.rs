@@ -20,16 +20,17 @@ use tokio::time::Instant;
 
 use super::CyclesState;
 use super::messages::{BeginRefused, CommandOrder, CyclesMsg, FireOrder};
-use crate::journal::messages::JournalRefused;
+use crate::journal::messages::{JournalRefused, JournalWriter};
 
 impl CyclesState {
     pub(super) async fn begin_fire(
         &mut self,
         me: &ActorRef<CyclesMsg>,
         order: FireOrder,
+        writer: &JournalWriter,
         reply: RpcReplyPort<Result<CycleId, BeginRefused>>,
     ) -> Result<(), ActorProcessingErr> {
-        let begun = self.try_begin_fire(me, &order).await;
+        let begun = self.try_begin_fire(me, &order, writer).await;
         self.answer_begun(me, begun, reply).await
     }
 
@@ -37,9 +38,10 @@ impl CyclesState {
         &mut self,
         me: &ActorRef<CyclesMsg>,
         order: CommandOrder,
+        writer: &JournalWriter,
         reply: RpcReplyPort<Result<CycleId, BeginRefused>>,
     ) -> Result<(), ActorProcessingErr> {
-        let begun = self.try_begin_command(me, &order).await;
+        let begun = self.try_begin_command(me, &order, writer).await;
         self.answer_begun(me, begun, reply).await
     }
 
@@ -52,7 +54,8 @@ impl CyclesState {
         let is_lost =
             matches!(begun, Err(BeginRefused::Journal(JournalRefused::Lost | JournalRefused::Full(_))));
         send_reply(reply, begun);
-        if is_lost {
+        // What the order continues may be lost while the cycles here go on.
+        if is_lost && self.writer.check_term().is_err() {
             self.running.clear();
             self.resume_open_cycles(me).await?;
         }
@@ -63,6 +66,7 @@ impl CyclesState {
         &mut self,
         me: &ActorRef<CyclesMsg>,
         order: &FireOrder,
+        writer: &JournalWriter,
     ) -> Result<CycleId, BeginRefused> {
         let FireOrder { schedule, fire, planned, trigger, .. } = order;
         let pipeline = self.find_pipeline(&order.pipeline)?;
@@ -92,13 +96,24 @@ impl CyclesState {
         let facts = (!order.is_recorded).then_some(fired);
         let by = JournalAuthor::Schedule(schedule.clone());
         let correlation = cycle_id.correlation_id();
-        self.begin_recorded(me, facts, started, by, correlation, Some(*planned), Some(schedule.clone())).await
+        self.begin_recorded(
+            me,
+            writer,
+            facts,
+            started,
+            by,
+            correlation,
+            Some(*planned),
+            Some(schedule.clone()),
+        )
+        .await
     }
 
     async fn try_begin_command(
         &mut self,
         me: &ActorRef<CyclesMsg>,
         order: &CommandOrder,
+        writer: &JournalWriter,
     ) -> Result<CycleId, BeginRefused> {
         let pipeline = self.find_pipeline(&order.pipeline)?;
         let strategies = self.choose_strategies(&pipeline, &order.strategies)?;
@@ -116,7 +131,7 @@ impl CyclesState {
             ..self.start_record(cycle_id, cause, pipeline, strategies, now).await
         };
         let by = JournalAuthor::Actor("cycles".to_owned());
-        self.begin_recorded(me, None, started, by, order.correlation.clone(), None, None).await
+        self.begin_recorded(me, writer, None, started, by, order.correlation.clone(), None, None).await
     }
 
     /// Puts the beginning on record in one piece, and the cycle on its way.
@@ -124,6 +139,7 @@ impl CyclesState {
     async fn begin_recorded(
         &mut self,
         me: &ActorRef<CyclesMsg>,
+        writer: &JournalWriter,
         fired: Option<JournalFact>,
         started: CycleStarted,
         who: JournalAuthor,
@@ -140,7 +156,8 @@ impl CyclesState {
             correlation: correlation.clone(),
             fact,
         };
-        self.writer.push_entries(fired.into_iter().chain([start]).map(entry).collect()).await?;
+        // By whoever ordered it: an order that was made from records which the journal has lost since is void.
+        writer.push_entries(fired.into_iter().chain([start]).map(entry).collect()).await?;
         let origin = Instant::now();
         let run = CycleRun::begin_cycle(started, Duration::ZERO);
         self.spawn_cycle(me, cycle_id, schedule, run, planned, origin);

@@ -9,7 +9,7 @@ use orchestrator_kernel::trading::journal::FireTrigger;
 use orchestrator_kernel::trading::schedule::FireSkipReason;
 use ractor::RpcReplyPort;
 
-use crate::journal::messages::JournalRefused;
+use crate::journal::messages::{JournalRefused, JournalWriter};
 
 /// A fire whose cycle is to begin now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,10 +82,11 @@ pub struct RunningCycle {
 
 /// Requests to the cycles, and messages that they send to themselves.
 pub enum CyclesMsg {
-    /// Begin the cycle of a fire. Sent by the cadence, which waits for the reply.
-    BeginFire(Box<FireOrder>, RpcReplyPort<Result<CycleId, BeginRefused>>),
-    /// Begin the cycle of a command. Sent by the agent, which waits for the reply.
-    BeginCommand(Box<CommandOrder>, RpcReplyPort<Result<CycleId, BeginRefused>>),
+    /// Begin the cycle of a fire. Sent by the cadence, which waits for the reply. Its writer puts the beginning on record:
+    /// where the journal has lost what the fire continues, nothing begins.
+    BeginFire(Box<FireOrder>, JournalWriter, RpcReplyPort<Result<CycleId, BeginRefused>>),
+    /// Begin the cycle of a command. Sent by the agent, which waits for the reply; its writer as above.
+    BeginCommand(Box<CommandOrder>, JournalWriter, RpcReplyPort<Result<CycleId, BeginRefused>>),
     /// Cancel the oldest cycle of this schedule. Sent by the cadence.
     CancelOldest(ScheduleName, String),
     /// Cancel every cycle. Sent by whoever stops the plane.
@@ -93,7 +94,21 @@ pub enum CyclesMsg {
     /// Report which cycles run. Asked by the cadence when it starts.
     Running(RpcReplyPort<Vec<RunningCycle>>),
     /// A cycle is over, one way or another. Sent by the task that ran it.
-    Finished(CycleId, CycleOutcome),
+    Finished {
+        /// The cycle.
+        cycle: CycleId,
+        /// Which of its runs: it may go on in another one already.
+        began: u64,
+        /// The outcome.
+        outcome: CycleOutcome,
+    },
+    /// Report when none runs. Asked by whoever drives the clock, and by others on a driven one: time moves on only then.
+    WaitIdle {
+        /// Whether the agent has to have heard of every end too. Never asked for by the agent, which waits meanwhile.
+        behind_agent: bool,
+        /// The report.
+        reply: RpcReplyPort<()>,
+    },
     /// Begin nothing any more, and report when none runs.
     Drain(RpcReplyPort<()>),
 }

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use orchestrator_kernel::ids::TsMs;
+use orchestrator_kernel::mutant;
 use orchestrator_kernel::trading::cycle::CycleRun;
 use orchestrator_kernel::trading::ids::{CycleId, ScheduleName};
 use orchestrator_kernel::trading::journal::CycleCause;
@@ -100,6 +101,8 @@ pub struct CyclesState {
     running: BTreeMap<CycleId, CycleInProgress>,
     begun: u64,
     drain: Option<RpcReplyPort<()>>,
+    /// Who waits until none runs, and whether until the agent has heard of it.
+    idle: Vec<(bool, RpcReplyPort<()>)>,
     /// The plane stops: nothing begins any more.
     is_drained: bool,
 }
@@ -119,7 +122,8 @@ impl Actor for Cycles {
     ) -> Result<CyclesState, ActorProcessingErr> {
         let (_, writer) = args.door.read_snapshot().await?;
         let running = BTreeMap::new();
-        let mut state = CyclesState { args, writer, running, begun: 0, drain: None, is_drained: false };
+        let mut state =
+            CyclesState { args, writer, running, begun: 0, drain: None, idle: Vec::new(), is_drained: false };
         state.resume_open_cycles(&me).await?;
         Ok(state)
     }
@@ -131,16 +135,26 @@ impl Actor for Cycles {
         state: &mut CyclesState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            CyclesMsg::BeginFire(order, reply) => state.begin_fire(&me, *order, reply).await?,
-            CyclesMsg::BeginCommand(order, reply) => state.begin_command(&me, *order, reply).await?,
+            CyclesMsg::BeginFire(order, writer, reply) => {
+                state.begin_fire(&me, *order, &writer, reply).await?
+            }
+            CyclesMsg::BeginCommand(order, writer, reply) => {
+                state.begin_command(&me, *order, &writer, reply).await?;
+            }
             CyclesMsg::CancelOldest(schedule, why) => state.cancel_oldest(&schedule, &why),
             CyclesMsg::CancelAll(why) => state.cancel_all(&why),
             CyclesMsg::Running(reply) => send_reply(reply, state.list_running()),
-            CyclesMsg::Finished(cycle, outcome) => state.finish_cycle(&me, cycle, outcome).await?,
+            CyclesMsg::Finished { cycle, began, outcome } => {
+                state.finish_cycle(&me, cycle, began, outcome).await?;
+            }
+            CyclesMsg::WaitIdle { behind_agent, reply } => state.idle.push((behind_agent, reply)),
             CyclesMsg::Drain(reply) => {
                 state.is_drained = true;
                 state.drain = Some(reply);
             }
+        }
+        if state.running.is_empty() {
+            state.answer_idle();
         }
         if state.running.is_empty()
             && let Some(reply) = state.drain.take()
@@ -158,7 +172,7 @@ impl CyclesState {
         self.writer = writer;
         self.args.view.set_catching_up(false);
         for (id, open) in index.open_cycles() {
-            if self.running.contains_key(id) {
+            if self.running.contains_key(id) || mutant!(OpenCyclesForgotten) {
                 continue;
             }
             let state = open.to_state().map_err(|error| {
@@ -191,7 +205,8 @@ impl CyclesState {
         let task = CycleTask::new(self.args.clone(), self.writer.clone(), run, planned, origin, cancelled);
         let task = tokio::spawn(task.run_to_end());
         let abort = task.abort_handle();
-        let me = me.clone();
+        self.begun = self.begun.saturating_add(1);
+        let (me, began) = (me.clone(), self.begun);
         tokio::spawn(async move {
             let outcome = match task.await {
                 Ok(Ok(ended)) => CycleOutcome::Ended { audit_failed: ended.audit_failed },
@@ -201,28 +216,32 @@ impl CyclesState {
                 Err(ended) if ended.is_cancelled() => return,
                 Err(panicked) => CycleOutcome::Defect(panicked.to_string()),
             };
-            if me.cast(CyclesMsg::Finished(id, outcome)).is_err() {
+            if me.cast(CyclesMsg::Finished { cycle: id, began, outcome }).is_err() {
                 tracing::debug!(cycle = %id, "the cycles ended before this one");
             }
         });
-        self.begun = self.begun.saturating_add(1);
-        self.running.insert(id, CycleInProgress { schedule, began: self.begun, cancel, task: abort });
+        self.running.insert(id, CycleInProgress { schedule, began, cancel, task: abort });
     }
 
     async fn finish_cycle(
         &mut self,
         me: &ActorRef<CyclesMsg>,
         cycle: CycleId,
+        began: u64,
         outcome: CycleOutcome,
     ) -> Result<(), ActorProcessingErr> {
-        let Some(finished) = self.running.remove(&cycle) else { return Ok(()) };
+        // The end of an earlier run of a cycle that goes on says nothing of the one that runs now.
+        if self.running.get(&cycle).is_none_or(|running| running.began != began) {
+            return Ok(());
+        }
+        let schedule = self.running.remove(&cycle).and_then(|finished| finished.schedule.clone());
         match outcome {
             CycleOutcome::Ended { audit_failed } => {
                 self.args.defects.forget(&cycle);
                 if audit_failed && self.args.agent.cast(AgentMsg::AuditFailed(cycle)).is_err() {
                     tracing::debug!("the agent is down, it reads of the failed audit when it starts");
                 }
-                if let Some(schedule) = finished.schedule.clone()
+                if let Some(schedule) = schedule
                     && self.args.cadence.cast(CadenceMsg::CycleEnded(schedule, cycle)).is_err()
                 {
                     tracing::debug!("the cadence is down, it asks which cycles run when it starts");
@@ -242,6 +261,23 @@ impl CyclesState {
                 tracing::error!(%cycle, times, detail, "a cycle broke, it goes on from its records");
                 self.resume_open_cycles(me).await
             }
+        }
+    }
+
+    /// Answers at once, or behind everything that the agent was told: of a failed audit it has heard then.
+    fn answer_idle(&mut self) {
+        for (behind_agent, reply) in self.idle.drain(..) {
+            if !behind_agent {
+                send_reply(reply, ());
+                continue;
+            }
+            let agent = self.args.agent.clone();
+            tokio::spawn(async move {
+                if agent.call(AgentMsg::Drain).await.is_err() {
+                    tracing::debug!("the agent is down, it reads of failed audits when it starts");
+                }
+                send_reply(reply, ());
+            });
         }
     }
 

@@ -96,7 +96,7 @@ impl CycleTask {
                     self.wait_until(Instant::now() + JOURNAL_LOOK_EVERY).await;
                 }
                 CycleStep::AskGates(place) => self.ask_gates(place).await?,
-                CycleStep::CallStage(call) => self.call_stage(call),
+                CycleStep::CallStage(call) => self.call_stage(call).await?,
                 CycleStep::Wait { until } => self.wait_until(self.origin + until).await,
             }
         }
@@ -110,6 +110,7 @@ impl CycleTask {
     /// Puts a fact on record, waits until it is durable if it has an effect, and applies it.
     async fn record_fact(&mut self, fact: JournalFact) -> Result<(), TaskFailure> {
         let cycle = self.run.state().started().cycle_id;
+        let fact = if self.args.ports.clock.is_driven() { fact.without_measured_time() } else { fact };
         let entry = JournalEntry {
             who: JournalAuthor::Actor("cycle".to_owned()),
             planned_ts_ms: self.planned,
@@ -137,8 +138,11 @@ impl CycleTask {
             self.decide_gates(&place, &replies).await
         };
         match self.record_fact(JournalFact::GateDecided(Box::new(decided))).await {
-            // A latch came between the look and the record; the next step asks again.
-            Err(TaskFailure::Journal(JournalRefused::Latched(_))) => Ok(()),
+            // Trading was stopped between the look and the record. Gates see it once that is durable.
+            Err(TaskFailure::Journal(JournalRefused::Flipped(_))) => {
+                self.wait_until(Instant::now() + JOURNAL_LOOK_EVERY).await;
+                Ok(())
+            }
             recorded => recorded,
         }
     }
@@ -178,8 +182,13 @@ impl CycleTask {
         replies
     }
 
-    fn call_stage(&mut self, call: StageCall) {
-        let Some(stage) = self.run.state().started().pipeline.stages.get(call.stage).cloned() else { return };
+    async fn call_stage(&mut self, call: StageCall) -> Result<(), TaskFailure> {
+        let stage = self.run.state().started().pipeline.stages.get(call.stage).cloned();
+        let Some(stage) = stage else { return Ok(()) };
+        if !stage.idempotent {
+            // A crash must find the cycle on record, else its fire begins it anew and the stage is called twice.
+            self.writer.wait_durable().await?;
+        }
         let now = self.origin.elapsed();
         let (time_left, collect_until) =
             (call.deadline.saturating_sub(now), self.origin + call.collect_until());
@@ -200,6 +209,7 @@ impl CycleTask {
                 tracing::debug!("a stage answered a cycle that is over");
             }
         })));
+        Ok(())
     }
 
     /// Waits for an answer, a cancellation, or `until`.

@@ -25,9 +25,9 @@ pub enum JournalRefused {
     /// What stood before these records was refused, so they continue nothing: begin again from the snapshot.
     #[error("the journal has lost what these records continue")]
     Lost,
-    /// Trading was latched as stopped after these gates had looked: ask them again.
-    #[error("trading is latched as stopped: {0}")]
-    Latched(String),
+    /// Something stopped trading after these gates had looked: ask them again, a little later.
+    #[error("trading was stopped meanwhile: {0}")]
+    Flipped(String),
     /// The journal is down: the trading plane is stopping, or has stopped.
     #[error(transparent)]
     Down(#[from] Down),
@@ -200,6 +200,15 @@ impl JournalWriter {
     /// [`JournalRefused`]: none of them is durable, and nothing may follow from them.
     pub async fn commit_entries(&self, entries: Vec<JournalEntry>) -> Result<JournalSeq, JournalRefused> {
         self.send_entries(entries, AnsweredWhen::Durable).await
+    }
+
+    /// Waits until everything that was pushed is durable: whatever cannot be taken back follows from it.
+    ///
+    /// # Errors
+    ///
+    /// [`JournalRefused`]: some of it is not there, and will not be.
+    pub async fn wait_durable(&self) -> Result<JournalSeq, JournalRefused> {
+        self.send_entries(Vec::new(), AnsweredWhen::Durable).await
     }
 
     /// Whether the journal takes nothing now.

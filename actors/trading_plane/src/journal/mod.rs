@@ -15,12 +15,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use orchestrator_kernel::ids::Seq;
+use orchestrator_kernel::mutant;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::log::{Log, LogName, RecordBatch};
 use orchestrator_kernel::ports::observer::Observer;
 use orchestrator_kernel::trading::ids::JournalSeq;
 use orchestrator_kernel::trading::journal::audit::JournalAudit;
-use orchestrator_kernel::trading::journal::{JournalEntry, JournalFact, seal_entry};
+use orchestrator_kernel::trading::journal::{JournalEntry, seal_entry};
 use orchestrator_runtime::address::send_reply;
 use orchestrator_runtime::checkpoint::{CheckpointSaver, encode_checkpoint};
 use orchestrator_runtime::fatal::{Fatal, FatalKind};
@@ -39,6 +40,7 @@ use crate::view::TradingView;
 pub mod messages;
 mod observe;
 mod recovery;
+mod stops;
 
 use messages::{
     AnsweredWhen, JournalAppend, JournalCommitted, JournalDoor, JournalMsg, JournalRefused, JournalSnapshot,
@@ -46,6 +48,7 @@ use messages::{
 };
 use observe::JournalWatch;
 use recovery::{SavedFolds, fold_journal, take_shown_record};
+use stops::AcceptedStops;
 
 /// The log's name in errors and metrics.
 const LOG: LogName = LogName::Journal;
@@ -97,8 +100,8 @@ pub struct JournalState {
     fold: JournalFold,
     /// Everything accepted: the head of the chain, and the rules that the next record has to keep.
     chain: JournalAudit,
-    /// Why trading is latched as stopped, by what was accepted.
-    latched: Option<String>,
+    /// What stops trading, by what was accepted.
+    stops: AcceptedStops,
     writer: LogWriter<JournalWaiter>,
     health: LogHealth,
     checkpoints: CheckpointSaver,
@@ -108,6 +111,8 @@ pub struct JournalState {
     is_full: bool,
     in_flight_since: Option<Instant>,
     asked: Vec<RpcReplyPort<JournalSnapshot>>,
+    /// Who waits for what was accepted before, and brought nothing.
+    awaiting: Vec<JournalWaiter>,
     flush_queued: bool,
     linger_queued: bool,
     slow_queued: bool,
@@ -153,7 +158,7 @@ impl Actor for Journal {
         tracing::info!(records = fold.tail().0, "the journal is read and its chain is whole");
         let mut state = JournalState {
             chain: fold.audit.clone(),
-            latched: fold.index.latched().map(str::to_owned),
+            stops: AcceptedStops::of_index(&fold.index),
             fold,
             writer,
             health,
@@ -162,6 +167,7 @@ impl Actor for Journal {
             is_full: false,
             in_flight_since: None,
             asked: Vec::new(),
+            awaiting: Vec::new(),
             flush_queued: false,
             linger_queued: false,
             slow_queued: false,
@@ -229,7 +235,13 @@ impl JournalState {
             }
         };
         let is_awaited = waiting.is_some();
-        self.writer.wait_for_pushed(JournalWaiter { last, reply: waiting, _room: room });
+        let waiter = JournalWaiter { last, reply: waiting, _room: room };
+        if entries.is_empty() {
+            self.awaiting.push(waiter);
+            self.answer_awaiting();
+        } else {
+            self.writer.wait_for_pushed(waiter);
+        }
         if is_awaited {
             self.wanted_until = self.writer.next_seq();
             self.flush_later(me);
@@ -240,15 +252,15 @@ impl JournalState {
     }
 
     fn find_refusal(&self, entries: &[JournalEntry], term: u64) -> Option<JournalRefused> {
-        if term != self.args.door.term.load(Ordering::Acquire) {
+        if term != self.args.door.term.load(Ordering::Acquire) && !mutant!(LostTermAccepted) {
             return Some(JournalRefused::Lost);
         }
         if self.is_full {
             return Some(JournalRefused::Full("it is being asked for room".to_owned()));
         }
-        // The gates looked before the latch was on record, the record would come behind it.
-        let crosses_latch = entries.iter().any(|entry| permits_effects(&entry.fact));
-        self.latched.clone().filter(|_| crosses_latch).map(JournalRefused::Latched)
+        // The gates looked before the stop was on record, the record would come behind it.
+        let flip = entries.iter().find_map(|entry| self.stops.find_flip(&entry.fact));
+        flip.map(JournalRefused::Flipped)
     }
 
     /// Gives a record its place in the chain. One that breaks a rule is a defect, and is kept out of the log.
@@ -261,9 +273,7 @@ impl JournalState {
             what: "a record that breaks a rule was kept out of the journal; please report this".to_owned(),
             source: Some(Box::new(broken)),
         })?;
-        if let JournalFact::KillLatched(latch) = &entry.fact {
-            self.latched = latch.latched.then(|| latch.reason.clone());
-        }
+        self.stops.take_fact(&entry.fact);
         self.writer.push_record(|out| out.extend_from_slice(&bytes));
         Ok(())
     }
@@ -377,7 +387,15 @@ impl JournalState {
         for JournalWaiter { last, reply, _room } in waiters {
             reply.into_iter().for_each(|reply| send_reply(reply, Ok(last)));
         }
+        self.answer_awaiting();
         Ok(())
+    }
+
+    fn answer_awaiting(&mut self) {
+        let tail = self.fold.tail();
+        for JournalWaiter { last, reply, _room } in self.awaiting.extract_if(.., |it| it.last <= tail) {
+            reply.into_iter().for_each(|reply| send_reply(reply, Ok(last)));
+        }
     }
 
     /// No room: the chain goes on behind the last durable record, and a new term begins, so that nobody continues what
@@ -386,9 +404,9 @@ impl JournalState {
         self.is_full = true;
         self.args.door.term.fetch_add(1, Ordering::AcqRel);
         self.chain = self.fold.audit.clone();
-        self.latched = self.fold.index.latched().map(str::to_owned);
+        self.stops = AcceptedStops::of_index(&self.fold.index);
         self.wanted_until = self.writer.next_seq();
-        for JournalWaiter { reply, .. } in waiters {
+        for JournalWaiter { reply, .. } in waiters.into_iter().chain(self.awaiting.drain(..)) {
             let refused = JournalRefused::Full(detail.to_owned());
             reply.into_iter().for_each(|reply| send_reply(reply, Err(refused.clone())));
         }
@@ -412,11 +430,4 @@ impl JournalState {
         self.checkpoints.save_now(self.writer.epoch(), encode_checkpoint(&self.fold.to_saved())).await;
         send_reply(reply, ());
     }
-}
-
-/// Whether these are gates that let an effect pass.
-fn permits_effects(fact: &JournalFact) -> bool {
-    let JournalFact::GateDecided(decided) = fact else { return false };
-    let permits = decided.readings.as_ref().is_some_and(|readings| readings.kill.permits_effect());
-    permits && decided.first_denial().is_none()
 }

@@ -3,6 +3,7 @@
 use orchestrator_kernel::ids::{RunSeq, TsMs};
 use orchestrator_kernel::trading::journal::{FireDisposition, FireTrigger, JournalFact};
 use orchestrator_kernel::trading::schedule::{FireSkipReason, MisfirePolicy, OverlapPolicy, ScheduleTrigger};
+use orchestrator_runtime::testkit::OnAppend;
 use orchestrator_trading_plane::cadence::messages::ScheduleEvent;
 use orchestrator_trading_plane::plane::TradingPlane;
 use orchestrator_trading_plane::settings::TradingSettings;
@@ -306,4 +307,50 @@ async fn a_fire_that_a_crash_cuts_at_any_record_has_one_cycle_with_its_id() {
             "cut behind {cut}"
         );
     }
+}
+
+/// CYC-2: a fire that is on record and begins no cycle after all is skipped under the number that it has.
+#[tokio::test]
+async fn a_fire_that_a_crash_cut_and_that_comes_too_late_is_skipped_under_its_number() {
+    let whole = PlaneRig::new(trading_settings());
+    let plane = running(&whole).await;
+    whole.clock.set(FIRST);
+    cycles_end(&plane, 1).await;
+    plane.stop(std::time::Duration::from_secs(20)).await;
+    let records = whole.log.records().await;
+    let entries = whole.audited().await;
+    let fired = entries.iter().position(|entry| matches!(entry.fact, JournalFact::ScheduleFired(_))).unwrap();
+
+    let rig = PlaneRig::new(with(|schedule| schedule.lateness_max_ms = 10 * MINUTE));
+    rig.take_journal(&records[..=fired]).await;
+    rig.clock.set(FIRST + 20 * MINUTE + 5000);
+    let plane = running(&rig).await;
+    rig.clock.set(FIRST + 21 * MINUTE);
+    cycles_end(&plane, 1).await;
+
+    let expected =
+        [(1, "start 0"), (1, "too_late x1"), (2, "too_late x10"), (12, "misfire x10"), (22, "start 21")];
+    fires_are(&rig, plane, &expected).await;
+}
+
+/// JRN-2: whoever brought an event forgets it when it is acknowledged, so a crash must not lose it then.
+#[tokio::test]
+async fn an_event_is_acknowledged_when_its_fire_is_durable_and_not_before() {
+    let rig = PlaneRig::new(with(|schedule| schedule.trigger = ScheduleTrigger::OnDemand));
+    let mut settings = rig.settings.clone();
+    settings.schedules[0].topics = vec!["news".to_owned()];
+    let rig = PlaneRig { settings, ..rig };
+    let plane = running(&rig).await;
+    rig.log.always(OnAppend::Hang);
+    let event = ScheduleEvent { topic: "news".to_owned(), event_id: "e".to_owned(), at: TsMs(WALL) };
+
+    let handle = plane.handle().clone();
+    let mut taken = tokio::spawn(async move { handle.take_event(event).await });
+    eventually("its fire is on its way", || 0 < rig.log.hanging()).await;
+    assert!(!taken.is_finished(), "acknowledged before it is durable");
+    rig.log.always(OnAppend::Work);
+
+    (&mut taken).await.unwrap().unwrap();
+    let fired = rig.facts(|fact| matches!(fact, JournalFact::ScheduleFired(_))).await;
+    assert_eq!(fired.len(), 1);
 }

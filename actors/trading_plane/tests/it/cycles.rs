@@ -2,12 +2,15 @@
 
 use std::time::Duration;
 
+use orchestrator_kernel::trading::agent::{AgentCommand, AgentStatus};
 use orchestrator_kernel::trading::cycle::{CycleEndReason, CycleErrorCode, CycleStatus};
 use orchestrator_kernel::trading::gate::GateKind;
 use orchestrator_kernel::trading::ids::{CycleId, StageName};
 use orchestrator_kernel::trading::journal::{
     CycleEnded, JournalFact, STAGE_DATA_BYTES_MAX, StageOutcome, StageOutput,
 };
+use orchestrator_kernel::trading::strategy::{StrategyChanged, StrategyCommand};
+use orchestrator_runtime::testkit::OnAppend;
 use orchestrator_trading_plane::command::{CommandAnswer, TradingCommand};
 use orchestrator_trading_plane::plane::TradingPlane;
 use orchestrator_trading_plane::testkit::{
@@ -258,6 +261,46 @@ async fn a_latch_that_comes_while_gates_pass_lets_nothing_through() {
     assert_eq!(ended.status, CycleStatus::Blocked);
     assert!(ended.reason.to_line().contains("latched: asked by event"), "{}", ended.reason.to_line());
     rig.audited().await;
+}
+
+/// AGT-1. Method: the stop is accepted and its append hangs, so gates that look at what is durable see the agent run.
+#[tokio::test]
+async fn a_stop_that_comes_while_gates_pass_lets_nothing_through() {
+    for stop in [
+        TradingCommand::Agent(AgentCommand::Stop { reason: None, cancel_open_orders: false }),
+        TradingCommand::Strategy(strategy_name("a"), StrategyCommand::Pause),
+    ] {
+        let mut rig = by_hand();
+        rig.reads_kill_switch = false;
+        rig.stages.next("RISK", [OnStage::Hold]);
+        let plane = rig.start().await;
+        start_agent(plane.handle(), "start").await.unwrap();
+        let cycle = run_cycle(&plane, "run", "canonical").await;
+        eventually("RISK is asked", || rig.stages.count_calls("RISK") == 1).await;
+
+        rig.log.always(OnAppend::Hang);
+        let handle = plane.handle().clone();
+        let stopping = tokio::spawn(async move { handle.execute_command(stop, origin("stop")).await });
+        eventually("the stop is on its way", || 0 < rig.log.hanging()).await;
+        // Nobody else reads the switch: gates look before EXEC and before an intent, or twice before EXEC.
+        let read_before = rig.kill_switch.reads();
+        rig.stages.release();
+        eventually("gates look", || read_before + 2 <= rig.kill_switch.reads()).await;
+        rig.log.always(OnAppend::Work);
+        stopping.await.unwrap().unwrap();
+
+        ended(&plane, cycle).await;
+        let facts = rig.facts(|_| true).await;
+        let stopped = facts.iter().position(|fact| {
+            matches!(fact, JournalFact::StrategyChanged(StrategyChanged::Moved { .. }))
+                || matches!(fact, JournalFact::AgentChanged(changed) if changed.state.status == AgentStatus::Stopped)
+        });
+        let behind = facts.iter().skip(stopped.unwrap()).filter(|fact| match fact {
+            JournalFact::OrderIntended(intent) => intent.strategy == strategy_name("a"),
+            _ => false,
+        });
+        assert_eq!(behind.count(), 0, "an order behind the record that stopped it");
+    }
 }
 
 /// T12: a HARD hook that hangs or denies blocks.

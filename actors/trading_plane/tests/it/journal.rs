@@ -251,7 +251,7 @@ async fn a_permit_that_crosses_a_latch_is_refused() {
 
     let refused = writer.push_entries(vec![entry(JournalFact::GateDecided(Box::new(decided)))]).await;
 
-    assert_eq!(refused, Err(JournalRefused::Latched("asked to".to_owned())));
+    assert_eq!(refused, Err(JournalRefused::Flipped("latched: asked to".to_owned())));
     assert!(writer.commit_entries(raised("a")).await.is_ok(), "the journal goes on");
 }
 

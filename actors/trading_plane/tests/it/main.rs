@@ -6,6 +6,7 @@ mod builtin;
 mod cadence;
 mod common;
 mod cycles;
+mod equal_journals;
 mod events;
 mod history;
 mod intake;

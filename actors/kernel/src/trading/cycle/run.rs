@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::backoff::retry_delay;
 use super::gates::HookReply;
 use super::state::{CycleNow, CycleOutOfOrder, CycleState};
+use crate::mutant;
 use crate::trading::gate::{GateDecided, GatePlace, GateReadings, whole_ms};
 use crate::trading::journal::{
     CycleStarted, JournalFact, StageEnded, StageError, StageErrorKind, StageOutcome, StageOutput,
@@ -156,7 +157,7 @@ impl CycleRun {
     /// The next step. It changes nothing: asked again, it says the same.
     #[must_use]
     pub fn next_step(&self, now: CycleNow) -> CycleStep {
-        if self.state.ended().is_some() {
+        if self.state.ended().is_some() && !mutant!(EndsTwice) {
             return CycleStep::Ended;
         }
         if let Some(why) = &self.cancelled {
@@ -174,7 +175,7 @@ impl CycleRun {
         else {
             return self.end_cycle(now, None);
         };
-        if self.needs_gates(stage) && !self.state.is_cleared(stage) {
+        if self.needs_gates(stage) && !self.state.is_cleared(stage) && !mutant!(GateSkipped) {
             return CycleStep::AskGates(GatePlace::Before(stage_index(stage)));
         }
         match &self.current {
@@ -183,7 +184,7 @@ impl CycleRun {
                 // Entered by the gates that allowed it; only a pipeline without gates gets here, and it has no EXEC.
                 self.end_cycle(now, Some("orders cannot be executed without gates"))
             }
-            None if self.interrupted && !spec.idempotent => {
+            None if self.interrupted && !spec.idempotent && !mutant!(StageCalledAgain) => {
                 let error = StageError::new(
                     StageErrorKind::Interrupted,
                     "a crash may have interrupted it, and it is not idempotent",
@@ -221,7 +222,7 @@ impl CycleRun {
     /// The next step of EXEC: each allowed decision has its gates, then its intent.
     fn execute_next(&self) -> Option<CycleStep> {
         let decision = self.state.next_to_execute()?;
-        if !self.state.is_intent_cleared(&decision.decision_id) {
+        if !self.state.is_intent_cleared(&decision.decision_id) && !mutant!(IntentBeforePermit) {
             return Some(CycleStep::AskGates(GatePlace::BeforeIntent(decision.decision_id.clone())));
         }
         let intent = self.state.intent_of(decision)?;
@@ -269,7 +270,7 @@ impl CycleRun {
     fn stage_deadline(&self, spec: &StageSpec, now: Duration) -> Duration {
         let left = self.state.started().pipeline.budget.saturating_sub(self.time_spent(now));
         let budget = if left.is_zero() { spec.budget } else { spec.budget.min(left) };
-        now.saturating_add(budget)
+        now.saturating_add(if mutant!(BudgetNotRead) { budget * 1000 } else { budget })
     }
 
     /// Notes that an attempt was begun.
@@ -296,7 +297,7 @@ impl CycleRun {
             let is_awaited = matches!(current.doing, Doing::AwaitAnswer);
             is_awaited
                 && (current.stage, current.attempts) == (call.stage, call.attempt)
-                && now < current.deadline
+                && (now < current.deadline || mutant!(LateAnswerCounts))
         }) else {
             return AnswerFate::Late;
         };

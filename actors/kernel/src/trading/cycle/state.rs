@@ -9,6 +9,7 @@ use rust_decimal::Decimal;
 
 use super::status::{CycleEndReason, CycleErrorCode, CycleStatus};
 use crate::ids::TsMs;
+use crate::mutant;
 use crate::trading::decision::TradeDecision;
 use crate::trading::gate::{GateDecided, GateKind, GatePlace, Narrowing};
 use crate::trading::ids::{CycleId, DecisionId, StrategyName};
@@ -296,14 +297,16 @@ impl CycleState {
             OnStageFailure::Degrade => self.standing.worsen_status(CycleStatus::Degraded, reason),
         }
         let fails_closed = self.started.pipeline.fail_closed_on_audit;
-        self.audit_failed |= stage.role() == StageRole::Audit && fails_closed;
+        self.audit_failed |= stage.role() == StageRole::Audit && fails_closed && !mutant!(AuditNotAwaited);
     }
 
     fn apply_intent(&mut self, intent: &OrderIntended) -> bool {
         if self.allowed_quantity(&intent.decision_id).is_none() {
             return false;
         }
-        self.settled.insert(intent.decision_id.clone());
+        if !mutant!(IntentNotSettled) {
+            self.settled.insert(intent.decision_id.clone());
+        }
         self.cleared_intent = None;
         self.executed = true;
         self.intents += 1;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::GateVerdict;
 use crate::error::bounded_detail;
+use crate::mutant;
 use crate::trading::ids::DecisionId;
 use crate::trading::stage::{HookMode, HookSpec};
 
@@ -88,13 +89,14 @@ pub fn judge_hook(
     ceiling: impl Fn(&DecisionId) -> Option<Option<Decimal>>,
 ) -> HookRuling {
     let objection = match answer {
+        Err(_) if mutant!(SilentHookAllows) => None,
         Err(error) => Some(error.to_string()),
         Ok(answer) => match answer.vote {
             HookVote::Allow => None,
             HookVote::Deny => Some(format!("E_HOOK_DENIED: {}", answer.reasons.join("; "))),
             HookVote::Modify => answer.patch.iter().find_map(|narrowing| {
                 let widens = widens_order(narrowing, ceiling(narrowing.decision_id()));
-                widens.then(|| {
+                (widens && !mutant!(HookMayWiden)).then(|| {
                     format!("E_HOOK_DENIED: the patch of {} does not narrow", narrowing.decision_id())
                 })
             }),

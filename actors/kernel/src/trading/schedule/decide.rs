@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::super::calendar::CalendarError;
 use super::{CycleSchedule, FireRange, MisfirePolicy, OverlapPolicy};
 use crate::ids::TsMs;
+use crate::mutant;
 
 /// Reason why a fire became no cycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -118,7 +119,9 @@ impl ScheduleState {
         if self.held == Some(planned) {
             self.held = None;
         }
-        self.decided_until = self.decided_until.max(planned);
+        if !mutant!(FiresTwice) {
+            self.decided_until = self.decided_until.max(planned);
+        }
     }
 
     /// Decides the next step at `now`, while `running` cycles of this schedule run.
@@ -132,7 +135,7 @@ impl ScheduleState {
         now: TsMs,
         running: u32,
     ) -> Result<ScheduleStep, CalendarError> {
-        let is_free = running < schedule.concurrent_max;
+        let is_free = running < schedule.concurrent_max || mutant!(OverlapIgnored);
         if let Some(planned) = self.held.filter(|_| is_free) {
             return Ok(self.begin_fire(schedule, planned, now, false));
         }
@@ -187,6 +190,7 @@ impl ScheduleState {
         }
         let on_time = now.plus_ms(-schedule.misfire_after_ms);
         let missed = match schedule.misfire {
+            MisfirePolicy::Skip if mutant!(MisfireIgnored) => None,
             MisfirePolicy::Skip => gather_fires(schedule, self.decided_until, on_time)?,
             MisfirePolicy::Latest => match schedule.last_fire(planned, now)? {
                 Some(latest) => gather_fires(schedule, self.decided_until, latest)?,

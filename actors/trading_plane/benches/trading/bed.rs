@@ -1,0 +1,199 @@
+//! A plane with many strategies, stages that do nothing, and a journal in a file.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use orchestrator_kernel::ids::{Epoch, Seq};
+use orchestrator_kernel::ports::log::{
+    AcquireError, Acquired, AppendError, BatchSize, Log, LogStat, ReadError, ReadLimit, RecordBatch,
+    TrimError,
+};
+use orchestrator_kernel::ports::log_memory::MemoryLog;
+use orchestrator_kernel::ports::stage::{StageBackend, StageRequest};
+use orchestrator_kernel::trading::ids::JournalSeq;
+use orchestrator_kernel::trading::journal::audit::JournalAudit;
+use orchestrator_kernel::trading::journal::{StageError, StageOutput};
+use orchestrator_kernel::trading::schedule::{MisfirePolicy, ScheduleTrigger};
+use orchestrator_kernel::trading::strategy::StrategyStatus;
+use orchestrator_runtime::testkit::ManualClock;
+use orchestrator_trading_plane::plane::{TradingPlane, TradingStop, start_trading_plane};
+use orchestrator_trading_plane::settings::TradingSettings;
+use orchestrator_trading_plane::testkit::{
+    PlaneRig, WALL, every_minute, start_agent, strategy, strategy_name, trading_settings,
+};
+
+use super::support::{BareFile, Outcome, ensure, until};
+
+/// Time between two fires of every schedule.
+pub(crate) const MINUTE: i64 = 60_000;
+
+/// A journal in one preallocated file: one write and one fdatasync an append.
+pub(crate) struct FileLog {
+    file: Arc<Mutex<BareFile>>,
+    inner: MemoryLog,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) appends: AtomicU64,
+}
+
+impl FileLog {
+    fn create(path: &Path, size: u64) -> Outcome<Arc<Self>> {
+        Ok(Arc::new(Self {
+            file: Arc::new(Mutex::new(BareFile::create(path, size)?)),
+            inner: MemoryLog::default(),
+            bytes: AtomicU64::new(0),
+            appends: AtomicU64::new(0),
+        }))
+    }
+
+    /// Every record.
+    pub(crate) async fn records(&self) -> Outcome<Vec<Vec<u8>>> {
+        let limit = ReadLimit { records: usize::MAX, bytes: usize::MAX };
+        let batch = self.inner.read(Seq(1), limit).await?;
+        Ok(batch.iter().map(|(_, payload)| payload.to_vec()).collect())
+    }
+}
+
+#[async_trait]
+impl Log for FileLog {
+    async fn acquire(&self) -> Result<Acquired, AcquireError> {
+        self.inner.acquire().await
+    }
+
+    async fn append(&self, epoch: Epoch, batch: &RecordBatch) -> Result<(), AppendError> {
+        let mut bytes = Vec::with_capacity(batch.payload_bytes() + 8 * batch.len());
+        for (_, payload) in batch.iter() {
+            bytes.extend_from_slice(&(payload.len() as u64).to_le_bytes());
+            bytes.extend_from_slice(payload);
+        }
+        self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.appends.fetch_add(1, Ordering::Relaxed);
+        let file = Arc::clone(&self.file);
+        let written = tokio::task::spawn_blocking(move || {
+            file.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .commit(&bytes)
+                .map_err(|error| error.to_string())
+        });
+        let lost = |what: String| AppendError::Poisoned { source: std::io::Error::other(what) };
+        written.await.map_err(|error| lost(error.to_string()))?.map_err(lost)?;
+        self.inner.append(epoch, batch).await
+    }
+
+    async fn prove_room(&self, epoch: Epoch, size: BatchSize) -> Result<(), AppendError> {
+        self.inner.prove_room(epoch, size).await
+    }
+
+    async fn read(&self, from: Seq, limit: ReadLimit) -> Result<RecordBatch, ReadError> {
+        self.inner.read(from, limit).await
+    }
+
+    async fn trim(&self, epoch: Epoch, below: Seq) -> Result<Seq, TrimError> {
+        self.inner.trim(epoch, below).await
+    }
+
+    fn stat(&self) -> LogStat {
+        self.inner.stat()
+    }
+}
+
+/// Stages that do nothing; of the first one it is noted when it was called.
+#[derive(Default)]
+pub(crate) struct NoOpStages {
+    pub(crate) first_called: Mutex<Vec<Instant>>,
+}
+
+#[async_trait]
+impl StageBackend for NoOpStages {
+    async fn call_stage(&self, request: StageRequest) -> Result<StageOutput, StageError> {
+        if request.stage.name.as_str() == "ING" {
+            self.first_called.lock().unwrap_or_else(PoisonError::into_inner).push(Instant::now());
+        }
+        Ok(StageOutput { data: "{}".to_owned(), ..StageOutput::default() })
+    }
+}
+
+/// A plane that runs.
+pub(crate) struct Bed {
+    pub(crate) plane: TradingPlane,
+    pub(crate) log: Arc<FileLog>,
+    pub(crate) stages: Arc<NoOpStages>,
+    pub(crate) clock: Arc<ManualClock>,
+    ticks: i64,
+    strategies: u64,
+}
+
+/// One schedule a strategy, all due at the same moments; the canonical pipeline of eight stages.
+fn settings(strategies: u64) -> TradingSettings {
+    let mut settings = trading_settings();
+    let names: Vec<String> = (0..strategies).map(|number| format!("s{number}")).collect();
+    settings.strategies =
+        names.iter().map(|name| (strategy(name, "canonical"), StrategyStatus::Active)).collect();
+    settings.schedules = names
+        .iter()
+        .map(|name| {
+            let mut schedule = every_minute(&format!("every-{name}"), "canonical");
+            schedule.schedule.trigger = ScheduleTrigger::Interval { every_ms: 60_000 };
+            schedule.schedule.misfire = MisfirePolicy::All;
+            schedule.strategies = vec![strategy_name(name)];
+            schedule
+        })
+        .collect();
+    settings.cycles_running_max = 10_000;
+    settings.journal_queue_max = 10_000;
+    settings
+}
+
+impl Bed {
+    pub(crate) async fn start(dir: &Path, strategies: u64) -> Outcome<Self> {
+        let log = FileLog::create(&dir.join("journal"), 2 << 30)?;
+        let stages = Arc::new(NoOpStages::default());
+        let rig = PlaneRig::new(settings(strategies));
+        let mut ports = rig.ports().await;
+        ports.journal = log.clone();
+        ports.stages = stages.clone();
+        let plane = start_trading_plane(ports, rig.settings.clone()).await?;
+        start_agent(plane.handle(), "start").await?;
+        Ok(Self { plane, log, stages, clock: rig.clock.clone(), ticks: 0, strategies })
+    }
+
+    /// Lets every schedule fire once and waits until each cycle's end is durable; returns when the fires were due.
+    pub(crate) async fn tick(&mut self) -> Outcome<Instant> {
+        self.ticks += 1;
+        let view = &self.plane.handle().view;
+        let wanted = view.agent().tally.cycles + self.strategies;
+        let mut committed = self.plane.handle().committed.clone();
+        let due = Instant::now();
+        self.clock.set(WALL - WALL.rem_euclid(MINUTE) + self.ticks * MINUTE);
+        while view.agent().tally.cycles < wanted {
+            ensure(due.elapsed() < Duration::from_secs(120), || "cycles do not end".to_owned())?;
+            tokio::time::timeout(Duration::from_secs(120), committed.changed()).await??;
+        }
+        Ok(due)
+    }
+
+    /// Stops, audits the journal and says how many cycles ended as they should.
+    pub(crate) async fn finish(self, cycles: u64) -> Outcome<Vec<Vec<u8>>> {
+        let tally = self.plane.handle().view.agent().tally;
+        ensure((tally.cycles, tally.errors) == (cycles, 0), || {
+            format!("{cycles} cycles were due: {tally:?}")
+        })?;
+        let stopped = self.plane.stop(Duration::from_secs(20)).await;
+        ensure(stopped == TradingStop::Clean, || format!("{stopped:?}"))?;
+        let records = self.log.records().await?;
+        let mut audit = JournalAudit::default();
+        for (bytes, seq) in records.iter().zip(1..) {
+            audit.take_record(JournalSeq(seq), bytes)?;
+        }
+        Ok(records)
+    }
+
+    /// Waits until nothing lingers.
+    pub(crate) async fn rest(&self) -> Outcome<()> {
+        let board = self.plane.handle().committed.clone();
+        let tail = board.borrow().tail;
+        until("nothing lingers", Duration::from_secs(5), || board.borrow().tail == tail).await
+    }
+}

@@ -1,0 +1,80 @@
+//! Every planted defect of the trading plane is found, and by the promise that it breaks.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use orchestrator_kernel::mutants::Mutant;
+
+use crate::campaign;
+use crate::driver::{Flaw, simulate};
+
+/// Seeds within which a mutant must be caught, after the recorded ones.
+const SEEDS: u64 = 1_500;
+
+/// The promise by whose breach each is caught.
+const fn promise_of(mutant: Mutant) -> &'static str {
+    match mutant {
+        Mutant::GateSkipped
+        | Mutant::IntentBeforePermit
+        | Mutant::IntentNotSettled
+        | Mutant::EndsTwice
+        | Mutant::SilentHookAllows
+        | Mutant::HookMayWiden => "CYC-1",
+        Mutant::FiresTwice
+        | Mutant::SkipNotRecorded
+        | Mutant::EventFiresTwice
+        | Mutant::OutputFiresTwice
+        | Mutant::MisfireIgnored
+        | Mutant::OverlapIgnored => "CYC-2",
+        Mutant::OpenCyclesForgotten | Mutant::StageCalledAgain => "CYC-3",
+        Mutant::BudgetNotRead | Mutant::LateAnswerCounts => "CYC-4",
+        Mutant::ChainNotLinked | Mutant::LostTermAccepted => "JRN-1",
+        Mutant::AnswersEarly => "JRN-2",
+        Mutant::ViewForgetsTheAgent => "JRN-3",
+        Mutant::KeyNotLookedAt => "CMD-1",
+        // The others are the engine plane's, or break this promise.
+        _ => "AGT-1",
+    }
+}
+
+/// The seed that catches it by its promise, and how; a seed that fails by another promise is told.
+fn caught(mutant: Mutant) -> Option<(u64, String)> {
+    let _planted = mutant.plant();
+    let seeds = campaign::env_u64("SIM_SEEDS").unwrap_or(SEEDS);
+    campaign::recorded().into_iter().chain(0..seeds).find_map(|seed| {
+        let failure = simulate(seed, Flaw::None, false).failure?;
+        failure.contains(promise_of(mutant)).then_some((seed, failure))
+    })
+}
+
+/// One that is to be looked for alone: `MUTANT=FiresTwice … every_trading_mutant`.
+#[allow(clippy::disallowed_methods, reason = "how a test is steered, not a setting of the actors")]
+fn is_wanted(mutant: Mutant) -> bool {
+    std::env::var("MUTANT").map_or(true, |wanted| wanted == format!("{mutant:?}"))
+}
+
+#[test]
+fn every_trading_mutant_is_caught_for_its_own_promise() {
+    let next = AtomicUsize::new(0);
+    let survivors = Mutex::new(Vec::new());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                while let Some(mutant) = Mutant::TRADING_PLANE.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if !is_wanted(*mutant) {
+                        continue;
+                    }
+                    match caught(*mutant) {
+                        Some((seed, failure)) => {
+                            println!("{mutant:?} is caught by seed {seed}: {failure:.300}");
+                        }
+                        None => survivors.lock().unwrap().push(*mutant),
+                    }
+                }
+            });
+        }
+    });
+    let survivors = survivors.into_inner().unwrap();
+    assert!(survivors.is_empty(), "not caught: {survivors:?}");
+}
