@@ -96,7 +96,7 @@ async fn happen(handle: &TradingHandle, dice: &mut Rng, number: u64, at: TsMs) {
             return handle.take_event(event).await.unwrap();
         }
         2 | 3 => return handle.take_output(RunSeq(number), at).await.unwrap(),
-        4 => TradingCommand::AnalyzeStrategy(strategy),
+        4 => TradingCommand::AnalyzeStrategy { strategy, symbols: Vec::new() },
         5 => TradingCommand::Strategy(strategy, StrategyCommand::Pause),
         6 => TradingCommand::Strategy(strategy, StrategyCommand::Activate),
         _ => TradingCommand::Agent(AgentCommand::Start { strategies: None, mode: None }),

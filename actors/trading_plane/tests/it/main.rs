@@ -13,3 +13,4 @@ mod intake;
 mod journal;
 mod plane;
 mod retention;
+mod telemetry;

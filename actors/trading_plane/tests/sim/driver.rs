@@ -216,6 +216,8 @@ impl Sim {
             }),
             hooks: Arc::new(SimHooks { world: Arc::clone(world), process: Arc::clone(process) }),
             history: None,
+            retention: None,
+            events: None,
             observer: Arc::new(Unobserved),
             board,
             view,

@@ -8,6 +8,7 @@ use orchestrator_trading_plane::command::TradingCommand;
 use orchestrator_trading_plane::plane::{TradingPlane, TradingStop};
 use orchestrator_trading_plane::testkit::{pipeline_name, schedule_name, strategy_name};
 
+use super::steps::announce_session;
 use super::{Ended, REST_MAX, Sim};
 use crate::world::Weather;
 
@@ -91,7 +92,7 @@ impl Sim {
     }
 
     async fn trade_again(&mut self, plane: &mut Option<TradingPlane>) -> Option<Ended> {
-        plane.as_ref().expect("it runs").handle().view.announce_session(true);
+        announce_session(plane.as_ref().expect("it runs"), true);
         let (is_latched, agent) = self.world.audit(|audit| Ok((audit.is_latched(), Some(audit.agent()))));
         let mut commands = Vec::new();
         if is_latched {
@@ -108,7 +109,11 @@ impl Sim {
             commands.push(TradingCommand::Strategy(strategy_name(name), StrategyCommand::Activate));
         }
         let strategies = vec![strategy_name("a"), strategy_name("b")];
-        commands.push(TradingCommand::RunCycle { pipeline: pipeline_name("heartbeat"), strategies });
+        commands.push(TradingCommand::RunCycle {
+            pipeline: pipeline_name("heartbeat"),
+            strategies,
+            trigger_event: None,
+        });
         for command in commands {
             if let Some(ended) = self.command_now(plane, command).await {
                 return Some(ended);

@@ -1,7 +1,7 @@
 //! What happens to a running plane: commands, events, outputs, flips, jumps of the clock, faults, second writers, stops.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use orchestrator_kernel::ids::{RunSeq, TsMs};
@@ -11,7 +11,7 @@ use orchestrator_kernel::trading::strategy::StrategyCommand;
 use orchestrator_runtime::fatal::FatalKind;
 use orchestrator_runtime::testkit::ReadMood;
 use orchestrator_trading_plane::cadence::messages::ScheduleEvent;
-use orchestrator_trading_plane::command::TradingCommand;
+use orchestrator_trading_plane::command::{SessionAnnouncement, TradingCommand};
 use orchestrator_trading_plane::plane::{TradingPlane, TradingStop};
 use orchestrator_trading_plane::testkit::{WALL, origin, pipeline_name, schedule_name, strategy_name};
 use tokio::time::sleep;
@@ -51,9 +51,9 @@ impl Sim {
             25 if self.one_in(2) => return Some(self.stop(plane).await),
             26 => {
                 self.world.saw("the market is announced closed");
-                running.handle().view.announce_session(false);
+                announce_session(running, false);
             }
-            27..=28 => running.handle().view.announce_session(true),
+            27..=28 => announce_session(running, true),
             _ => {}
         }
         let ms = match self.below(4) {
@@ -75,7 +75,7 @@ impl Sim {
             12..=13 => TradingCommand::Agent(AgentCommand::Resume),
             14 => TradingCommand::Strategy(strategy, StrategyCommand::Pause),
             15..=16 => TradingCommand::Strategy(strategy, StrategyCommand::Activate),
-            17 => TradingCommand::AnalyzeStrategy(strategy),
+            17 => TradingCommand::AnalyzeStrategy { strategy, symbols: Vec::new() },
             18 => {
                 self.world.saw("latched");
                 TradingCommand::LatchKill { reason: "as told".to_owned() }
@@ -84,6 +84,7 @@ impl Sim {
             _ => TradingCommand::RunCycle {
                 pipeline: pipeline_name(["canonical", "analysis", "heartbeat"][self.dice.next_index(3)]),
                 strategies: vec![strategy_name("a"), strategy_name("b")],
+                trigger_event: None,
             },
         }
     }
@@ -243,4 +244,12 @@ impl Sim {
         }
         Ended::Stopped
     }
+}
+
+/// Announces the session of the strategies' market. Each announcement is a later one than the last.
+pub(super) fn announce_session(plane: &TradingPlane, is_open: bool) {
+    static ANNOUNCED: AtomicI64 = AtomicI64::new(0);
+    let at = TsMs(ANNOUNCED.fetch_add(1, Ordering::Relaxed));
+    let announced = SessionAnnouncement { market: "24-7".to_owned(), is_open, at };
+    plane.handle().view.announce_session(&announced);
 }
