@@ -12,7 +12,7 @@ use crate::driver::{Flaw, simulate};
 use crate::world::Coverage;
 
 /// Seeds of the default suite.
-pub(crate) const SEEDS: u64 = 2_000;
+pub(crate) const SEEDS: u64 = 500;
 /// Seeds that found a bug, one a line; what follows a `#` says which.
 const RECORDED: &str = include_str!("../../../../tests/trading_seeds.txt");
 /// Below so many seeds rare events may be missing by chance.
