@@ -8,7 +8,9 @@ use std::time::Duration;
 use orchestrator_actors::tree::{StopOutcome, Tree};
 use orchestrator_kernel::ports::log::Log;
 use orchestrator_kernel::ports::source::Intake;
+use orchestrator_kernel::trading::event::ServiceHealth;
 use orchestrator_runtime::fatal::{Fatal, FatalKind};
+use orchestrator_runtime::status::{Condition, StatusBoard};
 use orchestrator_trading_plane::plane::TradingStop;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -126,7 +128,8 @@ impl Service {
         let shutdown = CancellationToken::new();
         let limits = wiring::http_limits(config);
         let mut state = api_state(&tree, &wired, metrics.clone(), limits, &shutdown);
-        state.trading = trading.as_ref().map(trading_faces);
+        let has_bus = !config.trading.events.connection.url.is_empty();
+        state.trading = trading.as_ref().map(|host| trading_faces(host, tree.board.clone(), has_bus));
         let serving =
             tokio::spawn(api::serve_router(listener, api::build_router(state), limits, shutdown.clone()));
         let http = Http { address, shutdown, serving };
@@ -316,13 +319,22 @@ async fn end_outside(http: Http, wired: &Wired, claim: Claim) {
     }
 }
 
-/// What the interface needs of the trading plane.
-fn trading_faces(host: &TradingHost) -> TradingFaces {
-    TradingFaces {
-        door: host.door(),
-        code: code_identity(),
-        neighbours: Arc::new(TradingNeighbours::default),
-    }
+/// What the interface needs of the trading plane. `has_bus` says whether it has an event bus.
+fn trading_faces(host: &TradingHost, board: StatusBoard, has_bus: bool) -> TradingFaces {
+    let door = host.door();
+    let neighbours = move || {
+        let services = door.borrow().as_ref().map(|plane| plane.view.list_services()).unwrap_or_default();
+        let is_lost = |condition| board.holds_condition(&condition);
+        let is_connected = || !is_lost(Condition::EventsBehind) && !is_lost(Condition::EventIntakeDown);
+        TradingNeighbours {
+            event_bus: has_bus.then(is_connected),
+            services: services
+                .into_iter()
+                .map(|(name, health)| (name, health == ServiceHealth::Healthy))
+                .collect(),
+        }
+    };
+    TradingFaces { door: host.door(), code: code_identity(), neighbours: Arc::new(neighbours) }
 }
 
 fn api_state(

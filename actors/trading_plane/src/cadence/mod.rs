@@ -127,12 +127,12 @@ impl Actor for CadenceActor {
             }
             CadenceMsg::Event(event, reply) => {
                 let done = state.take_event(&event).await;
-                state.answer_durable(&done, reply);
+                state.answer_durable(&me, &done, reply);
                 done
             }
             CadenceMsg::Output(run_seq, at, reply) => {
                 let done = state.take_output(run_seq, at).await;
-                state.answer_durable(&done, reply);
+                state.answer_durable(&me, &done, reply);
                 done
             }
             CadenceMsg::LastOutput(reply) => {
@@ -170,16 +170,28 @@ impl Actor for CadenceActor {
 
 impl CadenceState {
     /// Answers whoever brought an event or an output, once what was decided of it is durable: it is forgotten then. A
-    /// journal without room takes back what it had accepted. Others are heard meanwhile.
-    fn answer_durable(&self, done: &Result<(), BeginRefused>, reply: RpcReplyPort<()>) {
+    /// journal without room takes back what it had accepted, and then this begins again from what is durable. Others are
+    /// heard meanwhile.
+    fn answer_durable(
+        &self,
+        me: &ActorRef<CadenceMsg>,
+        done: &Result<(), BeginRefused>,
+        reply: RpcReplyPort<()>,
+    ) {
         if done.is_err() || self.is_drained {
             return;
         }
-        let writer = self.writer.clone();
+        let (writer, me) = (self.writer.clone(), me.clone());
         tokio::spawn(async move {
             match writer.wait_durable().await {
                 Ok(_) => send_reply(reply, ()),
-                Err(refused) => tracing::warn!(error = %refused, "an event has to be told again"),
+                Err(refused) => {
+                    tracing::warn!(error = %refused, "an event has to be told again");
+                    // Without it every further one would be refused: this writer continues what is not there.
+                    if me.cast(CadenceMsg::Reload).is_err() {
+                        tracing::debug!("the cadence has ended");
+                    }
+                }
             }
         });
     }

@@ -185,7 +185,9 @@ async fn another_journal_is_told_by_its_hashes_and_published_whole() {
             rig.take_journal(&records[..kept]).await;
         }
         let plane = rig.start().await;
-        start_agent(plane.handle(), key).await.unwrap();
+        if kept == 0 {
+            start_agent(plane.handle(), key).await.unwrap();
+        }
         let cycle = run_cycle(&plane, key, "canonical").await;
         ended(&plane, cycle).await;
         caught_up(&plane).await;

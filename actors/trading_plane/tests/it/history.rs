@@ -185,7 +185,12 @@ async fn whatever_the_database_does_the_tables_are_those_of_the_journal() {
             }
             assert!(steps < 10_000, "{failure}: it does not come to its end");
         }
-        assert_eq!(store.dump_tables().await.unwrap(), expected_tables(&rig).await, "{failure}");
+        // The last failure may be one that no call has met: then it meets this one.
+        let dumped = match store.dump_tables().await {
+            Ok(tables) => tables,
+            Err(_) => store.dump_tables().await.unwrap(),
+        };
+        assert_eq!(dumped, expected_tables(&rig).await, "{failure}");
     }
 }
 

@@ -342,6 +342,14 @@ impl Audit {
         self.hooks.insert((cycle, place.clone(), hook.to_owned()), objects);
     }
 
+    /// What the plane did not take is tried anew by whoever sends it again, under an id of its own.
+    fn last_attempt(&self, mut id: CommandId) -> CommandId {
+        while let Some((_, Some(CommandOutcome::Refused { status: 503, .. }))) = self.commands.get(&id) {
+            id = id.next_attempt();
+        }
+        id
+    }
+
     /// JRN-2, CMD-1: what a command is answered is on record, and the same each time.
     pub(crate) fn answered(
         &self,
@@ -352,14 +360,15 @@ impl Audit {
         if let Err(CommandRefused::Unavailable(_)) = answer {
             return Ok(());
         }
-        let Some((body, Some(outcome))) = self.commands.get(&id) else {
-            return Err(format!("JRN-2: command {id} is answered {answer:?} before that is durable"));
-        };
-        if *body != command.to_body() {
+        if self.commands.get(&id).is_some_and(|(body, _)| *body != command.to_body()) {
             let is_refused = matches!(answer, Err(CommandRefused::Conflict(_)));
             must!(is_refused, "CMD-1: one key, two bodies: {answer:?}");
             return Ok(());
         }
+        let id = self.last_attempt(id);
+        let Some((_, Some(outcome))) = self.commands.get(&id) else {
+            return Err(format!("JRN-2: command {id} is answered {answer:?} before that is durable"));
+        };
         let is_same = match (outcome, answer) {
             (CommandOutcome::Done { answer: on_record }, Ok(answer)) => {
                 serde_json::from_str::<CommandAnswer>(on_record).ok().as_ref() == Some(answer)
