@@ -155,6 +155,7 @@ pub(super) fn journal_held_json(held: &JournalHeld) -> Value {
         JournalHeld::Work(first, JournalBlocker::Cycle(id)) => json!({"cycle": id, "record": first}),
         JournalHeld::Work(first, JournalBlocker::Command(id)) => json!({"command": id, "record": first}),
         JournalHeld::History(first) => json!({"history": null, "record": first}),
+        JournalHeld::Events(first) => json!({"events": null, "record": first}),
         JournalHeld::HistoryAway(why) => json!({"history": why}),
     }
 }

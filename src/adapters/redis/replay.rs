@@ -13,7 +13,7 @@ use redis::{Pipeline, RedisResult};
 /// The checkpoints of a namespace.
 const CHECKPOINTS: [&str; 4] = ["base", "published", "receipts", "runs"];
 /// The checkpoints that a trading plane adds.
-const TRADING_CHECKPOINTS: [&str; 2] = ["journal", "journal_base"];
+const TRADING_CHECKPOINTS: [&str; 3] = ["journal", "journal_base", "trading_events"];
 /// The first Redis that replays without asking for rights. Of Valkey no release is known to.
 const FREE_SINCE: (u32, u32) = (8, 6);
 
@@ -163,7 +163,13 @@ mod tests {
         {
             assert!(asks_for(false, key) && asks_for(true, key), "{key}");
         }
-        for key in ["journal", "journal:meta", "checkpoint:journal", "checkpoint:journal_base"] {
+        for key in [
+            "journal",
+            "journal:meta",
+            "checkpoint:journal",
+            "checkpoint:journal_base",
+            "checkpoint:trading_events",
+        ] {
             assert!(asks_for(true, key) && !asks_for(false, key), "{key}");
         }
     }

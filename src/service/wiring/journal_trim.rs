@@ -7,9 +7,12 @@ use orchestrator_kernel::engine::retention::Policy;
 use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::log::{AcquireError, Log, LogName};
+use orchestrator_kernel::trading::event::EventCursor;
 use orchestrator_kernel::trading::ids::JournalSeq;
 use orchestrator_kernel::trading::journal::retention::JournalBlocker;
+use orchestrator_runtime::checkpoint::load_saved;
 use orchestrator_runtime::fatal::Chain;
+use orchestrator_trading_plane::outbox::EVENT_CURSOR;
 use orchestrator_trading_plane::retention::{
     JournalRetentionError, JournalRoundRequest, JournalTrimPlan, KeptJournal, load_fitting_base,
     plan_journal_round, save_base, trim_below,
@@ -43,8 +46,29 @@ pub enum JournalHeld {
     Work(JournalSeq, JournalBlocker),
     /// The history, from this record on.
     History(JournalSeq),
+    /// The outbox of events, from this record on.
+    Events(JournalSeq),
     /// Perhaps the history, which cannot be asked, and why.
     HistoryAway(String),
+}
+
+impl JournalHeld {
+    /// The first record that this reader needs; all of them when that is not known.
+    const fn first_needed(&self) -> JournalSeq {
+        match self {
+            Self::No => JournalSeq(u64::MAX),
+            Self::Work(first, _) | Self::History(first) | Self::Events(first) => *first,
+            Self::HistoryAway(_) => JournalSeq(0),
+        }
+    }
+
+    /// This reader, or the outbox where that needs an earlier record.
+    fn or_earlier(self, unpublished: Option<JournalSeq>) -> Self {
+        match unpublished.filter(|first| *first < self.first_needed()) {
+            Some(first) => Self::Events(first),
+            None => self,
+        }
+    }
 }
 
 impl std::fmt::Display for JournalHeld {
@@ -58,6 +82,7 @@ impl std::fmt::Display for JournalHeld {
                 write!(f, "command {id}, which has no result, holds {first}")
             }
             Self::History(first) => write!(f, "the history has not taken in {first} and what follows"),
+            Self::Events(first) => write!(f, "the events of {first} and what follows are not published"),
             Self::HistoryAway(why) => write!(f, "the history may need them, and cannot be asked: {why}"),
         }
     }
@@ -102,23 +127,22 @@ pub(super) async fn plan_journal_trim(
     }
     let kept = open_to_trim(config, data_dir, checkpoints, dry_run).await?;
     let base = load_fitting_base(kept.log.as_ref(), kept.checkpoints.as_ref()).await?;
-    let needed = match history_need(config, dir).await? {
-        HistoryNeed::Nothing => Ok(JournalSeq(u64::MAX)),
-        HistoryNeed::From(first) => Ok(first),
-        HistoryNeed::Unknown(why) => Err(why),
+    let reader = match history_need(config, dir).await? {
+        HistoryNeed::Nothing => JournalHeld::No,
+        HistoryNeed::From(first) => JournalHeld::History(first),
+        HistoryNeed::Unknown(why) => JournalHeld::HistoryAway(why),
     };
-    let needed_from = *needed.as_ref().unwrap_or(&JournalSeq(0));
+    let reader = reader.or_earlier(unpublished_from(kept.checkpoints.as_ref()).await?);
+    let needed_from = reader.first_needed();
     let JournalAsked { policy, below } = asked;
     let asked = JournalRoundRequest { policy, below, now: Some(wall_now()), needed_from, step: u64::MAX };
     let JournalTrimPlan { base: advanced, below, held } =
         plan_journal_round(kept.log.as_ref(), &base, asked).await?;
-    let held = match (held, needed) {
-        (_, Err(why)) => JournalHeld::HistoryAway(why),
+    let held = match (held, reader) {
+        (_, away @ JournalHeld::HistoryAway(_)) => away,
         (Some((first, blocker)), _) => JournalHeld::Work(first, blocker),
-        (None, Ok(first)) if Seq::from(first) == below && below < kept.log.stat().tail => {
-            JournalHeld::History(first)
-        }
-        (None, Ok(_)) => JournalHeld::No,
+        (None, reader) if Seq::from(needed_from) == below && below < kept.log.stat().tail => reader,
+        (None, _) => JournalHeld::No,
     };
     if let Some(named) = asked.below.filter(|named| JournalSeq::from(below) < *named) {
         let floor = below.max(kept.log.stat().start);
@@ -197,6 +221,15 @@ async fn history_need(config: &Config, dir: &Path) -> Result<HistoryNeed, Wiring
         Ok(Some(resume)) => HistoryNeed::From(resume.mark.open_from.min(resume.mark.position)),
         Err(error) => HistoryNeed::Unknown(Chain(&error).to_string()),
     })
+}
+
+/// The first record whose events are not published, where any ever were. Whoever publishes none any more removes the
+/// checkpoint.
+async fn unpublished_from(checkpoints: &dyn CheckpointStore) -> Result<Option<JournalSeq>, OfflineError> {
+    let decode = |bytes: &[u8]| EventCursor::decode(bytes).ok();
+    let saved = load_saved(checkpoints, EVENT_CURSOR, decode).await;
+    let saved = saved.map_err(JournalRetentionError::CursorUnusable)?;
+    Ok(saved.map(|cursor| cursor.position().next()))
 }
 
 /// How far an opened journal could be trimmed now, whatever the history needs: the first record to stay, and the work

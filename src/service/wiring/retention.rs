@@ -73,12 +73,14 @@ impl OfflineError {
                 | JournalRetentionError::Record { .. }
                 | JournalRetentionError::Broken(_)
                 | JournalRetentionError::BaseUnusable(LoadError::Damaged { .. })
+                | JournalRetentionError::CursorUnusable(LoadError::Damaged { .. })
                 | JournalRetentionError::BaseLost { .. }
                 | JournalRetentionError::Copy(CopyError::Hole { .. }),
             ) => ProcessExit::Data,
             Self::Journal(
                 JournalRetentionError::Read(ReadError::Io(error))
-                | JournalRetentionError::BaseUnusable(LoadError::Io(error)),
+                | JournalRetentionError::BaseUnusable(LoadError::Io(error))
+                | JournalRetentionError::CursorUnusable(LoadError::Io(error)),
             ) => ProcessExit::of_storage(error),
             Self::Journal(_) => ProcessExit::Io,
             Self::Retention(

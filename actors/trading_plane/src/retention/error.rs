@@ -30,6 +30,9 @@ pub enum JournalRetentionError {
     /// The base cannot be used.
     #[error("cannot read the base of the journal")]
     BaseUnusable(#[source] LoadError),
+    /// How far events are published is not known.
+    #[error("cannot read how far the journal's events are published")]
+    CursorUnusable(#[source] LoadError),
     /// The journal was trimmed, and its base is gone or an older one.
     #[error("the journal starts at {start}, its base ends at {base}: restore the checkpoint journal_base")]
     BaseLost {
