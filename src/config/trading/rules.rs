@@ -5,7 +5,7 @@ use std::time::Duration;
 use orchestrator_kernel::trading::journal::TradingMode;
 use orchestrator_kernel::trading::stage::StageProvider;
 
-use super::{JournalTiming, StageProviderConfig, TradingConfig, TradingEnvironment};
+use super::{JournalTiming, StageProviderConfig, TradingConfig, TradingEnvironment, TradingJournalConfig};
 use crate::config::reader::section::ReadReport;
 use crate::config::reader::tree::Origin;
 use crate::config::reader::violation::Violation;
@@ -49,9 +49,12 @@ fn check_surroundings(config: &Config, report: &mut ReadReport) {
         "is false, and this version computes orders and sends none".to_owned(),
         "true",
     );
+    // Whoever has small segments already must not be refused for the default of a plane that is off.
+    let batch_bytes = trading.journal.batch_bytes_max;
+    let is_unused = !trading.enabled && batch_bytes == TradingJournalConfig::default().batch_bytes_max;
     report.check_rule(
         &["trading.journal.batch_bytes_max", "buffer.segment_bytes"],
-        trading.journal.batch_bytes_max <= config.buffer.segment_bytes,
+        is_unused || batch_bytes <= config.buffer.segment_bytes,
         "is more than buffer.segment_bytes, so a batch would fit no segment".to_owned(),
         "at most buffer.segment_bytes",
     );

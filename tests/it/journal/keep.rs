@@ -148,7 +148,12 @@ fn a_service_goes_on_from_a_journal_that_was_trimmed() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().to_str().unwrap();
     let run = |args: &[&str]| {
-        let output = orchestrator_with(args, &[("ORCHESTRATOR__BUFFER__SEGMENT_BYTES", "1MiB")]);
+        let small = [
+            ("ORCHESTRATOR__BUFFER__SEGMENT_BYTES", "1MiB"),
+            ("ORCHESTRATOR__BUFFER__BATCH_BYTES_MAX", "512KiB"),
+            ("ORCHESTRATOR__TRADING__JOURNAL__BATCH_BYTES_MAX", "512KiB"),
+        ];
+        let output = orchestrator_with(args, &small);
         let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned());
         assert!(output.status.success(), "{args:?}: {}", said.concat());
         said[0].clone()
