@@ -76,10 +76,10 @@ impl std::fmt::Display for JournalHeld {
         match self {
             Self::No => f.write_str("the last record always stays"),
             Self::Work(first, JournalBlocker::Cycle(id)) => {
-                write!(f, "cycle {id}, which has not ended, holds {first}")
+                write!(f, "cycle {id} stays whole, which begins with {first}")
             }
             Self::Work(first, JournalBlocker::Command(id)) => {
-                write!(f, "command {id}, which has no result, holds {first}")
+                write!(f, "command {id} stays with its result, which begins with {first}")
             }
             Self::History(first) => write!(f, "the history has not taken in {first} and what follows"),
             Self::Events(first) => write!(f, "the events of {first} and what follows are not published"),
