@@ -178,6 +178,7 @@ async fn an_analysis_is_limited_to_its_symbols_and_they_must_be_the_strategys() 
 
     let detail = trading.post(&analyze, "3", r#"{"symbols":["TSLA"]}"#).await.refusal(400);
     assert_eq!(detail, "symbols: strategy a does not trade TSLA");
+    trading.rig.audited().await;
 }
 
 /// Method: as many cycles run as may, so that a further one is not begun (503); its repeat, with the same key, is.

@@ -33,6 +33,17 @@ impl CycleState {
         self.check_failures(answer)
     }
 
+    /// The answer without decisions about symbols that the cycle is not to decide about, and without verdicts on them.
+    /// Before it is on record: what is there counts.
+    pub(super) fn limit_answer(&self, mut answer: StageOutput) -> StageOutput {
+        let StageOutput { decisions, verdicts, .. } = &mut answer;
+        let (kept, dropped): (Vec<_>, Vec<_>) =
+            std::mem::take(decisions).into_iter().partition(|it| self.started().covers_symbol(&it.symbol));
+        *decisions = kept;
+        verdicts.retain(|verdict| dropped.iter().all(|it| it.decision_id != verdict.decision_id));
+        answer
+    }
+
     fn check_decisions(&self, role: StageRole, answer: &StageOutput) -> Result<(), StageError> {
         let may_decide = matches!(role, StageRole::Signal | StageRole::Risk);
         if !may_decide && !answer.decisions.is_empty() {

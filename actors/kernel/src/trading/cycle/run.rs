@@ -306,7 +306,7 @@ impl CycleRun {
         };
         let checked = answer.and_then(|output| {
             self.state.check_answer(spec.role(), &output)?;
-            Ok(output)
+            Ok(self.state.limit_answer(output))
         });
         match checked {
             Ok(output) => current.doing = Doing::Settled(StageOutcome::Done(output)),

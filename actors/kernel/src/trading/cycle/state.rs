@@ -262,8 +262,7 @@ impl CycleState {
     }
 
     fn take_output(&mut self, stage: &StageSpec, output: &StageOutput) {
-        let covered = output.decisions.iter().filter(|it| self.started.covers_symbol(&it.symbol));
-        self.decisions.extend(covered.cloned());
+        self.decisions.extend(output.decisions.iter().cloned());
         for RiskVerdict { decision_id, outcome } in &output.verdicts {
             self.verdicts.insert(decision_id.clone(), outcome.clone());
         }
