@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use orchestrator_kernel::ids::TsMs;
-use orchestrator_trading_plane::plane::{TradingHandle, TradingPlane};
+use orchestrator_trading_plane::plane::{TradingHandle, TradingPlane, TradingStop};
 use orchestrator_trading_plane::settings::TradingSettings;
 use orchestrator_trading_plane::testkit::{PlaneRig, WALL, trading_settings};
 use serde_json::{Value, json};
@@ -69,10 +69,22 @@ impl Trading {
         Self { rig, plane: Some(plane), door, service }
     }
 
-    /// The same service with another incarnation of the plane, after a crash.
+    /// The same service with another incarnation of the plane, after a crash: the journal is read again.
     async fn crash_plane(&mut self) {
         self.door.send_replace(None);
         self.plane.take().expect("a plane").kill().await;
+        self.start_plane().await;
+    }
+
+    /// The same after an ordered stop: its checkpoint has the state, and not the cycles that ended.
+    async fn restart_plane(&mut self) {
+        self.door.send_replace(None);
+        let stopped = self.plane.take().expect("a plane").stop(DEADLINE * 3).await;
+        assert_eq!(stopped, TradingStop::Clean);
+        self.start_plane().await;
+    }
+
+    async fn start_plane(&mut self) {
         let plane = self.rig.start().await;
         self.door.send_replace(Some(plane.handle().clone()));
         self.plane = Some(plane);

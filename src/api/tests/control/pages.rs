@@ -52,7 +52,7 @@ async fn a_cycle_has_the_same_page_from_memory_and_from_the_history() {
     };
     let from_memory = pages(&trading).await;
 
-    trading.crash_plane().await;
+    trading.restart_plane().await;
 
     assert_eq!(pages(&trading).await, from_memory);
     assert_eq!(ids(&trading.get("/api/v1/cycles").await), [&second, &first].map(String::clone));
@@ -84,7 +84,7 @@ async fn without_a_history_only_what_is_in_memory_is_known() {
     let path = format!("/api/v1/cycles/{}", cycle.to_uppercase());
     assert_eq!(trading.get(&path).await.json()["cycle"]["id"], json!(cycle));
 
-    trading.crash_plane().await;
+    trading.restart_plane().await;
 
     trading.get(&path).await.refusal(404);
     assert_eq!(trading.get("/api/v1/cycles").await.json(), json!({ "cycles": [] }));
