@@ -131,7 +131,8 @@ async fn an_agent_in_error_is_said_until_an_operator_starts_it() {
 async fn eventually_started(plane: &TradingPlane, command: TradingCommand) {
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
     for number in 0.. {
-        let answered = plane.handle().execute_command(command.clone(), origin(&format!("again {number}"))).await;
+        let answered =
+            plane.handle().execute_command(command.clone(), origin(&format!("again {number}"))).await;
         if answered.is_ok() {
             return;
         }

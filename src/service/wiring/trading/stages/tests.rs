@@ -56,7 +56,7 @@ async fn serve(State(dir): State<PathBuf>, _question: Bytes) -> Response {
             axum::body::Body::from_stream(broken).into_response()
         }
         "huge" => format!(r#"{{"ok":true,"data":"{}"}}"#, "x".repeat(100 << 20)).into_response(),
-        _ => answer.into_response(),
+        _ => ([(axum::http::header::CONTENT_TYPE, "application/json")], answer).into_response(),
     }
 }
 
