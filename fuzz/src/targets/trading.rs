@@ -17,8 +17,8 @@ const PATTERN_BYTES_MAX: usize = 200;
 const MOMENTS: [i64; 7] =
     [0, 1_709_164_800_000, 1_741_503_599_000, 1_762_063_200_000, -1, i64::MAX, i64::MIN];
 
-/// A record that can be read is the same when it is written again; sealed, it is the audit's to judge and never makes it
-/// or the index stumble.
+/// A record that can be read is the same when it is written again; sealed, it is the audit's to judge and never makes
+/// it or the index stumble.
 pub(super) fn journal_record(input: &[u8]) {
     let sealed = match SealedEntry::decode(input) {
         Ok(sealed) => sealed,

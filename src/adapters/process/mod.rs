@@ -6,8 +6,8 @@
 //!                                            └ deadline, death, garbage: kill the group, restart with back-off
 //! ```
 //!
-//! Reading order: what is configured, the lines, what binds a process to us, the child process, its task, the pool; then
-//! what is asked of a pool: an engine's call, the work of a stage and a hook's answer.
+//! Reading order: what is configured, the lines, what binds a process to us, the child process, its task, the pool;
+//! then what is asked of a pool: an engine's call, the work of a stage and a hook's answer.
 
 mod child;
 pub mod engine;

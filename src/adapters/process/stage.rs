@@ -65,8 +65,8 @@ impl WorkerCall for StageQuestion {
 }
 
 impl ProcessStages {
-    /// Begins to start the workers, and does not wait for them: nothing of the engine plane may. One that does not start
-    /// is tried again, with a back-off and a line in the log; until it is up its stages are `unavailable`.
+    /// Begins to start the workers, and does not wait for them: nothing of the engine plane may. One that does not
+    /// start is tried again, with a back-off and a line in the log; until it is up its stages are `unavailable`.
     ///
     /// # Errors
     ///

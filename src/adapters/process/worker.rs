@@ -64,8 +64,8 @@ impl WorkerFailure {
 /// Time of a call, more than zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CallTime {
-    /// From its turn on: from the first byte of the request that is written to the last byte of the answer that is read.
-    /// A call that stood behind a hanging one is not charged for it.
+    /// From its turn on: from the first byte of the request that is written to the last byte of the answer that is
+    /// read. A call that stood behind a hanging one is not charged for it.
     OfTurn(Duration),
     /// From now on, waiting included: nobody takes an answer that comes later.
     InAll(Duration),

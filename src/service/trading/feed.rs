@@ -9,8 +9,7 @@ use orchestrator_kernel::ports::log::{Log, ReadError, ReadLimit};
 use orchestrator_trading_plane::plane::TradingHandle;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::adapters::recorded_market::RecordedMarket;
-use crate::service::wiring::trading::MarketFeed;
+use crate::service::wiring::trading::{MarketFeed, RecordedMarket};
 
 /// Records before the start that are read so that prices and outputs are known at once.
 const READ_BACK: u64 = 10_000;

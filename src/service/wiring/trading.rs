@@ -29,11 +29,12 @@ use super::WiringError;
 use super::history::history_ports;
 use super::journal::JournalStorage;
 use super::settings::{REOPEN_AFTER, RESEND_AFTER};
-use crate::adapters::recorded_market::RecordedMarket;
 use crate::config::Config;
 use crate::config::trading::JournalTiming;
 use crate::process::version::code_identity;
 use stages::{StageBackends, StageWorkers, stage_backends};
+
+pub use crate::adapters::recorded_market::RecordedMarket;
 
 /// Everything of the trading plane that does not need a running tree.
 pub struct TradingParts {

@@ -502,7 +502,10 @@ pub(super) fn files_are_short(repo: &Repo) -> Problems {
 }
 
 /// Hosts that may be named in an address.
-const KNOWN_HOSTS: [&str; 14] = [
+const KNOWN_HOSTS: [&str; 16] = [
+    // Reserved for examples (RFC 2606): nobody's.
+    "evil.example",
+    "127.0.0.1.evil.example",
     "redis",
     "rabbitmq",
     "a",

@@ -1,7 +1,7 @@
 //! The metrics of the trading plane, which are there while it is on.
 //!
-//! Names that specifications 001 (section 9) and 002 ("Metrics") give are kept letter by letter, also where they have no
-//! base unit; beside each duration of theirs stands ours in seconds.
+//! Names that specifications 001 (section 9) and 002 ("Metrics") give are kept letter by letter, also where they have
+//! no base unit; beside each duration of theirs stands ours in seconds.
 
 use super::{MetricKind, MetricName};
 

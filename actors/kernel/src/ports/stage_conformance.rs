@@ -30,8 +30,8 @@ pub trait StageBackendProvider: Send + Sync {
 /// Makes the backends of hooks that the suite works on.
 #[async_trait]
 pub trait HookBackendProvider: Send + Sync {
-    /// A backend whose hook `allows` allows, `denies` denies with the reason `not today`, `narrows` limits decision `d-1`
-    /// to 2.5 shares and drops `d-2`, and `breaks` fails.
+    /// A backend whose hook `allows` allows, `denies` denies with the reason `not today`, `narrows` limits decision
+    /// `d-1` to 2.5 shares and drops `d-2`, and `breaks` fails.
     async fn fresh(&self) -> Arc<dyn HookBackend>;
 }
 

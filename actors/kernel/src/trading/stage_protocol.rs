@@ -14,8 +14,8 @@
 //! | a worker's pipes | a line on stdin, with an `id` | a line on stdout, with the same `id` |
 //! | a fixed answer | – | the configured text; `ok` may be left out |
 //!
-//! Asked is in canonical form. Unknown members of an answer are ignored, so that a newer provider can say more; those of
-//! a patch are not: a part of it that is not understood must not be left out.
+//! Asked is in canonical form. Unknown members of an answer are ignored, so that a newer provider can say more; those
+//! of a patch are not: a part of it that is not understood must not be left out.
 
 mod answer;
 mod request;

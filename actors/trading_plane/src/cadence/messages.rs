@@ -34,8 +34,8 @@ pub enum CadenceMsg {
     Reload,
     /// An event came. Sent by whoever consumes the bus; the reply says that what was decided is durable.
     Event(ScheduleEvent, RpcReplyPort<()>),
-    /// An output of the engine plane is durable. Sent by whoever reads the run log, in its order; the reply says that what
-    /// was decided is durable.
+    /// An output of the engine plane is durable. Sent by whoever reads the run log, in its order; the reply says that
+    /// what was decided is durable.
     Output(RunSeq, TsMs, RpcReplyPort<()>),
     /// Report the last output that any schedule has decided: the cursor in the run log.
     LastOutput(RpcReplyPort<Option<RunSeq>>),

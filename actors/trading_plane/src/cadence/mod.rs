@@ -170,8 +170,8 @@ impl Actor for CadenceActor {
 
 impl CadenceState {
     /// Answers whoever brought an event or an output, once what was decided of it is durable: it is forgotten then. A
-    /// journal without room takes back what it had accepted, and then this begins again from what is durable. Others are
-    /// heard meanwhile.
+    /// journal without room takes back what it had accepted, and then this begins again from what is durable. Others
+    /// are heard meanwhile.
     fn answer_durable(
         &self,
         me: &ActorRef<CadenceMsg>,

@@ -82,8 +82,8 @@ pub struct RunningCycle {
 
 /// Requests to the cycles, and messages that they send to themselves.
 pub enum CyclesMsg {
-    /// Begin the cycle of a fire. Sent by the cadence, which waits for the reply. Its writer puts the beginning on record:
-    /// where the journal has lost what the fire continues, nothing begins.
+    /// Begin the cycle of a fire. Sent by the cadence, which waits for the reply. Its writer puts the beginning on
+    /// record: where the journal has lost what the fire continues, nothing begins.
     BeginFire(Box<FireOrder>, JournalWriter, RpcReplyPort<Result<CycleId, BeginRefused>>),
     /// Begin the cycle of a command. Sent by the agent, which waits for the reply; its writer as above.
     BeginCommand(Box<CommandOrder>, JournalWriter, RpcReplyPort<Result<CycleId, BeginRefused>>),
@@ -102,7 +102,8 @@ pub enum CyclesMsg {
         /// The outcome.
         outcome: CycleOutcome,
     },
-    /// Report when none runs. Asked by whoever drives the clock, and by others on a driven one: time moves on only then.
+    /// Report when none runs. Asked by whoever drives the clock, and by others on a driven one: time moves on only
+    /// then.
     WaitIdle {
         /// Whether the agent has to have heard of every end too. Never asked for by the agent, which waits meanwhile.
         behind_agent: bool,

@@ -99,7 +99,8 @@ pub async fn plan_journal_round(
     Ok(JournalTrimPlan { below: Seq::from(to).next(), base, held: search.first_open() })
 }
 
-/// Looks through the records behind the base until one has to stay; a step of them is enough when it brings the base on.
+/// Looks through the records behind the base until one has to stay; a step of them is enough when it brings the base
+/// on.
 async fn search_base(
     log: &dyn Log,
     from: JournalSeq,

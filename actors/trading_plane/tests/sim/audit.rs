@@ -192,8 +192,8 @@ impl Audit {
         }
     }
 
-    /// CYC-2: what the misfire policy lets go never fires. `lowest_wall` is the least that the wall clock showed when it
-    /// was decided, if that is known.
+    /// CYC-2: what the misfire policy lets go never fires. `lowest_wall` is the least that the wall clock showed when
+    /// it was decided, if that is known.
     fn check_fired(&mut self, fired: &ScheduleFired, lowest_wall: Option<i64>) -> Checked {
         self.note_trigger(&fired.schedule, &fired.trigger);
         let Some(schedule) = self.schedules.get(&fired.schedule) else {

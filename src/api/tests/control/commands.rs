@@ -38,7 +38,8 @@ async fn without_a_key_the_same_request_is_another_command() {
     trading.post_with("/api/v1/agent/start", &json, "{}").await.refusal(409);
 }
 
-/// Method: the journal hangs while the command is on its way; its client closes the connection; the journal works again.
+/// Method: the journal hangs while the command is on its way; its client closes the connection; the journal works
+/// again.
 #[tokio::test]
 async fn a_client_that_goes_away_cancels_nothing() {
     let trading = Trading::start().await;

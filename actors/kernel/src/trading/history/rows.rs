@@ -185,8 +185,8 @@ pub struct HistoryMark {
     pub open_from: JournalSeq,
     /// Version and commit of the program, by the last configuration snapshot.
     pub code: String,
-    /// The schedules of the last configuration snapshot, as JSON. Nothing in a batch: they stay as they are, which saves
-    /// writing a thousand of them with each transaction.
+    /// The schedules of the last configuration snapshot, as JSON. Nothing in a batch: they stay as they are, which
+    /// saves writing a thousand of them with each transaction.
     pub schedules: Option<String>,
 }
 

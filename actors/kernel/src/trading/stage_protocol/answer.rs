@@ -99,7 +99,8 @@ struct PatchEntry<'a> {
 }
 
 /// Reads the answer of a stage's provider. The inner result is the provider's; the outer one says whether it was an
-/// answer at all. `id` is the request's where the carrier has one; `strategy` is the one that was asked for, if one was.
+/// answer at all. `id` is the request's where the carrier has one; `strategy` is the one that was asked for, if one
+/// was.
 ///
 /// # Errors
 ///

@@ -1,4 +1,5 @@
-//! What happens to a running plane: commands, events, outputs, flips, jumps of the clock, faults, second writers, stops.
+//! What happens to a running plane: commands, events, outputs, flips, jumps of the clock, faults, second writers,
+//! stops.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
