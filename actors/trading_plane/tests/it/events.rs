@@ -188,7 +188,7 @@ async fn another_journal_is_told_by_its_hashes_and_published_whole() {
         if kept == 0 {
             start_agent(plane.handle(), key).await.unwrap();
         }
-        let cycle = run_cycle(&plane, key, "canonical").await;
+        let cycle = run_cycle(&plane, &format!("run {key}"), "canonical").await;
         ended(&plane, cycle).await;
         caught_up(&plane).await;
         plane.kill().await;
