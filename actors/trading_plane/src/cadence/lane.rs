@@ -162,7 +162,12 @@ impl Lane {
         trigger: FireTrigger,
         now: TsMs,
     ) -> JournalFact {
-        let waited = self.waiting.take_if(|fired| skipped.count == 1 && fired.planned_ts_ms == skipped.first);
+        // An event or an output of the same millisecond is another fire than the one that waits, which stays.
+        let is_other = |fired: &ScheduleFired| !trigger.is_planned() && fired.trigger != trigger;
+        let stays = self.waiting.as_ref().is_some_and(&is_other);
+        let waited = self
+            .waiting
+            .take_if(|fired| !stays && skipped.count == 1 && fired.planned_ts_ms == skipped.first);
         let (first_fire, trigger) = match waited {
             // It has its number already.
             Some(fired) => (fired.fire, fired.trigger),
@@ -172,7 +177,9 @@ impl Lane {
                 (first, trigger)
             }
         };
-        self.state.apply_step(&ScheduleStep::Skip(skipped), now, &self.settings.schedule);
+        if !stays {
+            self.state.apply_step(&ScheduleStep::Skip(skipped), now, &self.settings.schedule);
+        }
         JournalFact::ScheduleSkipped(ScheduleSkipped {
             schedule: self.settings.name.clone(),
             first_fire,
