@@ -5,13 +5,14 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use flate2::read::MultiGzDecoder;
 use orchestrator::adapters::files::log::{EmbeddedLog, EmbeddedLogOptions};
 use orchestrator_kernel::engine::contracts::engine_run::RunRecord;
 use orchestrator_kernel::engine::contracts::receipt::ReceiptRecord;
 use orchestrator_kernel::ids::{Seq, TsMs};
-use orchestrator_kernel::ports::log::{Log, ReadLimit};
+use orchestrator_kernel::ports::log::{AcquireError, Log, ReadLimit};
 
 use super::process::root;
 
@@ -39,9 +40,24 @@ pub(crate) fn recorded_lines(path: &Path) -> Vec<Vec<u8>> {
     text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(<[u8]>::to_vec).collect()
 }
 
+/// Opens a stopped service's log. A process that another test is just starting has our locks from its fork until its
+/// exec, so one that is held is tried again.
+async fn open_free_log(dir: &Path) -> EmbeddedLog {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        match EmbeddedLog::open(dir, EmbeddedLogOptions::new("test")) {
+            Ok(log) => return log,
+            Err(AcquireError::Held { .. }) if Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Err(error) => panic!("{}: {error}", dir.display()),
+        }
+    }
+}
+
 /// Every record of a stopped service's log.
 pub(crate) async fn records(dir: &Path) -> Vec<Vec<u8>> {
-    let log = EmbeddedLog::open(dir, EmbeddedLogOptions::new("test")).unwrap();
+    let log = open_free_log(dir).await;
     let mut all = Vec::new();
     loop {
         let batch = log.read(Seq(all.len() as u64 + 1), ReadLimit::default()).await.unwrap();

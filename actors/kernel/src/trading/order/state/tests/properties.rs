@@ -41,9 +41,14 @@ struct ModelGateway {
     on_the_way: Vec<TsMs>,
     requests: u32,
     is_canceled: bool,
+    /// Cancels that it lost.
+    cancels_lost: u32,
     /// Shares that are filled after the cancel.
     late: u32,
 }
+
+/// Cancels that a gateway loses one after the other.
+const CANCELS_LOST_MAX: u32 = 20;
 
 impl ModelGateway {
     fn place(&mut self, at: TsMs) -> ClientOrderId {
@@ -100,6 +105,9 @@ impl ModelGateway {
 
     /// A cancel that is answered as done although the broker may still fill, or one that is lost.
     fn cancel(&mut self, order: &mut PlayedOrder, is_lost: bool) {
+        // A gateway that loses every cancel for ever leaves an order open for ever, which is true.
+        let is_lost = is_lost && self.cancels_lost < CANCELS_LOST_MAX;
+        self.cancels_lost += u32::from(is_lost);
         self.is_canceled |= !is_lost;
         let answer = match is_lost {
             true => CancelAnswer::Unknown { why: "timeout".to_owned() },
@@ -192,7 +200,8 @@ proptest! {
         let content = order.life.intent().content.clone();
         let (placed, on_the_way) = (BTreeMap::new(), Vec::new());
         let mut gateway =
-            ModelGateway { content, skew_ms, placed, on_the_way, requests: 0, is_canceled: false, late };
+            ModelGateway { content, skew_ms, placed, on_the_way, requests: 0, is_canceled: false,
+            cancels_lost: 0, late };
         let (mut whims, mut fills) = (whims.iter().cycle(), fills.iter().chain([&true, &false]).cycle());
         let cancel_at = cancel_after_s.map(|seconds| order.now.plus_ms(seconds * 1000));
 
