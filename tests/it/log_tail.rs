@@ -40,8 +40,8 @@ fn copy(from: &Path, to: &Path) {
     assert!(status.success(), "cp {} {}", from.display(), to.display());
 }
 
-/// Number of each log's newest mark in a file of marks. Older ones stand beside it, and differ from file to file: one of
-/// them misses those that came between two syncs.
+/// Number of each log's newest mark in a file of marks. Older ones stand beside it, and differ from file to file: the
+/// second file misses those that came between two syncs.
 fn newest_marks(path: &Path) -> Option<Vec<u64>> {
     const BLOCK: usize = 4096;
     let bytes = std::fs::read(path).ok()?;

@@ -576,6 +576,26 @@ async fn a_server_that_hangs_is_lost_in_time_and_repeats_nothing_afterwards() {
     assert_eq!(client.pending(), 0);
 }
 
+/// Method: it hangs while nothing is asked of it, so that the next question is the look before a read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_hangs_when_it_is_looked_at_is_lost_in_time() {
+    let redis = RedisServer::start();
+    let factory = factory(options(&redis));
+    let mut source = open(&factory).await;
+    Client::of(&redis).add(1);
+    let batch = next(&mut source).await;
+    settle_durable(&mut source, &batch).await;
+    redis.pause();
+    let paused = Instant::now();
+    let error = timeout(PATIENCE, source.next_batch()).await.unwrap().unwrap_err();
+    let noticed = paused.elapsed();
+    redis.resume();
+    assert!(
+        matches!(error, SourceError::Lost { .. }) && noticed < Duration::from_secs(2),
+        "{noticed:?}: {error}"
+    );
+}
+
 /// Method: 20 000 receipts of the recording with something that is no receipt among it; a stream may drive the clock.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_service_takes_a_recording_from_a_stream_byte_for_byte() {

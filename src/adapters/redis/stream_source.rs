@@ -323,7 +323,7 @@ impl StreamSource {
         async move {
             // Right before the read: the read moves the group over what is gone, and nothing shows it any more.
             let looked = match looks {
-                true => Some(group.look_up_stream(connection.clone()).await.map_err(drop)),
+                true => Some(group.look_up_stream(connection.clone()).await?),
                 false => None,
             };
             group

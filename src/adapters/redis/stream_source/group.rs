@@ -6,8 +6,9 @@ use orchestrator_kernel::ports::source::SourceError;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, Value, cmd};
 
+use super::Looked;
 use super::entries::{self, Claimed, EntryId, StreamEntry};
-use super::look::{self, StreamLook};
+use super::look;
 
 /// One consumer of a group on a stream.
 #[derive(Clone, Debug)]
@@ -77,18 +78,21 @@ impl Group {
         entries::of_read(answer, &self.field).map_err(|error| self.lost_fault(&error))
     }
 
-    /// What the server says of the stream and of how far the group is, before what it has not read is read.
+    /// What the server says of the stream and of how far the group is, before what it has not read is read. One that is
+    /// lost fails the step: asked for entries next, it would be waited for a second time.
     pub(super) async fn look_up_stream(
         &self,
         mut connection: MultiplexedConnection,
-    ) -> Result<StreamLook, GroupFault> {
+    ) -> Result<Looked, GroupFault> {
         let mut pipeline = redis::pipe();
         pipeline.cmd("XINFO").arg("STREAM").arg(&self.stream);
         pipeline.cmd("XINFO").arg("GROUPS").arg(&self.stream);
-        let answer: [Value; 2] =
-            pipeline.query_async(&mut connection).await.map_err(|error| self.fault_of(&error))?;
-        let [stream, groups] = answer;
-        Ok(look::parse_info(&stream, &groups, &self.group))
+        match pipeline.query_async::<[Value; 2]>(&mut connection).await {
+            Ok([stream, groups]) => Ok(Ok(look::parse_info(&stream, &groups, &self.group))),
+            Err(error) if error.is_io_error() => Err(self.fault_of(&error)),
+            // An answer all the same: it does not let us see.
+            Err(_) => Ok(Err(())),
+        }
     }
 
     /// Takes over what other consumers were given more than `idle` ago and did not acknowledge. Ours is among it.
