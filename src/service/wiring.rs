@@ -157,7 +157,7 @@ pub enum WiringError {
         /// The setting.
         setting: String,
         /// What is wrong.
-        source: WorkerStartError,
+        source: Box<WorkerStartError>,
     },
     /// The client of a provider of stages.
     #[error("{setting}: {source}")]

@@ -11,6 +11,8 @@
 //! and not a log's format. A wrong result ends the run with an error. A missed bar is reported: what a machine reaches
 //! is its business, the ratio to the baseline is ours.
 
+#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "measures real time on a real disk")]
+
 mod bed;
 mod cycles;
 mod medium;

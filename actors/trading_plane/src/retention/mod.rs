@@ -159,8 +159,7 @@ impl JournalRetentionState {
             Some(base) => base,
             None => load_fitting_base(kept.log.as_ref(), kept.checkpoints.as_ref()).await?,
         };
-        loop {
-            let Some(needed_from) = self.needed_from() else { break };
+        while let Some(needed_from) = self.needed_from() {
             let JournalRetentionSettings { policy, step, .. } = self.args.ports.settings;
             let now = self.args.clock.now();
             let asked = JournalRoundRequest { policy, below: None, now, needed_from, step };

@@ -138,7 +138,6 @@ pub(super) fn plan_intake(
 }
 
 /// Begins to take events; dropping the handle ends it, and what is not acknowledged stays in the queue.
-#[must_use]
 pub fn spawn_event_intake(
     plan: IntakePlan,
     handle: TradingHandle,

@@ -140,8 +140,10 @@ fn open_client(name: &str, http: &HttpEngineConfig) -> Result<HttpStages, Wiring
 }
 
 fn start_workers(name: &str, options: WorkerPoolOptions) -> Result<ProcessStages, WiringError> {
-    ProcessStages::start(options)
-        .map_err(|source| WiringError::StageWorkers { setting: format!("trading.providers.{name}"), source })
+    ProcessStages::start(options).map_err(|source| WiringError::StageWorkers {
+        setting: format!("trading.providers.{name}"),
+        source: Box::new(source),
+    })
 }
 
 /// A provider that is ready to be asked.

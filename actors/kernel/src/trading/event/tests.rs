@@ -179,6 +179,7 @@ fn an_answer_to_a_request_is_known_by_its_correlation_also_when_it_is_late() {
     assert_ne!(request.correlation_id(), other.correlation_id());
 }
 
+#[expect(clippy::disallowed_methods, reason = "a test reads its golden files")]
 fn golden(name: &str, shown: &str) {
     let path = format!("{}/../../tests/golden/{name}", env!("CARGO_MANIFEST_DIR"));
     if std::env::var_os("BLESS").is_some() {
