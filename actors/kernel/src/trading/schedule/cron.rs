@@ -12,6 +12,7 @@ use jiff::tz::AmbiguousOffset;
 use jiff::{SignedDuration, ZonedDateTime};
 
 use super::super::zone::{MarketZone, to_timestamp};
+use crate::error::bounded_detail;
 use crate::ids::TsMs;
 
 /// A cron pattern of five fields, or six with seconds first, read by the wall clock of a zone.
@@ -43,9 +44,10 @@ impl CronTrigger {
     /// [`CronTriggerError`] says what is wrong with it.
     pub fn parse(pattern: &str, zone: MarketZone) -> Result<Self, CronTriggerError> {
         let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
-        let parsed = parser
-            .parse(pattern)
-            .map_err(|error| CronTriggerError { pattern: pattern.to_owned(), reason: error.to_string() })?;
+        let parsed = parser.parse(pattern).map_err(|error| CronTriggerError {
+            pattern: pattern.to_owned(),
+            reason: bounded_detail(&error.to_string()),
+        })?;
         Ok(Self { pattern: Box::new(parsed), zone })
     }
 
