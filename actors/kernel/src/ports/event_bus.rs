@@ -5,6 +5,9 @@ use bytes::Bytes;
 
 use super::fan_out::Remedy;
 
+/// Longest body that every bus takes, in bytes: half of what the shipped broker allows a message.
+pub const EVENT_BYTES_MAX: usize = 256 << 10;
+
 /// One event on its way out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventMessage {

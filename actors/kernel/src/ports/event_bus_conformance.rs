@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::event_bus::{EventBus, EventMessage};
+use super::event_bus::{EVENT_BYTES_MAX, EventBus, EventMessage};
 
 /// Patterns that the provider has subscribed to, before anything is published.
 pub const SUBSCRIBED: [&str; 3] = ["orchestrator.cycle.*", "orchestrator.#", "long.one"];
@@ -74,7 +74,7 @@ async fn what_nobody_listens_to_is_confirmed_and_gone(provider: &impl EventBusPr
 
 async fn nothing_and_a_long_event_are_taken(provider: &impl EventBusProvider) {
     publish(provider, &[]).await;
-    let long = EventMessage { body: Bytes::from(vec![b'x'; 1 << 20]), ..event("long.one", 1) };
+    let long = EventMessage { body: Bytes::from(vec![b'x'; EVENT_BYTES_MAX]), ..event("long.one", 1) };
 
     publish(provider, std::slice::from_ref(&long)).await;
 

@@ -211,7 +211,10 @@ impl AgentActorState {
 
     /// Waits for the end of a pause by the wall clock: one that jumps ends it earlier or later, as it says.
     fn arm_pause(&mut self, me: &ActorRef<AgentMsg>) {
-        self.pause = self.known.agent().resume_at.map(|resume_at| {
+        let now = self.wall_now();
+        let resume_at = self.known.agent().resume_at;
+        let resume_at = resume_at.filter(|resume_at| now < *resume_at || !mutant!(PauseOutlivesItsEnd));
+        self.pause = resume_at.map(|resume_at| {
             let (clock, me) = (Arc::clone(&self.args.ports.clock), me.clone());
             PauseTimer(tokio::spawn(async move {
                 clock.sleep_until(resume_at).await;

@@ -5,7 +5,7 @@ mod incoming;
 use std::collections::BTreeSet;
 
 use crate::trading::agent::{AgentCause, AgentCommand, AgentState};
-use crate::trading::cycle::{CycleEndReason, CycleErrorCode, CycleStatus};
+use crate::trading::cycle::{CYCLE_ERRORS_MAX, CycleEndReason, CycleErrorCode, CycleStatus};
 use crate::trading::gate::{GateCheck, GateDecided, GateKind, GatePlace, GateVerdict};
 use crate::trading::ids::{CorrelationId, IntentId, JournalSeq};
 use crate::trading::journal::{
@@ -21,7 +21,9 @@ use crate::trading::testkit::{
 };
 
 use super::*;
+use crate::error::ERROR_DETAIL_BYTES_MAX;
 use crate::ids::TsMs;
+use crate::ports::event_bus::EVENT_BYTES_MAX;
 
 pub(super) fn style() -> EventStyle {
     EventStyle {
@@ -250,6 +252,33 @@ fn a_restart_behind_any_record_changes_no_event() {
     }
     let ids: BTreeSet<_> = whole.iter().map(|event| event.event_id).collect();
     assert_eq!(ids.len(), whole.len(), "no two events have one identifier");
+}
+
+/// A bus that refused one for its size would hold up all that come behind it.
+#[test]
+fn the_longest_cycle_with_errors_of_a_thousand_strategies_fits_every_bus() {
+    let names = || (0..1000).map(|number| strategy_name(&format!("{number:064}")));
+    let mut begun = started(canonical_pipeline());
+    begun.strategies = names().collect();
+    let one = |name| CycleError {
+        strategy: Some(name),
+        ..cycle_error(Some("SIG"), CycleErrorCode::StageFailed, &"x".repeat(ERROR_DETAIL_BYTES_MAX))
+    };
+    let ended = CycleEnded {
+        cycle_id: begun.cycle_id,
+        status: CycleStatus::Failed,
+        reason: CycleEndReason::OutOfTime,
+        finished_at: TsMs(WALL + 5000),
+        spent_ms: 5000,
+        counts: CycleCounts { strategies_processed: 0, decisions: 0, intents: 0 },
+        errors: names().map(one).take(CYCLE_ERRORS_MAX).collect(),
+        audit_failed: false,
+    };
+    let facts = [JournalFact::CycleStarted(Box::new(begun)), JournalFact::CycleEnded(Box::new(ended))];
+
+    let longest = events_of(&facts).iter().map(|event| event.to_message(&style()).body.len()).max();
+
+    assert!(longest.unwrap() < EVENT_BYTES_MAX, "{longest:?}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::trading::agent::{AgentCommand, AgentStatus};
 use orchestrator_kernel::trading::strategy::StrategyCommand;
 use orchestrator_trading_plane::command::TradingCommand;
@@ -22,9 +23,14 @@ impl Sim {
     }
 
     fn what_is_missing(&self) -> Option<String> {
-        let sent = self.outputs.load(Ordering::Relaxed);
+        let (sent, now) = (self.outputs.load(Ordering::Relaxed), TsMs(self.clock.ms()));
         let outputs = schedule_name("on-outputs");
         self.world.audit(|audit| {
+            if let (AgentStatus::Paused, Some(resume_at)) = audit.agent()
+                && resume_at < now
+            {
+                return Ok(Some(format!("AGT-1: a pause until {resume_at:?} goes on at {now:?}")));
+            }
             let unfinished = audit.unfinished();
             let promise = if audit.open_cycles().is_empty() { "CYC-2" } else { "CYC-4" };
             Ok(match audit.outputs_accounted(&outputs, sent) {
