@@ -167,6 +167,9 @@ impl Actor for Cycles {
 
 impl CyclesState {
     /// Goes on with every cycle that is open by the journal and does not run. Nothing trades before they are known.
+    ///
+    /// Who waits for the end of a cycle is told to look at the journal too: the word of an end may be lost with whoever
+    /// was to pass it on.
     async fn resume_open_cycles(&mut self, me: &ActorRef<CyclesMsg>) -> Result<(), ActorProcessingErr> {
         let (index, writer) = self.args.door.read_snapshot().await?;
         self.writer = writer;
@@ -189,6 +192,10 @@ impl CyclesState {
             }
             self.spawn_cycle(me, *id, schedule, run, open.planned_ts_ms, origin);
         }
+        if let Some(cycle) = index.audit_debt() {
+            self.tell_agent_of_failed_audit(cycle);
+        }
+        self.tell_cadence_to_look();
         Ok(())
     }
 
@@ -238,8 +245,8 @@ impl CyclesState {
         match outcome {
             CycleOutcome::Ended { audit_failed } => {
                 self.args.defects.forget(&cycle);
-                if audit_failed && self.args.agent.cast(AgentMsg::AuditFailed(cycle)).is_err() {
-                    tracing::debug!("the agent is down, it reads of the failed audit when it starts");
+                if audit_failed {
+                    self.tell_agent_of_failed_audit(cycle);
                 }
                 if let Some(schedule) = schedule
                     && self.args.cadence.cast(CadenceMsg::CycleEnded(schedule, cycle)).is_err()
@@ -252,9 +259,7 @@ impl CyclesState {
                 tracing::warn!(%cycle, error = %refused, "cycles go on from what is durable, once the journal takes it");
                 // What any of them continues is as lost.
                 self.running.clear();
-                self.resume_open_cycles(me).await?;
-                self.tell_cadence_to_look();
-                Ok(())
+                self.resume_open_cycles(me).await
             }
             CycleOutcome::Defect(detail) => {
                 let times = self.args.defects.count(cycle);
@@ -278,6 +283,12 @@ impl CyclesState {
                 }
                 send_reply(reply, ());
             });
+        }
+    }
+
+    fn tell_agent_of_failed_audit(&self, cycle: CycleId) {
+        if self.args.agent.cast(AgentMsg::AuditFailed(cycle)).is_err() {
+            tracing::debug!("the agent is down, it reads of the failed audit when it starts");
         }
     }
 

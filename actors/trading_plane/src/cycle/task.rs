@@ -88,7 +88,7 @@ impl CycleTask {
                     let cycle = self.run.state().started().cycle_id;
                     return Ok(ended.ok_or(CycleOutOfOrder { cycle, what: "end" })?);
                 }
-                CycleStep::Append(fact) => self.record_fact(fact).await?,
+                CycleStep::Append(fact) => self.record_step(fact).await?,
                 // While the journal takes nothing, or the history that is required is behind, nothing is begun; the
                 // budget runs on.
                 CycleStep::AskGates(_) | CycleStep::CallStage(_) if self.writer.holds_cycles() => {
@@ -137,9 +137,15 @@ impl CycleTask {
             // Looked at again: what flipped while hooks were asked counts.
             self.decide_gates(&place, &replies).await
         };
-        match self.record_fact(JournalFact::GateDecided(Box::new(decided))).await {
-            // Trading was stopped between the look and the record. Gates see it once that is durable.
+        self.record_step(JournalFact::GateDecided(Box::new(decided))).await
+    }
+
+    /// Puts a step on record, unless trading was stopped since it was decided: then gates look again, and see that once
+    /// it is durable.
+    async fn record_step(&mut self, fact: JournalFact) -> Result<(), TaskFailure> {
+        match self.record_fact(fact).await {
             Err(TaskFailure::Journal(JournalRefused::Flipped(_))) => {
+                self.run.withdraw_permit();
                 self.wait_until(Instant::now() + JOURNAL_LOOK_EVERY).await;
                 Ok(())
             }

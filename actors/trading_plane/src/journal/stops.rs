@@ -1,7 +1,7 @@
 //! What stops trading by everything that was accepted, also while that is not durable yet.
 //!
-//! Gates look at what is durable. Between their look and their record somebody may stop trading: their record would
-//! come behind the stop and allow what was stopped, and an order could follow an answered stop.
+//! Gates look at what is durable. Between their look and their record, and between that and the order which they
+//! permit, somebody may stop trading: the record would come behind the stop, and an order follow an answered stop.
 
 use std::collections::BTreeMap;
 
@@ -66,31 +66,118 @@ impl AcceptedStops {
         }
     }
 
-    /// What has stopped trading since these gates looked, if the record is of gates that allow: they saw it run.
+    /// What has stopped trading since this was decided: gates that saw it run and allow, or an order that they permitted.
     pub(super) fn find_flip(&self, fact: &JournalFact) -> Option<String> {
-        let JournalFact::GateDecided(decided) = fact else { return None };
-        let readings = decided.readings.as_ref().filter(|_| decided.first_denial().is_none())?;
         if mutant!(FlipNotSeen) {
             return None;
         }
-        if let Some(why) = self.latched.as_ref().filter(|_| readings.kill.permits_effect()) {
-            return Some(format!("latched: {why}"));
-        }
-        if readings.agent.status == AgentStatus::Running {
-            if self.owes_audit {
-                return Some("an audit has failed".to_owned());
+        match fact {
+            JournalFact::GateDecided(decided) => {
+                let readings = decided.readings.as_ref().filter(|_| decided.first_denial().is_none())?;
+                let mut seen = readings.strategies.iter().filter(|(_, seen)| *seen == StrategyStatus::Active);
+                self.latch_reason()
+                    .filter(|_| readings.kill.permits_effect())
+                    .or_else(|| self.agent_reason().filter(|_| readings.agent.status == AgentStatus::Running))
+                    .or_else(|| seen.find_map(|(name, _)| self.strategy_reason(name)))
             }
-            if self.agent != AgentStatus::Running {
-                return Some(format!("the agent is {}", self.agent.as_str()));
-            }
+            JournalFact::OrderIntended(intent) => self
+                .latch_reason()
+                .or_else(|| self.agent_reason())
+                .or_else(|| self.strategy_reason(&intent.strategy)),
+            _ => None,
         }
-        let seen_active = readings.strategies.iter().filter(|(_, seen)| *seen == StrategyStatus::Active);
-        let mut stopped =
-            seen_active.filter(|(name, _)| self.strategy_status(name) != StrategyStatus::Active);
-        stopped.next().map(|(name, _)| format!("strategy {name} is {}", self.strategy_status(name).as_str()))
+    }
+
+    fn latch_reason(&self) -> Option<String> {
+        self.latched.as_ref().map(|why| format!("latched: {why}"))
+    }
+
+    fn agent_reason(&self) -> Option<String> {
+        if self.owes_audit {
+            return Some("an audit has failed".to_owned());
+        }
+        (self.agent != AgentStatus::Running).then(|| format!("the agent is {}", self.agent.as_str()))
+    }
+
+    fn strategy_reason(&self, name: &StrategyName) -> Option<String> {
+        let status = self.strategy_status(name);
+        (status != StrategyStatus::Active).then(|| format!("strategy {name} is {}", status.as_str()))
     }
 
     fn strategy_status(&self, name: &StrategyName) -> StrategyStatus {
         self.strategies.get(name).copied().unwrap_or(StrategyStatus::Stopped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use orchestrator_kernel::ids::Symbol;
+    use orchestrator_kernel::trading::agent::{AgentCause, AgentChanged, AgentCommand, AgentState};
+    use orchestrator_kernel::trading::ids::{CommandId, CycleId, DecisionId, IntentId};
+    use orchestrator_kernel::trading::journal::{IntentEnd, IntentSide, KillLatched, OrderIntended};
+    use orchestrator_kernel::trading::strategy::StrategyCommand;
+    use rust_decimal::Decimal;
+
+    use super::*;
+
+    fn strategy() -> StrategyName {
+        StrategyName::new("a").unwrap()
+    }
+
+    /// An order whose gates have allowed it.
+    fn permitted_order() -> JournalFact {
+        let cycle_id = CycleId::of_command(CommandId::derive("run"));
+        let decision_id = DecisionId::new("d-a").unwrap();
+        JournalFact::OrderIntended(Box::new(OrderIntended {
+            intent_id: IntentId::derive(cycle_id, &decision_id),
+            cycle_id,
+            decision_id,
+            strategy: strategy(),
+            symbol: Symbol::from("AAPL"),
+            side: IntentSide::Buy,
+            quantity: Decimal::ONE,
+            price: Decimal::ONE_HUNDRED,
+            end: IntentEnd::DryRun,
+        }))
+    }
+
+    fn agent_stops() -> JournalFact {
+        let command = AgentCommand::Stop { reason: None, cancel_open_orders: false };
+        JournalFact::AgentChanged(AgentChanged {
+            from: AgentStatus::Running,
+            cause: AgentCause::Command(command),
+            state: AgentState::default(),
+        })
+    }
+
+    fn strategy_pauses() -> JournalFact {
+        JournalFact::StrategyChanged(StrategyChanged::Moved {
+            name: strategy(),
+            from: StrategyStatus::Active,
+            to: StrategyStatus::Paused,
+            command: StrategyCommand::Pause,
+        })
+    }
+
+    /// AGT-1. Found by seed 10860 of the simulation.
+    #[test]
+    fn an_order_does_not_follow_a_stop_that_came_behind_its_permit() {
+        let running = AcceptedStops {
+            latched: None,
+            agent: AgentStatus::Running,
+            owes_audit: false,
+            strategies: BTreeMap::from([(strategy(), StrategyStatus::Active)]),
+        };
+        assert_eq!(running.find_flip(&permitted_order()), None);
+        let latch = KillLatched { latched: true, reason: "as told".to_owned() };
+        for (stop, why) in [
+            (agent_stops(), "the agent is stopped"),
+            (strategy_pauses(), "strategy a is paused"),
+            (JournalFact::KillLatched(latch), "latched: as told"),
+        ] {
+            let mut stopped = running.clone();
+            stopped.take_fact(&stop);
+            assert_eq!(stopped.find_flip(&permitted_order()).as_deref(), Some(why));
+        }
     }
 }

@@ -65,9 +65,11 @@ impl Process {
         }
     }
 
-    /// Waits for its end.
+    /// Waits for its end; also when somebody has waited for that before.
     pub(crate) async fn wait_ended(&self) {
-        self.ended.notified().await;
+        if !self.is_gone.load(Ordering::Relaxed) {
+            self.ended.notified().await;
+        }
     }
 }
 

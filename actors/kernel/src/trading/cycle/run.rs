@@ -132,6 +132,11 @@ impl CycleRun {
         }
     }
 
+    /// Trading was stopped between the permit for an order and its record: gates are asked for it again.
+    pub fn withdraw_permit(&mut self) {
+        self.state.forget_permit();
+    }
+
     /// What is on record.
     #[must_use]
     pub const fn state(&self) -> &CycleState {

@@ -51,6 +51,11 @@ impl CycleState {
         self.cleared_intent = None;
     }
 
+    /// Forgets that the next order was permitted.
+    pub(in crate::trading::cycle) fn forget_permit(&mut self) {
+        self.cleared_intent = None;
+    }
+
     pub(in crate::trading::cycle) const fn hooks_due(&self) -> Option<usize> {
         self.hooks_due
     }
