@@ -185,7 +185,10 @@ impl RabbitServer {
 
     /// kill −9 of the server and its helpers. Does nothing when it is down.
     pub(crate) fn kill(&mut self) {
-        self.note_queues();
+        // A test that fails already must end its server too: another panic would end every test of the binary.
+        if !std::thread::panicking() {
+            self.note_queues();
+        }
         if let Some(Running { mut supervisor, group }) = self.running.take() {
             kill_process_group(group, Signal::KILL).unwrap();
             let mut stdin = supervisor.stdin.take().unwrap();
