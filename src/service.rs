@@ -22,7 +22,7 @@ use crate::api::{self, ApiState, HttpLimits, TradingFaces, TradingNeighbours};
 use crate::config::Config;
 use crate::process::exit::{ProcessExit, exit_of};
 use crate::process::time::wall_now;
-use crate::process::version::{VERSION, code_identity};
+use crate::process::version::{BUILD, VERSION, code_identity};
 use crate::telemetry::metrics::{CONTENT_TYPE, Ingested, Metrics};
 
 pub mod manifest;
@@ -116,7 +116,7 @@ impl Service {
         let address = listener.local_addr().map_err(failed)?;
         let mut metrics = None;
         let mut wired = wiring::wire_service(config, options, |clock| {
-            let made = Metrics::new(Arc::clone(clock), wall_now(), VERSION);
+            let made = Metrics::new(Arc::clone(clock), wall_now(), BUILD);
             let made = Arc::new(if config.trading.enabled { made.with_trading() } else { made });
             metrics = Some(Arc::clone(&made));
             made

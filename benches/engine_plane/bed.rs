@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use orchestrator::adapters::files::DataDir;
 use orchestrator::config::{ClockMode, Config, SymbolsConfig};
+use orchestrator::process::version::BUILD;
 use orchestrator::service::wiring;
 use orchestrator::telemetry::metrics::Metrics;
 use orchestrator_actors::tree::{Ports, Settings, StopOutcome, Tree};
@@ -43,7 +44,7 @@ impl Bed {
         config.sources.clear();
         let mut counts = None;
         let wired = wiring::wire_service(&config, wiring::StartOptions::default(), |clock| {
-            let metrics = Metrics::new(Arc::clone(clock), TsMs(wall_us() / 1000), "bench");
+            let metrics = Metrics::new(Arc::clone(clock), TsMs(wall_us() / 1000), BUILD);
             let made = Arc::new(Counts { metrics, flushes: AtomicU64::new(0), completed: AtomicU64::new(0) });
             counts = Some(Arc::clone(&made));
             made as Arc<dyn Observer>

@@ -38,6 +38,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use crate::config::trading::trading_demo_base;
 use crate::config::{ConfigBase, FlagSetting, Layers};
 use crate::process::exit::{self, ProcessExit};
+use crate::process::version::VERSION_LINE;
 use crate::service::wiring::worker_guard;
 use crate::telemetry::logs;
 
@@ -75,7 +76,7 @@ const DEMO_TOML: &str = include_str!("../../config/demo.toml");
 ///
 /// Without a command it runs the demo for 20 seconds.
 #[derive(Debug, Parser)]
-#[command(name = "orchestrator", version, after_help = exit::exit_codes_help(), after_long_help = exit::exit_codes_help())]
+#[command(name = "orchestrator", version = VERSION_LINE.as_str(), after_help = exit::exit_codes_help(), after_long_help = exit::exit_codes_help())]
 struct Cli {
     #[command(subcommand)]
     command: Option<CliCommand>,

@@ -216,6 +216,12 @@ fn the_image_runs_as_nobody_and_is_built_with_the_pinned_compiler() {
     );
     assert!(image.contains(&format!("ARG VERSION={}\n", package["version"].as_str().unwrap())));
     assert!(image.contains(&format!("licenses=\"{}\"", package["license"].as_str().unwrap())));
+    let compiles = image.split(" AS base").next().unwrap_or_default();
+    assert!(
+        compiles.contains("\nARG REVISION=")
+            && compiles.contains("ORCHESTRATOR_REVISION=\"${REVISION}\" cargo build"),
+        "the binary names its commit"
+    );
     assert!(image.contains("\nSTOPSIGNAL SIGTERM\n") && image.contains("\nENTRYPOINT [\"orchestrator\"]\n"));
     let users: Vec<&str> = image.lines().filter_map(|line| line.strip_prefix("USER ")).collect();
     assert_eq!(users, ["10001:10001", "0:0", "10001:10001"], "root installs and never runs");

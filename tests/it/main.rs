@@ -39,6 +39,7 @@ mod tidy;
 mod tiered;
 mod trading;
 mod trading_config;
+mod trading_rows;
 mod verify;
 mod whole_inputs;
 

@@ -65,6 +65,41 @@ async fn postgres_passes_the_suite() {
     history_conformance::run(&databases).await;
 }
 
+/// Specification 002, "Database Schema": what a row has where nobody says anything. The service writes every column.
+#[tokio::test]
+async fn columns_without_a_value_have_the_defaults_on_postgres_too() {
+    let server = PostgresServer::start();
+    open(server.admin_url("postgres"), PATIENT).load_resume().await.unwrap();
+
+    for (insert, table, holds) in [
+        (
+            "INSERT INTO orchestration.agent_status DEFAULT VALUES",
+            "agent_status",
+            "status = 'stopped' AND mode = 'normal' AND cycles_completed = 0 AND decisions_generated = 0 AND \
+             orders_executed = 0 AND errors_count = 0 AND id IS NOT NULL AND now() - updated_at < INTERVAL '1 hour'",
+        ),
+        (
+            "INSERT INTO orchestration.cycles (type) VALUES ('analysis')",
+            "cycles",
+            "status = 'started' AND strategies_processed = 0 AND decisions_generated = 0 AND orders_submitted = 0 AND \
+             orders_filled = 0 AND errors = '[]' AND id IS NOT NULL AND now() - started_at < INTERVAL '1 hour' AND \
+             now() - created_at < INTERVAL '1 hour'",
+        ),
+        (
+            "INSERT INTO orchestration.strategy_schedules (strategy_id, schedule_type, schedule_value) \
+             VALUES (gen_random_uuid(), 'interval', '60000')",
+            "strategy_schedules",
+            "enabled AND id IS NOT NULL AND now() - created_at < INTERVAL '1 hour' AND \
+             now() - updated_at < INTERVAL '1 hour'",
+        ),
+    ] {
+        server.execute("postgres", insert).await;
+        // A division by zero fails the statement, and with it the test.
+        let check = format!("SELECT 1 / (count(*) FILTER (WHERE {holds}))::int FROM orchestration.{table}");
+        server.execute("postgres", &check).await;
+    }
+}
+
 /// Method: killed between transactions and while one is on its way; the mark alone says what was written.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_postgres_loses_and_repeats_no_row() {

@@ -280,6 +280,16 @@ async fn a_request_to_stop_goes_in_and_its_event_comes_out_of_the_real_binary() 
     );
     assert_eq!(body["event_id"], killed.event_id);
     eventually("the queue is empty", async || (client.ready(QUEUE).await == 0).then_some(())).await;
+    let heartbeat = "ai-trader.system.heartbeat";
+    let beats = json!({"service": "market-data", "status": "healthy"});
+    client.send(EXCHANGE, heartbeat, &[&envelope(heartbeat, "h-1", beats)]).await;
+    eventually("health knows the broker and the service", async || {
+        let health: Value = serde_json::from_str(&service.get("/health").await.1).unwrap();
+        let checks = &health["checks"];
+        let all_well = checks["eventBus"] == "connected" && checks["services"]["market-data"] == "healthy";
+        all_well.then_some(())
+    })
+    .await;
     service.kill();
 
     let service = Service::start(&config, &[]).await;

@@ -47,7 +47,7 @@ macro_rules! metrics {
 pub mod trading;
 
 metrics! {
-    BUILD_INFO = Gauge "orch_build_info" ["version"] "Constant 1, labelled with the version of the binary";
+    BUILD_INFO = Gauge "orch_build_info" ["version", "revision"] "Constant 1, labelled with version and commit of the binary";
     LOG_LINES_DROPPED = Counter "orch_log_lines_dropped_total" [] "Log lines that standard error did not take";
     PROCESS_START = Gauge "orch_process_start_time_seconds" [] "Start of the process, in seconds since the Unix epoch";
 

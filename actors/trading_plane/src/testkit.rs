@@ -55,7 +55,7 @@ use crate::builtin::RoutedStages;
 use crate::command::{CommandAnswer, CommandOrigin, CommandRefused, TradingCommand};
 use crate::history::{HistoryPorts, HistorySettings};
 use crate::journal::JournalSettings;
-use crate::outbox::{EventPorts, OutboxSettings};
+use crate::outbox::{EventPorts, OutboxSettings, PublishFrom};
 use crate::plane::{TradingHandle, TradingPlane, start_trading_plane};
 use crate::retention::JournalRetentionPorts;
 use crate::settings::{ScheduleSettings, TradingHours, TradingPorts, TradingSettings};
@@ -531,6 +531,7 @@ pub fn event_ports(bus: Arc<dyn EventBus>) -> EventPorts {
     };
     let settings = OutboxSettings {
         style: EventStyle { source: "orchestrator".to_owned(), ..EventStyle::default() },
+        from: PublishFrom::Earliest,
         records_max: 5,
         behind_after: Duration::from_secs(60),
         save_every: Duration::from_millis(20),

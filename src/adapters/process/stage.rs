@@ -11,7 +11,7 @@
 //! | an answer | the answer, or the provider's own failure (`provider`) |
 //! | a line that is no answer to this request | `garbage`; the worker is replaced |
 //! | a line longer than `output_bytes_max` | `too_large`, not read to its end; the worker is replaced |
-//! | nothing before the time is over | `timeout`; the worker is replaced, so that its late answer can meet no other call |
+//! | nothing before the time is over | `timeout`; a late answer is known by its `id` and thrown away; a worker that writes none for as long again, at most a second, is replaced |
 //! | the end of the worker; none that is up | `unavailable`; it is started again, with a back-off |
 
 use async_trait::async_trait;

@@ -193,12 +193,9 @@ impl<C: WorkerCall> Worker<C> {
                 job.fail(WorkerFailureKind::Timeout, &detail);
                 continue;
             }
-            match self.exchange_call(process, &job).await {
-                Ok(answer) => {
-                    self.backoff.reset();
-                    job.answer_caller(Ok(answer));
-                }
-                Err(broken) => return Some((broken, Some(job))),
+            match self.exchange_call(process, job).await {
+                Ok(()) => self.backoff.reset(),
+                Err((broken, job)) => return Some((broken, job)),
             }
         }
     }
@@ -213,11 +210,14 @@ impl<C: WorkerCall> Worker<C> {
 
     /// One request and its answer. A caller that gave up changes nothing here: the answer is read all the same, within
     /// its time, so that the next line is the next call's.
+    ///
+    /// Where nobody takes what comes later, the caller is answered when its time is over, and the worker has a little
+    /// longer: its late answer is known by its id, and thrown away. Ended is one that does not write it.
     async fn exchange_call(
         &mut self,
         process: &mut WorkerProcess,
-        job: &Job<C>,
-    ) -> Result<C::Answer, Broken> {
+        job: Job<C>,
+    ) -> Result<(), (Broken, Option<Job<C>>)> {
         self.request_id += 1;
         job.call.write_line(self.request_id, &mut self.request);
         let (time, end) = match job.time {
@@ -228,13 +228,46 @@ impl<C: WorkerCall> Worker<C> {
             self.closing.cancelled().await;
             sleep(self.options.shutdown_grace).await;
         };
+        let (mut exchange, mut grace_over) = (pin!(process.exchange_line(&self.request)), pin!(grace_over));
         let line = tokio::select! {
             biased;
-            line = process.exchange_line(&self.request) => line?,
-            () = sleep_until(end) => return Err(Broken::Deadline(time)),
-            () = grace_over => return Err(Broken::ShuttingDown),
+            line = &mut exchange => line,
+            () = sleep_until(end) => match job.time {
+                CallTime::OfTurn(_) => return Err((Broken::Deadline(time), Some(job))),
+                CallTime::InAll(_) => {
+                    let detail = no_answer_detail(&self.options, time);
+                    let Job { call, reply, .. } = job;
+                    drop(reply.send(Err(WorkerFailure::new(WorkerFailureKind::Timeout, &detail))));
+                    let late = tokio::select! {
+                        biased;
+                        late = &mut exchange => late,
+                        () = sleep_until(end + time.min(LATE_ANSWER_MAX)) => Err(Broken::Deadline(time)),
+                        () = &mut grace_over => Err(Broken::ShuttingDown),
+                    };
+                    let read = late.and_then(|line| {
+                        call.read_answer(&line, self.request_id).map_err(Broken::OutOfStep)
+                    });
+                    let (pool, worker) = (&self.options.name, self.index);
+                    return match read {
+                        Ok(_) => {
+                            tracing::warn!(pool, worker, detail, "a worker answered late: thrown away, it stays");
+                            Ok(())
+                        }
+                        Err(broken) => Err((broken, None)),
+                    };
+                }
+            },
+            () = &mut grace_over => return Err((Broken::ShuttingDown, Some(job))),
         };
-        job.call.read_answer(&line, self.request_id).map_err(Broken::OutOfStep)
+        let read =
+            line.and_then(|line| job.call.read_answer(&line, self.request_id).map_err(Broken::OutOfStep));
+        match read {
+            Ok(answer) => {
+                job.answer_caller(Ok(answer));
+                Ok(())
+            }
+            Err(broken) => Err((broken, Some(job))),
+        }
     }
 
     /// Ends a broken process and answers the call that was in flight.
@@ -250,7 +283,7 @@ impl<C: WorkerCall> Worker<C> {
             }
             Broken::Unasked => (Garbage, format!("{subject} wrote a line unasked")),
             Broken::OutOfStep(what) => (Garbage, format!("{subject} wrote {what}")),
-            Broken::Deadline(time) => (Timeout, format!("{subject} gave no answer within {time:?}")),
+            Broken::Deadline(time) => (Timeout, no_answer_detail(&self.options, time)),
             Broken::ShuttingDown => (Shutdown, format!("{subject} gave no answer before the shutdown")),
         };
         process.kill_and_reap().await;
@@ -324,6 +357,14 @@ impl<C: WorkerCall> Worker<C> {
         let bound = job.asked_at.max(down_since) + self.options.restart_wait_max;
         job.ends_at().map_or(bound, |end| end.min(bound))
     }
+}
+
+/// How much longer than its call's time a worker may take for an answer that nobody takes any more, at most; and never
+/// more than as long again.
+const LATE_ANSWER_MAX: Duration = Duration::from_secs(1);
+
+fn no_answer_detail(options: &WorkerPoolOptions, time: Duration) -> String {
+    format!("{} gave no answer within {time:?}", options.subject)
 }
 
 /// Detail of calls that come while the pool ends.

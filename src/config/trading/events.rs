@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use orchestrator_kernel::trading::event::{EventFamily, EventNaming};
+use orchestrator_trading_plane::outbox::PublishFrom;
 
 use crate::config::rabbitmq::{NAME, RabbitConnection};
 use crate::config::reader::forms::{Count, DurationForm, OneOf, TextForm, Texts, is_line};
@@ -44,6 +45,8 @@ pub struct TradingEventsConfig {
     pub exchange: String,
     /// Stands, with a dot, before every name that is published or consumed; empty for none.
     pub prefix: String,
+    /// Where publishing begins when nothing was published before.
+    pub publish_from: PublishFrom,
     /// The topic exchange that events are taken from.
     pub consume_exchange: String,
     /// The queue that is bound to it.
@@ -77,6 +80,7 @@ impl Default for TradingEventsConfig {
             names: EventFamily::default(),
             exchange: "orchestrator.trading".to_owned(),
             prefix: String::new(),
+            publish_from: PublishFrom::default(),
             consume_exchange: "orchestrator.trading".to_owned(),
             consume_queue: "orchestrator.trading.events".to_owned(),
             consume: Vec::new(),
@@ -105,6 +109,7 @@ impl TradingEventsConfig {
     pub(super) fn from_section(section: &mut Section<'_>) -> Self {
         let mut config = Self::default();
         let names = OneOf(&[("orchestrator", EventFamily::Orchestrator), ("ordinis", EventFamily::Ordinis)]);
+        let beginnings = OneOf(&[("latest", PublishFrom::Latest), ("earliest", PublishFrom::Earliest)]);
         let policies = OneOf(&[("record", ForeignErrorPolicy::Record), ("pause", ForeignErrorPolicy::Pause)]);
         let timeout = DurationForm(Duration::from_millis(100)..=Duration::from_secs(600));
         let heartbeats = DurationForm(Duration::from_secs(1)..=Duration::from_secs(3600));
@@ -112,6 +117,7 @@ impl TradingEventsConfig {
         section.read_value("names", &mut config.names, &names);
         section.read_value("exchange", &mut config.exchange, &NAME);
         section.read_value("prefix", &mut config.prefix, &TOPIC_PREFIX);
+        section.read_value("publish_from", &mut config.publish_from, &beginnings);
         section.read_value("consume_exchange", &mut config.consume_exchange, &NAME);
         section.read_value("consume_queue", &mut config.consume_queue, &NAME);
         section.read_value("consume", &mut config.consume, &PATTERNS);

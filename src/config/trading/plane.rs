@@ -6,6 +6,7 @@ use std::sync::Arc;
 use orchestrator_kernel::trading::ids::{PipelineName, ScheduleName, StageName};
 use orchestrator_kernel::trading::journal::ConfigurationSnapshot;
 use orchestrator_kernel::trading::zone::ZONE_RULES_VERSION;
+use orchestrator_trading_plane::builtin::BuiltInSettings;
 use orchestrator_trading_plane::settings::{ScheduleSettings, TradingSettings};
 
 use super::{
@@ -43,6 +44,15 @@ impl TradingConfig {
             cycle_defects_max: self.cycle_defects_max,
             journal_retry: self.journal.retry_after,
         }
+    }
+
+    /// The settings of the stages that are built in.
+    #[must_use]
+    pub fn built_in_settings(&self) -> BuiltInSettings {
+        let with_targets = self.strategies.iter().filter(|(_, strategy)| !strategy.targets.is_empty());
+        self.risk.built_in_settings(
+            with_targets.map(|(name, strategy)| (name.clone(), strategy.targets.clone())).collect(),
+        )
     }
 
     /// The calendars that something names: of others nobody needs to hear that they end.

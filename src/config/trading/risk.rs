@@ -1,6 +1,10 @@
 //! `[trading.risk]`: the limits of the built-in RISK, and of sizes that it chooses.
 
+use std::collections::BTreeMap;
+
+use orchestrator_kernel::ids::Symbol;
 use orchestrator_kernel::trading::decision::Confidence;
+use orchestrator_kernel::trading::ids::StrategyName;
 use orchestrator_kernel::trading::risk::RiskLimits;
 use orchestrator_kernel::trading::sizing::SizingLimits;
 use orchestrator_trading_plane::builtin::BuiltInSettings;
@@ -46,11 +50,15 @@ impl TradingRiskConfig {
         config
     }
 
-    /// The settings of the built-in stages.
+    /// The settings of the built-in stages, of strategies with these targets.
     #[must_use]
-    pub const fn built_in_settings(&self) -> BuiltInSettings {
+    pub const fn built_in_settings(
+        &self,
+        targets: BTreeMap<StrategyName, BTreeMap<Symbol, Decimal>>,
+    ) -> BuiltInSettings {
         let Self { capital, max_position_size, confidence_min, prices_max } = *self;
         BuiltInSettings {
+            targets,
             risk: RiskLimits { max_position_size, capital, confidence_min },
             sizing: SizingLimits { capital, max_position_size },
             prices_max,

@@ -14,6 +14,7 @@ use orchestrator_kernel::trading::schedule::{
 };
 use orchestrator_kernel::trading::stage::{HookMode, HookMoment, OnStageFailure, StageProvider};
 use orchestrator_kernel::trading::strategy::StrategyStatus;
+use orchestrator_trading_plane::outbox::PublishFrom;
 use orchestrator_trading_plane::settings::{TradingHours, TradingSettings};
 
 use super::*;
@@ -291,6 +292,38 @@ fn what_is_shipped_is_there_and_does_nothing_by_itself() {
         ["XNYS"],
         "of others nobody hears that they end"
     );
+}
+
+/// Specification 002, `cycles.analysis.maxConcurrent`: 1. A schedule that a user adds is no other.
+#[test]
+fn one_cycle_of_a_schedule_runs_at_a_time_unless_it_says_otherwise() {
+    let added = "[trading.schedules.mine]\npipeline = \"canonical\"\ntrigger = \"manual\"\noverlap = \"skip\"\n\
+                 misfire = \"skip\"\nlateness_max = \"1m\"\n";
+    let schedules = accepted(added).schedules;
+
+    let names: Vec<&str> = schedules.keys().map(|name| name.as_str()).collect();
+    assert_eq!(names, ["analysis", "heartbeat", "mine", "rebalance"]);
+    assert!(schedules.values().all(|schedule| schedule.policies.concurrent_max == 1), "{schedules:?}");
+}
+
+/// Old news is not told to a broker that is new, unless that is asked for.
+#[test]
+fn events_are_published_from_the_first_start_on_unless_configured_otherwise() {
+    assert_eq!(accepted("").events.publish_from, PublishFrom::Latest);
+    let earliest = "trading.events.publish_from = \"earliest\"\n";
+    assert_eq!(accepted(earliest).events.publish_from, PublishFrom::Earliest);
+    let said = refused("trading.events.publish_from = \"newest\"\n", &[]);
+    assert!(said[0].contains("trading.events.publish_from") && said[0].contains("earliest"), "{said:?}");
+}
+
+/// The built-in stages of a rebalance know the weights that strategies are given; one without goes by its signals.
+#[test]
+fn targets_of_strategies_are_settings_of_the_built_in_stages() {
+    let settings = accepted(ADDED).built_in_settings();
+
+    let names: Vec<&str> = settings.targets.keys().map(|name| name.as_str()).collect();
+    assert_eq!(names, ["mine"]);
+    assert_eq!(settings.targets.values().next().map(|targets| targets.len()), Some(2));
 }
 
 #[test]

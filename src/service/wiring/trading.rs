@@ -102,7 +102,7 @@ pub(super) fn wire_trading(
     let settings = config.trading.plane_settings(&code_identity(), timing);
     let view = TradingView::default();
     let market = Arc::new(RecordedMarket::new(strategy_symbols(&settings), config.trading.risk.prices_max));
-    let built_in = BuiltInStages::new(config.trading.risk.built_in_settings(), market.clone(), view.clone());
+    let built_in = BuiltInStages::new(config.trading.built_in_settings(), market.clone(), view.clone());
     let events = events::event_ports(config)?;
     let requests = events.as_ref().map(|EventPorts { bus, settings }| {
         let (bus, style) = (Arc::clone(bus), settings.style.clone());

@@ -18,7 +18,9 @@ use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::observer::{Observation, Observer};
 
+use crate::process::version::BuildIdentity;
 pub use exposition::CONTENT_TYPE;
+
 use registers::{OUTCOME_OK, Registers};
 use trading::TradingRegisters;
 
@@ -64,10 +66,10 @@ pub struct Ingested {
 
 impl Metrics {
     /// Nothing observed yet. `clock` stamps the receipts: the age of the buffer is taken by it. `started_at` is the
-    /// wall clock's time at the start of the process, `version` the binary's.
+    /// wall clock's time at the start of the process, `build` says what the binary is.
     #[must_use]
-    pub fn new(clock: Arc<dyn Clock>, started_at: TsMs, version: &str) -> Self {
-        let registers = Registers::new(started_at, version);
+    pub fn new(clock: Arc<dyn Clock>, started_at: TsMs, build: BuildIdentity) -> Self {
+        let registers = Registers::new(started_at, build);
         let state = State { registers, trading: None, totals: Totals::default(), last_ingest_ts: None };
         Self { clock, state: Mutex::new(state) }
     }

@@ -15,6 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry};
 
+use crate::process::version::BuildIdentity;
 use crate::telemetry::logs;
 
 /// The `outcome` of an engine call that was answered.
@@ -84,10 +85,10 @@ pub(super) struct Registers {
 
 impl Registers {
     /// All at zero. Labels whose values are known from the start have them: a rate needs the zero before the first one.
-    pub(super) fn new(started_at: TsMs, version: &str) -> Self {
+    pub(super) fn new(started_at: TsMs, build: BuildIdentity) -> Self {
         let mut registry = Registry::default();
         let registry_mut = &mut registry;
-        register_process(registry_mut, started_at, version);
+        register_process(registry_mut, started_at, build);
         let kinds = || ErrorKind::ALL.into_iter().map(ErrorKind::as_str);
         let reasons = [TickSkipReason::PublishBlocked, TickSkipReason::SymbolBusy, TickSkipReason::Missed]
             .map(TickSkipReason::as_str);
@@ -181,10 +182,10 @@ impl Registers {
 }
 
 /// What never changes.
-fn register_process(registry: &mut Registry, started_at: TsMs, version: &str) {
-    let build: Family<[(&'static str, String); 1], Gauge<i64, AtomicI64>> = Family::default();
-    build.get_or_create(&[("version", version.to_owned())]).set(1);
-    register_metric(registry, &names::BUILD_INFO, build);
+fn register_process(registry: &mut Registry, started_at: TsMs, build: BuildIdentity) {
+    let info: Family<[(&'static str, &'static str); 2], Gauge<i64, AtomicI64>> = Family::default();
+    info.get_or_create(&[("version", build.version), ("revision", build.revision)]).set(1);
+    register_metric(registry, &names::BUILD_INFO, info);
     register_metric(registry, &names::LOG_LINES_DROPPED, logs::dropped_lines());
     let start: Gauge<f64, AtomicU64> = Gauge::default();
     start.set(started_at.0 as f64 / 1000.0);

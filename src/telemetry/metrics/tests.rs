@@ -36,8 +36,10 @@ impl Clock for Set {
     async fn advance(&self, _: TsMs) {}
 }
 
+const BUILD: BuildIdentity = BuildIdentity { version: "1.2.3", revision: "0a1b2c" };
+
 fn metrics_at(now: i64) -> Metrics {
-    Metrics::new(Arc::new(Set(AtomicI64::new(now))), TsMs(1_700_000_000_500), "1.2.3").with_trading()
+    Metrics::new(Arc::new(Set(AtomicI64::new(now))), TsMs(1_700_000_000_500), BUILD).with_trading()
 }
 
 /// Samples by name with labels.
@@ -180,7 +182,7 @@ fn samples_say_what_was_observed() {
     let samples = check_scrape(&metrics);
 
     for (name, value) in [
-        ("orch_build_info{version=\"1.2.3\"}", 1.0),
+        ("orch_build_info{version=\"1.2.3\",revision=\"0a1b2c\"}", 1.0),
         ("orch_process_start_time_seconds", 1_700_000_000.5),
         ("orch_ingest_items_in_flight", 1.0),
         ("orch_buffer_age_seconds", 2.5),
@@ -436,7 +438,7 @@ proptest! {
 /// Those who do not trade scrape what they did before.
 #[test]
 fn metrics_of_trading_are_there_while_it_is_on() {
-    let metrics = Metrics::new(Arc::new(Set(AtomicI64::new(1))), TsMs(1), "1.2.3");
+    let metrics = Metrics::new(Arc::new(Set(AtomicI64::new(1))), TsMs(1), BUILD);
     observe_everything(&metrics);
 
     let text = metrics.encode_text().unwrap();

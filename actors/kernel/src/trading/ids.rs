@@ -5,7 +5,8 @@
 //!   cycle    cycle|{strategy or nothing}|{schedule}|{planned_ts_ms}|{trigger}
 //!   strategy strategy|{name}
 //!   intent   intent|{cycle id}|{decision id}
-//!   command  command|{idempotency key}   the next attempt of one that was not taken: attempt|{command id}
+//!   command  command|{idempotency key}   of an event: by event|{number}|{event's key}
+//!            the next attempt of one that was not taken: attempt|{command id}
 //!   event    event|{chain hash of its record}|{index}   event|request|{request}
 //!   request  request|{cycle id}|{stage}|{strategy}|{symbol}
 //!   row      row|agent   row|schedule|{strategy}|{schedule}   row|artifact|{cycle id}|{kind}
@@ -250,6 +251,28 @@ macro_rules! uuid_id {
     };
 }
 
+/// Key of an event of others: its source, and the identifier that the source gave it. Two different events have two
+/// keys.
+///
+/// Of the source `/` and `%` are written as `%2F` and `%25`, so that the first `/` of the text ends it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ForeignEventKey(String);
+
+impl ForeignEventKey {
+    /// The key of this event.
+    #[must_use]
+    pub fn new(source: &str, event_id: &str) -> Self {
+        let source = source.replace('%', "%25").replace('/', "%2F");
+        Self(format!("{source}/{event_id}"))
+    }
+}
+
+impl fmt::Display for ForeignEventKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 uuid_id! {
     /// Identifier of a cycle. A crash keeps it: the same trigger gives the same cycle.
     CycleId
@@ -327,6 +350,13 @@ impl CommandId {
     #[must_use]
     pub fn derive(idempotency_key: &str) -> Self {
         Self(TradingUuid::derive(&format!("command|{idempotency_key}")))
+    }
+
+    /// The command that an event asks for, in its own namespace: no idempotency key gives the same one. `number` counts
+    /// the attempts.
+    #[must_use]
+    pub fn of_event(event: &ForeignEventKey, number: u32) -> Self {
+        Self(TradingUuid::derive(&format!("by event|{number}|{event}")))
     }
 
     /// The command that tries this one anew: the plane had not taken it, and nothing was done.
@@ -424,6 +454,10 @@ mod tests {
             CommandId::derive("key-1").next_attempt().to_string(),
             "887dbca0-f0e8-8013-b1b9-75da35332327"
         );
+        assert_eq!(
+            CommandId::of_event(&ForeignEventKey::new("a/b%", "e-1"), 0).to_string(),
+            "98abdbf5-e2ca-82bf-b5d0-27093ca8b008"
+        );
         assert_eq!(CommandId::of_random([0xff; 16]).to_string(), "ffffffff-ffff-4fff-bfff-ffffffffffff");
         assert_eq!(HistoryRowId::of_agent().to_string(), "645ba9cc-5384-8103-8af0-337d25eba6fd");
         assert_eq!(
@@ -434,6 +468,27 @@ mod tests {
             HistoryRowId::of_artifact(cycle, "cycle_result").to_string(),
             "8238c2c5-f9c4-816b-a551-c21cafb1785c"
         );
+    }
+
+    /// A client that knows how events name their commands cannot answer for one by its idempotency key, and no two
+    /// sources with the same letters have one event.
+    #[test]
+    fn a_command_of_an_event_is_none_of_a_key_and_of_no_other_event() {
+        let event = ForeignEventKey::new("hub", "e-1");
+        let commands = [
+            CommandId::of_event(&event, 0),
+            CommandId::of_event(&event, 1),
+            CommandId::of_event(&ForeignEventKey::new("hub/e", "1"), 0),
+            CommandId::of_event(&ForeignEventKey::new("hub", "e/1"), 0),
+            CommandId::of_event(&ForeignEventKey::new("hub%2Fe", "1"), 0),
+            CommandId::derive("event|0|hub|e-1"),
+            CommandId::derive("by event|0|hub/e-1"),
+            CommandId::derive("0|hub/e-1"),
+            CommandId::derive("e-1"),
+        ];
+        for (at, command) in commands.iter().enumerate() {
+            assert!(!commands[..at].contains(command), "command {at}");
+        }
     }
 
     #[test]

@@ -176,22 +176,40 @@ pub struct RiskVerdict {
 }
 
 impl RiskVerdict {
+    /// Tells whether it says no more than a RISK may: whole shares at a price, and no more than were suggested.
+    #[must_use]
+    pub fn keeps_to(&self, suggested: Option<Decimal>) -> bool {
+        match &self.outcome {
+            RiskOutcome::Held | RiskOutcome::Denied(_) => true,
+            RiskOutcome::Allowed { quantity, price, .. } => {
+                Decimal::ONE <= *quantity
+                    && quantity.is_integer()
+                    && Decimal::ZERO < *price
+                    && suggested.is_none_or(|suggested| *quantity <= suggested)
+            }
+        }
+    }
+
     /// This verdict, narrowed by another RISK's: the fewer shares, and a denial of either.
     #[must_use]
     pub fn narrowed_by(self, other: &RiskOutcome) -> Self {
         let outcome = match (self.outcome, other) {
             (RiskOutcome::Denied(rule), _) => RiskOutcome::Denied(rule),
             (RiskOutcome::Held, _) => RiskOutcome::Held,
-            (RiskOutcome::Allowed { .. }, RiskOutcome::Denied(_)) => RiskOutcome::Denied(RiskRule::Provider),
+            (RiskOutcome::Allowed { .. }, RiskOutcome::Denied(rule)) => RiskOutcome::Denied(*rule),
             (RiskOutcome::Allowed { .. }, RiskOutcome::Held) => RiskOutcome::Held,
             (
                 RiskOutcome::Allowed { quantity, price, mut lowered_by },
-                RiskOutcome::Allowed { quantity: less, .. },
+                RiskOutcome::Allowed { quantity: less, lowered_by: rules, .. },
             ) => {
                 if quantity <= *less {
                     RiskOutcome::Allowed { quantity, price, lowered_by }
                 } else {
-                    lowered_by.push(RiskRule::Provider);
+                    for rule in rules.iter().chain(&[RiskRule::Provider]) {
+                        if !lowered_by.contains(rule) {
+                            lowered_by.push(*rule);
+                        }
+                    }
                     whole_shares(*less, price, lowered_by)
                 }
             }
@@ -218,18 +236,39 @@ impl BuiltInRisk {
     ///
     /// Source: issue "Details decided", built-in RISK.
     pub fn judge_decision(&mut self, decision: &TradeDecision, input: RiskInput<'_>) -> RiskVerdict {
+        let verdict = self.own_verdict(decision, input);
+        self.count_capital(decision.action, verdict)
+    }
+
+    /// Judges the next decision, of which another RISK has said this: it may lower or deny, and nothing else.
+    pub fn judge_behind(
+        &mut self,
+        decision: &TradeDecision,
+        input: RiskInput<'_>,
+        theirs: &RiskOutcome,
+    ) -> RiskVerdict {
+        let verdict = self.own_verdict(decision, input).narrowed_by(theirs);
+        self.count_capital(decision.action, verdict)
+    }
+
+    fn own_verdict(&self, decision: &TradeDecision, input: RiskInput<'_>) -> RiskVerdict {
         let outcome = match decision.action {
             DecisionAction::Hold => RiskOutcome::Held,
             DecisionAction::Buy | DecisionAction::Sell => {
                 self.allowed_outcome(decision, input).unwrap_or_else(RiskOutcome::Denied)
             }
         };
+        RiskVerdict { decision_id: decision.decision_id.clone(), outcome }
+    }
+
+    /// What a buy costs is no longer there for the next one. Only what is allowed in the end costs anything.
+    fn count_capital(&mut self, action: DecisionAction, verdict: RiskVerdict) -> RiskVerdict {
         if let (RiskOutcome::Allowed { quantity, price, .. }, DecisionAction::Buy) =
-            (&outcome, decision.action)
+            (&verdict.outcome, action)
         {
             self.capital_left = self.capital_left.saturating_sub(quantity.saturating_mul(*price));
         }
-        RiskVerdict { decision_id: decision.decision_id.clone(), outcome }
+        verdict
     }
 
     fn allowed_outcome(

@@ -6,6 +6,7 @@ use orchestrator_kernel::ids::Symbol;
 use orchestrator_kernel::ports::market::MarketView;
 use orchestrator_kernel::ports::stage::StageRequest;
 use orchestrator_kernel::trading::decision::DecisionAction;
+use orchestrator_kernel::trading::event::ServiceHealth;
 use orchestrator_kernel::trading::journal::{StageError, StageErrorKind, StageOutput};
 use orchestrator_kernel::trading::risk::{RiskOutcome, RiskVerdict};
 use orchestrator_kernel::trading::stage::StageRole;
@@ -90,10 +91,23 @@ pub(super) fn check_complete(request: &StageRequest) -> Result<StageOutput, Stag
     }
 }
 
+/// The services that send heartbeats, and whether this one knows its own open work.
+pub(super) fn service_health(view: &TradingView) -> StageOutput {
+    let services = view.list_services();
+    let unwell = services.iter().filter(|(_, health)| *health != ServiceHealth::Healthy).count();
+    let services: BTreeMap<String, &str> =
+        services.into_iter().map(|(name, health)| (name, health.as_str())).collect();
+    data_output(&json!({ "catching_up": view.is_catching_up(), "services": services, "unwell": unwell }))
+}
+
 /// The agent and the counts, as a heartbeat notes them.
 pub(super) fn agent_figures(view: &TradingView) -> StageOutput {
     let agent = view.agent();
-    data_output(
-        &json!({ "agent": agent.state.status, "cycles": agent.tally.cycles, "errors": agent.tally.errors }),
-    )
+    data_output(&json!({
+        "agent": agent.state.status,
+        "cycles": agent.tally.cycles,
+        "decisions": agent.tally.decisions,
+        "errors": agent.tally.errors,
+        "orders": agent.tally.orders,
+    }))
 }

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use orchestrator_kernel::ids::Symbol;
 use orchestrator_kernel::ports::stage::StageRequest;
 use orchestrator_kernel::trading::decision::TradeDecision;
-use orchestrator_kernel::trading::journal::StageOutput;
-use orchestrator_kernel::trading::risk::{BuiltInRisk, RiskInput, RiskOutcome};
+use orchestrator_kernel::trading::ids::{DecisionId, StrategyName};
+use orchestrator_kernel::trading::journal::{KnownStrategy, StageOutput};
+use orchestrator_kernel::trading::risk::{BuiltInRisk, RiskInput, RiskMode, RiskOutcome, RiskVerdict};
 use orchestrator_kernel::trading::sizing::size_signal;
 use orchestrator_kernel::trading::stage::StageRole;
 use rust_decimal::Decimal;
@@ -22,35 +23,84 @@ struct RecordedPrices {
     prices: BTreeMap<String, Decimal>,
 }
 
+/// Facts that the decisions of one cycle are judged by.
+struct JudgedFacts {
+    prices: BTreeMap<String, Decimal>,
+    strategies: BTreeMap<StrategyName, KnownStrategy>,
+    agent_mode: RiskMode,
+}
+
 impl BuiltInStages {
     /// Judges every decision of the cycle, in order.
     pub(super) fn judge_decisions(&self, request: &StageRequest) -> StageOutput {
-        let prices = recorded_prices(request);
-        let strategies = self.find_strategies(request);
-        let agent = self.view.agent().state;
+        self.judge_all(request, request.decisions.iter())
+    }
+
+    /// Judges these decisions, in order.
+    pub(super) fn judge_all<'a>(
+        &self,
+        request: &StageRequest,
+        decisions: impl Iterator<Item = &'a TradeDecision>,
+    ) -> StageOutput {
+        let facts = self.gather_facts(request);
         let mut risk = BuiltInRisk::new(self.settings.risk);
-        let mut verdicts = Vec::new();
-        for decision in request.decisions.iter() {
-            let strategy = strategies.get(&decision.strategy).map(|known| &known.definition);
-            let price = prices.get(decision.symbol.as_str()).copied();
-            let price = price.or_else(|| self.known_price(&decision.symbol));
-            let input = RiskInput {
-                quantity: decision.suggested_quantity.or_else(|| self.size_decision(decision, price)),
-                price,
-                symbols: strategy.map(|definition| definition.symbols.as_slice()).unwrap_or_default(),
-                mode: strategy
-                    .map_or(agent.mode, |definition| agent.mode.stricter_mode(definition.risk_mode)),
-                order_unknown: false,
-            };
-            verdicts.push(risk.judge_decision(decision, input));
-        }
+        let verdicts: Vec<RiskVerdict> = decisions
+            .map(|decision| risk.judge_decision(decision, self.facts_of_decision(decision, &facts)))
+            .collect();
         let allowed = verdicts.iter().filter(|it| matches!(it.outcome, RiskOutcome::Allowed { .. })).count();
         let data = json!({ "allowed": allowed, "judged": verdicts.len() }).to_string();
         StageOutput { data, verdicts, ..StageOutput::default() }
     }
 
-    fn known_price(&self, symbol: &Symbol) -> Option<Decimal> {
-        self.market.last_prices(symbol, 1).last().map(|last| last.price)
+    /// The answer of a RISK of others with each verdict narrowed by the own rules, in its order. One that says what no
+    /// RISK may say stays as it is: the cycle refuses it whole.
+    pub(super) fn narrow_verdicts(&self, request: &StageRequest, answer: StageOutput) -> StageOutput {
+        let decisions: BTreeMap<&DecisionId, &TradeDecision> =
+            request.decisions.iter().chain(&answer.decisions).map(|it| (&it.decision_id, it)).collect();
+        let facts = self.gather_facts(request);
+        let mut risk = BuiltInRisk::new(self.settings.risk);
+        let narrowed: Option<Vec<RiskVerdict>> = answer
+            .verdicts
+            .iter()
+            .map(|theirs| {
+                let decision = decisions.get(&theirs.decision_id)?;
+                let input = self.facts_of_decision(decision, &facts);
+                theirs
+                    .keeps_to(decision.suggested_quantity)
+                    .then(|| risk.judge_behind(decision, input, &theirs.outcome))
+            })
+            .collect();
+        match narrowed {
+            Some(verdicts) => StageOutput { verdicts, ..answer },
+            None => answer,
+        }
+    }
+
+    fn gather_facts(&self, request: &StageRequest) -> JudgedFacts {
+        JudgedFacts {
+            prices: recorded_prices(request),
+            strategies: self.find_strategies(request),
+            agent_mode: self.view.agent().state.mode,
+        }
+    }
+
+    fn facts_of_decision<'a>(&self, decision: &TradeDecision, facts: &'a JudgedFacts) -> RiskInput<'a> {
+        let strategy = facts.strategies.get(&decision.strategy).map(|known| &known.definition);
+        let price = self.price_of(&facts.prices, &decision.symbol);
+        RiskInput {
+            quantity: decision.suggested_quantity.or_else(|| self.size_decision(decision, price)),
+            price,
+            symbols: strategy.map(|definition| definition.symbols.as_slice()).unwrap_or_default(),
+            mode: strategy
+                .map_or(facts.agent_mode, |definition| facts.agent_mode.stricter_mode(definition.risk_mode)),
+            order_unknown: false,
+        }
+    }
+
+    /// The price on record, else the last one that is known.
+    pub(super) fn price_of(&self, recorded: &BTreeMap<String, Decimal>, symbol: &Symbol) -> Option<Decimal> {
+        let price = recorded.get(symbol.as_str()).copied();
+        price.or_else(|| self.market.last_prices(symbol, 1).last().map(|last| last.price))
     }
 
     /// Shares of a decision that suggests none: its confidence stands for the weight.
@@ -64,7 +114,8 @@ impl BuiltInStages {
     }
 }
 
-fn recorded_prices(request: &StageRequest) -> BTreeMap<String, Decimal> {
+/// The prices that ING has left.
+pub(super) fn recorded_prices(request: &StageRequest) -> BTreeMap<String, Decimal> {
     let ingested = request.started.pipeline.stages.iter().find(|stage| stage.role() == StageRole::Ingest);
     let output = ingested.and_then(|stage| request.outputs.iter().find(|(name, _)| *name == stage.name));
     let read = output.and_then(|(_, output)| serde_json::from_str::<RecordedPrices>(&output.data).ok());

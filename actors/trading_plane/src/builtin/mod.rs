@@ -7,8 +7,10 @@
 //! Equal requests over an equal market give equal answers: maps are ordered, amounts are decimals.
 
 mod figures;
+mod guard;
 mod judge;
 mod momentum;
+mod rebalance;
 mod regime;
 
 use std::collections::BTreeMap;
@@ -24,13 +26,16 @@ use orchestrator_kernel::trading::journal::{KnownStrategy, StageError, StageErro
 use orchestrator_kernel::trading::risk::RiskLimits;
 use orchestrator_kernel::trading::sizing::SizingLimits;
 use orchestrator_kernel::trading::stage::{StageProvider, StageRole};
+use orchestrator_kernel::trading::strategy::StrategyDefinition;
 use rust_decimal::Decimal;
 use serde_json::json;
 
 use crate::view::TradingView;
 
+pub use guard::GuardedRisk;
+
 /// Settings of the built-in stages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuiltInSettings {
     /// Limits of RISK.
     pub risk: RiskLimits,
@@ -38,6 +43,8 @@ pub struct BuiltInSettings {
     pub sizing: SizingLimits,
     /// Prices that a move is computed over, at least 2.
     pub prices_max: usize,
+    /// Weights that strategies are to have, as parts of the capital. One that has none goes by its signals.
+    pub targets: BTreeMap<StrategyName, BTreeMap<Symbol, Decimal>>,
 }
 
 /// The built-in stages.
@@ -76,23 +83,12 @@ impl BuiltInStages {
             return Ok(data_output(&json!({ "decisions": 0 })));
         };
         let definition = &strategy.definition;
-        let of_symbol = |symbol: &Symbol| match definition.kind.as_str() {
-            "momentum" => {
-                Ok(momentum::judge_prices(&self.market.last_prices(symbol, self.settings.prices_max)))
-            }
-            "regime" => Ok(self.market.last_output(symbol).and_then(|output| regime::judge_output(&output))),
-            kind => {
-                let detail = format!("strategy {}: there is no built-in kind {kind}", definition.name);
-                Err(StageError::new(StageErrorKind::Provider, &detail))
-            }
-        };
         let mut decisions = Vec::new();
         for symbol in definition.symbols.iter().filter(|symbol| request.started.covers_symbol(symbol)) {
-            let Some(opinion) = of_symbol(symbol)? else { continue };
-            // One a symbol and strategy in each cycle.
-            let id = DecisionId::new(&format!("{}:{symbol}", definition.name));
-            let id = id.or_else(|| DecisionId::new(&format!("{}:{}", definition.name, decisions.len())));
-            let Some(decision_id) = id else { continue };
+            let Some(opinion) = self.opinion_of(definition, symbol)? else { continue };
+            let Some(decision_id) = decision_id_of(&definition.name, symbol, decisions.len()) else {
+                continue;
+            };
             decisions.push(TradeDecision {
                 decision_id,
                 symbol: symbol.clone(),
@@ -107,19 +103,41 @@ impl BuiltInStages {
         let data = json!({ "decisions": decisions.len() }).to_string();
         Ok(StageOutput { data, decisions, ..StageOutput::default() })
     }
+
+    /// What a strategy's kind makes of a symbol now; nothing where it knows nothing of it.
+    fn opinion_of(
+        &self,
+        definition: &StrategyDefinition,
+        symbol: &Symbol,
+    ) -> Result<Option<Opinion>, StageError> {
+        match definition.kind.as_str() {
+            "momentum" => {
+                Ok(momentum::judge_prices(&self.market.last_prices(symbol, self.settings.prices_max)))
+            }
+            "regime" => Ok(self.market.last_output(symbol).and_then(|output| regime::judge_output(&output))),
+            kind => {
+                let detail = format!("strategy {}: there is no built-in kind {kind}", definition.name);
+                Err(StageError::new(StageErrorKind::Provider, &detail))
+            }
+        }
+    }
+}
+
+/// The identifier of a strategy's decision about a symbol, one a symbol in each cycle; `number` stands for a symbol
+/// that is too long for one.
+fn decision_id_of(strategy: &StrategyName, symbol: &Symbol, number: usize) -> Option<DecisionId> {
+    DecisionId::new(&format!("{strategy}:{symbol}"))
+        .or_else(|| DecisionId::new(&format!("{strategy}:{number}")))
 }
 
 #[async_trait]
 impl StageBackend for BuiltInStages {
     async fn call_stage(&self, request: StageRequest) -> Result<StageOutput, StageError> {
         match request.stage.name.as_str() {
-            // Weights come with the second half's portfolio: without targets there are no orders.
-            "calculate_target_weights" | "compare_current_weights" => {
-                return Ok(data_output(&json!({ "targets": {} })));
-            }
-            "check_service_health" => {
-                return Ok(data_output(&json!({ "catching_up": self.view.is_catching_up() })));
-            }
+            "calculate_target_weights" => return self.target_weights(&request),
+            "compare_current_weights" => return Ok(self.compare_weights(&request)),
+            "generate_rebalance_orders" => return Ok(self.rebalance_orders(&request)),
+            "check_service_health" => return Ok(figures::service_health(&self.view)),
             "sync_positions" => return Ok(data_output(&json!({ "positions": [] }))),
             "update_status" => return Ok(figures::agent_figures(&self.view)),
             _ => {}

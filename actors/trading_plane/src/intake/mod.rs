@@ -21,7 +21,7 @@ use orchestrator_kernel::trading::event::{
     AnalysisRequest, EventNaming, IncomingEvent, IncomingMisfit, IncomingPayload, ServiceHealth, SessionWord,
     matches_topic,
 };
-use orchestrator_kernel::trading::ids::CommandId;
+use orchestrator_kernel::trading::ids::{CommandId, ForeignEventKey};
 use orchestrator_runtime::status::{Condition, StatusBoard};
 use tokio::time::sleep;
 
@@ -194,8 +194,8 @@ impl EventIntake {
         if let IntakeFate::Again(_) = commanded {
             return commanded;
         }
-        let IncomingEvent { name, event_id, at, source, .. } = event;
-        let event_id = format!("{source}/{event_id}");
+        let event_id = key_of(&event).to_string();
+        let IncomingEvent { name, at, .. } = event;
         match self.handle.take_event(ScheduleEvent { topic: name, event_id, at }).await {
             Ok(()) => commanded,
             Err(down) => IntakeFate::Again(down.to_string()),
@@ -261,10 +261,10 @@ impl EventIntake {
     /// A command that a crash kept from being carried out is recorded as refused for the moment, so that the event
     /// needs another identifier; one that was carried out is not refused so.
     async fn execute_command(&self, event: &IncomingEvent, command: TradingCommand) -> IntakeFate {
-        let mut unavailable = String::new();
+        let (mut unavailable, key) = (String::new(), key_of(event));
         for number in 0..COMMAND_TRIES_MAX {
             let origin = CommandOrigin {
-                id: CommandId::derive(&format!("event|{number}|{}|{}", event.source, event.event_id)),
+                id: CommandId::of_event(&key, number),
                 operator: OPERATOR.to_owned(),
                 from: format!("{} of {}", event.name, event.source),
             };
@@ -305,4 +305,9 @@ impl EventIntake {
             }
         }
     }
+}
+
+/// What an event is recognised by when it comes again: each source counts for itself.
+fn key_of(event: &IncomingEvent) -> ForeignEventKey {
+    ForeignEventKey::new(&event.source, &event.event_id)
 }

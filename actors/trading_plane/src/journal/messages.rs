@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use orchestrator_kernel::ids::{Epoch, Seq};
 use orchestrator_kernel::ports::log::RecordBatch;
+use orchestrator_kernel::trading::event::EventCursor;
 use orchestrator_kernel::trading::ids::JournalSeq;
 use orchestrator_kernel::trading::journal::{JournalEntry, JournalIndex};
 use orchestrator_runtime::address::{Address, Down};
@@ -97,6 +98,8 @@ pub struct JournalCommitted {
     pub epoch: Epoch,
     /// The records of the last batch.
     pub batch: Arc<RecordBatch>,
+    /// Behind all that the journal had when this process opened it, to tell what comes since.
+    pub opened: Arc<EventCursor>,
 }
 
 impl JournalCommitted {

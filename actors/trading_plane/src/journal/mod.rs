@@ -7,6 +7,9 @@
 //!                                     └── head            and whoever had continued what is lost begins again
 //! ```
 //!
+//! A record that breaks a rule is a defect of whoever made it: it is kept out, trading is latched as stopped, and once
+//! that is durable the plane ends. Only an operator lets it trade again.
+//!
 //! Records that nobody waits for are appended with the next ones that somebody waits for, or a little later: a cycle
 //! without effects costs one wait for the disk.
 
@@ -14,17 +17,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use orchestrator_kernel::ids::Seq;
+use orchestrator_kernel::error::bounded_detail;
+use orchestrator_kernel::ids::{Seq, TsMs};
 use orchestrator_kernel::mutant;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::log::{Log, LogName, RecordBatch};
 use orchestrator_kernel::ports::observer::Observer;
-use orchestrator_kernel::trading::ids::JournalSeq;
+use orchestrator_kernel::trading::event::EventCursor;
+use orchestrator_kernel::trading::ids::{CorrelationId, JournalSeq};
 use orchestrator_kernel::trading::journal::audit::JournalAudit;
-use orchestrator_kernel::trading::journal::{JournalEntry, seal_entry};
-use orchestrator_runtime::address::send_reply;
+use orchestrator_kernel::trading::journal::{
+    JournalAuthor, JournalEntry, JournalFact, KillLatched, seal_entry,
+};
+use orchestrator_runtime::address::{Down, send_reply};
 use orchestrator_runtime::checkpoint::{CheckpointSaver, encode_checkpoint};
-use orchestrator_runtime::fatal::{Fatal, FatalKind};
+use orchestrator_runtime::fatal::{Chain, Fatal, FatalKind};
 use orchestrator_runtime::group_commit::Landed;
 use orchestrator_runtime::log_health::{LogHealth, LogTrouble};
 use orchestrator_runtime::log_writer::{Landing, LogWriter, LogWriterSettings};
@@ -118,6 +125,8 @@ pub struct JournalState {
     slow_queued: bool,
     probe_queued: bool,
     drain: Option<RpcReplyPort<()>>,
+    /// What the plane ends with, once the latch that comes with it is durable.
+    ending: Option<Fatal>,
 }
 
 /// The actor.
@@ -148,6 +157,7 @@ impl Actor for Journal {
             tail: fold.tail(),
             epoch: acquired.epoch,
             batch: Arc::default(),
+            opened: Arc::new(EventCursor::behind_index(&fold.index, fold.audit.head_hash())),
         });
         let watch = JournalWatch {
             observer: Arc::clone(&args.observer),
@@ -173,6 +183,7 @@ impl Actor for Journal {
             slow_queued: false,
             probe_queued: false,
             drain: None,
+            ending: None,
             watch,
             args,
         };
@@ -224,7 +235,9 @@ impl JournalState {
             return Ok(());
         }
         for entry in &entries {
-            self.chain_entry(entry)?;
+            if let Err(fatal) = self.chain_entry(entry) {
+                return self.latch_before_end(me, entry.at_ms, fatal);
+            }
         }
         let last = self.chain.tail();
         let waiting = match answered_when {
@@ -252,6 +265,9 @@ impl JournalState {
     }
 
     fn find_refusal(&self, entries: &[JournalEntry], term: u64) -> Option<JournalRefused> {
+        if self.ending.is_some() {
+            return Some(Down("journal").into());
+        }
         if term != self.args.door.term.load(Ordering::Acquire) && !mutant!(LostTermAccepted) {
             return Some(JournalRefused::Lost);
         }
@@ -276,6 +292,41 @@ impl JournalState {
         self.stops.take_fact(&entry.fact);
         self.writer.push_record(|out| out.extend_from_slice(&bytes));
         Ok(())
+    }
+
+    /// Who made a record that breaks a rule may have decided other things wrongly, and would again behind a restart.
+    ///
+    /// Source: specification 001 §3, "trigger kill-switch on catastrophic invariants violations".
+    fn latch_before_end(
+        &mut self,
+        me: &ActorRef<JournalMsg>,
+        at_ms: TsMs,
+        fatal: Fatal,
+    ) -> Result<(), Fatal> {
+        if self.stops.is_latched() {
+            return Err(fatal);
+        }
+        let reason = bounded_detail(&Chain(&fatal).to_string());
+        let latch = JournalEntry {
+            who: JournalAuthor::Actor("journal".to_owned()),
+            planned_ts_ms: None,
+            at_ms,
+            correlation: latch_correlation(),
+            fact: JournalFact::KillLatched(KillLatched { latched: true, reason }),
+        };
+        if self.chain_entry(&latch).is_err() {
+            return Err(fatal);
+        }
+        tracing::error!(error = %Chain(&fatal), "trading is latched as stopped before the plane ends");
+        self.ending = Some(fatal);
+        self.want_everything(me);
+        Ok(())
+    }
+
+    /// The failure that the plane ends with, when nothing of it is on its way any more.
+    fn end_behind_latch(&mut self) -> Result<(), Fatal> {
+        let is_behind = self.fold.tail() == self.chain.tail();
+        self.ending.take_if(|_| is_behind).map_or(Ok(()), Err)
     }
 
     fn flush_later(&mut self, me: &ActorRef<JournalMsg>) {
@@ -368,6 +419,7 @@ impl JournalState {
             }
             Landing::StillFull => self.probe_later(me),
         }
+        self.end_behind_latch()?;
         self.begin_append(me);
         Ok(())
     }
@@ -379,7 +431,9 @@ impl JournalState {
         }
         if !batch.is_empty() {
             let (tail, epoch) = (self.fold.tail(), self.writer.epoch());
-            self.args.committed.send_replace(JournalCommitted { tail, epoch, batch: Arc::clone(batch) });
+            self.args.committed.send_modify(|committed| {
+                (committed.tail, committed.epoch, committed.batch) = (tail, epoch, Arc::clone(batch));
+            });
             let fold = &self.fold;
             self.checkpoints.save_when_due(tail.into(), epoch, || encode_checkpoint(&fold.to_saved()));
         }
@@ -415,7 +469,7 @@ impl JournalState {
     /// Answers those who ask what the records add up to, when all of them are durable; while there is no room they
     /// wait, because nobody could begin anything.
     fn answer_asked(&mut self) {
-        if self.is_full || self.asked.is_empty() {
+        if self.is_full || self.asked.is_empty() || self.ending.is_some() {
             return;
         }
         let index = Arc::new(self.fold.index.clone());
@@ -430,4 +484,10 @@ impl JournalState {
         self.checkpoints.save_now(self.writer.epoch(), encode_checkpoint(&self.fold.to_saved())).await;
         send_reply(reply, ());
     }
+}
+
+/// The correlation of a latch that no command asked for.
+fn latch_correlation() -> CorrelationId {
+    #[expect(clippy::expect_used, reason = "the text is a correlation")]
+    CorrelationId::new("journal").expect("a correlation")
 }

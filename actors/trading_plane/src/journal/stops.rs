@@ -34,6 +34,11 @@ impl AcceptedStops {
         }
     }
 
+    /// Whether trading is latched as stopped.
+    pub(super) const fn is_latched(&self) -> bool {
+        self.latched.is_some()
+    }
+
     /// Takes a record that was accepted.
     pub(super) fn take_fact(&mut self, fact: &JournalFact) {
         match fact {

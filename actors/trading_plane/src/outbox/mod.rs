@@ -38,11 +38,23 @@ use messages::{OutboxMsg, OutboxProgress};
 pub use reader::{EVENT_CURSOR, OutboxTrouble};
 use reader::{OutboxReader, PendingEvents};
 
+/// Beginning of what is published on a bus to which nothing of the journal was published before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PublishFrom {
+    /// What happens from that start of the process on: what is old news is not told as if it were new.
+    #[default]
+    Latest,
+    /// The first record that the journal has.
+    Earliest,
+}
+
 /// Publication of events, as configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutboxSettings {
     /// The form of events.
     pub style: EventStyle,
+    /// Where publishing begins without a cursor.
+    pub from: PublishFrom,
     /// Records whose events are on their way at a time, at least one.
     pub records_max: usize,
     /// From this time on, without having caught up, it counts as behind.
@@ -145,6 +157,7 @@ impl Actor for EventOutbox {
             checkpoints: Arc::clone(&args.checkpoints),
             observer: Arc::clone(&args.observer),
             style: settings.style.clone(),
+            from: settings.from,
             records_max: settings.records_max,
         };
         Ok(OutboxState {
@@ -214,6 +227,8 @@ impl OutboxState {
     }
 
     async fn publish_next(&mut self) -> Result<OutboxStep, OutboxTrouble> {
+        // Before the bus is asked: one that is away for long begins where it would have begun.
+        self.open_cursor().await?;
         if !self.is_prepared {
             self.args.events.bus.prepare().await?;
             self.is_prepared = true;
@@ -228,12 +243,23 @@ impl OutboxState {
         self.publish_pending(pending).await
     }
 
-    async fn read_next(&mut self) -> Result<Option<PendingEvents>, OutboxTrouble> {
+    /// Makes the cursor known. One that begins at this start is saved at once: the next start goes on from there.
+    async fn open_cursor(&mut self) -> Result<(), OutboxTrouble> {
+        if self.cursor.is_some() || self.pending.is_some() {
+            return Ok(());
+        }
         let committed = self.args.committed.borrow().clone();
-        let cursor = match self.cursor.take() {
-            Some(cursor) => cursor,
-            None => self.reader.open_cursor(committed.tail).await?,
-        };
+        let (cursor, has_to_be_saved) = self.reader.open_cursor(&committed).await?;
+        if has_to_be_saved && !self.reader.save_cursor(&cursor, committed.epoch).await {
+            return Err(OutboxTrouble::NotSaved);
+        }
+        self.cursor = Some(cursor);
+        Ok(())
+    }
+
+    async fn read_next(&mut self) -> Result<Option<PendingEvents>, OutboxTrouble> {
+        let Some(cursor) = self.cursor.take() else { return Ok(None) };
+        let committed = self.args.committed.borrow().clone();
         let next = self.reader.read_next(&cursor, &committed).await;
         // What does not continue the cursor takes it out of hand: the next try looks at the journal again.
         if !matches!(next, Err(OutboxTrouble::Broken(_))) {

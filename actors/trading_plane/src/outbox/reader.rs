@@ -20,6 +20,7 @@ use orchestrator_kernel::trading::ids::JournalSeq;
 use orchestrator_kernel::trading::journal::SealedEntry;
 use orchestrator_runtime::checkpoint::load_saved;
 
+use super::PublishFrom;
 use crate::journal::messages::JournalCommitted;
 
 /// The cursor's name among the saved values.
@@ -34,6 +35,9 @@ pub enum OutboxTrouble {
     /// Its cursor could not be read.
     #[error("the outbox cannot read how far it has published")]
     Cursor(#[from] LoadError),
+    /// A cursor that is new could not be saved: a crash would make the next start begin elsewhere.
+    #[error("the outbox cannot save where it begins to publish")]
+    NotSaved,
     /// The journal could not be read.
     #[error("the outbox cannot read the journal")]
     Journal(#[from] ReadError),
@@ -61,6 +65,7 @@ pub(super) struct OutboxReader {
     pub(super) checkpoints: Arc<dyn CheckpointStore>,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) style: EventStyle,
+    pub(super) from: PublishFrom,
     /// Records that are read at once, at least one.
     pub(super) records_max: usize,
 }
@@ -102,22 +107,31 @@ impl OutboxReader {
         if batch.is_empty() { Err(OutboxTrouble::NoRecord(first.into())) } else { Ok(batch) }
     }
 
-    /// The cursor from which to go on: the saved one if it is of this journal, else one before its first record.
-    pub(super) async fn open_cursor(&self, tail: JournalSeq) -> Result<EventCursor, OutboxTrouble> {
+    /// The cursor from which to go on, and whether it has to be saved first. One that is damaged, or of another journal,
+    /// is replaced by one before the first record: it says that something was published, and nobody knows how much.
+    pub(super) async fn open_cursor(
+        &self,
+        committed: &JournalCommitted,
+    ) -> Result<(EventCursor, bool), OutboxTrouble> {
         let decode = |bytes: &[u8]| EventCursor::decode(bytes).ok();
+        let begin = EventCursor::begin_at(JournalSeq::from(self.journal.stat().start.max(Seq(1))));
         let saved = match load_saved(self.checkpoints.as_ref(), EVENT_CURSOR, decode).await {
             Ok(saved) => saved,
             Err(error @ LoadError::Damaged { .. }) => {
                 tracing::warn!(%error, "the cursor of events is damaged: they are published from the beginning");
                 self.observer.observe(&Observation::CheckpointDamaged { name: EVENT_CURSOR });
-                None
+                return Ok((begin, false));
             }
             Err(error @ LoadError::Io(_)) => return Err(error.into()),
         };
-        let begin = EventCursor::begin_at(JournalSeq::from(self.journal.stat().start.max(Seq(1))));
-        let Some(cursor) = saved else { return Ok(begin) };
+        let Some(cursor) = saved else {
+            // Another start would begin elsewhere.
+            let has_to_be_saved = self.from == PublishFrom::Latest;
+            return Ok((self.first_cursor(begin, committed), has_to_be_saved));
+        };
+        let tail = committed.tail;
         match self.find_difference(&cursor, tail).await? {
-            None => Ok(cursor),
+            None => Ok((cursor, false)),
             Some(difference) => {
                 tracing::warn!(
                     position = cursor.position().0,
@@ -125,7 +139,22 @@ impl OutboxReader {
                     difference,
                     "the journal is not the one that events were published from: all that it has is published"
                 );
-                Ok(begin)
+                Ok((begin, false))
+            }
+        }
+    }
+
+    /// The cursor of a bus to which nothing was published before.
+    fn first_cursor(&self, begin: EventCursor, committed: &JournalCommitted) -> EventCursor {
+        match self.from {
+            PublishFrom::Earliest => begin,
+            PublishFrom::Latest => {
+                let opened = committed.opened.as_ref();
+                tracing::info!(
+                    behind = opened.position().0,
+                    "nothing was published before: events from this start on are, what is older is not"
+                );
+                opened.clone()
             }
         }
     }

@@ -354,3 +354,42 @@ async fn an_event_is_acknowledged_when_its_fire_is_durable_and_not_before() {
     let fired = rig.facts(|fact| matches!(fact, JournalFact::ScheduleFired(_))).await;
     assert_eq!(fired.len(), 1);
 }
+
+/// Method: three schedules are due at one moment, and there is room for two cycles.
+#[tokio::test]
+async fn of_what_is_due_at_one_moment_the_higher_priority_begins_first() {
+    let mut settings = trading_settings();
+    settings.cycles_running_max = 2;
+    settings.schedules = [("alpha", 0), ("beta", 9), ("gamma", 5)]
+        .map(|(name, priority)| {
+            let mut schedule = orchestrator_trading_plane::testkit::every_minute(name, "canonical");
+            schedule.schedule.priority = priority;
+            schedule
+        })
+        .into();
+    let rig = PlaneRig::new(settings);
+    rig.stages.always("ING", OnStage::Hold);
+    let plane = running(&rig).await;
+
+    rig.clock.set(FIRST);
+    eventually("two run", || rig.stages.count_calls("ING") == 2).await;
+    rig.stages.always("ING", OnStage::Work);
+    rig.stages.release();
+    cycles_end(&plane, 2).await;
+    plane.stop(std::time::Duration::from_secs(20)).await;
+
+    let decided = rig
+        .facts(|fact| matches!(fact, JournalFact::ScheduleFired(_) | JournalFact::ScheduleSkipped(_)))
+        .await;
+    let told: Vec<(&str, &str)> = decided
+        .iter()
+        .filter_map(|fact| match fact {
+            JournalFact::ScheduleFired(fired) => Some((fired.schedule.as_str(), "begins")),
+            JournalFact::ScheduleSkipped(skipped) => {
+                Some((skipped.schedule.as_str(), skipped.reason.as_str()))
+            }
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, [("beta", "begins"), ("gamma", "begins"), ("alpha", "max_concurrent")]);
+}

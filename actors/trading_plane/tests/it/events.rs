@@ -10,7 +10,7 @@ use orchestrator_kernel::trading::cycle::CycleStatus;
 use orchestrator_kernel::trading::event::{EventCursor, EventStyle, TradingEvent};
 use orchestrator_kernel::trading::ids::JournalSeq;
 use orchestrator_runtime::status::Condition;
-use orchestrator_trading_plane::outbox::{EVENT_CURSOR, EventPosition};
+use orchestrator_trading_plane::outbox::{EVENT_CURSOR, EventPorts, EventPosition, PublishFrom};
 use orchestrator_trading_plane::plane::{TradingPlane, TradingStop};
 use orchestrator_trading_plane::testkit::{PlaneRig, event_ports, start_agent, trading_settings};
 
@@ -140,6 +140,58 @@ async fn crashes_lose_no_event_and_repeat_events_under_their_identifiers() {
     plane.kill().await;
 
     assert_eq!(first_arrivals(bus.delivered("#")), expected(&rig).await);
+}
+
+/// Method: a cycle before there is a bus; a first start while the bus is away, a crash in it, and the bus comes back.
+#[tokio::test]
+async fn a_bus_that_is_new_is_told_what_happens_since_or_all_as_configured() {
+    let (mut rig, bus) = rig();
+    let ports = rig.events.take().unwrap();
+    let plane = rig.start().await;
+    start_agent(plane.handle(), "start").await.unwrap();
+    let cycle = run_cycle(&plane, "before", "canonical").await;
+    ended(&plane, cycle).await;
+    assert_eq!(plane.stop(GRACE).await, TradingStop::Clean);
+    let old_news = journal_events(&rig).await.len();
+    assert!(5 < old_news, "{old_news}");
+
+    bus.set_away(true);
+    rig.events = Some(from(&ports, PublishFrom::Latest));
+    for number in 0..2 {
+        let plane = rig.start().await;
+        eventually("it begins", || rig.board.holds_condition(&Condition::EventsBehind)).await;
+        let cycle = run_cycle(&plane, &format!("away {number}"), "canonical").await;
+        ended(&plane, cycle).await;
+        plane.kill().await;
+    }
+    bus.set_away(false);
+    let plane = rig.start().await;
+    caught_up(&plane).await;
+    assert_eq!(
+        bus.delivered("#"),
+        expected(&rig).await[old_news..],
+        "what happened since the first start with it"
+    );
+    assert_eq!(plane.stop(GRACE).await, TradingStop::Clean);
+
+    let (_, fresh) = self::rig();
+    rig.events = Some(from(&event_ports(fresh.clone()), PublishFrom::Earliest));
+    let plane = rig.start().await;
+    caught_up(&plane).await;
+    plane.kill().await;
+    assert!(fresh.delivered("#").is_empty(), "it was published before, whatever the setting says");
+
+    rig.checkpoints = Arc::default();
+    let plane = rig.start().await;
+    caught_up(&plane).await;
+    plane.kill().await;
+    assert_eq!(fresh.delivered("#"), expected(&rig).await);
+}
+
+fn from(ports: &EventPorts, from: PublishFrom) -> EventPorts {
+    let mut ports = ports.clone();
+    ports.settings.from = from;
+    ports
 }
 
 #[tokio::test]

@@ -132,6 +132,26 @@ async fn a_decision_begins_one_cycle_at_risk_also_when_it_comes_twice_and_late()
     plane.kill().await;
 }
 
+/// Method: whoever may send commands uses the texts that an event's command could derive from as his idempotency keys,
+/// before the event comes.
+#[tokio::test]
+async fn no_idempotency_key_takes_the_place_of_an_event() {
+    const NAME: &str = "ordinis.ops.kill.activate.requested";
+    let rig = rig();
+    let plane = rig.start().await;
+    let pause = TradingCommand::Agent(AgentCommand::Pause { minutes: None });
+    for key in ["event|0|tester|k-1", "event|1|tester|k-1", "by event|0|tester/k-1", "0|tester/k-1"] {
+        plane.handle().execute_command(pause.clone(), origin(key)).await.unwrap_err();
+    }
+    let intake = intake_of(&rig, &plane, intake_settings(&["ordinis.ops.kill.*.requested"]));
+
+    let taken = intake.take_message(NAME, &event(NAME, "k-1", json!({"reason": "odd prices"}))).await;
+
+    assert_eq!(taken, IntakeFate::Taken);
+    assert!(plane.handle().view.agent().latched.is_some(), "trading is stopped all the same");
+    plane.kill().await;
+}
+
 /// KILL-2: an event can stop trading and never allow it.
 #[tokio::test]
 async fn an_event_latches_the_kill_switch_and_none_releases_it() {

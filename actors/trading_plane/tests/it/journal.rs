@@ -138,7 +138,42 @@ async fn a_record_that_breaks_a_rule_is_kept_out_and_stops_the_plane() {
     let (kind, what) = journal.failure().await;
     assert_eq!(kind, FatalKind::Internal);
     assert!(what.contains("alert_order"), "{what}");
-    assert_eq!(rig.audit().await.tail(), JournalSeq(1));
+
+    // What it was kept out for is on record in its place: a restart does not go on trading with the same defect.
+    assert_eq!(rig.audit().await.tail(), JournalSeq(2));
+    let journal = rig.start().await.unwrap();
+    let latched = journal.view.agent().latched.unwrap();
+    assert!(latched.contains("breaks alert_order"), "{latched}");
+    let (_, writer) = journal.door.read_snapshot().await.unwrap();
+    assert!(matches!(writer.commit_entries(raised("a")).await, Err(JournalRefused::Down(_))));
+    journal.failure().await;
+    assert_eq!(rig.audit().await.tail(), JournalSeq(2), "it is latched already");
+}
+
+/// Method: the record that breaks a rule comes while the journal does not answer, then while it has no room.
+#[tokio::test]
+async fn a_latch_for_a_broken_rule_waits_for_its_record_and_never_for_room() {
+    let rig = JournalRig::default();
+    let journal = rig.start().await.unwrap();
+    let (_, writer) = journal.door.read_snapshot().await.unwrap();
+    writer.push_entries(raised("a")).await.unwrap();
+    rig.log.always(OnAppend::Hang);
+    assert!(matches!(writer.commit_entries(raised("a")).await, Err(JournalRefused::Down(_))));
+    assert!(
+        matches!(writer.commit_entries(cleared("a")).await, Err(JournalRefused::Down(_))),
+        "it is ending"
+    );
+    rig.log.always(OnAppend::Work);
+    assert!(journal.failure().await.1.contains("alert_order"));
+    assert_eq!(rig.audit().await.tail(), JournalSeq(2), "what was accepted before it, and the latch");
+
+    let full = JournalRig::default();
+    let journal = full.start().await.unwrap();
+    let (_, writer) = journal.door.read_snapshot().await.unwrap();
+    full.log.next([OnAppend::Full]);
+    assert!(matches!(writer.commit_entries(cleared("a")).await, Err(JournalRefused::Down(_))));
+    assert!(journal.failure().await.1.contains("alert_order"));
+    assert_eq!(full.audit().await.tail(), JournalSeq(0));
 }
 
 #[tokio::test]

@@ -13,4 +13,5 @@ mod intake;
 mod journal;
 mod plane;
 mod retention;
+mod spans;
 mod telemetry;

@@ -107,6 +107,7 @@ pub(crate) fn promise_of(rule: JournalRule) -> &'static str {
         | JournalRule::IntentWithoutPermit
         | JournalRule::IntentTwice
         | JournalRule::IntentRaised
+        | JournalRule::RiskLimit
         | JournalRule::StatusContradicts => "CYC-1",
     }
 }

@@ -19,7 +19,7 @@ const RECORDED: &str = include_str!("../../../../tests/trading_seeds.txt");
 const COVERING: u64 = 2_000;
 
 /// What a campaign must have met, each at least once: a simulation in which nothing happens proves nothing.
-const MUST_BE_SEEN: [&str; 67] = [
+const MUST_BE_SEEN: [&str; 68] = [
     "a command is repeated",
     "a command with another body",
     "agent in error",
@@ -79,6 +79,7 @@ const MUST_BE_SEEN: [&str; 67] = [
     "stage answers at its deadline",
     "stage answers garbage",
     "stage answers late",
+    "stage answers late as the process goes on",
     "stage answers too much",
     "stage fails",
     "stage hangs",

@@ -80,6 +80,10 @@ fn schedule(dice: &mut Rng, name: &str, pipeline: &str, every_s: u32) -> Schedul
 /// Settings with limits so small that a short life meets them.
 pub(crate) fn settings(dice: &mut Rng) -> TradingSettings {
     let mut settings = trading_settings();
+    // What each cycle orders is as much as may be: the audit counts to the last cent.
+    for (limit, value) in [("capital", "3000"), ("max_position_size", "1500"), ("confidence_min", "0.7")] {
+        settings.configuration.settings.insert(format!("trading.risk.{limit}"), value.to_owned());
+    }
     let canonical = varied(dice, canonical_pipeline());
     let analysis = varied(dice, analysis_pipeline());
     let pipelines = [canonical, analysis, heartbeat_pipeline()];

@@ -1,6 +1,9 @@
 //! The other ports of a simulated process: stages, hooks, the clock, checkpoints.
 
+use std::future::Future as _;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -56,11 +59,19 @@ impl Clock for SimClock {
     async fn advance(&self, _at: TsMs) {}
 }
 
+/// How long before a deadline a process stands still, at most.
+const STANDS_STILL: Duration = Duration::from_millis(20);
+
 /// What one attempt of a stage does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum OnStage {
     Work,
     After(Duration),
+    /// The process stands still over the deadline while the answer comes: it is there before a timer has fired.
+    StandStill {
+        before: Duration,
+        over: Duration,
+    },
     Hang,
     Fail,
     Panic,
@@ -89,7 +100,12 @@ impl SimStages {
         let (what, act) = match world.below(16) {
             0..=3 => ("stage slow", OnStage::After(ms(400))),
             4 => ("stage answers at its deadline", OnStage::After(time_left)),
-            5..=6 => ("stage answers late", OnStage::After(time_left + ms(2000))),
+            5 => ("stage answers late", OnStage::After(time_left + ms(2000))),
+            6 => {
+                let before = time_left.saturating_sub(STANDS_STILL);
+                let over = time_left.saturating_sub(before) + ms(30);
+                ("stage answers late as the process goes on", OnStage::StandStill { before, over })
+            }
             7 => ("stage hangs", OnStage::Hang),
             8..=12 => ("stage fails", OnStage::Fail),
             13 => ("stage panics", OnStage::Panic),
@@ -142,6 +158,10 @@ impl StageBackend for SimStages {
         match act {
             OnStage::Work => {}
             OnStage::After(time) => sleep(time).await,
+            OnStage::StandStill { before, over } => {
+                sleep(before).await;
+                stand_still(over);
+            }
             OnStage::Hang => std::future::pending().await,
             OnStage::Fail => return Err(StageError::new(StageErrorKind::Provider, "as told")),
             OnStage::Panic => panic!("the stage panics, as told"),
@@ -158,10 +178,24 @@ impl StageBackend for SimStages {
                 output.decisions.extend(request.decisions.iter().cloned());
             }
             OnStage::Garbage => output.verdicts = good_verdicts(&request),
-            OnStage::Work | OnStage::After(_) | OnStage::Hang | OnStage::Fail | OnStage::Panic => {}
+            OnStage::Work
+            | OnStage::After(_)
+            | OnStage::StandStill { .. }
+            | OnStage::Hang
+            | OnStage::Fail
+            | OnStage::Panic => {}
         }
         Ok(output)
     }
+}
+
+/// Lets time pass for everybody at once, as for a process that was stopped and goes on: no timer has fired yet when the
+/// next line runs.
+fn stand_still(time: Duration) {
+    let mut passing = pin!(tokio::time::advance(time));
+    // The clock moves at the first poll; the rest of it would only give way to others.
+    let polled = passing.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(polled.is_pending(), "time passes otherwise than it did");
 }
 
 /// Verdicts of a stage that is not to judge.

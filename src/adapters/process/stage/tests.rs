@@ -43,6 +43,7 @@ for line in sys.stdin:
     if do == "breaks": answer["ok"] = False
     if do == "pid": answer["data"] = {"pid": os.getpid(), "request": request}
     if do == "nap": time.sleep(0.5)
+    while do == "waits" and not os.path.exists("go"): time.sleep(0.005)
     if do == "hang": time.sleep(1000)
     if do == "die": os._exit(3)
     if do == "garbage": print("debug: hello", flush=True); continue
@@ -163,7 +164,7 @@ async fn a_worker_that_dies_or_writes_no_answer_fails_its_stage_and_is_replaced(
     }
 }
 
-/// T8, T12: a late answer can meet no other question, because whoever would give it is gone.
+/// T8, T12: whoever does not answer at all is gone, and the next question goes to another.
 #[tokio::test]
 async fn a_worker_that_is_late_is_replaced() {
     let pool = start();
@@ -179,6 +180,23 @@ async fn a_worker_that_is_late_is_replaced() {
     question.hook.budget = Duration::from_millis(50);
     assert_eq!(pool.ask_hook(question).await, Err(HookError::TimedOut));
     assert_ne!(pid_of_worker(&pool).await, after);
+}
+
+/// T8, T12: a late answer counts for nothing, and does not end a worker that is well. Method: the worker answers when
+/// its caller has been told that it did not.
+#[tokio::test]
+async fn a_worker_that_answers_late_stays_and_what_it_said_meets_no_other_question() {
+    let pool = start();
+    let before = pid_of_worker(&pool).await;
+
+    let late = StageRequest { time_left: Duration::from_secs(1), ..request_of("waits") };
+    let error = pool.call_stage(late).await.unwrap_err();
+    std::fs::write(pool.dir.path().join("go"), "").unwrap();
+
+    assert_eq!(error, StageError::new(StageErrorKind::Timeout, "the worker gave no answer within 1s"));
+    let answer = pool.call_stage(request_of("ING")).await.unwrap();
+    assert_eq!(answer.data, r#"{"echo":1}"#, "its own answer");
+    assert_eq!(pid_of_worker(&pool).await, before, "nobody was ended");
 }
 
 /// Method: a question waits behind a slow one for longer than it has; it would end the worker.

@@ -103,3 +103,37 @@ async fn tables_of_a_newer_version_are_refused() {
     let Err(HistoryError::Refused(what)) = refused else { panic!("{refused:?}") };
     assert!(what.contains("newer version"), "{what}");
 }
+
+/// Specification 002, "Database Schema": what a row has where nobody says anything. The service writes every column.
+#[tokio::test]
+async fn columns_without_a_value_have_the_defaults_of_the_specification() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("history.sqlite");
+    open(path.clone()).load_resume().await.unwrap();
+    let mut other = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
+
+    for (insert, select, expected) in [
+        (
+            "INSERT INTO orchestration_agent_status (id) VALUES ('a')",
+            "SELECT status || ' ' || mode || ' ' || cycles_completed || decisions_generated || orders_executed || \
+             errors_count FROM orchestration_agent_status",
+            "stopped normal 0000",
+        ),
+        (
+            "INSERT INTO orchestration_cycles (id, type) VALUES ('c', 'analysis')",
+            "SELECT status || ' ' || strategies_processed || decisions_generated || orders_submitted || \
+             orders_filled || ' ' || errors FROM orchestration_cycles",
+            "started 0000 []",
+        ),
+        (
+            "INSERT INTO orchestration_strategy_schedules (id, strategy_id, schedule_type, schedule_value) \
+             VALUES ('s', 'x', 'interval', '60000')",
+            "SELECT '' || enabled FROM orchestration_strategy_schedules",
+            "1",
+        ),
+    ] {
+        sqlx::query(insert).execute(&mut other).await.unwrap();
+        let row: (String,) = sqlx::query_as(select).fetch_one(&mut other).await.unwrap();
+        assert_eq!(row.0, expected, "{insert}");
+    }
+}

@@ -92,3 +92,36 @@ async fn without_a_history_only_what_is_in_memory_is_known() {
     let again = trading.post("/api/v1/cycles", "1", r#"{"pipeline":"canonical"}"#).await;
     assert_eq!((again.status, &again.json()["cycleId"]), (202, &json!(cycle)), "{}", again.text);
 }
+
+/// Specification 002, `limit`: 20 where nobody says how many; and what the history has counts too.
+#[tokio::test]
+async fn a_page_without_a_limit_has_twenty_cycles() {
+    let (mut trading, _) = with_history().await;
+    for number in 0..22 {
+        let body = r#"{"pipeline":"heartbeat"}"#;
+        let answer = trading.post("/api/v1/cycles", &number.to_string(), body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+    assert_eq!(ids(&trading.get("/api/v1/cycles").await).len(), 20);
+    assert_eq!(ids(&trading.get("/api/v1/cycles?limit=22").await).len(), 22);
+    caught_up(&trading).await;
+
+    trading.restart_plane().await;
+
+    assert_eq!(ids(&trading.get("/api/v1/cycles").await).len(), 20, "from the history alone");
+}
+
+/// Specification 002, `checks.database`: connected, behind while the database does not answer, connected again.
+#[tokio::test]
+async fn health_says_whether_the_historys_database_is_connected() {
+    let (trading, store) = with_history().await;
+    let database = async || trading.get("/health").await.json()["checks"]["database"].clone();
+    caught_up(&trading).await;
+    assert_eq!(database().await, json!("connected"));
+
+    store.set_away(true);
+    trading.start_agent().await;
+    until("it is behind", async || database().await == json!("behind")).await;
+    store.set_away(false);
+    until("it is connected again", async || database().await == json!("connected")).await;
+}

@@ -253,3 +253,38 @@ async fn what_makes_no_sense_now_is_409_and_a_journal_without_room_is_503() {
     trading.rig.log.always(OnAppend::Work);
     until("there is room", async || trading.post(START, "full", "{}").await.status == 200).await;
 }
+
+/// Method: a journal that does not answer, so that commands stay on their way until as many are as may be.
+#[tokio::test]
+async fn one_command_more_than_may_be_on_its_way_is_429_and_does_nothing() {
+    let trading = Trading::start().await;
+    trading.rig.log.always(OnAppend::Hang);
+    let client = trading.service.client.clone();
+    let mut on_their_way = tokio::task::JoinSet::new();
+    for number in 0..=COMMANDS_MAX {
+        let request = client.post(trading.service.url("/api/v1/kill-switch/latch"));
+        let request = request.header("content-type", "application/json");
+        let request = request.header("idempotency-key", format!("fill {number}"));
+        let request = request.body(r#"{"operator":"o","reason":"r"}"#);
+        on_their_way.spawn(async move { Answer::of(request.send().await.unwrap()).await });
+    }
+    // The others are answered when the journal is.
+    on_their_way.join_next().await.unwrap().unwrap().refusal(429);
+
+    let refused = trading.post(START, "start", "{}").await;
+    let detail = refused.refusal(429);
+    assert!(detail.as_str().unwrap().contains("nothing was done"), "{detail}");
+    assert_eq!(trading.get("/api/v1/agent/status").await.status, 200, "pages are read all the same");
+    trading.rig.log.always(OnAppend::Work);
+    while let Some(answer) = on_their_way.join_next().await {
+        let status = answer.unwrap().status;
+        assert!(matches!(status, 200 | 503), "{status}");
+    }
+
+    until("there is room again", async || trading.post(START, "start", "{}").await.status == 200).await;
+    let facts = trading.rig.facts(|fact| matches!(fact, JournalFact::AgentChanged(_))).await;
+    assert_eq!(facts.len(), 1, "what was refused was not done");
+}
+
+/// As many as the service carries out at a time.
+const COMMANDS_MAX: usize = 64;

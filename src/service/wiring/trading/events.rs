@@ -76,6 +76,7 @@ pub fn event_ports(config: &Config) -> Result<Option<EventPorts>, WiringError> {
     let endpoint = rabbit_endpoint("trading.events", &events.connection)?;
     let settings = OutboxSettings {
         style: event_style(config),
+        from: events.publish_from,
         records_max: RECORDS_MAX,
         behind_after: BEHIND_AFTER,
         save_every: SAVE_EVERY,

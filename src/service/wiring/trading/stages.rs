@@ -23,7 +23,7 @@ use orchestrator_kernel::trading::ids::{PipelineName, StageName};
 use orchestrator_kernel::trading::journal::{StageError, StageOutput};
 use orchestrator_kernel::trading::stage::StageProvider;
 use orchestrator_kernel::trading::stage_protocol::{HOOK_OP, STAGE_OP};
-use orchestrator_trading_plane::builtin::RoutedStages;
+use orchestrator_trading_plane::builtin::{BuiltInStages, GuardedRisk, RoutedStages};
 
 use crate::adapters::fixed_stages::FixedStages;
 use crate::adapters::http::stage::{HttpStages, HttpStagesOptions};
@@ -59,18 +59,21 @@ impl StageWorkers {
 }
 
 /// The backends that `config` names; stages of this service are done by `built_in`, those that are
-/// answered over the bus by `by_event`. Workers begin to start and are not
-/// waited for; what is behind HTTP may come later too. A provider that no stage and no hook names is not started.
+/// answered over the bus by `by_event`. The rules of the built-in RISK hold behind every other one. Workers begin to
+/// start and are not waited for; what is behind HTTP may come later too. A provider that no stage and no hook names is
+/// not started.
 ///
 /// # Errors
 ///
 /// [`WiringError::StageWorkers`], [`WiringError::StageClient`]: with the provider's setting.
 pub fn stage_backends(
     config: &TradingConfig,
-    built_in: Arc<dyn StageBackend>,
+    built_in: Arc<BuiltInStages>,
     by_event: Option<Arc<dyn StageBackend>>,
 ) -> Result<StageBackends, WiringError> {
-    open_backends(config, (built_in, by_event), Some(guard::this_program()))
+    let own = Arc::clone(&built_in) as Arc<dyn StageBackend>;
+    let opened = open_backends(config, (own, by_event), Some(guard::this_program()))?;
+    Ok(StageBackends { stages: Arc::new(GuardedRisk::new(opened.stages, built_in)), ..opened })
 }
 
 fn open_backends(

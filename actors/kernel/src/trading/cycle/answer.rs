@@ -2,8 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use rust_decimal::Decimal;
-
 use super::state::CycleState;
 use crate::trading::ids::StrategyName;
 use crate::trading::journal::{
@@ -80,12 +78,10 @@ impl CycleState {
             let Some(decision) = self.find_decision(id).or(made_here) else {
                 return Err(garbage_error(&format!("decision {id} is judged and was never made")));
             };
-            if let RiskOutcome::Allowed { quantity, price, .. } = &verdict.outcome {
-                let raises = decision.suggested_quantity.is_some_and(|suggested| suggested < *quantity);
-                let is_order = Decimal::ONE <= *quantity && quantity.is_integer() && Decimal::ZERO < *price;
-                if raises || !is_order {
-                    return Err(garbage_error(&format!("decision {id}: RISK allows {quantity} at {price}")));
-                }
+            if let RiskOutcome::Allowed { quantity, price, .. } = &verdict.outcome
+                && !verdict.keeps_to(decision.suggested_quantity)
+            {
+                return Err(garbage_error(&format!("decision {id}: RISK allows {quantity} at {price}")));
             }
         }
         Ok(())

@@ -15,7 +15,7 @@ use crate::trading::ids::{
 };
 use crate::trading::journal::{
     ChainBreak, ChainHash, CycleCause, CycleEnded, CycleError, CycleStarted, FireTrigger, JournalEntry,
-    JournalFact, ScheduleSkipped, SealedEntry, StageOutcome,
+    JournalFact, JournalIndex, ScheduleFired, ScheduleSkipped, SealedEntry, StageOutcome,
 };
 use crate::trading::strategy::{StrategyChanged, StrategyStatus};
 
@@ -70,6 +70,29 @@ impl EventCursor {
     #[must_use]
     pub fn begin_at(first: JournalSeq) -> Self {
         Self { position: JournalSeq(first.0.saturating_sub(1)), ..Self::default() }
+    }
+
+    /// A cursor behind everything that these records add up to, of which `head` is the last one's hash. What comes next is
+    /// told as if the records before had been taken in.
+    #[must_use]
+    pub fn behind_index(index: &JournalIndex, head: ChainHash) -> Self {
+        let mut cursor = Self { position: index.tail(), ..Self::default() };
+        cursor.hash = Some(head).filter(|_| JournalSeq(0) < index.tail());
+        for open in index.open_cycles().values() {
+            let mut named = NamedCycle::of_start(&open.started);
+            for fact in &open.facts {
+                if let JournalFact::StageEnded(ended) = fact {
+                    named.note_stage_ended(ended.stage);
+                }
+            }
+            cursor.cycles.insert(open.started.cycle_id, named);
+        }
+        for (name, known) in index.strategies() {
+            cursor.name_strategy(name, known.status);
+        }
+        let waiting = index.schedules().values().flat_map(|account| account.open.values());
+        waiting.for_each(|fired| cursor.note_fired(fired));
+        cursor
     }
 
     /// The last record taken in.
@@ -179,11 +202,7 @@ impl EventCursor {
                 };
                 maker.push_event(kind, "kill", payload::kill_latched(latch, &entry.who));
             }
-            JournalFact::ScheduleFired(fired) => {
-                if matches!(fired.trigger, FireTrigger::Event { .. } | FireTrigger::Output { .. }) {
-                    self.event_fires.insert((fired.schedule.clone(), fired.fire));
-                }
-            }
+            JournalFact::ScheduleFired(fired) => self.note_fired(fired),
             JournalFact::ScheduleSkipped(skipped) => self.forget_fires(skipped),
             JournalFact::CommandReceived(_)
             | JournalFact::CommandEnded(_)
@@ -265,6 +284,12 @@ impl EventCursor {
             (_, StrategyStatus::Stopped) => TradingEventKind::StrategyDeactivated,
         };
         maker.push_event(kind, name.as_str(), payload::strategy_changed(name, from, to, why));
+    }
+
+    fn note_fired(&mut self, fired: &ScheduleFired) {
+        if matches!(fired.trigger, FireTrigger::Event { .. } | FireTrigger::Output { .. }) {
+            self.event_fires.insert((fired.schedule.clone(), fired.fire));
+        }
     }
 
     fn forget_fires(&mut self, skipped: &ScheduleSkipped) {

@@ -10,8 +10,8 @@ use crate::trading::gate::{GateCheck, GateDecided, GateKind, GatePlace, GateVerd
 use crate::trading::ids::{CorrelationId, IntentId, JournalSeq};
 use crate::trading::journal::{
     AlertCleared, AlertRaised, ChainHash, CycleCounts, CycleEnded, CycleError, FireDisposition, FireTrigger,
-    IntentEnd, IntentSide, JournalAuthor, JournalEntry, JournalFact, KillLatched, OrderIntended,
-    ScheduleFired, StageEnded, StageError, StageErrorKind, StageOutcome, seal_entry,
+    IntentEnd, IntentSide, JournalAuthor, JournalEntry, JournalFact, JournalIndex, KillLatched,
+    OrderIntended, ScheduleFired, StageEnded, StageError, StageErrorKind, StageOutcome, seal_entry,
 };
 use crate::trading::pipeline::canonical_pipeline;
 use crate::trading::strategy::{StrategyChanged, StrategyCommand, StrategyStatus};
@@ -279,6 +279,25 @@ fn the_longest_cycle_with_errors_of_a_thousand_strategies_fits_every_bus() {
     let longest = events_of(&facts).iter().map(|event| event.to_message(&style()).body.len()).max();
 
     assert!(longest.unwrap() < EVENT_BYTES_MAX, "{longest:?}");
+}
+
+/// Method: behind each record, a cursor made from what the records add up to, and one that has read them.
+#[test]
+fn a_cursor_behind_what_records_add_up_to_is_the_one_that_has_read_them() {
+    let mut facts = facts_of_every_event();
+    let mut walk = CycleWalk::new(started(canonical_pipeline()), CycleScript::default());
+    walk.walk();
+    facts.extend(walk.facts);
+    let records = stored(&facts);
+    let (mut index, mut read) = (JournalIndex::default(), EventCursor::begin_at(JournalSeq(1)));
+    assert_eq!(EventCursor::behind_index(&index, ChainHash::START), read);
+
+    for (bytes, fact) in records.iter().zip(&facts) {
+        take_all(&mut read, std::slice::from_ref(bytes));
+        index.take_entry(read.position(), &entry(fact.clone()));
+        let head = read.chain_hash().unwrap();
+        assert_eq!(EventCursor::behind_index(&index, head), read, "behind {fact:?}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 mod cycles;
 mod fires;
+mod limits;
 mod rule;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,10 +22,11 @@ use super::{
 use crate::engine::contracts::{self, DecodeError};
 use crate::trading::agent::{AgentCause, AgentChanged, AgentCommand, AgentStatus};
 use crate::trading::ids::{CommandId, CycleId, JournalSeq, ScheduleName, StrategyName};
-use crate::trading::strategy::{StrategyChanged, StrategyStatus, move_strategy};
+use crate::trading::strategy::{StrategyChanged, move_strategy};
 
-use cycles::AuditedCycle;
+use cycles::{AuditedCycle, CycleSurroundings};
 use fires::FireAccount;
+use limits::{AuditedStrategy, RecordedLimits};
 pub use rule::{BrokenRule, JournalRule};
 
 const VERSION: u8 = 1;
@@ -35,7 +37,7 @@ pub struct JournalAudit {
     tail: JournalSeq,
     head: ChainHash,
     agent: AgentStatus,
-    strategies: BTreeMap<StrategyName, StrategyStatus>,
+    strategies: BTreeMap<StrategyName, AuditedStrategy>,
     schedules: BTreeMap<ScheduleName, FireAccount>,
     /// Commands without a result, with whether a cycle began for them.
     commands: BTreeMap<CommandId, bool>,
@@ -45,6 +47,8 @@ pub struct JournalAudit {
     ended_cycles: RecentIds<CycleId>,
     alerts: BTreeSet<String>,
     config: Option<ConfigHash>,
+    /// Nothing while no configuration on record says them.
+    limits: Option<RecordedLimits>,
     latched: bool,
 }
 
@@ -73,6 +77,7 @@ impl Default for JournalAudit {
             ended_cycles: RecentIds::new(),
             alerts: BTreeSet::new(),
             config: None,
+            limits: None,
             latched: false,
         }
     }
@@ -109,7 +114,8 @@ impl JournalAudit {
     ///
     /// # Errors
     ///
-    /// [`BrokenRule`]: the first rule that it breaks. What the audit says of later records means nothing then.
+    /// [`BrokenRule`]: the first rule that it breaks. It is not taken in, so that another record may have its place; but
+    /// of what follows nothing is said any more that can be relied upon.
     pub fn take_record(&mut self, seq: JournalSeq, bytes: &[u8]) -> Result<JournalEntry, BrokenRule> {
         let broken = |rule, detail: String| BrokenRule { seq, rule, detail };
         if seq != self.tail.next() {
@@ -119,9 +125,9 @@ impl JournalAudit {
             ChainBreak::Hash { .. } => broken(JournalRule::Chain, error.to_string()),
             ChainBreak::Undecodable(_) => broken(JournalRule::Decodable, error.to_string()),
         })?;
+        self.check_fact(&sealed.entry.fact).map_err(|(rule, detail)| broken(rule, detail))?;
         self.tail = seq;
         self.head = sealed.hash;
-        self.check_fact(&sealed.entry.fact).map_err(|(rule, detail)| broken(rule, detail))?;
         Ok(sealed.entry)
     }
 
@@ -173,6 +179,7 @@ impl JournalAudit {
             }
             JournalFact::ConfigurationSnapshot(snapshot) => {
                 self.config = Some(snapshot.config_hash());
+                self.limits = RecordedLimits::of_settings(&snapshot.settings);
                 Ok(())
             }
             JournalFact::KillLatched(latch) => {
@@ -207,14 +214,17 @@ impl JournalAudit {
     fn strategy_changed(&mut self, changed: &StrategyChanged) -> Result<(), (JournalRule, String)> {
         match changed {
             StrategyChanged::Defined { definition, status } => {
-                let known = self.strategies.insert(definition.name.clone(), *status);
-                let stays = known.is_none_or(|known| known == *status);
+                let symbols = definition.symbols.iter().cloned().collect();
+                let defined = AuditedStrategy { status: *status, symbols };
+                let known = self.strategies.insert(definition.name.clone(), defined);
+                let stays = known.is_none_or(|known| known.status == *status);
                 require_rule(stays, JournalRule::StrategyOrder, || {
                     format!("{} is defined anew with another status", definition.name)
                 })
             }
             StrategyChanged::Moved { name, from, to, command } => {
-                let known = self.strategies.insert(name.clone(), *to);
+                let known =
+                    self.strategies.get_mut(name).map(|known| std::mem::replace(&mut known.status, *to));
                 let follows = known == Some(*from) && move_strategy(*from, *command) == Ok(*to);
                 require_rule(follows, JournalRule::StrategyOrder, || {
                     format!("{name}: {} to {}", from.as_str(), to.as_str())
@@ -267,7 +277,12 @@ impl JournalAudit {
                 }
             });
         };
-        if cycle.take_record(fact, self.latched)? {
+        let around = CycleSurroundings {
+            latched: self.latched,
+            limits: self.limits.as_ref(),
+            strategies: &self.strategies,
+        };
+        if cycle.take_record(fact, around)? {
             self.cycles.remove(&id);
             self.ended_cycles.push_id(id);
         }

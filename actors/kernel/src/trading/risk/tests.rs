@@ -91,6 +91,56 @@ fn the_buys_of_a_cycle_share_its_capital_and_a_sale_does_not() {
     assert_eq!(judge(DecisionAction::Buy, "4"), RiskOutcome::Denied(RiskRule::QtyLessThanOneShare));
 }
 
+/// What another RISK took from a decision does not count against the next one, and its own word stays on record.
+#[test]
+fn a_risk_of_others_lowers_or_denies_and_the_own_rules_hold_behind_it() {
+    use RiskOutcome::{Denied, Held};
+    let limits = RiskLimits { capital: dec("1000"), max_position_size: dec("900"), ..LIMITS };
+    let symbols = [Symbol::from("AAPL")];
+    let mut risk = BuiltInRisk::new(limits);
+    let mut judge = |symbol: &str, quantity: &str, theirs: RiskOutcome| {
+        let decision = decision("d", "momentum", symbol, quantity);
+        let input = RiskInput {
+            quantity: decision.suggested_quantity,
+            price: Some(dec("150")),
+            symbols: &symbols,
+            mode: RiskMode::Normal,
+            order_unknown: false,
+        };
+        risk.judge_behind(&decision, input, &theirs).outcome
+    };
+
+    assert_eq!(judge("AAPL", "5", Denied(RiskRule::Capital)), Denied(RiskRule::Capital), "its own word");
+    assert_eq!(judge("AAPL", "5", Held), Held);
+    assert_eq!(judge("MSFT", "5", allowed("5", &[])), Denied(RiskRule::SymbolNotInStrategy));
+    assert_eq!(
+        judge("AAPL", "5", allowed("2", &[RiskRule::Mode])),
+        allowed("2", &[RiskRule::Mode, RiskRule::Provider])
+    );
+    let cheap = RiskOutcome::Allowed { quantity: dec("100"), price: dec("0.01"), lowered_by: vec![] };
+    assert_eq!(judge("AAPL", "100", cheap), allowed("4", &[RiskRule::MaxPositionSize, RiskRule::Capital]));
+    assert_eq!(judge("AAPL", "5", allowed("5", &[])), Denied(RiskRule::QtyLessThanOneShare));
+}
+
+#[test]
+fn a_verdict_keeps_to_what_was_suggested() {
+    let verdict = |quantity: &str, price: &str| RiskVerdict {
+        decision_id: DecisionId::new("d").unwrap(),
+        outcome: RiskOutcome::Allowed { quantity: dec(quantity), price: dec(price), lowered_by: vec![] },
+    };
+    for (quantity, price, suggested, keeps) in [
+        ("5", "1", Some("5"), true),
+        ("5", "1", None, true),
+        ("6", "1", Some("5"), false),
+        ("0", "1", None, false),
+        ("1.5", "1", None, false),
+        ("-1", "1", None, false),
+        ("1", "0", None, false),
+    ] {
+        assert_eq!(verdict(quantity, price).keeps_to(suggested.map(dec)), keeps, "{quantity} at {price}");
+    }
+}
+
 #[test]
 fn the_stricter_mode_holds() {
     use RiskMode::*;

@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
+use super::limits::{AuditedDecision, AuditedStrategy, RecordedLimits, VerdictAccount};
 use super::{JournalRule, require_rule};
 use crate::trading::agent::AgentStatus;
 use crate::trading::cycle::CycleStatus;
+use crate::trading::decision::TradeDecision;
 use crate::trading::gate::{GateDecided, GateKind, GatePlace, GateReadings, GateVerdict, Narrowing};
-use crate::trading::ids::{DecisionId, IntentId};
+use crate::trading::ids::{DecisionId, IntentId, StrategyName};
 use crate::trading::journal::{
     CycleEnded, CycleStarted, IntentEnd, JournalFact, OrderIntended, StageEnded, StageOutcome, StageOutput,
 };
@@ -22,6 +24,16 @@ type Audited = Result<(), (JournalRule, String)>;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 struct ShareLimit(#[serde(with = "rust_decimal::serde::str")] Decimal);
+
+/// Facts outside of a cycle that its records are checked by.
+#[derive(Clone, Copy)]
+pub(super) struct CycleSurroundings<'a> {
+    /// Trading is latched as stopped.
+    pub(super) latched: bool,
+    /// The limits of RISK that the configuration on record says.
+    pub(super) limits: Option<&'a RecordedLimits>,
+    pub(super) strategies: &'a BTreeMap<StrategyName, AuditedStrategy>,
+}
 
 /// A cycle that has not ended, as far as the audit needs it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +52,7 @@ pub(super) struct AuditedCycle {
     /// Shares that hooks limited.
     limits: BTreeMap<DecisionId, ShareLimit>,
     intended: BTreeSet<DecisionId>,
+    decided: BTreeMap<DecisionId, AuditedDecision>,
     decisions: u32,
     /// A gate denied, or a failure blocks.
     is_halted: bool,
@@ -54,6 +67,7 @@ pub(super) struct AuditedCycle {
 impl AuditedCycle {
     pub(super) fn new(started: &CycleStarted) -> Self {
         Self {
+            decided: started.decisions.iter().map(to_decided).collect(),
             next: started.begin_at,
             cleared: None,
             permitted: None,
@@ -70,11 +84,11 @@ impl AuditedCycle {
         }
     }
 
-    /// Takes a record of the cycle; tells whether it was its end. `latched` says that trading is latched as stopped.
+    /// Takes a record of the cycle; tells whether it was its end.
     pub(super) fn take_record(
         &mut self,
         fact: &JournalFact,
-        latched: bool,
+        around: CycleSurroundings<'_>,
     ) -> Result<bool, (JournalRule, String)> {
         if let JournalFact::CycleEnded(ended) = fact {
             self.check_end(ended)?;
@@ -84,8 +98,8 @@ impl AuditedCycle {
             format!("{} follows a denial", fact.kind_word())
         })?;
         match fact {
-            JournalFact::GateDecided(decided) => self.check_gates(decided, latched)?,
-            JournalFact::StageEnded(ended) => self.check_stage(ended)?,
+            JournalFact::GateDecided(decided) => self.check_gates(decided, around.latched)?,
+            JournalFact::StageEnded(ended) => self.check_stage(ended, around)?,
             JournalFact::OrderIntended(intent) => self.check_intent(intent)?,
             JournalFact::CycleStarted(_)
             | JournalFact::CycleEnded(_)
@@ -143,7 +157,7 @@ impl AuditedCycle {
         }
     }
 
-    fn check_stage(&mut self, ended: &StageEnded) -> Audited {
+    fn check_stage(&mut self, ended: &StageEnded, around: CycleSurroundings<'_>) -> Audited {
         let stage = self.started.pipeline.stages.get(usize::from(ended.stage)).cloned();
         let stage =
             stage.filter(|stage| stage.name == ended.name && stage.enabled && self.next <= ended.stage);
@@ -164,6 +178,7 @@ impl AuditedCycle {
                     pipeline.hooks_at(usize::from(ended.stage), HookMoment::After).next().is_some();
                 self.hooks_due = has_hooks.then_some(ended.stage);
                 self.count_output(&stage, output);
+                self.check_verdicts(&stage, output, around)?;
             }
             StageOutcome::Failed(_) => match self.started.pipeline.on_failure(&stage) {
                 OnStageFailure::Fail => self.has_failed = true,
@@ -189,6 +204,7 @@ impl AuditedCycle {
     fn count_output(&mut self, stage: &StageSpec, output: &StageOutput) {
         self.is_degraded |= !output.failures.is_empty();
         self.decisions = self.decisions.saturating_add(saturating_count(output.decisions.len()));
+        self.decided.extend(output.decisions.iter().map(to_decided));
         if stage.role() == StageRole::Risk {
             for verdict in &output.verdicts {
                 if let RiskOutcome::Allowed { quantity, .. } = &verdict.outcome {
@@ -196,6 +212,25 @@ impl AuditedCycle {
                 }
             }
         }
+    }
+
+    /// A RISK of others is bound by the limits on record as the built-in one is.
+    fn check_verdicts(
+        &self,
+        stage: &StageSpec,
+        output: &StageOutput,
+        around: CycleSurroundings<'_>,
+    ) -> Audited {
+        let Some(limits) = around.limits.filter(|_| stage.role() == StageRole::Risk) else { return Ok(()) };
+        let mut account = VerdictAccount::new(limits, around.strategies);
+        for verdict in &output.verdicts {
+            // A verdict on nothing leads to nothing.
+            let Some(decision) = self.decided.get(&verdict.decision_id) else { continue };
+            if let RiskOutcome::Allowed { quantity, price, .. } = &verdict.outcome {
+                account.take_allowed(decision, *quantity, *price)?;
+            }
+        }
+        Ok(())
     }
 
     fn check_intent(&mut self, intent: &OrderIntended) -> Audited {
@@ -248,6 +283,10 @@ fn allows_effect(readings: &GateReadings) -> bool {
     readings.kill.permits_effect()
         && readings.agent.status == AgentStatus::Running
         && !readings.agent.catching_up
+}
+
+fn to_decided(decision: &TradeDecision) -> (DecisionId, AuditedDecision) {
+    (decision.decision_id.clone(), AuditedDecision::of_decision(decision))
 }
 
 fn only_strategy_denies(decided: &GateDecided) -> bool {

@@ -76,6 +76,8 @@ journal_rules! {
     GateContradicts = "gate_contradicts",
     /// No order is intended without a RISK verdict that allows it (CYC-1).
     IntentWithoutRisk = "intent_without_risk",
+    /// No RISK, the service's own or another, allows more than the limits of the configuration on record.
+    RiskLimit = "risk_limit",
     /// No order is intended without a permit of its own before it (CYC-1).
     IntentWithoutPermit = "intent_without_permit",
     /// A decision becomes one intent at most.

@@ -306,6 +306,45 @@ fn a_hook_that_was_not_asked_and_an_order_above_its_patch_are_named() {
     assert_eq!(audited(&above).unwrap_err().rule, JournalRule::IntentRaised);
 }
 
+fn change_verdict(facts: &mut Facts, at: usize, quantity: &str, price: &str) {
+    change_stage(facts, "RISK", |ended| {
+        if let StageOutcome::Done(output) = &mut ended.outcome {
+            output.verdicts[at].outcome =
+                RiskOutcome::Allowed { quantity: dec(quantity), price: dec(price), lowered_by: vec![] };
+        }
+    });
+}
+
+/// Whoever gave the verdicts. On record: 1500 for one order, 2300 for the buys of a cycle, a confidence of 0.5.
+#[test]
+fn a_verdict_beyond_the_limits_on_record_is_named() {
+    type Defect = fn(&mut Facts);
+    let defects: [Defect; 6] = [
+        |facts| change_verdict(facts, 0, "11", "150"),
+        // 1500 and 900 for the two of them.
+        |facts| change_verdict(facts, 1, "6", "150"),
+        |facts| change_verdict(facts, 0, "10", "0"),
+        |facts| change_verdict(facts, 0, "10", "-1"),
+        |facts| {
+            change_stage(facts, "SIG", |ended| {
+                if let StageOutcome::Done(output) = &mut ended.outcome {
+                    output.decisions[0].confidence = crate::trading::decision::Confidence::new(0.4).unwrap();
+                }
+            });
+        },
+        |facts| {
+            let at = kind(facts, "strategy_changed");
+            if let JournalFact::StrategyChanged(StrategyChanged::Defined { definition, .. }) = &mut facts[at]
+            {
+                definition.symbols = vec![crate::ids::Symbol::from("MSFT")];
+            }
+        },
+    ];
+    for (at, defect) in defects.into_iter().enumerate() {
+        assert_eq!(named(defect), JournalRule::RiskLimit, "defect {at}");
+    }
+}
+
 #[test]
 fn a_permit_while_trading_is_latched_is_named() {
     let mut world = World::two_fires_and_a_command();

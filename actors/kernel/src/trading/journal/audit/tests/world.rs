@@ -50,7 +50,14 @@ pub(super) struct World {
 impl World {
     fn new() -> Self {
         let config = ConfigurationSnapshot {
-            settings: [("a".to_owned(), "1".to_owned())].into(),
+            settings: [
+                ("a", "1"),
+                ("trading.risk.capital", "2300"),
+                ("trading.risk.confidence_min", "0.5"),
+                ("trading.risk.max_position_size", "1500"),
+            ]
+            .map(|(path, value)| (path.to_owned(), value.to_owned()))
+            .into(),
             tz_database: "2025b".to_owned(),
             code: "1".to_owned(),
         };
