@@ -175,6 +175,26 @@ impl TradingHandle {
         self.cadence.call(CadenceMsg::NextFires).await.map(drop)
     }
 
+    /// Does everything that is due by a driven clock, on which nobody of this plane sleeps, and says when something is
+    /// due next. No cycle runs then, and nothing is decided until it is asked again.
+    ///
+    /// # Errors
+    ///
+    /// [`Down`]: it has to be asked again before time moves on.
+    pub async fn work_off_due(&self, now: TsMs) -> Result<Option<TsMs>, Down> {
+        loop {
+            let resumes_at = self.agent.call(AgentMsg::WorkOff).await?;
+            self.cadence.call(CadenceMsg::WorkOff).await?;
+            self.wait_settled().await?;
+            let fires = self.list_next_fires().await?.into_iter().filter_map(|fire| fire.at);
+            let next = fires.chain(resumes_at).min();
+            // One look decides a bounded number of fires.
+            if next.is_none_or(|next| now < next) {
+                return Ok(next);
+            }
+        }
+    }
+
     /// Tells the agent of an error that by policy pauses it.
     ///
     /// # Errors

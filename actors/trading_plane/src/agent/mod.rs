@@ -117,6 +117,11 @@ impl Actor for Agent {
                 state.arm_pause(&me);
                 Ok(())
             }
+            AgentMsg::WorkOff(reply) => {
+                state.change_agent(AgentCause::PauseEnded).await?;
+                send_reply(reply, state.known.agent().resume_at);
+                Ok(())
+            }
             AgentMsg::Drain(reply) => {
                 send_reply(reply, ());
                 Ok(())
@@ -209,8 +214,12 @@ impl AgentActorState {
         self.args.ports.clock.now().unwrap_or_default()
     }
 
-    /// Waits for the end of a pause by the wall clock: one that jumps ends it earlier or later, as it says.
+    /// Waits for the end of a pause by the wall clock: one that jumps ends it earlier or later, as it says. On a driven
+    /// clock whoever keeps step with it asks.
     fn arm_pause(&mut self, me: &ActorRef<AgentMsg>) {
+        if self.args.ports.clock.is_driven() {
+            return;
+        }
         self.pause = self.known.agent().resume_at.map(|resume_at| {
             let (clock, me) = (Arc::clone(&self.args.ports.clock), me.clone());
             PauseTimer(tokio::spawn(async move {
