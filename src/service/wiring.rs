@@ -287,19 +287,32 @@ pub async fn wire_service(
     options: StartOptions,
     observer: impl FnOnce(&Arc<dyn Clock>) -> Arc<dyn Observer>,
 ) -> Result<Wired, WiringError> {
-    wire_from(config, options, None, observer).await
+    wire_from(config, options, WiringExtras::default(), observer).await
 }
 
-/// The same; a recorded clock over empty logs begins at `begins` instead of at the first receipt.
-async fn wire_from(
+/// Facts that the configuration does not hold.
+#[derive(Clone, Debug, Default)]
+pub(super) struct WiringExtras {
+    /// Where a recorded clock over empty logs begins instead of at the first receipt.
+    pub(super) begins: Option<TsMs>,
+    /// Arguments that give another process this configuration.
+    pub(super) config_args: Vec<String>,
+}
+
+/// The same, with `extras`.
+///
+/// # Errors
+///
+/// [`WiringError`].
+pub(super) async fn wire_from(
     config: &Config,
     options: StartOptions,
-    begins: Option<TsMs>,
+    extras: WiringExtras,
     observer: impl FnOnce(&Arc<dyn Clock>) -> Arc<dyn Observer>,
 ) -> Result<Wired, WiringError> {
     let data_dir = Arc::new(DataDir::open(&config.service.data_dir)?);
     let storage = storage::open_storage(config, &data_dir, options).await?;
-    let (clock, follower) = open_clock(config, storage.receipts.as_ref(), begins).await?;
+    let (clock, follower) = open_clock(config, storage.receipts.as_ref(), extras.begins).await?;
     let (engine, workers) = engine::open_engine(&config.engine).await?;
     let stored =
         StoredLines { receipts: Arc::clone(&storage.receipts), quarantine: Arc::clone(&storage.quarantine) };
@@ -317,6 +330,7 @@ async fn wire_from(
                 follower,
                 observer: Arc::clone(&observer),
                 probe_every: storage.probe_every,
+                config_args: extras.config_args,
             };
             let (parts, workers) = wire_trading(config, journal, engine)?;
             (Some(parts), workers)

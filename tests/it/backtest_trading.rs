@@ -11,7 +11,7 @@ use orchestrator_kernel::random::Rng;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use crate::support::{PATIENCE, eventually, outputs, recorded_lines, recording, records, root};
+use crate::support::{PATIENCE, Service, eventually, outputs, recorded_lines, recording, records, root};
 
 /// 2024-08-08 00:00 UTC, a Thursday.
 const BEGIN_MS: i64 = 1_723_075_200_000;
@@ -415,6 +415,46 @@ fn records_so_far(journal: &Path) -> u64 {
 fn kill(child: &mut Child) {
     kill_process(Pid::from_child(child), Signal::KILL).unwrap();
     child.wait().unwrap();
+}
+
+/// Method: a service that trades itself is asked for a backtest of the recording, whose journal has to be that of the
+/// command line; then for one that ends badly.
+#[tokio::test]
+async fn a_service_runs_the_backtest_that_it_is_asked_for_beside_its_own_work() {
+    let plain = CycleWorld::new(&made_up_capture(), "");
+    let captures = plain.capture.parent().unwrap();
+    let (data, config) = (plain.out("data"), plain.out("service.toml"));
+    let own = format!(
+        "[service]\ndata_dir = \"{}\"\n[http]\nlisten = \"127.0.0.1:0\"\n[trading.backtests]\ncaptures = \"{}\"\n",
+        data.display(),
+        captures.display()
+    );
+    fs::write(&config, TRADING.replace("[trading]\n", "[trading]\nenabled = true\n") + &own).unwrap();
+    let world = CycleWorld { config: config.clone(), ..plain };
+    let service = Service::start(&config, &[]).await;
+    let client = reqwest::Client::new();
+    let place = |path: &str| format!("{}/api/v1/backtests{path}", service.url);
+    let ended = async |config: Value| {
+        let asked = client.post(place("")).json(&json!({ "config": config })).send().await.unwrap();
+        assert_eq!(asked.status(), 202);
+        let job = asked.json::<Value>().await.unwrap()["jobId"].as_str().unwrap().to_owned();
+        eventually("the end of the job", async || {
+            let job: Value =
+                client.get(place(&format!("/{job}"))).send().await.unwrap().json().await.unwrap();
+            matches!(job["status"].as_str(), Some("completed" | "failed")).then_some(job)
+        })
+        .await
+    };
+
+    let done = ended(json!({"capture": "day.jsonl"})).await;
+    let failed = ended(json!({"capture": "day.jsonl", "time": "ingest"})).await;
+    service.stop().await;
+
+    assert_eq!((&done["status"], &done["exitCode"]), (&json!("completed"), &json!(0)), "{done}");
+    world.play("alone", &["--trading"]);
+    assert_eq!(done["cycles"], world.report("alone")["trading"], "not the journal of the command line");
+    assert_eq!((&failed["status"], &failed["exitCode"]), (&json!("failed"), &json!(2)), "{failed}");
+    assert!(failed["detail"].as_str().unwrap().contains("needs the logs of a service"), "{failed}");
 }
 
 #[test]

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_kernel::ids::{RunSeq, TsMs};
+use orchestrator_kernel::ports::backtests::BacktestRunner;
 use orchestrator_kernel::ports::history::HistoryStore;
 use orchestrator_kernel::ports::log::Log;
 use orchestrator_kernel::ports::observer::Observer;
@@ -104,6 +105,8 @@ pub struct TradingHandle {
     pub committed: watch::Receiver<JournalCommitted>,
     /// The database of the history, for pages of what is no longer shown; nothing where none is kept.
     pub history: Option<Arc<dyn HistoryStore>>,
+    /// Who runs backtests: their jobs, to look at.
+    pub backtests: Arc<dyn BacktestRunner>,
     /// How far the history has come; the journal has to keep what it needs.
     pub history_progress: watch::Receiver<HistoryProgress>,
     /// How far the events are published; the journal has to keep what is not.
@@ -294,6 +297,7 @@ pub async fn start_trading_plane(
             view: parts.view.clone(),
             committed: parts.committed.subscribe(),
             history: parts.ports.history.as_ref().map(|history| Arc::clone(&history.store)),
+            backtests: Arc::clone(&parts.ports.backtests),
             history_progress: parts.history_progress.subscribe(),
             events_progress: parts.outbox_progress.subscribe(),
             journal: Arc::clone(&parts.ports.journal),

@@ -12,9 +12,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_kernel::ids::{Seq, TsMs};
+use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::ports::clock::{Clock, TimeGap};
-use orchestrator_kernel::ports::log::ReadError;
 use orchestrator_kernel::rfc3339::to_rfc3339;
 use orchestrator_trading_plane::plane::TradingHandle;
 
@@ -48,12 +47,17 @@ pub(super) async fn keep_step(
         tracing::error!(%refused, "the command that begins the trading was refused");
     }
     loop {
-        next_receipt = until_read("receipts", next_receipt, async |next| {
-            take_receipts(receipts.as_ref(), &market, next, u64::MAX).await
-        })
-        .await;
-        let read = async |next| outputs.take_runs(runs.as_ref(), next).await;
-        next_run = until_read("runs", next_run, read).await;
+        while let Err(error) = take_receipts(receipts.as_ref(), &market, next_receipt, u64::MAX)
+            .await
+            .map(|read_to| next_receipt = read_to)
+        {
+            wait_for_log("receipts", &error).await;
+        }
+        while let Err(error) =
+            outputs.take_runs(runs.as_ref(), next_run).await.map(|read_to| next_run = read_to)
+        {
+            wait_for_log("runs", &error).await;
+        }
         let now = clock.now().unwrap_or_default();
         let due = work_off(&handle, now).await;
         follower.sleep_until(due).await;
@@ -79,20 +83,6 @@ async fn work_off(handle: &TradingHandle, now: TsMs) -> Option<TsMs> {
                 tracing::debug!(%down, "what is due is asked for again");
                 tokio::time::sleep(TRY_AGAIN).await;
             }
-        }
-    }
-}
-
-/// Reads from `next` on until the end was reached; returns where to go on.
-async fn until_read(
-    log: &'static str,
-    next: Seq,
-    mut read: impl AsyncFnMut(Seq) -> Result<Seq, ReadError>,
-) -> Seq {
-    loop {
-        match read(next).await {
-            Ok(read_to) => return read_to,
-            Err(error) => wait_for_log(log, &error).await,
         }
     }
 }

@@ -10,7 +10,7 @@ use orchestrator_kernel::ports::observer::Observer;
 use orchestrator_kernel::ports::source::SourceFactory;
 
 use super::reading::Recorded;
-use super::{StartOptions, Wired, WiringError};
+use super::{StartOptions, Wired, WiringError, WiringExtras};
 use crate::adapters::files::capture_source::{CaptureFactory, CaptureOptions};
 use crate::adapters::recorded_log::RecordedLogFactory;
 use crate::config::{
@@ -134,7 +134,8 @@ pub async fn wire_backtest(
         BacktestCapture::Logs { start, .. } => *start,
         BacktestCapture::File(_) => None,
     };
-    let mut wired = super::wire_from(staged, StartOptions::default(), begins, |_| observer).await?;
+    let extras = WiringExtras { begins, ..WiringExtras::default() };
+    let mut wired = super::wire_from(staged, StartOptions::default(), extras, |_| observer).await?;
     wired.ports.sources = vec![source];
     wired.trading = wired.trading.map(|parts| parts.for_backtest(trading::start_agent()));
     Ok((wired, progress))

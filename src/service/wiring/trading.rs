@@ -10,6 +10,7 @@ use std::time::Duration;
 use orchestrator_actors::tree::Tree;
 use orchestrator_engine_plane::run_log::messages::Committed;
 use orchestrator_kernel::ids::Symbol;
+use orchestrator_kernel::ports::backtests::{BacktestRunner, NoBacktests};
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::kill_switch::KillGate;
@@ -32,6 +33,8 @@ use super::history::history_ports;
 use super::journal::JournalStorage;
 use super::settings::{REOPEN_AFTER, RESEND_AFTER};
 use crate::adapters::clock::RecordedFollower;
+use crate::adapters::process::backtests::{ProcessBacktests, ProcessBacktestsOptions};
+use crate::adapters::process::guard;
 use crate::adapters::standing_permit::StandingPermit;
 use crate::config::Config;
 use crate::config::trading::JournalTiming;
@@ -39,6 +42,9 @@ use crate::process::version::code_identity;
 use stages::{StageBackends, StageWorkers, stage_backends};
 
 pub use crate::adapters::recorded_market::RecordedMarket;
+
+/// Directory of backtests that are asked for, in the data directory.
+const BACKTESTS_DIR: &str = "backtests";
 
 /// Everything of the trading plane that does not need a running tree.
 pub struct TradingParts {
@@ -56,6 +62,7 @@ pub struct TradingParts {
     hooks: Arc<dyn HookBackend>,
     history: Option<HistoryPorts>,
     events: Option<EventPorts>,
+    backtests: Arc<dyn BacktestRunner>,
     intake: Option<IntakePlan>,
     view: TradingView,
     settings: TradingSettings,
@@ -111,6 +118,8 @@ pub(super) struct EngineParts {
     pub(super) observer: Arc<dyn Observer>,
     /// How often idle logs are asked whether they are still there.
     pub(super) probe_every: Option<Duration>,
+    /// Arguments that give another process this configuration.
+    pub(super) config_args: Vec<String>,
 }
 
 /// Puts the trading plane together, and returns the workers that have to be ended after it. Nothing is asked of its
@@ -120,7 +129,8 @@ pub(super) fn wire_trading(
     journal: &JournalStorage,
     engine: EngineParts,
 ) -> Result<(TradingParts, StageWorkers), WiringError> {
-    let EngineParts { receipts, runs, checkpoints, clock, follower, observer, probe_every } = engine;
+    let EngineParts { receipts, runs, checkpoints, clock, follower, observer, probe_every, config_args } =
+        engine;
     let timing = JournalTiming { resend_after: RESEND_AFTER, probe_every, reopen_after: REOPEN_AFTER };
     let settings = config.trading.plane_settings(&code_identity(), timing);
     let view = TradingView::default();
@@ -149,6 +159,7 @@ pub(super) fn wire_trading(
         hooks,
         history: history_ports(config)?,
         events,
+        backtests: open_backtests(config, config_args),
         intake,
         view,
         settings,
@@ -156,6 +167,24 @@ pub(super) fn wire_trading(
         runs,
     };
     Ok((parts, workers))
+}
+
+/// Who runs backtests that are asked for; nobody where no recordings are named.
+fn open_backtests(config: &Config, config_args: Vec<String>) -> Arc<dyn BacktestRunner> {
+    let backtests = &config.trading.backtests;
+    let Some(captures) = backtests.captures_dir(&config.service.data_dir) else {
+        return Arc::new(NoBacktests);
+    };
+    Arc::new(ProcessBacktests::start(ProcessBacktestsOptions {
+        program: guard::this_program(),
+        guard: Some(guard::this_program()),
+        config_args,
+        captures,
+        jobs: config.service.data_dir.join(BACKTESTS_DIR),
+        queue_max: backtests.queue_max,
+        kept_max: backtests.kept_max,
+        time_max: backtests.time_max,
+    }))
 }
 
 /// The symbols that any strategy trades.
@@ -197,6 +226,7 @@ impl TradingParts {
             history: self.history,
             retention: self.retention,
             events: self.events,
+            backtests: self.backtests,
             observer: self.observer,
             board: tree.board.clone(),
             view: self.view,

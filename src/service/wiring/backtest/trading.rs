@@ -9,7 +9,9 @@ use orchestrator_kernel::trading::stage::StageProvider;
 use orchestrator_trading_plane::command::{CommandOrigin, TradingCommand};
 
 use super::super::trading::OpeningCommand;
-use crate::config::trading::{TradingConfig, TradingEventsConfig, TradingHistoryConfig};
+use crate::config::trading::{
+    TradingBacktestsConfig, TradingConfig, TradingEventsConfig, TradingHistoryConfig,
+};
 
 /// Who does what an operator does in a service.
 const OPERATOR: &str = "backtest";
@@ -63,6 +65,8 @@ pub(super) fn stage_trading(trading: &mut TradingConfig) {
         ..TradingEventsConfig::default()
     };
     trading.history = TradingHistoryConfig { enabled: false, ..TradingHistoryConfig::default() };
+    // None begins another one.
+    trading.backtests = TradingBacktestsConfig::default();
     trading.journal.age_max = Duration::ZERO;
     trading.journal.bytes_max = 0;
     trading.journal.slow_after = SLOW_AFTER;
