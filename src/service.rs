@@ -31,7 +31,7 @@ pub mod wiring;
 
 use trading::{TradingDoor, TradingHost};
 use wiring::marks::show_trouble;
-use wiring::{StartOptions, Wired, WiringError};
+use wiring::{StartOptions, Wired, WiringError, WiringExtras};
 
 /// Reason for which the service did not start. What was opened is closed again.
 #[derive(Debug, thiserror::Error)]
@@ -109,13 +109,27 @@ impl Service {
     ///
     /// [`StartError`].
     pub async fn start(config: &Config, options: StartOptions) -> Result<Self, StartError> {
+        Self::start_configured(config, options, Vec::new()).await
+    }
+
+    /// The same; `config_args` are the arguments that give another process this configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`].
+    pub async fn start_configured(
+        config: &Config,
+        options: StartOptions,
+        config_args: Vec<String>,
+    ) -> Result<Self, StartError> {
         let listen = config.http.listen;
         let failed = |source| StartError::Listen { listen, source };
         // First of all: a port that is taken is known before anything is opened.
         let listener = TcpListener::bind(listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let mut metrics = None;
-        let mut wired = wiring::wire_service(config, options, |clock| {
+        let extras = WiringExtras { config_args, ..WiringExtras::default() };
+        let mut wired = wiring::wire_from(config, options, extras, |clock| {
             let made = Metrics::new(Arc::clone(clock), wall_now(), BUILD);
             let made = Arc::new(if config.trading.enabled { made.with_trading() } else { made });
             metrics = Some(Arc::clone(&made));

@@ -13,5 +13,6 @@ pub mod recorded_log;
 pub mod recorded_market;
 pub mod redis;
 pub mod sql;
+pub mod standing_permit;
 pub mod tiered;
 pub mod unopened_log;

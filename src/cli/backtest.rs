@@ -24,7 +24,8 @@ use crate::offline::backtest::{BacktestPlan, BacktestReport, End, Input, Played,
 use crate::process::exit::ProcessExit;
 use crate::process::explain::explain_error;
 use crate::service::wiring::backtest::{
-    BacktestCapture, CaptureProgress, Stamps, line_bytes_max, replaced_settings, stage_config,
+    BacktestCapture, BacktestPlanes, CaptureProgress, Stamps, find_trading_faults, line_bytes_max,
+    replaced_settings, stage_config,
 };
 use crate::service::wiring::reading::{self, Recorded};
 use crate::telemetry::logs;
@@ -78,9 +79,19 @@ pub struct BacktestArgs {
     /// Keep the logs, in data below the directory of the outputs; it must not exist yet.
     #[arg(long)]
     pub keep_logs: bool,
-    /// Where the configuration comes from: engine, schedule and symbols.
+    /// Run the trading plane's cycles too: what it decides is recorded, and nothing is sent.
+    #[arg(long)]
+    pub trading: bool,
+    /// Where the configuration comes from: engine, schedule and symbols; with --trading also strategies, schedules of
+    /// cycles and pipelines.
     #[command(flatten)]
     pub config: ConfigArgs,
+}
+
+impl BacktestArgs {
+    const fn planes(&self) -> BacktestPlanes {
+        if self.trading { BacktestPlanes::EngineAndTrading } else { BacktestPlanes::Engine }
+    }
 }
 
 /// Exit of a backtest that did not happen. The reason was said on standard error.
@@ -121,6 +132,13 @@ fn prepare_config(args: &BacktestArgs, environment: Vec<(OsString, OsString)>) -
     let loaded = Config::load(&args.config.config_layers(environment))
         .map_err(|error| Refused::complain_because(ProcessExit::Config, &error))?;
     let mut config = loaded.config;
+    if args.trading {
+        let faults = find_trading_faults(&config.trading);
+        faults.iter().for_each(|fault| print_complaint(fault));
+        if !faults.is_empty() {
+            return Err(Refused(ProcessExit::Config));
+        }
+    }
     // What a service tells its operator every day would only tear the progress.
     config.log.level = LogLevel::Error;
     logs::start_logging(&config.log, rust_log.as_deref().and_then(|value| value.to_str()))
@@ -139,7 +157,7 @@ async fn backtest_capture(
     let stop = std::pin::pin!(signals.asked_to_stop());
     let Opened { capture, name, until } = open_capture(args, config).await?;
     let place = BacktestPlace::make_dirs(args, logs)?;
-    let staged = stage_config(config, place.data.clone(), place.partial.clone());
+    let staged = stage_config(config, args.planes(), place.data.clone(), place.partial.clone());
     let plan =
         BacktestPlan { config: &staged, capture: &capture, line_bytes_max: line_bytes_max(config), until };
     let mut screen = Screen::new();
@@ -150,7 +168,7 @@ async fn backtest_capture(
         played.map_err(|error| Refused::complain_because(error.to_exit(), &explain_error(&error)))?;
     let input = Input {
         config: &staged,
-        replaced: replaced_settings(config),
+        replaced: replaced_settings(config, args.planes()),
         capture: name,
         time: match args.time {
             BacktestTime::Receive => "receive",
@@ -160,12 +178,14 @@ async fn backtest_capture(
     let report = BacktestReport::from_logs(input, &played)
         .await
         .map_err(|error| Refused::complain_because(ProcessExit::Data, &explain_error(&error)))?;
-    let files = place.write_report(&report, &args.report).map_err(|error| {
-        Refused::complain_because(
-            ProcessExit::Io,
-            &format!("cannot write to {}: {error}", args.out.display()),
-        )
-    })?;
+    let cannot_write = |error: io::Error| {
+        let what = format!("cannot write to {}: {error}", args.out.display());
+        Refused::complain_because(ProcessExit::Io, &what)
+    };
+    let mut files = place.write_report(&report, &args.report).map_err(cannot_write)?;
+    let journal = place.write_journal(played.journal.as_deref()).await;
+    files
+        .extend(journal.map_err(|error| Refused::complain_because(error.to_exit(), &explain_error(&error)))?);
     let printed = print_answer(&summary_text(&report, &files));
     Ok(match exit_of_backtest(&played, &report) {
         ProcessExit::Ok => printed,
@@ -300,6 +320,22 @@ fn summary_text(report: &BacktestReport, files: &[PathBuf]) -> String {
         "{} receipts over {minutes:.1} min, {} undecodable ones kept aside\n{} runs completed, {} failed, {} outputs\n",
         receipts.receipts, receipts.quarantined, runs.completed, runs.failed, runs.outputs,
     );
+    if let Some(cycles) = &report.trading {
+        let ended: Vec<String> =
+            cycles.ended.iter().map(|(status, count)| format!("{count} {status}")).collect();
+        text.push_str(&format!(
+            "{} cycles ({}), {} decisions, {} order intents; the journal's {} records end with {}\n",
+            cycles.ended_total(),
+            if ended.is_empty() { "none".to_owned() } else { ended.join(", ") },
+            cycles.decisions,
+            cycles.intents,
+            cycles.records,
+            cycles.chain_hash,
+        ));
+        for (reason, fires) in &cycles.fires_skipped {
+            text.push_str(&format!("  {fires:>5}  fires without a cycle: {reason}\n"));
+        }
+    }
     for (kind, failures) in &runs.failures {
         text.push_str(&format!("  {:>5}  {kind}, first {}\n", failures.runs, failures.first_run_id));
     }

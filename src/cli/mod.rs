@@ -271,6 +271,17 @@ impl ConfigArgs {
         let base = self.config.clone().map_or(ConfigBase::None, ConfigBase::File);
         Layers { base, environment, flags: self.set.clone() }
     }
+
+    /// The arguments that say the same to another process.
+    #[must_use]
+    pub(crate) fn to_arguments(&self) -> Vec<String> {
+        let file = self.config.iter().flat_map(|path| ["--config".to_owned(), path.display().to_string()]);
+        let set = self
+            .set
+            .iter()
+            .flat_map(|FlagSetting { path, value, .. }| ["--set".to_owned(), format!("{path}={value}")]);
+        file.chain(set).collect()
+    }
 }
 
 impl DemoArgs {
@@ -369,6 +380,7 @@ mod tests {
         };
 
         let set = FlagSetting { flag: "--set".to_owned(), path: "a.b".to_owned(), value: "c=d".to_owned() };
+        assert_eq!(args.config.to_arguments(), ["--config", "c.toml", "--set", "a.b=c=d"]);
         assert_eq!(args.config, ConfigArgs { config: Some(PathBuf::from("c.toml")), set: vec![set] });
     }
 

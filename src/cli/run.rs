@@ -75,7 +75,7 @@ async fn serve_until_stopped(config: &Config, args: &RunArgs) -> ProcessExit {
     let started = tokio::select! {
         biased;
         () = &mut asked => None,
-        started = Service::start(config, options) => Some(started),
+        started = Service::start_configured(config, options, args.config.to_arguments()) => Some(started),
     };
     let service = match started {
         Some(Ok(service)) => service,

@@ -2,16 +2,18 @@
 //!
 //! ```text
 //! host ┬ plane        the actors
-//!      ├ follow runs      ─▶ market, schedules that wait for outputs
-//!      ├ follow receipts  ─▶ market
+//!      ├ follow runs      ─▶ market, schedules that wait for outputs ┐ on a recording one task does both, in step
+//!      ├ follow receipts  ─▶ market                                  ┘ with its clock
 //!      └ take events      ─▶ commands, schedules that wait for them
 //! ```
 //!
 //! Nothing here ends the process but one thing: a later writer that took the journal over. Whatever else ends the
 //! plane leaves the engine plane running, with `trading_stopped` on the board.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_runtime::fatal::FatalKind;
 use orchestrator_trading_plane::plane::{
     TradingFailure, TradingHandle, TradingPlane, TradingStop, start_trading_plane,
@@ -20,10 +22,11 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::wiring::trading::TradingStart;
 use super::wiring::trading::events::spawn_event_intake;
+use super::wiring::trading::{MarketFeed, RecordedStep, TradingStart};
 
 mod feed;
+mod recorded;
 
 /// Door to the plane for faces: nothing while it starts, and again when it has stopped.
 pub type TradingDoor = watch::Receiver<Option<TradingHandle>>;
@@ -85,8 +88,16 @@ async fn host_plane(
     mut asked: oneshot::Receiver<Duration>,
     tell_fenced: oneshot::Sender<String>,
 ) -> TradingStop {
-    let TradingStart { ports, settings, feed, intake } = start;
-    let board = ports.board.clone();
+    let TradingStart { ports, settings, feed, intake, step } = start;
+    let (board, clock) = (ports.board.clone(), Arc::clone(&ports.clock));
+    if clock.is_driven() {
+        // Its first records have the recording's time.
+        tokio::select! {
+            biased;
+            _ = &mut asked => return TradingStop::Clean,
+            _ = clock.wait_started() => {}
+        }
+    }
     let started = tokio::select! {
         biased;
         _ = &mut asked => return TradingStop::Unfinished("start"),
@@ -96,7 +107,11 @@ async fn host_plane(
         Ok(plane) => {
             open.send_replace(Some(plane.handle().clone()));
             tracing::info!("the trading plane runs");
-            let mut followers = feed::spawn_followers(feed, plane.handle().clone());
+            let handle = plane.handle().clone();
+            let mut followers = match step {
+                Some(step) => vec![spawn_step(step, feed, clock, handle)],
+                None => feed::spawn_followers(feed, handle),
+            };
             followers.extend(intake.map(|plan| spawn_event_intake(plan, plane.handle().clone(), board)));
             let ended = run_plane(plane, &mut asked, followers).await;
             open.send_replace(None);
@@ -106,6 +121,8 @@ async fn host_plane(
             }
         }
         Err(fatal) => {
+            // A recording goes on without it.
+            drop(step);
             tracing::error!(error_detail = %fatal, "the trading plane did not start; the engine plane goes on");
             TradingFailure { kind: fatal.kind, what: fatal.to_string() }
         }
@@ -117,6 +134,15 @@ async fn host_plane(
         tracing::debug!("the service ended without an ordered stop");
     }
     TradingStop::Failed(failure)
+}
+
+fn spawn_step(
+    step: RecordedStep,
+    feed: MarketFeed,
+    clock: Arc<dyn Clock>,
+    handle: TradingHandle,
+) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(recorded::keep_step(step, feed, clock, handle)))
 }
 
 /// End of a plane that ran.

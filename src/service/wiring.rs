@@ -17,7 +17,7 @@ use orchestrator_runtime::act_log::ActLog;
 use orchestrator_runtime::fatal::Fatal;
 use tokio::sync::Mutex;
 
-use crate::adapters::clock::{RecordedClock, WallClock};
+use crate::adapters::clock::{RecordedClock, RecordedFollower, WallClock};
 use crate::adapters::files::capture_source::StoredLines;
 use crate::adapters::files::data_dir::{DataDir, DataDirError};
 use crate::adapters::files::fs::RealFs;
@@ -287,9 +287,32 @@ pub async fn wire_service(
     options: StartOptions,
     observer: impl FnOnce(&Arc<dyn Clock>) -> Arc<dyn Observer>,
 ) -> Result<Wired, WiringError> {
+    wire_from(config, options, WiringExtras::default(), observer).await
+}
+
+/// Facts that the configuration does not hold.
+#[derive(Clone, Debug, Default)]
+pub(super) struct WiringExtras {
+    /// Where a recorded clock over empty logs begins instead of at the first receipt.
+    pub(super) begins: Option<TsMs>,
+    /// Arguments that give another process this configuration.
+    pub(super) config_args: Vec<String>,
+}
+
+/// The same, with `extras`.
+///
+/// # Errors
+///
+/// [`WiringError`].
+pub(super) async fn wire_from(
+    config: &Config,
+    options: StartOptions,
+    extras: WiringExtras,
+    observer: impl FnOnce(&Arc<dyn Clock>) -> Arc<dyn Observer>,
+) -> Result<Wired, WiringError> {
     let data_dir = Arc::new(DataDir::open(&config.service.data_dir)?);
     let storage = storage::open_storage(config, &data_dir, options).await?;
-    let clock = open_clock(config, storage.receipts.as_ref()).await?;
+    let (clock, follower) = open_clock(config, storage.receipts.as_ref(), extras.begins).await?;
     let (engine, workers) = engine::open_engine(&config.engine).await?;
     let stored =
         StoredLines { receipts: Arc::clone(&storage.receipts), quarantine: Arc::clone(&storage.quarantine) };
@@ -304,8 +327,10 @@ pub async fn wire_service(
                 runs: Arc::clone(&storage.runs),
                 checkpoints: Arc::clone(&storage.checkpoints),
                 clock: Arc::clone(&clock),
+                follower,
                 observer: Arc::clone(&observer),
                 probe_every: storage.probe_every,
+                config_args: extras.config_args,
             };
             let (parts, workers) = wire_trading(config, journal, engine)?;
             (Some(parts), workers)
@@ -371,13 +396,20 @@ async fn note_manifest(
     Ok(act_log)
 }
 
-async fn open_clock(config: &Config, receipts: &dyn Log) -> Result<Arc<dyn Clock>, WiringError> {
+/// The clock, and the trading plane's place on one that receipts drive, where that plane is on.
+async fn open_clock(
+    config: &Config,
+    receipts: &dyn Log,
+    begins: Option<TsMs>,
+) -> Result<(Arc<dyn Clock>, Option<RecordedFollower>), WiringError> {
     Ok(match config.clock.mode {
-        ClockMode::Wall => Arc::new(WallClock),
-        ClockMode::Recorded => match last_ingest_ts(receipts).await? {
-            Some(last) => Arc::new(RecordedClock::resume_at(last)),
-            None => Arc::new(RecordedClock::new()),
-        },
+        ClockMode::Wall => (Arc::new(WallClock), None),
+        ClockMode::Recorded => {
+            let last = last_ingest_ts(receipts).await?.or(begins);
+            let clock = Arc::new(last.map_or_else(RecordedClock::new, RecordedClock::resume_at));
+            let follower = config.trading.enabled.then(|| clock.join_follower());
+            (clock, follower)
+        }
     })
 }
 

@@ -8,6 +8,7 @@
 )]
 
 mod backtest;
+mod backtest_trading;
 mod capture;
 mod cli;
 mod clock;

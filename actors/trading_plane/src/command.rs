@@ -7,6 +7,7 @@
 use orchestrator_kernel::ids::{Symbol, TsMs};
 use orchestrator_kernel::rfc3339::to_rfc3339;
 use orchestrator_kernel::trading::agent::AgentCommand;
+use orchestrator_kernel::trading::backtest::BacktestRequest;
 use orchestrator_kernel::trading::decision::TradeDecision;
 use orchestrator_kernel::trading::ids::{CommandId, CycleId, PipelineName, StrategyName};
 use orchestrator_kernel::trading::strategy::StrategyCommand;
@@ -67,6 +68,8 @@ pub enum TradingCommand {
         /// When it was made, as its event says.
         made_at: TsMs,
     },
+    /// Run a backtest, in its turn.
+    RunBacktest(BacktestRequest),
     /// An event that nothing follows from but its record.
     NoteEvent {
         /// Its name.
@@ -113,6 +116,7 @@ impl TradingCommand {
             Self::AnnounceSession(_) => SESSION_ANNOUNCE,
             Self::ReportError { .. } => "error/report",
             Self::ExecuteDecision { .. } => "decision/execute",
+            Self::RunBacktest(_) => "backtest/run",
             Self::NoteEvent { .. } => "event/note",
         }
     }
@@ -172,6 +176,11 @@ pub enum CommandAnswer {
         /// The cycle.
         cycle_id: CycleId,
     },
+    /// A backtest waits for its turn, or runs.
+    BacktestQueued {
+        /// Its job.
+        job: CommandId,
+    },
     /// Trading is latched as stopped, or is no longer.
     LatchChanged {
         /// Whether it is.
@@ -214,6 +223,7 @@ impl CommandAnswer {
                 json!({ "status": status, key: to_rfc3339(*at) })
             }
             Self::CycleBegun { cycle_id } => json!({ "cycleId": cycle_id.to_string(), "status": "started" }),
+            Self::BacktestQueued { job } => json!({ "jobId": job.to_string(), "status": "queued" }),
             Self::LatchChanged { latched } => json!({ "latched": latched }),
             Self::Noted => json!({ "status": "noted" }),
         }

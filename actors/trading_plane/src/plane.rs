@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use orchestrator_kernel::ids::{RunSeq, TsMs};
+use orchestrator_kernel::ports::backtests::BacktestRunner;
 use orchestrator_kernel::ports::history::HistoryStore;
 use orchestrator_kernel::ports::log::Log;
 use orchestrator_kernel::ports::observer::Observer;
@@ -104,6 +105,8 @@ pub struct TradingHandle {
     pub committed: watch::Receiver<JournalCommitted>,
     /// The database of the history, for pages of what is no longer shown; nothing where none is kept.
     pub history: Option<Arc<dyn HistoryStore>>,
+    /// Who runs backtests: their jobs, to look at.
+    pub backtests: Arc<dyn BacktestRunner>,
     /// How far the history has come; the journal has to keep what it needs.
     pub history_progress: watch::Receiver<HistoryProgress>,
     /// How far the events are published; the journal has to keep what is not.
@@ -173,6 +176,26 @@ impl TradingHandle {
         self.cycles.call(|reply| CyclesMsg::WaitIdle { behind_agent: true, reply }).await?;
         // The ends of cycles stand in its mailbox before this.
         self.cadence.call(CadenceMsg::NextFires).await.map(drop)
+    }
+
+    /// Does everything that is due by a driven clock, on which nobody of this plane sleeps, and says when something is
+    /// due next. No cycle runs then, and nothing is decided until it is asked again.
+    ///
+    /// # Errors
+    ///
+    /// [`Down`]: it has to be asked again before time moves on.
+    pub async fn work_off_due(&self, now: TsMs) -> Result<Option<TsMs>, Down> {
+        loop {
+            let resumes_at = self.agent.call(AgentMsg::WorkOff).await?;
+            self.cadence.call(CadenceMsg::WorkOff).await?;
+            self.wait_settled().await?;
+            let fires = self.list_next_fires().await?.into_iter().filter_map(|fire| fire.at);
+            let next = fires.chain(resumes_at).min();
+            // One look decides a bounded number of fires.
+            if next.is_none_or(|next| now < next) {
+                return Ok(next);
+            }
+        }
     }
 
     /// Tells the agent of an error that by policy pauses it.
@@ -274,6 +297,7 @@ pub async fn start_trading_plane(
             view: parts.view.clone(),
             committed: parts.committed.subscribe(),
             history: parts.ports.history.as_ref().map(|history| Arc::clone(&history.store)),
+            backtests: Arc::clone(&parts.ports.backtests),
             history_progress: parts.history_progress.subscribe(),
             events_progress: parts.outbox_progress.subscribe(),
             journal: Arc::clone(&parts.ports.journal),

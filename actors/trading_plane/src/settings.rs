@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use orchestrator_kernel::ports::backtests::BacktestRunner;
 use orchestrator_kernel::ports::checkpoint::CheckpointStore;
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::kill_switch::KillGate;
@@ -48,6 +49,8 @@ pub struct TradingPorts {
     pub retention: Option<JournalRetentionPorts>,
     /// The bus that events are published to; nothing where none is.
     pub events: Option<EventPorts>,
+    /// Who runs backtests that are asked for.
+    pub backtests: Arc<dyn BacktestRunner>,
     /// Telemetry.
     pub observer: Arc<dyn Observer>,
     /// Where conditions are shown: the service's board.

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use orchestrator_kernel::ids::{Seq, Symbol, TsMs};
+use orchestrator_kernel::ports::backtests::{BacktestRunner, NoBacktests};
 use orchestrator_kernel::ports::checkpoint::MemoryCheckpoints;
 use orchestrator_kernel::ports::event_bus::EventBus;
 use orchestrator_kernel::ports::history::HistoryStore;
@@ -382,6 +383,8 @@ pub struct PlaneRig {
     pub events: Option<EventPorts>,
     /// The read model of the next start, and who does the work of stages of the event provider, if anybody does.
     pub asks_bus: Option<(TradingView, Arc<dyn StageBackend>)>,
+    /// Who runs backtests.
+    pub backtests: Arc<dyn BacktestRunner>,
     /// Conditions.
     pub board: StatusBoard,
     /// Whether somebody reads the kill switch besides those who ask for a permit.
@@ -412,6 +415,7 @@ impl PlaneRig {
             retention: None,
             events: None,
             asks_bus: None,
+            backtests: Arc::new(NoBacktests),
             board: StatusBoard::default(),
             reads_kill_switch: true,
             settings,
@@ -452,6 +456,7 @@ impl PlaneRig {
             history: self.history.clone(),
             retention: self.retention.clone(),
             events: self.events.clone(),
+            backtests: Arc::clone(&self.backtests),
             observer: Arc::new(Unobserved),
             board: self.board.clone(),
             view,

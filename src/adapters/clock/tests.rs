@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 
 use orchestrator_kernel::random::Rng;
@@ -184,7 +184,95 @@ async fn a_released_clock_blocks_nobody_and_still_fires_what_it_passes() {
     assert_eq!(clock.now(), Some(TsMs(200)));
 }
 
-/// What ingest and scheduler did, in order.
+fn is_asleep<F: Future>(sleep: &mut std::pin::Pin<Box<F>>) -> bool {
+    !is_ready(sleep)
+}
+
+#[tokio::test]
+async fn time_stands_still_while_a_follower_works() {
+    let clock = Arc::new(RecordedClock::new());
+    let follower = clock.join_follower();
+    assert!(!is_ready(&mut Box::pin(clock.advance(TsMs(10)))));
+    let mut tick = Box::pin(clock.sleep_until(TsMs(100)));
+    assert!(is_asleep(&mut tick));
+    let mut advance = Box::pin(clock.advance(TsMs(10)));
+
+    assert!(!is_ready(&mut advance), "the follower has not slept yet");
+
+    let mut sleep = Box::pin(follower.sleep_until(None));
+    assert!(is_asleep(&mut sleep));
+    assert!(is_ready(&mut advance));
+    assert_eq!((clock.armed_deadline(), clock.next_tick()), (Some(TsMs(100)), Some(TsMs(100))));
+}
+
+/// Method: one moment of the follower's own before a tick, one at the tick, none after it.
+#[tokio::test]
+async fn a_follower_has_its_turn_after_each_tick_and_at_its_own_moments_and_never_beside_another() {
+    let clock = Arc::new(RecordedClock::resume_at(TsMs(0)));
+    let follower = clock.join_follower();
+    let mut tick = Box::pin(clock.sleep_until(TsMs(100)));
+    let mut sleep = Box::pin(follower.sleep_until(Some(TsMs(40))));
+    assert!(is_asleep(&mut tick) && is_asleep(&mut sleep));
+    assert_eq!((clock.armed_deadline(), clock.next_tick()), (Some(TsMs(40)), Some(TsMs(100))));
+    let mut advance = Box::pin(clock.advance(TsMs(250)));
+
+    assert!(!is_ready(&mut advance));
+    assert!(is_ready(&mut sleep) && !is_ready(&mut tick));
+    assert_eq!(clock.now(), Some(TsMs(40)));
+    drop(sleep);
+
+    // At one moment the tick comes first, and the follower waits until the next one is armed.
+    let mut sleep = Box::pin(follower.sleep_until(Some(TsMs(100))));
+    assert!(is_asleep(&mut sleep) && !is_ready(&mut advance));
+    assert!(is_ready(&mut tick) && !is_ready(&mut sleep));
+    let mut tick = Box::pin(clock.sleep_until(TsMs(200)));
+    assert!(is_asleep(&mut tick) && !is_ready(&mut advance));
+    assert!(is_ready(&mut sleep) && !is_ready(&mut tick), "one turn for both");
+    assert_eq!(clock.now(), Some(TsMs(100)));
+    drop(sleep);
+
+    let mut sleep = Box::pin(follower.sleep_until(None));
+    assert!(is_asleep(&mut sleep) && !is_ready(&mut advance));
+    assert!(is_ready(&mut tick) && !is_ready(&mut sleep));
+    let mut tick = Box::pin(clock.sleep_until(TsMs(300)));
+    assert!(is_asleep(&mut tick) && !is_ready(&mut advance));
+    assert!(is_ready(&mut sleep), "each tick is followed");
+    assert_eq!(clock.now(), Some(TsMs(200)));
+    drop(sleep);
+    let mut sleep = Box::pin(follower.sleep_until(Some(TsMs(250))));
+    assert!(is_asleep(&mut sleep) && is_ready(&mut advance), "receipts at the moment belong before it");
+}
+
+#[tokio::test]
+async fn a_follower_that_stops_sleeping_holds_time_and_one_that_goes_lets_it_go_on() {
+    let clock = Arc::new(RecordedClock::resume_at(TsMs(0)));
+    let follower = clock.join_follower();
+    let mut tick = Box::pin(clock.sleep_until(TsMs(900)));
+    assert!(is_asleep(&mut tick));
+    assert!(is_asleep(&mut Box::pin(follower.sleep_until(Some(TsMs(50))))), "and is dropped again");
+    let mut advance = Box::pin(clock.advance(TsMs(100)));
+    assert!(!is_ready(&mut advance), "nothing happens behind its back");
+
+    drop(follower);
+
+    assert!(is_ready(&mut advance));
+    assert_eq!(clock.armed_deadline(), Some(TsMs(900)));
+}
+
+#[tokio::test]
+async fn a_moment_of_a_follower_that_has_passed_is_due_at_once() {
+    let clock = Arc::new(RecordedClock::resume_at(TsMs(500)));
+    let follower = clock.join_follower();
+
+    follower.sleep_until(Some(TsMs(499))).await;
+
+    assert!(
+        is_asleep(&mut Box::pin(follower.sleep_until(Some(TsMs(500))))),
+        "more receipts of time 500 may come"
+    );
+}
+
+/// What ingest, the scheduler and a follower did, in order.
 async fn trace_of_a_recording(receipts: Vec<i64>) -> Vec<String> {
     let clock = Arc::new(RecordedClock::new());
     let trace = Arc::new(Mutex::new(Vec::new()));
@@ -203,14 +291,34 @@ async fn trace_of_a_recording(receipts: Vec<i64>) -> Vec<String> {
             }
         }
     });
+    let follower = clock.join_follower();
+    let following = tokio::spawn({
+        let (clock, trace) = (Arc::clone(&clock), Arc::clone(&trace));
+        async move {
+            let mut own = clock.wait_started().await.0 / 70 * 70 + 70;
+            loop {
+                let now = clock.now().unwrap();
+                for _ in 0..now.0 % 5 {
+                    tokio::task::yield_now().await;
+                }
+                trace.lock().unwrap().push(format!("turn at {now}"));
+                while own <= now.0 {
+                    own += 70;
+                }
+                follower.sleep_until(Some(TsMs(own))).await;
+            }
+        }
+    });
     for at in receipts {
         clock.advance(TsMs(at)).await;
         let (now, barrier) = (clock.now().unwrap(), clock.armed_deadline().unwrap());
         assert!(now <= barrier, "a receipt is stamped {now} behind the armed deadline {barrier}");
         trace.lock().unwrap().push(format!("receipt {at} at {now}"));
     }
-    scheduler.abort();
-    assert!(scheduler.await.unwrap_err().is_cancelled());
+    for task in [scheduler, following] {
+        task.abort();
+        assert!(task.await.unwrap_err().is_cancelled());
+    }
     let trace = trace.lock().unwrap();
     trace.clone()
 }
@@ -237,7 +345,9 @@ fn two_runs_of_one_recording_are_equal_on_any_number_of_threads() {
     let paused =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let reference = run(paused);
-    assert!(reference.iter().filter(|line| line.starts_with("cut")).count() > 100);
+    for kind in ["cut", "turn"] {
+        assert!(reference.iter().filter(|line| line.starts_with(kind)).count() > 100, "{kind}");
+    }
     for _ in 0..10 {
         let threads =
             tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_time().build().unwrap();

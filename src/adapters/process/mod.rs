@@ -9,6 +9,7 @@
 //! Reading order: what is configured, the lines, what binds a process to us, the child process, its task, the pool;
 //! then what is asked of a pool: an engine's call, the work of a stage and a hook's answer.
 
+pub mod backtests;
 mod child;
 pub mod engine;
 pub mod guard;

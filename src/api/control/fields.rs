@@ -171,6 +171,18 @@ impl CommandBody {
         }
     }
 
+    /// An object that has to be there, as JSON text. Without it nothing comes of the body.
+    pub(super) fn require_object(&mut self, name: &str) -> String {
+        match self.members.get(name) {
+            None => self.object_to(vec![name.into()], "missing", "Field required"),
+            Some(Value::Null) => {
+                self.object_to(vec![name.into()], "dict_type", "Input should be a valid dictionary");
+            }
+            Some(_) => {}
+        }
+        self.take_object(name).unwrap_or_default()
+    }
+
     /// Ends the reading: fields that nobody took are unknown.
     ///
     /// # Errors

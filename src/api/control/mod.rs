@@ -8,6 +8,7 @@
 //! It decides nothing. Errors on these paths are `{"detail": …, "retryable": …}`; the engine plane's keep theirs.
 
 mod agent;
+mod backtests;
 mod command;
 mod cycles;
 mod fields;
@@ -111,8 +112,9 @@ fn agent_status(faces: &TradingFaces, is_stopped: bool) -> AgentStatus {
 }
 
 /// Paths below which everything is the trading plane's.
-const PREFIXES: [&str; 6] = [
+const PREFIXES: [&str; 7] = [
     "/api/v1/agent",
+    "/api/v1/backtests",
     "/api/v1/strategies",
     "/api/v1/cycles",
     "/api/v1/schedules",
@@ -149,6 +151,8 @@ pub(super) fn control_routes(shared: &Arc<Shared>, faces: TradingFaces) -> Route
         .route("/api/v1/strategies/{id}/analyze", post(strategies::post_analyze))
         .route("/api/v1/cycles", get(cycles::list_cycles).post(cycles::post_cycle))
         .route("/api/v1/cycles/{id}", get(cycles::get_cycle))
+        .route("/api/v1/backtests", get(backtests::list_backtests).post(backtests::post_backtest))
+        .route("/api/v1/backtests/{id}", get(backtests::get_backtest))
         .route("/api/v1/schedules", get(schedules::list_schedules))
         .route("/api/v1/kill-switch/latch", post(latch::post_latch))
         .route("/api/v1/kill-switch/release", post(latch::post_release))

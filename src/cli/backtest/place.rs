@@ -3,15 +3,19 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use orchestrator_kernel::ports::log::Log;
 use tempfile::TempDir;
 
 use super::{BacktestArgs, Refused, ReportFormat};
 use crate::cli::print_complaint;
 use crate::offline::backtest::{BacktestReport, render_page};
+use crate::offline::export::{ExportError, export_journal};
 use crate::process::exit::ProcessExit;
 
 /// Name of the outputs file, as the service calls it.
 const OUTPUTS: &str = "orchestrator_events.jsonl";
+/// Name of the file of the journal's records, in their export form.
+const JOURNAL: &str = "journal.jsonl";
 
 /// Directories of a backtest: the report's, and those of the logs and of unfinished outputs.
 pub(super) struct BacktestPlace {
@@ -81,6 +85,28 @@ impl BacktestPlace {
             }
         }
         Ok(files)
+    }
+}
+
+impl BacktestPlace {
+    /// Writes the journal's records, if there is a journal; one of an earlier backtest would be taken for this one's.
+    pub(super) async fn write_journal(
+        &self,
+        journal: Option<&dyn Log>,
+    ) -> Result<Option<PathBuf>, ExportError> {
+        let path = self.out.join(JOURNAL);
+        match journal {
+            Some(journal) => {
+                export_journal(journal, &path).await?;
+                Ok(Some(path))
+            }
+            None => match std::fs::remove_file(&path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    Err(ExportError::Write { path, source })
+                }
+                Ok(()) | Err(_) => Ok(None),
+            },
+        }
     }
 }
 

@@ -10,6 +10,7 @@
 //! Pipelines, schedules and strategies that are shipped are there without being named. `config show` shows them while
 //! the plane is on, or where a layer changes them.
 
+mod backtests;
 mod calendars;
 mod events;
 mod forms;
@@ -33,6 +34,7 @@ use orchestrator_kernel::trading::ids::ScheduleName;
 use orchestrator_kernel::trading::journal::TradingMode;
 use orchestrator_kernel::trading::pipeline::canonical_pipeline;
 
+pub use backtests::TradingBacktestsConfig;
 pub use calendars::{CalendarConfig, TradingCalendars};
 pub use events::{ForeignErrorPolicy, TradingEventsConfig};
 pub use history::{HistoryPlace, TradingHistoryConfig};
@@ -149,6 +151,8 @@ pub struct TradingConfig {
     pub events: TradingEventsConfig,
     /// The projection for people.
     pub history: TradingHistoryConfig,
+    /// Backtests that are asked for.
+    pub backtests: TradingBacktestsConfig,
     /// The calendars, the shipped ones too.
     pub calendars: TradingCalendars,
     /// Who does the work of stages besides this service.
@@ -178,6 +182,7 @@ impl Default for TradingConfig {
             journal: TradingJournalConfig::default(),
             events: TradingEventsConfig::default(),
             history: TradingHistoryConfig::default(),
+            backtests: TradingBacktestsConfig::default(),
             calendars: calendars::shipped_calendars(),
             providers: BTreeMap::new(),
             pipelines: default_pipelines(&defaults),
@@ -228,6 +233,7 @@ impl TradingConfig {
         self.journal = section.read_section("journal", TradingJournalConfig::from_section);
         self.events = section.read_section("events", TradingEventsConfig::from_section);
         self.history = section.read_section("history", TradingHistoryConfig::from_section);
+        self.backtests = section.read_section("backtests", TradingBacktestsConfig::from_section);
     }
 
     /// Reads the sections whose names users choose. Each kind may name only what was read before it.

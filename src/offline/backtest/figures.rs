@@ -156,7 +156,7 @@ pub(super) async fn read_figures(
     Ok(figures)
 }
 
-async fn scan_log(
+pub(super) async fn scan_log(
     log: &dyn Log,
     mut take: impl FnMut(Seq, &[u8]) -> Result<(), ReadError>,
 ) -> Result<(), ReadError> {
@@ -171,7 +171,7 @@ async fn scan_log(
     }
 }
 
-fn corrupt_record(at: Seq, error: &dyn std::fmt::Display) -> ReadError {
+pub(super) fn corrupt_record(at: Seq, error: &dyn std::fmt::Display) -> ReadError {
     ReadError::Corrupt { at, detail: error.to_string() }
 }
 

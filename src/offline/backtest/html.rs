@@ -1,5 +1,6 @@
 //! The report as one page: no script, no font, nothing from elsewhere, so that it can be kept, sent and printed.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use super::charts;
@@ -25,6 +26,7 @@ pub fn render_page(report: &BacktestReport) -> String {
         figure_cards(report),
         outputs_section(report),
         regimes_section(report),
+        cycles_section(report),
         failures_section(report),
         latency_section(report),
         receipts_section(report),
@@ -131,6 +133,39 @@ fn regimes_section(report: &BacktestReport) -> String {
     }
     let interval_ms = report.manifest.schedule.interval_ms;
     render_section("Regimes", &note, &charts::regimes_chart(&report.regimes, interval_ms))
+}
+
+/// The cycles, where there were any to run.
+fn cycles_section(report: &BacktestReport) -> String {
+    let Some(cycles) = &report.trading else { return String::new() };
+    let mut rows = vec![
+        ("cycles that began".to_owned(), group_digits(cycles.started)),
+        ("decisions".to_owned(), group_digits(cycles.decisions)),
+        ("order intents, none of them sent".to_owned(), group_digits(cycles.intents)),
+        ("records of the journal".to_owned(), group_digits(cycles.records)),
+        ("its chain ends with".to_owned(), cycles.chain_hash.clone()),
+    ];
+    let counts = |what: &str, counts: &BTreeMap<&'static str, u64>| -> Vec<(String, String)> {
+        counts.iter().map(|(word, count)| (format!("{what} {word}"), group_digits(*count))).collect()
+    };
+    rows.extend(counts("ended", &cycles.ended));
+    rows.extend(counts("errors", &cycles.errors));
+    rows.extend(counts("fires without a cycle,", &cycles.fires_skipped));
+    let pipelines = cycles.by_pipeline.iter();
+    rows.extend(pipelines.map(|(name, count)| (format!("pipeline {name}"), group_digits(*count))));
+    let symbols = cycles.intents_by_symbol.iter();
+    rows.extend(symbols.map(|(symbol, intents)| {
+        (format!("intents of {symbol}"), format!("{} to buy, {} to sell", intents.buy, intents.sell))
+    }));
+    let rows: String = rows
+        .iter()
+        .map(|(name, value)| format!("<tr><th>{}</th><td>{}</td></tr>", Escaped(name), Escaped(value)))
+        .collect();
+    render_section(
+        "Cycles",
+        "What the trading plane did; the journal has every step.",
+        &format!("<table class=\"facts\"><tbody>{rows}</tbody></table>"),
+    )
 }
 
 fn failures_section(report: &BacktestReport) -> String {

@@ -1,14 +1,15 @@
 //! A backtest: the live tree on a recorded capture as fast as it goes, and a report on what came out.
 //!
 //! ```text
-//! capture ─▶ the same actors, ports and wiring as `orchestrator run` ─▶ logs ─▶ outputs file
-//!            under the recorded clock                                     └───▶ report.json, report.html
+//! capture ─▶ the same actors, ports and wiring as `orchestrator run` ─▶ logs ─▶ outputs file, journal
+//!            under the recorded clock, with cycles on request             └───▶ report.json, report.html
 //! ```
 //!
 //! The report is read from the logs, so two backtests of one capture give the same report; only its `performance` tells
 //! of the machine.
 
 mod charts;
+mod cycles;
 mod figures;
 mod html;
 mod latency;
@@ -19,6 +20,7 @@ mod run;
 mod svg;
 mod words;
 
+pub use cycles::{CycleFigures, IntentCounts};
 pub use html::render_page;
 pub use latency::{Calls, Latency};
 pub use report::{BacktestReport, Input};

@@ -9,6 +9,7 @@ use orchestrator_kernel::ports::engine::EngineIdentity;
 use orchestrator_kernel::ports::log::ReadError;
 use serde::Serialize;
 
+use super::cycles::{CycleFigures, read_cycle_figures};
 use super::figures::{self, Answerer, ReceiptFigures, RunFigures};
 use super::latency::Class;
 use super::over_time::{ReceiptCounts, RunCounts, Steps};
@@ -37,6 +38,9 @@ pub struct BacktestReport {
     pub capture: CaptureReport,
     /// What was run.
     pub runs: RunFigures,
+    /// The cycles; only where the backtest had some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trading: Option<CycleFigures>,
     /// Both along recorded time.
     pub over_time: OverTimeReport,
     /// What the engine said.
@@ -120,6 +124,9 @@ pub struct Performance {
     pub receipts_per_second: f64,
     /// Recorded time in one second of it; how often faster than live.
     pub speed_up: f64,
+    /// Cycles in one second of it; only where the backtest had some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cycles_per_second: Option<f64>,
     /// The engine's calls.
     pub engine_calls: EngineCalls,
 }
@@ -173,6 +180,10 @@ impl BacktestReport {
             schedule.interval_ms,
         )
         .await?;
+        let trading = match &played.journal {
+            Some(journal) => Some(read_cycle_figures(journal.as_ref()).await?),
+            None => None,
+        };
         let (complete, incomplete_because) = match &played.end {
             End::Complete => (true, None),
             End::Unreadable(detail) => (false, Some(detail.clone())),
@@ -199,7 +210,7 @@ impl BacktestReport {
                 engines: figures.engines,
                 schedule,
             },
-            performance: performance_report(played, &figures.receipts),
+            performance: performance_report(played, &figures.receipts, trading.as_ref()),
             capture: CaptureReport {
                 name: input.capture,
                 time: input.time,
@@ -207,6 +218,7 @@ impl BacktestReport {
                 receipts: figures.receipts,
             },
             runs: figures.runs,
+            trading,
             over_time: OverTimeReport {
                 receipts: figures.receipts_over_time.to_steps(),
                 runs: figures.runs_over_time.to_steps(),
@@ -239,7 +251,11 @@ const fn schedule_report(cadence: Cadence) -> ScheduleReport {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "rates for people to look at")]
-fn performance_report(played: &Played, receipts: &ReceiptFigures) -> Performance {
+fn performance_report(
+    played: &Played,
+    receipts: &ReceiptFigures,
+    cycles: Option<&CycleFigures>,
+) -> Performance {
     let wall_seconds = played.took.as_secs_f64();
     let a_second = |amount: f64| if wall_seconds > 0.0 { amount / wall_seconds } else { 0.0 };
     let latency = &played.latency;
@@ -247,6 +263,7 @@ fn performance_report(played: &Played, receipts: &ReceiptFigures) -> Performance
         wall_seconds,
         receipts_per_second: a_second(receipts.receipts as f64),
         speed_up: a_second(receipts.span_ms() as f64 / 1e3),
+        cycles_per_second: cycles.map(|cycles| a_second(cycles.ended_total() as f64)),
         engine_calls: EngineCalls {
             calls: latency.calls_total(),
             failed: latency.failed_total(),

@@ -10,13 +10,16 @@ use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::ports::log::Log;
 use orchestrator_runtime::fatal::{Fatal, FatalKind};
 use orchestrator_runtime::status::Condition;
+use orchestrator_trading_plane::plane::TradingStop;
 use tokio::time::Instant;
 
 use super::latency::{Calls, Latency};
 use crate::config::Config;
 use crate::process::exit::ProcessExit;
 use crate::process::exit::exit_of;
+use crate::service::trading::TradingHost;
 use crate::service::wiring::backtest::{BacktestCapture, CaptureProgress, wire_backtest};
+use crate::service::wiring::trading::TradingParts;
 use crate::service::wiring::{Wired, WiringError};
 
 /// Plan of a backtest.
@@ -50,6 +53,8 @@ pub struct Played {
     pub runs: Arc<dyn Log>,
     /// The quarantine.
     pub quarantine: Arc<dyn Log>,
+    /// The journal; nothing where no cycles were run.
+    pub journal: Option<Arc<dyn Log>>,
     /// How it ended.
     pub end: End,
     /// What was wrong at the end: the stable word and its details.
@@ -118,21 +123,25 @@ pub async fn play_capture(
     mut show: impl FnMut(&CaptureProgress, u64),
 ) -> Result<Played, PlayError> {
     let calls = Arc::new(Calls::default());
-    let (wired, progress) =
+    let (mut wired, progress) =
         wire_backtest(plan.config, plan.capture, plan.line_bytes_max, Arc::clone(&calls) as Arc<_>).await?;
+    let journal = wired.trading.as_ref().map(TradingParts::journal_log);
+    let trading = wired.trading.take();
     let begun = Instant::now();
-    let played = play_wired(plan, &wired, stop, || {
+    let played = play_wired(plan, &wired, trading, stop, || {
         show(&progress, wired.ports.receipts.stat().tail.0);
     })
     .await;
     if let Some(workers) = &wired.workers {
         workers.shut_down_workers().await;
     }
+    wired.stage_workers.shut_down_workers().await;
     let (end, conditions, times) = played?;
     Ok(Played {
         receipts: Arc::clone(&wired.ports.receipts),
         runs: Arc::clone(&wired.ports.runs),
         quarantine: Arc::clone(&wired.ports.quarantine),
+        journal,
         end,
         conditions,
         times,
@@ -145,15 +154,19 @@ pub async fn play_capture(
 enum Ending {
     SourceEnded,
     Asked,
+    /// The trading plane ended: what would come has no cycles.
+    TradingStopped,
 }
 
 async fn play_wired(
     plan: &BacktestPlan<'_>,
     wired: &Wired,
+    trading: Option<TradingParts>,
     stop: impl Future<Output = ()>,
     mut show: impl FnMut(),
 ) -> Result<(End, Vec<(String, String)>, OddTimes), PlayError> {
     let mut tree = Tree::start(wired.ports.clone(), &wired.settings).await?;
+    let trading = trading.map(|parts| TradingHost::start(parts.join_tree(&tree)));
     let ended = tree.sources_ended();
     let clock = Arc::clone(&wired.ports.clock);
     let done = async move {
@@ -172,23 +185,44 @@ async fn play_wired(
             () = &mut done => break Ending::SourceEnded,
             () = tokio::time::sleep(REFRESH) => show(),
         }
+        if tree.board.holds_condition(&Condition::TradingStopped) {
+            break Ending::TradingStopped;
+        }
     };
     let given_up = tree.source_given_up();
     let conditions = tree.board.current_status().conditions;
     let grace = match ending {
         Ending::SourceEnded => plan.config.service.grace.max(GRACE_MIN),
-        Ending::Asked => plan.config.service.grace,
+        Ending::Asked | Ending::TradingStopped => plan.config.service.grace,
     };
     let end = match ending {
-        Ending::Asked => End::Interrupted,
+        Ending::Asked | Ending::TradingStopped => End::Interrupted,
         Ending::SourceEnded if given_up => End::Unreadable(source_detail(&conditions)),
         Ending::SourceEnded => End::Complete,
     };
     let times = tree.times.clone();
-    match tree.stop(grace).await {
+    let begun = Instant::now();
+    let cycles = stop_cycles(trading, grace / 2).await;
+    let grace = grace.saturating_sub(begun.elapsed());
+    let stopped = tree.stop(grace).await;
+    cycles?;
+    match stopped {
         StopOutcome::Clean => Ok((end, shown_conditions(conditions), times.current_notes())),
         StopOutcome::Failed(kind, what) => Err(PlayError::Failed { kind, what }),
         StopOutcome::Unfinished(step) => Err(PlayError::Unfinished { step, grace }),
+    }
+}
+
+/// Ends the trading plane, if there is one: all that it decided is in the journal then.
+async fn stop_cycles(trading: Option<TradingHost>, grace: Duration) -> Result<(), PlayError> {
+    let Some(trading) = trading else { return Ok(()) };
+    match trading.stop(grace).await {
+        TradingStop::Clean => Ok(()),
+        TradingStop::Unfinished(step) => Err(PlayError::Unfinished { step, grace }),
+        TradingStop::Failed(failure) => {
+            let what = format!("the trading plane stopped: {}", failure.what);
+            Err(PlayError::Failed { kind: failure.kind, what })
+        }
     }
 }
 

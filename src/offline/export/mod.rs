@@ -159,6 +159,24 @@ pub async fn export_logs(
     Ok(exported)
 }
 
+/// Writes a journal as lines, in the export form; an older file of that name is replaced. Returns how many records.
+///
+/// # Errors
+///
+/// [`ExportError`]; of a failed export no file is left.
+pub async fn export_journal(journal: &dyn Log, target: &Path) -> Result<u64, ExportError> {
+    let options = ExportOptions {
+        to: target.parent().unwrap_or(Path::new(".")).to_owned(),
+        format: ExportFormat::Ndjson,
+        compression: Compression::None,
+        selection: Selection::default(),
+        force: true,
+    };
+    let (records, file) = journal::write_lines(journal, &options, target).await?;
+    publish_file(file, target, true)?;
+    Ok(records)
+}
+
 /// The files, in the order in which they are named. The journal's stands last.
 fn target_files(options: &ExportOptions, has_journal: bool) -> Vec<PathBuf> {
     let names: &[&str] = match options.format {

@@ -27,7 +27,7 @@ pub(super) fn spawn_followers(feed: MarketFeed, handle: TradingHandle) -> Vec<Ab
     let of_receipts = tokio::spawn(async move {
         let mut next = read_back_from(receipts.stat().tail);
         loop {
-            match take_receipts(receipts.as_ref(), &prices, next).await {
+            match take_receipts(receipts.as_ref(), &prices, next, BEHIND_MAX).await {
                 Ok(read_to) => next = read_to,
                 Err(error) => wait_for_log("receipts", &error).await,
             }
@@ -35,7 +35,7 @@ pub(super) fn spawn_followers(feed: MarketFeed, handle: TradingHandle) -> Vec<Ab
         }
     });
     let of_runs = tokio::spawn(async move {
-        let mut follower = RunFollower { market: &market, handle: &handle, told_below: None };
+        let mut follower = RunFollower::new(&market, &handle);
         let mut next = read_back_from(runs.stat().tail);
         loop {
             committed.borrow_and_update();
@@ -51,20 +51,26 @@ pub(super) fn spawn_followers(feed: MarketFeed, handle: TradingHandle) -> Vec<Ab
     [of_receipts, of_runs].map(AbortOnDropHandle::new).into()
 }
 
-fn read_back_from(tail: Seq) -> Seq {
+pub(super) fn read_back_from(tail: Seq) -> Seq {
     Seq(tail.0.saturating_sub(READ_BACK) + 1)
 }
 
-async fn wait_for_log(log: &'static str, error: &ReadError) {
+pub(super) async fn wait_for_log(log: &'static str, error: &ReadError) {
     tracing::warn!(log, %error, "the trading plane cannot read it now, and tries again");
     tokio::time::sleep(TRY_AGAIN).await;
 }
 
-/// Takes everything from `next` on; returns where to go on.
-async fn take_receipts(log: &dyn Log, market: &RecordedMarket, mut next: Seq) -> Result<Seq, ReadError> {
+/// Takes everything from `next` on; returns where to go on. Whoever is more than `behind_max` behind goes on near the
+/// end.
+pub(super) async fn take_receipts(
+    log: &dyn Log,
+    market: &RecordedMarket,
+    mut next: Seq,
+    behind_max: u64,
+) -> Result<Seq, ReadError> {
     loop {
         let stat = log.stat();
-        if BEHIND_MAX < stat.tail.0.saturating_sub(next.0) {
+        if behind_max < stat.tail.0.saturating_sub(next.0) {
             next = read_back_from(stat.tail);
         }
         next = next.max(stat.start);
@@ -82,15 +88,19 @@ async fn take_receipts(log: &dyn Log, market: &RecordedMarket, mut next: Seq) ->
 }
 
 /// Reader of the run log.
-struct RunFollower<'a> {
+pub(super) struct RunFollower<'a> {
     market: &'a RecordedMarket,
     handle: &'a TradingHandle,
     /// Outputs below this position are decided, or were there before any schedule waited for one; unknown at first.
     told_below: Option<Seq>,
 }
 
-impl RunFollower<'_> {
-    async fn take_runs(&mut self, log: &dyn Log, mut next: Seq) -> Result<Seq, ReadError> {
+impl<'a> RunFollower<'a> {
+    pub(super) const fn new(market: &'a RecordedMarket, handle: &'a TradingHandle) -> Self {
+        Self { market, handle, told_below: None }
+    }
+
+    pub(super) async fn take_runs(&mut self, log: &dyn Log, mut next: Seq) -> Result<Seq, ReadError> {
         let told_below = match self.told_below {
             Some(told_below) => told_below,
             None => {

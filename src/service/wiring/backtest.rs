@@ -10,8 +10,7 @@ use orchestrator_kernel::ports::observer::Observer;
 use orchestrator_kernel::ports::source::SourceFactory;
 
 use super::reading::Recorded;
-use super::{StartOptions, Wired, WiringError};
-use crate::adapters::clock::RecordedClock;
+use super::{StartOptions, Wired, WiringError, WiringExtras};
 use crate::adapters::files::capture_source::{CaptureFactory, CaptureOptions};
 use crate::adapters::recorded_log::RecordedLogFactory;
 use crate::config::{
@@ -19,7 +18,10 @@ use crate::config::{
     StorageKind,
 };
 
+mod trading;
+
 pub use crate::adapters::recorded_log::Stamps;
+pub use trading::find_trading_faults;
 
 /// Name of the only source; the origin of the receipts.
 const SOURCE: &str = "capture";
@@ -58,9 +60,18 @@ impl CaptureProgress {
     }
 }
 
+/// Parts of the service that a backtest runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BacktestPlanes {
+    /// The engine plane.
+    Engine,
+    /// The trading plane's cycles too.
+    EngineAndTrading,
+}
+
 /// What of `config` a backtest leaves out, for people; empty when it is all used.
 #[must_use]
-pub fn replaced_settings(config: &Config) -> Vec<String> {
+pub fn replaced_settings(config: &Config, planes: BacktestPlanes) -> Vec<String> {
     let mut replaced: Vec<String> = config
         .sources
         .iter()
@@ -76,13 +87,20 @@ pub fn replaced_settings(config: &Config) -> Vec<String> {
         replaced.push("retention: everything is kept".to_owned());
     }
     replaced.push("HTTP interface: none".to_owned());
+    if planes == BacktestPlanes::EngineAndTrading {
+        replaced.extend(trading::replaced_trading(&config.trading));
+    }
     replaced
 }
 
 /// `config` for a backtest with its logs in `data_dir` and its outputs in `outputs`.
 #[must_use]
-pub fn stage_config(config: &Config, data_dir: PathBuf, outputs: PathBuf) -> Config {
+pub fn stage_config(config: &Config, planes: BacktestPlanes, data_dir: PathBuf, outputs: PathBuf) -> Config {
     let mut staged = config.clone();
+    match planes {
+        BacktestPlanes::Engine => staged.trading.enabled = false,
+        BacktestPlanes::EngineAndTrading => trading::stage_trading(&mut staged.trading),
+    }
     staged.service.data_dir = data_dir;
     staged.clock.mode = ClockMode::Recorded;
     staged.storage.kind = StorageKind::Embedded;
@@ -112,11 +130,14 @@ pub async fn wire_backtest(
     observer: Arc<dyn Observer>,
 ) -> Result<(Wired, CaptureProgress), WiringError> {
     let (source, progress) = open_source(capture, line_bytes_max)?;
-    let mut wired = super::wire_service(staged, StartOptions::default(), |_| observer).await?;
+    let begins = match capture {
+        BacktestCapture::Logs { start, .. } => *start,
+        BacktestCapture::File(_) => None,
+    };
+    let extras = WiringExtras { begins, ..WiringExtras::default() };
+    let mut wired = super::wire_from(staged, StartOptions::default(), extras, |_| observer).await?;
     wired.ports.sources = vec![source];
-    if let BacktestCapture::Logs { start: Some(start), .. } = capture {
-        wired.ports.clock = Arc::new(RecordedClock::resume_at(*start));
-    }
+    wired.trading = wired.trading.map(|parts| parts.for_backtest(trading::start_agent()));
     Ok((wired, progress))
 }
 

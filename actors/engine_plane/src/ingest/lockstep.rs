@@ -88,7 +88,7 @@ impl IngestState {
             }
             let barrier = self.args.clock.armed_deadline();
             // The next tick is armed; a receipt from before the last one comes too late for the run of its own time.
-            let last_tick = barrier.map(|next| next.plus_ms(-self.args.interval_ms));
+            let last_tick = self.args.clock.next_tick().map(|next| next.plus_ms(-self.args.interval_ms));
             let piece = pieces.take_up_to(barrier, &mut self.latest, |late, reached| {
                 if last_tick.is_some_and(|tick| late.at <= tick) {
                     note_late(&self.args, late, reached);

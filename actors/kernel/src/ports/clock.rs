@@ -34,6 +34,12 @@ pub trait Clock: Send + Sync {
     /// The deadline up to which receipts belong together: a driven clock's armed deadline, `None` for a wall clock.
     fn armed_deadline(&self) -> Option<TsMs>;
 
+    /// The next tick that the scheduler of the engine plane waits for; on a clock that others wait on too it may come
+    /// after [`armed_deadline`](Self::armed_deadline).
+    fn next_tick(&self) -> Option<TsMs> {
+        self.armed_deadline()
+    }
+
     /// The gap that a driven clock is crossing.
     fn crossing_gap(&self) -> Option<TimeGap> {
         None

@@ -1,6 +1,7 @@
 //! The ports: what the system needs from the outside. A trait, its in-memory reference and its conformance suite each.
 
 pub mod away;
+pub mod backtests;
 pub mod checkpoint;
 #[cfg(any(test, feature = "testkit"))]
 pub mod checkpoint_conformance;

@@ -18,6 +18,7 @@ pub mod stage;
 pub mod stage_protocol;
 
 pub mod agent;
+pub mod backtest;
 pub mod cycle;
 pub mod strategy;
 

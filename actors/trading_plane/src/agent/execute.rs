@@ -2,6 +2,7 @@
 
 use orchestrator_kernel::ids::{Symbol, TsMs};
 use orchestrator_kernel::mutant;
+use orchestrator_kernel::ports::backtests::BacktestRefused;
 use orchestrator_kernel::trading::agent::{AgentCause, AgentCommand, AgentRefusal, AgentState};
 use orchestrator_kernel::trading::decision::{DecisionRoute, TradeDecision, route_decision};
 use orchestrator_kernel::trading::ids::{CommandId, CorrelationId, CycleId, StrategyName};
@@ -119,6 +120,7 @@ impl AgentActorState {
             | TradingCommand::ExecuteDecision { .. } => {
                 CommandAnswer::CycleBegun { cycle_id: CycleId::of_command(id) }
             }
+            TradingCommand::RunBacktest(_) => CommandAnswer::BacktestQueued { job: id },
             TradingCommand::LatchKill { .. } | TradingCommand::ReleaseLatch { .. } => {
                 CommandAnswer::LatchChanged { latched: self.known.latched().is_some() }
             }
@@ -166,7 +168,7 @@ impl AgentActorState {
                 self.begin_cycle(order).await?
             }
             Some(Err(refused)) => Err(refused),
-            None => self.decide_change(command).map(|(change, answer)| {
+            None => self.decide_change(command, origin.id).map(|(change, answer)| {
                 entries.extend(change.map(|change| entry(self, change)));
                 answer
             }),
@@ -183,6 +185,9 @@ impl AgentActorState {
         if let TradingCommand::AnnounceSession(announced) = command {
             self.args.ports.view.announce_session(announced);
         }
+        if let (TradingCommand::RunBacktest(request), Ok(_)) = (command, &answered) {
+            self.args.ports.backtests.begin_job(origin.id, request.clone());
+        }
         Ok(answered)
     }
 
@@ -190,6 +195,7 @@ impl AgentActorState {
     fn decide_change(
         &self,
         command: &TradingCommand,
+        id: CommandId,
     ) -> Result<(Option<JournalFact>, CommandAnswer), CommandRefused> {
         let (change, answer) = match command {
             TradingCommand::Agent(command) => self.decide_agent(command)?,
@@ -208,6 +214,10 @@ impl AgentActorState {
                 let changed = self.known.agent().decide_change(cause, self.wall_now());
                 let change = changed.ok().flatten().map(JournalFact::AgentChanged);
                 return Ok((change, CommandAnswer::Noted));
+            }
+            TradingCommand::RunBacktest(request) => {
+                self.args.ports.backtests.check_request(request).map_err(refusal_of_backtest)?;
+                return Ok((None, CommandAnswer::BacktestQueued { job: id }));
             }
             TradingCommand::ReportError { pauses: false, .. }
             | TradingCommand::AnnounceSession(_)
@@ -328,6 +338,7 @@ impl AgentActorState {
             | TradingCommand::RequestRelease { .. }
             | TradingCommand::AnnounceSession(_)
             | TradingCommand::ReportError { .. }
+            | TradingCommand::RunBacktest(_)
             | TradingCommand::NoteEvent { .. } => None,
         }
     }
@@ -390,6 +401,15 @@ fn refusal_of(reason: FireSkipReason) -> CommandRefused {
         | FireSkipReason::AlreadyFired
         | FireSkipReason::UnknownStrategy
         | FireSkipReason::UnknownSymbol => CommandRefused::Conflict(why),
+    }
+}
+
+fn refusal_of_backtest(refused: BacktestRefused) -> CommandRefused {
+    let why = refused.to_string();
+    match refused {
+        BacktestRefused::Off => CommandRefused::Conflict(why),
+        BacktestRefused::NoCapture(_) => CommandRefused::NotFound(why),
+        BacktestRefused::QueueFull { .. } => CommandRefused::Unavailable(why),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What the agent can be told.
 
+use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::trading::ids::CycleId;
 use ractor::RpcReplyPort;
 
@@ -23,6 +24,8 @@ pub enum AgentMsg {
     ErrorOccurred(String),
     /// The time of a pause may have come. Sent by the actor to itself.
     PauseDue,
+    /// Do what is due by a driven clock, and report when the pause ends. Sent by whoever keeps step with a recording.
+    WorkOff(RpcReplyPort<Option<TsMs>>),
     /// Finish what is in flight, report.
     Drain(RpcReplyPort<()>),
 }

@@ -117,6 +117,11 @@ impl Actor for Agent {
                 state.arm_pause(&me);
                 Ok(())
             }
+            AgentMsg::WorkOff(reply) => {
+                state.change_agent(AgentCause::PauseEnded).await?;
+                send_reply(reply, state.known.agent().resume_at);
+                Ok(())
+            }
             AgentMsg::Drain(reply) => {
                 send_reply(reply, ());
                 Ok(())
@@ -209,8 +214,12 @@ impl AgentActorState {
         self.args.ports.clock.now().unwrap_or_default()
     }
 
-    /// Waits for the end of a pause by the wall clock: one that jumps ends it earlier or later, as it says.
+    /// Waits for the end of a pause by the wall clock: one that jumps ends it earlier or later, as it says. On a driven
+    /// clock whoever keeps step with it asks.
     fn arm_pause(&mut self, me: &ActorRef<AgentMsg>) {
+        if self.args.ports.clock.is_driven() {
+            return;
+        }
         let now = self.wall_now();
         let resume_at = self.known.agent().resume_at;
         let resume_at = resume_at.filter(|resume_at| now < *resume_at || !mutant!(PauseOutlivesItsEnd));

@@ -28,6 +28,8 @@ pub struct NextFire {
 pub enum CadenceMsg {
     /// Decide what is due. Sent by the actor to itself when time has come.
     Look,
+    /// Decide what is due by a driven clock, which waits for the reply. Sent by whoever keeps step with a recording.
+    WorkOff(RpcReplyPort<()>),
     /// A cycle of this schedule is over. Sent by the cycles.
     CycleEnded(ScheduleName, CycleId),
     /// Begin again from the journal: something that was decided is not on record. Sent by the cycles, and by itself.

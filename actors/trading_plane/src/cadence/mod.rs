@@ -111,6 +111,14 @@ impl Actor for CadenceActor {
     ) -> Result<(), ActorProcessingErr> {
         let done = match message {
             CadenceMsg::Look => state.look(&me).await,
+            CadenceMsg::WorkOff(reply) => {
+                let done = state.look(&me).await;
+                // Without an answer it is asked again: time does not pass what could not be decided.
+                if done.is_ok() {
+                    send_reply(reply, ());
+                }
+                done
+            }
             CadenceMsg::CycleEnded(schedule, cycle) => {
                 let lane = state.lanes.get_mut(&schedule);
                 let was_running = lane.is_some_and(|lane| lane.running.remove(&cycle));
@@ -420,8 +428,11 @@ impl CadenceState {
     }
 
     /// Sees to it that the actor looks when the next fire is due, by the wall clock: one that jumps brings it earlier
-    /// or later, and what was missed is decided as late.
+    /// or later, and what was missed is decided as late. On a driven clock whoever keeps step with it asks.
     fn arm_wake_up(&mut self, me: &ActorRef<CadenceMsg>) {
+        if self.args.ports.clock.is_driven() {
+            return;
+        }
         let next = self.lanes.values().filter_map(|lane| lane.next).min();
         self.wake_up = next.map(|at| {
             let (clock, me) = (Arc::clone(&self.args.ports.clock), me.clone());

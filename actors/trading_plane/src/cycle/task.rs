@@ -26,6 +26,9 @@ use super::CyclesArgs;
 use super::work::StageAttempt;
 use crate::journal::messages::{JournalRefused, JournalWriter};
 
+/// Share of the machine's time that counts for the budgets of a cycle on a recording. Recorded time stands still while
+/// a cycle works, and how busy the machine is must not decide what it does (REP-2); a stage that hangs still ends.
+const RECORDED_TIME_DIVISOR: u32 = 100;
 /// How often a cycle looks whether a journal that takes nothing takes something again.
 const JOURNAL_LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -49,6 +52,10 @@ pub(super) struct CycleTask {
     planned: Option<TsMs>,
     /// Zero of the time that budgets are measured in.
     origin: Instant,
+    /// Time of the machine that is one of the budgets'.
+    pace: u32,
+    /// Time of the budgets that nobody waited for.
+    skipped: Duration,
     cancelled: watch::Receiver<Option<String>>,
     answers: mpsc::Receiver<StageAnswer>,
     answer_to: mpsc::Sender<StageAnswer>,
@@ -66,7 +73,10 @@ impl CycleTask {
     ) -> Self {
         // One attempt is in flight at a time, and one that is late may still be sending.
         let (answer_to, answers) = mpsc::channel(2);
-        Self { args, writer, run, planned, origin, cancelled, answers, answer_to, in_flight: None }
+        let pace = if args.ports.clock.is_driven() { RECORDED_TIME_DIVISOR } else { 1 };
+        let skipped = Duration::ZERO;
+        let in_flight = None;
+        Self { args, writer, run, planned, origin, pace, skipped, cancelled, answers, answer_to, in_flight }
     }
 
     /// Runs the cycle to its end, in a span of its own.
@@ -97,14 +107,28 @@ impl CycleTask {
                 }
                 CycleStep::AskGates(place) => self.ask_gates(place).await?,
                 CycleStep::CallStage(call) => self.call_stage(call).await?,
-                CycleStep::Wait { until } => self.wait_until(self.origin + until).await,
+                // The pause before another attempt: on a recording nobody gains anything by it.
+                CycleStep::Wait { until } if self.in_flight.is_none() && 1 < self.pace => {
+                    self.skipped += until.saturating_sub(self.elapsed());
+                }
+                CycleStep::Wait { until } => self.wait_until(self.moment_of(until)).await,
             }
         }
     }
 
     fn now(&self) -> CycleNow {
         let wall = self.args.ports.clock.now().unwrap_or(self.run.state().started().started_at);
-        CycleNow { elapsed: self.origin.elapsed(), wall }
+        CycleNow { elapsed: self.elapsed(), wall }
+    }
+
+    /// Time of the cycle's budgets that has passed.
+    fn elapsed(&self) -> Duration {
+        self.origin.elapsed() / self.pace + self.skipped
+    }
+
+    /// When so much time of the budgets has passed.
+    fn moment_of(&self, elapsed: Duration) -> Instant {
+        self.origin + elapsed.saturating_sub(self.skipped).saturating_mul(self.pace)
     }
 
     /// Puts a fact on record, waits until it is durable if it has an effect, and applies it.
@@ -123,7 +147,7 @@ impl CycleTask {
         } else {
             self.writer.push_entries(vec![entry]).await?;
         }
-        Ok(self.run.apply_fact(&fact, self.origin.elapsed())?)
+        Ok(self.run.apply_fact(&fact, self.elapsed())?)
     }
 
     async fn ask_gates(&mut self, place: GatePlace) -> Result<(), TaskFailure> {
@@ -182,7 +206,8 @@ impl CycleTask {
                 place: place.clone(),
                 decisions: Arc::clone(&decisions),
             };
-            let answer = timeout(hook.budget, self.args.ports.hooks.ask_hook(request)).await;
+            let budget = hook.budget.saturating_mul(self.pace);
+            let answer = timeout(budget, self.args.ports.hooks.ask_hook(request)).await;
             replies.push(HookReply { hook: hook.name, answer: answer.unwrap_or(Err(HookError::TimedOut)) });
         }
         replies
@@ -195,9 +220,9 @@ impl CycleTask {
             // A crash must find the cycle on record, else its fire begins it anew and the stage is called twice.
             self.writer.wait_durable().await?;
         }
-        let now = self.origin.elapsed();
-        let (time_left, collect_until) =
-            (call.deadline.saturating_sub(now), self.origin + call.collect_until());
+        let now = self.elapsed();
+        let time_left = call.deadline.saturating_sub(now).saturating_mul(self.pace);
+        let collect_until = self.moment_of(call.collect_until());
         self.run.note_called(call, now);
         // Names of spans are fixed; exporters of OpenTelemetry take this field for the name.
         let name = format!("orch.stage.{}", stage.name);
@@ -230,8 +255,8 @@ impl CycleTask {
     }
 
     fn take_answer(&mut self, call: StageCall, answer: Result<StageOutput, StageError>) {
-        match self.run.take_answer(call, answer, self.origin.elapsed()) {
-            AnswerFate::Taken | AnswerFate::TriedAgain { .. } => {}
+        match self.run.take_answer(call, answer, self.elapsed()) {
+            AnswerFate::Taken | AnswerFate::TriedAgain { .. } => self.in_flight = None,
             AnswerFate::Late => {
                 let cycle = self.run.state().started().cycle_id;
                 tracing::warn!(%cycle, stage = call.stage, "a stage answered after its time: thrown away");

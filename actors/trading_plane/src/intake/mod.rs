@@ -251,7 +251,7 @@ impl EventIntake {
             IncomingPayload::DecisionJudged(judged) => {
                 note(format!("decision {}: approved {}", judged.decision_id, judged.approved))
             }
-            IncomingPayload::Backtest(asked) => note(asked.config.clone()),
+            IncomingPayload::Backtest(request) => Some(TradingCommand::RunBacktest(request.clone())),
             IncomingPayload::Other => None,
         }
     }

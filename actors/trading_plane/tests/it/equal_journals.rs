@@ -1,6 +1,7 @@
 //! REP-2: two runs of one seeded world on a recorded clock write equal journals, byte for byte, on one thread or four.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -10,14 +11,13 @@ use orchestrator_kernel::ports::kill_switch::KillGate;
 use orchestrator_kernel::ports::observer::Unobserved;
 use orchestrator_kernel::ports::stage::{StageBackend, StageRequest};
 use orchestrator_kernel::random::Rng;
-use orchestrator_kernel::trading::agent::AgentCommand;
+use orchestrator_kernel::trading::agent::{AgentCommand, AgentStatus};
 use orchestrator_kernel::trading::ids::StageName;
 use orchestrator_kernel::trading::journal::{StageError, StageErrorKind, StageOutput};
 use orchestrator_kernel::trading::schedule::{MisfirePolicy, OverlapPolicy, ScheduleTrigger};
 use orchestrator_kernel::trading::stage::{HookMode, HookMoment, HookSpec, StageProvider};
 use orchestrator_kernel::trading::strategy::StrategyCommand;
 use orchestrator_runtime::kill_switch::{Gate, KillSwitchSettings};
-use orchestrator_runtime::testkit::LockstepClock;
 use orchestrator_trading_plane::cadence::messages::ScheduleEvent;
 use orchestrator_trading_plane::command::TradingCommand;
 use orchestrator_trading_plane::plane::{TradingHandle, TradingStop, start_trading_plane};
@@ -50,6 +50,46 @@ impl StageBackend for SeededStages {
             _ => Ok(good_output(&request)),
         }
     }
+}
+
+/// A driven clock that the test moves. Nobody of the plane may sleep on it.
+struct SteppedClock(AtomicI64);
+
+#[async_trait]
+impl Clock for SteppedClock {
+    fn now(&self) -> Option<TsMs> {
+        Some(TsMs(self.0.load(Ordering::Acquire)))
+    }
+
+    async fn wait_started(&self) -> TsMs {
+        TsMs(self.0.load(Ordering::Acquire))
+    }
+
+    async fn sleep_until(&self, deadline: TsMs) {
+        panic!("somebody sleeps until {deadline}, and nobody moves the clock for him");
+    }
+
+    fn armed_deadline(&self) -> Option<TsMs> {
+        None
+    }
+
+    fn is_driven(&self) -> bool {
+        true
+    }
+
+    async fn advance(&self, at: TsMs) {
+        self.0.store(at.0, Ordering::Release);
+    }
+}
+
+/// Lets time go to `at`, with everything that is due before it.
+async fn go_to(handle: &TradingHandle, clock: &SteppedClock, at: TsMs) {
+    let mut now = clock.now().unwrap();
+    while let Some(next) = handle.work_off_due(now).await.unwrap().filter(|next| *next < at) {
+        clock.advance(next).await;
+        now = next;
+    }
+    clock.advance(at).await;
 }
 
 /// Three schedules of which two fire at one moment, one of outputs, one of events; hooks; ten cycles may run.
@@ -118,26 +158,29 @@ async fn gate_of(rig: &PlaneRig) -> Gate {
 /// The journal that one run of this world writes.
 async fn write_journal(seed: u64) -> Vec<Vec<u8>> {
     let rig = PlaneRig::new(busy_settings());
-    let clock = Arc::new(LockstepClock::default());
+    let clock = Arc::new(SteppedClock(AtomicI64::new(WALL)));
     let mut ports = rig.ports().await;
     ports.clock = clock.clone();
     ports.stages = Arc::new(SeededStages { seed });
     rig.log.set_yields(seed, 3);
     ports.kill_gate = Arc::new(gate_of(&rig).await);
-    let driven = clock.clone();
-    let started = tokio::spawn(async move { driven.advance(TsMs(WALL)).await });
-    clock.wait_started().await;
     let plane = start_trading_plane(ports, rig.settings.clone()).await.unwrap();
-    started.await.unwrap();
     let handle = plane.handle().clone();
+    // Its first look has come before anything else.
+    handle.wait_settled().await.unwrap();
     let (mut dice, mut at) = (Rng::new(seed), WALL);
     for number in 1..=40 {
         happen(&handle, &mut dice, number, TsMs(at)).await;
-        handle.wait_settled().await.unwrap();
         at += 1 + i64::try_from(dice.next_below(2500)).unwrap();
-        clock.advance(TsMs(at)).await;
-        handle.wait_settled().await.unwrap();
+        go_to(&handle, &clock, TsMs(at)).await;
     }
+    // A pause ends by itself, at a moment of its own.
+    let start = TradingCommand::Agent(AgentCommand::Start { strategies: None, mode: None });
+    handle.execute_command(start, origin("start")).await.ok();
+    let pause = TradingCommand::Agent(AgentCommand::Pause { minutes: Some(1) });
+    handle.execute_command(pause, origin("pause")).await.unwrap();
+    go_to(&handle, &clock, TsMs(at + 60_001)).await;
+    assert_ne!(handle.view.agent_reading().status, AgentStatus::Paused);
     assert_eq!(plane.stop(Duration::from_secs(30)).await, TradingStop::Clean);
     rig.audited().await;
     rig.log.records().await

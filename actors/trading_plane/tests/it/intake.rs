@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use orchestrator_kernel::ids::Origin;
+use orchestrator_kernel::ports::backtests::{BacktestRunner as _, MemoryBacktests};
 use orchestrator_kernel::ports::event_bus_memory::MemoryEventBus;
 use orchestrator_kernel::ports::observer::Unobserved;
 use orchestrator_kernel::ports::source::{
@@ -70,6 +71,31 @@ fn event(name: &str, id: &str, payload: Value) -> Vec<u8> {
 fn decision(strategy: &str, symbol: &str) -> Value {
     json!({"decisionId": "d-a", "symbol": symbol, "strategyId": strategy, "action": "BUY", "confidence": 0.7,
         "reasoning": "up", "suggestedQuantity": 10})
+}
+
+/// Method: a runner with one recording and room for one.
+#[tokio::test]
+async fn an_event_asks_for_a_backtest_once_and_what_cannot_be_run_is_refused() {
+    let mut rig = rig();
+    let backtests = Arc::new(MemoryBacktests::of_captures(&["day.jsonl"], 1));
+    rig.backtests = backtests.clone();
+    let plane = rig.start().await;
+    let name = "ordinis.ops.run.backtest.requested";
+    let intake = intake_of(&rig, &plane, intake_settings(&["ordinis.ops.run.*.requested"]));
+    let ask = |id: &str, capture: &str| event(name, id, json!({"capture": capture}));
+
+    assert_eq!(intake.take_message(name, &ask("1", "day.jsonl")).await, IntakeFate::Taken);
+    assert_eq!(intake.take_message(name, &ask("1", "day.jsonl")).await, IntakeFate::Taken);
+    let none = intake.take_message(name, &ask("2", "night.jsonl")).await;
+    assert!(matches!(&none, IntakeFate::Refused(why) if why.contains("night.jsonl")), "{none:?}");
+    let full = intake.take_message(name, &ask("3", "day.jsonl")).await;
+    assert!(matches!(&full, IntakeFate::Refused(why) if why.contains("no more may")), "{full:?}");
+
+    assert_eq!(backtests.list_jobs().len(), 1, "what comes again is the same job");
+    let on_record = rig.facts(
+        |fact| matches!(fact, JournalFact::CommandReceived(command) if command.name == "backtest/run"),
+    );
+    assert!(3 <= on_record.await.len(), "refusals are on record too");
 }
 
 async fn cycles_begun(rig: &PlaneRig) -> Vec<CycleStarted> {

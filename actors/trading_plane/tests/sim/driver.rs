@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use orchestrator_kernel::ids::{Symbol, TsMs};
+use orchestrator_kernel::ports::backtests::NoBacktests;
 use orchestrator_kernel::ports::market::{MarketPrice, MemoryMarket};
 use orchestrator_kernel::ports::observer::Unobserved;
 use orchestrator_kernel::random::Rng;
@@ -218,6 +219,7 @@ impl Sim {
             history: None,
             retention: None,
             events: None,
+            backtests: Arc::new(NoBacktests),
             observer: Arc::new(Unobserved),
             board,
             view,

@@ -1,6 +1,7 @@
 //! The trading plane's face: a real plane in memory behind the real router, on a real socket.
 
 mod answers;
+mod backtests;
 mod commands;
 mod pages;
 mod refusals;

@@ -8,7 +8,10 @@ use super::*;
 const START: &str = "/api/v1/agent/start";
 
 /// Paths of the trading plane.
-const PATHS: [(&str, &str); 14] = [
+const PATHS: [(&str, &str); 17] = [
+    ("GET", "/api/v1/backtests"),
+    ("GET", "/api/v1/backtests/00000000-0000-8000-8000-000000000000"),
+    ("POST", "/api/v1/backtests"),
     ("POST", START),
     ("POST", "/api/v1/agent/stop"),
     ("POST", "/api/v1/agent/pause"),
@@ -33,6 +36,7 @@ async fn ask(service: &Service, method: &str, path: &str, body: &'static str) ->
 
 fn body_of(path: &str) -> &'static str {
     match path {
+        "/api/v1/backtests" => r#"{"config":{"capture":"a"}}"#,
         "/api/v1/cycles" => r#"{"pipeline":"canonical"}"#,
         "/api/v1/kill-switch/latch" => r#"{"operator":"o","reason":"r"}"#,
         _ => "",

@@ -8,6 +8,7 @@ use orchestrator_kernel::ids::{EngineMode, Symbol, TsMs};
 use orchestrator_kernel::ports::engine::{EngineAnswer, EngineIdentity};
 
 use super::render_page;
+use crate::offline::backtest::cycles::{CycleFigures, IntentCounts};
 use crate::offline::backtest::figures::{
     Answerer, Failures, NoReceipt, ReceiptFigures, RunFigures, SymbolRunFigures,
 };
@@ -58,12 +59,14 @@ fn empty() -> BacktestReport {
             receipts: ReceiptFigures::default(),
         },
         runs: RunFigures::default(),
+        trading: None,
         over_time: OverTimeReport { receipts: steps(Vec::new()), runs: steps(Vec::new()) },
         regimes: Regimes::default(),
         performance: Performance {
             wall_seconds: 0.0,
             receipts_per_second: 0.0,
             speed_up: 0.0,
+            cycles_per_second: None,
             engine_calls: calls(&Latency::default()),
         },
     }
@@ -113,6 +116,15 @@ fn hostile() -> BacktestReport {
         },
     )]);
     report.runs.by_symbol = BTreeMap::from([(symbol.clone(), SymbolRunFigures::default())]);
+    report.trading = Some(CycleFigures {
+        chain_hash: text.clone(),
+        started: 2,
+        ended: BTreeMap::from([("ok", 1), ("blocked", 1)]),
+        intents_by_symbol: BTreeMap::from([(symbol.clone(), IntentCounts { buy: 1, sell: 0 })]),
+        errors: BTreeMap::from([("E_ORCH_BLOCKED", 1)]),
+        fires_skipped: BTreeMap::from([("session_closed", 3)]),
+        ..CycleFigures::default()
+    });
     report.over_time.receipts = steps(vec![ReceiptCounts { receipts: 3 }, ReceiptCounts::default()]);
     report.over_time.runs = steps(vec![RunCounts { completed: 1, failed: 1, outputs: 4 }]);
     let regime_output = serde_json::json!({"regime": HOSTILE, "confidence": 0.5}).to_string();

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use super::incoming::{IncomingMisfit, foreign_text};
 use crate::error::bounded_detail;
 use crate::ids::Symbol;
+use crate::trading::backtest::BacktestRequest;
 use crate::trading::decision::TradeDecision;
 use crate::trading::wire_values::{decimal_of_json, read_object};
 
@@ -26,7 +27,7 @@ pub enum IncomingPayload {
     /// `ai.decision.validated`: somebody judged a decision.
     DecisionJudged(DecisionJudged),
     /// `ordinis.ops.run.backtest.requested`: somebody wants a backtest.
-    Backtest(BacktestAsked),
+    Backtest(BacktestRequest),
     /// `ordinis.ops.kill.activate.requested`: stop trading.
     KillActivate(KillAsked),
     /// `ordinis.ops.kill.deactivate.requested`: allow it again.
@@ -129,13 +130,6 @@ pub struct DecisionJudged {
     pub approved: bool,
 }
 
-/// A wish for a backtest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BacktestAsked {
-    /// What is asked for, as JSON text.
-    pub config: String,
-}
-
 /// A wish about the kill switch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KillAsked {
@@ -218,7 +212,8 @@ impl IncomingPayload {
             "ai.decision.validated" => read_judged(text).map(Self::DecisionJudged),
             "ordinis.ops.run.backtest.requested" => {
                 read_body::<AnyBody>(text)?;
-                Ok(Self::Backtest(BacktestAsked { config: bounded_detail(text) }))
+                let request = BacktestRequest::parse(text);
+                request.map(Self::Backtest).map_err(|why| IncomingMisfit::of_field("payload", why))
             }
             "ordinis.ops.kill.activate.requested" => read_kill(text).map(Self::KillActivate),
             "ordinis.ops.kill.deactivate.requested" => read_kill(text).map(Self::KillDeactivate),

@@ -21,8 +21,8 @@ mod topic;
 pub use envelope::{EVENT_SCHEMA_VERSION, EventStyle, EventTags, EventTrace, TradingEvent};
 pub use incoming::{INCOMING_EVENT_BYTES_MAX, IncomingEvent, IncomingMisfit};
 pub use incoming_payload::{
-    BacktestAsked, DecisionJudged, ForeignError, ForeignHeartbeat, IncomingPayload, KillAsked, OrderNews,
-    OrderNewsKind, SessionNews, SessionWord,
+    DecisionJudged, ForeignError, ForeignHeartbeat, IncomingPayload, KillAsked, OrderNews, OrderNewsKind,
+    SessionNews, SessionWord,
 };
 pub use names::{EventFamily, EventNaming, TradingEventKind};
 pub use outgoing::{EventBreak, EventCursor};

@@ -78,9 +78,11 @@ fn every_consumed_event_is_read_as_its_type() {
     assert!(matches!(kill("ordinis.ops.kill.activate.requested"), Ok(Payload::KillActivate(_))));
     assert!(matches!(kill("ordinis.ops.kill.deactivate.requested"), Ok(Payload::KillDeactivate(_))));
     assert!(matches!(
-        payload_of("ordinis.ops.run.backtest.requested", json!({"from": "2026-01-01"})),
-        Ok(Payload::Backtest(_))
+        payload_of("ordinis.ops.run.backtest.requested", json!({"capture": "day.jsonl"})),
+        Ok(Payload::Backtest(asked)) if asked.capture == "day.jsonl"
     ));
+    let escapes = payload_of("ordinis.ops.run.backtest.requested", json!({"capture": "../day.jsonl"}));
+    assert!(escapes.is_err_and(|misfit| misfit.to_string().contains("capture")));
     assert_eq!(payload_of("ordinis.market.bar", json!({"close": 1})), Ok(Payload::Other));
 }
 
