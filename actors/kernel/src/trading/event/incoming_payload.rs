@@ -144,6 +144,7 @@ pub struct KillAsked {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct HeartbeatBody {
     service: String,
     #[serde(default)]
@@ -152,6 +153,7 @@ struct HeartbeatBody {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[serde(expecting = "an object")]
 struct ErrorBody {
     service: String,
     #[serde(default)]
@@ -163,6 +165,7 @@ struct ErrorBody {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[serde(expecting = "an object")]
 struct SessionBody {
     current_session: SessionWord,
     #[serde(default)]
@@ -171,6 +174,7 @@ struct SessionBody {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[serde(expecting = "an object")]
 struct OrderBody<'a> {
     order_id: String,
     symbol: String,
@@ -188,6 +192,7 @@ struct OrderBody<'a> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[serde(expecting = "an object")]
 struct JudgedBody {
     decision_id: String,
     symbol: String,
@@ -195,12 +200,14 @@ struct JudgedBody {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct KillBody {
     #[serde(default)]
     reason: Option<String>,
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct AnyBody {}
 
 impl IncomingPayload {
