@@ -38,6 +38,7 @@ mod support;
 mod tidy;
 mod tiered;
 mod trading;
+mod trading_cases;
 mod trading_config;
 mod verify;
 mod whole_inputs;
