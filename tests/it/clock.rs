@@ -1,14 +1,13 @@
 //! The wall clock is stepped under the running service, by libfaketime; monotonic time goes on as it is.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use orchestrator_actors::testkit::check_logs;
 use tokio::task::JoinHandle;
 
+use crate::support::stepped_clock::SteppedClock;
 use crate::support::{Service, checked_receipts, eventually, records, run_records};
 
 const SYMBOLS: [&str; 2] = ["BTCUSDT", "ETHUSDT"];
@@ -17,53 +16,6 @@ const CATCH_UP_MAX: u32 = 5;
 const NOTICED_MAX: Duration = Duration::from_secs(2);
 /// How long it is watched that no run happens; three would be due.
 const MUTE: Duration = Duration::from_secs(3);
-
-/// The clock that the service and its producer see, in seconds ahead of the true one.
-struct SteppedClock {
-    file: PathBuf,
-    ahead: AtomicI64,
-}
-
-impl SteppedClock {
-    fn new(dir: &Path) -> Arc<Self> {
-        let clock = Self { file: dir.join("ahead"), ahead: AtomicI64::new(0) };
-        clock.step(0);
-        Arc::new(clock)
-    }
-
-    fn step(&self, ahead: i64) {
-        // Replaced as a whole: the library reads it at any moment.
-        let fresh = self.file.with_extension("fresh");
-        std::fs::write(&fresh, format!("{ahead:+}\n")).unwrap();
-        std::fs::rename(fresh, &self.file).unwrap();
-        self.ahead.store(ahead, Ordering::Relaxed);
-    }
-
-    fn now_ms(&self) -> i64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        i64::try_from(since.as_millis()).unwrap() + 1000 * self.ahead.load(Ordering::Relaxed)
-    }
-
-    /// The service under this clock.
-    fn command(&self, config: &Path) -> Command {
-        let mut command = Command::new("env");
-        command
-            .arg(format!("LD_PRELOAD={}", library().display()))
-            .arg(format!("FAKETIME_TIMESTAMP_FILE={}", self.file.display()))
-            .args(["FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1"])
-            .arg(env!("CARGO_BIN_EXE_orchestrator"))
-            .args(["run", "--config"])
-            .arg(config);
-        command
-    }
-}
-
-/// Where the package `libfaketime` puts the library for programs with threads.
-fn library() -> PathBuf {
-    let machines = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
-    let mut found = machines.map(|machine| machine.path().join("faketime/libfaketimeMT.so.1"));
-    found.find(|path| path.exists()).expect("libfaketime must be installed: ops/test does that")
-}
 
 /// A producer whose clock is that of the service: two trades every 100 ms, a snapshot of each symbol with each second.
 struct Producer {

@@ -39,6 +39,7 @@ mod support;
 mod tidy;
 mod tiered;
 mod trading;
+mod trading_cases;
 mod trading_config;
 mod trading_rows;
 mod verify;

@@ -14,6 +14,12 @@ mod readiness;
 mod seed;
 #[path = "../support/small_disk.rs"]
 pub(crate) mod small_disk;
+#[path = "../support/stage_server.rs"]
+pub(crate) mod stage_server;
+#[path = "../support/stepped_clock.rs"]
+pub(crate) mod stepped_clock;
+#[path = "../support/trading.rs"]
+pub(crate) mod trading;
 #[path = "../support/verify.rs"]
 mod verify;
 

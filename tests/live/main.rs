@@ -51,3 +51,4 @@ mod redis_takeover;
 mod servers;
 mod shipped;
 mod survival;
+mod trading_cases;

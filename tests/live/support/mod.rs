@@ -31,7 +31,13 @@ pub(crate) mod secrets;
 pub(crate) mod seed;
 #[path = "../../support/small_disk.rs"]
 pub(crate) mod small_disk;
+#[path = "../../support/stage_server.rs"]
+pub(crate) mod stage_server;
+#[path = "../../support/stepped_clock.rs"]
+pub(crate) mod stepped_clock;
 pub(crate) mod subscriber;
 pub(crate) mod topology;
+#[path = "../../support/trading.rs"]
+pub(crate) mod trading;
 #[path = "../../support/verify.rs"]
 pub(crate) mod verify;

@@ -131,6 +131,7 @@ pub struct DecisionRefused {
 /// The body on the wire. Numbers stay text until they are decimals: none goes through a float but `confidence`.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[serde(expecting = "an object")]
 struct DecisionBody<'a> {
     decision_id: String,
     symbol: String,

@@ -233,7 +233,7 @@ impl CycleWalk {
         for fact in &self.facts[1..] {
             state.apply_fact(fact).unwrap();
         }
-        self.run = CycleRun::resume_cycle(state, self.now().elapsed);
+        self.run = CycleRun::resume_cycle(state, self.now());
     }
 
     /// The records as one line: `gate:SIG- stage:SIG intent end:ok`; `-` marks a denial or a failure.

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::mutant;
-use orchestrator_kernel::trading::cycle::CycleRun;
+use orchestrator_kernel::trading::cycle::{CycleNow, CycleRun};
 use orchestrator_kernel::trading::ids::{CycleId, ScheduleName};
 use orchestrator_kernel::trading::journal::CycleCause;
 use orchestrator_runtime::address::{Address, send_reply};
@@ -185,7 +185,8 @@ impl CyclesState {
             tracing::info!(cycle = %id, progress = state.progress_percent(), "a cycle goes on that was interrupted");
             let schedule = schedule_of(&state.started().cause);
             let origin = Instant::now();
-            let mut run = CycleRun::resume_cycle(state, origin.elapsed());
+            let wall = self.args.ports.clock.now().unwrap_or(state.started().started_at);
+            let mut run = CycleRun::resume_cycle(state, CycleNow { elapsed: origin.elapsed(), wall });
             let broke = self.args.defects.known(id);
             if self.args.settings.cycle_defects_max < broke {
                 run.cancel_cycle(&format!("it broke {broke} times"));

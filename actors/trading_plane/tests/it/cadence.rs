@@ -176,11 +176,10 @@ async fn a_fire_that_finds_a_cycle_running_is_skipped_or_waits_or_cancels() {
 }
 
 /// T6, before the cycle's first record: a fire that is on record has its cycle, with its id, after a crash.
-#[tokio::test]
-async fn a_fire_that_waits_when_the_service_crashes_begins_behind_it() {
-    let rig = PlaneRig::new(with(|schedule| schedule.overlap = OverlapPolicy::QueueOne));
+/// A crash while a cycle runs and the next fire waits behind it, durably.
+async fn crash_with_a_fire_that_waits(rig: &PlaneRig) {
     rig.stages.always("ING", OnStage::Hold);
-    let plane = running(&rig).await;
+    let plane = running(rig).await;
     rig.clock.set(FIRST);
     eventually("the first runs", || rig.stages.count_calls("ING") == 1).await;
     rig.clock.set(FIRST + MINUTE);
@@ -193,11 +192,38 @@ async fn a_fire_that_waits_when_the_service_crashes_begins_behind_it() {
     })
     .await;
     plane.kill().await;
-
     rig.stages.always("ING", OnStage::Work);
+}
+
+#[tokio::test]
+async fn a_fire_that_waits_when_the_service_crashes_begins_behind_it() {
+    let rig = PlaneRig::new(with(|schedule| schedule.overlap = OverlapPolicy::QueueOne));
+    crash_with_a_fire_that_waits(&rig).await;
+
     let plane = running(&rig).await;
     cycles_end(&plane, 2).await;
     fires_are(&rig, plane, &[(1, "start 0"), (2, "queue 1")]).await;
+}
+
+/// Method: the service comes back when even the longest lateness is over.
+#[tokio::test]
+async fn a_fire_that_waited_over_a_long_absence_is_too_late() {
+    let rig = PlaneRig::new(with(|schedule| {
+        schedule.overlap = OverlapPolicy::QueueOne;
+        schedule.misfire = MisfirePolicy::Skip;
+        schedule.lateness_max_ms = 10 * MINUTE;
+    }));
+    crash_with_a_fire_that_waits(&rig).await;
+    rig.clock.set(FIRST + 60 * MINUTE + 30_000);
+
+    let plane = running(&rig).await;
+    cycles_end(&plane, 1).await;
+    plane.stop(std::time::Duration::from_secs(20)).await;
+
+    let fires = fires(&rig).await;
+    assert_eq!(fires[..3], told(&[(1, "start 0"), (2, "queue 1"), (2, "too_late x1")]), "{fires:?}");
+    let started = rig.facts(|fact| matches!(fact, JournalFact::CycleStarted(_))).await;
+    assert_eq!(started.len(), 1, "the one that was interrupted");
 }
 
 #[tokio::test]

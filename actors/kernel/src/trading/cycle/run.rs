@@ -95,7 +95,7 @@ pub struct CycleRun {
     state: CycleState,
     /// What the budget counts from.
     began: Duration,
-    /// What had been spent before that, by the records.
+    /// What had been spent before that, by the records and the wall clock.
     spent_before: Duration,
     current: Option<StageInProgress>,
     /// A crash may have interrupted the next stage.
@@ -117,14 +117,19 @@ impl CycleRun {
         }
     }
 
-    /// The cycle that a crash interrupted, from its records: the same id, each stage's result and each intent once.
+    /// The cycle that a crash interrupted, from its records: the same id, each stage's result and each intent once. Its
+    /// budget ran on meanwhile: what it fetched and decided is as old as the wall clock says.
     #[must_use]
-    pub fn resume_cycle(mut state: CycleState, now: Duration) -> Self {
+    pub fn resume_cycle(mut state: CycleState, now: CycleNow) -> Self {
         state.forget_clearances();
-        let spent_ms: u64 = state.ended_stages().map(|(_, ended)| ended.took_ms).fold(0, u64::saturating_add);
+        let by_stages: u64 =
+            state.ended_stages().map(|(_, ended)| ended.took_ms).fold(0, u64::saturating_add);
+        // No monotonic time reaches over a crash. A wall clock that was put back takes nothing off what stages took.
+        let by_wall = now.wall.0.saturating_sub(state.started().started_at.0);
+        let spent_ms = by_stages.max(u64::try_from(by_wall).unwrap_or(0));
         Self {
             state,
-            began: now,
+            began: now.elapsed,
             spent_before: Duration::from_millis(spent_ms),
             current: None,
             interrupted: true,

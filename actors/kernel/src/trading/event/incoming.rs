@@ -58,6 +58,7 @@ impl IncomingMisfit {
 
 /// The envelope, as it stands there.
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct EnvelopeBody<'a> {
     event_id: String,
     event_type: String,

@@ -138,6 +138,7 @@ pub struct KillAsked {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct HeartbeatBody {
     service: String,
     #[serde(default)]
@@ -146,6 +147,7 @@ struct HeartbeatBody {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[serde(expecting = "an object")]
 struct ErrorBody {
     service: String,
     #[serde(default)]
@@ -157,6 +159,7 @@ struct ErrorBody {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[serde(expecting = "an object")]
 struct SessionBody {
     current_session: SessionWord,
     #[serde(default)]
@@ -165,6 +168,7 @@ struct SessionBody {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[serde(expecting = "an object")]
 struct OrderBody<'a> {
     order_id: String,
     symbol: String,
@@ -182,6 +186,7 @@ struct OrderBody<'a> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[serde(expecting = "an object")]
 struct JudgedBody {
     decision_id: String,
     symbol: String,
@@ -189,12 +194,14 @@ struct JudgedBody {
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct KillBody {
     #[serde(default)]
     reason: Option<String>,
 }
 
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct AnyBody {}
 
 impl IncomingPayload {

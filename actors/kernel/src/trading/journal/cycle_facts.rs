@@ -258,7 +258,7 @@ pub struct CycleEnded {
     pub reason: CycleEndReason,
     /// When, by the wall clock.
     pub finished_at: TsMs,
-    /// Milliseconds that it took, by monotonic time; what a crash interrupted is not counted.
+    /// Milliseconds that it took, by monotonic time; up to a restart that it went on behind, by the wall clock.
     pub spent_ms: u64,
     /// What it did.
     pub counts: CycleCounts,

@@ -136,8 +136,14 @@ impl ScheduleState {
         running: u32,
     ) -> Result<ScheduleStep, CalendarError> {
         let is_free = running < schedule.concurrent_max || mutant!(OverlapIgnored);
-        if let Some(planned) = self.held.filter(|_| is_free) {
-            return Ok(self.begin_fire(schedule, planned, now, false));
+        if let Some(planned) = self.held {
+            // It was on time, and has waited since: behind a slow cycle, or for a service that was away.
+            if planned < now.plus_ms(-schedule.lateness_max_ms) {
+                return Ok(skip_fires(only_fire(planned), ScheduleSkipReason::TooLate));
+            }
+            if is_free {
+                return Ok(self.begin_fire(schedule, planned, now, false));
+            }
         }
         let next = schedule.next_fire(self.decided_until)?;
         let Some(planned) = next.filter(|planned| *planned <= now) else {

@@ -297,6 +297,32 @@ fn more_fires_than_the_rate_allows_are_skipped() {
     assert_eq!(fires, [a, b, limited(3), limited(4), limited(5), f, g]);
 }
 
+/// Method: a fire waits for the running cycle; it ends in time, or later than any policy allows, or not at all.
+#[test]
+fn a_fire_that_waits_begins_in_time_or_never() {
+    let schedule = CycleSchedule {
+        overlap: OverlapPolicy::QueueOne,
+        lateness_max_ms: 10 * MINUTE,
+        ..schedule(ScheduleTrigger::OnDemand)
+    };
+    let planned = TsMs(0);
+    let waiting = ScheduleState::restored(planned, Some(planned), []);
+    let too_late =
+        SkippedFires { first: planned, last: planned, count: 1, reason: ScheduleSkipReason::TooLate };
+
+    for (now, running, step) in [
+        (10 * MINUTE, 0, ScheduleStep::Fire { planned, cancels_oldest: false }),
+        (10 * MINUTE, 1, ScheduleStep::Wait { until: None }),
+        (10 * MINUTE + 1, 0, ScheduleStep::Skip(too_late)),
+        (10 * MINUTE + 1, 1, ScheduleStep::Skip(too_late)),
+    ] {
+        assert_eq!(waiting.next_step(&schedule, TsMs(now), running), Ok(step), "{now} {running}");
+    }
+    let mut skipped = waiting;
+    skipped.apply_step(&ScheduleStep::Skip(too_late), TsMs(60 * MINUTE), &schedule);
+    assert_eq!(skipped, ScheduleState::switched_on(planned), "it waits no longer");
+}
+
 #[test]
 fn faults_of_a_schedule_are_named_together() {
     let broken = CycleSchedule {
@@ -388,8 +414,9 @@ proptest! {
                     (counted, until) = (counted + count, last);
                 }
                 ScheduleStep::Skip(SkippedFires { first, reason, .. }) => {
-                    // A held fire that the rate limit lets go.
-                    prop_assert_eq!(reason, ScheduleSkipReason::RateLimited);
+                    // A held fire that the rate limit lets go, or that has waited for too long.
+                    let ends_a_wait = [ScheduleSkipReason::RateLimited, ScheduleSkipReason::TooLate];
+                    prop_assert!(ends_a_wait.contains(&reason), "{reason:?}");
                     let held = begun.iter().position(|known| *known == (first, true));
                     prop_assert!(held.is_some());
                     begun[held.unwrap()].1 = false;

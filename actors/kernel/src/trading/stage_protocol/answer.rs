@@ -22,6 +22,7 @@ const REASONS_MAX: usize = 16;
 
 /// What every answer has: whether it is one, and to what.
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct Envelope<'a> {
     id: Option<u64>,
     ok: Option<bool>,
@@ -31,6 +32,7 @@ struct Envelope<'a> {
 
 /// The members of a good stage's answer.
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct StageAnswerBody<'a> {
     #[serde(borrow)]
     data: Option<&'a RawValue>,
@@ -44,6 +46,7 @@ struct StageAnswerBody<'a> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[serde(expecting = "an object")]
 struct VerdictAnswer<'a> {
     decision_id: DecisionId,
     outcome: VerdictWord,
@@ -66,6 +69,7 @@ enum VerdictWord {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[serde(expecting = "an object")]
 struct FailureAnswer {
     strategy_id: StrategyName,
     detail: String,
@@ -73,6 +77,7 @@ struct FailureAnswer {
 
 /// The members of a good hook's answer.
 #[derive(Deserialize)]
+#[serde(expecting = "an object")]
 struct HookAnswerBody<'a> {
     decision: VoteWord,
     #[serde(default)]
@@ -91,6 +96,7 @@ enum VoteWord {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(expecting = "an object")]
 struct PatchEntry<'a> {
     decision_id: DecisionId,
     drop: Option<bool>,

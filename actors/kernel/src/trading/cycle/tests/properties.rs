@@ -76,6 +76,27 @@ fn a_resumed_cycle_has_what_its_stages_left_of_the_budget() {
     assert_eq!(walk.walk().reason, CycleEndReason::OutOfTime);
 }
 
+/// T10. Method: an hour passes between the crash and the restart: behind its inputs, and in the middle of its intents.
+#[test]
+fn an_absence_counts_in_the_budget_so_that_nothing_of_before_it_is_traded_on() {
+    for (crash_behind, then) in [(" SIG", "=failed"), ("!d-a", "PORT GOV =failed")] {
+        let mut walk = CycleWalk::new(started(canonical_pipeline()), CycleScript::default());
+        while !walk.line().ends_with(crash_behind) {
+            assert!(walk.step());
+        }
+        let durable = walk.line();
+        walk.now_ms += 3_600_000;
+        walk.crash(walk.facts.len());
+
+        let ended = walk.walk();
+
+        let since = walk.line().split_off(durable.len() + 1);
+        assert_eq!(without_open_gates(&since), then);
+        assert_eq!(ended.reason, CycleEndReason::OutOfTime);
+        assert_eq!(ended.errors[0].code, CycleErrorCode::Timeout);
+    }
+}
+
 #[test]
 fn a_record_that_cannot_come_is_refused_and_changes_nothing() {
     let mut walk = CycleWalk::new(started(canonical_pipeline()), CycleScript::default());
