@@ -52,11 +52,11 @@ impl RecordedMarket {
         Some(known.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes a receipt: its time, and its price if it has one.
+    /// Takes a receipt that has a price. One without, such as a failure to decode, makes nothing that is known newer.
     pub fn take_receipt(&self, receipt: &ReceiptRecord<'_>) {
         let Some(mut known) = self.find_symbol(receipt.symbol) else { return };
-        known.newest = known.newest.max(Some(receipt.ingest_ts_ms));
         let Some(price) = find_price(receipt.event_type, receipt.event) else { return };
+        known.newest = known.newest.max(Some(receipt.ingest_ts_ms));
         if known.prices.len() == self.prices_max {
             known.prices.pop_front();
         }

@@ -1,6 +1,6 @@
 //! Forms of settings that only the trading plane has: names, money, times of day, edges of a session, stage budgets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use orchestrator_kernel::ids::Symbol;
@@ -263,8 +263,12 @@ impl SettingForm<StageBudgets> for StageBudgetsForm {
                 }
             }
             Value::Word(word) => {
+                let mut named = BTreeSet::new();
                 for part in word.split(',').filter(|part| !part.trim().is_empty()) {
                     let (name, budget) = part.split_once('=').ok_or("is no list of STAGE=duration")?;
+                    if !named.insert(name.trim()) {
+                        return Err(format!("names {} twice", name.trim()));
+                    }
                     Self::take_budget(&mut budgets, name.trim(), &Value::Word(budget.trim().to_owned()))?;
                 }
             }

@@ -30,7 +30,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use orchestrator_kernel::trading::ids::ScheduleName;
+use orchestrator_kernel::trading::ids::{ScheduleName, StageName};
 use orchestrator_kernel::trading::journal::TradingMode;
 use orchestrator_kernel::trading::pipeline::canonical_pipeline;
 
@@ -251,6 +251,7 @@ impl TradingConfig {
         self.pipelines = section.read_section("pipelines", |section| {
             read_pipelines(section, shows_shipped, defaults, &providers)
         });
+        refuse_unknown_stages(section, &self.defaults.stage_budgets, &self.pipelines);
         let schedules = ScheduleReader {
             hours: &self.hours,
             calendars: &self.calendars,
@@ -276,5 +277,18 @@ impl TradingConfig {
             section.read_section("strategies", |section| strategies.read_strategies(section, shows_shipped));
         self.schedules = schedules;
         self.providers = providers.accepted;
+    }
+}
+
+/// A budget of a stage that no pipeline has is a misspelt name: the budget that was meant would not be in force.
+fn refuse_unknown_stages(section: &mut Section<'_>, budgets: &StageBudgets, pipelines: &TradingPipelines) {
+    let known: BTreeSet<&StageName> =
+        pipelines.values().flat_map(|config| &config.pipeline.stages).map(|stage| &stage.name).collect();
+    let unknown: Vec<String> =
+        budgets.keys().filter(|name| !known.contains(name)).map(|name| format!("{name:?}")).collect();
+    if !unknown.is_empty() {
+        let names: Vec<&str> = known.iter().map(|name| name.as_str()).collect();
+        let what = format!("names {}, which no pipeline has", unknown.join(", "));
+        section.refuse_key("stage_budgets", what, &format!("stages of pipelines: {}", names.join(", ")));
     }
 }

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use orchestrator_kernel::trading::history::{HistorySchedule, HistoryTrigger};
 use orchestrator_kernel::trading::ids::{PipelineName, ScheduleName, StageName};
 use orchestrator_kernel::trading::journal::ConfigurationSnapshot;
+use orchestrator_kernel::trading::schedule::ScheduleTrigger;
 use orchestrator_kernel::trading::zone::ZONE_RULES_VERSION;
 use orchestrator_trading_plane::builtin::BuiltInSettings;
 use orchestrator_trading_plane::settings::{ScheduleSettings, TradingSettings};
@@ -144,7 +146,31 @@ impl TradingConfig {
             .chain(schedules)
             .chain(strategies)
             .map(|(path, value)| (format!("trading.{path}"), value))
+            .chain(self.history_settings())
             .collect()
+    }
+
+    /// The schedules as the tables of the history show them: what they are made from has to be on record.
+    fn history_settings(&self) -> impl Iterator<Item = (String, String)> {
+        let enabled = self.schedules.iter().filter(|(_, schedule)| schedule.enabled);
+        enabled.map(|(name, schedule)| {
+            let strategies = self.schedule_settings(name, schedule).strategies;
+            let trigger = schedule.trigger.history_trigger();
+            HistorySchedule { trigger, strategies: strategies.into_iter().collect() }.to_setting(name)
+        })
+    }
+}
+
+impl CycleTriggerConfig {
+    fn history_trigger(&self) -> HistoryTrigger {
+        match &self.trigger {
+            ScheduleTrigger::Interval { every_ms } => HistoryTrigger::Interval(*every_ms),
+            ScheduleTrigger::Cron(cron) => {
+                HistoryTrigger::Cron(self.written.clone(), cron.zone().to_string())
+            }
+            ScheduleTrigger::Session { .. } => HistoryTrigger::Calendar(self.written.clone()),
+            ScheduleTrigger::OnDemand => HistoryTrigger::Event(self.written.clone()),
+        }
     }
 }
 

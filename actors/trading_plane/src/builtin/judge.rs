@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use orchestrator_kernel::ids::Symbol;
+use orchestrator_kernel::ids::{Symbol, TsMs};
 use orchestrator_kernel::ports::stage::StageRequest;
 use orchestrator_kernel::trading::decision::TradeDecision;
 use orchestrator_kernel::trading::ids::{DecisionId, StrategyName};
@@ -25,7 +25,7 @@ struct RecordedPrices {
 
 /// Facts that the decisions of one cycle are judged by.
 struct JudgedFacts {
-    prices: BTreeMap<String, Decimal>,
+    prices: KnownPrices,
     strategies: BTreeMap<StrategyName, KnownStrategy>,
     agent_mode: RiskMode,
 }
@@ -78,7 +78,7 @@ impl BuiltInStages {
 
     fn gather_facts(&self, request: &StageRequest) -> JudgedFacts {
         JudgedFacts {
-            prices: recorded_prices(request),
+            prices: known_prices(request),
             strategies: self.find_strategies(request),
             agent_mode: self.view.agent().state.mode,
         }
@@ -97,10 +97,17 @@ impl BuiltInStages {
         }
     }
 
-    /// The price on record, else the last one that is known.
-    pub(super) fn price_of(&self, recorded: &BTreeMap<String, Decimal>, symbol: &Symbol) -> Option<Decimal> {
-        let price = recorded.get(symbol.as_str()).copied();
-        price.or_else(|| self.market.last_prices(symbol, 1).last().map(|last| last.price))
+    /// The price on record, else the last one that is known and counts.
+    pub(super) fn price_of(&self, prices: &KnownPrices, symbol: &Symbol) -> Option<Decimal> {
+        let recorded = prices.recorded.get(symbol.as_str()).copied();
+        recorded.or_else(|| self.last_price(symbol, prices.oldest))
+    }
+
+    /// The last price that is known of a symbol, unless it is older than `oldest`: the gate of stale data looks at the
+    /// newest of all symbols of a cycle, and one that moves does not make another's price a fresh one.
+    pub(super) fn last_price(&self, symbol: &Symbol, oldest: TsMs) -> Option<Decimal> {
+        let prices = self.market.last_prices(symbol, 1);
+        prices.last().filter(|last| oldest <= last.at).map(|last| last.price)
     }
 
     /// Shares of a decision that suggests none: its confidence stands for the weight.
@@ -114,10 +121,23 @@ impl BuiltInStages {
     }
 }
 
-/// The prices that ING has left.
-pub(super) fn recorded_prices(request: &StageRequest) -> BTreeMap<String, Decimal> {
+/// Since when a price counts in this cycle, by the pipeline's `stale_after`.
+pub(super) fn oldest_price(request: &StageRequest) -> TsMs {
+    let started = &request.started;
+    let kept = started.pipeline.stale_after.map(|age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+    kept.map_or(TsMs(i64::MIN), |age_ms| started.started_at.plus_ms(-age_ms))
+}
+
+/// Prices of a cycle: those that ING has left, and since when others count.
+pub(super) struct KnownPrices {
+    recorded: BTreeMap<String, Decimal>,
+    oldest: TsMs,
+}
+
+/// What the cycle knows of prices.
+pub(super) fn known_prices(request: &StageRequest) -> KnownPrices {
     let ingested = request.started.pipeline.stages.iter().find(|stage| stage.role() == StageRole::Ingest);
     let output = ingested.and_then(|stage| request.outputs.iter().find(|(name, _)| *name == stage.name));
     let read = output.and_then(|(_, output)| serde_json::from_str::<RecordedPrices>(&output.data).ok());
-    read.unwrap_or_default().prices
+    KnownPrices { recorded: read.unwrap_or_default().prices, oldest: oldest_price(request) }
 }

@@ -72,8 +72,9 @@ impl BuiltInStages {
         let strategies = self.find_strategies(request);
         let symbols = strategies.values().flat_map(|known| known.definition.symbols.iter());
         let symbols = symbols.filter(|symbol| request.started.covers_symbol(symbol));
+        let oldest = judge::oldest_price(request);
         let prices: BTreeMap<&Symbol, String> = symbols
-            .filter_map(|symbol| Some((symbol, self.market.last_prices(symbol, 1).last()?.price.to_string())))
+            .filter_map(|symbol| Some((symbol, self.last_price(symbol, oldest)?.to_string())))
             .collect();
         data_output(&json!({ "prices": prices }))
     }

@@ -23,7 +23,7 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::judge::recorded_prices;
+use super::judge::{KnownPrices, known_prices};
 use super::{BuiltInStages, data_output, decision_id_of};
 
 /// Decimal places of a weight that follows from signals.
@@ -98,7 +98,7 @@ impl BuiltInStages {
 
     /// A decision for each difference, judged where it is made: a rebalance has no stage of its own for that.
     pub(super) fn rebalance_orders(&self, request: &StageRequest) -> StageOutput {
-        let prices = recorded_prices(request);
+        let prices = known_prices(request);
         let known: BTreeSet<_> = request.decisions.iter().map(|decision| &decision.decision_id).collect();
         let decisions: Vec<TradeDecision> = recorded_weights(request, "compare_current_weights")
             .into_iter()
@@ -113,7 +113,7 @@ impl BuiltInStages {
 
     fn decide_differences(
         &self,
-        prices: &BTreeMap<String, Decimal>,
+        prices: &KnownPrices,
         strategy: &StrategyName,
         weights: &StrategyWeights,
     ) -> Vec<TradeDecision> {

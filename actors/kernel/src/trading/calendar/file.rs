@@ -103,14 +103,31 @@ impl MarketCalendar {
         self.extra.retain(|date| !closed.contains(date));
         self.extra.extend(open);
         self.closed.extend(closed);
-        self.early_closes.extend(reader.read_times("early_closes", &overrides.early_closes));
-        self.late_opens.extend(reader.read_times("late_opens", &overrides.late_opens));
+        let early = reader.read_times("early_closes", &overrides.early_closes);
+        let late = reader.read_times("late_opens", &overrides.late_opens);
+        for date in early.keys().chain(late.keys()).filter(|date| !self.has_session(**date)) {
+            reader.faults.push(format!("{date} has no session that could be shorter"));
+        }
+        self.early_closes.extend(early);
+        self.late_opens.extend(late);
         self.check_sessions(&mut reader);
         reader.finish_calendar(self)
     }
 
-    /// Each session that differs from the usual one ends after it begins.
+    /// Each session that differs from the usual one is a shorter one, and ends after it begins.
     fn check_sessions(&self, reader: &mut FieldReader) {
+        let later =
+            self.early_closes.iter().filter(|(_, early)| !self.is_always_open && self.close < **early);
+        for (date, early) in later {
+            reader
+                .faults
+                .push(format!("{date}: an early close at {early} is later than the close at {}", self.close));
+        }
+        for (date, late) in self.late_opens.iter().filter(|(_, late)| **late < self.open) {
+            reader
+                .faults
+                .push(format!("{date}: a late opening at {late} is before the opening at {}", self.open));
+        }
         for (date, changed) in self.early_closes.iter().chain(&self.late_opens) {
             let is_empty = self.session_of(*date).is_none_or(|session| session.closes <= session.opens);
             if is_empty && self.has_session(*date) {
