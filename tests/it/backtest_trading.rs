@@ -435,8 +435,13 @@ async fn a_service_runs_the_backtest_that_it_is_asked_for_beside_its_own_work() 
     let client = reqwest::Client::new();
     let place = |path: &str| format!("{}/api/v1/backtests{path}", service.url);
     let ended = async |config: Value| {
-        let asked = client.post(place("")).json(&json!({ "config": config })).send().await.unwrap();
-        assert_eq!(asked.status(), 202);
+        // The plane starts beside the service, and says 503 until it has.
+        let asked = eventually("a job", async || {
+            let asked = client.post(place("")).json(&json!({ "config": config })).send().await.unwrap();
+            assert!(matches!(asked.status().as_u16(), 202 | 503), "{asked:?}");
+            (asked.status() == 202).then_some(asked)
+        })
+        .await;
         let job = asked.json::<Value>().await.unwrap()["jobId"].as_str().unwrap().to_owned();
         eventually("the end of the job", async || {
             let job: Value =

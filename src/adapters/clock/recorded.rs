@@ -148,8 +148,8 @@ impl RecordedClock {
         Self { state: Mutex::new(state), changed: Notify::new() }
     }
 
-    /// Lets somebody keep step with the sleepers, one at a time. It has its turn from now on, so that time does not move
-    /// on before it has slept once.
+    /// Lets somebody keep step with the sleepers, one at a time. It has its turn from now on, so that time does not
+    /// move on before it has slept once.
     #[must_use]
     pub fn join_follower(self: &Arc<Self>) -> RecordedFollower {
         self.lock_state().follower = Some(FollowerState::Working);

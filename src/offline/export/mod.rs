@@ -159,7 +159,7 @@ pub async fn export_logs(
     Ok(exported)
 }
 
-/// Writes a journal as lines, in the export form; an older file of that name is replaced. Returns the number of records.
+/// Writes a journal as lines, in the export form; an older file of that name is replaced. Returns how many records.
 ///
 /// # Errors
 ///

@@ -60,7 +60,8 @@ pub(super) async fn wait_for_log(log: &'static str, error: &ReadError) {
     tokio::time::sleep(TRY_AGAIN).await;
 }
 
-/// Takes everything from `next` on; returns where to go on. Whoever is more than `behind_max` behind goes on near the end.
+/// Takes everything from `next` on; returns where to go on. Whoever is more than `behind_max` behind goes on near the
+/// end.
 pub(super) async fn take_receipts(
     log: &dyn Log,
     market: &RecordedMarket,

@@ -12,7 +12,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_kernel::ids::TsMs;
+use orchestrator_kernel::ids::{Seq, TsMs};
 use orchestrator_kernel::ports::clock::{Clock, TimeGap};
 use orchestrator_kernel::rfc3339::to_rfc3339;
 use orchestrator_trading_plane::plane::TradingHandle;
@@ -34,10 +34,7 @@ pub(super) async fn keep_step(
     handle: TradingHandle,
 ) {
     let RecordedStep { follower, opening } = step;
-    let MarketFeed { market, receipts, runs, committed: _ } = feed;
-    let mut outputs = RunFollower::new(&market, &handle);
-    let (mut next_receipt, mut next_run) =
-        (read_back_from(receipts.stat().tail), read_back_from(runs.stat().tail));
+    let mut recorded = RecordedLogs::behind(&feed, &handle);
     let mut gap = GapTurns::default();
     // The plane has looked once by itself, in the moment in which it started.
     settle_start(&handle).await;
@@ -47,22 +44,49 @@ pub(super) async fn keep_step(
         tracing::error!(%refused, "the command that begins the trading was refused");
     }
     loop {
-        while let Err(error) = take_receipts(receipts.as_ref(), &market, next_receipt, u64::MAX)
-            .await
-            .map(|read_to| next_receipt = read_to)
-        {
-            wait_for_log("receipts", &error).await;
-        }
-        while let Err(error) =
-            outputs.take_runs(runs.as_ref(), next_run).await.map(|read_to| next_run = read_to)
-        {
-            wait_for_log("runs", &error).await;
-        }
+        recorded.read_on().await;
         let now = clock.now().unwrap_or_default();
         let due = work_off(&handle, now).await;
         follower.sleep_until(due).await;
         while let Some(end) = gap.rest_of_gap(clock.as_ref()) {
             follower.sleep_until(Some(end)).await;
+        }
+    }
+}
+
+/// Reader of both logs: the market, and outputs for schedules that wait for them.
+struct RecordedLogs<'a> {
+    feed: &'a MarketFeed,
+    outputs: RunFollower<'a>,
+    next_receipt: Seq,
+    next_run: Seq,
+}
+
+impl<'a> RecordedLogs<'a> {
+    /// Begins near the ends: a service that goes on knows the market then.
+    fn behind(feed: &'a MarketFeed, handle: &'a TradingHandle) -> Self {
+        Self {
+            feed,
+            outputs: RunFollower::new(&feed.market, handle),
+            next_receipt: read_back_from(feed.receipts.stat().tail),
+            next_run: read_back_from(feed.runs.stat().tail),
+        }
+    }
+
+    /// Takes everything that is there; what cannot be read is tried again, because time must not pass it.
+    async fn read_on(&mut self) {
+        let MarketFeed { market, receipts, runs, committed: _ } = self.feed;
+        loop {
+            match take_receipts(receipts.as_ref(), market, self.next_receipt, u64::MAX).await {
+                Ok(read_to) => break self.next_receipt = read_to,
+                Err(error) => wait_for_log("receipts", &error).await,
+            }
+        }
+        loop {
+            match self.outputs.take_runs(runs.as_ref(), self.next_run).await {
+                Ok(read_to) => break self.next_run = read_to,
+                Err(error) => wait_for_log("runs", &error).await,
+            }
         }
     }
 }
