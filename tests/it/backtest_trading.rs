@@ -172,12 +172,12 @@ fn line(symbol: &str, kind: &str, after_ms: i64, normalized: &Value) -> String {
 }
 
 /// Trades of two symbols that wander, some of them at the very moment of a fire, and a snapshot for each boundary.
-fn made_up_capture() -> String {
+fn made_up_capture(minutes: i64) -> String {
     let mut dice = Rng::new(11);
     let mut prices = BTreeMap::from([("BTCUSDT", 60_000_i64), ("ETHUSDT", 2_500)]);
     let mut lines = line("ETHUSDT", "TradeTick", 0, &json!({"price": 2_500}));
     let mut at = 0;
-    while at < MINUTES * 60_000 {
+    while at < minutes * 60_000 {
         let next = at + 1 + i64::try_from(dice.next_below(1_500)).unwrap();
         // Receipts at a deadline belong before it.
         let next = if dice.next_below(4) == 0 { next / 1_000 * 1_000 + 1_000 } else { next };
@@ -194,14 +194,14 @@ fn made_up_capture() -> String {
         *price += i64::try_from(dice.next_below(21)).unwrap() - 10;
         lines.push_str(&line(symbol, "TradeTick", at, &json!({"price": price})));
     }
-    lines + &line("BTCUSDT", "TradeTick", MINUTES * 60_000 + 1_000, &json!({"price": 60_000}))
+    lines + &line("BTCUSDT", "TradeTick", minutes * 60_000 + 1_000, &json!({"price": 60_000}))
 }
 
 /// REP-2. Method: one recording three times, on one worker thread and on four, everything compared; then without
 /// cycles, which leaves the engine plane's logs as they are with them.
 #[tokio::test]
 async fn backtests_of_cycles_write_equal_journals_on_one_thread_or_four() {
-    let world = CycleWorld::new(&made_up_capture(), TRADING);
+    let world = CycleWorld::new(&made_up_capture(MINUTES), TRADING);
     let threads = |count: &str| format!("service.worker_threads={count}");
     for (name, count) in [("one", "1"), ("four", "4"), ("again", "4")] {
         let said = world.play(name, &["--trading", "--set", &threads(count)]);
@@ -348,7 +348,7 @@ status = "active"
 /// Method: a recording that does not end, killed in the middle of its cycles.
 #[tokio::test]
 async fn a_killed_backtest_of_cycles_leaves_no_result_and_is_not_gone_on_with() {
-    let world = CycleWorld::new(&made_up_capture(), TRADING);
+    let world = CycleWorld::new(&made_up_capture(MINUTES), TRADING);
     world.play("whole", &["--trading"]);
     let pipe = world.out("pipe.jsonl");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
@@ -421,7 +421,7 @@ fn kill(child: &mut Child) {
 /// command line; then for one that ends badly.
 #[tokio::test]
 async fn a_service_runs_the_backtest_that_it_is_asked_for_beside_its_own_work() {
-    let plain = CycleWorld::new(&made_up_capture(), "");
+    let plain = CycleWorld::new(&made_up_capture(1), "");
     let captures = plain.capture.parent().unwrap();
     let (data, config) = (plain.out("data"), plain.out("service.toml"));
     let own = format!(
@@ -464,7 +464,7 @@ async fn a_service_runs_the_backtest_that_it_is_asked_for_beside_its_own_work() 
 
 #[test]
 fn cycles_that_a_recording_cannot_have_are_refused_and_the_setting_is_named() {
-    let world = CycleWorld::new(&made_up_capture(), TRADING);
+    let world = CycleWorld::new(&made_up_capture(MINUTES), TRADING);
     let (out, capture) = (world.out("out"), text(&world.capture));
     let run = |config: &[&str], code: i32| {
         let args = ["backtest", "--trading", "--capture", capture, "--out", text(&out)];

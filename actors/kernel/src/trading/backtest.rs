@@ -35,7 +35,7 @@ pub struct BacktestRequest {
 }
 
 /// Time of a recording that drives its clock.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RecordedTimeKind {
     /// The receipts' own.
@@ -52,6 +52,16 @@ impl RecordedTimeKind {
         match self {
             Self::Receive => "receive",
             Self::Ingest => "ingest",
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for RecordedTimeKind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match String::deserialize(deserializer)?.as_str() {
+            "receive" => Ok(Self::Receive),
+            "ingest" => Ok(Self::Ingest),
+            _ => Err(serde::de::Error::custom("time: has to be \"receive\" or \"ingest\"")),
         }
     }
 }

@@ -1,7 +1,5 @@
 //! Jobs with a shell script in the program's place.
 
-use std::os::unix::fs::PermissionsExt as _;
-
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -9,8 +7,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// A runner whose program is this script.
 fn runner(dir: &Path, script: &str) -> ProcessBacktestsOptions {
     let program = dir.join("program.sh");
-    fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    // Written by another process: one that we wrote could be busy in a child that another test just forks.
+    let written = std::process::Command::new("sh")
+        .args(["-c", "printf '%s\\n' \"$1\" > \"$0\" && chmod 755 \"$0\""])
+        .arg(&program)
+        .arg(format!("#!/bin/sh\n{script}"))
+        .status();
+    assert!(written.unwrap().success());
     let captures = dir.join("captures");
     fs::create_dir_all(&captures).unwrap();
     fs::write(captures.join("day.jsonl"), "").unwrap();
