@@ -80,7 +80,7 @@ impl BuiltInStages {
                 DecisionAction::Sell => -weight,
                 DecisionAction::Hold => continue,
             };
-            weights.targets.insert(symbol.to_string(), weight.round_dp(WEIGHT_PLACES));
+            weights.targets.insert(symbol.to_string(), weight.round_dp(WEIGHT_PLACES).normalize());
             weights.confidence.insert(symbol.to_string(), opinion.confidence);
         }
         Ok(weights.to_output())

@@ -107,8 +107,8 @@ impl OutboxReader {
         if batch.is_empty() { Err(OutboxTrouble::NoRecord(first.into())) } else { Ok(batch) }
     }
 
-    /// The cursor from which to go on, and whether it has to be saved first. One that is damaged, or of another journal,
-    /// is replaced by one before the first record: it says that something was published, and nobody knows how much.
+    /// The cursor from which to go on, and whether it has to be saved first. One that is damaged, or of another
+    /// journal, is replaced by one before the first record: something was published, and nobody knows how much.
     pub(super) async fn open_cursor(
         &self,
         committed: &JournalCommitted,

@@ -15,8 +15,25 @@ use crate::world::Coverage;
 pub(crate) const SEEDS: u64 = 500;
 /// Seeds that found a bug, one a line; what follows a `#` says which.
 const RECORDED: &str = include_str!("../../../../tests/trading_seeds.txt");
-/// Below so many seeds rare events may be missing by chance.
+/// Below so many seeds [rare events](RARE) may be missing by chance.
 const COVERING: u64 = 2_000;
+
+/// Events that the default suite's seeds may miss: fewer than ten of each in 280 seeds. All others they meet.
+const RARE: [&str; 13] = [
+    "agent in error",
+    "checkpoint stale",
+    "crash between two records of a batch",
+    "cycle ends: degraded",
+    "hook denies",
+    "hook fails",
+    "hook hangs",
+    "hook narrows",
+    "hook takes its time",
+    "hook widens an order",
+    "hook widens by a decision of nobody",
+    "pause ended while the service was down",
+    "stop that ran out of time",
+];
 
 /// What a campaign must have met, each at least once: a simulation in which nothing happens proves nothing.
 const MUST_BE_SEEN: [&str; 68] = [
@@ -191,10 +208,9 @@ impl Report {
             "{} checks of the kernel failed",
             violation_count()
         );
-        if COVERING <= self.seeds {
-            let missing: BTreeSet<&str> =
-                MUST_BE_SEEN.into_iter().filter(|what| self.coverage.of(what) == 0).collect();
-            assert!(missing.is_empty(), "never happened in {} seeds: {missing:?}", self.seeds);
-        }
+        let is_due = |what: &&str| COVERING <= self.seeds || (SEEDS <= self.seeds && !RARE.contains(what));
+        let missing: BTreeSet<&str> =
+            MUST_BE_SEEN.into_iter().filter(is_due).filter(|what| self.coverage.of(what) == 0).collect();
+        assert!(missing.is_empty(), "never happened in {} seeds: {missing:?}", self.seeds);
     }
 }

@@ -72,8 +72,8 @@ impl EventCursor {
         Self { position: JournalSeq(first.0.saturating_sub(1)), ..Self::default() }
     }
 
-    /// A cursor behind everything that these records add up to, of which `head` is the last one's hash. What comes next is
-    /// told as if the records before had been taken in.
+    /// A cursor behind everything that these records add up to, of which `head` is the last one's hash. What comes next
+    /// is told as if the records before had been taken in.
     #[must_use]
     pub fn behind_index(index: &JournalIndex, head: ChainHash) -> Self {
         let mut cursor = Self { position: index.tail(), ..Self::default() };

@@ -114,8 +114,8 @@ impl JournalAudit {
     ///
     /// # Errors
     ///
-    /// [`BrokenRule`]: the first rule that it breaks. It is not taken in, so that another record may have its place; but
-    /// of what follows nothing is said any more that can be relied upon.
+    /// [`BrokenRule`]: the first rule that it breaks. It is not taken in, so that another record may have its place;
+    /// but of what follows nothing is said any more that can be relied upon.
     pub fn take_record(&mut self, seq: JournalSeq, bytes: &[u8]) -> Result<JournalEntry, BrokenRule> {
         let broken = |rule, detail: String| BrokenRule { seq, rule, detail };
         if seq != self.tail.next() {
