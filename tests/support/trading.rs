@@ -40,8 +40,8 @@ impl TradingPlace {
         (place, clock)
     }
 
-    /// A place with these sections of the service; nobody has said that trading is allowed. Budgets, and the lease of the
-    /// kill switch unless `service` has one, are those that a busy machine does not exceed.
+    /// A place with these sections of the service; nobody has said that trading is allowed. Budgets, and the lease of
+    /// the kill switch unless `service` has one, are those that a busy machine does not exceed.
     pub(crate) fn unswitched(service: &str, trading: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = dir.path().join("service.toml");
