@@ -66,7 +66,7 @@ pub struct CadenceState {
     writer: JournalWriter,
     /// What the journal said at the last reload.
     known: Arc<JournalIndex>,
-    /// Cycles of events since then.
+    /// Cycles of events since then, and those whose fire was on record without them.
     of_events: BTreeSet<CycleId>,
     lanes: BTreeMap<ScheduleName, Lane>,
     wake_up: Option<WakeUp>,
@@ -209,7 +209,9 @@ impl CadenceState {
         let running = self.args.cycles.call(CyclesMsg::Running).await?;
         let (index, writer) = self.args.door.read_snapshot().await?;
         self.writer = writer;
-        self.of_events.clear();
+        // A fire that is on record without its cycle begins below; its event may come again meanwhile.
+        let open = index.schedules().values().flat_map(|account| account.open.values());
+        self.of_events = open.map(|fired| fired.cycle_id).collect();
         let since = index.config().map_or_else(|| self.wall_now(), |(_, since)| since);
         let lane_of = |settings: &crate::settings::ScheduleSettings| {
             let of_schedule = running.iter().filter(|cycle| cycle.schedule.as_ref() == Some(&settings.name));
