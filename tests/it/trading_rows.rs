@@ -62,7 +62,12 @@ symbols = ["BTCUSDT"]
 fn written(dir: &Path, text: &str) -> PathBuf {
     let path = dir.join("config.toml");
     let data = dir.join("data").display().to_string();
-    std::fs::write(&path, format!("[service]\ndata_dir = \"{data}\"\n{text}")).unwrap();
+    // A busy machine reads the switch late.
+    let lease = "[kill_switch]\nread_timeout = \"5s\"\nlease = \"30s\"\n";
+    std::fs::write(&path, format!("[service]\ndata_dir = \"{data}\"\n{lease}{text}")).unwrap();
+    let init = ["kill-switch", "init", "--operator", "ops", "--config", path.to_str().unwrap()];
+    let allowed = orchestrator(&init);
+    assert!(allowed.status.success(), "{}", String::from_utf8_lossy(&allowed.stderr));
     path
 }
 
