@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn trades_and_candles_have_prices_and_everything_has_a_time() {
+    fn trades_and_candles_have_prices_and_what_has_none_makes_nothing_newer() {
         let (a, b) = (Symbol::from("A"), Symbol::from("B"));
         let market = RecordedMarket::new([a.clone()], 2);
         let priced = |field: &str, text: &str| format!(r#"{{"normalized":{{"{field}":{text}}}}}"#);
@@ -164,7 +164,7 @@ mod tests {
             market.last_prices(&a, 9).iter().map(|price| (price.at.0, price.price.to_string())).collect();
         assert_eq!(prices, [(2, "101.25".to_owned()), (3, "100".to_owned())], "two are kept, oldest first");
         assert_eq!(market.last_prices(&a, 1).len(), 1);
-        assert_eq!(market.newest_input(&[a.clone(), b.clone()]), Some(TsMs(7)));
+        assert_eq!(market.newest_input(&[a.clone(), b.clone()]), Some(TsMs(3)));
         assert!(market.last_prices(&b, 1).is_empty(), "no strategy names it");
         assert_eq!(market.last_output(&a), None);
     }

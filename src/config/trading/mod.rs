@@ -280,15 +280,20 @@ impl TradingConfig {
     }
 }
 
-/// A budget of a stage that no pipeline has is a misspelt name: the budget that was meant would not be in force.
+/// Stages of specification 001 that no shipped pipeline has; users append them.
+const OPTIONAL_STAGES: [&str; 2] = ["LEARN", "OPT"];
+
+/// A budget of a stage that there is not is a misspelt name: the budget that was meant would not be in force.
 fn refuse_unknown_stages(section: &mut Section<'_>, budgets: &StageBudgets, pipelines: &TradingPipelines) {
-    let known: BTreeSet<&StageName> =
-        pipelines.values().flat_map(|config| &config.pipeline.stages).map(|stage| &stage.name).collect();
-    let unknown: Vec<String> =
-        budgets.keys().filter(|name| !known.contains(name)).map(|name| format!("{name:?}")).collect();
+    let shipped = TradingDefaults::default().stage_budgets;
+    let configured = pipelines.values().flat_map(|config| &config.pipeline.stages).map(|stage| &stage.name);
+    let known: BTreeSet<&str> =
+        configured.chain(shipped.keys()).map(StageName::as_str).chain(OPTIONAL_STAGES).collect();
+    let unknown = budgets.keys().map(StageName::as_str).filter(|name| !known.contains(name));
+    let unknown: Vec<String> = unknown.map(|name| format!("{name:?}")).collect();
     if !unknown.is_empty() {
-        let names: Vec<&str> = known.iter().map(|name| name.as_str()).collect();
-        let what = format!("names {}, which no pipeline has", unknown.join(", "));
-        section.refuse_key("stage_budgets", what, &format!("stages of pipelines: {}", names.join(", ")));
+        let what = format!("names {}, which is no stage of any pipeline", unknown.join(" and "));
+        let names: Vec<&str> = known.into_iter().collect();
+        section.refuse_key("stage_budgets", what, &names.join(", "));
     }
 }

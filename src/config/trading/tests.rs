@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::trading::calendar::ExtendedHours;
+use orchestrator_kernel::trading::history::HistorySchedule;
 use orchestrator_kernel::trading::schedule::{
     MisfirePolicy, OverlapPolicy, ScheduleHours, ScheduleTrigger, SessionEdge,
 };
@@ -248,6 +249,18 @@ fn overrides_stand_over_a_calendar_and_change_what_decides() {
     assert_ne!(of(&shipped).digest, of(&changed).digest);
     let decides = |config: &TradingConfig| config.deciding_settings()["trading.calendars.XNYS"].clone();
     assert_ne!(decides(&shipped), decides(&changed));
+}
+
+/// The tables of the history are made from the journal alone.
+#[test]
+fn every_schedule_with_its_strategies_is_on_record_for_the_history() {
+    let settings = plane(&accepted(ADDED));
+
+    let written = HistorySchedule::of_settings(&settings.configuration.settings);
+
+    let planned: Vec<_> = settings.schedules.iter().map(|it| (&it.name, &it.strategies)).collect();
+    assert!(!planned.is_empty());
+    assert_eq!(written.iter().map(|(name, it)| (name, &it.strategies)).collect::<Vec<_>>(), planned);
 }
 
 #[test]

@@ -71,7 +71,8 @@ impl AcceptedStops {
         }
     }
 
-    /// What has stopped trading since this was decided: gates that saw it run and allow, or an order that they permitted.
+    /// What has stopped trading since this was decided: gates that saw it run and allow, or an order that such gates
+    /// permitted.
     pub(super) fn find_flip(&self, fact: &JournalFact) -> Option<String> {
         if mutant!(FlipNotSeen) {
             return None;

@@ -32,6 +32,7 @@ struct Stages {
     view: TradingView,
     built_in: Arc<BuiltInStages>,
     outputs: Vec<(StageName, StageOutput)>,
+    started_at: TsMs,
 }
 
 impl Stages {
@@ -81,7 +82,7 @@ impl Stages {
         };
         let market: Arc<dyn MarketView> = Arc::new(market);
         let built_in = Arc::new(BuiltInStages::new(settings, market, view.clone()));
-        Self { pipeline, view, built_in, outputs: vec![] }
+        Self { pipeline, view, built_in, outputs: vec![], started_at: TsMs(WALL) }
     }
 
     fn request(&self, stage: usize, strategy: Option<&str>) -> StageRequest {
@@ -93,7 +94,7 @@ impl Stages {
             started: Arc::new(CycleStarted {
                 cycle_id: CycleId::of_command(command),
                 cause: CycleCause::Command(command),
-                started_at: TsMs(WALL),
+                started_at: self.started_at,
                 pipeline,
                 begin_at: 0,
                 strategies: vec![strategy_name("a"), strategy_name("b")],
@@ -152,6 +153,25 @@ async fn prices_moves_decisions_verdicts_and_figures_follow_from_each_other() {
     let figures = stages.call(6, None).await.data;
     assert!(figures.contains(r#""allowed":2"#) && figures.contains(r#""notional":"39992""#), "{figures}");
     assert!(stages.call(7, None).await.data.contains(r#""complete":true"#));
+}
+
+/// One symbol that moves passes the gate of stale data for all: the price of another may be an old one.
+#[tokio::test]
+async fn a_price_older_than_stale_after_counts_for_no_order() {
+    let mut stages = Stages::new();
+    let age = stages.pipeline.stale_after.unwrap();
+    let age_ms = i64::try_from(age.as_millis()).unwrap();
+    for (later_ms, prices, judged) in [
+        (age_ms, r#"{"prices":{"AAPL":"102","MSFT":"400"}}"#, r#"{"allowed":1,"judged":2}"#),
+        (age_ms + 1, r#"{"prices":{}}"#, r#"{"allowed":0,"judged":2}"#),
+    ] {
+        stages.outputs.clear();
+        stages.started_at = TsMs(WALL + later_ms);
+
+        assert_eq!(stages.call(0, None).await.data, prices);
+        stages.call(2, Some("a")).await;
+        assert_eq!(stages.call(3, None).await.data, judged, "{later_ms} ms later");
+    }
 }
 
 /// Method: each verdict of a RISK behind HTTP, and what is left of it. AAPL is at 102, one order may be worth 20000.

@@ -79,6 +79,8 @@ fn flat_names_that_contradict_each_other_or_make_no_sense_are_refused() {
         ("ORCH_CYCLE_BUDGET_MS", "0", "trading.cycle_budget"),
         ("ORCH_STAGE_BUDGET_MS", "SIG", "trading.stage_budgets"),
         ("ORCH_STAGE_BUDGET_MS", "S I G=5", "trading.stage_budgets"),
+        ("ORCH_STAGE_BUDGET_MS", "SGI=5", "trading.stage_budgets"),
+        ("ORCH_STAGE_BUDGET_MS", "SIG=5,SIG=6", "trading.stage_budgets"),
         ("ORCH_FAIL_CLOSED_ON_AUDIT", "maybe", "trading.fail_closed_on_audit"),
         ("DB_PORT", "postgres", "trading.history.port"),
         ("LOG_LEVEL", "verbose", "log.level"),

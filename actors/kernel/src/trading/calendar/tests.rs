@@ -149,6 +149,30 @@ fn session_that_ends_before_it_begins_is_refused() {
     assert!(error.to_string().contains("2026-11-27: with 14:00"), "{error}");
 }
 
+/// 18:00 is 13:00 in New York, written in UTC: the market would have been open for five hours more.
+#[test]
+fn a_changed_session_is_a_shorter_one_on_a_day_that_has_one() {
+    let at = |date: &str, time: &str| [(date.to_owned(), time.to_owned())].into();
+    let early =
+        |date, time| CalendarOverrides { early_closes: at(date, time), ..CalendarOverrides::default() };
+    let late = |date, time| CalendarOverrides { late_opens: at(date, time), ..CalendarOverrides::default() };
+    for (overrides, said) in [
+        (
+            early("2026-12-24", "18:00"),
+            "2026-12-24: an early close at 18:00:00 is later than the close at 16:00:00",
+        ),
+        (
+            late("2026-12-24", "08:00"),
+            "2026-12-24: a late opening at 08:00:00 is before the opening at 09:30:00",
+        ),
+        (early("2026-12-25", "13:00"), "2026-12-25 has no session that could be shorter"),
+        (early("2026-12-26", "13:00"), "2026-12-26 has no session that could be shorter"),
+    ] {
+        let error = shipped("XNYS").with_overrides(&overrides).unwrap_err();
+        assert!(error.to_string().contains(said), "{error}");
+    }
+}
+
 #[test]
 fn hours_that_are_not_in_their_order_are_refused() {
     let [four, nine, ten] = [time(4, 0, 0, 0), time(9, 0, 0, 0), time(10, 0, 0, 0)];
