@@ -13,5 +13,4 @@ mod intake;
 mod journal;
 mod plane;
 mod retention;
-mod spans;
 mod telemetry;

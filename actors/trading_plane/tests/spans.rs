@@ -1,16 +1,21 @@
 //! The spans of cycles and their stages, as exporters of traces see them.
+//!
+//! A process of its own: whether anybody listens to a span is remembered for the whole process, as the thread sees it
+//! that is the first to reach it.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a broken test must stop loudly")]
 
 use std::cell::RefCell;
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use orchestrator_trading_plane::testkit::{PlaneRig, start_agent, trading_settings};
+use orchestrator_trading_plane::command::{CommandAnswer, TradingCommand};
+use orchestrator_trading_plane::testkit::{
+    PlaneRig, origin, pipeline_name, start_agent, strategy_name, trading_settings,
+};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
-
-use crate::cycles::{ended, run_cycle};
 
 /// A span as it began: its name, its fields, and the span that it began in.
 #[derive(Clone, Debug, Default)]
@@ -93,8 +98,14 @@ async fn a_cycle_is_a_span_and_each_stage_that_is_called_one_below_it() {
     let plane = rig.start().await;
     start_agent(plane.handle(), "start").await.unwrap();
 
-    let cycle = run_cycle(&plane, "go", "canonical").await;
-    ended(&plane, cycle).await;
+    let command = TradingCommand::RunCycle {
+        pipeline: pipeline_name("canonical"),
+        strategies: vec![strategy_name("a"), strategy_name("b")],
+        trigger_event: None,
+    };
+    let answer = plane.handle().execute_command(command, origin("go")).await;
+    let Ok(CommandAnswer::CycleBegun { cycle_id: cycle }) = answer else { panic!("{answer:?}") };
+    plane.handle().wait_for_cycle(cycle).await.expect("it ends");
     plane.kill().await;
 
     let spans = seen.all();
