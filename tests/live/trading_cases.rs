@@ -166,6 +166,10 @@ async fn a_decision_that_comes_twice_or_late_has_one_cycle_or_none() {
     };
     let now = Duration::ZERO;
 
+    // RISK's own rules hold behind that of others, and want a price; what is in the log is known from the start on.
+    let service = place.start().await;
+    service.done("receipts", &priced("AAPL", "100")).await;
+    service.stop().await;
     let service = place.start_trading().await;
     let first = decided("e-1", "c-1", now, &decision(1));
     client.send(EXCHANGE, DECISION, &[&first, &first]).await;
@@ -201,6 +205,16 @@ async fn a_decision_that_comes_twice_or_late_has_one_cycle_or_none() {
     assert_eq!(journal.facts("cycle_started").len(), 4);
     let refused = journal.facts("command_ended").into_iter().map(|ended| ended["outcome"].to_string());
     assert!(refused.into_iter().any(|outcome| outcome.contains("too_late")), "what is too old is on record");
+}
+
+/// A receipt of this moment with a price.
+fn priced(symbol: &str, price: &str) -> Value {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    json!({
+        "schema": "raw_market_event", "schema_version": "1", "event_type": "TradeTick", "source_id": "test",
+        "symbol": symbol, "exchange_ts_ms": null, "recv_ts_ms": u64::try_from(now.as_millis()).unwrap(),
+        "raw_payload": "", "normalized": { "price": price },
+    })
 }
 
 /// Kills of the service, of the server, and of both.
