@@ -30,7 +30,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 /// Answer that a request waits for.
 struct OpenRequest {
     request: AnalysisRequest,
-    answered: mpsc::UnboundedSender<TradeDecision>,
+    answered: mpsc::Sender<TradeDecision>,
 }
 
 /// The requests that wait for their answers.
@@ -69,7 +69,7 @@ impl AnalysisRequests {
         let fits = open.get(correlation).is_some_and(|open| {
             open.request.strategy == decision.strategy && open.request.symbol == decision.symbol
         });
-        fits && open.remove(correlation).is_some_and(|open| open.answered.send(decision.clone()).is_ok())
+        fits && open.remove(correlation).is_some_and(|open| open.answered.try_send(decision.clone()).is_ok())
     }
 
     fn requests_of(&self, request: &StageRequest) -> Vec<AnalysisRequest> {
@@ -105,7 +105,8 @@ impl StageBackend for AnalysisRequests {
     async fn call_stage(&self, request: StageRequest) -> Result<StageOutput, StageError> {
         let until = Instant::now() + request.time_left * (100 - KEPT_PERCENT) / 100;
         let requests = self.requests_of(&request);
-        let (answered, mut answers) = mpsc::unbounded_channel();
+        // Each request is answered once: there is room for every answer.
+        let (answered, mut answers) = mpsc::channel(requests.len().max(1));
         let correlations = requests.iter().map(AnalysisRequest::correlation_id).collect();
         // Open before they are published: an answer cannot come too early.
         let call = CallRequests { requests: self, correlations };
@@ -124,7 +125,7 @@ impl StageBackend for AnalysisRequests {
             .await
             .map_err(|error| StageError::new(StageErrorKind::Unavailable, &error.to_string()))?;
         let mut output = StageOutput { data: "{}".to_owned(), ..StageOutput::default() };
-        // Each request is answered once, so the channel ends with the last answer.
+        // It ends with the last answer.
         while let Ok(Some(decision)) = timeout_at(until, answers.recv()).await {
             output.decisions.push(decision);
         }
