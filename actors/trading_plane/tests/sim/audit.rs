@@ -9,10 +9,10 @@ use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::trading::agent::AgentStatus;
 use orchestrator_kernel::trading::gate::{GateDecided, GateKind, GatePlace, GateVerdict};
 use orchestrator_kernel::trading::ids::{CommandId, CycleId, JournalSeq, ScheduleName, StrategyName};
-use orchestrator_kernel::trading::journal::audit::{JournalAudit, JournalRule};
+use orchestrator_kernel::trading::journal::audit::{JournalAudit, JournalRule, JournalUnfinished};
 use orchestrator_kernel::trading::journal::{
     CommandOutcome, CycleCause, CycleEnded, CycleStarted, FireTrigger, JournalEntry, JournalFact,
-    JournalIndex, OrderIntended, ScheduleFired, StageEnded, StageOutcome,
+    JournalIndex, OrderIntended, ScheduleAccount, ScheduleFired, StageEnded, StageOutcome,
 };
 use orchestrator_kernel::trading::schedule::{CycleSchedule, MisfirePolicy, OverlapPolicy};
 use orchestrator_kernel::trading::stage::StageRole;
@@ -426,7 +426,21 @@ impl Audit {
 
     /// What began and has not ended; empty when there is nothing.
     pub(crate) fn unfinished(&self) -> String {
-        let unfinished = self.rules.unfinished_work();
+        Self::describe_unfinished(&self.rules.unfinished_work())
+    }
+
+    /// What a clean stop must not leave. A fire that waited behind a cycle when the schedules stopped may stay: it is on
+    /// record, and the next start begins it or says why not.
+    pub(crate) fn unfinished_at_stop(&self) -> String {
+        let mut unfinished = self.rules.unfinished_work();
+        unfinished.fires.retain(|(schedule, fire)| {
+            let account = self.index.schedules().get(schedule);
+            account.and_then(ScheduleAccount::waiting_fire).is_none_or(|waits| waits.fire != *fire)
+        });
+        Self::describe_unfinished(&unfinished)
+    }
+
+    fn describe_unfinished(unfinished: &JournalUnfinished) -> String {
         let waits = unfinished.fires.is_empty() && unfinished.commands.is_empty();
         if waits && unfinished.cycles.is_empty() { String::new() } else { format!("{unfinished:?}") }
     }
