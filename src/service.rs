@@ -31,6 +31,7 @@ pub mod wiring;
 
 use trading::{TradingDoor, TradingHost};
 use wiring::marks::show_trouble;
+use wiring::trading::events::event_style;
 use wiring::{StartOptions, Wired, WiringError, WiringExtras};
 
 /// Reason for which the service did not start. What was opened is closed again.
@@ -142,8 +143,7 @@ impl Service {
         let shutdown = CancellationToken::new();
         let limits = wiring::http_limits(config);
         let mut state = api_state(&tree, &wired, metrics.clone(), limits, &shutdown);
-        let has_bus = !config.trading.events.connection.url.is_empty();
-        state.trading = trading.as_ref().map(|host| trading_faces(host, tree.board.clone(), has_bus));
+        state.trading = trading.as_ref().map(|host| trading_faces(host, tree.board.clone(), config));
         let serving =
             tokio::spawn(api::serve_router(listener, api::build_router(state), limits, shutdown.clone()));
         let http = Http { address, shutdown, serving };
@@ -333,8 +333,9 @@ async fn end_outside(http: Http, wired: &Wired, claim: Claim) {
     }
 }
 
-/// What the interface needs of the trading plane. `has_bus` says whether it has an event bus.
-fn trading_faces(host: &TradingHost, board: StatusBoard, has_bus: bool) -> TradingFaces {
+/// What the interface needs of the trading plane.
+fn trading_faces(host: &TradingHost, board: StatusBoard, config: &Config) -> TradingFaces {
+    let has_bus = !config.trading.events.connection.url.is_empty();
     let door = host.door();
     let neighbours = move || {
         let services = door.borrow().as_ref().map(|plane| plane.view.list_services()).unwrap_or_default();
@@ -348,7 +349,12 @@ fn trading_faces(host: &TradingHost, board: StatusBoard, has_bus: bool) -> Tradi
                 .collect(),
         }
     };
-    TradingFaces { door: host.door(), code: code_identity(), neighbours: Arc::new(neighbours) }
+    TradingFaces {
+        door: host.door(),
+        code: code_identity(),
+        event_style: Arc::new(event_style(config)),
+        neighbours: Arc::new(neighbours),
+    }
 }
 
 fn api_state(

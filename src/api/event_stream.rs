@@ -12,7 +12,7 @@ use orchestrator_engine_plane::run_log::messages::Committed;
 use orchestrator_kernel::engine::contracts::DecodeError;
 use orchestrator_kernel::engine::contracts::engine_run::RunRecord;
 use orchestrator_kernel::engine::contracts::orchestrator_event::{BadAnswer, events};
-use orchestrator_kernel::ids::{LogIdentity, RunSeq, TsMs};
+use orchestrator_kernel::ids::{LogIdentity, RunSeq, Seq, TsMs};
 use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::log::{Log, ReadError, ReadLimit, RecordBatch};
 use tokio::sync::{OwnedSemaphorePermit, watch};
@@ -112,6 +112,7 @@ impl EventStream {
         place: OwnedSemaphorePermit,
     ) -> Self {
         let (next, seen) = from.next_record();
+        let next = RunSeq::from(next);
         let heartbeat_at = Instant::now() + heartbeat;
         let state = State::Beginning;
         let log = outputs.runs.identity();
@@ -225,8 +226,8 @@ impl EventStream {
     const fn reached_event_id(&self) -> EventId {
         let position = match self.seen.checked_sub(1) {
             // An index has 32 bits, and what was seen of a record is one more than an index.
-            Some(index) => Position::AfterOutput(self.next, index as u32),
-            None => Position::After(RunSeq(self.next.0.saturating_sub(1))),
+            Some(index) => Position::AfterEvent(Seq(self.next.0), index as u32),
+            None => Position::After(Seq(self.next.0.saturating_sub(1))),
         };
         EventId { log: self.log, position }
     }

@@ -28,6 +28,7 @@ mod receipts;
 mod server;
 mod sse;
 mod status;
+mod stream_start;
 #[cfg(any(test, feature = "testkit"))]
 #[doc(hidden)]
 pub mod testkit;

@@ -1,4 +1,6 @@
-//! Positions in the stream of outputs: the ids of server-sent events, `{log}-{run_seq}.{index}`.
+//! Positions in a stream of events: the ids of server-sent events, `{log}-{record}.{index}`.
+//!
+//! A record of the run log gives outputs, one of the journal the trading plane's events.
 //!
 //! A number alone says how far, not of what: an id of another log would begin in the middle of this one as soon as this
 //! one is as long. An id without a log is taken for this one's: it was written by hand, or saved before ids had one.
@@ -6,30 +8,30 @@
 use std::fmt;
 use std::str::FromStr;
 
-use orchestrator_kernel::ids::{LogIdentity, RunSeq};
+use orchestrator_kernel::ids::{LogIdentity, Seq};
 
-/// A place between two outputs. Everything up to it was seen.
+/// A place between two events. Everything up to it was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Position {
-    /// `{run_seq}`: after all outputs of this run record. 0 is before the first.
-    After(RunSeq),
-    /// `{run_seq}.{index}`: after this output, the id of an event.
-    AfterOutput(RunSeq, u32),
+    /// `{record}`: after all events of this record. 0 is before the first.
+    After(Seq),
+    /// `{record}.{index}`: after this event, whose id it is.
+    AfterEvent(Seq, u32),
 }
 
 impl Position {
-    /// The run record, seen as a whole or in part.
-    pub(super) const fn run_seq(self) -> RunSeq {
+    /// The record, seen as a whole or in part.
+    pub(super) const fn record(self) -> Seq {
         match self {
-            Self::After(run_seq) | Self::AfterOutput(run_seq, _) => run_seq,
+            Self::After(seq) | Self::AfterEvent(seq, _) => seq,
         }
     }
 
-    /// The record to go on with, and how many of its outputs were seen.
-    pub(super) const fn next_record(self) -> (RunSeq, u64) {
+    /// The record to go on with, and how many of its events were seen.
+    pub(super) const fn next_record(self) -> (Seq, u64) {
         match self {
-            Self::After(run_seq) => (RunSeq(run_seq.0.saturating_add(1)), 0),
-            Self::AfterOutput(run_seq, index) => (run_seq, index as u64 + 1),
+            Self::After(seq) => (Seq(seq.0.saturating_add(1)), 0),
+            Self::AfterEvent(seq, index) => (seq, index as u64 + 1),
         }
     }
 }
@@ -37,8 +39,8 @@ impl Position {
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::After(run_seq) => write!(f, "{run_seq}"),
-            Self::AfterOutput(run_seq, index) => write!(f, "{run_seq}.{index}"),
+            Self::After(seq) => write!(f, "{seq}"),
+            Self::AfterEvent(seq, index) => write!(f, "{seq}.{index}"),
         }
     }
 }
@@ -46,7 +48,7 @@ impl fmt::Display for Position {
 /// A position, and the log that it is one of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct EventId {
-    /// The run log; `None` when it was not said.
+    /// The log; `None` when it was not said.
     pub(super) log: Option<LogIdentity>,
     /// Where in it.
     pub(super) position: Position,
@@ -88,17 +90,17 @@ impl FromStr for Position {
     type Err = NotAPosition;
 
     fn from_str(text: &str) -> Result<Self, NotAPosition> {
-        let (run_seq, index) = match text.split_once('.') {
-            Some((run_seq, index)) => (run_seq, Some(parse_digits(index)?)),
+        let (seq, index) = match text.split_once('.') {
+            Some((seq, index)) => (seq, Some(parse_digits(index)?)),
             None => (text, None),
         };
-        let run_seq = RunSeq(parse_digits(run_seq)?);
+        let seq = Seq(parse_digits(seq)?);
         match index {
             // There is no record 0, so there is nothing of it to go on with.
-            Some(index) if run_seq.0 > 0 => {
-                Ok(Self::AfterOutput(run_seq, u32::try_from(index).map_err(|_| NotAPosition)?))
+            Some(index) if seq.0 > 0 => {
+                Ok(Self::AfterEvent(seq, u32::try_from(index).map_err(|_| NotAPosition)?))
             }
-            Some(_) | None => Ok(Self::After(run_seq)),
+            Some(_) | None => Ok(Self::After(seq)),
         }
     }
 }
@@ -121,7 +123,7 @@ mod tests {
         for text in ["0", "7", "7.0", "18446744073709551615.4294967295"] {
             assert_eq!(text.parse::<Position>().unwrap().to_string(), text);
         }
-        assert_eq!("0.0".parse(), Ok(Position::After(RunSeq(0))));
+        assert_eq!("0.0".parse(), Ok(Position::After(Seq(0))));
         for text in ["", ".", "7.", ".7", "+7", "-1", "7.-1", "7.+1", "7.0.0", " 7", "1e3", "7.4294967296"] {
             assert_eq!(text.parse::<Position>(), Err(NotAPosition), "{text}");
         }
@@ -151,7 +153,7 @@ mod tests {
 
     #[test]
     fn the_next_output_is_the_one_right_behind() {
-        assert_eq!(Position::After(RunSeq(7)).next_record(), (RunSeq(8), 0));
-        assert_eq!(Position::AfterOutput(RunSeq(7), 1).next_record(), (RunSeq(7), 2));
+        assert_eq!(Position::After(Seq(7)).next_record(), (Seq(8), 0));
+        assert_eq!(Position::AfterEvent(Seq(7), 1).next_record(), (Seq(7), 2));
     }
 }

@@ -12,10 +12,15 @@ const RETRY_MS: u64 = 1000;
 
 /// One output of the run log `log`.
 pub(super) fn write_output(log: Option<LogIdentity>, message: &OutputMessage, out: &mut Vec<u8>) {
-    let id = EventId { log, position: Position::AfterOutput(message.run_seq, message.index) };
-    out.extend_from_slice(format!("id: {id}\nevent: {}\n", message.event_type).as_bytes());
+    let position = Position::AfterEvent(message.run_seq.into(), message.index);
+    write_event(EventId { log, position }, message.event_type, &message.body, out);
+}
+
+/// One event.
+pub(super) fn write_event(id: EventId, name: &str, body: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("id: {id}\nevent: {name}\n").as_bytes());
     // Wire JSON is one line; an engine's answer with line breaks between its tokens would end the event in its middle.
-    for line in message.body.split(|byte| matches!(byte, b'\n' | b'\r')) {
+    for line in body.split(|byte| matches!(byte, b'\n' | b'\r')) {
         out.extend_from_slice(b"data: ");
         out.extend_from_slice(line);
         out.push(b'\n');

@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::Output;
 
-use crate::support::orchestrator;
+use crate::support::trading::{TradingPlace, TradingService};
+use crate::support::{PATIENCE, orchestrator};
 
 fn demo(dir: &Path, more: &[&str]) -> Output {
     let mut args = vec!["demo", "--data", dir.to_str().unwrap(), "--for"];
@@ -53,4 +54,57 @@ fn a_service_that_does_not_trade_has_no_journal_and_no_history() {
         names.iter().all(|name| !name.contains("journal") && !name.contains("history.sqlite")),
         "{names:?}"
     );
+}
+
+/// Reads a stream of events until it has so many; their ids and names.
+async fn follow(
+    service: &TradingService,
+    query: &str,
+    last: Option<&str>,
+    count: usize,
+) -> Vec<(String, String)> {
+    let url = format!("{}/api/v1/trading/events{query}", service.service.url);
+    let mut request = reqwest::Client::new().get(url);
+    if let Some(last) = last {
+        request = request.header("Last-Event-ID", last);
+    }
+    let mut response = request.send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    let (mut text, mut told) = (String::new(), Vec::new());
+    while told.len() < count {
+        let chunk = tokio::time::timeout(PATIENCE, response.chunk()).await.expect("silence").unwrap();
+        text.push_str(std::str::from_utf8(&chunk.expect("the stream ended")).unwrap());
+        while let Some((frame, rest)) = text.clone().split_once("\n\n") {
+            text = rest.to_owned();
+            let field =
+                |name: &str| frame.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+            if let (Some(id), Some(event), Some(_)) = (field("id: "), field("event: "), field("data: ")) {
+                told.push((id, event));
+            }
+        }
+    }
+    told.truncate(count);
+    told
+}
+
+/// Method: a subscriber is cut off by kill -9 in the middle of cycles, and comes again with its last id.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscriber_of_trading_events_misses_nothing_over_a_kill() {
+    let place = TradingPlace::new(
+        "[trading.schedules.beat]\npipeline = \"heartbeat\"\ntrigger = \"interval\"\ninterval = \"1s\"\n\
+         hours = \"any\"\noverlap = \"skip\"\nmisfire = \"skip\"\nlateness_max = \"1m\"\n",
+    );
+    let service = place.start_trading().await;
+    let mut told = follow(&service, "?from=earliest", None, 4).await;
+    service.kill();
+
+    let service = place.start().await;
+    let last = told.last().unwrap().0.clone();
+    told.extend(follow(&service, "", Some(&last), 5).await);
+
+    let whole = follow(&service, "?from=earliest", None, told.len()).await;
+    assert_eq!(told, whole, "without a gap, nothing twice");
+    let named = |name: &str| told.iter().filter(|(_, event)| event == name).count();
+    assert!(2 <= named("orchestrator.cycle.started"), "{told:?}");
+    service.stop().await;
 }

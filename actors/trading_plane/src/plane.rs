@@ -16,13 +16,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_kernel::ids::{RunSeq, TsMs};
+use orchestrator_kernel::ids::{LogIdentity, RunSeq, Seq, TsMs};
 use orchestrator_kernel::ports::backtests::BacktestRunner;
 use orchestrator_kernel::ports::history::HistoryStore;
 use orchestrator_kernel::ports::log::Log;
 use orchestrator_kernel::ports::observer::Observer;
 use orchestrator_kernel::restart::{BeyondIntensity, Restart, RestartPolicy};
-use orchestrator_kernel::trading::ids::CycleId;
+use orchestrator_kernel::trading::ids::{CycleId, JournalSeq};
 use orchestrator_runtime::address::{Address, Down, start_of_actor};
 use orchestrator_runtime::fatal::{Fatal, FatalKind, FatalSlot};
 use orchestrator_runtime::status::{Condition, StatusBoard};
@@ -207,11 +207,17 @@ impl TradingHandle {
         self.agent.cast(AgentMsg::ErrorOccurred(detail))
     }
 
-    /// The events of the journal behind `after`; without it, those that become durable from now on. It waits for no
+    /// The events of the journal from `from` on; without it, those that become durable from now on. It waits for no
     /// bus.
     #[must_use]
-    pub fn subscribe_events(&self, after: Option<EventPosition>) -> EventFeed {
-        EventFeed::open(Arc::clone(&self.journal), self.committed.clone(), &self.view, after)
+    pub fn subscribe_events(&self, from: Option<EventPosition>) -> EventFeed {
+        EventFeed::open(Arc::clone(&self.journal), self.committed.clone(), &self.view, from)
+    }
+
+    /// The journal's identity, and the first record that it still has.
+    #[must_use]
+    pub fn journal_start(&self) -> (Option<LogIdentity>, JournalSeq) {
+        (self.journal.identity(), JournalSeq::from(self.journal.stat().start.max(Seq(1))))
     }
 
     /// Waits until this cycle has ended; nothing when it is not shown (any more).

@@ -11,6 +11,7 @@ mod agent;
 mod backtests;
 mod command;
 mod cycles;
+mod events;
 mod fields;
 mod guard;
 mod health;
@@ -28,6 +29,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::trading::agent::AgentStatus;
+use orchestrator_kernel::trading::event::EventStyle;
 use orchestrator_runtime::status::Condition;
 use orchestrator_trading_plane::plane::TradingHandle;
 use tokio::sync::{Semaphore, watch};
@@ -45,6 +47,8 @@ pub struct TradingFaces {
     pub door: watch::Receiver<Option<TradingHandle>>,
     /// Version and commit of the program, which results name.
     pub code: String,
+    /// The form of events.
+    pub event_style: Arc<EventStyle>,
     /// Looks at what the plane works with. Must not block.
     pub neighbours: Arc<dyn Fn() -> TradingNeighbours + Send + Sync>,
 }
@@ -112,12 +116,13 @@ fn agent_status(faces: &TradingFaces, is_stopped: bool) -> AgentStatus {
 }
 
 /// Paths below which everything is the trading plane's.
-const PREFIXES: [&str; 7] = [
+const PREFIXES: [&str; 8] = [
     "/api/v1/agent",
     "/api/v1/backtests",
     "/api/v1/strategies",
     "/api/v1/cycles",
     "/api/v1/schedules",
+    "/api/v1/trading",
     "/api/v1/kill-switch/latch",
     "/api/v1/kill-switch/release",
 ];
@@ -154,6 +159,7 @@ pub(super) fn control_routes(shared: &Arc<Shared>, faces: TradingFaces) -> Route
         .route("/api/v1/backtests", get(backtests::list_backtests).post(backtests::post_backtest))
         .route("/api/v1/backtests/{id}", get(backtests::get_backtest))
         .route("/api/v1/schedules", get(schedules::list_schedules))
+        .route("/api/v1/trading/events", get(events::get_events))
         .route("/api/v1/kill-switch/latch", post(latch::post_latch))
         .route("/api/v1/kill-switch/release", post(latch::post_release))
         .method_not_allowed_fallback(async || ControlError::method_not_allowed())

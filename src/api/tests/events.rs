@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use orchestrator_kernel::ids::{LogIdentity, RunSeq, Seq};
+use orchestrator_kernel::ids::{LogIdentity, Seq};
 use orchestrator_kernel::ports::log::RecordBatch;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpSocket;
@@ -16,27 +16,31 @@ use super::*;
 
 /// One frame of the stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Frame {
-    id: String,
-    event: String,
-    data: String,
+pub(super) struct Frame {
+    pub(super) id: String,
+    pub(super) event: String,
+    pub(super) data: String,
     comment: String,
 }
 
 /// A subscriber that understands server-sent events.
-struct Subscriber {
+pub(super) struct Subscriber {
     response: reqwest::Response,
     text: String,
 }
 
 impl Subscriber {
     async fn open(service: &Service, query: &str, last_event_id: Option<&str>) -> Self {
-        let mut request = service.client.get(service.url(&format!("/api/v1/events{query}")));
+        Self::open_at(service, &format!("/api/v1/events{query}"), last_event_id).await
+    }
+
+    pub(super) async fn open_at(service: &Service, path: &str, last_event_id: Option<&str>) -> Self {
+        let mut request = service.client.get(service.url(path));
         if let Some(id) = last_event_id {
             request = request.header("last-event-id", id);
         }
         let response = request.send().await.unwrap();
-        assert_eq!(response.status(), 200, "{query}");
+        assert_eq!(response.status(), 200, "{path}");
         assert_eq!(response.headers()["content-type"], "text/event-stream");
         assert_eq!(response.headers()["cache-control"], "no-store");
         let mut subscriber = Self { response, text: String::new() };
@@ -45,7 +49,7 @@ impl Subscriber {
     }
 
     /// The next frame; `None` when the stream has ended.
-    async fn frame(&mut self) -> Option<Frame> {
+    pub(super) async fn frame(&mut self) -> Option<Frame> {
         while !self.text.contains("\n\n") {
             let chunk =
                 tokio::time::timeout(DEADLINE, self.response.chunk()).await.expect("silence").unwrap()?;
@@ -68,7 +72,7 @@ impl Subscriber {
     }
 
     /// The next frame that is an event; heartbeats do not count.
-    async fn event(&mut self) -> Frame {
+    pub(super) async fn event(&mut self) -> Frame {
         let next = async {
             loop {
                 let frame = self.frame().await.expect("the stream ended");
@@ -340,7 +344,7 @@ async fn a_chunk_is_bounded_whatever_the_commit() {
         shutdown: service.shutdown.clone(),
     };
     let place = Arc::new(Semaphore::new(1)).acquire_owned().await.unwrap();
-    let from = Position::After(RunSeq(0));
+    let from = Position::After(Seq(0));
     let mut stream = EventStream::new(outputs, from, Filter::default(), DEADLINE, place);
 
     let mut total = 0;

@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use crate::journal::messages::JournalCommitted;
 use crate::view::TradingView;
 
-/// Records that are read at once.
-const FEED_RECORDS_MAX: usize = 256;
+/// One reading of the journal: what a slow listener holds.
+const FEED_READ: ReadLimit = ReadLimit { records: 256, bytes: 256 << 10 };
 /// Shown cycles that a feed looks at, to name what began before its position.
 const NAMED_CYCLES_MAX: usize = 1000;
 
@@ -54,20 +54,19 @@ pub struct EventFeed {
     journal: Arc<dyn Log>,
     committed: watch::Receiver<JournalCommitted>,
     cursor: EventCursor,
-    /// Events up to here were told before.
-    after: Option<EventPosition>,
+    /// Events before this one are not wanted.
+    from: Option<EventPosition>,
 }
 
 impl EventFeed {
-    /// The events behind `after`; without it, those that become durable from now on.
+    /// The events from `from` on; without it, those that become durable from now on.
     pub(crate) fn open(
         journal: Arc<dyn Log>,
         committed: watch::Receiver<JournalCommitted>,
         view: &TradingView,
-        after: Option<EventPosition>,
+        from: Option<EventPosition>,
     ) -> Self {
-        let first = match after {
-            // Of the record itself later events may be wanted.
+        let first = match from {
             Some(position) => position.seq.max(JournalSeq(1)),
             None => committed.borrow().tail.next(),
         };
@@ -76,12 +75,19 @@ impl EventFeed {
         {
             cursor.name_cycle(shown.state.started());
         }
-        if after.is_none() {
+        if committed.borrow().tail < first {
+            // Strategies are then as they are shown.
             for known in view.list_strategies() {
                 cursor.name_strategy(&known.definition.name, known.status);
             }
         }
-        Self { journal, committed, cursor, after }
+        Self { journal, committed, cursor, from }
+    }
+
+    /// The last record whose events were told, or that had none.
+    #[must_use]
+    pub const fn reached_record(&self) -> JournalSeq {
+        self.cursor.position()
     }
 
     /// The next events, at least one, each with its position. Cancel safe.
@@ -113,14 +119,14 @@ impl EventFeed {
             return Err(EventFeedError::Trimmed { asked: first, start });
         }
         let wanted = usize::try_from(tail.0.saturating_sub(first.0).saturating_add(1)).unwrap_or(usize::MAX);
-        let limit = ReadLimit { records: FEED_RECORDS_MAX.min(wanted), ..ReadLimit::default() };
+        let limit = ReadLimit { records: FEED_READ.records.min(wanted), ..FEED_READ };
         let batch = self.journal.read(first.into(), limit).await?;
         let (mut told, mut of_record) = (Vec::new(), Vec::new());
         for (seq, bytes) in batch.iter() {
             let seq = JournalSeq::from(seq);
             self.cursor.take_record(seq, bytes, &mut of_record)?;
             let positions = (0..).map(|index| EventPosition { seq, index });
-            told.extend(positions.zip(of_record.drain(..)).filter(|(at, _)| Some(*at) > self.after));
+            told.extend(positions.zip(of_record.drain(..)).filter(|(at, _)| self.from <= Some(*at)));
         }
         Ok(told)
     }

@@ -3,6 +3,7 @@
 mod answers;
 mod backtests;
 mod commands;
+mod events;
 mod pages;
 mod refusals;
 
@@ -49,7 +50,12 @@ async fn face_over(
         event_bus: Some(true),
         services: BTreeMap::from([("market-data".to_owned(), true)]),
     };
-    let trading = TradingFaces { door, code: "1.0.0+abc".to_owned(), neighbours: Arc::new(neighbours) };
+    let trading = TradingFaces {
+        door,
+        code: "1.0.0+abc".to_owned(),
+        event_style: Arc::default(),
+        neighbours: Arc::new(neighbours),
+    };
     let clock = FakeClock { now: TsMs(WALL + LATER_S * 1000), is_driven: false };
     Setup { trading: Some(trading), board, clock, limits, ..Setup::default() }.start().await
 }

@@ -8,7 +8,7 @@ use super::*;
 const START: &str = "/api/v1/agent/start";
 
 /// Paths of the trading plane.
-const PATHS: [(&str, &str); 17] = [
+const PATHS: [(&str, &str); 18] = [
     ("GET", "/api/v1/backtests"),
     ("GET", "/api/v1/backtests/00000000-0000-8000-8000-000000000000"),
     ("POST", "/api/v1/backtests"),
@@ -25,6 +25,7 @@ const PATHS: [(&str, &str); 17] = [
     ("GET", "/api/v1/cycles/00000000-0000-8000-8000-000000000000"),
     ("POST", "/api/v1/cycles"),
     ("GET", "/api/v1/schedules"),
+    ("GET", "/api/v1/trading/events"),
     ("POST", "/api/v1/kill-switch/latch"),
 ];
 
