@@ -224,6 +224,46 @@ async fn backtests_of_cycles_write_equal_journals_on_one_thread_or_four() {
     assert_eq!(world.report("without").get("trading"), None);
 }
 
+/// REP-2 of a service that works over a recording, whose agent nobody has started. Method: `run --once` without the
+/// trading plane, then with it on one worker thread and on four: the same runs and outputs, and every fire accounted for
+/// in equal journals.
+#[tokio::test]
+async fn a_service_over_a_recording_makes_every_run_beside_its_schedules_and_equal_journals() {
+    let world = CycleWorld::new(&made_up_capture(MINUTES), TRADING);
+    let run_once = |name: &str, more: &[String]| {
+        let set = |setting: String| ["--set".to_owned(), setting];
+        let settings = [
+            format!("service.data_dir={}", text(&world.out(name))),
+            "clock.mode=recorded".to_owned(),
+            "sources.day.kind=file".to_owned(),
+            format!("sources.day.path={}", text(&world.capture)),
+        ];
+        let settings = settings.into_iter().chain(more.iter().cloned()).flat_map(set);
+        let args = ["run", "--once", "--config", text(&world.config)].map(str::to_owned);
+        let args: Vec<_> = args.into_iter().chain(settings).collect();
+        check_run(&args.iter().map(String::as_str).collect::<Vec<_>>(), 0);
+    };
+    run_once("without", &[]);
+    for (name, threads) in [("one", "1"), ("four", "4")] {
+        let threads = format!("service.worker_threads={threads}");
+        run_once(name, &["trading.enabled=true".to_owned(), threads]);
+    }
+
+    let log_of = async |name: &str, log: &str| records(&world.out(name).join(log)).await;
+    let runs = log_of("without", "runs").await;
+    assert!(!runs.is_empty() && !outputs(&world.out("without")).is_empty());
+    for name in ["one", "four"] {
+        assert!(log_of(name, "runs").await == runs, "{name}: schedules change the runs");
+        assert!(outputs(&world.out(name)) == outputs(&world.out("without")), "{name}: outputs");
+    }
+    let journal = log_of("one", "journal").await;
+    assert!(journal == log_of("four", "journal").await, "REP-2: the journals differ");
+    // Each minute at least, of the schedule that fires most.
+    assert!(usize::try_from(MINUTES).unwrap() < journal.len(), "{} records", journal.len());
+    let said = check_run(&["verify", "--from", text(&world.out("four")), "--config", text(&world.config)], 0);
+    assert!(said.contains("journal: records 1 to "), "{said}");
+}
+
 /// What the journal says happened, by the recording's own time.
 fn check_cycles(world: &CycleWorld) {
     let journal = world.journal("one");
