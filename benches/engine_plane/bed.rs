@@ -10,6 +10,7 @@ use orchestrator::adapters::files::DataDir;
 use orchestrator::config::{ClockMode, Config, SymbolsConfig};
 use orchestrator::process::version::BUILD;
 use orchestrator::service::wiring;
+use orchestrator::service::wiring::trading::TradingParts;
 use orchestrator::telemetry::metrics::Metrics;
 use orchestrator_actors::tree::{Ports, Settings, StopOutcome, Tree};
 use orchestrator_kernel::engine::cadence::Cadence;
@@ -31,6 +32,9 @@ pub(crate) struct Bed {
     pub(crate) receipts: Arc<dyn Log>,
     pub(crate) runs: Arc<dyn Log>,
     pub(crate) counts: Arc<Counts>,
+    /// Where it is on, ready to be joined with the tree.
+    #[allow(dead_code, reason = "the trading plane's bars start it")]
+    pub(crate) trading: Option<TradingParts>,
     _data_dir: Arc<DataDir>,
 }
 
@@ -58,7 +62,8 @@ impl Bed {
         let (receipts, runs) = (Arc::clone(&ports.receipts), Arc::clone(&ports.runs));
         let tree = Tree::start(ports, &settings).await?;
         let counts = counts.ok_or("the wiring made no observer")?;
-        Ok(Self { tree, receipts, runs, counts, _data_dir: wired.data_dir })
+        let trading = wired.trading;
+        Ok(Self { tree, receipts, runs, counts, trading, _data_dir: wired.data_dir })
     }
 
     /// Waits until every source has ended and every output is confirmed.

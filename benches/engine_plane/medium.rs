@@ -162,33 +162,57 @@ impl BarePublisher {
 pub(crate) async fn bare_append(url: &str, commits: u64, records: u64, bytes: usize) -> Outcome<f64> {
     static ENTRY: OnceLock<Vec<u8>> = OnceLock::new();
     let entry = ENTRY.get_or_init(|| super::support::noise(bytes));
-    let script = redis::Script::new(concat!(
-        include_str!("../../src/adapters/redis/scripts/fence.lua"),
-        include_str!("../../src/adapters/redis/scripts/append.lua"),
-    ));
-    let mut connection = redis::Client::open(url)?
-        .get_multiplexed_async_connection_with_config(
-            &redis::AsyncConnectionConfig::new().set_response_timeout(None),
-        )
-        .await?;
-    script.load_async(&mut connection).await?;
-    let fields =
-        [("log_id", "bare"), ("epoch", "1"), ("writer", "w"), ("start", "1"), ("tail", "0"), ("bytes", "0")];
-    redis::cmd("HSET").arg("bare:meta").arg(&fields).query_async::<i64>(&mut connection).await?;
+    let mut appender = BareAppender::connect(url).await?;
     let begin = Instant::now();
-    for commit in 0..commits {
-        let mut command = redis::Cmd::with_capacity(
-            9 + usize::try_from(records)?,
-            (entry.len() + 32) * usize::try_from(records)?,
-        );
-        command.arg("EVALSHA").arg(script.get_hash()).arg(2).arg("bare").arg("bare:meta");
-        command.arg(1).arg("w").arg("bare").arg(commit * records + 1);
-        for _ in 0..records {
-            command.arg(entry.as_slice());
-        }
-        let (word, _, _, _, _, _): (String, u64, u64, u64, u64, u64) =
-            command.query_async(&mut connection).await?;
-        ensure(word == "OK", || format!("the bare append was answered {word}"))?;
+    for _ in 0..commits {
+        appender.append(records, entry).await?;
     }
     Ok(per_second(commits * records, begin.elapsed()))
+}
+
+/// A client that appends to a log of its own by the service's script.
+pub(crate) struct BareAppender {
+    connection: redis::aio::MultiplexedConnection,
+    script: redis::Script,
+    next: u64,
+}
+
+impl BareAppender {
+    pub(crate) async fn connect(url: &str) -> Outcome<Self> {
+        let script = redis::Script::new(concat!(
+            include_str!("../../src/adapters/redis/scripts/fence.lua"),
+            include_str!("../../src/adapters/redis/scripts/append.lua"),
+        ));
+        let mut connection = redis::Client::open(url)?
+            .get_multiplexed_async_connection_with_config(
+                &redis::AsyncConnectionConfig::new().set_response_timeout(None),
+            )
+            .await?;
+        script.load_async(&mut connection).await?;
+        let fields = [
+            ("log_id", "bare"),
+            ("epoch", "1"),
+            ("writer", "w"),
+            ("start", "1"),
+            ("tail", "0"),
+            ("bytes", "0"),
+        ];
+        redis::cmd("HSET").arg("bare:meta").arg(&fields).query_async::<i64>(&mut connection).await?;
+        Ok(Self { connection, script, next: 1 })
+    }
+
+    /// One durable batch of equal records.
+    pub(crate) async fn append(&mut self, records: u64, entry: &[u8]) -> Outcome<()> {
+        let count = usize::try_from(records)?;
+        let mut command = redis::Cmd::with_capacity(9 + count, (entry.len() + 32) * count);
+        command.arg("EVALSHA").arg(self.script.get_hash()).arg(2).arg("bare").arg("bare:meta");
+        command.arg(1).arg("w").arg("bare").arg(self.next);
+        for _ in 0..records {
+            command.arg(entry);
+        }
+        let (word, _, _, _, _, _): (String, u64, u64, u64, u64, u64) =
+            command.query_async(&mut self.connection).await?;
+        self.next += records;
+        ensure(word == "OK", || format!("the bare append was answered {word}"))
+    }
 }

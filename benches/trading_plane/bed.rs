@@ -1,17 +1,10 @@
-//! A plane with many strategies, stages that do nothing, and a journal in a file.
+//! A plane with many strategies, stages that do nothing, and the journal of a service.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use orchestrator_kernel::ids::{Epoch, Seq};
-use orchestrator_kernel::ports::log::{
-    AcquireError, Acquired, AppendError, BatchSize, Log, LogStat, ReadError, ReadLimit, RecordBatch,
-    TrimError,
-};
-use orchestrator_kernel::ports::log_memory::MemoryLog;
 use orchestrator_kernel::ports::stage::{StageBackend, StageRequest};
 use orchestrator_kernel::trading::ids::JournalSeq;
 use orchestrator_kernel::trading::journal::audit::JournalAudit;
@@ -25,79 +18,12 @@ use orchestrator_trading_plane::testkit::{
     PlaneRig, WALL, every_minute, start_agent, strategy, strategy_name, trading_settings,
 };
 
-use super::support::{BareFile, Outcome, ensure, until};
+use super::journal::{CountedLog, Journal};
+use super::medium::Medium;
+use super::support::{Outcome, ensure, until};
 
 /// Time between two fires of every schedule.
 pub(crate) const MINUTE: i64 = 60_000;
-
-/// A journal in one preallocated file: one write and one fdatasync an append.
-pub(crate) struct FileLog {
-    file: Arc<Mutex<BareFile>>,
-    inner: MemoryLog,
-    pub(crate) bytes: AtomicU64,
-    pub(crate) appends: AtomicU64,
-}
-
-impl FileLog {
-    fn create(path: &Path, size: u64) -> Outcome<Arc<Self>> {
-        Ok(Arc::new(Self {
-            file: Arc::new(Mutex::new(BareFile::create(path, size)?)),
-            inner: MemoryLog::default(),
-            bytes: AtomicU64::new(0),
-            appends: AtomicU64::new(0),
-        }))
-    }
-
-    /// Every record.
-    pub(crate) async fn records(&self) -> Outcome<Vec<Vec<u8>>> {
-        let limit = ReadLimit { records: usize::MAX, bytes: usize::MAX };
-        let batch = self.inner.read(Seq(1), limit).await?;
-        Ok(batch.iter().map(|(_, payload)| payload.to_vec()).collect())
-    }
-}
-
-#[async_trait]
-impl Log for FileLog {
-    async fn acquire(&self) -> Result<Acquired, AcquireError> {
-        self.inner.acquire().await
-    }
-
-    async fn append(&self, epoch: Epoch, batch: &RecordBatch) -> Result<(), AppendError> {
-        let mut bytes = Vec::with_capacity(batch.payload_bytes() + 8 * batch.len());
-        for (_, payload) in batch.iter() {
-            bytes.extend_from_slice(&(payload.len() as u64).to_le_bytes());
-            bytes.extend_from_slice(payload);
-        }
-        self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        self.appends.fetch_add(1, Ordering::Relaxed);
-        let file = Arc::clone(&self.file);
-        let written = tokio::task::spawn_blocking(move || {
-            file.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .commit(&bytes)
-                .map_err(|error| error.to_string())
-        });
-        let lost = |what: String| AppendError::Poisoned { source: std::io::Error::other(what) };
-        written.await.map_err(|error| lost(error.to_string()))?.map_err(lost)?;
-        self.inner.append(epoch, batch).await
-    }
-
-    async fn prove_room(&self, epoch: Epoch, size: BatchSize) -> Result<(), AppendError> {
-        self.inner.prove_room(epoch, size).await
-    }
-
-    async fn read(&self, from: Seq, limit: ReadLimit) -> Result<RecordBatch, ReadError> {
-        self.inner.read(from, limit).await
-    }
-
-    async fn trim(&self, epoch: Epoch, below: Seq) -> Result<Seq, TrimError> {
-        self.inner.trim(epoch, below).await
-    }
-
-    fn stat(&self) -> LogStat {
-        self.inner.stat()
-    }
-}
 
 /// Stages that do nothing; of the first one it is noted when it was called.
 #[derive(Default)]
@@ -118,7 +44,7 @@ impl StageBackend for NoOpStages {
 /// A plane that runs.
 pub(crate) struct Bed {
     pub(crate) plane: TradingPlane,
-    pub(crate) log: Arc<FileLog>,
+    pub(crate) journal: Journal,
     pub(crate) stages: Arc<NoOpStages>,
     pub(crate) clock: Arc<ManualClock>,
     ticks: i64,
@@ -147,20 +73,31 @@ fn settings(strategies: u64) -> TradingSettings {
 }
 
 impl Bed {
-    pub(crate) async fn start(dir: &Path, strategies: u64) -> Outcome<Self> {
-        let log = FileLog::create(&dir.join("journal"), 2 << 30)?;
+    pub(crate) async fn start(medium: Medium, dir: &Path, strategies: u64) -> Outcome<Self> {
+        Self::on(Journal::open(medium, dir).await?, strategies).await
+    }
+
+    /// The same on a journal that is open.
+    pub(crate) async fn on(journal: Journal, strategies: u64) -> Outcome<Self> {
         let stages = Arc::new(NoOpStages::default());
         let rig = PlaneRig::new(settings(strategies));
         let mut ports = rig.ports().await;
-        ports.journal = log.clone();
+        ports.journal = journal.log.clone();
         ports.stages = stages.clone();
         let plane = start_trading_plane(ports, rig.settings.clone()).await?;
         start_agent(plane.handle(), "start").await?;
-        Ok(Self { plane, log, stages, clock: rig.clock.clone(), ticks: 0, strategies })
+        Ok(Self { plane, journal, stages, clock: rig.clock.clone(), ticks: 0, strategies })
+    }
+
+    /// The journal's log.
+    pub(crate) fn log(&self) -> &CountedLog {
+        &self.journal.log
     }
 
     /// Lets every schedule fire once and waits until each cycle's end is durable; returns when the fires were due.
     pub(crate) async fn tick(&mut self) -> Outcome<Instant> {
+        // An end is on record before its schedule knows: a fire in between would be an overlap.
+        self.plane.handle().wait_settled().await?;
         self.ticks += 1;
         let view = &self.plane.handle().view;
         let wanted = view.agent().tally.cycles + self.strategies;
@@ -182,7 +119,7 @@ impl Bed {
         })?;
         let stopped = self.plane.stop(Duration::from_secs(20)).await;
         ensure(stopped == TradingStop::Clean, || format!("{stopped:?}"))?;
-        let records = self.log.records().await?;
+        let records = self.journal.records().await?;
         let mut audit = JournalAudit::default();
         for (bytes, seq) in records.iter().zip(1..) {
             audit.take_record(JournalSeq(seq), bytes)?;

@@ -1,24 +1,35 @@
 //! The bars of the trading plane: experiments that check their result and race a baseline in the same run.
 //!
 //! ```text
-//! cargo bench -p orchestrator-trading-plane --bench trading                all of them
-//! cargo bench -p orchestrator-trading-plane --bench trading -- cycle rate  some
-//! … -- --quick            small sizes: does it work
-//! … -- --strict           exit code 1 when a bar is missed
+//! cargo bench --bench trading_plane                       all of them, on files
+//! cargo bench --bench trading_plane -- cycle rate         some
+//! cargo bench --bench trading_plane -- --servers          on private servers: Redis always
+//! cargo bench --bench trading_plane -- --quick            small sizes: does it work
+//! cargo bench --bench trading_plane -- --strict           exit code 1 when a bar is missed
 //! ```
 //!
-//! The journal is one preallocated file with one write and one fdatasync an append, so what is measured is the plane
-//! and not a log's format. A wrong result ends the run with an error. A missed bar is reported: what a machine reaches
-//! is its business, the ratio to the baseline is ours.
+//! The journal is the one that a service has, put together by the real wiring. A wrong result ends the run with an
+//! error. A missed bar is reported: what a machine reaches is its business, the ratio to the baseline is ours.
 
-#![expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "measures real time on a real disk")]
-
+mod bare;
 mod bed;
 mod cycles;
+#[path = "../engine_plane/bed.rs"]
+#[allow(dead_code, reason = "shared with the engine plane's bars, which need more of it")]
+mod engine_bed;
+#[path = "../engine_plane/feed.rs"]
+#[allow(dead_code, reason = "shared with the engine plane's bars, which need more of it")]
+mod feed;
+mod isolation;
+mod journal;
+#[path = "../engine_plane/medium.rs"]
+#[allow(dead_code, reason = "shared with the engine plane's bars, which need more of it")]
 mod medium;
 mod memory;
 mod schedules;
-#[path = "../../../../benches/engine_plane/support.rs"]
+#[path = "../engine_plane/servers.rs"]
+mod servers;
+#[path = "../engine_plane/support.rs"]
 #[allow(dead_code, reason = "shared with the engine plane's bars, which need more of it")]
 mod support;
 mod verify;
@@ -31,12 +42,16 @@ use support::{Options, Outcome, Row, TABLE_HEAD, machine};
 /// One experiment.
 type Experiment = fn(Options) -> Outcome<Vec<Row>>;
 
-const EXPERIMENTS: [(&str, Experiment); 5] = [
+/// Those that differ on servers; the others measure what is the same there.
+const ON_SERVERS: [&str; 2] = ["cycle", "rate"];
+
+const EXPERIMENTS: [(&str, Experiment); 6] = [
     ("cycle", cycles::measure_one),
     ("rate", cycles::measure_rate),
     ("lag", schedules::measure),
     ("memory", memory::measure),
     ("verify", verify::measure),
+    ("isolation", isolation::measure),
 ];
 
 fn main() -> ExitCode {
@@ -58,7 +73,7 @@ fn run(arguments: &[String]) -> Outcome<ExitCode> {
     }
     // Cargo gives --bench; `cargo test --all-targets` runs this binary without it.
     if !arguments.iter().any(|argument| argument == "--bench") {
-        println!("run by `cargo bench -p orchestrator-trading-plane --bench trading`");
+        println!("run by `cargo bench --bench trading_plane`");
         return Ok(ExitCode::SUCCESS);
     }
     let has = |flag: &str| arguments.iter().any(|argument| argument == flag);
@@ -67,14 +82,18 @@ fn run(arguments: &[String]) -> Outcome<ExitCode> {
         let known = EXPERIMENTS.map(|(name, _)| name).join(" ");
         return Err(format!("no experiment {unknown}; there are {known}").into());
     }
-    let quick = has("--quick");
+    let (quick, on_servers) = (has("--quick"), has("--servers"));
+    let medium = if on_servers { Medium::Servers { appendfsync: "always" } } else { Medium::Embedded };
     println!("{}{}\n", machine(), if quick { " (quick: figures mean little)" } else { "" });
+    let wanted = |name: &str| {
+        (named.is_empty() || named.iter().any(|wanted| *wanted == name))
+            && (!on_servers || ON_SERVERS.contains(&name))
+    };
     let mut rows = Vec::new();
-    let wanted = |name: &str| named.is_empty() || named.iter().any(|wanted| *wanted == name);
     for (name, measure) in EXPERIMENTS.into_iter().filter(|(name, _)| wanted(name)) {
-        let options = Options { quick, medium: Medium::File };
-        for row in measure(options).map_err(|error| format!("{name}: {error}"))? {
-            println!("{name:<7} {row}");
+        for mut row in measure(Options { quick, medium }).map_err(|error| format!("{name}: {error}"))? {
+            row.what.insert_str(0, medium.word());
+            println!("{name:<9} {row}");
             rows.push(row);
         }
     }

@@ -5,6 +5,8 @@ use std::process::{Command, ExitCode};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use super::bed::Bed;
+use super::journal::Journal;
+use super::medium::Medium;
 use super::support::{Bar, Options, Outcome, Row, ensure, median, runtime, scratch};
 
 /// The first argument of a process whose memory is measured.
@@ -57,14 +59,14 @@ fn resident_megabytes() -> Outcome<f64> {
     Ok(kilobytes * 1024.0 / 1e6)
 }
 
-/// The records that the bed keeps for its audit are not the plane's: they are taken off.
+/// The journal is open before: only the plane is measured.
 async fn grow_plane(strategies: u64) -> Outcome<f64> {
     let dir = scratch()?;
+    let journal = Journal::open(Medium::Embedded, dir.path()).await?;
     let before = resident_megabytes()?;
-    let mut bed = Bed::start(dir.path(), strategies).await?;
+    let mut bed = Bed::on(journal, strategies).await?;
     bed.tick().await?;
-    let kept = bed.log.bytes.load(std::sync::atomic::Ordering::Relaxed) as f64 / 1e6;
-    let grown = resident_megabytes()? - before - kept;
+    let grown = resident_megabytes()? - before;
     bed.finish(strategies).await?;
     Ok(grown)
 }

@@ -10,7 +10,7 @@ pub(super) fn measure(options: Options) -> Outcome<Vec<Row>> {
     let (schedules, ticks): (u64, u64) = (options.size(1000, 100), options.size(10, 2));
     let dir = scratch()?;
     runtime()?.block_on(async {
-        let mut bed = Bed::start(dir.path(), schedules).await?;
+        let mut bed = Bed::start(options.medium, dir.path(), schedules).await?;
         let (mut lags, mut timers) = (Vec::new(), Vec::new());
         for _ in 0..ticks {
             let due = bed.tick().await?;

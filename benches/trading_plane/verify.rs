@@ -13,7 +13,7 @@ pub(super) fn measure(options: Options) -> Outcome<Vec<Row>> {
     let (strategies, ticks): (u64, u64) = (options.size(1000, 100), options.size(10, 2));
     let dir = scratch()?;
     let records = runtime()?.block_on(async {
-        let mut bed = Bed::start(dir.path(), strategies).await?;
+        let mut bed = Bed::start(options.medium, dir.path(), strategies).await?;
         for _ in 0..ticks {
             bed.tick().await?;
         }
