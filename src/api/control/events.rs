@@ -35,6 +35,8 @@ use crate::api::stream_start::{LogSpan, StreamStart, bad_parameter, stream_respo
 
 /// A chunk is given out when it has this many bytes, or when nothing else is at hand.
 const CHUNK_BYTES: usize = 64 << 10;
+/// Patterns of one subscriber; there are fewer events.
+const PATTERNS_MAX: usize = 32;
 
 /// Begins a stream.
 pub(super) async fn get_events(
@@ -79,6 +81,10 @@ fn read_query(
             "from" => start = StreamStart::from_parameter(value)?,
             "event_type" => {
                 require_known(value, naming)?;
+                if patterns.len() == PATTERNS_MAX {
+                    let rule = format!("event_type may come {PATTERNS_MAX} times");
+                    return Err(bad_parameter(&rule).into());
+                }
                 patterns.push(value.clone());
             }
             _ => return Err(bad_parameter("a parameter is not one of: from, event_type").into()),

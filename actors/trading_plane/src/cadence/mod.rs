@@ -124,7 +124,7 @@ impl Actor for CadenceActor {
                 let was_running = lane.is_some_and(|lane| lane.running.remove(&cycle));
                 // A driven clock has waited for this end already; another look would race with its next moment.
                 if was_running || !state.args.ports.clock.is_driven() {
-                    state.look(&me).await
+                    state.look_at(&me, &schedule).await
                 } else {
                     Ok(())
                 }
@@ -226,11 +226,8 @@ impl CadenceState {
 
     /// Decides everything that is due, the more important schedules first, and waits for the next time.
     async fn look(&mut self, me: &ActorRef<CadenceMsg>) -> Result<(), BeginRefused> {
-        if self.is_drained {
+        if !self.may_decide()? {
             return Ok(());
-        }
-        if self.writer.holds_cycles() {
-            return Err(JournalRefused::Failing.into());
         }
         self.warn_of_calendars();
         let mut by_priority: Vec<(i32, ScheduleName)> = self
@@ -239,21 +236,52 @@ impl CadenceState {
             .map(|(name, lane)| (lane.settings.schedule.priority.saturating_neg(), name.clone()))
             .collect();
         by_priority.sort();
-        let mut steps = 0;
+        let mut steps_left = STEPS_MAX;
         for (_, name) in by_priority {
-            while steps < STEPS_MAX {
-                steps += 1;
-                match self.take_step(&name).await? {
-                    AfterStep::Again => {}
-                    AfterStep::Rest => break,
-                }
+            self.take_steps(&name, &mut steps_left).await?;
+        }
+        self.end_look(me, steps_left);
+        Ok(())
+    }
+
+    /// The same for one schedule: the end of a cycle lets no other one fire. A look at all of them for each of a
+    /// thousand ends would take longer than their cycles.
+    async fn look_at(&mut self, me: &ActorRef<CadenceMsg>, name: &ScheduleName) -> Result<(), BeginRefused> {
+        if !self.may_decide()? {
+            return Ok(());
+        }
+        let mut steps_left = STEPS_MAX;
+        self.take_steps(name, &mut steps_left).await?;
+        self.end_look(me, steps_left);
+        Ok(())
+    }
+
+    /// Tells whether anything is decided now.
+    fn may_decide(&self) -> Result<bool, BeginRefused> {
+        match self.is_drained {
+            true => Ok(false),
+            false if self.writer.holds_cycles() => Err(JournalRefused::Failing.into()),
+            false => Ok(true),
+        }
+    }
+
+    async fn take_steps(&mut self, name: &ScheduleName, steps_left: &mut u32) -> Result<(), BeginRefused> {
+        while 0 < *steps_left {
+            *steps_left -= 1;
+            match self.take_step(name).await? {
+                AfterStep::Again => {}
+                AfterStep::Rest => break,
             }
         }
-        if STEPS_MAX <= steps && me.cast(CadenceMsg::Look).is_err() {
+        Ok(())
+    }
+
+    /// Others are heard before what was not decided.
+    fn end_look(&mut self, me: &ActorRef<CadenceMsg>, steps_left: u32) {
+        if steps_left == 0 && me.cast(CadenceMsg::Look).is_err() {
             tracing::debug!("the cadence ends");
         }
         self.arm_wake_up(me);
-        Ok(())
     }
 
     async fn take_step(&mut self, name: &ScheduleName) -> Result<AfterStep, BeginRefused> {
