@@ -200,6 +200,51 @@ async fn nothing_counts_of_what_a_service_answers_late_or_wrongly() {
     journal.check_accounts();
 }
 
+/// T8: what is wrong with the answer for one strategy is that strategy's failure; the others of the cycle trade.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_answer_for_one_strategy_stops_no_other_of_its_cycle() {
+    let server = StageServer::start().await;
+    let other = STRATEGY.replace("strategies.mine", "strategies.other");
+    let trading = server.section("mine") + &signals_of("day", "mine", "1m") + STRATEGY + &other;
+    let place = TradingPlace::new(&trading);
+    let service = place.start_trading().await;
+    let answer = |decisions: Vec<Value>| json!({ "ok": true, "decisions": decisions }).to_string();
+    let numbered = |number: usize| {
+        let mut decision = buy("mine", "5");
+        decision["decisionId"] = format!("d-{number}").into();
+        decision
+    };
+    let lengthy = json!({ "ok": true, "data": "x".repeat(2 << 20), "decisions": [buy("mine", "5")] });
+    for (bad, word) in [
+        (answer(vec![buy("mine", "5"), buy("mine", "5")]), "comes twice"),
+        (answer((0..1001).map(numbered).collect()), "1000 are allowed"),
+        (json!({ "ok": true, "data": "x".repeat(70_000) }).to_string(), "bytes of data"),
+        (lengthy.to_string(), "the provider answered more than"),
+        (answer(vec![buy("mine", "5"), buy("other", "5")]), "is of strategy other"),
+    ] {
+        server.next("day/SIG/mine", [OnAsked::Say(bad)]);
+
+        let result = service.run_cycle("day").await;
+
+        let counts = (
+            &result["status"],
+            &result["partial"],
+            &result["order_intents"],
+            &result["strategies_processed"],
+        );
+        assert_eq!(counts, (&"degraded".into(), &true.into(), &1.into(), &1.into()), "{word}: {result}");
+        let error = &result["errors"][0];
+        assert_eq!((&error["strategy"], &error["stage"]), (&"mine".into(), &"SIG".into()), "{result}");
+        assert!(error["detail"].as_str().unwrap().contains(word), "{word}: {error}");
+        assert_eq!(result["errors"].as_array().unwrap().len(), 1, "{result}");
+    }
+    let whole = service.run_cycle("day").await;
+    assert_eq!((&whole["status"], &whole["order_intents"]), (&"ok".into(), &2.into()), "{whole}");
+    service.stop().await;
+
+    place.journal().check_accounts();
+}
+
 /// T8, in a worker process: late, dead, rubbish, 100 MB. Each time another worker takes its place.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_counts_of_a_worker_that_is_late_dies_or_answers_wrongly() {

@@ -51,6 +51,7 @@ impl StageAttempt {
     pub(super) async fn make(self, backend: Arc<dyn StageBackend>) -> Result<StageOutput, StageError> {
         let Self { request, strategies, collect_until } = self;
         let Some(strategies) = strategies else { return backend.call_stage(request).await };
+        let (provider, known) = (request.stage.provider, Arc::clone(&request.decisions));
         let calls = strategies.into_iter().map(|name| {
             let request = StageRequest { strategy: Some(name.clone()), ..request.clone() };
             let backend = Arc::clone(&backend);
@@ -59,7 +60,7 @@ impl StageAttempt {
                 (name, answer.unwrap_or_else(|_| Err(late_error())))
             }
         });
-        merge_strategy_answers(join_all(calls).await)
+        merge_strategy_answers(provider, &known, join_all(calls).await)
     }
 }
 

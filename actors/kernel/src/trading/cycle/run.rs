@@ -315,7 +315,7 @@ impl CycleRun {
             return AnswerFate::Late;
         };
         let checked = answer.and_then(|output| {
-            self.state.check_answer(spec.role(), &output)?;
+            self.state.check_answer(spec, &output)?;
             Ok(self.state.limit_answer(output))
         });
         match checked {
