@@ -109,6 +109,46 @@ fn a_configuration_that_would_trade_unsafely_is_refused_before_anything_is_touch
     }
 }
 
+/// Method: a schedule over two strategies; what is one symbol too many for a cycle is refused by name at the start, and
+/// a schedule that is switched off or only looks may have it.
+#[test]
+fn a_schedule_whose_strategies_do_not_fit_one_cycle_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("large.toml");
+    let strategy = |name: &str, symbols: usize| {
+        let symbols: Vec<String> = (0..symbols).map(|number| format!("{name}{number}")).collect();
+        format!(
+            "[trading.strategies.{name}]\nkind = \"momentum\"\nschedules = [\"large\"]\nsymbols = {symbols:?}\n"
+        )
+    };
+    let check = |schedule: &str, symbols: [usize; 2]| {
+        let text = format!(
+            "[trading]\nenabled = true\n[trading.schedules.large]\ntrigger = \"interval\"\ninterval = \"1m\"\n\
+             overlap = \"skip\"\nmisfire = \"skip\"\nlateness_max = \"1m\"\n{schedule}\n{}{}",
+            strategy("one", symbols[0]),
+            strategy("two", symbols[1])
+        );
+        std::fs::write(&file, text).unwrap();
+        let checked = orchestrator(&["config", "check", "--config", path_of(&file)]);
+        (checked.status.code(), said(&checked))
+    };
+
+    let (code, told) = check("pipeline = \"canonical\"", [600, 600]);
+
+    assert_eq!(code, Some(REFUSED), "{told}");
+    for word in ["trading.schedules.large: ", "one, two have 1200 symbols together", "at most 1000"] {
+        assert!(told.contains(word), "{word}: {told}");
+    }
+    for (schedule, symbols) in [
+        ("pipeline = \"canonical\"", [600, 400]),
+        ("pipeline = \"heartbeat\"", [600, 600]),
+        ("pipeline = \"canonical\"\nenabled = false", [600, 600]),
+    ] {
+        let (code, told) = check(schedule, symbols);
+        assert_eq!(code, Some(0), "{schedule}: {told}");
+    }
+}
+
 #[test]
 fn a_bus_that_this_service_does_not_have_is_refused_while_trading_is_on() {
     let nats = [("NATS_URL", "nats://host:4222")];

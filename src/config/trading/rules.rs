@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use orchestrator_kernel::trading::journal::TradingMode;
 use orchestrator_kernel::trading::stage::StageProvider;
+use orchestrator_kernel::trading::strategy::check_cycle_symbols;
 
 use super::{JournalTiming, StageProviderConfig, TradingConfig, TradingEnvironment, TradingJournalConfig};
 use crate::config::reader::section::ReadReport;
@@ -179,11 +180,34 @@ fn check_parts(trading: &TradingConfig, report: &mut ReadReport) {
             report.check_rule(&[&path, &other], false, format!("breaks a rule: {problem}"), "");
         }
     }
+    check_cycle_sizes(trading, report);
     for (name, provider) in &trading.providers {
         if let StageProviderConfig::Worker(worker) = provider {
             let path = format!("trading.providers.{name}.respawn");
             check_delays(&path, worker.respawn.min, worker.respawn.max, report);
         }
+    }
+}
+
+/// The strategies of a schedule fit one cycle. What is switched off may be too much.
+fn check_cycle_sizes(trading: &TradingConfig, report: &mut ReadReport) {
+    for (name, schedule) in trading.schedules.iter().filter(|(_, schedule)| schedule.enabled) {
+        let pipeline = trading.pipelines.get(&schedule.pipeline);
+        if !pipeline.is_some_and(|config| config.pipeline.works_on_symbols()) {
+            continue;
+        }
+        let definitions = trading.strategies.values().map(|strategy| &strategy.definition);
+        let named = definitions.filter(|definition| definition.schedules.contains(name));
+        let Err(exceeded) = check_cycle_symbols(named.clone()) else { continue };
+        // Any of them is a place where it can be mended.
+        let of_schedule = format!("trading.schedules.{name}");
+        let of_strategies = named.flat_map(|definition| {
+            ["symbols", "schedules"].map(|key| format!("trading.strategies.{}.{key}", definition.name))
+        });
+        let paths: Vec<String> = std::iter::once(of_schedule).chain(of_strategies).collect();
+        let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+        let allowed = "fewer symbols, or the strategies on several schedules";
+        report.check_rule(&paths, false, format!("begins cycles that are too large: {exceeded}"), allowed);
     }
 }
 

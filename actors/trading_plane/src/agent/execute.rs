@@ -378,6 +378,9 @@ impl AgentActorState {
                 Ok(Err(CommandRefused::NotFound(format!("there is no pipeline {name}"))))
             }
             Err(BeginRefused::Skip(reason)) => Ok(Err(refusal_of(reason))),
+            Err(BeginRefused::TooManySymbols(exceeded)) => {
+                Ok(Err(CommandRefused::Invalid(format!("strategies: {exceeded}"))))
+            }
             Err(BeginRefused::Journal(refused)) => Err(refused),
         }
     }
@@ -398,6 +401,7 @@ fn refusal_of(reason: FireSkipReason) -> CommandRefused {
         | FireSkipReason::RateLimited
         | FireSkipReason::SessionClosed
         | FireSkipReason::Disabled
+        | FireSkipReason::TooManySymbols
         | FireSkipReason::AlreadyFired
         | FireSkipReason::UnknownStrategy
         | FireSkipReason::UnknownSymbol => CommandRefused::Conflict(why),

@@ -345,6 +345,7 @@ impl CadenceState {
             }
             Err(BeginRefused::Skip(reason)) => reason,
             Err(BeginRefused::UnknownPipeline(_)) => FireSkipReason::Disabled,
+            Err(BeginRefused::TooManySymbols(_)) => FireSkipReason::TooManySymbols,
             Err(refused @ BeginRefused::Journal(_)) => return Err(refused),
         };
         tracing::info!(schedule = %name, fire = order.fire, reason = reason.as_str(), "a fire is skipped");

@@ -38,6 +38,8 @@ pub enum FireSkipReason {
     JournalFailing,
     /// The service is stopping.
     Shutdown,
+    /// Its strategies have more symbols together than one cycle decides about.
+    TooManySymbols,
 }
 
 impl FireSkipReason {
@@ -60,6 +62,7 @@ impl FireSkipReason {
             Self::UnknownSymbol => "unknown_symbol",
             Self::JournalFailing => "journal_failing",
             Self::Shutdown => "shutdown",
+            Self::TooManySymbols => "too_many_symbols",
         }
     }
 }
