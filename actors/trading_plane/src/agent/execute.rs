@@ -392,6 +392,9 @@ fn refusal_of(reason: FireSkipReason) -> CommandRefused {
         FireSkipReason::Shutdown | FireSkipReason::MaxConcurrent | FireSkipReason::JournalFailing => {
             CommandRefused::Unavailable(why)
         }
+        FireSkipReason::HistoryBehind => CommandRefused::Unavailable(format!(
+            "{why}: trading.history.required is true, and the history is behind the journal"
+        )),
         FireSkipReason::AgentNotRunning
         | FireSkipReason::StrategyNotActive
         | FireSkipReason::Overlap

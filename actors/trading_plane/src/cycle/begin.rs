@@ -187,7 +187,7 @@ impl CyclesState {
         }
         if self.writer.holds_cycles() {
             // The journal takes records, so the refusal is one: only the history that cycles need is behind.
-            return Err(BeginRefused::Skip(FireSkipReason::JournalFailing));
+            return Err(BeginRefused::Skip(FireSkipReason::HistoryBehind));
         }
         let agent = self.args.view.agent().state;
         let active = asked.iter().filter(|name| {

@@ -38,6 +38,8 @@ pub enum FireSkipReason {
     JournalFailing,
     /// The service is stopping.
     Shutdown,
+    /// The history that cycles need is behind.
+    HistoryBehind,
     /// Its strategies have more symbols together than one cycle decides about.
     TooManySymbols,
 }
@@ -62,6 +64,7 @@ impl FireSkipReason {
             Self::UnknownSymbol => "unknown_symbol",
             Self::JournalFailing => "journal_failing",
             Self::Shutdown => "shutdown",
+            Self::HistoryBehind => "history_behind",
             Self::TooManySymbols => "too_many_symbols",
         }
     }
