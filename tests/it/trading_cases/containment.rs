@@ -3,9 +3,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::eventually;
 use crate::support::stage_server::{OnAsked, StageServer, buy};
 use crate::support::trading::{STRATEGY, TradingPlace, TradingService, text_of};
+use crate::support::{Service, eventually};
 
 /// The canonical pipeline under this name, whose inputs and signals come from the server; `more` changes it.
 fn canonical(name: &str, more: &str) -> String {
@@ -77,6 +77,46 @@ async fn analytics_that_fail_behind_orders_degrade_and_the_next_cycle_trades() {
     service.stop().await;
 
     place.journal().check_accounts();
+}
+
+/// Method: a history that is required and away, so that the plane does not start and never will. Whoever asks is told
+/// not to ask again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plane_that_stopped_for_good_asks_nobody_to_come_again() {
+    // A port that nobody listens on: bound, and let go of.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let history = format!(
+        "[trading.history]\nrequired = true\nconnect_timeout = \"200ms\"\n\
+         url = \"postgres://me@127.0.0.1:{port}/name\"\n"
+    );
+    let place = TradingPlace::new(&(history + STRATEGY));
+    let service = Service::start(&place.config, &[]).await;
+    eventually("the plane has stopped", async || {
+        (service.get("/health").await.1.contains("trading_stopped")).then_some(())
+    })
+    .await;
+
+    for (method, path) in
+        [("GET", "agent/status"), ("GET", "cycles"), ("POST", "agent/start"), ("POST", "cycles")]
+    {
+        let url = format!("{}/api/v1/{path}", service.url);
+        let body = if path == "cycles" { r#"{"pipeline":"canonical"}"# } else { "{}" };
+        let client = reqwest::Client::new();
+        let request = match method {
+            "GET" => client.get(url),
+            _ => client.post(url).header("content-type", "application/json").body(body),
+        };
+        let answer = request.send().await.unwrap();
+
+        assert_eq!(answer.status(), 503, "{method} {path}");
+        assert!(!answer.headers().contains_key("retry-after"), "{method} {path}");
+        let told: Value = answer.json().await.unwrap();
+        assert_eq!(told["retryable"], false, "{method} {path}: {told}");
+        assert!(told["detail"].as_str().unwrap().contains("stopped for good"), "{told}");
+    }
+    eventually("the engine plane goes on", async || (service.get("/readyz").await.0 == 200).then_some(()))
+        .await;
+    service.kill();
 }
 
 async fn agent_becomes(service: &TradingService, status: &str) {

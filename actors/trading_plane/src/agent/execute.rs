@@ -40,10 +40,7 @@ impl AgentActorState {
         }
         match self.record_command(&command, &origin).await {
             Ok(answered) => (answered, None),
-            Err(refused) => {
-                let why = format!("it is not known whether this was done: {refused}");
-                (Err(CommandRefused::undecided(&why)), Some(refused))
-            }
+            Err(refused) => (Err(CommandRefused::in_doubt(&refused.to_string())), Some(refused)),
         }
     }
 
