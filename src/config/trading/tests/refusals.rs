@@ -42,6 +42,21 @@ const BAD: &[(&str, &str, &str)] = &[
     ("trading.events.prefix = \"ai-trader.\"", "trading.events.prefix", "does not fit"),
     ("trading.events.consume = [\"a..b\"]", "trading.events.consume", "holds"),
     ("trading.events.consume = [\"system.heartbeat\"]", "trading.events.consume", "no broker"),
+    (
+        "trading.events = {url = \"amqp://host\", consume = [\"ai.decison.*\"]}",
+        "trading.events.consume",
+        "did you mean `ai.decision",
+    ),
+    (
+        "trading.events = {url = \"amqp://host\", consume = [\"system.heartbeat\", \"weather.#\"]}",
+        "trading.events.consume",
+        "holds \"weather.#\", from which nothing follows",
+    ),
+    (
+        "trading = {events = {url = \"amqp://host\", consume = [\"system.*\"]}, schedules.s = {trigger = \"event\", topics = [\"ai.decision.*\"], pipeline = \"canonical\", overlap = \"skip\", misfire = \"all\", lateness_max = \"5s\"}}",
+        "trading.schedules.s.topics",
+        "lets it in",
+    ),
     ("trading.history.url = \"mysql://host\"", "trading.history.url", "another scheme"),
     ("trading.history = {url = \"postgres://host\", host = \"db\"}", "trading.history.host", "so is"),
     ("trading.history = {host = \"db\", name = \"\"}", "trading.history.name", "is empty"),
@@ -156,6 +171,16 @@ const BAD: &[(&str, &str, &str)] = &[
     ("trading.schedules.analysis.calendar = \"XMOON\"", "trading.schedules.analysis.calendar", "no calendar"),
     ("trading.strategies.s.symbols = [\"A\"]", "trading.strategies.s.kind", "is missing"),
     ("trading.strategies.s.kind = \"momentum\"", "trading.strategies.s.symbols", "is missing"),
+    (
+        "trading.strategies.s = {kind = \"momentm\", symbols = [\"A\"]}",
+        "trading.strategies.s.kind",
+        "did you mean `momentum`?",
+    ),
+    (
+        "trading = {schedules.rebalance.enabled = true, strategies.s = {kind = \"of_mine\", symbols = [\"A\"], schedules = [\"rebalance\"]}}",
+        "trading.strategies.s.kind",
+        "stage calculate_target_weights of pipeline rebalance knows",
+    ),
     ("trading.strategies.regime.symbols = []", "trading.strategies.regime.symbols", "there are 0"),
     ("trading.strategies.regime.symbols = [\"A\", \"A\"]", "trading.strategies.regime.symbols", "twice"),
     (
