@@ -48,6 +48,20 @@ fn a_schedule_fires_once_at_each_change_of_the_clocks() {
     );
 }
 
+/// A zone that left out a date, as Samoa did when it went over the date line: its schedules go on behind it.
+#[test]
+fn a_schedule_goes_on_behind_a_date_that_its_zone_left_out() {
+    let daily = schedule(
+        "daily",
+        "trigger = \"cron\"\ncron = \"0 9 * * *\"\nzone = \"Pacific/Apia\"\nhours = \"any\"",
+    );
+
+    assert_eq!(
+        local_fires(&daily, "2011-12-28T00:00:00-10:00", 4),
+        ["2011-12-28T09:00:00", "2011-12-29T09:00:00", "2011-12-31T09:00:00", "2012-01-01T09:00:00"]
+    );
+}
+
 /// T2: nothing on a holiday, and ten minutes before the early close of the day after it.
 #[test]
 fn a_schedule_knows_holidays_and_early_closes() {
