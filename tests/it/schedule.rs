@@ -77,6 +77,42 @@ fn a_schedule_knows_holidays_and_early_closes() {
     );
 }
 
+/// The calendar speaks of the next months, and the schedule's hours are those of its session.
+#[test]
+fn a_schedule_that_never_meets_its_hours_is_told_so_and_not_blamed_on_the_calendar() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("service.toml");
+    let early =
+        "trigger = \"cron\"\ncron = \"0 9 * * 1-5\"\nzone = \"America/New_York\"\ncalendar = \"XNYS\"";
+    std::fs::write(&path, schedule("early", early)).unwrap();
+    let ask = |from: &str, set: &str| {
+        let answer = orchestrator(&[
+            "schedule",
+            "next",
+            "--from",
+            from,
+            "--config",
+            path.to_str().unwrap(),
+            "--set",
+            set,
+        ]);
+        assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
+        String::from_utf8(answer.stdout).unwrap()
+    };
+    let hours_only = "trading.hours.market_hours_only=true";
+
+    for from in ["2026-01-09T09:00:00Z", "2027-06-01T09:00:00Z"] {
+        let told = ask(from, hours_only);
+
+        assert!(told.contains("none of its times lies within its hours (hours = \"session\""), "{told}");
+        assert!(told.contains("T09:00:00 America/New_York") && !told.contains("get a newer one"), "{told}");
+    }
+    let ended = ask("2027-12-01T09:00:00Z", hours_only);
+    assert!(ended.contains("get a newer one"), "{ended}");
+    let at_any_time = ask("2026-01-09T09:00:00Z", "trading.hours.market_hours_only=false");
+    assert_eq!(at_any_time.lines().count(), 5, "{at_any_time}");
+}
+
 #[test]
 fn a_schedule_of_the_29th_waits_for_a_leap_day() {
     let config =

@@ -275,7 +275,9 @@ impl CadenceState {
             Err(error) => {
                 // Nothing known is no holiday: it is said, and nothing fires.
                 lane.next = None;
-                tracing::error!(schedule = %name, error = %error, "a schedule does not fire: its calendar has ended");
+                let schedule = &lane.settings.schedule;
+                let why = schedule.explain_no_fire(lane.state.decided_until(), Some(&error));
+                tracing::error!(schedule = %name, why, "a schedule does not fire");
                 return Ok(AfterStep::Rest);
             }
         };
