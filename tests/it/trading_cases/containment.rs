@@ -285,6 +285,24 @@ async fn a_bad_answer_for_one_strategy_stops_no_other_of_its_cycle() {
     place.journal().check_accounts();
 }
 
+/// T8: a provider that fails and then does not answer is told as what it is, also where time ran out meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_is_on_record_also_where_the_next_attempt_ran_out_of_time() {
+    let server = StageServer::start().await;
+    let twice = signals_of("day", "mine", "3s").replace("attempts_max = 1", "attempts_max = 2");
+    let place = TradingPlace::new(&(server.section("mine") + &twice + STRATEGY));
+    let service = place.start_trading().await;
+    server.next("day/SIG", [OnAsked::Status(503), OnAsked::Hang]);
+
+    let result = service.run_cycle("day").await;
+
+    check_nothing_counts(&result, "E_ORCH_TIMEOUT", "; the attempt before: ");
+    assert!(result["errors"][0]["detail"].as_str().unwrap().contains("503"), "{result}");
+    service.stop().await;
+
+    place.journal().check_accounts();
+}
+
 /// T8, in a worker process: late, dead, rubbish, 100 MB. Each time another worker takes its place.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_counts_of_a_worker_that_is_late_dies_or_answers_wrongly() {
