@@ -149,7 +149,11 @@ const BAD: &[(&str, &str, &str)] = &[
         "trading.schedules.s.lateness_max",
         "still of use",
     ),
-    ("trading.schedules.s.pipeline = \"canonical\"", "trading.schedules.s.trigger", "is missing"),
+    (
+        "trading.schedules.s = {pipeline = \"canonical\", interval = \"1m\", overlap = \"skip\", misfire = \"all\", lateness_max = \"5s\"}",
+        "trading.schedules.s.trigger",
+        "is missing",
+    ),
     (
         "trading.schedules.s = {trigger = \"manual\", pipeline = \"mine\", overlap = \"skip\", misfire = \"all\", lateness_max = \"5s\"}",
         "trading.schedules.s.pipeline",
@@ -259,6 +263,25 @@ fn everything_wrong_with_trading_is_told_at_once() {
         "trading.schedules.s.misfire: is missing",
         "trading.schedules.s.lateness_max: is missing",
         "trading.strategies.t.kind: is missing",
+    ];
+    for start in starts {
+        assert!(lines.iter().any(|line| line.starts_with(start)), "{start}\n{lines:#?}");
+    }
+    assert_eq!(lines.len(), starts.len(), "{lines:#?}");
+}
+
+/// Whatever a schedule lacks, the rest of it is looked at.
+#[test]
+fn everything_that_a_schedule_lacks_is_told_at_once() {
+    let lines = refused("[trading.schedules.s]\ncorn = \"0 9 * * *\"\nmisfire = \"never\"\n", &[]);
+
+    let starts = [
+        "trading.schedules.s.pipeline: is missing",
+        "trading.schedules.s.trigger: is missing",
+        "trading.schedules.s.overlap: is missing",
+        "trading.schedules.s.misfire: \"never\" is not one of the words",
+        "trading.schedules.s.lateness_max: is missing",
+        "trading.schedules.s.corn: is not a key; did you mean `cron`?",
     ];
     for start in starts {
         assert!(lines.iter().any(|line| line.starts_with(start)), "{start}\n{lines:#?}");
