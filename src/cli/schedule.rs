@@ -133,16 +133,8 @@ fn next_fires(schedule: &CycleSchedule, from: TsMs, count: u32) -> (Vec<TsMs>, O
                 fires.push(next);
                 at = next;
             }
-            Ok(None) => {
-                let why = match schedule.trigger {
-                    ScheduleTrigger::OnDemand => "no time makes it fire",
-                    ScheduleTrigger::Interval { .. }
-                    | ScheduleTrigger::Cron(_)
-                    | ScheduleTrigger::Session { .. } => "no time makes it fire within a year",
-                };
-                return (fires, Some(why.to_owned()));
-            }
-            Err(error) => return (fires, Some(error.to_string())),
+            Ok(None) => return (fires, Some(schedule.explain_no_fire(at, None))),
+            Err(error) => return (fires, Some(schedule.explain_no_fire(at, Some(&error)))),
         }
     }
     (fires, None)

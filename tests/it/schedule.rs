@@ -48,6 +48,20 @@ fn a_schedule_fires_once_at_each_change_of_the_clocks() {
     );
 }
 
+/// A zone that left out a date, as Samoa did when it went over the date line: its schedules go on behind it.
+#[test]
+fn a_schedule_goes_on_behind_a_date_that_its_zone_left_out() {
+    let daily = schedule(
+        "daily",
+        "trigger = \"cron\"\ncron = \"0 9 * * *\"\nzone = \"Pacific/Apia\"\nhours = \"any\"",
+    );
+
+    assert_eq!(
+        local_fires(&daily, "2011-12-28T00:00:00-10:00", 4),
+        ["2011-12-28T09:00:00", "2011-12-29T09:00:00", "2011-12-31T09:00:00", "2012-01-01T09:00:00"]
+    );
+}
+
 /// T2: nothing on a holiday, and ten minutes before the early close of the day after it.
 #[test]
 fn a_schedule_knows_holidays_and_early_closes() {
@@ -61,6 +75,42 @@ fn a_schedule_knows_holidays_and_early_closes() {
         local_fires(&config, "2025-11-26T12:00:00-05:00", 3),
         ["2025-11-26T15:50:00", "2025-11-28T12:50:00", "2025-12-01T15:50:00"]
     );
+}
+
+/// The calendar speaks of the next months, and the schedule's hours are those of its session.
+#[test]
+fn a_schedule_that_never_meets_its_hours_is_told_so_and_not_blamed_on_the_calendar() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("service.toml");
+    let early =
+        "trigger = \"cron\"\ncron = \"0 9 * * 1-5\"\nzone = \"America/New_York\"\ncalendar = \"XNYS\"";
+    std::fs::write(&path, schedule("early", early)).unwrap();
+    let ask = |from: &str, set: &str| {
+        let answer = orchestrator(&[
+            "schedule",
+            "next",
+            "--from",
+            from,
+            "--config",
+            path.to_str().unwrap(),
+            "--set",
+            set,
+        ]);
+        assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
+        String::from_utf8(answer.stdout).unwrap()
+    };
+    let hours_only = "trading.hours.market_hours_only=true";
+
+    for from in ["2026-01-09T09:00:00Z", "2027-06-01T09:00:00Z"] {
+        let told = ask(from, hours_only);
+
+        assert!(told.contains("none of its times lies within its hours (hours = \"session\""), "{told}");
+        assert!(told.contains("T09:00:00 America/New_York") && !told.contains("get a newer one"), "{told}");
+    }
+    let ended = ask("2027-12-01T09:00:00Z", hours_only);
+    assert!(ended.contains("get a newer one"), "{ended}");
+    let at_any_time = ask("2026-01-09T09:00:00Z", "trading.hours.market_hours_only=false");
+    assert_eq!(at_any_time.lines().count(), 5, "{at_any_time}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! Each rule is a function of the repository in memory, so each is also shown to fail on a planted fault.
 
+mod documents;
 mod repo;
 mod rules;
 
@@ -59,7 +60,7 @@ const CASES: [Case; 21] = [
     ("files open with their purpose", rules::files_open_with_their_purpose, |repo| {
         vec![repo.with("src/extra.rs", "use std::fmt;\n"), repo.with("actors/src/extra.rs", "")]
     }),
-    ("words have runbooks", rules::words_have_runbooks, |repo| {
+    ("words have runbooks", documents::words_have_runbooks, |repo| {
         vec![
             repo.without("ops/runbooks/engine_timeout.md"),
             repo.without("ops/runbooks/source_down.md"),
@@ -67,7 +68,7 @@ const CASES: [Case; 21] = [
             repo.replaced("ops/runbooks/storage.md", "**Fix.**", "Fix."),
         ]
     }),
-    ("metrics are documented", rules::metrics_are_documented, |repo| {
+    ("metrics are documented", documents::metrics_are_documented, |repo| {
         let manual = "docs/operations.md";
         vec![
             repo.replaced(manual, "| `orch_buffer_age_seconds` |", "| the age |"),
@@ -75,7 +76,7 @@ const CASES: [Case; 21] = [
             repo.replaced("ops/runbooks/symbol_halted.md", "**Means.**", "**Means.** orch_nonsense_total"),
         ]
     }),
-    ("invariants are tested", rules::invariants_are_tested, |repo| {
+    ("invariants are tested", documents::invariants_are_tested, |repo| {
         let architecture = "docs/architecture.md";
         vec![
             repo.replaced("actors/kernel/src/engine/cut/tests.rs", "CUT-3", "costs"),
@@ -83,7 +84,7 @@ const CASES: [Case; 21] = [
             repo.replaced(architecture, "`later_writer_fences_the_earlier`", "`no_such_test`"),
         ]
     }),
-    ("faults are tested", rules::faults_are_tested, |repo| {
+    ("faults are tested", documents::faults_are_tested, |repo| {
         let manual = "docs/operations.md";
         vec![
             repo.replaced(manual, "| `nothing_is_acknowledged_before_a_slow_sync_has_returned` |", "| |"),
@@ -93,7 +94,7 @@ const CASES: [Case; 21] = [
             repo.replaced(manual, "## Faults", "## Troubles"),
         ]
     }),
-    ("specifications are tested", rules::specifications_are_tested, |repo| {
+    ("specifications are tested", documents::specifications_are_tested, |repo| {
         let page = "docs/specifications.md";
         let row = |proof: &str| format!("{}| a row | – | {proof} |\n", repo.text(page));
         vec![
@@ -136,18 +137,18 @@ const CASES: [Case; 21] = [
             repo.with("engines/extra.py", "# FIXME: later\n"),
         ]
     }),
-    ("decisions are numbered", rules::decisions_are_numbered, |repo| {
+    ("decisions are numbered", documents::decisions_are_numbered, |repo| {
         let (second, _) = repo.below("docs/decisions/0002-", ".md").next().expect("there are two decisions");
         vec![repo.without(second), repo.replaced(second, "**Decision.**", "So:")]
     }),
-    ("links lead somewhere", rules::links_lead_somewhere, |repo| {
+    ("links lead somewhere", documents::links_lead_somewhere, |repo| {
         vec![repo.without("docs/determinism.md"), repo.with("docs/extra.md", "[a](nowhere.md)")]
     }),
-    ("documents are easy to read", rules::documents_are_easy_to_read, |repo| {
+    ("documents are easy to read", documents::documents_are_easy_to_read, |repo| {
         let long = format!("{}\n", "word ".repeat(25));
         vec![repo.with("docs/extra.md", &long), repo.with("README.md", &"a line\n".repeat(151))]
     }),
-    ("named settings exist", rules::named_settings_exist, |repo| {
+    ("named settings exist", documents::named_settings_exist, |repo| {
         vec![repo.with("docs/extra.md", "set `schedule.intervall`"), repo.without("config/default.toml")]
     }),
 ];

@@ -109,6 +109,81 @@ fn a_configuration_that_would_trade_unsafely_is_refused_before_anything_is_touch
     }
 }
 
+/// Method: every setting that is a URL, as a file and as a variable; the address cannot be, and the password is never
+/// printed.
+#[test]
+fn a_url_that_cannot_be_connected_to_is_refused_by_its_key_and_without_its_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("urls.toml");
+    for (text, key) in [
+        (
+            "[sources.s]\nkind = \"rabbitmq\"\nqueue = \"q\"\nurl = \"amqp://me:hidden@host:99999/\"",
+            "sources.s.url",
+        ),
+        (
+            "[sources.s]\nkind = \"redis_stream\"\nstream = \"q\"\nurl = \"redis://me:hidden@host:99999/\"",
+            "sources.s.url",
+        ),
+        ("[kill_switch]\nkind = \"redis\"\nurl = \"redis://:hidden@host:99999/\"", "kill_switch.url"),
+        ("[storage]\nkind = \"redis\"\n[redis]\nurl = \"redis://:hidden@host:0/\"", "redis.url"),
+        ("[engine]\nkind = \"http\"\n[engine.http]\nurl = \"http://host:99999/\"", "engine.http.url"),
+        ("[trading.providers.p]\nkind = \"http\"\nurl = \"http://host:99999/\"", "trading.providers.p.url"),
+        ("[trading.events]\nurl = \"amqp://me:hidden@host:99999/\"", "trading.events.url"),
+        ("[trading.history]\nurl = \"postgres://me:hidden@host:99999/name\"", "trading.history.url"),
+    ] {
+        std::fs::write(&file, text).unwrap();
+        let checked = orchestrator(&["config", "check", "--config", path_of(&file)]);
+
+        let told = said(&checked);
+        assert_eq!(checked.status.code(), Some(REFUSED), "{text}: {told}");
+        assert!(
+            told.contains(&format!("{key}: ")) && told.contains("cannot be connected to"),
+            "{text}: {told}"
+        );
+        assert!(!told.contains("hidden") && !told.contains("99999"), "{told}");
+    }
+}
+
+/// Method: a schedule over two strategies; what is one symbol too many for a cycle is refused by name at the start, and
+/// a schedule that is switched off or only looks may have it.
+#[test]
+fn a_schedule_whose_strategies_do_not_fit_one_cycle_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("large.toml");
+    let strategy = |name: &str, symbols: usize| {
+        let symbols: Vec<String> = (0..symbols).map(|number| format!("{name}{number}")).collect();
+        format!(
+            "[trading.strategies.{name}]\nkind = \"momentum\"\nschedules = [\"large\"]\nsymbols = {symbols:?}\n"
+        )
+    };
+    let check = |schedule: &str, symbols: [usize; 2]| {
+        let text = format!(
+            "[trading]\nenabled = true\n[trading.schedules.large]\ntrigger = \"interval\"\ninterval = \"1m\"\n\
+             overlap = \"skip\"\nmisfire = \"skip\"\nlateness_max = \"1m\"\n{schedule}\n{}{}",
+            strategy("one", symbols[0]),
+            strategy("two", symbols[1])
+        );
+        std::fs::write(&file, text).unwrap();
+        let checked = orchestrator(&["config", "check", "--config", path_of(&file)]);
+        (checked.status.code(), said(&checked))
+    };
+
+    let (code, told) = check("pipeline = \"canonical\"", [600, 600]);
+
+    assert_eq!(code, Some(REFUSED), "{told}");
+    for word in ["trading.schedules.large: ", "one, two have 1200 symbols together", "at most 1000"] {
+        assert!(told.contains(word), "{word}: {told}");
+    }
+    for (schedule, symbols) in [
+        ("pipeline = \"canonical\"", [600, 400]),
+        ("pipeline = \"heartbeat\"", [600, 600]),
+        ("pipeline = \"canonical\"\nenabled = false", [600, 600]),
+    ] {
+        let (code, told) = check(schedule, symbols);
+        assert_eq!(code, Some(0), "{schedule}: {told}");
+    }
+}
+
 #[test]
 fn a_bus_that_this_service_does_not_have_is_refused_while_trading_is_on() {
     let nats = [("NATS_URL", "nats://host:4222")];

@@ -46,6 +46,7 @@ mod redis_model;
 mod redis_refusals;
 mod redis_retention;
 mod redis_source;
+mod redis_source_losses;
 mod redis_start;
 mod redis_takeover;
 mod servers;

@@ -35,7 +35,7 @@ pub(crate) enum OnAsked {
 }
 
 /// What the server was told and asked. Places are names of stages and hooks, with the pipeline and a slash before
-/// them where only that one is meant.
+/// them where only that one is meant, and a slash and the strategy behind that where only its question is.
 #[derive(Default)]
 struct Script {
     next: BTreeMap<String, VecDeque<OnAsked>>,
@@ -110,11 +110,12 @@ impl StageServer {
     }
 }
 
-/// The names of a question's place, the more exact one first.
-fn places(question: &Value) -> [String; 2] {
+/// The names of a question's place, the most exact one first.
+fn places(question: &Value) -> [String; 3] {
     let named = if question["op"] == "hook" { &question["hook"] } else { &question["stage"] };
     let (name, pipeline) = (named.as_str().unwrap(), question["pipeline"].as_str().unwrap());
-    [format!("{pipeline}/{name}"), name.to_owned()]
+    let strategy = question["strategy"].as_str().unwrap_or_default();
+    [format!("{pipeline}/{name}/{strategy}"), format!("{pipeline}/{name}"), name.to_owned()]
 }
 
 impl Script {

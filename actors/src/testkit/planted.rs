@@ -3,7 +3,6 @@
 //! So a reader of the product meets the right program only, and the simulation is shown to see what it has to see.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,7 +15,7 @@ use orchestrator_kernel::ports::log::{
     AcquireError, Acquired, AppendError, BatchSize, Log, LogStat, ReadError, ReadLimit, RecordBatch,
     TrimError,
 };
-use tokio::sync::Mutex;
+use orchestrator_runtime::testkit::{EARLY_LOG_LATE, EarlyLog};
 
 use crate::tree::Ports;
 
@@ -27,15 +26,15 @@ pub fn plant_in_ports(ports: Ports) -> Ports {
         Some(Mutant::NewPositionsAfterUnknown) => in_every_log(ports, LogDefect::AppendsBehindTheTail),
         Some(Mutant::FencedGoesOn) => in_every_log(ports, LogDefect::HidesItsSuccessor),
         Some(Mutant::AcknowledgesBeforeAppend) => {
-            let receipts = DefectiveLog::around(&ports.receipts, LogDefect::ConfirmsEarly(|_| true));
+            let receipts = EarlyLog::around(&ports.receipts, |_| true);
             Ports { receipts, ..ports }
         }
         Some(Mutant::CallsBeforeStarted) => {
-            let runs = DefectiveLog::around(&ports.runs, LogDefect::ConfirmsEarly(has_started_record));
+            let runs = EarlyLog::around(&ports.runs, has_started_record);
             Ports { runs, ..ports }
         }
         Some(Mutant::PublishesBeforeDurable) => {
-            let runs = DefectiveLog::around(&ports.runs, LogDefect::ConfirmsEarly(has_terminal_record));
+            let runs = EarlyLog::around(&ports.runs, has_terminal_record);
             Ports { runs, ..ports }
         }
         Some(Mutant::TrimsBeforeBase) => {
@@ -63,40 +62,17 @@ enum LogDefect {
     AppendsBehindTheTail,
     /// A writer that was superseded is not told, but asked to come again.
     HidesItsSuccessor,
-    /// These batches are confirmed before they are durable.
-    ConfirmsEarly(fn(&RecordBatch) -> bool),
 }
 
 /// A log with a defect in its appends.
 struct DefectiveLog {
     inner: Arc<dyn Log>,
     defect: LogDefect,
-    /// Held by the append that was confirmed and is still on its way: the next one comes behind it.
-    turn: Arc<Mutex<()>>,
 }
-
-/// How late a batch or a base is that was confirmed early: everything that is ready goes before.
-const LATE: Duration = Duration::from_millis(1);
 
 impl DefectiveLog {
     fn around(log: &Arc<dyn Log>, defect: LogDefect) -> Arc<dyn Log> {
-        Arc::new(Self { inner: Arc::clone(log), defect, turn: Arc::default() })
-    }
-
-    /// Appends in a task of its own, behind everything that was confirmed before.
-    async fn append_late(&self, epoch: Epoch, batch: &RecordBatch) {
-        let turn = Arc::clone(&self.turn).lock_owned().await;
-        let (log, batch) = (Arc::clone(&self.inner), batch.clone());
-        tokio::spawn(async move {
-            let _turn = turn;
-            loop {
-                tokio::time::sleep(LATE).await;
-                match log.append(epoch, &batch).await {
-                    Err(AppendError::Unknown { .. }) => {}
-                    Ok(()) | Err(_) => return,
-                }
-            }
-        });
+        Arc::new(Self { inner: Arc::clone(log), defect })
     }
 }
 
@@ -122,14 +98,6 @@ impl Log for DefectiveLog {
                 }
                 known => known,
             },
-            LogDefect::ConfirmsEarly(is_early) if !batch.is_empty() && is_early(batch) => {
-                self.append_late(epoch, batch).await;
-                Ok(())
-            }
-            LogDefect::ConfirmsEarly(_) => {
-                let _turn = self.turn.lock().await;
-                self.inner.append(epoch, batch).await
-            }
         }
     }
 
@@ -175,7 +143,7 @@ impl CheckpointStore for LateBase {
         }
         let inner = Arc::clone(&self.inner);
         tokio::spawn(async move {
-            tokio::time::sleep(LATE).await;
+            tokio::time::sleep(EARLY_LOG_LATE).await;
             inner.save(BASE, epoch, value).await
         });
         Ok(())

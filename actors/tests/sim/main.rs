@@ -15,6 +15,7 @@ mod campaign;
 mod driver;
 mod kill_switch;
 mod logs;
+mod many_seeds;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod plan;
@@ -24,8 +25,9 @@ mod source;
 mod untold;
 mod world;
 
-use campaign::{Campaign, SEEDS, env_u64};
+use campaign::SEEDS;
 use driver::{Flaw, Outcome, simulate};
+use many_seeds::{Campaign, env_u64};
 
 /// LOG-1 to LOG-5, CUT-1, CUT-2, RUN-1 to RUN-4, OUT-1, OUT-2, REP-1, MEM-1. Method: see the head of this file.
 #[test]

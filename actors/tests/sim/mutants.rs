@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use orchestrator_kernel::mutants::Mutant;
 
-use crate::campaign;
 use crate::driver::{self, Flaw};
 use crate::kill_switch;
+use crate::many_seeds;
 
 /// Seeds within which a mutant must be caught, after the recorded ones: a rare defect stays found by the seed that
 /// found it.
@@ -16,8 +16,8 @@ const SEEDS: u64 = 4_000;
 /// The seed that catches it, and by what.
 fn caught(mutant: Mutant) -> Option<(u64, String)> {
     let _planted = mutant.plant();
-    let seeds = campaign::env_u64("SIM_SEEDS").unwrap_or(SEEDS);
-    campaign::recorded().into_iter().chain(0..seeds).find_map(|seed| {
+    let seeds = many_seeds::env_u64("SIM_SEEDS").unwrap_or(SEEDS);
+    many_seeds::recorded().into_iter().chain(0..seeds).find_map(|seed| {
         let failure = match mutant {
             Mutant::PermitForEver => kill_switch::simulate(seed).err(),
             _ => driver::simulate(seed, Flaw::None, false).failure,

@@ -249,6 +249,8 @@ pub enum CommandRefused {
 
 /// Begins the reason of a command that was not decided, so that the same command may be sent again.
 const UNDECIDED: &str = "not on record: ";
+/// Stands behind it where something of the command may have been done.
+const IN_DOUBT: &str = "it is not known whether this was done: ";
 
 impl CommandRefused {
     /// A command that is not on record, or not known to be. Its identifier is still good: what it did, if anything, is
@@ -256,6 +258,22 @@ impl CommandRefused {
     #[must_use]
     pub fn undecided(why: &str) -> Self {
         Self::Unavailable(format!("{UNDECIDED}{why}"))
+    }
+
+    /// A command of which something may be done that is not on record.
+    #[must_use]
+    pub fn in_doubt(why: &str) -> Self {
+        Self::undecided(&format!("{IN_DOUBT}{why}"))
+    }
+
+    /// Whether something of the command may be done.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        let reason = match self {
+            Self::Unavailable(why) => why.strip_prefix(UNDECIDED),
+            Self::Invalid(_) | Self::NotFound(_) | Self::Conflict(_) => None,
+        };
+        reason.is_some_and(|reason| reason.starts_with(IN_DOUBT))
     }
 
     /// Whether nothing is decided about the command. Any other refusal is on record, and stays what it is.

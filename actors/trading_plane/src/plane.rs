@@ -126,7 +126,7 @@ impl TradingHandle {
         origin: CommandOrigin,
     ) -> Result<CommandAnswer, CommandRefused> {
         let asked = self.agent.call(|reply| AgentMsg::Execute { command, origin, reply }).await;
-        asked.unwrap_or_else(|down| Err(CommandRefused::undecided(&down.to_string())))
+        asked.unwrap_or_else(|down| Err(CommandRefused::in_doubt(&down.to_string())))
     }
 
     /// Tells the schedules of an event. Returns when it is decided.

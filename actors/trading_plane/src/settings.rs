@@ -17,7 +17,7 @@ use orchestrator_kernel::trading::ids::{PipelineName, ScheduleName, StrategyName
 use orchestrator_kernel::trading::journal::{ConfigurationSnapshot, TradingMode};
 use orchestrator_kernel::trading::pipeline::Pipeline;
 use orchestrator_kernel::trading::schedule::CycleSchedule;
-use orchestrator_kernel::trading::strategy::{StrategyDefinition, StrategyStatus};
+use orchestrator_kernel::trading::strategy::{StrategyDefinition, StrategyStatus, check_cycle_symbols};
 use orchestrator_runtime::status::StatusBoard;
 
 use crate::history::HistoryPorts;
@@ -157,6 +157,13 @@ impl TradingSettings {
                 |name: &StrategyName| self.strategies.iter().any(|(definition, _)| definition.name == *name);
             if let Some(unknown) = schedule.strategies.iter().find(|name| !is_known(name)) {
                 found.push(format!("{place}.strategies: there is no strategy {unknown}"));
+            }
+            let works_on_symbols =
+                self.pipelines.get(&schedule.pipeline).is_some_and(Pipeline::works_on_symbols);
+            let named = self.strategies.iter().map(|(definition, _)| definition);
+            let named = named.filter(|definition| schedule.strategies.contains(&definition.name));
+            if let Some(exceeded) = check_cycle_symbols(named).err().filter(|_| works_on_symbols) {
+                found.push(format!("{place}.strategies: {exceeded}"));
             }
         }
         if !self.calendars.contains_key(&self.default_calendar) {

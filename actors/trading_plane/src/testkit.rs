@@ -440,8 +440,7 @@ impl PlaneRig {
         let (view, stages) = match self.asks_bus.clone() {
             None => (TradingView::default(), stages),
             Some((view, asked)) => {
-                let others = self.stages.clone() as Arc<dyn StageBackend>;
-                let routes = vec![(StageProvider::BuiltIn, others), (StageProvider::Event, asked)];
+                let routes = vec![(StageProvider::BuiltIn, stages), (StageProvider::Event, asked)];
                 (view, Arc::new(RoutedStages::new(routes)) as Arc<dyn StageBackend>)
             }
         };

@@ -86,20 +86,35 @@ impl Control {
             drop(permit);
             answered
         });
-        let in_doubt = || {
-            let advice = match has_key {
-                true => "send it again with the same Idempotency-Key: it is done once",
-                false => "look before you send it again: without an Idempotency-Key that is another command",
-            };
-            ControlError::unavailable(format!("it is not known yet whether it was done; {advice}"))
-        };
+        let in_doubt = || self.refuse_in_doubt("it is not known yet whether it was done", has_key);
         match timeout_at(deadline, carried_out).await {
-            Ok(Ok(answered)) => Ok(answered?),
+            Ok(Ok(Ok(answer))) => Ok(answer),
+            Ok(Ok(Err(refused))) if refused.is_in_doubt() => {
+                Err(self.refuse_in_doubt(&refused.to_string(), has_key))
+            }
+            Ok(Ok(Err(refused))) if refused.is_undecided() => Err(self.unavailable(refused.to_string())),
+            Ok(Ok(Err(refused))) => Err(refused.into()),
             Ok(Err(error)) => {
                 tracing::error!(%error, "a command failed by a defect");
                 Err(in_doubt())
             }
             Err(_) => Err(in_doubt()),
+        }
+    }
+
+    /// 503: it may have been done. Only with a key may it be sent again: without one that would be another command.
+    fn refuse_in_doubt(&self, what: &str, has_key: bool) -> ControlError {
+        match (has_key, self.is_stopped()) {
+            (true, false) => ControlError::unavailable(format!(
+                "{what}; send it again with the same Idempotency-Key: it is done once"
+            )),
+            (true, true) => ControlError::unavailable_for_good(format!(
+                "{what}; the trading plane stopped for good: once the service is started again, the same \
+                 Idempotency-Key tells"
+            )),
+            (false, _) => ControlError::unavailable_for_good(format!(
+                "{what}; look before you send it again: without an Idempotency-Key that is another command"
+            )),
         }
     }
 }

@@ -83,12 +83,19 @@ impl Control {
     ///
     /// # Errors
     ///
-    /// 503: it has not started, or could not.
+    /// 503: it has not started, or it stopped.
     fn plane(&self) -> Result<TradingHandle, ControlError> {
-        self.faces.plane().ok_or_else(|| match self.is_stopped() {
-            true => ControlError::unavailable("the trading plane stopped for good; /health says why"),
-            false => ControlError::unavailable("the trading plane is starting"),
-        })
+        self.faces.plane().ok_or_else(|| self.unavailable("the trading plane is starting"))
+    }
+
+    /// 503 for this reason, unless the plane stopped for good: then nothing is different a moment later.
+    fn unavailable(&self, detail: impl Into<String>) -> ControlError {
+        match self.is_stopped() {
+            true => ControlError::unavailable_for_good(
+                "the trading plane stopped for good, until the service is started again; /health says why",
+            ),
+            false => ControlError::unavailable(detail),
+        }
     }
 
     fn is_stopped(&self) -> bool {

@@ -46,18 +46,26 @@ pub(super) fn quote_start(text: &str) -> String {
 pub(super) struct ControlError {
     status: StatusCode,
     detail: Value,
+    /// Whether the same request may be sent again as it is.
+    is_retryable: bool,
     retry_after: Option<Duration>,
 }
 
 impl ControlError {
+    /// An error that the same request would get again.
     fn of_text(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: Value::String(detail.into()), retry_after: None }
+        Self { status, detail: Value::String(detail.into()), is_retryable: false, retry_after: None }
+    }
+
+    /// An error that the same request may not get a moment later.
+    fn of_now(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { is_retryable: true, retry_after: Some(RETRY_AFTER), ..Self::of_text(status, detail) }
     }
 
     /// 422: every field that the schema does not allow.
     pub(super) fn of_schema(objections: &[SchemaObjection]) -> Self {
-        let detail = objections.iter().map(SchemaObjection::to_wire).collect();
-        Self { status: StatusCode::UNPROCESSABLE_ENTITY, detail: Value::Array(detail), retry_after: None }
+        let detail = Value::Array(objections.iter().map(SchemaObjection::to_wire).collect());
+        Self { detail, ..Self::of_text(StatusCode::UNPROCESSABLE_ENTITY, "") }
     }
 
     /// 400: a value that cannot be.
@@ -87,20 +95,17 @@ impl ControlError {
 
     /// 429: as many as may be are on their way.
     pub(super) fn busy(detail: impl Into<String>) -> Self {
-        Self { retry_after: Some(RETRY_AFTER), ..Self::of_text(StatusCode::TOO_MANY_REQUESTS, detail) }
+        Self::of_now(StatusCode::TOO_MANY_REQUESTS, detail)
     }
 
-    /// 503.
+    /// 503: not now.
     pub(super) fn unavailable(detail: impl Into<String>) -> Self {
-        Self { retry_after: Some(RETRY_AFTER), ..Self::of_text(StatusCode::SERVICE_UNAVAILABLE, detail) }
+        Self::of_now(StatusCode::SERVICE_UNAVAILABLE, detail)
     }
 
-    /// Whether the same request may succeed later.
-    fn is_retryable(&self) -> bool {
-        matches!(
-            self.status,
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
-        )
+    /// 503, and whoever sends it again either gets it again or does something twice.
+    pub(super) fn unavailable_for_good(detail: impl Into<String>) -> Self {
+        Self::of_text(StatusCode::SERVICE_UNAVAILABLE, detail)
     }
 }
 
@@ -119,13 +124,17 @@ impl From<CommandRefused> for ControlError {
 impl From<Problem> for ControlError {
     fn from(problem: Problem) -> Self {
         let (status, detail, retry_after) = problem.into_plain();
-        Self { retry_after, ..Self::of_text(status, detail) }
+        let is_retryable = matches!(
+            status,
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+        );
+        Self { is_retryable, retry_after, ..Self::of_text(status, detail) }
     }
 }
 
 impl IntoResponse for ControlError {
     fn into_response(self) -> Response {
-        let body = json!({ "detail": self.detail, "retryable": self.is_retryable() });
+        let body = json!({ "detail": self.detail, "retryable": self.is_retryable });
         let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
         let mut answer = (self.status, kind, body.to_string()).into_response();
         let retry_after = self.retry_after.map(|delay| HeaderValue::from(delay.as_secs().max(1)));

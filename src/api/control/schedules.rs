@@ -22,7 +22,7 @@ pub(super) async fn list_schedules(State(control): State<Arc<Control>>) -> Resul
                 .map(|fire| json!({ "name": fire.schedule, "nextFireAt": fire.at.map(to_rfc3339) }));
             Ok(Json(json!({ "schedules": fires.collect::<Vec<_>>() })))
         }
-        Ok(Err(down)) => Err(ControlError::unavailable(down.to_string())),
-        Err(_) => Err(ControlError::unavailable("the schedules do not answer now")),
+        Ok(Err(down)) => Err(control.unavailable(down.to_string())),
+        Err(_) => Err(control.unavailable("the schedules do not answer now")),
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use reqwest::Url;
+
 use super::forms::{SettingForm, is_line, quote_toml, text_of};
 use super::tree::Value;
 
@@ -85,6 +87,7 @@ impl SettingForm<SecretUrl> for UrlForm {
         if rest.is_empty() || rest.starts_with('/') || !rest.chars().all(is_plain) {
             return Err("names no host".to_owned());
         }
+        check_address(text)?;
         Ok(SecretUrl::from(text))
     }
 
@@ -100,6 +103,21 @@ impl SettingForm<SecretUrl> for UrlForm {
 
     fn hides_value(&self) -> bool {
         true
+    }
+}
+
+/// Checks host and port as the clients of all schemes read them.
+///
+/// # Errors
+///
+/// What is wrong. Nothing of the URL is repeated.
+fn check_address(text: &str) -> Result<(), String> {
+    let hint = "in a user or password, each of / ? # @ : is written as %2f %3f %23 %40 %3a";
+    let url = Url::parse(text).map_err(|error| format!("cannot be connected to: {error}; {hint}"))?;
+    match (url.host_str().is_none_or(str::is_empty), url.port()) {
+        (true, _) => Err("names no host".to_owned()),
+        (false, Some(0)) => Err("cannot be connected to: port 0".to_owned()),
+        (false, _) => Ok(()),
     }
 }
 
@@ -218,6 +236,35 @@ mod tests {
         assert!(parse("rediss://me:secret@host:6380/0").is_ok());
         for text in ["", "host:6379", "http://host", "redis://", "redis:///0", "redis://a b"] {
             assert!(parse(text).is_err(), "{text:?}");
+        }
+    }
+
+    /// An address that no client can connect to is refused when it is read, whatever the scheme, and nothing of it is
+    /// repeated: what looks like a port may be a part of a password.
+    #[test]
+    fn a_host_or_port_that_cannot_be_is_refused_without_its_secret() {
+        const SCHEMES: [&str; 8] =
+            ["amqp", "amqps", "redis", "rediss", "http", "https", "postgres", "postgresql"];
+        let form = UrlForm { schemes: &SCHEMES, may_be_empty: false };
+        for scheme in SCHEMES {
+            let parse = |rest: &str| form.parse_value(&Value::Text(format!("{scheme}://{rest}")));
+            for good in ["me:s%2fcret@host:65535/x", "[::1]:5672/", "10.0.0.1", "host-name.example:1"] {
+                assert!(parse(good).is_ok(), "{scheme} {good}");
+            }
+            for bad in [
+                "me:canary@host:99999/",
+                "me:canary@host:65536",
+                "me:canary@host:0/",
+                "me:canary@host:port/",
+                "me:canary@host:-1/",
+                "me:canary@:5672/",
+                "me:canary@[::1/",
+                "me:canary@ho<st/",
+                "me:can/ary@host/",
+            ] {
+                let why = parse(bad).expect_err(bad);
+                assert!(!why.contains("canary") && !why.contains("99999"), "{scheme} {bad}: {why}");
+            }
         }
     }
 }

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use orchestrator_kernel::trading::event::{INCOMING_TOPICS, patterns_meet};
 use orchestrator_kernel::trading::journal::TradingMode;
 use orchestrator_kernel::trading::stage::StageProvider;
+use orchestrator_kernel::trading::strategy::check_cycle_symbols;
 
 use super::{JournalTiming, StageProviderConfig, TradingConfig, TradingEnvironment, TradingJournalConfig};
 use crate::config::reader::section::ReadReport;
 use crate::config::reader::tree::Origin;
-use crate::config::reader::violation::Violation;
+use crate::config::reader::violation::{Violation, nearest_key};
 use crate::config::rules::check_delays;
 use crate::config::{ClockMode, Config};
 
@@ -20,6 +22,7 @@ pub(in crate::config) fn check_trading(config: &Config, report: &mut ReadReport)
     check_hours(trading, report);
     check_parts(trading, report);
     check_broker(trading, report);
+    check_topics(trading, report);
     check_history(trading, report);
     check_whole(trading, report);
 }
@@ -121,6 +124,34 @@ fn check_broker(trading: &TradingConfig, report: &mut ReadReport) {
     }
 }
 
+/// What is taken from the bus leads to something, and what a schedule waits for is taken: a misspelt topic is neither.
+fn check_topics(trading: &TradingConfig, report: &mut ReadReport) {
+    const CONSUME: &str = "trading.events.consume";
+    let (consumed, schedules) = (&trading.events.consume, &trading.schedules);
+    let waited_for: Vec<&str> =
+        schedules.values().flat_map(|schedule| &schedule.trigger.topics).map(String::as_str).collect();
+    let is_met = |pattern: &str, by: &[&str]| by.iter().any(|other| patterns_meet(pattern, other));
+    let leads_to_nothing =
+        |pattern: &&String| !is_met(pattern, &INCOMING_TOPICS) && !is_met(pattern, &waited_for);
+    let strange = consumed.iter().filter(leads_to_nothing).map(|pattern| {
+        let meant = nearest_key(pattern, INCOMING_TOPICS);
+        meant.map_or_else(|| format!("{pattern:?}"), |meant| format!("{pattern:?} (did you mean `{meant}`?)"))
+    });
+    let strange: Vec<String> = strange.collect();
+    let what =
+        format!("holds {}, from which nothing follows, and no schedule waits for it", strange.join(", "));
+    report.check_rule(&[CONSUME], strange.is_empty(), what, &INCOMING_TOPICS.join(", "));
+    let consumed: Vec<&str> = consumed.iter().map(String::as_str).collect();
+    for (name, schedule) in schedules.iter().filter(|(_, schedule)| schedule.enabled) {
+        let path = format!("trading.schedules.{name}.topics");
+        let is_deaf = |topic: &&String| !is_met(topic, &consumed);
+        let Some(topic) = schedule.trigger.topics.iter().find(is_deaf) else { continue };
+        let what =
+            format!("holds {topic:?}, and no pattern of {CONSUME} lets it in: it would never fire by it");
+        report.check_rule(&[&path, CONSUME], false, what, "a topic that is consumed");
+    }
+}
+
 fn check_history(trading: &TradingConfig, report: &mut ReadReport) {
     let history = &trading.history;
     report.check_rule(
@@ -179,11 +210,34 @@ fn check_parts(trading: &TradingConfig, report: &mut ReadReport) {
             report.check_rule(&[&path, &other], false, format!("breaks a rule: {problem}"), "");
         }
     }
+    check_cycle_sizes(trading, report);
     for (name, provider) in &trading.providers {
         if let StageProviderConfig::Worker(worker) = provider {
             let path = format!("trading.providers.{name}.respawn");
             check_delays(&path, worker.respawn.min, worker.respawn.max, report);
         }
+    }
+}
+
+/// The strategies of a schedule fit one cycle. What is switched off may be too much.
+fn check_cycle_sizes(trading: &TradingConfig, report: &mut ReadReport) {
+    for (name, schedule) in trading.schedules.iter().filter(|(_, schedule)| schedule.enabled) {
+        let pipeline = trading.pipelines.get(&schedule.pipeline);
+        if !pipeline.is_some_and(|config| config.pipeline.works_on_symbols()) {
+            continue;
+        }
+        let definitions = trading.strategies.values().map(|strategy| &strategy.definition);
+        let named = definitions.filter(|definition| definition.schedules.contains(name));
+        let Err(exceeded) = check_cycle_symbols(named.clone()) else { continue };
+        // Any of them is a place where it can be mended.
+        let of_schedule = format!("trading.schedules.{name}");
+        let of_strategies = named.flat_map(|definition| {
+            ["symbols", "schedules"].map(|key| format!("trading.strategies.{}.{key}", definition.name))
+        });
+        let paths: Vec<String> = std::iter::once(of_schedule).chain(of_strategies).collect();
+        let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+        let allowed = "fewer symbols, or the strategies on several schedules";
+        report.check_rule(&paths, false, format!("begins cycles that are too large: {exceeded}"), allowed);
     }
 }
 

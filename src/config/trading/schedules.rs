@@ -244,12 +244,15 @@ impl ScheduleReader<'_> {
         );
         refuse_unknown_pipeline(section, self.pipelines, pipeline.as_deref());
         let kind = shipped.map(|shipped| TriggerKind::of_shipped(&shipped.trigger.trigger));
-        let Some(kind) = section.read_defaulted("trigger", kind, "it says what makes it fire", &KINDS) else {
-            // Which keys it may have is unknown without the trigger.
-            section.ignore_rest();
-            return None;
+        let kind = section.read_defaulted("trigger", kind, "it says what makes it fire", &KINDS);
+        let trigger = match kind {
+            Some(kind) => self.read_trigger(kind, shipped.map(|shipped| &shipped.trigger), section),
+            None => {
+                // Which of them it may have is unknown without the trigger.
+                TRIGGER_KEYS.into_iter().for_each(|key| section.expect_key(key));
+                None
+            }
         };
-        let trigger = self.read_trigger(kind, shipped.map(|shipped| &shipped.trigger), section);
         let policies = self.read_policies(shipped.map(|shipped| &shipped.policies), section);
         Some(CycleScheduleConfig {
             enabled,

@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use orchestrator_kernel::ids::Symbol;
 use orchestrator_kernel::trading::ids::{PipelineName, ScheduleName, StageName, StrategyName};
 use orchestrator_kernel::trading::risk::RiskMode;
+use orchestrator_kernel::trading::stage::{StageProvider, StageRole, StageSpec};
 use orchestrator_kernel::trading::strategy::{
     STRATEGY_SCHEDULES_MAX, STRATEGY_SYMBOLS_MAX, StrategyDefinition, StrategyStatus,
 };
+use orchestrator_trading_plane::builtin::BUILT_IN_KINDS;
 
 use super::calendars::TradingCalendars;
 use super::forms::{NAME_ALLOWED, NAME_REFUSAL, TRADING_NAME, TargetWeights, Weights, is_name, names_form};
@@ -15,6 +17,7 @@ use super::pipelines::TradingPipelines;
 use super::schedules::{TradingSchedules, refuse_unknown_calendar, refuse_unknown_pipeline};
 use crate::config::reader::forms::{OneOf, TextForm, Texts};
 use crate::config::reader::section::Section;
+use crate::config::reader::violation::nearest_key;
 
 /// A strategy, with the status in which it begins when the journal does not know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +34,7 @@ pub struct StrategyConfig {
 pub type TradingStrategies = BTreeMap<StrategyName, StrategyConfig>;
 
 /// Names of the shipped strategies, each also its kind.
-const SHIPPED: [&str; 2] = ["momentum", "regime"];
+const SHIPPED: [&str; 2] = BUILT_IN_KINDS;
 /// Symbols of the shipped strategies.
 const SHIPPED_SYMBOLS: [&str; 2] = ["AAPL", "MSFT"];
 /// Schedule of the shipped strategies.
@@ -157,7 +160,36 @@ impl StrategyReader<'_> {
             let what = format!("names {:?}, which is none of the strategy's symbols", strange.as_str());
             section.refuse_key("targets", what, "the symbols of the strategy");
         }
+        self.refuse_unknown_kind(&definition, targets.is_empty(), section);
         Some(StrategyConfig { definition, status, targets })
+    }
+
+    /// Reports a kind that a stage of this service is asked for and does not know: each cycle would fail. What only the
+    /// own pipeline would ask for counts where it looks like a misspelt one: cycles of others may run it by hand.
+    fn refuse_unknown_kind(
+        &self,
+        definition: &StrategyDefinition,
+        goes_by_signals: bool,
+        section: &mut Section<'_>,
+    ) {
+        let kind = definition.kind.as_str();
+        if BUILT_IN_KINDS.contains(&kind) || !section.is_accepted("kind") {
+            return;
+        }
+        let meant = nearest_key(kind, BUILT_IN_KINDS);
+        let schedules = definition.schedules.iter().filter_map(|name| self.schedules.get(name));
+        let scheduled = schedules.filter(|schedule| schedule.enabled).map(|schedule| &schedule.pipeline);
+        let own = meant.is_some().then_some(&definition.pipeline);
+        let asked = scheduled.chain(own).find_map(|name| {
+            let stages = &self.pipelines.get(name)?.pipeline.stages;
+            let stage = stages.iter().find(|stage| asks_for_kind(stage, goes_by_signals))?;
+            Some(format!("stage {} of pipeline {name}", stage.name))
+        });
+        let Some(asked) = asked else { return };
+        let hint = meant.map_or_else(String::new, |meant| format!("; did you mean `{meant}`?"));
+        let what = format!("{kind:?} is no kind that {asked} knows, which this service does itself{hint}");
+        let known = BUILT_IN_KINDS.join(" or ");
+        section.refuse_key("kind", what, &format!("{known}, or a provider of yours for that stage"));
     }
 
     fn refuse_unknown_schedule(&self, schedules: &[String], section: &mut Section<'_>) {
@@ -169,4 +201,17 @@ impl StrategyReader<'_> {
         let known: Vec<&str> = self.schedules.keys().take(8).map(ScheduleName::as_str).collect();
         section.refuse_key("schedules", format!("there is no schedule {unknown:?}"), &known.join(", "));
     }
+}
+
+/// Whether a built-in stage makes signals by the kind of its strategies. One that compares weights knows none, and one
+/// that sets them only where the configuration does not.
+fn asks_for_kind(stage: &StageSpec, goes_by_signals: bool) -> bool {
+    let is_own =
+        stage.enabled && stage.provider == StageProvider::BuiltIn && stage.role() == StageRole::Signal;
+    is_own
+        && match stage.name.as_str() {
+            "compare_current_weights" => false,
+            "calculate_target_weights" => goes_by_signals,
+            _ => true,
+        }
 }

@@ -69,7 +69,7 @@ enabled = true
 calendar = "24-7"
 [trading.events]
 url = "amqp://rabbitmq:5672/%2f"
-consume = ["market.session.*"]
+consume = ["market.session.*", "ai.decision.*"]
 [trading.providers.learner]
 kind = "worker"
 command = ["python3", "learn.py"]

@@ -3,9 +3,9 @@
 
 use serde_json::{Value, json};
 
-use crate::support::eventually;
 use crate::support::stage_server::{OnAsked, StageServer, buy};
 use crate::support::trading::{STRATEGY, TradingPlace, TradingService, text_of};
+use crate::support::{Service, eventually};
 
 /// The canonical pipeline under this name, whose inputs and signals come from the server; `more` changes it.
 fn canonical(name: &str, more: &str) -> String {
@@ -77,6 +77,46 @@ async fn analytics_that_fail_behind_orders_degrade_and_the_next_cycle_trades() {
     service.stop().await;
 
     place.journal().check_accounts();
+}
+
+/// Method: a history that is required and away, so that the plane does not start and never will. Whoever asks is told
+/// not to ask again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plane_that_stopped_for_good_asks_nobody_to_come_again() {
+    // A port that nobody listens on: bound, and let go of.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let history = format!(
+        "[trading.history]\nrequired = true\nconnect_timeout = \"200ms\"\n\
+         url = \"postgres://me@127.0.0.1:{port}/name\"\n"
+    );
+    let place = TradingPlace::new(&(history + STRATEGY));
+    let service = Service::start(&place.config, &[]).await;
+    eventually("the plane has stopped", async || {
+        (service.get("/health").await.1.contains("trading_stopped")).then_some(())
+    })
+    .await;
+
+    for (method, path) in
+        [("GET", "agent/status"), ("GET", "cycles"), ("POST", "agent/start"), ("POST", "cycles")]
+    {
+        let url = format!("{}/api/v1/{path}", service.url);
+        let body = if path == "cycles" { r#"{"pipeline":"canonical"}"# } else { "{}" };
+        let client = reqwest::Client::new();
+        let request = match method {
+            "GET" => client.get(url),
+            _ => client.post(url).header("content-type", "application/json").body(body),
+        };
+        let answer = request.send().await.unwrap();
+
+        assert_eq!(answer.status(), 503, "{method} {path}");
+        assert!(!answer.headers().contains_key("retry-after"), "{method} {path}");
+        let told: Value = answer.json().await.unwrap();
+        assert_eq!(told["retryable"], false, "{method} {path}: {told}");
+        assert!(told["detail"].as_str().unwrap().contains("stopped for good"), "{told}");
+    }
+    eventually("the engine plane goes on", async || (service.get("/readyz").await.0 == 200).then_some(()))
+        .await;
+    service.kill();
 }
 
 async fn agent_becomes(service: &TradingService, status: &str) {
@@ -198,6 +238,69 @@ async fn nothing_counts_of_what_a_service_answers_late_or_wrongly() {
     let journal = place.journal();
     assert_eq!(journal.facts("order_intended").len(), 5, "those of the good cycles");
     journal.check_accounts();
+}
+
+/// T8: what is wrong with the answer for one strategy is that strategy's failure; the others of the cycle trade.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_answer_for_one_strategy_stops_no_other_of_its_cycle() {
+    let server = StageServer::start().await;
+    let other = STRATEGY.replace("strategies.mine", "strategies.other");
+    let trading = server.section("mine") + &signals_of("day", "mine", "1m") + STRATEGY + &other;
+    let place = TradingPlace::new(&trading);
+    let service = place.start_trading().await;
+    let answer = |decisions: Vec<Value>| json!({ "ok": true, "decisions": decisions }).to_string();
+    let numbered = |number: usize| {
+        let mut decision = buy("mine", "5");
+        decision["decisionId"] = format!("d-{number}").into();
+        decision
+    };
+    let lengthy = json!({ "ok": true, "data": "x".repeat(2 << 20), "decisions": [buy("mine", "5")] });
+    for (bad, word) in [
+        (answer(vec![buy("mine", "5"), buy("mine", "5")]), "comes twice"),
+        (answer((0..1001).map(numbered).collect()), "1000 are allowed"),
+        (json!({ "ok": true, "data": "x".repeat(70_000) }).to_string(), "bytes of data"),
+        (lengthy.to_string(), "the provider answered more than"),
+        (answer(vec![buy("mine", "5"), buy("other", "5")]), "is of strategy other"),
+    ] {
+        server.next("day/SIG/mine", [OnAsked::Say(bad)]);
+
+        let result = service.run_cycle("day").await;
+
+        let counts = (
+            &result["status"],
+            &result["partial"],
+            &result["order_intents"],
+            &result["strategies_processed"],
+        );
+        assert_eq!(counts, (&"degraded".into(), &true.into(), &1.into(), &1.into()), "{word}: {result}");
+        let error = &result["errors"][0];
+        assert_eq!((&error["strategy"], &error["stage"]), (&"mine".into(), &"SIG".into()), "{result}");
+        assert!(error["detail"].as_str().unwrap().contains(word), "{word}: {error}");
+        assert_eq!(result["errors"].as_array().unwrap().len(), 1, "{result}");
+    }
+    let whole = service.run_cycle("day").await;
+    assert_eq!((&whole["status"], &whole["order_intents"]), (&"ok".into(), &2.into()), "{whole}");
+    service.stop().await;
+
+    place.journal().check_accounts();
+}
+
+/// T8: a provider that fails and then does not answer is told as what it is, also where time ran out meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failure_is_on_record_also_where_the_next_attempt_ran_out_of_time() {
+    let server = StageServer::start().await;
+    let twice = signals_of("day", "mine", "3s").replace("attempts_max = 1", "attempts_max = 2");
+    let place = TradingPlace::new(&(server.section("mine") + &twice + STRATEGY));
+    let service = place.start_trading().await;
+    server.next("day/SIG", [OnAsked::Status(503), OnAsked::Hang]);
+
+    let result = service.run_cycle("day").await;
+
+    check_nothing_counts(&result, "E_ORCH_TIMEOUT", "; the attempt before: ");
+    assert!(result["errors"][0]["detail"].as_str().unwrap().contains("503"), "{result}");
+    service.stop().await;
+
+    place.journal().check_accounts();
 }
 
 /// T8, in a worker process: late, dead, rubbish, 100 MB. Each time another worker takes its place.

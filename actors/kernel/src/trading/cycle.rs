@@ -26,7 +26,7 @@ mod run;
 mod state;
 mod status;
 
-pub use answer::{CYCLE_DECISIONS_MAX, merge_strategy_answers};
+pub use answer::{CYCLE_DECISIONS_MAX, StrategyAnswer, merge_strategy_answers};
 pub use gates::{HookReply, gates_denied};
 pub(in crate::trading) use result::error_wire;
 pub use result::{CYCLE_RESULT_SCHEMA_VERSION, CycleResult, StageSummary};

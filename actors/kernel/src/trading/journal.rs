@@ -26,9 +26,9 @@ use crate::rfc3339::to_rfc3339;
 
 pub use chain::{CHAIN_HASH_BYTES, ChainBreak, ChainHash, SealedEntry, seal_entry};
 pub use cycle_facts::{
-    CycleCause, CycleCounts, CycleEnded, CycleError, CycleStarted, IntentEnd, IntentSide, OrderIntended,
-    STAGE_DATA_BYTES_MAX, StageEnded, StageError, StageErrorKind, StageOutcome, StageOutput, StrategyFailure,
-    TradingMode,
+    BUILT_IN_DATA_BYTES_MAX, CycleCause, CycleCounts, CycleEnded, CycleError, CycleStarted, IntentEnd,
+    IntentSide, OrderIntended, STAGE_DATA_BYTES_MAX, StageEnded, StageError, StageErrorKind, StageOutcome,
+    StageOutput, StrategyFailure, TradingMode,
 };
 pub use facts::{
     AlertCleared, AlertRaised, CommandEnded, CommandOutcome, CommandReceived, ConfigHash,

@@ -51,6 +51,20 @@ impl Pipeline {
         self.stages.iter().position(|stage| stage.enabled && stage.role().leads_to_effects())
     }
 
+    /// Whether an enabled stage works on the symbols of the cycle's strategies.
+    #[must_use]
+    pub fn works_on_symbols(&self) -> bool {
+        let works = |role| match role {
+            StageRole::Ingest | StageRole::Feature | StageRole::Signal | StageRole::Risk => true,
+            StageRole::Execute
+            | StageRole::Portfolio
+            | StageRole::Analytics
+            | StageRole::Audit
+            | StageRole::Other => false,
+        };
+        self.stages.iter().any(|stage| stage.enabled && works(stage.role()))
+    }
+
     /// The enabled RISK: where a cycle begins whose decision came by event.
     #[must_use]
     pub fn first_risk(&self) -> Option<usize> {

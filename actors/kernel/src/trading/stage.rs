@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::ids::StageName;
+use super::journal::{BUILT_IN_DATA_BYTES_MAX, STAGE_DATA_BYTES_MAX};
 
 /// The part that a stage plays. Its name says it: there is no stage RISK that does not judge risk.
 ///
@@ -92,6 +93,18 @@ pub enum StageProvider {
     Fixed,
     /// Whoever answers `analysis.requested` on the event bus.
     Event,
+}
+
+impl StageProvider {
+    /// Bytes of data that its answers to one stage may have, all strategies together. What is built in says something
+    /// about each symbol; what comes from others is kept small, because the last cycles are kept in memory.
+    #[must_use]
+    pub const fn data_bytes_max(self) -> usize {
+        match self {
+            Self::BuiltIn => BUILT_IN_DATA_BYTES_MAX,
+            Self::Http | Self::Worker | Self::Fixed | Self::Event => STAGE_DATA_BYTES_MAX,
+        }
+    }
 }
 
 /// Effect of a stage's failure on its cycle.

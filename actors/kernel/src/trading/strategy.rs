@@ -4,12 +4,18 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use super::cycle::CYCLE_DECISIONS_MAX;
 use super::ids::{PipelineName, ScheduleName, StageName, StrategyName, StrategyUuid};
 use super::risk::RiskMode;
 use crate::ids::Symbol;
 
 /// Symbols that a strategy may have.
 pub const STRATEGY_SYMBOLS_MAX: usize = 1000;
+/// Symbols that the strategies of one cycle may have together, each counted once a strategy: there is room for a
+/// decision about each.
+pub const CYCLE_SYMBOLS_MAX: usize = CYCLE_DECISIONS_MAX;
+/// A cycle of one strategy always fits.
+const _: () = assert!(STRATEGY_SYMBOLS_MAX <= CYCLE_SYMBOLS_MAX, "a strategy fits a cycle");
 /// Schedules that a strategy may have.
 pub const STRATEGY_SCHEDULES_MAX: usize = 32;
 
@@ -97,6 +103,40 @@ impl StrategyDefinition {
         check(unique.len() == schedules, "schedules", "one stands there twice".to_owned());
         found
     }
+}
+
+/// Strategies that have more symbols together than a cycle decides about.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "strategies {strategies} have {symbols} symbols together, and one cycle decides about at most {CYCLE_SYMBOLS_MAX}"
+)]
+pub struct CycleSymbolsExceeded {
+    /// The strategies, or the first of them.
+    pub strategies: String,
+    /// Their symbols, each counted once a strategy.
+    pub symbols: usize,
+}
+
+/// Strategies that a message names; of more it says how many there are.
+const NAMED_MAX: usize = 8;
+
+/// Checks that a cycle of these strategies has room for a decision about each symbol of each of them.
+///
+/// # Errors
+///
+/// [`CycleSymbolsExceeded`] names them.
+pub fn check_cycle_symbols<'a>(
+    strategies: impl Iterator<Item = &'a StrategyDefinition> + Clone,
+) -> Result<(), CycleSymbolsExceeded> {
+    let symbols = strategies.clone().map(|definition| definition.symbols.len()).sum();
+    if symbols <= CYCLE_SYMBOLS_MAX {
+        return Ok(());
+    }
+    let more = strategies.clone().count().saturating_sub(NAMED_MAX);
+    let mut named: Vec<String> =
+        strategies.take(NAMED_MAX).map(|definition| definition.name.to_string()).collect();
+    named.extend((0 < more).then(|| format!("{more} more")));
+    Err(CycleSymbolsExceeded { strategies: named.join(", "), symbols })
 }
 
 /// Command that changes a strategy's status.
@@ -212,5 +252,23 @@ mod tests {
         assert_eq!(paths, ["symbols", "symbols", "schedules", "schedules"]);
         bad.symbols.clear();
         assert_eq!(bad.find_violations()[0].problem, "1 to 1000, there are 0");
+    }
+
+    #[test]
+    fn strategies_of_one_cycle_have_room_for_a_decision_about_each_symbol() {
+        let of = |name: &str, symbols: usize| StrategyDefinition {
+            symbols: (0..symbols).map(|number| Symbol::from(format!("S{number}").as_str())).collect(),
+            ..strategy(name)
+        };
+
+        assert_eq!(check_cycle_symbols([of("a", 400), of("b", 600)].iter()), Ok(()));
+        assert_eq!(check_cycle_symbols([of("a", STRATEGY_SYMBOLS_MAX)].iter()), Ok(()));
+        let both = check_cycle_symbols([of("a", 600), of("b", 600)].iter()).unwrap_err();
+        assert_eq!(
+            both.to_string(),
+            "strategies a, b have 1200 symbols together, and one cycle decides about at most 1000"
+        );
+        let many: Vec<_> = (0..10).map(|number| of(&format!("s{number}"), 101)).collect();
+        assert!(check_cycle_symbols(many.iter()).unwrap_err().strategies.ends_with("s7, 2 more"));
     }
 }

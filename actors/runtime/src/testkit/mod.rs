@@ -4,12 +4,14 @@
 
 mod clocks;
 mod crash;
+mod early_log;
 mod kill_switch;
 mod ledger;
 mod logs;
 
 pub use clocks::{LockstepClock, ManualClock};
 pub use crash::{CrashPoint, CrashingCheckpoints};
+pub use early_log::{EARLY_LOG_LATE, EarlyLog};
 pub use kill_switch::{ReadMood, TestKillSwitch};
 pub use ledger::{Baseline, Counts, Ledger};
 pub use logs::{FaultyLog, OnAppend, fence, runs_of};

@@ -40,10 +40,7 @@ impl AgentActorState {
         }
         match self.record_command(&command, &origin).await {
             Ok(answered) => (answered, None),
-            Err(refused) => {
-                let why = format!("it is not known whether this was done: {refused}");
-                (Err(CommandRefused::undecided(&why)), Some(refused))
-            }
+            Err(refused) => (Err(CommandRefused::in_doubt(&refused.to_string())), Some(refused)),
         }
     }
 
@@ -378,6 +375,9 @@ impl AgentActorState {
                 Ok(Err(CommandRefused::NotFound(format!("there is no pipeline {name}"))))
             }
             Err(BeginRefused::Skip(reason)) => Ok(Err(refusal_of(reason))),
+            Err(BeginRefused::TooManySymbols(exceeded)) => {
+                Ok(Err(CommandRefused::Invalid(format!("strategies: {exceeded}"))))
+            }
             Err(BeginRefused::Journal(refused)) => Err(refused),
         }
     }
@@ -389,6 +389,9 @@ fn refusal_of(reason: FireSkipReason) -> CommandRefused {
         FireSkipReason::Shutdown | FireSkipReason::MaxConcurrent | FireSkipReason::JournalFailing => {
             CommandRefused::Unavailable(why)
         }
+        FireSkipReason::HistoryBehind => CommandRefused::Unavailable(format!(
+            "{why}: trading.history.required is true, and the history is behind the journal"
+        )),
         FireSkipReason::AgentNotRunning
         | FireSkipReason::StrategyNotActive
         | FireSkipReason::Overlap
@@ -398,6 +401,7 @@ fn refusal_of(reason: FireSkipReason) -> CommandRefused {
         | FireSkipReason::RateLimited
         | FireSkipReason::SessionClosed
         | FireSkipReason::Disabled
+        | FireSkipReason::TooManySymbols
         | FireSkipReason::AlreadyFired
         | FireSkipReason::UnknownStrategy
         | FireSkipReason::UnknownSymbol => CommandRefused::Conflict(why),

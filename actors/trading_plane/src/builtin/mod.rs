@@ -34,6 +34,9 @@ use crate::view::TradingView;
 
 pub use guard::GuardedRisk;
 
+/// Kinds of strategies whose signals the built-in stages make.
+pub const BUILT_IN_KINDS: [&str; 2] = ["momentum", "regime"];
+
 /// Settings of the built-in stages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BuiltInSettings {

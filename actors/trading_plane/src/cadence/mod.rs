@@ -303,7 +303,9 @@ impl CadenceState {
             Err(error) => {
                 // Nothing known is no holiday: it is said, and nothing fires.
                 lane.next = None;
-                tracing::error!(schedule = %name, error = %error, "a schedule does not fire: its calendar has ended");
+                let schedule = &lane.settings.schedule;
+                let why = schedule.explain_no_fire(lane.state.decided_until(), Some(&error));
+                tracing::error!(schedule = %name, why, "a schedule does not fire");
                 return Ok(AfterStep::Rest);
             }
         };
@@ -373,6 +375,7 @@ impl CadenceState {
             }
             Err(BeginRefused::Skip(reason)) => reason,
             Err(BeginRefused::UnknownPipeline(_)) => FireSkipReason::Disabled,
+            Err(BeginRefused::TooManySymbols(_)) => FireSkipReason::TooManySymbols,
             Err(refused @ BeginRefused::Journal(_)) => return Err(refused),
         };
         tracing::info!(schedule = %name, fire = order.fire, reason = reason.as_str(), "a fire is skipped");

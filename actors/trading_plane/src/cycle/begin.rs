@@ -13,7 +13,7 @@ use orchestrator_kernel::trading::journal::{
 };
 use orchestrator_kernel::trading::pipeline::Pipeline;
 use orchestrator_kernel::trading::schedule::FireSkipReason;
-use orchestrator_kernel::trading::strategy::StrategyStatus;
+use orchestrator_kernel::trading::strategy::{StrategyStatus, check_cycle_symbols};
 use orchestrator_runtime::address::send_reply;
 use ractor::{ActorProcessingErr, ActorRef, RpcReplyPort};
 use tokio::time::Instant;
@@ -187,7 +187,7 @@ impl CyclesState {
         }
         if self.writer.holds_cycles() {
             // The journal takes records, so the refusal is one: only the history that cycles need is behind.
-            return Err(BeginRefused::Skip(FireSkipReason::JournalFailing));
+            return Err(BeginRefused::Skip(FireSkipReason::HistoryBehind));
         }
         let agent = self.args.view.agent().state;
         let active = asked.iter().filter(|name| {
@@ -195,6 +195,10 @@ impl CyclesState {
             agent.covers_strategy(name) && known.is_some_and(|known| known.status == StrategyStatus::Active)
         });
         let active: Vec<StrategyName> = active.cloned().collect();
+        if pipeline.works_on_symbols() {
+            let known: Vec<_> = active.iter().filter_map(|name| self.args.view.strategy(name)).collect();
+            check_cycle_symbols(known.iter().map(|known| &known.definition))?;
+        }
         if pipeline.first_gated().is_none() {
             return Ok(active);
         }

@@ -7,6 +7,7 @@ use orchestrator_kernel::trading::ids::{
 };
 use orchestrator_kernel::trading::journal::FireTrigger;
 use orchestrator_kernel::trading::schedule::FireSkipReason;
+use orchestrator_kernel::trading::strategy::CycleSymbolsExceeded;
 use ractor::RpcReplyPort;
 
 use crate::journal::messages::{JournalRefused, JournalWriter};
@@ -66,6 +67,9 @@ pub enum BeginRefused {
     /// There is no such pipeline.
     #[error("there is no pipeline {0}")]
     UnknownPipeline(PipelineName),
+    /// Its strategies have more symbols than one cycle decides about.
+    #[error(transparent)]
+    TooManySymbols(#[from] CycleSymbolsExceeded),
     /// The journal takes no records, so nothing begins.
     #[error(transparent)]
     Journal(#[from] JournalRefused),

@@ -229,7 +229,8 @@ impl CycleTask {
         let span =
             tracing::info_span!("orch.stage", otel.name = name, stage = %stage.name, attempt = call.attempt);
         let attempt = StageAttempt::new(self.run.state(), stage, call.attempt, time_left, collect_until);
-        let work = tokio::spawn(attempt.make(Arc::clone(&self.args.ports.stages)).instrument(span));
+        let work = attempt.make(Arc::clone(&self.args.ports.stages), self.writer.clone());
+        let work = tokio::spawn(work.instrument(span));
         let answer_to = self.answer_to.clone();
         self.in_flight = Some(EndedWithOwner(tokio::spawn(async move {
             let mut work = EndedWithOwner(work);

@@ -8,8 +8,10 @@ use orchestrator_kernel::ports::stage::{StageBackend, StageRequest};
 use orchestrator_kernel::trading::cycle::{CycleState, merge_strategy_answers};
 use orchestrator_kernel::trading::ids::StrategyName;
 use orchestrator_kernel::trading::journal::{StageError, StageErrorKind, StageOutcome, StageOutput};
-use orchestrator_kernel::trading::stage::{StageRole, StageSpec};
+use orchestrator_kernel::trading::stage::{StageProvider, StageRole, StageSpec};
 use tokio::time::{Instant, timeout_at};
+
+use crate::journal::messages::JournalWriter;
 
 /// One attempt of a stage, ready to be made.
 pub(super) struct StageAttempt {
@@ -48,9 +50,22 @@ impl StageAttempt {
     }
 
     /// Makes the attempt. A strategy that does not answer in time has failed, and stops no other.
-    pub(super) async fn make(self, backend: Arc<dyn StageBackend>) -> Result<StageOutput, StageError> {
-        let Self { request, strategies, collect_until } = self;
+    pub(super) async fn make(
+        self,
+        backend: Arc<dyn StageBackend>,
+        journal: JournalWriter,
+    ) -> Result<StageOutput, StageError> {
+        let Self { mut request, strategies, collect_until } = self;
+        if request.stage.provider == StageProvider::Event {
+            // Whoever hears the request acts upon it: what it is asked for is on record before.
+            let waited = Instant::now();
+            journal.wait_durable().await.map_err(|refused| {
+                StageError::new(StageErrorKind::Unavailable, &format!("nothing was asked: {refused}"))
+            })?;
+            request.time_left = request.time_left.saturating_sub(waited.elapsed());
+        }
         let Some(strategies) = strategies else { return backend.call_stage(request).await };
+        let (provider, known) = (request.stage.provider, Arc::clone(&request.decisions));
         let calls = strategies.into_iter().map(|name| {
             let request = StageRequest { strategy: Some(name.clone()), ..request.clone() };
             let backend = Arc::clone(&backend);
@@ -59,7 +74,7 @@ impl StageAttempt {
                 (name, answer.unwrap_or_else(|_| Err(late_error())))
             }
         });
-        merge_strategy_answers(join_all(calls).await)
+        merge_strategy_answers(provider, &known, join_all(calls).await)
     }
 }
 

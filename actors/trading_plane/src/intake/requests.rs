@@ -1,13 +1,12 @@
 //! Requests for decisions: the stages whose work whoever answers on the bus does.
 //!
 //! ```text
-//! stage ─▶ its cycle is durable? ─▶ a request for each symbol ─▶ bus … decisions that answer ─▶ stage
-//!                                        the budget ends: what has come counts, what comes later never does
+//! stage, its cycle is durable ─▶ a request for each symbol ─▶ bus … decisions that answer ─▶ stage
+//!                                     the budget ends: what has come counts, what comes later never does
 //! ```
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use orchestrator_kernel::ports::clock::Clock;
@@ -15,17 +14,15 @@ use orchestrator_kernel::ports::event_bus::EventBus;
 use orchestrator_kernel::ports::stage::{StageBackend, StageRequest};
 use orchestrator_kernel::trading::decision::TradeDecision;
 use orchestrator_kernel::trading::event::{AnalysisRequest, EventStyle};
-use orchestrator_kernel::trading::ids::{CorrelationId, CycleId};
+use orchestrator_kernel::trading::ids::CorrelationId;
 use orchestrator_kernel::trading::journal::{StageError, StageErrorKind, StageOutput};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use crate::view::TradingView;
 
 /// Part of the budget that is kept for the way back: an answer after the budget counts for nothing.
 const KEPT_PERCENT: u32 = 10;
-/// How often it is looked whether the cycle is durable.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
 
 /// Answer that a request waits for.
 struct OpenRequest {
@@ -91,13 +88,6 @@ impl AnalysisRequests {
         };
         known.flat_map(of_strategy).collect()
     }
-
-    /// What has an effect waits for its cycle's record: what is shown is durable.
-    async fn wait_until_durable(&self, cycle: CycleId) {
-        while self.view.cycle(&cycle).is_none() {
-            sleep(LOOK_EVERY).await;
-        }
-    }
 }
 
 #[async_trait]
@@ -118,7 +108,6 @@ impl StageBackend for AnalysisRequests {
             }
         }
         drop(answered);
-        self.wait_until_durable(request.started.cycle_id).await;
         let events: Vec<_> = requests.iter().map(|it| it.to_event().to_message(&self.style)).collect();
         self.bus
             .publish(&events)

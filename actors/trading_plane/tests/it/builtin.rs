@@ -278,7 +278,7 @@ async fn rebalanced(stages: &mut Stages) -> StageOutput {
             parts.push((strategy_name(name), stages.built_in.call_stage(request).await));
         }
         let name = stages.pipeline.stages[at].name.clone();
-        stages.outputs.push((name, merge_strategy_answers(parts).unwrap()));
+        stages.outputs.push((name, merge_strategy_answers(StageProvider::BuiltIn, &[], parts).unwrap()));
     }
     stages.call(2, None).await
 }

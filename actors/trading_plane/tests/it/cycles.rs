@@ -7,7 +7,7 @@ use orchestrator_kernel::trading::cycle::{CycleEndReason, CycleErrorCode, CycleS
 use orchestrator_kernel::trading::gate::GateKind;
 use orchestrator_kernel::trading::ids::{CycleId, StageName};
 use orchestrator_kernel::trading::journal::{
-    CycleEnded, JournalFact, STAGE_DATA_BYTES_MAX, StageOutcome, StageOutput,
+    BUILT_IN_DATA_BYTES_MAX, CycleEnded, JournalFact, StageOutcome, StageOutput,
 };
 use orchestrator_kernel::trading::strategy::{StrategyChanged, StrategyCommand};
 use orchestrator_runtime::testkit::OnAppend;
@@ -168,7 +168,7 @@ async fn a_stage_that_answers_too_late_has_failed_and_nothing_of_it_counts() {
 /// T8: a provider that dies, answers garbage, or answers far too much.
 #[tokio::test]
 async fn what_is_no_answer_fails_its_stage() {
-    let too_much = StageOutput { data: "x".repeat(STAGE_DATA_BYTES_MAX + 1), ..StageOutput::default() };
+    let too_much = StageOutput { data: "x".repeat(BUILT_IN_DATA_BYTES_MAX + 1), ..StageOutput::default() };
     let made_up = StageOutput {
         decisions: vec![orchestrator_trading_plane::testkit::decision_of(&strategy_name("stranger"))],
         ..StageOutput::default()

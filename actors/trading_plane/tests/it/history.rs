@@ -144,7 +144,11 @@ async fn a_required_history_that_goes_away_holds_cycles_until_it_is_back() {
         trigger_event: None,
     };
     let held = plane.handle().execute_command(run, origin("held")).await;
-    assert!(matches!(held, Err(CommandRefused::Unavailable(_))), "{held:?}");
+    let Err(CommandRefused::Unavailable(why)) = held else { panic!("{held:?}") };
+    assert_eq!(
+        why,
+        "no cycle begins: history_behind: trading.history.required is true, and the history is behind the journal"
+    );
 
     store.set_away(false);
     eventually("it is over", || !rig.board.holds_condition(&Condition::HistoryBehind)).await;

@@ -351,6 +351,27 @@ async fn a_stage_of_the_event_provider_gets_the_decisions_that_answer_and_no_lat
     plane.kill().await;
 }
 
+/// Method: a schedule fires, and the journal makes nothing durable that nobody waits for, in all the time of the test.
+#[tokio::test]
+async fn nobody_is_asked_for_a_decision_before_its_cycle_is_durable() {
+    let mut rig = PlaneRig::new(trading_settings());
+    rig.settings.journal.linger = Duration::from_secs(3600);
+    let bus = Arc::new(MemoryEventBus::default());
+    rig.pipeline("canonical").stages[2].provider = StageProvider::Event;
+    let (view, style) = (TradingView::default(), EventStyle::default());
+    let requests = AnalysisRequests::new(bus.clone(), style, rig.clock.clone(), view.clone());
+    rig.asks_bus = Some((view, Arc::new(requests) as Arc<dyn StageBackend>));
+    let plane = rig.start().await;
+    start_agent(plane.handle(), "start").await.unwrap();
+
+    rig.clock.set(WALL + 60_000);
+
+    let asked = || bus.delivered("orchestrator.analysis.requested").len();
+    eventually("all requests are made", || asked() == 4).await;
+    assert_eq!(cycles_begun(&rig).await.len(), 1);
+    plane.kill().await;
+}
+
 #[derive(Default)]
 struct QueueState {
     waiting: VecDeque<RawItem>,

@@ -11,6 +11,7 @@ mod events;
 mod history;
 mod intake;
 mod journal;
+mod largest;
 mod plane;
 mod retention;
 mod telemetry;

@@ -15,6 +15,8 @@ mod audit;
 mod campaign;
 mod driver;
 mod journal;
+#[path = "../../../tests/sim/many_seeds.rs"]
+mod many_seeds;
 #[cfg(feature = "mutants")]
 mod mutants;
 mod plan;
@@ -23,8 +25,9 @@ mod ports;
 mod untold;
 mod world;
 
-use campaign::{Campaign, SEEDS, env_u64};
+use campaign::SEEDS;
 use driver::{Flaw, simulate};
+use many_seeds::{Campaign, env_u64};
 
 /// JRN-1, JRN-2, JRN-3, CYC-1, CYC-2, CYC-3, CYC-4, AGT-1, CMD-1. Method: see the head of this file.
 #[test]

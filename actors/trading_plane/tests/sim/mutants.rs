@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use orchestrator_kernel::mutants::Mutant;
 
-use crate::campaign;
 use crate::driver::{Flaw, simulate};
+use crate::many_seeds;
 
 /// Seeds within which a mutant must be caught, after the recorded ones.
 const SEEDS: u64 = 1_500;
@@ -44,9 +44,9 @@ const fn promise_of(mutant: Mutant) -> &'static str {
 /// The seed that catches it by its promise, and how; else the first failure by another promise.
 fn find_catching_seed(mutant: Mutant) -> Result<(u64, String), Option<String>> {
     let _planted = mutant.plant();
-    let seeds = campaign::env_u64("SIM_SEEDS").unwrap_or(SEEDS);
+    let seeds = many_seeds::env_u64("SIM_SEEDS").unwrap_or(SEEDS);
     let mut other = None;
-    for seed in campaign::recorded().into_iter().chain(0..seeds) {
+    for seed in many_seeds::recorded().into_iter().chain(0..seeds) {
         let Some(failure) = simulate(seed, Flaw::None, false).failure else { continue };
         if failure.contains(promise_of(mutant)) {
             return Ok((seed, failure));

@@ -14,7 +14,9 @@ use orchestrator_kernel::ports::clock::Clock;
 use orchestrator_kernel::ports::stage::{HookBackend, HookRequest, StageBackend, StageRequest};
 use orchestrator_kernel::trading::gate::{HookAnswer, HookError, HookVote, Narrowing};
 use orchestrator_kernel::trading::ids::DecisionId;
-use orchestrator_kernel::trading::journal::{StageError, StageErrorKind, StageOutput};
+use orchestrator_kernel::trading::journal::{
+    BUILT_IN_DATA_BYTES_MAX, StageError, StageErrorKind, StageOutput,
+};
 use orchestrator_kernel::trading::stage::StageRole;
 use orchestrator_runtime::testkit::ManualClock;
 use orchestrator_trading_plane::testkit::good_output;
@@ -172,7 +174,7 @@ impl StageBackend for SimStages {
         let mut output = good_output(&request);
         output.data = format!("{{\"answer\":{answer}}}");
         match act {
-            OnStage::TooLarge => output.data = "x".repeat(70_000),
+            OnStage::TooLarge => output.data = "x".repeat(BUILT_IN_DATA_BYTES_MAX + 1),
             OnStage::Garbage if request.stage.role() == StageRole::Risk => {
                 output.verdicts.extend(output.verdicts.clone());
                 output.decisions.extend(request.decisions.iter().cloned());

@@ -74,6 +74,15 @@ async fn a_command_that_takes_too_long_is_in_doubt_and_its_repeat_knows() {
 
     let detail = trading.post("/api/v1/agent/start", "key", "{}").await.refusal(503);
     assert!(detail.as_str().unwrap().contains("same Idempotency-Key"), "{detail}");
+    // Without a key the repeat would be another command.
+    let json = [("content-type", "application/json")];
+    let detail = trading.post_with("/api/v1/agent/resume", &json, "{}").await.refusal_for_good(503);
+    assert!(detail.as_str().unwrap().contains("look before you send it again"), "{detail}");
+    // Neither is sent again to a plane that is over.
+    trading.rig.board.raise_condition(Condition::TradingStopped, "the journal is corrupt");
+    let detail = trading.post("/api/v1/agent/start", "key", "{}").await.refusal_for_good(503);
+    assert!(detail.as_str().unwrap().contains("once the service is started again"), "{detail}");
+    trading.rig.board.clear_condition(&Condition::TradingStopped);
     trading.rig.log.always(OnAppend::Work);
 
     until("the repeat is answered", async || {

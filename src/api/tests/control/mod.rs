@@ -124,13 +124,24 @@ impl Answer {
     /// Asserts a refusal in the trading plane's form; returns its detail.
     #[track_caller]
     fn refusal(&self, status: u16) -> Value {
+        self.refusal_of(status, matches!(status, 408 | 429 | 503))
+    }
+
+    /// As [`refusal`](Self::refusal), of a request that must not be sent again as it is.
+    #[track_caller]
+    fn refusal_for_good(&self, status: u16) -> Value {
+        self.refusal_of(status, false)
+    }
+
+    #[track_caller]
+    fn refusal_of(&self, status: u16, retryable: bool) -> Value {
         assert_eq!(self.status, status, "{}", self.text);
         assert_eq!(self.header("content-type"), "application/json");
         assert_eq!(self.header("cache-control"), "no-store");
         let body = self.json();
-        let retryable = matches!(status, 408 | 429 | 503);
         assert_eq!(body["retryable"], json!(retryable), "{}", self.text);
-        assert_eq!(self.headers.contains_key("retry-after"), matches!(status, 429 | 503), "{}", self.text);
+        let comes_later = retryable && matches!(status, 429 | 503);
+        assert_eq!(self.headers.contains_key("retry-after"), comes_later, "{}", self.text);
         let members: Vec<_> = body.as_object().unwrap().keys().collect();
         assert_eq!(members, ["detail", "retryable"]);
         assert_eq!(body["detail"].is_array(), status == 422, "{}", self.text);

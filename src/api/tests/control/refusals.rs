@@ -69,8 +69,13 @@ async fn a_plane_that_is_not_up_is_unavailable_and_the_rest_of_the_service_is_no
     assert_eq!(service.get("/readyz").await.status, 200);
 
     board.raise_condition(Condition::TradingStopped, "corrupt");
-    let detail = service.get("/api/v1/cycles").await.refusal(503);
-    assert_eq!(detail, "the trading plane stopped for good; /health says why");
+    for (method, path) in PATHS {
+        let detail = ask(&service, method, path, body_of(path)).await.refusal_for_good(503);
+        assert!(
+            detail.as_str().unwrap().starts_with("the trading plane stopped for good"),
+            "{method} {path}"
+        );
+    }
 }
 
 #[tokio::test]

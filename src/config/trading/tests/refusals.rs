@@ -42,6 +42,21 @@ const BAD: &[(&str, &str, &str)] = &[
     ("trading.events.prefix = \"ai-trader.\"", "trading.events.prefix", "does not fit"),
     ("trading.events.consume = [\"a..b\"]", "trading.events.consume", "holds"),
     ("trading.events.consume = [\"system.heartbeat\"]", "trading.events.consume", "no broker"),
+    (
+        "trading.events = {url = \"amqp://host\", consume = [\"ai.decison.*\"]}",
+        "trading.events.consume",
+        "did you mean `ai.decision",
+    ),
+    (
+        "trading.events = {url = \"amqp://host\", consume = [\"system.heartbeat\", \"weather.#\"]}",
+        "trading.events.consume",
+        "holds \"weather.#\", from which nothing follows",
+    ),
+    (
+        "trading = {events = {url = \"amqp://host\", consume = [\"system.*\"]}, schedules.s = {trigger = \"event\", topics = [\"ai.decision.*\"], pipeline = \"canonical\", overlap = \"skip\", misfire = \"all\", lateness_max = \"5s\"}}",
+        "trading.schedules.s.topics",
+        "lets it in",
+    ),
     ("trading.history.url = \"mysql://host\"", "trading.history.url", "another scheme"),
     ("trading.history = {url = \"postgres://host\", host = \"db\"}", "trading.history.host", "so is"),
     ("trading.history = {host = \"db\", name = \"\"}", "trading.history.name", "is empty"),
@@ -134,7 +149,11 @@ const BAD: &[(&str, &str, &str)] = &[
         "trading.schedules.s.lateness_max",
         "still of use",
     ),
-    ("trading.schedules.s.pipeline = \"canonical\"", "trading.schedules.s.trigger", "is missing"),
+    (
+        "trading.schedules.s = {pipeline = \"canonical\", interval = \"1m\", overlap = \"skip\", misfire = \"all\", lateness_max = \"5s\"}",
+        "trading.schedules.s.trigger",
+        "is missing",
+    ),
     (
         "trading.schedules.s = {trigger = \"manual\", pipeline = \"mine\", overlap = \"skip\", misfire = \"all\", lateness_max = \"5s\"}",
         "trading.schedules.s.pipeline",
@@ -156,6 +175,16 @@ const BAD: &[(&str, &str, &str)] = &[
     ("trading.schedules.analysis.calendar = \"XMOON\"", "trading.schedules.analysis.calendar", "no calendar"),
     ("trading.strategies.s.symbols = [\"A\"]", "trading.strategies.s.kind", "is missing"),
     ("trading.strategies.s.kind = \"momentum\"", "trading.strategies.s.symbols", "is missing"),
+    (
+        "trading.strategies.s = {kind = \"momentm\", symbols = [\"A\"]}",
+        "trading.strategies.s.kind",
+        "did you mean `momentum`?",
+    ),
+    (
+        "trading = {schedules.rebalance.enabled = true, strategies.s = {kind = \"of_mine\", symbols = [\"A\"], schedules = [\"rebalance\"]}}",
+        "trading.strategies.s.kind",
+        "stage calculate_target_weights of pipeline rebalance knows",
+    ),
     ("trading.strategies.regime.symbols = []", "trading.strategies.regime.symbols", "there are 0"),
     ("trading.strategies.regime.symbols = [\"A\", \"A\"]", "trading.strategies.regime.symbols", "twice"),
     (
@@ -234,6 +263,25 @@ fn everything_wrong_with_trading_is_told_at_once() {
         "trading.schedules.s.misfire: is missing",
         "trading.schedules.s.lateness_max: is missing",
         "trading.strategies.t.kind: is missing",
+    ];
+    for start in starts {
+        assert!(lines.iter().any(|line| line.starts_with(start)), "{start}\n{lines:#?}");
+    }
+    assert_eq!(lines.len(), starts.len(), "{lines:#?}");
+}
+
+/// Whatever a schedule lacks, the rest of it is looked at.
+#[test]
+fn everything_that_a_schedule_lacks_is_told_at_once() {
+    let lines = refused("[trading.schedules.s]\ncorn = \"0 9 * * *\"\nmisfire = \"never\"\n", &[]);
+
+    let starts = [
+        "trading.schedules.s.pipeline: is missing",
+        "trading.schedules.s.trigger: is missing",
+        "trading.schedules.s.overlap: is missing",
+        "trading.schedules.s.misfire: \"never\" is not one of the words",
+        "trading.schedules.s.lateness_max: is missing",
+        "trading.schedules.s.corn: is not a key; did you mean `cron`?",
     ];
     for start in starts {
         assert!(lines.iter().any(|line| line.starts_with(start)), "{start}\n{lines:#?}");

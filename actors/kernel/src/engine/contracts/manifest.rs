@@ -1,6 +1,8 @@
 //! What else than receipts outputs depend on, in a log of its own: which program and configuration wrote a stretch of
 //! the logs, one record a change; and what operators decided, one record an act.
 
+mod difference;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -99,7 +101,14 @@ pub struct ManifestChange {
 
 impl fmt::Display for ManifestChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} was {:?}, is {:?}", self.what, self.was, self.is)
+        let Self { what, was, is, .. } = self;
+        let is_long = |value: &String| difference::LONG_CHARS < value.chars().count();
+        if !is_long(was) && !is_long(is) {
+            return write!(f, "{what} was {was:?}, is {is:?}");
+        }
+        // Pipelines are settings of thousands of characters: which of their keys changed is what a reader asks.
+        write!(f, "{what}: ")?;
+        difference::write_difference(f, was, is)
     }
 }
 
@@ -296,6 +305,20 @@ mod tests {
         let programs = changes.iter().filter(|change| change.kind == ChangeKind::Program).count();
         assert_eq!(programs, 1, "only the version is not a decision");
         assert_eq!(before.changes_to(&before), []);
+    }
+
+    #[test]
+    fn a_long_setting_is_told_by_the_keys_in_it_that_changed() {
+        let pipeline = |budget: u32| {
+            let stages = (0..40).map(|number| format!(r#"{{"name":"S{number}","budget":{budget}}}"#));
+            format!("[{{\"stages\":[{}]}},{{}}]", stages.collect::<Vec<_>>().join(","))
+        };
+        let (was, is) = (pipeline(1), pipeline(1).replacen("\"budget\":1", "\"budget\":2", 1));
+        let before = manifest(&[("trading.pipelines.p", &was)]);
+
+        let changes = before.changes_to(&manifest(&[("trading.pipelines.p", &is)]));
+
+        assert_eq!(changes[0].to_string(), "trading.pipelines.p: stages.S0.budget was 1, is 2");
     }
 
     #[test]

@@ -3,28 +3,26 @@
 use std::collections::BTreeSet;
 
 use super::state::CycleState;
-use crate::trading::ids::StrategyName;
-use crate::trading::journal::{
-    STAGE_DATA_BYTES_MAX, StageError, StageErrorKind, StageOutput, StrategyFailure,
-};
+use crate::trading::decision::TradeDecision;
+use crate::trading::ids::{DecisionId, StrategyName};
+use crate::trading::journal::{StageError, StageErrorKind, StageOutput, StrategyFailure};
 use crate::trading::risk::RiskOutcome;
-use crate::trading::stage::StageRole;
+use crate::trading::stage::{StageProvider, StageRole, StageSpec};
 
 /// Decisions that a cycle may have.
 pub const CYCLE_DECISIONS_MAX: usize = 1000;
 
 impl CycleState {
-    /// Checks what a stage of this role answered.
+    /// Checks what this stage answered.
     ///
     /// # Errors
     ///
     /// [`StageError`]: the answer is too large, or says what such a stage cannot say. Nothing of it counts.
-    pub(super) fn check_answer(&self, role: StageRole, answer: &StageOutput) -> Result<(), StageError> {
-        if STAGE_DATA_BYTES_MAX < answer.data.len() {
-            return Err(StageError::new(
-                StageErrorKind::TooLarge,
-                &format!("{} bytes of data, {STAGE_DATA_BYTES_MAX} are allowed", answer.data.len()),
-            ));
+    pub(super) fn check_answer(&self, stage: &StageSpec, answer: &StageOutput) -> Result<(), StageError> {
+        let (role, data_bytes_max) = (stage.role(), stage.provider.data_bytes_max());
+        if data_bytes_max < answer.data.len() {
+            let detail = format!("{} bytes of data, {data_bytes_max} are allowed", answer.data.len());
+            return Err(StageError::new(StageErrorKind::TooLarge, &detail));
         }
         self.check_decisions(role, answer)?;
         self.check_verdicts(role, answer)?;
@@ -55,7 +53,7 @@ impl CycleState {
         let mut known: BTreeSet<_> = self.decisions().iter().map(|decision| &decision.decision_id).collect();
         for decision in &answer.decisions {
             if !known.insert(&decision.decision_id) {
-                return Err(garbage_error(&format!("decision {} comes twice", decision.decision_id)));
+                return Err(twice_error(&decision.decision_id));
             }
             if !self.live_strategies().any(|strategy| *strategy == decision.strategy) {
                 return Err(garbage_error(&format!("{} is no strategy of this cycle", decision.strategy)));
@@ -105,8 +103,22 @@ fn garbage_error(detail: &str) -> StageError {
     StageError::new(StageErrorKind::Garbage, detail)
 }
 
+fn twice_error(decision: &DecisionId) -> StageError {
+    garbage_error(&format!("decision {decision} comes twice"))
+}
+
+/// Answer of a stage for one strategy.
+pub type StrategyAnswer = (StrategyName, Result<StageOutput, StageError>);
+
 /// Joins what a stage answered for each strategy, in the order given. One that failed stops no other; its error stands
-/// in the result.
+/// in the result. An answer of `provider` that cannot count is its own strategy's failure, so that what is joined can
+/// be taken whole:
+///
+/// | answer | fails |
+/// |---|---|
+/// | says what a strategy's signals cannot say, or one decision twice | its strategy |
+/// | with the others, too many decisions or too much data | the largest ones, until the rest fits |
+/// | has the decision of an earlier strategy, or one that the cycle `known` has already | the later strategy |
 ///
 /// # Errors
 ///
@@ -114,8 +126,89 @@ fn garbage_error(detail: &str) -> StageError {
 ///
 /// Source: issue "Pipelines and cycles": one strategy's failure stands in `errors` (partial) and stops no other.
 pub fn merge_strategy_answers(
-    answers: Vec<(StrategyName, Result<StageOutput, StageError>)>,
+    provider: StageProvider,
+    known: &[TradeDecision],
+    answers: Vec<StrategyAnswer>,
 ) -> Result<StageOutput, StageError> {
+    let mut answers: Vec<StrategyAnswer> = answers
+        .into_iter()
+        .map(|(strategy, answer)| {
+            let checked = answer.and_then(|output| check_own_answer(&strategy, output));
+            (strategy, checked)
+        })
+        .collect();
+    let decisions_left = CYCLE_DECISIONS_MAX.saturating_sub(known.len());
+    refuse_largest(&mut answers, "decisions", decisions_left, |_, output| output.decisions.len());
+    refuse_largest(&mut answers, "bytes of data", provider.data_bytes_max(), data_part_bytes);
+    refuse_taken_decisions(known, &mut answers);
+    join_answers(answers)
+}
+
+/// The answer for one strategy, if it says only what signals say of that strategy.
+fn check_own_answer(strategy: &StrategyName, output: StageOutput) -> Result<StageOutput, StageError> {
+    if !output.verdicts.is_empty() {
+        return Err(garbage_error("verdicts come from RISK only"));
+    }
+    if let Some(strange) = output.decisions.iter().find(|decision| decision.strategy != *strategy) {
+        return Err(garbage_error(&format!(
+            "decision {} is of strategy {}",
+            strange.decision_id, strange.strategy
+        )));
+    }
+    if let Some(strange) = output.failures.iter().find(|failure| failure.strategy != *strategy) {
+        return Err(garbage_error(&format!("it says that strategy {} failed", strange.strategy)));
+    }
+    let mut own = BTreeSet::new();
+    match output.decisions.iter().find(|decision| !own.insert(&decision.decision_id)) {
+        Some(twice) => Err(twice_error(&twice.decision_id)),
+        None => Ok(output),
+    }
+}
+
+/// Refuses the largest answers until the rest has at most `most` of what `size_of` counts; of equally large ones the
+/// last. Small ones never fail because of a large one.
+fn refuse_largest(
+    answers: &mut [StrategyAnswer],
+    unit: &str,
+    most: usize,
+    size_of: impl Fn(&StrategyName, &StageOutput) -> usize,
+) {
+    let sizes =
+        |(strategy, answer): &StrategyAnswer| answer.as_ref().map_or(0, |output| size_of(strategy, output));
+    let mut all: usize = answers.iter().map(&sizes).sum();
+    while most < all {
+        let Some(largest) = answers.iter_mut().max_by_key(|answer| sizes(answer)) else { return };
+        let size = sizes(largest);
+        let detail = format!("{size} {unit}; all strategies together have {all}, {most} are allowed");
+        largest.1 = Err(StageError::new(StageErrorKind::TooLarge, &detail));
+        all = all.saturating_sub(size);
+    }
+}
+
+/// A decision is one strategy's: whoever comes later with its identifier has failed.
+fn refuse_taken_decisions(known: &[TradeDecision], answers: &mut [StrategyAnswer]) {
+    let mut taken: BTreeSet<DecisionId> = known.iter().map(|decision| decision.decision_id.clone()).collect();
+    for (_, answer) in answers {
+        let Ok(output) = answer else { continue };
+        let mut ids = output.decisions.iter().map(|decision| &decision.decision_id);
+        match ids.find(|id| taken.contains(*id)) {
+            Some(twice) => *answer = Err(twice_error(twice)),
+            None => taken.extend(output.decisions.iter().map(|decision| decision.decision_id.clone())),
+        }
+    }
+}
+
+/// Data of an answer as it stands in the joined one.
+fn data_of(output: &StageOutput) -> &str {
+    if output.data.is_empty() { "null" } else { &output.data }
+}
+
+/// Bytes that an answer adds to the joined data: quotes, colon, and a comma or one of the braces.
+fn data_part_bytes(strategy: &StrategyName, output: &StageOutput) -> usize {
+    strategy.as_str().len() + data_of(output).len() + 5
+}
+
+fn join_answers(answers: Vec<StrategyAnswer>) -> Result<StageOutput, StageError> {
     let mut merged = StageOutput::default();
     let mut first_error = None;
     let mut parts = Vec::new();
@@ -124,11 +217,9 @@ pub fn merge_strategy_answers(
         match answer {
             Ok(output) => {
                 any_done = true;
-                let json = if output.data.is_empty() { "null" } else { &output.data };
                 // A name holds nothing that JSON escapes.
-                parts.push(format!("\"{strategy}\":{json}"));
+                parts.push(format!("\"{strategy}\":{}", data_of(&output)));
                 merged.decisions.extend(output.decisions);
-                merged.verdicts.extend(output.verdicts);
                 merged.failures.extend(output.failures);
             }
             Err(error) => {

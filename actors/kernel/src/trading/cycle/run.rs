@@ -75,7 +75,23 @@ struct StageInProgress {
     began: Duration,
     deadline: Duration,
     attempts: u32,
+    /// Why the attempt before failed.
+    last_error: Option<StageError>,
     doing: Doing,
+}
+
+impl StageInProgress {
+    /// An error that says no more than that time ran out, with what the attempt before failed of: a provider that died
+    /// and did not come back is more than late.
+    fn explain_timeout(&self, error: StageError) -> StageError {
+        match (error.kind, &self.last_error) {
+            (StageErrorKind::Timeout, Some(before)) => {
+                let detail = format!("{}; the attempt before: {}", error.detail, before.detail);
+                StageError::new(StageErrorKind::Timeout, &detail)
+            }
+            (_, _) => error,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -216,7 +232,8 @@ impl CycleRun {
             Doing::Settled(outcome) => ended(outcome.clone()),
             Doing::Execute | Doing::AwaitAnswer | Doing::AwaitRetry { .. } if deadline <= now => {
                 let detail = format!("no result after {} ms", now.saturating_sub(began).as_millis());
-                ended(StageOutcome::Failed(StageError::new(StageErrorKind::Timeout, &detail)))
+                let error = StageError::new(StageErrorKind::Timeout, &detail);
+                ended(StageOutcome::Failed(current.explain_timeout(error)))
             }
             Doing::Execute => {
                 self.execute_next().unwrap_or_else(|| ended(StageOutcome::Done(StageOutput::default())))
@@ -285,12 +302,16 @@ impl CycleRun {
 
     /// Notes that an attempt was begun.
     pub fn note_called(&mut self, call: StageCall, now: Duration) {
-        let began = self.current.as_ref().map_or(now, |current| current.began);
+        let (began, last_error) = match self.current.take() {
+            Some(current) => (current.began, current.last_error),
+            None => (now, None),
+        };
         self.current = Some(StageInProgress {
             stage: call.stage,
             began,
             deadline: call.deadline,
             attempts: call.attempt,
+            last_error,
             doing: Doing::AwaitAnswer,
         });
     }
@@ -315,7 +336,7 @@ impl CycleRun {
             return AnswerFate::Late;
         };
         let checked = answer.and_then(|output| {
-            self.state.check_answer(spec.role(), &output)?;
+            self.state.check_answer(spec, &output)?;
             Ok(self.state.limit_answer(output))
         });
         match checked {
@@ -327,9 +348,11 @@ impl CycleRun {
                 let is_tried_again =
                     spec.idempotent && current.attempts < spec.attempts_max && at < current.deadline;
                 if is_tried_again {
+                    current.last_error = Some(error);
                     current.doing = Doing::AwaitRetry { at };
                     return AnswerFate::TriedAgain { at };
                 }
+                let error = current.explain_timeout(error);
                 current.doing = Doing::Settled(StageOutcome::Failed(error));
             }
         }
@@ -366,7 +389,9 @@ impl CycleRun {
         if spec.role() == StageRole::Execute && self.current.is_none() {
             let deadline = self.stage_deadline(spec, now);
             let doing = Doing::Execute;
-            self.current = Some(StageInProgress { stage, began: now, deadline, attempts: 1, doing });
+            let last_error = None;
+            self.current =
+                Some(StageInProgress { stage, began: now, deadline, attempts: 1, last_error, doing });
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Cycles walked through their steps: order, gates, budgets, containment, crashes.
 
+mod answers;
 mod containment;
 mod properties;
 
@@ -17,7 +18,7 @@ use crate::trading::journal::{
 use crate::trading::pipeline::{
     Pipeline, analysis_pipeline, canonical_pipeline, heartbeat_pipeline, rebalance_pipeline,
 };
-use crate::trading::stage::{HookMode, HookMoment, StageRole};
+use crate::trading::stage::{HookMode, HookMoment, StageProvider, StageRole};
 use crate::trading::strategy::StrategyStatus;
 use crate::trading::testkit::{
     CycleScript, CycleWalk, dec, decision, decision_id, good_answer, hook, stage_name, started,
@@ -289,7 +290,8 @@ fn answers_of_strategies_are_joined_and_only_a_failure_of_all_fails_the_stage() 
         ..StageOutput::default()
     };
 
-    let both = merge_strategy_answers(vec![
+    let merge = |answers| merge_strategy_answers(StageProvider::Http, &[], answers);
+    let both = merge(vec![
         (a.clone(), Ok(of("x", "a"))),
         (b.clone(), Ok(StageOutput { data: String::new(), ..of("y", "b") })),
     ])
@@ -299,13 +301,13 @@ fn answers_of_strategies_are_joined_and_only_a_failure_of_all_fails_the_stage() 
         (r#"{"a":1,"b":null}"#, 2, 0)
     );
 
-    let one = merge_strategy_answers(vec![(a.clone(), Err(provider_error())), (b.clone(), Ok(of("y", "b")))]);
+    let one = merge(vec![(a.clone(), Err(provider_error())), (b.clone(), Ok(of("y", "b")))]);
     let one = one.unwrap();
     assert_eq!((one.data.as_str(), one.failures[0].strategy.clone()), (r#"{"b":1}"#, a.clone()));
 
-    let none = merge_strategy_answers(vec![(a, Err(provider_error())), (b, Err(provider_error()))]);
+    let none = merge(vec![(a, Err(provider_error())), (b, Err(provider_error()))]);
     assert_eq!(none, Err(provider_error()));
-    assert_eq!(merge_strategy_answers(vec![]).unwrap().data, "{}");
+    assert_eq!(merge(vec![]).unwrap().data, "{}");
 }
 
 /// One status, four words: inside, `GET /api/v1/cycles`, `cycle.completed`.

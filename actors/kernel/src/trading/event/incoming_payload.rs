@@ -11,6 +11,21 @@ use crate::trading::backtest::BacktestRequest;
 use crate::trading::decision::TradeDecision;
 use crate::trading::wire_values::{decimal_of_json, read_object};
 
+/// Topics of events from which something follows without a schedule that waits for them; and those of the market, that
+/// schedules usually wait for.
+pub const INCOMING_TOPICS: [&str; 10] = [
+    "system.heartbeat",
+    "system.error.occurred",
+    "market.session.changed",
+    "trade.order.*",
+    "ai.decision.generated",
+    "ai.decision.validated",
+    "ordinis.ops.run.backtest.requested",
+    "ordinis.ops.kill.activate.requested",
+    "ordinis.ops.kill.deactivate.requested",
+    "ordinis.market.*",
+];
+
 /// Payload of an event, by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IncomingPayload {

@@ -21,14 +21,14 @@ mod topic;
 pub use envelope::{EVENT_SCHEMA_VERSION, EventStyle, EventTags, EventTrace, TradingEvent};
 pub use incoming::{INCOMING_EVENT_BYTES_MAX, IncomingEvent, IncomingMisfit};
 pub use incoming_payload::{
-    DecisionJudged, ForeignError, ForeignHeartbeat, IncomingPayload, KillAsked, OrderNews, OrderNewsKind,
-    SessionNews, SessionWord,
+    DecisionJudged, ForeignError, ForeignHeartbeat, INCOMING_TOPICS, IncomingPayload, KillAsked, OrderNews,
+    OrderNewsKind, SessionNews, SessionWord,
 };
 pub use names::{EventFamily, EventNaming, TradingEventKind};
 pub use outgoing::{EventBreak, EventCursor};
 pub use request::AnalysisRequest;
 pub use services::{FOREIGN_SERVICES_MAX, ForeignServices, SILENT_INTERVALS_MAX, ServiceHealth};
-pub use topic::matches_topic;
+pub use topic::{matches_topic, patterns_meet};
 
 #[cfg(test)]
 mod tests;

@@ -13,8 +13,11 @@ use crate::trading::ids::{CommandId, CycleId, DecisionId, IntentId, ScheduleName
 use crate::trading::pipeline::Pipeline;
 use crate::trading::risk::RiskVerdict;
 
-/// Bytes of a stage's data that stand in its record.
+/// Bytes of data that the provider of a stage may answer, all strategies together.
 pub const STAGE_DATA_BYTES_MAX: usize = 64 << 10;
+/// Bytes of data of a stage that is built in: room for what it says about as many symbols as the strategies of a cycle
+/// may have, in the longest names.
+pub const BUILT_IN_DATA_BYTES_MAX: usize = 1 << 20;
 
 /// Mode of trading: the money and the market that a cycle works with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,7 +145,8 @@ pub struct StrategyFailure {
 /// Output of a stage, also its provider's answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageOutput {
-    /// Its result as JSON text, at most [`STAGE_DATA_BYTES_MAX`] bytes; may be empty.
+    /// Its result as JSON text, at most
+    /// [`StageProvider::data_bytes_max`](crate::trading::stage::StageProvider::data_bytes_max) bytes; may be empty.
     pub data: String,
     /// Decisions that it made.
     pub decisions: Vec<TradeDecision>,

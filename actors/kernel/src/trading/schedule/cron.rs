@@ -3,13 +3,13 @@
 use std::cmp::Ordering;
 use std::fmt;
 
-use croner::Cron;
 use croner::errors::CronError;
 use croner::parser::{CronParser, Seconds, Year};
 use croner::time::{CivilDate, CivilDateTime, CivilTime, CronDateTime, Resolution, Weekday};
+use croner::{Cron, JobType};
 use jiff::civil::DateTime;
-use jiff::tz::AmbiguousOffset;
-use jiff::{SignedDuration, ZonedDateTime};
+use jiff::tz::{AmbiguousOffset, TimeZone};
+use jiff::{SignedDuration, Timestamp, ZonedDateTime};
 
 use super::super::zone::{MarketZone, to_timestamp};
 use crate::error::bounded_detail;
@@ -18,8 +18,8 @@ use crate::ids::TsMs;
 /// A cron pattern of five fields, or six with seconds first, read by the wall clock of a zone.
 ///
 /// Days of the week count from Sunday = 0, so `1-5` is Monday to Friday. A time that the clock skips in spring fires
-/// once when it is over; one that it shows twice in autumn fires once. Both given, day of month and day of week fire
-/// when either fits, as in every cron.
+/// once when it is over; one that it shows twice in autumn fires once. A date that a zone leaves out, as Samoa did
+/// 2011-12-30, has no fires. Both given, day of month and day of week fire when either fits, as in every cron.
 #[derive(Clone)]
 pub struct CronTrigger {
     pattern: Box<Cron>,
@@ -60,11 +60,60 @@ impl CronTrigger {
     /// Finds the first time after `at` that fits; none when none ever does, such as 30 February.
     #[must_use]
     pub fn first_fire_after(&self, at: TsMs) -> Option<TsMs> {
-        let from = to_timestamp(at).ok()?.to_zoned_datetime(self.zone.zone_rules().clone());
-        let found = self.pattern.find_next_occurrence(&ZonedMoment(from), false).ok()?;
+        let (rules, from) = (self.zone.zone_rules(), to_timestamp(at).ok()?);
+        let found = self.search_from(from, rules, false).or_else(|| {
+            // The search gives up inside a gap that is longer than any clock change: it goes on behind it.
+            long_gaps(rules, from).find_map(|gap| match self.fires_in(&gap) {
+                true => Some(gap.end),
+                false => self.search_from(gap.end, rules, true),
+            })
+        })?;
         // The search works in whole seconds and keeps the fraction that it began with.
-        Some(TsMs(found.0.timestamp().as_second().saturating_mul(1000)))
+        Some(TsMs(found.as_second().saturating_mul(1000)))
     }
+
+    fn search_from(&self, from: Timestamp, rules: &TimeZone, inclusive: bool) -> Option<Timestamp> {
+        let from = ZonedMoment(from.to_zoned_datetime(rules.clone()));
+        let found = self.pattern.find_next_occurrence(&from, inclusive).ok()?;
+        Some(found.0.timestamp())
+    }
+
+    /// Whether one time of day that the pattern names lies in the gap, of a date that goes on behind it: it fires when
+    /// the gap is over, as in every shorter one.
+    fn fires_in(&self, gap: &LongGap) -> bool {
+        let is_one_time = matches!(self.pattern.determine_job_type(), JobType::FixedTime);
+        let is_one_date = gap.last_shown.date() == gap.next_shown.date();
+        // A wall clock without changes finds the time that is shown nowhere.
+        let from = TimeZone::UTC.to_timestamp(gap.last_shown).ok();
+        let planned = from.and_then(|from| self.search_from(from, &TimeZone::UTC, true));
+        let skipped = planned.map(|planned| TimeZone::UTC.to_datetime(planned));
+        is_one_time && is_one_date && skipped.is_some_and(|skipped| skipped < gap.next_shown)
+    }
+}
+
+/// Seconds that croner's search looks for the end of a gap.
+const SHORT_GAP_SECONDS: i32 = 2 * 3600;
+
+/// Wall clock times that a zone never shows, more of them than a clock change skips.
+struct LongGap {
+    /// The moment at which the clock is set forward.
+    end: Timestamp,
+    /// What it would show at that moment.
+    last_shown: DateTime,
+    /// What it shows instead.
+    next_shown: DateTime,
+}
+
+/// The long gaps of a zone behind `from`, oldest first. There are a few in all of history.
+fn long_gaps(rules: &TimeZone, from: Timestamp) -> impl Iterator<Item = LongGap> {
+    let second = SignedDuration::from_secs(1);
+    rules.following(from).filter_map(move |change| {
+        let end = change.timestamp();
+        let before = rules.to_offset(end.checked_sub(second).ok()?);
+        let jump = change.offset().seconds() - before.seconds();
+        let [last_shown, next_shown] = [before, change.offset()].map(|offset| offset.to_datetime(end));
+        (SHORT_GAP_SECONDS < jump).then_some(LongGap { end, last_shown, next_shown })
+    })
 }
 
 impl PartialEq for CronTrigger {
@@ -138,3 +187,6 @@ fn to_local(civil: CivilDateTime) -> Option<DateTime> {
     )
     .ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@
 
 mod cron;
 mod decide;
+mod explain;
 mod skip;
 mod trigger;
 

@@ -38,6 +38,10 @@ pub enum FireSkipReason {
     JournalFailing,
     /// The service is stopping.
     Shutdown,
+    /// The history that cycles need is behind.
+    HistoryBehind,
+    /// Its strategies have more symbols together than one cycle decides about.
+    TooManySymbols,
 }
 
 impl FireSkipReason {
@@ -60,6 +64,8 @@ impl FireSkipReason {
             Self::UnknownSymbol => "unknown_symbol",
             Self::JournalFailing => "journal_failing",
             Self::Shutdown => "shutdown",
+            Self::HistoryBehind => "history_behind",
+            Self::TooManySymbols => "too_many_symbols",
         }
     }
 }

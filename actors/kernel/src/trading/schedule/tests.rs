@@ -14,7 +14,7 @@ fn cron(pattern: &str, zone: &str) -> ScheduleTrigger {
     ScheduleTrigger::Cron(CronTrigger::parse(pattern, MarketZone::find_zone(zone).unwrap()).unwrap())
 }
 
-fn schedule(trigger: ScheduleTrigger) -> CycleSchedule {
+pub(super) fn schedule(trigger: ScheduleTrigger) -> CycleSchedule {
     CycleSchedule {
         trigger,
         calendar: None,

@@ -154,6 +154,7 @@ pub fn read_fixed_answer(text: &str, strategy: Option<&StrategyName>) -> Result<
             let mut output = read_output(text, None)?;
             // One text for all strategies: each is given its own part of it.
             output.decisions.retain(|decision| strategy.is_none_or(|asked| *asked == decision.strategy));
+            output.failures.retain(|failure| strategy.is_none_or(|asked| *asked == failure.strategy));
             Ok(output)
         }
     }

@@ -1,6 +1,7 @@
 //! Failures and budgets: what a stage that fails, hangs or answers late does to its cycle, and what not.
 
 use super::*;
+use crate::trading::journal::CycleError;
 
 fn failing(stage: &'static str) -> CycleScript {
     CycleScript { answers: vec![(stage, vec![(1, Err(provider_error()))])], ..CycleScript::default() }
@@ -90,6 +91,27 @@ fn analytics_that_failed_stop_trading_only_when_that_is_configured() {
         walked(after_degraded, from_record(0, |readings| readings.last_cycle_degraded = true));
     assert_eq!(line, "ING FEAT ?SIG- =blocked");
     assert!(ended.reason.to_line().starts_with("degraded"));
+}
+
+/// A provider that dies and does not come back within the budget: the record says of what it died.
+#[test]
+fn a_timeout_behind_a_failed_attempt_tells_what_failed_before() {
+    let died = StageError::new(StageErrorKind::Unavailable, "the worker exited with status 3");
+    let late = StageError::new(StageErrorKind::Timeout, "no decision within the stage's budget");
+    for (second, said) in [
+        ((10_000, Ok(StageOutput::default())), "no result after "),
+        ((1, Err(late)), "no decision within the stage's budget"),
+    ] {
+        let answers = vec![("SIG", vec![(1, Err(died.clone())), second])];
+
+        let (ended, line) = walked(canonical_pipeline(), CycleScript { answers, ..CycleScript::default() });
+
+        assert_eq!(line, "ING FEAT SIG- =failed");
+        let CycleError { code, detail, .. } = &ended.errors[0];
+        assert_eq!(*code, CycleErrorCode::Timeout);
+        assert!(detail.starts_with(said), "{detail}");
+        assert!(detail.ends_with("; the attempt before: the worker exited with status 3"), "{detail}");
+    }
 }
 
 #[test]
