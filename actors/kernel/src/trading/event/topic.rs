@@ -5,21 +5,31 @@ use std::collections::BTreeMap;
 /// Tells whether a topic is one of `pattern`: `*` stands for one word, `#` for any number of them.
 #[must_use]
 pub fn matches_topic(pattern: &str, topic: &str) -> bool {
-    fn words_match(pattern: &[&str], topic: &[&str]) -> bool {
-        match (pattern.split_first(), topic.split_first()) {
-            (None, None) => true,
-            (Some((&"#", rest)), _) => {
-                words_match(rest, topic)
-                    || topic.split_first().is_some_and(|(_, topic)| words_match(pattern, topic))
-            }
-            (Some((word, rest)), Some((named, topic))) if *word == "*" || word == named => {
-                words_match(rest, topic)
-            }
-            (Some(_) | None, _) => false,
-        }
+    let topic: Vec<_> = topic.split('.').collect();
+    // Which beginnings of the topic the pattern's words so far stand for, by their length: one pass for each word,
+    // because trying every length of every `#` would never end.
+    let mut reached = vec![false; topic.len() + 1];
+    if let Some(nothing) = reached.first_mut() {
+        *nothing = true;
     }
-    let (pattern, topic): (Vec<_>, Vec<_>) = (pattern.split('.').collect(), topic.split('.').collect());
-    words_match(&pattern, &topic)
+    for word in pattern.split('.') {
+        reached = match word {
+            "#" => {
+                let mut is_reached = false;
+                let any_more = |reached: bool| {
+                    is_reached |= reached;
+                    is_reached
+                };
+                reached.into_iter().map(any_more).collect()
+            }
+            word => {
+                let one_more = reached.iter().zip(&topic);
+                let one_more = one_more.map(|(reached, named)| *reached && (word == "*" || word == *named));
+                std::iter::once(false).chain(one_more).collect()
+            }
+        };
+    }
+    reached.last().copied().unwrap_or_default()
 }
 
 /// Tells whether some topic is one of both patterns.
@@ -104,8 +114,15 @@ mod tests {
             ("#.c", "a.b.c", true),
             ("a.b", "a.c", false),
             ("*.b", "b", false),
+            ("a.#.#.c", "a.c", true),
+            ("#.#", "a", true),
+            ("*.#.*", "a", false),
+            ("a.#.b.#.c", "a.b.c.b.c", true),
+            ("a.#.b.#.c", "a.c.b", false),
         ] {
             assert_eq!(matches_topic(pattern, topic), matches, "{pattern} {topic}");
         }
+        let many = ["#"; 100].join(".");
+        assert!(!matches_topic(&format!("{many}.b"), &["a"; 100].join(".")));
     }
 }
