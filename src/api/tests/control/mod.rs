@@ -3,6 +3,7 @@
 mod answers;
 mod backtests;
 mod commands;
+mod orchestration;
 mod pages;
 mod refusals;
 
