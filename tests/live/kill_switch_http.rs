@@ -124,8 +124,8 @@ async fn without_their_login_operators_are_told_which_setting_is_missing() {
     scene.stop().await;
 }
 
-/// Method: logins that are refused, that may not write, and that are of another server. None of them is a stop, and none
-/// is told as one.
+/// Method: logins that are refused, that may not write, and that are of another server. None of them is a stop, and
+/// none is told as one.
 #[tokio::test]
 async fn a_stop_that_the_redis_of_the_service_does_not_have_is_never_told_as_done() {
     let (redis, other) = (RedisServer::start(), RedisServer::start());

@@ -100,8 +100,8 @@ async fn columns_without_a_value_have_the_defaults_on_postgres_too() {
     }
 }
 
-/// Specification 003 §7. Method: each statement is carried out whole or fails, and the values of the row that stands are
-/// compared; what has to be refused is caught where it is, so that being taken fails the test.
+/// Specification 003 §7. Method: each statement is carried out whole or fails, and the values of the row that stands
+/// are compared; what has to be refused is caught where it is, so that being taken fails the test.
 #[tokio::test]
 async fn tables_of_runs_check_their_values_on_postgres_too() {
     let server = PostgresServer::start();

@@ -120,7 +120,7 @@ async fn other_paths_and_methods_are_problems_too() {
     assert_eq!(answer.header("allow"), "POST");
 }
 
-/// Specification 004: `/`, `/api/v1/config` and `/health` for programs, with every field that the recorded interface has.
+/// Specification 004: `/`, `/api/v1/config` and `/health` for programs, with every recorded field.
 #[tokio::test]
 async fn the_service_its_configuration_and_its_health_are_told_as_specified() {
     let called_services = CalledServices {

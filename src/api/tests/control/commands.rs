@@ -206,8 +206,8 @@ async fn what_the_plane_did_not_take_is_done_when_it_is_sent_again() {
     trading.rig.audited().await;
 }
 
-/// KILL-4: done and answered first, on record as soon as the journal can. Method: the plane is down when the stop comes,
-/// and starts later; then one comes while it runs.
+/// KILL-4: done and answered first, on record as soon as the journal can. Method: the plane is down when the stop
+/// comes, and starts later; then one comes while it runs.
 #[tokio::test]
 async fn an_operators_stop_is_done_before_the_journal_has_it_and_noted_there_afterwards() {
     let mut trading = Trading::start().await;
