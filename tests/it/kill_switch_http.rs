@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use reqwest::Client;
 use serde_json::{Value, json};
 
-use crate::support::orchestrator;
-use crate::support::process::{Service, eventually};
+use crate::support::{Service, eventually, orchestrator};
 
 /// A service in a directory of its own, with a kill switch in a file. It does not trade.
 struct Place {

@@ -10,7 +10,7 @@ use orchestrator_kernel::ports::history_conformance::{sample_cycle_id, sample_or
 use orchestrator_kernel::trading::history::{HistoryMark, HistoryRows};
 use serde_json::{Value, json};
 
-use crate::support::process::eventually;
+use crate::support::eventually;
 use crate::support::trading::TradingPlace;
 
 /// Writes runs of these numbers beside what the service writes, which must not be moved by it.
