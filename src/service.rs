@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::api::{self, ApiState, HttpLimits, TradingFaces, TradingNeighbours};
+use crate::api::{self, ApiState, CalledServices, TradingFaces, TradingNeighbours};
 use crate::config::Config;
 use crate::process::exit::{ProcessExit, exit_of};
 use crate::process::time::wall_now;
@@ -142,7 +142,7 @@ impl Service {
         let trading = wired.trading.take().map(|parts| TradingHost::start(parts.join_tree(&tree)));
         let shutdown = CancellationToken::new();
         let limits = wiring::http_limits(config);
-        let mut state = api_state(&tree, &wired, metrics.clone(), limits, &shutdown);
+        let mut state = api_state(config, &tree, &wired, metrics.clone(), &shutdown);
         state.trading = trading.as_ref().map(|host| trading_faces(host, tree.board.clone(), config));
         let serving =
             tokio::spawn(api::serve_router(listener, api::build_router(state), limits, shutdown.clone()));
@@ -358,10 +358,10 @@ fn trading_faces(host: &TradingHost, board: StatusBoard, config: &Config) -> Tra
 }
 
 fn api_state(
+    config: &Config,
     tree: &Tree,
     wired: &Wired,
     metrics: Option<Arc<Metrics>>,
-    limits: HttpLimits,
     shutdown: &CancellationToken,
 ) -> ApiState {
     let gate = tree.gate.clone();
@@ -382,12 +382,16 @@ fn api_state(
         publisher: tree.actor_addresses().publisher.clone(),
         reached: tree.reached.clone(),
         gate: tree.gate.clone(),
+        operators: wired.operators.clone(),
         trading: None,
+        public_config: wiring::public_config(config),
+        // No pipeline of this release calls one.
+        called_services: Arc::new(CalledServices::default),
         wall_now,
         metrics: api::MetricsPage { render: Arc::new(render), content_type: CONTENT_TYPE },
         durability: wired.durability,
         version: VERSION,
-        limits,
+        limits: wiring::http_limits(config),
         shutdown: shutdown.clone(),
     }
 }

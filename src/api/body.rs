@@ -85,6 +85,34 @@ pub(super) async fn read_body(
     }
 }
 
+/// Reads a body of at most `max` bytes until `deadline`. It does not count against what all requests may hold.
+///
+/// # Errors
+///
+/// The problem: too large, too slow, or torn.
+pub(super) async fn read_small_body(body: Body, max: usize, deadline: Instant) -> Result<Bytes, Problem> {
+    let mut chunks = body.into_data_stream();
+    let mut bytes = BytesMut::new();
+    loop {
+        match timeout_at(deadline, chunks.next()).await {
+            Err(_) => return Err(Problem::new(ProblemKind::BodyTimeout, "send the whole body at once")),
+            Ok(None) => return Ok(bytes.freeze()),
+            Ok(Some(Err(error))) => {
+                tracing::debug!(%error, "request body could not be read");
+                return Err(Problem::new(ProblemKind::BodyUnreadable, "send the request again"));
+            }
+            Ok(Some(Ok(chunk))) if chunk.len() <= max - bytes.len() => bytes.extend_from_slice(&chunk),
+            Ok(Some(Ok(_))) => {
+                drain_body(&mut chunks, max, deadline).await;
+                return Err(Problem::new(
+                    ProblemKind::BodyTooLarge,
+                    format!("at most {max} bytes are taken"),
+                ));
+            }
+        }
+    }
+}
+
 fn declared_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
@@ -103,16 +131,20 @@ fn hold_bytes(shared: &Shared, held: &mut Option<OwnedSemaphorePermit>, bytes: u
     Ok(())
 }
 
+async fn too_large(chunks: &mut BodyDataStream, max: usize, deadline: Instant) -> Problem {
+    drain_body(chunks, max, deadline).await;
+    Problem::new(ProblemKind::BodyTooLarge, format!("body_bytes_max is {max}; send smaller batches"))
+        .with_member("limit", max)
+}
+
 /// Reads on for a bounded while before the answer: a client that is still sending when the connection is closed would
 /// see a reset instead of the answer.
-async fn too_large(chunks: &mut BodyDataStream, max: usize, deadline: Instant) -> Problem {
+async fn drain_body(chunks: &mut BodyDataStream, max: usize, deadline: Instant) {
     let mut left = max;
     while let Ok(Some(Ok(chunk))) = timeout_at(deadline, chunks.next()).await {
         let Some(rest) = left.checked_sub(chunk.len()) else { break };
         left = rest;
     }
-    Problem::new(ProblemKind::BodyTooLarge, format!("body_bytes_max is {max}; send smaller batches"))
-        .with_member("limit", max)
 }
 
 fn too_slow(shared: &Shared) -> Problem {

@@ -5,6 +5,7 @@
 //! subscriber ◀── GET /api/v1/events ── run log                                read at the subscriber's own pace
 //! operator ◀── /livez /readyz /health /metrics
 //! operator ── POST /api/v1/outputs/held ──▶ publisher                          answered once the act is recorded
+//! operator ── POST /api/v1/kill-switch/engage, disengage ──▶ operators' store  done first, then answered
 //! operator ── /api/v1/agent, strategies, cycles ──▶ trading plane              while trading is on: see `control`
 //! ```
 //!
@@ -26,6 +27,7 @@ mod problem;
 mod producers;
 mod receipts;
 mod server;
+mod service_info;
 mod sse;
 mod status;
 mod stream_start;
@@ -59,9 +61,12 @@ use tokio_util::sync::CancellationToken;
 
 pub use control::{TradingFaces, TradingNeighbours};
 pub use held::held_json as held_outputs;
+pub use kill_switch::OperatorDesk;
 pub use limits::HttpLimits;
 use problem::{Problem, ProblemKind};
 pub use server::serve_router;
+pub use service_info::PublicConfig;
+pub use status::{CalledService, CalledServices};
 
 /// Parts of the interface; put together by the wiring.
 pub struct ApiState {
@@ -89,8 +94,14 @@ pub struct ApiState {
     pub reached: PublishedUpTo,
     /// What is known of the kill switch.
     pub gate: Gate,
+    /// Where operators change it.
+    pub operators: OperatorDesk,
     /// The trading plane. `None` while trading is off: its paths are then as if they had never been.
     pub trading: Option<TradingFaces>,
+    /// What of the configuration others may know.
+    pub public_config: PublicConfig,
+    /// Looks at the services that are called. Must not block.
+    pub called_services: Arc<dyn Fn() -> CalledServices + Send + Sync>,
     /// The time of this machine, for what people read.
     pub wall_now: fn() -> TsMs,
     /// What `/metrics` answers.
@@ -142,7 +153,8 @@ pub fn build_router(state: ApiState) -> Router {
     let has_trading = control.is_some();
     Router::new()
         .merge(control.unwrap_or_default())
-        .route("/", get(status::get_index))
+        .route("/", get(service_info::get_index))
+        .route("/api/v1/config", get(service_info::get_config))
         .route("/livez", get(status::get_livez))
         .route("/readyz", get(status::get_readyz))
         .route("/health", get(status::get_health))
@@ -152,6 +164,8 @@ pub fn build_router(state: ApiState) -> Router {
         .route("/api/v1/events", get(events::get_events))
         .route("/api/v1/outputs/held", get(held::list_held).post(held::decide_held))
         .route("/api/v1/kill-switch/status", get(kill_switch::get_status))
+        .route("/api/v1/kill-switch/engage", post(control::post_engage))
+        .route("/api/v1/kill-switch/disengage", post(control::post_disengage))
         .fallback(move |uri: Uri| async move { nothing_there(&uri, has_trading) })
         .method_not_allowed_fallback(async || {
             Problem::new(ProblemKind::MethodNotAllowed, "the Allow header names the methods of this path")

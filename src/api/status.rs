@@ -5,27 +5,20 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::response::{Html, IntoResponse, Response};
+use axum::response::{IntoResponse, Response};
 use orchestrator_kernel::ports::log::{Log, LogStat};
+use orchestrator_kernel::rfc3339::to_rfc3339;
 use orchestrator_runtime::status::{Condition, Lifecycle, Status};
 use serde::Serialize;
+use serde_json::{Value, json};
 
-use super::Shared;
 use super::control::{TradingHealth, trading_health};
 use super::kill_switch::KillSwitchView;
+use super::service_info::SERVICE;
+use super::{ApiState, Shared};
 
 /// Conditions named in one answer.
 const CONDITIONS_MAX: usize = 100;
-
-/// `GET /`: the endpoints, for people.
-pub(super) async fn get_index(State(shared): State<Arc<Shared>>) -> Html<String> {
-    let page = include_str!("index.html");
-    // The trading plane's come last, where there is one.
-    Html(match (shared.state.trading.is_some(), page.rsplit_once("</dl>")) {
-        (true, Some((head, tail))) => format!("{head}{}</dl>{tail}", include_str!("control/index.html")),
-        (_, _) => page.to_owned(),
-    })
-}
 
 /// `GET /livez`: 200 while the process serves.
 pub(super) async fn get_livez() -> &'static str {
@@ -121,8 +114,44 @@ fn in_the_way(status: &Status) -> Vec<Reason> {
     life.into_iter().chain(conditions.map(Reason::from_condition)).take(CONDITIONS_MAX).collect()
 }
 
+/// A service that is called.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CalledService {
+    /// Where it is, without credentials; empty where none is configured.
+    pub url: String,
+    /// Whether it said that it is well when it was asked last.
+    pub is_healthy: bool,
+}
+
+/// The services that turn signals into orders.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CalledServices {
+    /// The signal service.
+    pub signals: CalledService,
+    /// The execution gateway.
+    pub gateway: CalledService,
+}
+
+/// Fields that specification 004 has in `/health`; ours are beside them.
+#[derive(Debug, Serialize)]
+struct HealthSummary {
+    /// `healthy`, `degraded`, or `unhealthy` when the service is not ready.
+    status: &'static str,
+    service: &'static str,
+    timestamp: String,
+    signal_service_url: String,
+    execution_gateway_url: String,
+    signal_service_healthy: bool,
+    execution_gateway_healthy: bool,
+    /// The history's database.
+    database_connected: bool,
+    details: Value,
+}
+
 #[derive(Debug, Serialize)]
 struct Health {
+    #[serde(flatten)]
+    summary: HealthSummary,
     lifecycle: &'static str,
     ready: bool,
     version: &'static str,
@@ -186,6 +215,7 @@ pub(super) async fn get_health(State(shared): State<Arc<Shared>>) -> Response {
     let now = state.clock.now().unwrap_or_else(|| (state.wall_now)());
     let trading = state.trading.as_ref().map(|faces| trading_health(faces, &status, now));
     let health = Health {
+        summary: summarize_health(state, &status, &kill_switch, trading.as_ref()),
         lifecycle: status.lifecycle.as_str(),
         ready: status.ready,
         version: state.version,
@@ -208,6 +238,36 @@ pub(super) async fn get_health(State(shared): State<Arc<Shared>>) -> Response {
         trading,
     };
     Json(health).into_response()
+}
+
+/// Fields of specification 004. It is degraded by what the trading plane needs, while that is on.
+fn summarize_health(
+    state: &ApiState,
+    status: &Status,
+    kill_switch: &KillSwitchView,
+    trading: Option<&TradingHealth>,
+) -> HealthSummary {
+    let CalledServices { signals, gateway } = (state.called_services)();
+    let is_lost = |called: &CalledService| !called.url.is_empty() && !called.is_healthy;
+    let is_degraded = status.lifecycle == Lifecycle::Degraded
+        || trading.is_some_and(|trading| {
+            trading.is_degraded() || kill_switch.is_unknown() || is_lost(&signals) || is_lost(&gateway)
+        });
+    HealthSummary {
+        status: match (status.ready, is_degraded) {
+            (false, _) => "unhealthy",
+            (true, true) => "degraded",
+            (true, false) => "healthy",
+        },
+        service: SERVICE,
+        timestamp: to_rfc3339((state.wall_now)()),
+        signal_service_healthy: signals.is_healthy,
+        execution_gateway_healthy: gateway.is_healthy,
+        signal_service_url: signals.url,
+        execution_gateway_url: gateway.url,
+        database_connected: trading.is_some_and(TradingHealth::is_database_connected),
+        details: json!({ "kill_switch": kill_switch.effects(), "ready": status.ready }),
+    }
 }
 
 /// `GET /metrics`: for Prometheus.

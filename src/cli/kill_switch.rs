@@ -97,6 +97,8 @@ impl KillSwitchPlace {
         if let Some(url) = &self.url {
             set("--url", "kind", "redis");
             set("--url", "url", url);
+            // Not the one of the file, which is of the server named there.
+            set("--url", "operator_url", "");
         }
         if let Some(file) = &self.file {
             // Relative to where the operator stands, not to the data directory.

@@ -232,7 +232,7 @@ pub struct DemoArgs {
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct HealthcheckArgs {
     /// What to ask. Plain HTTP only.
-    #[arg(long, default_value = "http://127.0.0.1:8080/readyz")]
+    #[arg(long, default_value = "http://127.0.0.1:8003/readyz")]
     pub url: HttpUrl,
     /// Time for the answer.
     #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = humantime::parse_duration)]

@@ -27,6 +27,9 @@ pub struct KillSwitchConfig {
     pub file: PathBuf,
     /// For `Redis`: the server. Required then.
     pub url: SecretUrl,
+    /// For `Redis`: the same server, with the login of operators who command over HTTP or by this program. Empty: none
+    /// over HTTP.
+    pub operator_url: SecretUrl,
     /// For `Redis`: the key with the value.
     pub key: String,
     /// For `Redis`: the list with the history of commands.
@@ -46,6 +49,7 @@ impl Default for KillSwitchConfig {
             kind: KillSwitchKind::File,
             file: PathBuf::from("kill_switch.json"),
             url: SecretUrl::default(),
+            operator_url: SecretUrl::default(),
             key: "kill_switch:state".to_owned(),
             history_key: "kill_switch:history".to_owned(),
             poll: Duration::from_millis(100),
@@ -81,6 +85,12 @@ pub(super) fn concerns_place(violation: &Violation, named: bool) -> bool {
 const KEY_BYTES_MAX: usize = 512;
 
 impl KillSwitchConfig {
+    /// The server as operators log in there.
+    #[must_use]
+    pub const fn url_of_operators(&self) -> &SecretUrl {
+        if self.operator_url.is_empty() { &self.url } else { &self.operator_url }
+    }
+
     pub(super) fn from_section(section: &mut Section<'_>) -> Self {
         let mut config = Self::default();
         let kinds = OneOf(&[("file", KillSwitchKind::File), ("redis", KillSwitchKind::Redis)]);
@@ -89,6 +99,11 @@ impl KillSwitchConfig {
         section.read_value(
             "url",
             &mut config.url,
+            &UrlForm { schemes: &["redis", "rediss"], may_be_empty: true },
+        );
+        section.read_value(
+            "operator_url",
+            &mut config.operator_url,
             &UrlForm { schemes: &["redis", "rediss"], may_be_empty: true },
         );
         let key = TextForm { accepts: is_key, allowed: "1 to 512 bytes without control character" };

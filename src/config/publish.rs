@@ -94,7 +94,7 @@ pub struct HttpConfig {
 impl Default for HttpConfig {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8080)),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8003)),
             allow_public: false,
             body_bytes_max: 1 << 20,
             connections_max: 1024,

@@ -315,6 +315,13 @@ fn check_kill_switch(config: &Config, report: &mut ReadReport) {
         "for example \"redis://127.0.0.1:6379/0\"",
     );
     report.check_rule(
+        &["kill_switch.operator_url", "kill_switch.url"],
+        kill_switch.operator_url != kill_switch.url || !kill_switch.url.has_credentials(),
+        "is the login that the service itself reads with, which must not be able to change the value"
+            .to_owned(),
+        "the login of a user of its own, see docs/kill_switch_http.md",
+    );
+    report.check_rule(
         &["kill_switch.history_key", "kill_switch.key"],
         kill_switch.key != kill_switch.history_key,
         "is the same as kill_switch.key".to_owned(),

@@ -30,6 +30,7 @@ use crate::adapters::process::engine::{EngineStartError, ProcessEngine};
 use crate::adapters::rabbitmq::BadEndpoint;
 use crate::adapters::redis::kill_switch::BadUrl;
 use crate::adapters::redis::{ClaimError, RedisOpenError, RedisStore, UrlError};
+use crate::api::OperatorDesk;
 use crate::config::{ClockMode, Config, StorageKind};
 use crate::process::exit::ProcessExit;
 use crate::process::exit::exit_of;
@@ -60,7 +61,7 @@ use watch::PlaceWatch;
 
 pub use crate::adapters::process::guard as worker_guard;
 pub use engine::cores_if_zero;
-pub use settings::http_limits;
+pub use settings::{http_limits, public_config};
 
 /// Reason for which the service could not be put together. Nothing was taken in or sent out.
 #[derive(Debug, thiserror::Error)]
@@ -149,8 +150,13 @@ pub enum WiringError {
     #[error(transparent)]
     Base(#[from] Fatal),
     /// The kill switch.
-    #[error("kill_switch.url is refused")]
-    KillSwitch(#[from] BadUrl),
+    #[error("{setting} is refused")]
+    KillSwitch {
+        /// The setting.
+        setting: &'static str,
+        /// What is wrong with it.
+        source: BadUrl,
+    },
     /// The workers of a provider of stages.
     #[error("{setting}: {source}")]
     StageWorkers {
@@ -235,7 +241,7 @@ impl WiringError {
             )
             | Self::Broker { .. }
             | Self::OneFileTwice { .. }
-            | Self::KillSwitch(_)
+            | Self::KillSwitch { .. }
             | Self::History { .. }
             | Self::Stream { .. } => ProcessExit::Config,
         }
@@ -254,6 +260,8 @@ pub struct Wired {
     pub stage_workers: StageWorkers,
     /// The queue of the HTTP source, if there is one.
     pub intake: Option<HttpIntake>,
+    /// Where operators who come over HTTP change the kill switch.
+    pub operators: OperatorDesk,
     /// The worker pool, if there is one: it is ended after the tree.
     pub workers: Option<Arc<ProcessEngine>>,
     /// What makes a receipt count as durable, for people.
@@ -317,6 +325,7 @@ pub(super) async fn wire_from(
     let stored =
         StoredLines { receipts: Arc::clone(&storage.receipts), quarantine: Arc::clone(&storage.quarantine) };
     let (sources, intake) = sources::open_sources(config, &clock, &stored)?;
+    let operators = kill_switch::operator_desk(config)?;
     let kill_switch = kill_switch::for_reading(config)?;
     let fan_outs = fan_outs(config, &storage, &clock).await?;
     let observer = observer(&clock);
@@ -360,6 +369,7 @@ pub(super) async fn wire_from(
         trading,
         stage_workers,
         intake,
+        operators,
         workers,
         durability: storage.durability,
         server: storage.server,

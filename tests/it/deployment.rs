@@ -192,7 +192,7 @@ fn compose_file_image_and_configuration_agree() {
     // The default of the command is the port of the configuration.
     assert_eq!(words(&service["healthcheck"]["test"]), ["CMD", "orchestrator", "healthcheck"]);
     assert!(image.contains("CMD [\"orchestrator\", \"healthcheck\"]\n"));
-    assert_eq!(port, 8080);
+    assert_eq!(port, 8003);
     let grace = service["stop_grace_period"].as_str().unwrap();
     assert!(config.service.grace + Duration::from_secs(5) <= humantime::parse_duration(grace).unwrap());
     let scraped = yaml("ops/prometheus/prometheus.yml");

@@ -17,6 +17,7 @@ mod endurance;
 mod fail_over;
 mod healthy;
 mod kill_switch;
+mod kill_switch_http;
 mod kill_switch_stop;
 mod kill_switch_store;
 mod kills;

@@ -100,6 +100,54 @@ async fn columns_without_a_value_have_the_defaults_on_postgres_too() {
     }
 }
 
+/// Specification 003 §7. Method: each statement is carried out whole or fails, and the values of the row that stands
+/// are compared; what has to be refused is caught where it is, so that being taken fails the test.
+#[tokio::test]
+async fn tables_of_runs_check_their_values_on_postgres_too() {
+    let server = PostgresServer::start();
+    open(server.admin_url("postgres"), PATIENT).load_resume().await.unwrap();
+    let id = "00000000-0000-8000-8000-000000000001";
+    let run = |id: &str, status: &str, more: &str, values: &str| {
+        format!(
+            "INSERT INTO orchestration_runs \
+             (run_id, strategy_id, as_of_date, status, symbols, capital, max_position_size, started_at{more}) \
+             VALUES ('{id}', repeat('s', 500), '2025-01-02', '{status}', '{{AAPL,MSFT}}', 1, 1, now(){values})"
+        )
+    };
+    let mapping = |columns: &str, values: &str| {
+        format!(
+            "INSERT INTO signal_order_mappings (run_id, position, symbol{columns}) VALUES ('{id}', {values})"
+        )
+    };
+    server.execute("postgres", &run(id, "running", "", "")).await;
+    server.execute("postgres", &mapping("", "0, 'A'")).await;
+    let other = "00000000-0000-8000-8000-000000000002";
+    for refused in [
+        run(id, "running", "", ""),
+        run(other, "odd", "", ""),
+        run(other, "failed", ", num_signals", ", -1"),
+        run(other, "failed", ", duration_seconds", ", -0.5"),
+        mapping("", "0, 'B'"),
+        mapping(", order_side", "1, 'A', 'short'"),
+        mapping(", order_qty", "1, 'A', 0"),
+        mapping(", filled_qty", "1, 'A', -0.5"),
+    ] {
+        let check = format!(
+            "DO $$ BEGIN BEGIN {refused}; EXCEPTION WHEN integrity_constraint_violation OR check_violation \
+             OR unique_violation THEN RETURN; END; RAISE 'it was taken'; END $$"
+        );
+        server.execute("postgres", &check).await;
+    }
+    let holds = "num_signals = 0 AND num_orders_submitted = 0 AND num_orders_accepted = 0 AND \
+                 num_orders_rejected = 0 AND num_orders_filled = 0 AND symbols = '{AAPL,MSFT}' AND id IS NOT NULL AND \
+                 now() - created_at < INTERVAL '1 hour' AND now() - updated_at < INTERVAL '1 hour'";
+    let check = format!("SELECT 1 / (count(*) FILTER (WHERE {holds}))::int FROM orchestration_runs");
+    server.execute("postgres", &check).await;
+    server.execute("postgres", "DELETE FROM orchestration_runs").await;
+    // A division by zero fails the statement: what a run leaves goes with it.
+    server.execute("postgres", "SELECT 1 / (1 - count(*)) FROM signal_order_mappings").await;
+}
+
 /// Method: killed between transactions and while one is on its way; the mark alone says what was written.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_postgres_loses_and_repeats_no_row() {
@@ -189,7 +237,22 @@ async fn tables_and_indexes_are_those_of_the_specification() {
     for table in ["agent_status", "cycles", "cycle_logs", "strategy_schedules"] {
         server.execute("postgres", &format!("SELECT 'orchestration.{table}'::regclass")).await;
     }
-    for table in ["runs", "artifacts", "history_mark", "orchestrator_migrations"] {
-        server.execute("postgres", &format!("SELECT 'public.{table}'::regclass")).await;
+    for name in [
+        "runs",
+        "artifacts",
+        "history_mark",
+        "orchestrator_migrations",
+        "orchestration_runs",
+        "signal_order_mappings",
+        "idx_orchestration_runs_status",
+        "idx_orchestration_runs_as_of_date",
+        "idx_orchestration_runs_run_id",
+        "idx_orchestration_runs_strategy_id",
+        "idx_orchestration_runs_started_at",
+        "idx_signal_order_mappings_run_id",
+        "idx_signal_order_mappings_symbol",
+        "idx_signal_order_mappings_client_order_id",
+    ] {
+        server.execute("postgres", &format!("SELECT 'public.{name}'::regclass")).await;
     }
 }

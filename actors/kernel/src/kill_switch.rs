@@ -15,6 +15,7 @@
 mod lease;
 mod reading;
 mod record;
+mod shown;
 
 #[cfg(test)]
 mod tests;
@@ -24,3 +25,4 @@ pub use reading::{Halt, KillSwitchReadError, Stored, TradingState, UnknownReason
 pub use record::{
     Applied, HISTORY_MAX, KillSwitchChange, OperatorCommand, Refusal, Shortfall, decide, owed_entry,
 };
+pub use shown::recorded_fields;

@@ -4,10 +4,12 @@ use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::ports::history::HistoryError;
 use orchestrator_kernel::rfc3339::{moment_of_people, to_rfc3339};
 use orchestrator_kernel::trading::history::{
-    AgentStatusRow, ArtifactRow, CycleLogRow, CycleRow, HistoryMark, RunRow, ScheduleRow, fit_position,
+    AgentStatusRow, ArtifactRow, CycleLogRow, CycleRow, HistoryMark, OrchestrationRunRow, RunRow,
+    ScheduleRow, SignalOrderRow, fit_position,
 };
 use orchestrator_kernel::trading::ids::{CycleId, HistoryRowId, JournalSeq, StrategyUuid};
 use orchestrator_kernel::trading::journal::ChainHash;
+use rust_decimal::Decimal;
 use serde_json::Value;
 
 use super::statements::SqlValue;
@@ -22,6 +24,22 @@ fn moment(at: Option<TsMs>) -> SqlValue {
 
 const fn integer(value: i64) -> SqlValue {
     SqlValue::Integer(Some(value))
+}
+
+fn words(text: Option<&String>) -> SqlValue {
+    SqlValue::Text(text.cloned())
+}
+
+fn amount(value: Option<Decimal>) -> SqlValue {
+    SqlValue::Text(value.map(|value| value.normalize().to_string()))
+}
+
+fn json(value: Option<&Value>) -> SqlValue {
+    SqlValue::Text(value.map(ToString::to_string))
+}
+
+fn count(value: Option<i32>) -> SqlValue {
+    SqlValue::Integer(value.map(i64::from))
 }
 
 pub(super) fn mark_values(mark: &HistoryMark) -> Vec<SqlValue> {
@@ -120,6 +138,53 @@ pub(super) fn schedule_values(row: &ScheduleRow) -> Vec<SqlValue> {
     ]
 }
 
+pub(super) fn orchestration_values(row: &OrchestrationRunRow) -> Vec<SqlValue> {
+    vec![
+        text(row.run_id),
+        text(&row.strategy_id),
+        text(&row.as_of_date),
+        text(&row.status),
+        text(Value::from(row.symbols.clone())),
+        amount(Some(row.capital)),
+        amount(Some(row.max_position_size)),
+        count(Some(row.num_signals)),
+        count(Some(row.num_orders_submitted)),
+        count(Some(row.num_orders_accepted)),
+        count(Some(row.num_orders_rejected)),
+        count(row.num_orders_filled),
+        moment(Some(row.started_at)),
+        moment(row.completed_at),
+        amount(row.duration_seconds),
+        words(row.error_message.as_ref()),
+        words(row.model_version.as_ref()),
+        json(row.signal_service_response.as_ref()),
+        json(row.execution_gateway_responses.as_ref()),
+        moment(Some(row.created_at)),
+        moment(Some(row.updated_at)),
+    ]
+}
+
+pub(super) fn signal_order_values(row: &SignalOrderRow) -> Vec<SqlValue> {
+    vec![
+        text(row.run_id),
+        count(Some(row.position)),
+        text(&row.symbol),
+        amount(row.predicted_return),
+        count(row.rank),
+        amount(row.target_weight),
+        words(row.client_order_id.as_ref()),
+        count(row.order_qty),
+        words(row.order_side.as_ref()),
+        words(row.broker_order_id.as_ref()),
+        words(row.order_status.as_ref()),
+        amount(row.filled_qty),
+        amount(row.filled_avg_price),
+        words(row.skip_reason.as_ref()),
+        moment(Some(row.created_at)),
+        moment(Some(row.updated_at)),
+    ]
+}
+
 /// The cells of one row that was read, taken from left to right. What is no value of ours was written by somebody else.
 pub(super) struct SqlCells {
     table: &'static str,
@@ -166,6 +231,30 @@ impl SqlCells {
     fn count(&mut self) -> Result<i32, HistoryError> {
         let value = self.integer()?;
         i32::try_from(value).map_err(|_| self.strange("a number that is too large"))
+    }
+
+    fn next_count(&mut self) -> Result<Option<i32>, HistoryError> {
+        let value = self.next_integer()?.map(i32::try_from).transpose();
+        value.map_err(|_| self.strange("a number that is too large"))
+    }
+
+    fn next_amount(&mut self) -> Result<Option<Decimal>, HistoryError> {
+        let value = self.next_text()?.map(|text| text.parse::<Decimal>()).transpose();
+        value.map_err(|_| self.strange("no amount"))
+    }
+
+    fn amount(&mut self) -> Result<Decimal, HistoryError> {
+        self.next_amount()?.ok_or_else(|| self.strange("nothing"))
+    }
+
+    fn next_json(&mut self) -> Result<Option<Value>, HistoryError> {
+        let value = self.next_text()?.map(|text| serde_json::from_str(&text)).transpose();
+        value.map_err(|_| self.strange("no JSON"))
+    }
+
+    fn texts(&mut self) -> Result<Vec<String>, HistoryError> {
+        let text = self.text()?;
+        serde_json::from_str(&text).map_err(|_| self.strange("no list of texts"))
     }
 
     fn position(&mut self) -> Result<JournalSeq, HistoryError> {
@@ -264,10 +353,7 @@ impl SqlCells {
             status: self.text()?,
             started_at: self.moment()?,
             completed_at: self.next_moment()?,
-            duration_ms: match self.next_integer()? {
-                None => None,
-                Some(ms) => Some(i32::try_from(ms).map_err(|_| self.strange("a number that is too large"))?),
-            },
+            duration_ms: self.next_count()?,
             strategies_processed: self.count()?,
             decisions_generated: self.count()?,
             orders_submitted: self.count()?,
@@ -275,6 +361,59 @@ impl SqlCells {
             errors: self.json()?,
             metadata: self.json()?,
             created_at: self.moment()?,
+        })
+    }
+
+    /// The one cell of a count.
+    pub(super) fn into_total(mut self) -> Result<u64, HistoryError> {
+        let value = self.integer()?;
+        u64::try_from(value).map_err(|_| self.strange("no count"))
+    }
+
+    pub(super) fn into_orchestration(mut self) -> Result<OrchestrationRunRow, HistoryError> {
+        Ok(OrchestrationRunRow {
+            run_id: self.cycle_id()?,
+            strategy_id: self.text()?,
+            as_of_date: self.text()?,
+            status: self.text()?,
+            symbols: self.texts()?,
+            capital: self.amount()?,
+            max_position_size: self.amount()?,
+            num_signals: self.count()?,
+            num_orders_submitted: self.count()?,
+            num_orders_accepted: self.count()?,
+            num_orders_rejected: self.count()?,
+            num_orders_filled: self.next_count()?,
+            started_at: self.moment()?,
+            completed_at: self.next_moment()?,
+            duration_seconds: self.next_amount()?,
+            error_message: self.next_text()?,
+            model_version: self.next_text()?,
+            signal_service_response: self.next_json()?,
+            execution_gateway_responses: self.next_json()?,
+            created_at: self.moment()?,
+            updated_at: self.moment()?,
+        })
+    }
+
+    pub(super) fn into_signal_order(mut self) -> Result<SignalOrderRow, HistoryError> {
+        Ok(SignalOrderRow {
+            run_id: self.cycle_id()?,
+            position: self.count()?,
+            symbol: self.text()?,
+            predicted_return: self.next_amount()?,
+            rank: self.next_count()?,
+            target_weight: self.next_amount()?,
+            client_order_id: self.next_text()?,
+            order_qty: self.next_count()?,
+            order_side: self.next_text()?,
+            broker_order_id: self.next_text()?,
+            order_status: self.next_text()?,
+            filled_qty: self.next_amount()?,
+            filled_avg_price: self.next_amount()?,
+            skip_reason: self.next_text()?,
+            created_at: self.moment()?,
+            updated_at: self.moment()?,
         })
     }
 
@@ -309,11 +448,12 @@ impl SqlCells {
 #[cfg(test)]
 mod tests {
     use orchestrator_kernel::ports::history_conformance::{
-        sample_agent, sample_cycle_id, sample_mark, sample_rows, sample_schedule,
+        sample_agent, sample_cycle_id, sample_mark, sample_orchestration, sample_rows, sample_schedule,
     };
 
     use super::super::tables::{
-        AGENT_STATUS, ARTIFACTS, CYCLE_LOGS, CYCLES, HISTORY_MARK, RUNS, STRATEGY_SCHEDULES, SqlTable,
+        AGENT_STATUS, ARTIFACTS, CYCLE_LOGS, CYCLES, HISTORY_MARK, ORCHESTRATION_RUNS, RUNS,
+        SIGNAL_ORDER_MAPPINGS, STRATEGY_SCHEDULES, SqlTable,
     };
     use super::*;
 
@@ -340,6 +480,15 @@ mod tests {
             for artifact in &rows.artifacts {
                 let read = cells(&ARTIFACTS, artifact_values(artifact)).into_artifact();
                 assert_eq!(read.as_ref(), Ok(artifact));
+            }
+            let rows = sample_orchestration(1, has_ended);
+            for run in rows.orchestration_runs.values() {
+                let read = cells(&ORCHESTRATION_RUNS, orchestration_values(run)).into_orchestration();
+                assert_eq!(read.as_ref(), Ok(run));
+            }
+            for mapping in rows.signal_orders.values() {
+                let read = cells(&SIGNAL_ORDER_MAPPINGS, signal_order_values(mapping)).into_signal_order();
+                assert_eq!(read.as_ref(), Ok(mapping));
             }
         }
         let (agent, schedule, mark) = (sample_agent(), sample_schedule("daily"), sample_mark(7));

@@ -3,7 +3,10 @@
 use async_trait::async_trait;
 use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::ports::history::{HistoryBatch, HistoryError, HistoryStore, HistoryTables};
-use orchestrator_kernel::trading::history::{CycleDetails, CyclePageQuery, CycleRow, HistoryResume};
+use orchestrator_kernel::trading::history::{
+    CycleDetails, CyclePageQuery, CycleRow, HistoryResume, OrchestrationDetails, OrchestrationPage,
+    OrchestrationPageQuery,
+};
 use orchestrator_kernel::trading::ids::CycleId;
 use sqlx::migrate::Migrator;
 use tokio::sync::OnceCell;
@@ -12,7 +15,8 @@ use super::backend::{SqlBackend, make_migrator};
 use super::cells::SqlCells;
 use super::statements::{HistorySql, SqlRow, SqlStatement};
 use super::tables::{
-    AGENT_STATUS, ARTIFACTS, CYCLE_LOGS, CYCLES, HISTORY_MARK, RUNS, STRATEGY_SCHEDULES, SchemaName, SqlTable,
+    AGENT_STATUS, ARTIFACTS, COUNT, CYCLE_LOGS, CYCLES, HISTORY_MARK, ORCHESTRATION_RUNS, RUNS,
+    SIGNAL_ORDER_MAPPINGS, STRATEGY_SCHEDULES, SchemaName, SqlTable,
 };
 
 /// A history in a database of SQL.
@@ -118,6 +122,39 @@ impl<B: SqlBackend> HistoryStore for SqlHistory<B> {
         Ok(Some(CycleDetails { cycle: cycle.into_cycle()?, logs: logs.collect::<Result<_, _>>()? }))
     }
 
+    async fn list_orchestration_runs(
+        &self,
+        query: &OrchestrationPageQuery,
+    ) -> Result<OrchestrationPage, HistoryError> {
+        self.make_tables().await?;
+        let table = &ORCHESTRATION_RUNS;
+        let (page, count) = self.sql.select_orchestration_page(query);
+        let found = self.backend.fetch(vec![(page, table.columns), (count, COUNT)]).await?;
+        let mut found = found.into_iter();
+        let mut cells = || found.next().into_iter().flatten().map(move |row| SqlCells::new(table.name, row));
+        let runs = cells().map(SqlCells::into_orchestration).collect::<Result<Vec<_>, _>>()?;
+        let total = cells().next().map(SqlCells::into_total).transpose()?.unwrap_or(0);
+        Ok(OrchestrationPage { runs, total })
+    }
+
+    async fn find_orchestration_run(
+        &self,
+        id: CycleId,
+    ) -> Result<Option<OrchestrationDetails>, HistoryError> {
+        let queries = vec![
+            (&ORCHESTRATION_RUNS, self.sql.select_orchestration_run(id)),
+            (&SIGNAL_ORDER_MAPPINGS, self.sql.select_signal_orders(id)),
+        ];
+        let mut found = self.read_rows(queries).await?.into_iter();
+        let (runs, mappings) = (found.next(), found.next());
+        let Some(run) = runs.into_iter().flatten().next() else { return Ok(None) };
+        let mappings = mappings.into_iter().flatten().map(SqlCells::into_signal_order);
+        Ok(Some(OrchestrationDetails {
+            run: run.into_orchestration()?,
+            mappings: mappings.collect::<Result<_, _>>()?,
+        }))
+    }
+
     async fn dump_tables(&self) -> Result<HistoryTables, HistoryError> {
         let all = |table: &SqlTable| self.sql.select_all(table);
         let agents = self.read_table(&AGENT_STATUS, all(&AGENT_STATUS), SqlCells::into_agent).await?;
@@ -129,6 +166,12 @@ impl<B: SqlBackend> HistoryStore for SqlHistory<B> {
             logs: self.read_table(&CYCLE_LOGS, all(&CYCLE_LOGS), SqlCells::into_log).await?,
             schedules: self
                 .read_table(&STRATEGY_SCHEDULES, all(&STRATEGY_SCHEDULES), SqlCells::into_schedule)
+                .await?,
+            orchestration_runs: self
+                .read_table(&ORCHESTRATION_RUNS, all(&ORCHESTRATION_RUNS), SqlCells::into_orchestration)
+                .await?,
+            signal_orders: self
+                .read_table(&SIGNAL_ORDER_MAPPINGS, all(&SIGNAL_ORDER_MAPPINGS), SqlCells::into_signal_order)
                 .await?,
         })
     }

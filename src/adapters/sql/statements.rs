@@ -4,16 +4,18 @@ use orchestrator_kernel::ids::TsMs;
 use orchestrator_kernel::ports::history::{CYCLE_LOGS_SHOWN_MAX, HistoryBatch};
 use orchestrator_kernel::rfc3339::to_rfc3339;
 use orchestrator_kernel::trading::history::{
-    CyclePageQuery, HistoryMark, HistoryRows, fit_moment, fit_position,
+    CyclePageQuery, HistoryMark, HistoryRows, MAPPINGS_SHOWN_MAX, OrchestrationPageQuery, fit_moment,
+    fit_position, fit_text,
 };
 use orchestrator_kernel::trading::ids::CycleId;
 
 use super::cells::{
-    agent_values, artifact_values, cycle_values, log_values, mark_values, run_values, schedule_values,
+    agent_values, artifact_values, cycle_values, log_values, mark_values, orchestration_values, run_values,
+    schedule_values, signal_order_values,
 };
 use super::tables::{
-    AGENT_STATUS, ARTIFACTS, CYCLE_LOGS, CYCLES, ColumnKind, HISTORY_MARK, RUNS, STRATEGY_SCHEDULES,
-    SchemaName, SqlDialect, SqlTable, TABLES,
+    AGENT_STATUS, ARTIFACTS, CYCLE_LOGS, CYCLES, ColumnKind, HISTORY_MARK, ORCHESTRATION_RUNS, RUNS,
+    SIGNAL_ORDER_MAPPINGS, STRATEGY_SCHEDULES, SchemaName, SqlDialect, SqlTable, TABLES,
 };
 
 /// Rows that one statement writes: fewer round trips, and few different statements to prepare.
@@ -58,7 +60,16 @@ impl HistorySql {
 
     /// Everything that a batch writes: the mark first, because where it does not stand nothing is written.
     pub(super) fn write_batch(&self, batch: &HistoryBatch) -> Vec<SqlStatement> {
-        let HistoryRows { runs, cycles, logs, artifacts, agent, schedules } = &batch.rows;
+        let HistoryRows {
+            runs,
+            cycles,
+            logs,
+            artifacts,
+            agent,
+            schedules,
+            orchestration_runs,
+            signal_orders,
+        } = &batch.rows;
         let moved = match batch.after {
             None => self.first_mark(&batch.mark),
             Some(after) => self.move_mark(&batch.mark, fit_position(after.0)),
@@ -70,6 +81,11 @@ impl HistorySql {
         statements.extend(self.put_rows(&ARTIFACTS, artifacts.iter().map(artifact_values)));
         statements.extend(self.put_rows(&AGENT_STATUS, agent.iter().map(agent_values)));
         statements.extend(self.put_rows(&STRATEGY_SCHEDULES, schedules.values().map(schedule_values)));
+        statements.extend(
+            self.put_rows(&ORCHESTRATION_RUNS, orchestration_runs.values().map(orchestration_values)),
+        );
+        statements
+            .extend(self.put_rows(&SIGNAL_ORDER_MAPPINGS, signal_orders.values().map(signal_order_values)));
         statements
     }
 
@@ -122,12 +138,13 @@ impl HistorySql {
 
     /// Writes rows, each whole; one of a key that is there replaces it. No two of them have one key.
     fn put_rows(&self, table: &SqlTable, rows: impl Iterator<Item = SqlRow>) -> Vec<SqlStatement> {
-        let Some(((key, _), others)) = table.columns.split_first() else { return Vec::new() };
+        let Some((_, others)) = table.columns.split_at_checked(table.key_width) else { return Vec::new() };
+        let key = table.key_list();
         let set: Vec<String> =
             others.iter().map(|(column, _)| format!("\"{column}\" = excluded.\"{column}\"")).collect();
         let put = |rows: usize, values: Vec<SqlValue>| {
             let insert = self.insert(table, rows);
-            let sql = format!("{insert} ON CONFLICT (\"{key}\") DO UPDATE SET {}", set.join(", "));
+            let sql = format!("{insert} ON CONFLICT ({key}) DO UPDATE SET {}", set.join(", "));
             SqlStatement::new(sql, values)
         };
         let rows: Vec<SqlRow> = rows.collect();
@@ -146,8 +163,7 @@ impl HistorySql {
 
     /// Every row, by its key.
     pub(super) fn select_all(&self, table: &SqlTable) -> SqlStatement {
-        let key = table.columns.first().map_or("id", |(column, _)| *column);
-        self.select(table, &format!("ORDER BY \"{key}\""), Vec::new())
+        self.select(table, &format!("ORDER BY {}", table.key_list()), Vec::new())
     }
 
     pub(super) fn select_page(&self, query: CyclePageQuery) -> SqlStatement {
@@ -183,6 +199,51 @@ impl HistorySql {
         self.select(&CYCLE_LOGS, &rest, values)
     }
 
+    /// A page of orchestration runs, and the count of all that match.
+    pub(super) fn select_orchestration_page(
+        &self,
+        query: &OrchestrationPageQuery,
+    ) -> (SqlStatement, SqlStatement) {
+        let filters = [("strategy_id", &query.strategy_id), ("status", &query.status)];
+        let given = filters.into_iter().filter_map(|(column, wanted)| Some((column, wanted.as_ref()?)));
+        let (conditions, mut values): (Vec<String>, Vec<SqlValue>) = given
+            .zip(1..)
+            .map(|((column, wanted), number)| {
+                let place = self.dialect.bound(ColumnKind::Text, number);
+                (format!("\"{column}\" = {place}"), SqlValue::Text(Some(fit_text(wanted))))
+            })
+            .unzip();
+        let wanted =
+            if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
+        let count = format!("SELECT COUNT(*) FROM {} {wanted}", self.name(&ORCHESTRATION_RUNS));
+        let count = SqlStatement::new(count, values.clone());
+        let place = |more: usize| self.bound_integer(values.len().saturating_add(more));
+        let rest = format!(
+            "{wanted} ORDER BY \"started_at\" DESC, \"run_id\" DESC LIMIT {} OFFSET {}",
+            place(1),
+            place(2),
+        );
+        values.extend([query.limit, query.offset].map(|number| SqlValue::Integer(Some(number.into()))));
+        (self.select(&ORCHESTRATION_RUNS, &rest, values), count)
+    }
+
+    pub(super) fn select_orchestration_run(&self, id: CycleId) -> SqlStatement {
+        let place = self.dialect.bound(ColumnKind::Uuid, 1);
+        let id = SqlValue::Text(Some(id.to_string()));
+        self.select(&ORCHESTRATION_RUNS, &format!("WHERE \"run_id\" = {place}"), vec![id])
+    }
+
+    pub(super) fn select_signal_orders(&self, id: CycleId) -> SqlStatement {
+        let values = vec![
+            SqlValue::Text(Some(id.to_string())),
+            SqlValue::Integer(Some(i64::from(MAPPINGS_SHOWN_MAX))),
+        ];
+        let place = self.dialect.bound(ColumnKind::Uuid, 1);
+        let rest =
+            format!("WHERE \"run_id\" = {place} ORDER BY \"position\" LIMIT {}", self.bound_integer(2));
+        self.select(&SIGNAL_ORDER_MAPPINGS, &rest, values)
+    }
+
     /// Removes every row, what refers to others first.
     pub(super) fn clear_tables(&self) -> Vec<SqlStatement> {
         let tables = TABLES.iter().rev();
@@ -205,8 +266,14 @@ impl HistorySql {
             self.name(&CYCLES),
             self.bound_integer(2),
         );
-        let of_cycle =
-            [(&CYCLE_LOGS, "cycle_id"), (&ARTIFACTS, "run_id"), (&RUNS, "run_id"), (&CYCLES, "id")];
+        let of_cycle = [
+            (&CYCLE_LOGS, "cycle_id"),
+            (&ARTIFACTS, "run_id"),
+            (&RUNS, "run_id"),
+            (&SIGNAL_ORDER_MAPPINGS, "run_id"),
+            (&ORCHESTRATION_RUNS, "run_id"),
+            (&CYCLES, "id"),
+        ];
         of_cycle
             .into_iter()
             .map(|(table, column)| {
@@ -219,7 +286,7 @@ impl HistorySql {
 
 #[cfg(test)]
 mod tests {
-    use orchestrator_kernel::ports::history_conformance::{sample_mark, sample_rows};
+    use orchestrator_kernel::ports::history_conformance::{sample_mark, sample_orchestration, sample_rows};
     use orchestrator_kernel::trading::history::{CyclePageStatus, HistoryRows};
     use orchestrator_kernel::trading::ids::JournalSeq;
 
@@ -241,6 +308,18 @@ mod tests {
             )
         );
         assert!(postgres.select_page(query).sql.starts_with("SELECT \"id\"::text, \"type\"::text, "));
+        let wanted = OrchestrationPageQuery {
+            limit: 50,
+            offset: 7,
+            strategy_id: None,
+            status: Some("failed".to_owned()),
+        };
+        let (page, count) = sqlite.select_orchestration_page(&wanted);
+        assert_eq!(count.sql, "SELECT COUNT(*) FROM \"orchestration_runs\" WHERE \"status\" = ?1");
+        assert!(page.sql.ends_with(
+            "WHERE \"status\" = ?1 ORDER BY \"started_at\" DESC, \"run_id\" DESC LIMIT ?2 OFFSET ?3"
+        ));
+        assert_eq!((count.values.len(), page.values.len()), (1, 3));
         let mark = sample_mark(9);
         let batch = |after| HistoryBatch { after, mark: mark.clone(), rows: HistoryRows::default() };
         let first = &postgres.write_batch(&batch(None))[0];
@@ -267,6 +346,9 @@ mod tests {
             rows.runs.extend(of_cycle.runs);
             rows.cycles.extend(of_cycle.cycles);
             rows.logs.extend(of_cycle.logs);
+            let of_run = sample_orchestration(number, true);
+            rows.orchestration_runs.extend(of_run.orchestration_runs);
+            rows.signal_orders.extend(of_run.signal_orders);
         }
         for dialect in [SqlDialect::Sqlite, SqlDialect::Postgres] {
             let batch = HistoryBatch { after: None, mark: sample_mark(9), rows: rows.clone() };
@@ -275,8 +357,9 @@ mod tests {
             for statement in &written {
                 assert_eq!(statement.sql.matches(sign).count(), statement.values.len(), "{}", statement.sql);
             }
-            // 100 = 3 × 32 + 4 runs, as many cycles, and twice as many lines: 200 = 6 × 32 + 8.
-            assert_eq!(written.len(), 1 + 7 + 7 + 14);
+            // 100 = 3 × 32 + 4 runs, as many cycles, twice as many lines: 200 = 6 × 32 + 8; of orchestration as many
+            // runs again, and 300 = 9 × 32 + 12 mappings.
+            assert_eq!(written.len(), 1 + 7 + 7 + 14 + 7 + 21);
         }
     }
 }

@@ -138,7 +138,7 @@ fn header_text<'a>(
 }
 
 /// 16 bytes that nobody has had.
-fn random_bytes() -> [u8; 16] {
+pub(super) fn random_bytes() -> [u8; 16] {
     let half = || u128::from(RandomState::new().build_hasher().finish());
     (half() << 64 | half()).to_be_bytes()
 }

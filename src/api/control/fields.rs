@@ -162,8 +162,13 @@ impl CommandBody {
 
     /// An object, as JSON text.
     pub(super) fn take_object(&mut self, name: &str) -> Option<String> {
+        self.take_members(name).map(|members| Value::Object(members).to_string())
+    }
+
+    /// An object.
+    pub(super) fn take_members(&mut self, name: &str) -> Option<Map<String, Value>> {
         match self.take(name)? {
-            Value::Object(members) => Some(Value::Object(members).to_string()),
+            Value::Object(members) => Some(members),
             _ => {
                 self.object_to(vec![name.into()], "dict_type", "Input should be a valid dictionary");
                 None
@@ -192,6 +197,15 @@ impl CommandBody {
         for name in std::mem::take(&mut self.members).into_iter().map(|(name, _)| name) {
             self.object_to(vec![name.into()], "extra_forbidden", "Extra inputs are not permitted");
         }
+        self.finish_open()
+    }
+
+    /// Ends the reading of a body that may have further fields.
+    ///
+    /// # Errors
+    ///
+    /// 422 with every objection.
+    pub(super) fn finish_open(mut self) -> Result<(), ControlError> {
         self.objections.truncate(OBJECTIONS_MAX);
         if self.objections.is_empty() { Ok(()) } else { Err(ControlError::of_schema(&self.objections)) }
     }

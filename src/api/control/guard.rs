@@ -63,7 +63,7 @@ mod tests {
 
     fn passes(pairs: &[(&'static str, &'static str)]) -> bool {
         let mut headers = HeaderMap::new();
-        headers.insert("host", HeaderValue::from_static("127.0.0.1:8080"));
+        headers.insert("host", HeaderValue::from_static("127.0.0.1:8003"));
         headers.insert("content-type", HeaderValue::from_static("application/json"));
         for (name, value) in pairs {
             headers.insert(*name, HeaderValue::from_static(value));
@@ -74,15 +74,15 @@ mod tests {
     #[test]
     fn a_program_and_an_own_page_pass_and_no_page_of_another_site() {
         assert!(passes(&[]));
-        assert!(passes(&[("origin", "http://127.0.0.1:8080"), ("sec-fetch-site", "same-origin")]));
-        assert!(passes(&[("host", "[::1]:8080"), ("origin", "http://[::1]:8080")]));
+        assert!(passes(&[("origin", "http://127.0.0.1:8003"), ("sec-fetch-site", "same-origin")]));
+        assert!(passes(&[("host", "[::1]:8003"), ("origin", "http://[::1]:8003")]));
         assert!(passes(&[("host", "LOCALHOST"), ("origin", "http://localhost")]));
         for (host, origin) in [
-            ("127.0.0.1:8080", "http://evil.example"),
-            ("127.0.0.1:8080", "http://127.0.0.1:9090"),
-            ("127.0.0.1:8080", "null"),
-            ("127.0.0.1:8080", ""),
-            ("evil.example:8080", "http://evil.example:8080"),
+            ("127.0.0.1:8003", "http://evil.example"),
+            ("127.0.0.1:8003", "http://127.0.0.1:9090"),
+            ("127.0.0.1:8003", "null"),
+            ("127.0.0.1:8003", ""),
+            ("evil.example:8003", "http://evil.example:8003"),
             ("127.0.0.1.evil.example", "http://127.0.0.1.evil.example"),
             ("", "http://"),
         ] {

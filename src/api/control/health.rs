@@ -14,10 +14,23 @@ use super::{TradingFaces, agent_status};
 /// What `/health` has beside the engine plane's fields while trading is on.
 #[derive(Debug, Serialize)]
 pub(in crate::api) struct TradingHealth {
-    /// `healthy`, `degraded`, or `unhealthy` when the service is not ready.
-    status: &'static str,
     checks: HealthChecks,
     agent: AgentHealth,
+    /// Whether something of it is not well; told by the service's `status`.
+    #[serde(skip)]
+    is_degraded: bool,
+}
+
+impl TradingHealth {
+    /// Whether something of the plane is not well.
+    pub(in crate::api) const fn is_degraded(&self) -> bool {
+        self.is_degraded
+    }
+
+    /// Whether its database takes rows as they come.
+    pub(in crate::api) fn is_database_connected(&self) -> bool {
+        self.checks.database == "connected"
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -53,11 +66,7 @@ pub(in crate::api) fn trading_health(faces: &TradingFaces, status: &Status, now:
     let health = |is_healthy: bool| if is_healthy { "healthy" } else { "unhealthy" };
     let running = plane.as_ref().and_then(running_cycle);
     TradingHealth {
-        status: match (status.ready, is_degraded) {
-            (false, _) => "unhealthy",
-            (true, true) => "degraded",
-            (true, false) => "healthy",
-        },
+        is_degraded,
         checks: HealthChecks {
             database: match plane.as_ref().and_then(|plane| plane.history.as_ref()) {
                 Some(_) if status.conditions.contains_key(&Condition::HistoryBehind) => "behind",

@@ -1,11 +1,12 @@
-//! The trading plane's face over HTTP: the paths of specification 002, and of 001's `run_cycle`.
+//! The trading plane's face over HTTP: the paths of specifications 002 and 004, and of 001's `run_cycle`.
 //!
 //! ```text
 //! guard ─▶ headers, body ─▶ TradingCommand ─▶ agent (one execution path, journalled) ─▶ answer, once it is durable
 //!          pages ◀── read model, or the history where something is no longer shown
 //! ```
 //!
-//! It decides nothing. Errors on these paths are `{"detail": …, "retryable": …}`; the engine plane's keep theirs.
+//! It decides nothing. Errors on these paths are `{"detail": …, "retryable": …}`, on those of 004 `{"detail": …}`; the
+//! engine plane's keep theirs.
 
 mod agent;
 mod backtests;
@@ -15,7 +16,9 @@ mod events;
 mod fields;
 mod guard;
 mod health;
+mod kill_switch;
 mod latch;
+mod orchestration;
 mod query;
 mod refusal;
 mod schedules;
@@ -39,6 +42,7 @@ use refusal::ControlError;
 
 pub(super) use command::PeerAddress;
 pub(super) use health::{TradingHealth, trading_health};
+pub(super) use kill_switch::{post_disengage, post_engage};
 
 /// The trading plane as the interface needs it.
 #[derive(Clone)]
@@ -123,12 +127,13 @@ fn agent_status(faces: &TradingFaces, is_stopped: bool) -> AgentStatus {
 }
 
 /// Paths below which everything is the trading plane's.
-const PREFIXES: [&str; 8] = [
+const PREFIXES: [&str; 9] = [
     "/api/v1/agent",
     "/api/v1/backtests",
     "/api/v1/strategies",
     "/api/v1/cycles",
     "/api/v1/schedules",
+    "/api/v1/orchestration",
     "/api/v1/trading",
     "/api/v1/kill-switch/latch",
     "/api/v1/kill-switch/release",
@@ -166,6 +171,8 @@ pub(super) fn control_routes(shared: &Arc<Shared>, faces: TradingFaces) -> Route
         .route("/api/v1/backtests", get(backtests::list_backtests).post(backtests::post_backtest))
         .route("/api/v1/backtests/{id}", get(backtests::get_backtest))
         .route("/api/v1/schedules", get(schedules::list_schedules))
+        .route("/api/v1/orchestration/runs", get(orchestration::list_runs))
+        .route("/api/v1/orchestration/runs/{run_id}", get(orchestration::get_run))
         .route("/api/v1/trading/events", get(events::get_events))
         .route("/api/v1/kill-switch/latch", post(latch::post_latch))
         .route("/api/v1/kill-switch/release", post(latch::post_release))

@@ -27,25 +27,44 @@ impl PageParameters {
         Some(self.pairs.remove(at).1)
     }
 
-    /// A whole number within its range.
+    /// A whole number from 1 on.
     pub(super) fn take_count(&mut self, name: &str, default: u32, max: u32) -> u32 {
-        let Some(text) = self.take(name) else { return default };
-        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        match text.parse::<u32>() {
-            _ if !is_number => {
-                self.object_to(name.to_owned(), "int_parsing", "Input should be a valid integer");
+        self.take_whole(name, 1, max).unwrap_or(default)
+    }
+
+    /// How many are passed over; none when it does not say.
+    pub(super) fn take_offset(&mut self, name: &str) -> u32 {
+        self.take_whole(name, 0, u32::MAX).unwrap_or(0)
+    }
+
+    /// Any text.
+    pub(super) fn take_text(&mut self, name: &str) -> Option<String> {
+        self.take(name)
+    }
+
+    /// A whole number within its range.
+    fn take_whole(&mut self, name: &str, min: u32, max: u32) -> Option<u32> {
+        let text = self.take(name)?;
+        let digits = text.strip_prefix('-').unwrap_or(&text);
+        let (kind, msg) = if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            ("int_parsing", "Input should be a valid integer".to_owned())
+        } else {
+            let is_negative = text.starts_with('-') && digits.bytes().any(|digit| digit != b'0');
+            // What has more digits than fit is beyond every range.
+            let number = (!is_negative).then(|| digits.parse::<u64>().unwrap_or(u64::MAX));
+            let fitting = number.and_then(|number| u32::try_from(number).ok());
+            match number {
+                _ if fitting.is_some_and(|number| min <= number && number <= max) => return fitting,
+                Some(number) if u64::from(min) <= number => {
+                    ("less_than_equal", format!("Input should be less than or equal to {max}"))
+                }
+                Some(_) | None => {
+                    ("greater_than_equal", format!("Input should be greater than or equal to {min}"))
+                }
             }
-            Ok(0) => {
-                let msg = "Input should be greater than or equal to 1";
-                self.object_to(name.to_owned(), "greater_than_equal", msg);
-            }
-            Ok(count) if count <= max => return count,
-            Ok(_) | Err(_) => {
-                let msg = format!("Input should be less than or equal to {max}");
-                self.object_to(name.to_owned(), "less_than_equal", msg);
-            }
-        }
-        default
+        };
+        self.object_to(name.to_owned(), kind, msg);
+        None
     }
 
     /// A word that `read` knows.

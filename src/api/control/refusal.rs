@@ -107,6 +107,19 @@ impl ControlError {
     pub(super) fn unavailable_for_good(detail: impl Into<String>) -> Self {
         Self::of_text(StatusCode::SERVICE_UNAVAILABLE, detail)
     }
+
+    /// The answer in the form of specification 004: `{"detail": …}` and nothing beside it.
+    pub(super) fn into_detail(self) -> Response {
+        self.into_answer(|detail| json!({ "detail": detail }))
+    }
+
+    fn into_answer(self, make_body: impl FnOnce(Value) -> Value) -> Response {
+        let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+        let mut answer = (self.status, kind, make_body(self.detail).to_string()).into_response();
+        let retry_after = self.retry_after.map(|delay| HeaderValue::from(delay.as_secs().max(1)));
+        answer.headers_mut().extend(retry_after.map(|value| (header::RETRY_AFTER, value)));
+        answer
+    }
 }
 
 impl From<CommandRefused> for ControlError {
@@ -134,11 +147,7 @@ impl From<Problem> for ControlError {
 
 impl IntoResponse for ControlError {
     fn into_response(self) -> Response {
-        let body = json!({ "detail": self.detail, "retryable": self.is_retryable });
-        let kind = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-        let mut answer = (self.status, kind, body.to_string()).into_response();
-        let retry_after = self.retry_after.map(|delay| HeaderValue::from(delay.as_secs().max(1)));
-        answer.headers_mut().extend(retry_after.map(|value| (header::RETRY_AFTER, value)));
-        answer
+        let is_retryable = self.is_retryable;
+        self.into_answer(|detail| json!({ "detail": detail, "retryable": is_retryable }))
     }
 }

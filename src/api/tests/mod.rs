@@ -3,6 +3,7 @@
 mod control;
 mod events;
 mod fakes;
+mod kill_switch;
 mod receipts;
 mod server;
 mod status;
@@ -27,7 +28,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use self::fakes::{FakeBuffer, FakeClock, FakeIntake, Runs};
-use super::{ApiState, HttpLimits, MetricsPage, TradingFaces, build_router, serve_router};
+use super::{
+    ApiState, CalledService, CalledServices, HttpLimits, MetricsPage, OperatorDesk, PublicConfig,
+    TradingFaces, build_router, serve_router,
+};
 
 /// Nothing that works takes this long.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -39,13 +43,30 @@ struct Setup {
     has_buffer: bool,
     trading: Option<TradingFaces>,
     board: StatusBoard,
+    /// Where the kill switch is changed; the store that is read when nothing.
+    operators: Option<OperatorDesk>,
+    called_services: CalledServices,
+    /// What is read.
+    kill_switch: Arc<MemoryKillSwitch>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         let clock = FakeClock { now: TsMs(1_700_000_000_123), is_driven: false };
         let (limits, board) = (HttpLimits::default(), StatusBoard::default());
-        Self { limits, clock, has_intake: true, has_buffer: true, trading: None, board }
+        let kill_switch = Arc::new(MemoryKillSwitch::default());
+        kill_switch.put_value(Some(b"off"));
+        Self {
+            limits,
+            clock,
+            has_intake: true,
+            has_buffer: true,
+            trading: None,
+            board,
+            operators: None,
+            called_services: CalledServices::default(),
+            kill_switch,
+        }
     }
 }
 
@@ -71,9 +92,8 @@ impl Setup {
         }
         let (board, shutdown) = (self.board, CancellationToken::new());
         board.enter_lifecycle(Lifecycle::Running);
-        let kill_switch = Arc::new(MemoryKillSwitch::default());
+        let kill_switch = self.kill_switch;
         let settings = KillSwitchSettings { poll: DEADLINE, read_timeout: DEADLINE, lease: DEADLINE * 9 };
-        kill_switch.put_value(Some(b"off"));
         let gate = Gate::new(Arc::clone(&kill_switch) as _, settings, Arc::new(Unobserved), board.clone());
         gate.fresh_permit().await.unwrap();
         let flow_limits = FlowLimits { backlog_max: 10, backlog_resume: 5, blocked_max: DEADLINE };
@@ -86,7 +106,15 @@ impl Setup {
             committed: runs.committed.subscribe(),
             clock: Arc::new(self.clock),
             gate: gate.clone(),
+            operators: self.operators.unwrap_or_else(|| OperatorDesk::open(Arc::clone(&kill_switch) as _)),
             trading: self.trading,
+            public_config: PublicConfig {
+                environment: "dev",
+                dry_run: true,
+                alpaca_paper: true,
+                circuit_breaker_enabled: true,
+            },
+            called_services: Arc::new(move || self.called_services.clone()),
             wall_now: || TsMs(1_767_225_600_000),
             board: board.clone(),
             flow: OutputFlow::new(flow_limits),
@@ -117,6 +145,12 @@ impl Service {
 
     async fn get(&self, path: &str) -> Answer {
         Answer::of(self.client.get(self.url(path)).send().await.unwrap()).await
+    }
+
+    /// As a client that wants `kind`.
+    async fn get_as(&self, path: &str, kind: &str) -> Answer {
+        let request = self.client.get(self.url(path)).header("accept", kind);
+        Answer::of(request.send().await.unwrap()).await
     }
 
     /// Posts lines, numbered from `sequence` on by the producer `p` if given.

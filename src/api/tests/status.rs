@@ -56,7 +56,7 @@ async fn health_tells_the_lifecycle_the_version_and_the_counts() {
 async fn the_kill_switch_is_shown_with_its_reason_and_past_and_never_stands_in_the_way() {
     let service = Service::start().await;
     let shown = service.get("/readyz").await.json()["kill_switch"].clone();
-    assert_eq!((&shown["state"], &shown["reason"]), (&json!("trading"), &json!(null)));
+    assert_eq!((&shown["effects"], &shown["reason"]), (&json!("trading"), &json!(null)));
     assert!(shown["age_ms"].as_u64().unwrap() < 10_000, "{shown}");
     assert!(
         shown["since"].as_str().unwrap().starts_with("2025-12-31T23:59:5")
@@ -72,12 +72,12 @@ async fn the_kill_switch_is_shown_with_its_reason_and_past_and_never_stands_in_t
     let health = service.get("/health").await.json();
     assert_eq!((ready.status, &ready.json()["kill_switch"]["reason"]), (200, &reason));
     assert_eq!(
-        (&health["lifecycle"], &health["kill_switch"]["state"]),
+        (&health["lifecycle"], &health["kill_switch"]["effects"]),
         (&json!("running"), &json!("halted"))
     );
     assert_eq!(health["conditions"][0]["condition"], "kill_switch_engaged");
     let status = service.get("/api/v1/kill-switch/status").await.json();
-    assert_eq!((&status["state"], &status["place"]), (&json!("halted"), &json!("memory")));
+    assert_eq!((&status["effects"], &status["place"]), (&json!("halted"), &json!("memory")));
     let words: Vec<_> =
         status["transitions"].as_array().unwrap().iter().map(|change| change["to"].clone()).collect();
     assert_eq!(words, ["trading", "halted"]);
@@ -89,7 +89,7 @@ async fn metrics_have_their_content_type_and_the_front_page_lists_every_path() {
     let service = Service::start().await;
 
     let metrics = service.get("/metrics").await;
-    let index = service.get("/").await;
+    let index = service.get_as("/", "text/html").await;
 
     assert_eq!((metrics.header("content-type"), metrics.text.as_str()), ("text/test", "up 1\n"));
     assert!(index.header("content-type").starts_with("text/html"));
@@ -98,6 +98,8 @@ async fn metrics_have_their_content_type_and_the_front_page_lists_every_path() {
         "/api/v1/producers/",
         "/api/v1/events",
         "/api/v1/kill-switch/status",
+        "/api/v1/kill-switch/engage",
+        "/api/v1/config",
         "/livez",
         "/readyz",
         "/health",
@@ -116,4 +118,61 @@ async fn other_paths_and_methods_are_problems_too() {
     let answer = service.get("/api/v1/receipts").await;
     answer.problem(405, "method_not_allowed");
     assert_eq!(answer.header("allow"), "POST");
+}
+
+/// Specification 004: `/`, `/api/v1/config` and `/health` for programs, with every recorded field.
+#[tokio::test]
+async fn the_service_its_configuration_and_its_health_are_told_as_specified() {
+    let called_services = CalledServices {
+        signals: CalledService { url: "http://localhost:8001".to_owned(), is_healthy: true },
+        gateway: CalledService { url: "http://localhost:8002".to_owned(), is_healthy: false },
+    };
+    let service = Setup { called_services, ..Setup::default() }.start().await;
+
+    let index = service.get("/").await;
+    assert_eq!(
+        (index.status, index.header("content-type"), index.header("vary")),
+        (200, "application/json", "accept")
+    );
+    assert_eq!(
+        (&index.json()["service"], &index.json()["version"]),
+        (&json!("orchestrator"), &json!("1.2.3"))
+    );
+    let endpoints = index.json()["endpoints"].as_array().unwrap().clone();
+    assert!(
+        endpoints.contains(&json!("POST /api/v1/receipts"))
+            && !endpoints.contains(&json!("GET /api/v1/cycles"))
+    );
+    for endpoint in &endpoints {
+        let (method, path) = endpoint.as_str().unwrap().split_once(' ').unwrap();
+        let path = path.replace("{id}", "x");
+        let probe = service.client.request(method.parse().unwrap(), service.url(&path));
+        let status = probe.header("accept", "*/*").timeout(DEADLINE).send().await.unwrap().status().as_u16();
+        assert!(!matches!(status, 404 | 405), "{endpoint}: {status}");
+    }
+
+    let config = service.get("/api/v1/config").await;
+    let told = json!({
+        "service": "orchestrator", "version": "1.2.3", "environment": "dev", "dry_run": true, "alpaca_paper": true,
+        "circuit_breaker_enabled": true, "timestamp": "2026-01-01T00:00:00+00:00",
+    });
+    assert_eq!((config.status, config.json()), (200, told));
+
+    let health = service.get("/health").await.json();
+    for (name, value) in [
+        ("status", json!("healthy")),
+        ("service", json!("orchestrator")),
+        ("version", json!("1.2.3")),
+        ("timestamp", json!("2026-01-01T00:00:00+00:00")),
+        ("signal_service_url", json!("http://localhost:8001")),
+        ("execution_gateway_url", json!("http://localhost:8002")),
+        ("signal_service_healthy", json!(true)),
+        ("execution_gateway_healthy", json!(false)),
+        ("database_connected", json!(false)),
+        ("details", json!({"kill_switch": "trading", "ready": true})),
+    ] {
+        assert_eq!(health[name], value, "{name}");
+    }
+    service.board.raise_condition(Condition::BufferFailing, "no room");
+    assert_eq!(service.get("/health").await.json()["status"], "unhealthy");
 }

@@ -297,7 +297,7 @@ impl SettingForm<SocketAddr> for AddressForm {
     }
 
     fn allowed_text(&self) -> String {
-        "address:port, for example \"127.0.0.1:8080\" or \"[::1]:8080\"".to_owned()
+        "address:port, for example \"127.0.0.1:8003\" or \"[::1]:8003\"".to_owned()
     }
 }
 

@@ -17,11 +17,12 @@ use orchestrator_engine_plane::settings::EnginePlaneSettings;
 use orchestrator_kernel::engine::retention::Policy;
 use orchestrator_kernel::input_time::InputTimes;
 use orchestrator_kernel::restart::{BeyondIntensity, Restart, RestartPolicy};
+use orchestrator_kernel::trading::journal::TradingMode;
 use orchestrator_runtime::group_commit::BatchLimits;
 use orchestrator_runtime::kill_switch::KillSwitchSettings;
 use orchestrator_runtime::log_writer::LogWriterSettings;
 
-use crate::api::HttpLimits;
+use crate::api::{HttpLimits, PublicConfig};
 use crate::config::{
     BufferConfig, ClockConfig, Config, EngineConfig, EngineKind, HttpConfig, IngestConfig, KillSwitchConfig,
     PublishConfig, ReconnectConfig, RetentionConfig, ScheduleConfig, SymbolsConfig,
@@ -38,6 +39,19 @@ pub fn http_limits(config: &Config) -> HttpLimits {
         body_bytes_in_flight_max: saturated(config.ingest.in_flight_bytes_max.max(body_bytes_max)),
         subscribers_max,
         ..HttpLimits::default()
+    }
+}
+
+/// What of the configuration others may know.
+#[must_use]
+pub fn public_config(config: &Config) -> PublicConfig {
+    let trading = &config.trading;
+    PublicConfig {
+        environment: trading.environment.as_str(),
+        dry_run: trading.dry_run,
+        alpaca_paper: trading.mode != TradingMode::Live,
+        // Every client has one; it cannot be switched off.
+        circuit_breaker_enabled: true,
     }
 }
 

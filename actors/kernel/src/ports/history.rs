@@ -5,7 +5,8 @@ use async_trait::async_trait;
 use crate::ids::TsMs;
 use crate::trading::history::{
     AgentStatusRow, ArtifactRow, CycleDetails, CycleLogRow, CyclePageQuery, CycleRow, HistoryMark,
-    HistoryResume, HistoryRows, RunRow, ScheduleRow,
+    HistoryResume, HistoryRows, OrchestrationDetails, OrchestrationPage, OrchestrationPageQuery,
+    OrchestrationRunRow, RunRow, ScheduleRow, SignalOrderRow,
 };
 use crate::trading::ids::{CycleId, JournalSeq};
 
@@ -58,6 +59,10 @@ pub struct HistoryTables {
     pub logs: Vec<CycleLogRow>,
     /// `strategy_schedules`.
     pub schedules: Vec<ScheduleRow>,
+    /// `orchestration_runs`.
+    pub orchestration_runs: Vec<OrchestrationRunRow>,
+    /// `signal_order_mappings`.
+    pub signal_orders: Vec<SignalOrderRow>,
 }
 
 /// A database of the history. Cheap to share; it connects when it is asked first, and again when it was away.
@@ -107,6 +112,24 @@ pub trait HistoryStore: Send + Sync {
     ///
     /// [`HistoryError`].
     async fn find_cycle(&self, id: CycleId) -> Result<Option<CycleDetails>, HistoryError>;
+
+    /// Orchestration runs, newest first, and how many match.
+    ///
+    /// # Errors
+    ///
+    /// [`HistoryError`].
+    async fn list_orchestration_runs(
+        &self,
+        query: &OrchestrationPageQuery,
+    ) -> Result<OrchestrationPage, HistoryError>;
+
+    /// An orchestration run with its mappings; nothing when there is none of this id.
+    ///
+    /// # Errors
+    ///
+    /// [`HistoryError`].
+    async fn find_orchestration_run(&self, id: CycleId)
+    -> Result<Option<OrchestrationDetails>, HistoryError>;
 
     /// Every row. Holds all of them in memory: for tests, and for comparing a rebuilt history of bounded size.
     ///

@@ -6,13 +6,15 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
 use super::history::{HistoryBatch, HistoryError, HistoryStore, HistoryTables};
 use crate::ids::TsMs;
 use crate::trading::history::{
     AgentStatusRow, ArtifactRow, CycleDetails, CycleLogRow, CyclePageQuery, CyclePageStatus, CycleRow,
-    HistoryMark, HistoryRows, RunRow, ScheduleRow, fit_json, fit_moment, fit_text, fit_word,
+    HistoryMark, HistoryRows, OrchestrationDetails, OrchestrationPage, OrchestrationPageQuery,
+    OrchestrationRunRow, RunRow, ScheduleRow, SignalOrderRow, fit_json, fit_moment, fit_text, fit_word,
 };
 use crate::trading::ids::{
     CommandId, CycleId, HistoryRowId, JournalSeq, ScheduleName, StrategyName, StrategyUuid,
@@ -43,6 +45,9 @@ pub async fn run(provider: &impl HistoryProvider) {
     pages_are_newest_first_and_of_the_wanted_status(provider).await;
     what_is_dropped_is_the_oldest_that_has_ended(provider).await;
     values_at_the_ends_of_their_columns_are_held(provider).await;
+    a_run_and_its_mappings_are_read_as_they_were_written_last(provider).await;
+    pages_of_runs_tell_how_many_match(provider).await;
+    runs_of_any_text_and_number_are_held(provider).await;
 }
 
 const AT: i64 = 1_768_002_660_123;
@@ -122,6 +127,95 @@ pub fn sample_rows(number: u8, has_ended: bool) -> HistoryRows {
         artifacts: has_ended.then_some(artifact).into_iter().collect(),
         agent: None,
         schedules: [].into(),
+        orchestration_runs: [].into(),
+        signal_orders: [].into(),
+    }
+}
+
+/// An orchestration run of this number, running or completed, with a mapping of each kind.
+#[must_use]
+pub fn sample_orchestration(number: u8, has_ended: bool) -> HistoryRows {
+    let run_id = sample_cycle_id(number);
+    let began = TsMs(AT + i64::from(number) * MINUTE);
+    let changed = if has_ended { began.plus_ms(900) } else { began };
+    let ended = |value: &str| has_ended.then(|| value.to_owned());
+    let decimal = |text: &str| text.parse::<Decimal>().ok();
+    let run = OrchestrationRunRow {
+        run_id,
+        strategy_id: "alpha_baseline".to_owned(),
+        as_of_date: "2025-01-02".to_owned(),
+        status: if has_ended { "completed" } else { "running" }.to_owned(),
+        symbols: vec!["AAPL".to_owned(), "MSFT".to_owned(), "BRK.B".to_owned()],
+        capital: Decimal::from(100_000),
+        max_position_size: decimal("20000.005").unwrap_or_default(),
+        num_signals: 2,
+        num_orders_submitted: i32::from(has_ended),
+        num_orders_accepted: i32::from(has_ended),
+        num_orders_rejected: 0,
+        num_orders_filled: has_ended.then_some(1),
+        started_at: began,
+        completed_at: has_ended.then_some(changed),
+        duration_seconds: decimal("0.018432").filter(|_| has_ended),
+        error_message: None,
+        model_version: ended("v1.2.3"),
+        signal_service_response: has_ended.then(|| {
+            json!({
+                "signals": [{ "symbol": "AAPL", "target_weight": 0.5 }],
+                "metadata": { "strategies": ["alpha_baseline"], "multi_strategy": false, "allocation_method": null },
+            })
+        }),
+        execution_gateway_responses: has_ended.then(|| json!([{ "status": "filled" }])),
+        created_at: began,
+        updated_at: changed,
+    };
+    let order = SignalOrderRow {
+        run_id,
+        position: 0,
+        symbol: "AAPL".to_owned(),
+        predicted_return: decimal("0.02"),
+        rank: Some(1),
+        target_weight: decimal("0.5"),
+        client_order_id: Some("479131535213089960f7eebb".to_owned()),
+        order_qty: Some(133),
+        order_side: Some("buy".to_owned()),
+        broker_order_id: ended("b-1"),
+        order_status: ended("filled"),
+        filled_qty: decimal("133").filter(|_| has_ended),
+        filled_avg_price: decimal("150.12345678").filter(|_| has_ended),
+        skip_reason: None,
+        created_at: began,
+        updated_at: changed,
+    };
+    let skipped = SignalOrderRow {
+        position: 1,
+        symbol: "MSFT".to_owned(),
+        predicted_return: decimal("-0.333333333333"),
+        rank: Some(2),
+        target_weight: Some(Decimal::ZERO),
+        client_order_id: None,
+        order_qty: None,
+        order_side: None,
+        broker_order_id: None,
+        order_status: None,
+        filled_qty: None,
+        filled_avg_price: None,
+        skip_reason: Some("zero_weight".to_owned()),
+        ..order.clone()
+    };
+    // The same symbol once more, and nothing of it could be read.
+    let doubled = SignalOrderRow {
+        position: 2,
+        symbol: order.symbol.clone(),
+        predicted_return: None,
+        rank: None,
+        target_weight: None,
+        skip_reason: Some("duplicate_signal".to_owned()),
+        ..skipped.clone()
+    };
+    HistoryRows {
+        orchestration_runs: [(run_id, run)].into(),
+        signal_orders: [order, skipped, doubled].map(|row| ((run_id, row.position), row)).into(),
+        ..HistoryRows::default()
     }
 }
 
@@ -185,6 +279,8 @@ fn tables_of(rows: &HistoryRows) -> HistoryTables {
         cycles: rows.cycles.values().cloned().collect(),
         logs: rows.logs.clone(),
         schedules: rows.schedules.values().cloned().collect(),
+        orchestration_runs: rows.orchestration_runs.values().cloned().collect(),
+        signal_orders: rows.signal_orders.values().cloned().collect(),
     }
 }
 
@@ -196,6 +292,9 @@ async fn a_fresh_database_has_no_history(provider: &impl HistoryProvider) {
     assert_eq!(store.find_cycle(sample_cycle_id(1)).await, Ok(None));
     let all = CyclePageQuery { limit: 20, status: None };
     assert_eq!(store.list_cycles(all).await, Ok(Vec::new()));
+    let page = store.list_orchestration_runs(&orchestration_page(50, 0)).await;
+    assert_eq!(page, Ok(OrchestrationPage::default()));
+    assert_eq!(store.find_orchestration_run(sample_cycle_id(1)).await, Ok(None));
 }
 
 async fn every_row_is_read_as_it_was_written(provider: &impl HistoryProvider) {
@@ -359,4 +458,108 @@ async fn values_at_the_ends_of_their_columns_are_held(provider: &impl HistoryPro
 
         assert_eq!(dump(store.as_ref()).await, tables_of(&rows));
     }
+}
+
+fn orchestration_page(limit: u32, offset: u32) -> OrchestrationPageQuery {
+    OrchestrationPageQuery { limit, offset, strategy_id: None, status: None }
+}
+
+/// Everything of both rows: those of the cycle too, which an orchestration run is.
+fn joined(mut rows: HistoryRows, orchestration: HistoryRows) -> HistoryRows {
+    rows.orchestration_runs.extend(orchestration.orchestration_runs);
+    rows.signal_orders.extend(orchestration.signal_orders);
+    rows
+}
+
+async fn a_run_and_its_mappings_are_read_as_they_were_written_last(provider: &impl HistoryProvider) {
+    let store = provider.fresh().await;
+    apply(store.as_ref(), &batch(None, 1, sample_orchestration(1, false))).await;
+    let running = sample_orchestration(1, false);
+    assert_eq!(dump(store.as_ref()).await, tables_of(&running), "a run may come before its cycle");
+    let ended = joined(sample_rows(1, true), sample_orchestration(1, true));
+    apply(store.as_ref(), &batch(Some(1), 2, ended.clone())).await;
+
+    let store = provider.reopen(store).await;
+
+    assert_eq!(dump(store.as_ref()).await, tables_of(&ended));
+    let found = store.find_orchestration_run(sample_cycle_id(1)).await.expect("it can be read");
+    let run = ended.orchestration_runs[&sample_cycle_id(1)].clone();
+    let mappings = ended.signal_orders.values().cloned().collect();
+    assert_eq!(found, Some(OrchestrationDetails { run, mappings }));
+
+    // What an ended cycle leaves, it takes with it.
+    assert_eq!(store.drop_cycles_before(TsMs(i64::MAX), 9).await, Ok(1));
+    assert_eq!(dump(store.as_ref()).await, HistoryTables::default());
+    apply(store.as_ref(), &batch(Some(2), 3, ended)).await;
+    store.clear_history().await.expect("it can be cleared");
+    assert_eq!(dump(store.as_ref()).await, HistoryTables::default());
+}
+
+async fn pages_of_runs_tell_how_many_match(provider: &impl HistoryProvider) {
+    let store = provider.fresh().await;
+    let mut rows = HistoryRows::default();
+    for (number, (status, strategy)) in (1..).zip([
+        ("completed", "a"),
+        ("failed", "a"),
+        ("partial", "b"),
+        ("running", "b"),
+        ("completed", "b"),
+    ]) {
+        let mut of_run = sample_orchestration(number, true);
+        for row in of_run.orchestration_runs.values_mut() {
+            (row.status, row.strategy_id) = (status.to_owned(), strategy.to_owned());
+        }
+        rows = joined(rows, of_run);
+    }
+    apply(store.as_ref(), &batch(None, 50, rows)).await;
+
+    for (limit, offset, strategy, status, expected, total) in [
+        (50, 0, None, None, vec![5, 4, 3, 2, 1], 5),
+        (2, 0, None, None, vec![5, 4], 5),
+        (2, 3, None, None, vec![2, 1], 5),
+        (2, 5, None, None, vec![], 5),
+        (2, u32::MAX, None, None, vec![], 5),
+        (1, 1, Some("b"), None, vec![4], 3),
+        (50, 0, None, Some("completed"), vec![5, 1], 2),
+        (50, 0, Some("b"), Some("completed"), vec![5], 1),
+        (50, 0, Some("b' OR '1' = '1"), Some("%"), vec![], 0),
+    ] {
+        let query = OrchestrationPageQuery {
+            strategy_id: strategy.map(str::to_owned),
+            status: status.map(str::to_owned),
+            ..orchestration_page(limit, offset)
+        };
+        let page = store.list_orchestration_runs(&query).await.expect("a page");
+        let expected: Vec<_> = expected.into_iter().map(sample_cycle_id).collect();
+        let found: Vec<_> = page.runs.iter().map(|row| row.run_id).collect();
+        assert_eq!((found, page.total), (expected, total), "{query:?}");
+    }
+}
+
+/// Method: symbols and identifiers of any length and content; amounts of the most digits there are.
+async fn runs_of_any_text_and_number_are_held(provider: &impl HistoryProvider) {
+    let odd = fit_text("\0é\u{1f600}'\"\\\r\n{},NULL%_$1").repeat(50);
+    let store = provider.fresh().await;
+    let mut rows = sample_orchestration(1, true);
+    for row in rows.orchestration_runs.values_mut() {
+        row.strategy_id.clone_from(&odd);
+        row.symbols = vec![odd.clone(), String::new(), "NULL".to_owned(), "A".repeat(5000)];
+        (row.capital, row.max_position_size) = (Decimal::MAX, Decimal::new(1, 28));
+        row.error_message = Some(odd.clone());
+        (row.num_signals, row.num_orders_filled) = (i32::MAX, None);
+        row.as_of_date = "9999-12-31".to_owned();
+    }
+    for row in rows.signal_orders.values_mut() {
+        (row.symbol, row.skip_reason) = (odd.clone(), Some(odd.clone()));
+        row.client_order_id = Some("x".repeat(5000));
+        row.order_status = Some("submitted_unconfirmed".to_owned());
+        (row.predicted_return, row.target_weight) = (Some(Decimal::MIN), Some(Decimal::new(-1, 28)));
+        row.filled_qty = Some(Decimal::MAX);
+        (row.rank, row.order_qty) = (Some(i32::MIN), Some(i32::MAX));
+    }
+    apply(store.as_ref(), &batch(None, 7, rows.clone())).await;
+
+    let store = provider.reopen(store).await;
+
+    assert_eq!(dump(store.as_ref()).await, tables_of(&rows));
 }

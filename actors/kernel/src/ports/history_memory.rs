@@ -9,7 +9,8 @@ use super::history::{CYCLE_LOGS_SHOWN_MAX, HistoryBatch, HistoryError, HistorySt
 use crate::ids::TsMs;
 use crate::trading::history::{
     AgentStatusRow, ArtifactRow, CycleDetails, CycleLogRow, CyclePageQuery, CycleRow, HistoryMark,
-    HistoryResume, RunRow, ScheduleRow,
+    HistoryResume, MAPPINGS_SHOWN_MAX, OrchestrationDetails, OrchestrationPage, OrchestrationPageQuery,
+    OrchestrationRunRow, RunRow, ScheduleRow, SignalOrderRow,
 };
 use crate::trading::ids::{CycleId, HistoryRowId, JournalSeq};
 
@@ -22,6 +23,8 @@ struct MemoryTables {
     cycles: BTreeMap<CycleId, CycleRow>,
     logs: BTreeMap<JournalSeq, CycleLogRow>,
     schedules: BTreeMap<HistoryRowId, ScheduleRow>,
+    orchestration_runs: BTreeMap<CycleId, OrchestrationRunRow>,
+    signal_orders: BTreeMap<(CycleId, i32), SignalOrderRow>,
     failures: VecDeque<HistoryError>,
     is_away: bool,
     /// A log line with this in its message is one that it cannot hold.
@@ -108,6 +111,8 @@ impl HistoryStore for MemoryHistory {
         tables.artifacts.extend(rows.artifacts.into_iter().map(|row| (row.artifact_id, row)));
         tables.logs.extend(rows.logs.into_iter().map(|row| (row.id, row)));
         tables.schedules.extend(rows.schedules);
+        tables.orchestration_runs.extend(rows.orchestration_runs);
+        tables.signal_orders.extend(rows.signal_orders);
         tables.agent = rows.agent.or(tables.agent.take());
         tables.batches += 1;
         Ok(())
@@ -135,6 +140,8 @@ impl HistoryStore for MemoryHistory {
             tables.runs.remove(id);
             tables.logs.retain(|_, row| row.cycle_id != *id);
             tables.artifacts.retain(|_, row| row.run_id != *id);
+            tables.orchestration_runs.remove(id);
+            tables.signal_orders.retain(|(run, _), _| run != id);
         }
         Ok(old.len() as u64)
     }
@@ -155,6 +162,32 @@ impl HistoryStore for MemoryHistory {
         Ok(Some(CycleDetails { cycle, logs: logs.take(CYCLE_LOGS_SHOWN_MAX as usize).collect() }))
     }
 
+    async fn list_orchestration_runs(
+        &self,
+        query: &OrchestrationPageQuery,
+    ) -> Result<OrchestrationPage, HistoryError> {
+        let tables = self.reach_tables()?;
+        let is_wanted = |row: &&OrchestrationRunRow| {
+            query.strategy_id.as_ref().is_none_or(|strategy| *strategy == row.strategy_id)
+                && query.status.as_ref().is_none_or(|status| *status == row.status)
+        };
+        let mut runs: Vec<_> = tables.orchestration_runs.values().filter(is_wanted).cloned().collect();
+        let total = runs.len() as u64;
+        runs.sort_by_key(|row| std::cmp::Reverse((row.started_at, row.run_id)));
+        let runs = runs.into_iter().skip(query.offset as usize).take(query.limit as usize).collect();
+        Ok(OrchestrationPage { runs, total })
+    }
+
+    async fn find_orchestration_run(
+        &self,
+        id: CycleId,
+    ) -> Result<Option<OrchestrationDetails>, HistoryError> {
+        let tables = self.reach_tables()?;
+        let Some(run) = tables.orchestration_runs.get(&id).cloned() else { return Ok(None) };
+        let mappings = tables.signal_orders.values().filter(|row| row.run_id == id).cloned();
+        Ok(Some(OrchestrationDetails { run, mappings: mappings.take(MAPPINGS_SHOWN_MAX as usize).collect() }))
+    }
+
     async fn dump_tables(&self) -> Result<HistoryTables, HistoryError> {
         let tables = self.reach_tables()?;
         Ok(HistoryTables {
@@ -164,6 +197,8 @@ impl HistoryStore for MemoryHistory {
             cycles: tables.cycles.values().cloned().collect(),
             logs: tables.logs.values().cloned().collect(),
             schedules: tables.schedules.values().cloned().collect(),
+            orchestration_runs: tables.orchestration_runs.values().cloned().collect(),
+            signal_orders: tables.signal_orders.values().cloned().collect(),
         })
     }
 }

@@ -14,7 +14,7 @@ use crate::kill_switch::{
     Stored, VALUE_BYTES_MAX, decide,
 };
 
-/// Reads the stored value. The running service holds no more than this: it cannot change it (KILL-2).
+/// Reads the stored value. What the running service does by itself holds no more: it cannot change it (KILL-2).
 #[async_trait]
 pub trait KillSwitchRead: Send + Sync {
     /// Where the value is, for people: no secrets.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use orchestrator_kernel::kill_switch::{
-    KillSwitchReadError, Lease, Permit, PermitRefused, TradingState, TradingStateChange, TradingStateView,
-    UnknownReason,
+    KillSwitchReadError, Lease, Permit, PermitRefused, Stored, TradingState, TradingStateChange,
+    TradingStateView, UnknownReason,
 };
 use orchestrator_kernel::ports::kill_switch::{KillGate, KillSwitchRead};
 use orchestrator_kernel::ports::observer::{Observation, Observer};
@@ -27,11 +27,17 @@ struct Inner {
     store: Arc<dyn KillSwitchRead>,
     read_timeout: Duration,
     since: Instant,
-    lease: Mutex<Lease>,
+    last: Mutex<LastReading>,
     /// Whether a refusal was logged since the last change: a loop that asks must not fill the log.
     refusal_logged: AtomicBool,
     observer: Arc<dyn Observer>,
     board: StatusBoard,
+}
+
+/// The lease, and the value that it rests on, for those who show it.
+struct LastReading {
+    lease: Lease,
+    stored: Option<Stored>,
 }
 
 /// A change in the past.
@@ -58,7 +64,7 @@ impl Gate {
             store,
             read_timeout: settings.read_timeout,
             since: Instant::now(),
-            lease: Mutex::new(lease),
+            last: Mutex::new(LastReading { lease, stored: None }),
             refusal_logged: AtomicBool::new(false),
             observer,
             board,
@@ -74,13 +80,19 @@ impl Gate {
     /// What is known now.
     #[must_use]
     pub fn current_view(&self) -> TradingStateView {
-        self.ask_settled(|lease, now| lease.view_at(now))
+        self.ask_settled(|last, now| last.lease.view_at(now))
+    }
+
+    /// What is known now, and the stored value that says so. Unknown has none that counts.
+    #[must_use]
+    pub fn current_value(&self) -> (TradingStateView, Option<Stored>) {
+        self.ask_settled(|last, now| (last.lease.view_at(now), last.stored.clone()))
     }
 
     /// The last changes, oldest first, at most [`RECENT_MAX`](orchestrator_kernel::kill_switch::RECENT_MAX).
     #[must_use]
     pub fn recent_changes(&self) -> Vec<Past> {
-        self.ask_settled(|lease, now| {
+        self.ask_settled(|LastReading { lease, .. }, now| {
             let past = |transition: &TradingStateChange| Past {
                 ago: now.saturating_sub(transition.at),
                 transition: transition.clone(),
@@ -101,11 +113,11 @@ impl Gate {
         self.0.store.wait_changed().await;
     }
 
-    /// Reads the store once and takes in what it says.
-    pub(super) async fn read_store(&self) {
+    /// Reads the store once and takes in what it says: for who has just changed it.
+    pub async fn read_store(&self) {
         let sent = self.since_start();
         let outcome = match timeout(self.0.read_timeout, self.0.store.read_value()).await {
-            Ok(outcome) => outcome.map(|stored| TradingState::of_stored(&stored)),
+            Ok(outcome) => outcome,
             Err(_) => Err(KillSwitchReadError::NoAnswer(format!("none within {:?}", self.0.read_timeout))),
         };
         if let Err(error) = &outcome {
@@ -113,27 +125,35 @@ impl Gate {
             self.0.observer.observe(&Observation::KillSwitchReadFailed);
         }
         let changes = {
-            let mut lease = self.lock_lease();
-            let changes = lease.on_read(sent, self.since_start(), outcome);
+            let mut last = self.lock_last();
+            let found = outcome.map(|stored| (TradingState::of_stored(&stored), stored));
+            let state = found.as_ref().map(|(state, _)| state.clone()).map_err(Clone::clone);
+            let changes = last.lease.on_read(sent, self.since_start(), state);
+            if let Ok((state, stored)) = found
+                && state == *last.lease.state()
+            {
+                // An answer that the lease did not take says nothing about now.
+                last.stored = Some(stored);
+            }
             self.count_changes(&changes);
-            show_on_board(&self.0.board, &lease);
+            show_on_board(&self.0.board, &last.lease);
             changes
         };
         self.log_changes(&changes);
     }
 
     /// Lets a lease end that has ended, then asks.
-    fn ask_settled<T>(&self, ask: impl FnOnce(&Lease, Duration) -> T) -> T {
+    fn ask_settled<T>(&self, ask: impl FnOnce(&LastReading, Duration) -> T) -> T {
         let (answer, change) = {
-            let mut lease = self.lock_lease();
+            let mut last = self.lock_last();
             // Taken under the lock: no answer is older than what was settled before it.
             let now = self.since_start();
-            let change = lease.settle_expiry(now);
+            let change = last.lease.settle_expiry(now);
             if change.is_some() {
                 self.count_changes(change.as_slice());
-                show_on_board(&self.0.board, &lease);
+                show_on_board(&self.0.board, &last.lease);
             }
-            (ask(&lease, now), change)
+            (ask(&last, now), change)
         };
         self.log_changes(change.as_slice());
         answer
@@ -143,9 +163,9 @@ impl Gate {
         self.0.since.elapsed()
     }
 
-    fn lock_lease(&self) -> MutexGuard<'_, Lease> {
+    fn lock_last(&self) -> MutexGuard<'_, LastReading> {
         // A caller's panic leaves the lease in a state that it had: at worst it ends early.
-        self.0.lease.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn count_changes(&self, changes: &[TradingStateChange]) {
@@ -177,7 +197,7 @@ impl Gate {
 #[async_trait]
 impl KillGate for Gate {
     fn try_permit(&self) -> Result<Permit, PermitRefused> {
-        self.ask_settled(|lease, now| lease.issue_permit(now))
+        self.ask_settled(|last, now| last.lease.issue_permit(now))
             .inspect_err(|refused| self.note_refused(refused))
     }
 

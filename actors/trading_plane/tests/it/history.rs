@@ -45,6 +45,8 @@ async fn expected_tables(rig: &PlaneRig) -> HistoryTables {
         cycles: rows.cycles.into_values().collect(),
         logs: rows.logs,
         schedules: rows.schedules.into_values().collect(),
+        orchestration_runs: rows.orchestration_runs.into_values().collect(),
+        signal_orders: rows.signal_orders.into_values().collect(),
     }
 }
 

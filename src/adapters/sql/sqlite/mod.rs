@@ -19,7 +19,10 @@ use super::statements::{SqlRow, SqlStatement, SqlValue};
 use super::tables::{SchemaName, SqlColumns, SqlDialect};
 
 /// The migrations, by their descriptions.
-const MIGRATIONS: [(&str, &str); 1] = [("history", include_str!("migrations/0001_history.sql"))];
+pub(super) const MIGRATIONS: [(&str, &str); 2] = [
+    ("history", include_str!("migrations/0001_history.sql")),
+    ("orchestration", include_str!("migrations/0002_orchestration.sql")),
+];
 /// One writes, the others read pages.
 const CONNECTIONS_MAX: u32 = 4;
 

@@ -95,7 +95,7 @@ async fn tables_of_a_newer_version_are_refused() {
     open(path.clone()).load_resume().await.unwrap();
     let mut other = SqliteConnectOptions::new().filename(&path).connect().await.unwrap();
     let newer = "INSERT INTO orchestrator_migrations (version, description, success, checksum, execution_time) \
-                 VALUES (2, 'later', TRUE, x'00', 0)";
+                 VALUES (3, 'later', TRUE, x'00', 0)";
     sqlx::query(newer).execute(&mut other).await.unwrap();
 
     let refused = open(path).load_resume().await;
@@ -137,3 +137,72 @@ async fn columns_without_a_value_have_the_defaults_of_the_specification() {
         assert_eq!(row.0, expected, "{insert}");
     }
 }
+
+/// Specification 003 §7: defaults, checks, the reference and the indexes, as SQLite has them.
+#[tokio::test]
+async fn tables_of_runs_have_the_defaults_checks_and_indexes_of_the_specification() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("history.sqlite");
+    open(path.clone()).load_resume().await.unwrap();
+    let mut other = SqliteConnectOptions::new().filename(&path).foreign_keys(true).connect().await.unwrap();
+    let run = |id: &str, status: &str, more: &str, values: &str| {
+        format!(
+            "INSERT INTO orchestration_runs \
+             (run_id, strategy_id, as_of_date, status, symbols, capital, max_position_size, started_at{more}) \
+             VALUES ('{id}', 's', '2025-01-02', '{status}', '[]', '1', '1', '2025-01-02T00:00:00.000+00:00'{values})"
+        )
+    };
+    let mapping = |columns: &str, values: &str| {
+        format!("INSERT INTO signal_order_mappings (run_id, position, symbol{columns}) VALUES ({values})")
+    };
+
+    for (sql, is_held) in [
+        (run("r", "running", "", ""), true),
+        (run("r", "running", "", ""), false),
+        (run("odd", "odd", "", ""), false),
+        (run("less", "failed", ", num_signals", ", -1"), false),
+        (run("filled", "partial", ", num_orders_filled", ", NULL"), true),
+        (mapping("", "'r', 0, 'A'"), true),
+        (mapping("", "'r', 0, 'B'"), false),
+        (mapping("", "'r', 1, 'A'"), true),
+        (mapping("", "'nobody', 0, 'A'"), false),
+        (mapping(", order_side", "'r', 2, 'A', 'short'"), false),
+        (mapping(", order_qty", "'r', 2, 'A', 0"), false),
+        (mapping(", filled_qty", "'r', 2, 'A', '-0.5'"), false),
+    ] {
+        let held = sqlx::query(AssertSqlSafe(sql.clone())).execute(&mut other).await;
+        assert_eq!(held.is_ok(), is_held, "{sql}: {held:?}");
+    }
+    let row: (String,) = sqlx::query_as(
+        "SELECT id || ' ' || num_signals || num_orders_submitted || num_orders_accepted || num_orders_rejected || \
+         num_orders_filled || (created_at = updated_at) FROM orchestration_runs WHERE run_id = 'r'",
+    )
+    .fetch_one(&mut other)
+    .await
+    .unwrap();
+    assert_eq!(row.0, "1 000001");
+    sqlx::query("DELETE FROM orchestration_runs WHERE run_id = 'r'").execute(&mut other).await.unwrap();
+    let left: (i64,) =
+        sqlx::query_as("SELECT COUNT(*) FROM signal_order_mappings").fetch_one(&mut other).await.unwrap();
+    assert_eq!(left.0, 0, "what a run leaves goes with it");
+    for index in ORCHESTRATION_INDEXES {
+        let there: (i64,) =
+            sqlx::query_as("SELECT COUNT(*) FROM sqlite_master WHERE type = 'index' AND name = ?1")
+                .bind(index)
+                .fetch_one(&mut other)
+                .await
+                .unwrap();
+        assert_eq!(there.0, 1, "{index}");
+    }
+}
+
+const ORCHESTRATION_INDEXES: [&str; 8] = [
+    "idx_orchestration_runs_status",
+    "idx_orchestration_runs_as_of_date",
+    "idx_orchestration_runs_run_id",
+    "idx_orchestration_runs_strategy_id",
+    "idx_orchestration_runs_started_at",
+    "idx_signal_order_mappings_run_id",
+    "idx_signal_order_mappings_symbol",
+    "idx_signal_order_mappings_client_order_id",
+];

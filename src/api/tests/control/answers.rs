@@ -106,11 +106,39 @@ async fn health_says_what_is_wrong_and_the_agent_of_a_stopped_plane_is_in_error(
     assert_eq!(trading.get("/health").await.json()["status"], "unhealthy");
 }
 
+/// Specification 004, "Health Check": kill-switch availability.
+#[tokio::test]
+async fn a_kill_switch_of_unknown_state_degrades_the_health_of_a_service_that_trades() {
+    let (trading, plain) = (Trading::start().await, Service::start().await);
+    for service in [&trading.service, &plain] {
+        assert_eq!(service.get("/health").await.json()["status"], "healthy");
+        service.kill_switch.put_value(None);
+        service.gate.read_store().await;
+    }
+
+    let health = trading.get("/health").await.json();
+    assert_eq!(
+        (&health["status"], &health["details"]["kill_switch"]),
+        (&json!("degraded"), &json!("unknown"))
+    );
+    assert_eq!(plain.get("/health").await.json()["status"], "healthy", "nothing has an effect there");
+    trading.service.kill_switch.put_value(Some(b"engaged"));
+    trading.service.gate.read_store().await;
+    assert_eq!(
+        trading.get("/health").await.json()["status"],
+        "healthy",
+        "what an operator wants is no fault"
+    );
+}
+
 #[tokio::test]
 async fn the_front_page_lists_the_trading_paths_only_while_trading_is_on() {
     let (trading, plain) = (Trading::start().await, Service::start().await);
 
-    let (on, off) = (trading.get("/").await.text, plain.get("/").await.text);
+    let page = async |service: &Service| service.get_as("/", "text/html").await.text;
+    let (on, off) = (page(&trading.service).await, page(&plain).await);
+    let endpoints = trading.get("/").await.json()["endpoints"].clone();
+    assert!(endpoints.as_array().unwrap().contains(&json!("GET /api/v1/cycles/{id}")), "{endpoints}");
 
     for path in ["agent/status", "strategies", "cycles", "schedules", "kill-switch/latch"] {
         let path = format!("/api/v1/{path}");

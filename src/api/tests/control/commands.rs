@@ -214,3 +214,33 @@ async fn what_the_plane_did_not_take_is_done_when_it_is_sent_again() {
     .await;
     trading.rig.audited().await;
 }
+
+/// KILL-4: done and answered first, on record as soon as the journal can. Method: the plane is down when the stop
+/// comes, and starts later; then one comes while it runs.
+#[tokio::test]
+async fn an_operators_stop_is_done_before_the_journal_has_it_and_noted_there_afterwards() {
+    let mut trading = Trading::start().await;
+    trading.door.send_replace(None);
+    trading.plane.take().expect("a plane").kill().await;
+    let stop = r#"{"operator":"ops","reason":"a market of ghosts"}"#;
+
+    let engaged = trading.post("/api/v1/kill-switch/engage", "unused", stop).await;
+
+    assert_eq!((engaged.status, &engaged.json()["effects"]), (200, &json!("halted")), "{}", engaged.text);
+    let is_on_record = async |trading: &Trading, parts: [&str; 3]| {
+        let records = trading.rig.log.records().await;
+        records.iter().any(|record| {
+            let text = String::from_utf8_lossy(record);
+            parts.iter().all(|part| text.contains(part))
+        })
+    };
+    let note = ["kill_switch.engaged", "a market of ghosts", "ops"];
+    assert!(!is_on_record(&trading, note).await);
+    trading.start_plane().await;
+    until("the stop is on record", async || is_on_record(&trading, note).await).await;
+    let lifted = trading.post("/api/v1/kill-switch/disengage", "unused", r#"{"operator":"chief"}"#).await;
+    assert_eq!(lifted.status, 200, "{}", lifted.text);
+    let note = ["kill_switch.disengaged", "", "chief"];
+    until("so is its end", async || is_on_record(&trading, note).await).await;
+    trading.rig.audited().await;
+}

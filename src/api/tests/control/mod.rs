@@ -4,6 +4,7 @@ mod answers;
 mod backtests;
 mod commands;
 mod events;
+mod orchestration;
 mod pages;
 mod refusals;
 

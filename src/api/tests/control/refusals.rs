@@ -145,7 +145,7 @@ async fn a_body_that_breaks_the_schema_is_422_with_a_line_a_field() {
         ("limit=99999999999", json!([[["query", "limit"], "less_than_equal"]])),
         (
             "limit=-1&status=done",
-            json!([[["query", "limit"], "int_parsing"], [["query", "status"], "literal_error"]]),
+            json!([[["query", "limit"], "greater_than_equal"], [["query", "status"], "literal_error"]]),
         ),
         (
             "limit=1&limit=2&state=failed",

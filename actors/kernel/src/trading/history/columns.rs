@@ -9,6 +9,7 @@
 //! | `INTEGER` | 0 to 2³¹ − 1 of what is counted here | 2³¹ − 1 |
 //! | `BIGINT` | 0 to 2⁶³ − 1 | 2⁶³ − 1 |
 //! | `TIMESTAMP WITH TIME ZONE` | the years 1970 to 9999, in milliseconds | the nearer end |
+//! | `DATE` | the days of the years 1 to 9999 | the first day of 1970 |
 //! | `JSONB` | any JSON without U+0000 in it | U+FFFD; beyond the bound a note of its size |
 
 use serde_json::{Map, Value, json};
@@ -62,6 +63,15 @@ pub fn fit_moment(at: TsMs) -> TsMs {
     at.clamp(FIRST_MOMENT, LAST_MOMENT)
 }
 
+/// The day `YYYY-MM-DD` as a `DATE` holds it.
+#[must_use]
+pub fn fit_date(day: &str) -> String {
+    const NO_DAY: &str = "1970-01-01";
+    let is_day =
+        day.len() == NO_DAY.len() && day.parse::<jiff::civil::Date>().is_ok_and(|day| 0 < day.year());
+    if is_day { day } else { NO_DAY }.to_owned()
+}
+
 /// The value as a `JSONB` of at most `bytes_max` bytes holds it.
 #[must_use]
 pub fn fit_json(value: Value, bytes_max: usize) -> Value {
@@ -102,6 +112,10 @@ mod tests {
         assert_eq!(fit_moment(TsMs(i64::MIN)), FIRST_MOMENT);
         assert_eq!(fit_moment(TsMs(i64::MAX)), LAST_MOMENT);
         assert_eq!(fit_moment(TsMs(1_768_002_660_123)), TsMs(1_768_002_660_123));
+        assert_eq!(fit_date("2024-02-29"), "2024-02-29");
+        for bad in ["2025-02-29", "0000-01-01", "20250101", "2025-1-1", "", "\0", "+02025-01-02"] {
+            assert_eq!(fit_date(bad), "1970-01-01", "{bad:?}");
+        }
         assert_eq!(fit_json(json!({ "a\0": ["\0"] }), 100), json!({ "a\u{fffd}": ["\u{fffd}"] }));
         assert_eq!(fit_json(json!("x".repeat(99)), 100)["bytes"], 101);
     }

@@ -3,6 +3,7 @@
 //! ```text
 //! journal ─▶ HistoryFold ─▶ HistoryRows ─┐ one transaction
 //!               └─────────▶ HistoryMark ─┴▶ runs · artifacts · agent_status · cycles · cycle_logs · strategy_schedules
+//!                                           orchestration_runs · signal_order_mappings
 //! ```
 //!
 //! Each row follows from the records up to the mark and from nothing else: no clock, no configuration but what is
@@ -13,6 +14,7 @@ mod columns;
 mod cycle_row;
 mod fold;
 mod lines;
+mod orchestration;
 mod page;
 mod rows;
 mod schedules;
@@ -20,9 +22,13 @@ mod shown;
 
 pub use columns::{
     ARTIFACT_BYTES_MAX, CONTEXT_BYTES_MAX, LEVEL_CHARS_MAX, SCHEDULE_VALUE_CHARS_MAX, WORD_CHARS_MAX,
-    fit_count, fit_json, fit_moment, fit_position, fit_text, fit_word,
+    fit_count, fit_date, fit_json, fit_moment, fit_position, fit_text, fit_word,
 };
 pub use fold::{CYCLE_RESULT_KIND, HistoryBreak, HistoryFold};
+pub use orchestration::{
+    MAPPINGS_SHOWN_MAX, ORCHESTRATION_PAGE_MAX, OrchestrationDetails, OrchestrationPage,
+    OrchestrationPageQuery, OrchestrationRunRow, SignalOrderRow,
+};
 pub use page::{CYCLES_PAGE_MAX, CycleDetails, CyclePageQuery, CyclePageStatus};
 pub use rows::{
     AgentStatusRow, ArtifactRow, CycleLogRow, CycleRow, HistoryMark, HistoryResume, HistoryRows,

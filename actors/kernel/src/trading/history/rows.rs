@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::orchestration::{OrchestrationRunRow, SignalOrderRow};
 use crate::ids::TsMs;
 use crate::trading::ids::{CycleId, HistoryRowId, JournalSeq, StrategyUuid};
 use crate::trading::journal::ChainHash;
@@ -216,4 +217,8 @@ pub struct HistoryRows {
     pub agent: Option<AgentStatusRow>,
     /// Of `strategy_schedules`.
     pub schedules: BTreeMap<HistoryRowId, ScheduleRow>,
+    /// Of `orchestration_runs`.
+    pub orchestration_runs: BTreeMap<CycleId, OrchestrationRunRow>,
+    /// Of `signal_order_mappings`, by run and position.
+    pub signal_orders: BTreeMap<(CycleId, i32), SignalOrderRow>,
 }
