@@ -40,7 +40,7 @@ async fn write_runs(file: PathBuf, numbers: &[u8]) {
 #[tokio::test]
 async fn runs_in_the_historys_file_are_pages_over_http() {
     let place = TradingPlace::new("");
-    let trading = place.start().await;
+    let trading = place.start_trading().await;
     let get = async |path: &str| {
         let (code, body) = trading.service.get(&format!("/api/v1/orchestration/runs{path}")).await;
         (code, serde_json::from_str::<Value>(&body).unwrap())

@@ -17,6 +17,7 @@ async fn with_runs(runs: &[(u8, bool)]) -> (Trading, Arc<MemoryHistory>) {
     let mut rig = PlaneRig::new(by_hand());
     rig.history = Some(history_ports(store.clone(), false));
     let trading = Trading::of(rig).await;
+    trading.start_agent().await;
     let plane = trading.plane.as_ref().unwrap().handle().clone();
     until("the history has caught up", async || {
         let tail = plane.committed.borrow().tail;
