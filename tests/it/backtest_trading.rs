@@ -225,8 +225,8 @@ async fn backtests_of_cycles_write_equal_journals_on_one_thread_or_four() {
 }
 
 /// REP-2 of a service that works over a recording, whose agent nobody has started. Method: `run --once` without the
-/// trading plane, then with it on one worker thread and on four: the same runs and outputs, and every fire accounted for
-/// in equal journals.
+/// trading plane, then with it on one worker thread and on four: the same runs and outputs, and every fire accounted
+/// for in equal journals.
 #[tokio::test]
 async fn a_service_over_a_recording_makes_every_run_beside_its_schedules_and_equal_journals() {
     let world = CycleWorld::new(&made_up_capture(MINUTES), TRADING);

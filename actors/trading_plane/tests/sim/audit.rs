@@ -429,8 +429,8 @@ impl Audit {
         Self::describe_unfinished(&self.rules.unfinished_work())
     }
 
-    /// What a clean stop must not leave. A fire that waited behind a cycle when the schedules stopped may stay: it is on
-    /// record, and the next start begins it or says why not.
+    /// What a clean stop must not leave. A fire that waited behind a cycle when the schedules stopped may stay: it is
+    /// on record, and the next start begins it or says why not.
     pub(crate) fn unfinished_at_stop(&self) -> String {
         let mut unfinished = self.rules.unfinished_work();
         unfinished.fires.retain(|(schedule, fire)| {

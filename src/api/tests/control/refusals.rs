@@ -52,7 +52,7 @@ async fn while_trading_is_off_there_is_nothing() {
         ask(&service, method, path, body_of(path)).await.problem(404, "not_found");
     }
     let health = service.get("/health").await.json();
-    assert!(["status", "checks", "agent"].iter().all(|name| health.get(name).is_none()), "{health}");
+    assert!(["checks", "agent"].iter().all(|name| health.get(name).is_none()), "{health}");
 }
 
 #[tokio::test]

@@ -61,13 +61,18 @@ impl CronTrigger {
     #[must_use]
     pub fn first_fire_after(&self, at: TsMs) -> Option<TsMs> {
         let (rules, from) = (self.zone.zone_rules(), to_timestamp(at).ok()?);
-        let found = self.search_from(from, rules, false).or_else(|| {
+        let found = match self.search_from(from, rules, false) {
+            // A time of the last hours of a date that is left out is moved to the gap's end: it has no fire there.
+            Some(found) if LongGap::ending_at(found, rules).is_some_and(|gap| !gap.is_of_one_date()) => {
+                self.search_from(found, rules, true)?
+            }
+            Some(found) => found,
             // The search gives up inside a gap that is longer than any clock change: it goes on behind it.
-            long_gaps(rules, from).find_map(|gap| match self.fires_in(&gap) {
+            None => long_gaps(rules, from).find_map(|gap| match self.fires_in(&gap) {
                 true => Some(gap.end),
                 false => self.search_from(gap.end, rules, true),
-            })
-        })?;
+            })?,
+        };
         // The search works in whole seconds and keeps the fraction that it began with.
         Some(TsMs(found.as_second().saturating_mul(1000)))
     }
@@ -82,12 +87,11 @@ impl CronTrigger {
     /// the gap is over, as in every shorter one.
     fn fires_in(&self, gap: &LongGap) -> bool {
         let is_one_time = matches!(self.pattern.determine_job_type(), JobType::FixedTime);
-        let is_one_date = gap.last_shown.date() == gap.next_shown.date();
         // A wall clock without changes finds the time that is shown nowhere.
         let from = TimeZone::UTC.to_timestamp(gap.last_shown).ok();
         let planned = from.and_then(|from| self.search_from(from, &TimeZone::UTC, true));
         let skipped = planned.map(|planned| TimeZone::UTC.to_datetime(planned));
-        is_one_time && is_one_date && skipped.is_some_and(|skipped| skipped < gap.next_shown)
+        is_one_time && gap.is_of_one_date() && skipped.is_some_and(|skipped| skipped < gap.next_shown)
     }
 }
 
@@ -104,16 +108,25 @@ struct LongGap {
     next_shown: DateTime,
 }
 
+impl LongGap {
+    /// The gap that is over at `end`, if one is.
+    fn ending_at(end: Timestamp, rules: &TimeZone) -> Option<Self> {
+        let before = rules.to_offset(end.checked_sub(SignedDuration::from_secs(1)).ok()?);
+        let behind = rules.to_offset(end);
+        let [last_shown, next_shown] = [before, behind].map(|offset| offset.to_datetime(end));
+        let jump = behind.seconds() - before.seconds();
+        (SHORT_GAP_SECONDS < jump).then_some(Self { end, last_shown, next_shown })
+    }
+
+    /// Whether the date goes on behind it; else a date was left out.
+    fn is_of_one_date(&self) -> bool {
+        self.last_shown.date() == self.next_shown.date()
+    }
+}
+
 /// The long gaps of a zone behind `from`, oldest first. There are a few in all of history.
 fn long_gaps(rules: &TimeZone, from: Timestamp) -> impl Iterator<Item = LongGap> {
-    let second = SignedDuration::from_secs(1);
-    rules.following(from).filter_map(move |change| {
-        let end = change.timestamp();
-        let before = rules.to_offset(end.checked_sub(second).ok()?);
-        let jump = change.offset().seconds() - before.seconds();
-        let [last_shown, next_shown] = [before, change.offset()].map(|offset| offset.to_datetime(end));
-        (SHORT_GAP_SECONDS < jump).then_some(LongGap { end, last_shown, next_shown })
-    })
+    rules.following(from).filter_map(move |change| LongGap::ending_at(change.timestamp(), rules))
 }
 
 impl PartialEq for CronTrigger {

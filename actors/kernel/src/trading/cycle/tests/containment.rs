@@ -241,7 +241,7 @@ fn only_idempotent_stages_are_tried_again_and_within_their_own_budget() {
 fn an_answer_that_such_a_stage_cannot_give_fails_it_and_nothing_of_it_counts() {
     type Change = fn(&mut StageOutput);
     let cases: [(&'static str, Change); 12] = [
-        ("SIG", |output| output.data = "x".repeat((64 << 10) + 1)),
+        ("SIG", |output| output.data = "x".repeat(StageProvider::BuiltIn.data_bytes_max() + 1)),
         ("SIG", |output| output.decisions.push(output.decisions[0].clone())),
         ("SIG", |output| output.decisions[0].strategy = strategy_name("other")),
         ("SIG", |output| output.verdicts = good_answer(StageRole::Risk).verdicts),
