@@ -57,7 +57,7 @@ impl Scene {
     }
 
     async fn stop(self) {
-        self.service.stop().await;
+        self.service.stop_unverified().await;
         drop(self.dir);
     }
 }
