@@ -153,7 +153,7 @@ fn trading_config(dir: &Path, symbols: u64) -> Outcome<Config> {
     for number in 0..STRATEGIES {
         text.push_str(&format!(
             "[trading.schedules.s{number}]\npipeline = \"canonical\"\ntrigger = \"interval\"\ninterval = \"1s\"\n\
-             overlap = \"skip\"\nmisfire = \"skip\"\nlateness_max = \"1s\"\n\
+             overlap = \"skip\"\nmisfire = \"skip\"\nlateness_max = \"5s\"\n\
              [trading.strategies.a{number}]\nkind = \"momentum\"\nsymbols = [\"{}\"]\nschedules = [\"s{number}\"]\n\
              status = \"active\"\n",
             symbol(number % symbols)

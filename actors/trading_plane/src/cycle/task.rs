@@ -222,7 +222,7 @@ impl CycleTask {
         }
         let now = self.elapsed();
         let time_left = call.deadline.saturating_sub(now).saturating_mul(self.pace);
-        let collect_until = self.moment_of(call.collect_until());
+        let collect_until = self.moment_of(call.collect_until(now));
         self.run.note_called(call, now);
         // Names of spans are fixed; exporters of OpenTelemetry take this field for the name.
         let name = format!("orch.stage.{}", stage.name);

@@ -23,15 +23,19 @@ pub struct StageCall {
     pub deadline: Duration,
 }
 
-/// Time that an answer put together from events needs before its deadline.
-const COLLECT_MARGIN: Duration = Duration::from_millis(10);
+/// Least time that an answer put together of several needs before its deadline.
+const COLLECT_MARGIN_MIN: Duration = Duration::from_millis(10);
+/// It has one part in so many of the time that there is: a busy machine hears late of what came, and then one part that
+/// hangs would cost all others.
+const COLLECT_MARGIN_PARTS: u32 = 20;
 
 impl StageCall {
-    /// Until when answers are collected that come by event, in the time of [`CycleNow::elapsed`]: a little before the
-    /// deadline, so that what came counts.
+    /// Until when the parts of an answer are collected by a call that is made at `now`, both in the time of
+    /// [`CycleNow::elapsed`]: a little before the deadline, so that what came counts.
     #[must_use]
-    pub const fn collect_until(self) -> Duration {
-        self.deadline.saturating_sub(COLLECT_MARGIN)
+    pub fn collect_until(self, now: Duration) -> Duration {
+        let time_left = self.deadline.saturating_sub(now);
+        self.deadline.saturating_sub((time_left / COLLECT_MARGIN_PARTS).max(COLLECT_MARGIN_MIN))
     }
 }
 

@@ -142,8 +142,11 @@ fn a_late_answer_is_thrown_away_and_its_stage_has_timed_out() {
     let answers = vec![("SIG", vec![(999, Ok(good_answer(StageRole::Signal)))])];
     let (ended, _) = walked(canonical_pipeline(), CycleScript { answers, ..CycleScript::default() });
     assert_eq!(ended.status, CycleStatus::Ok, "one millisecond earlier it counts");
-    let call = StageCall { stage: 2, attempt: 1, deadline: Duration::from_secs(1) };
-    assert!(call.collect_until() < call.deadline, "what came by event until then counts");
+    let ms = Duration::from_millis;
+    let call = StageCall { stage: 2, attempt: 1, deadline: ms(1000) };
+    for (now, until) in [(0, 950), (900, 990), (995, 990)] {
+        assert_eq!(call.collect_until(ms(now)), ms(until), "what came until then counts");
+    }
 }
 
 #[test]
