@@ -99,6 +99,8 @@ pub struct TradingHandle {
     agent: Address<AgentMsg>,
     cadence: Address<CadenceMsg>,
     cycles: Address<CyclesMsg>,
+    /// Whether any schedule waits for outputs of the engine plane; else nobody need be told of one.
+    pub waits_for_outputs: bool,
     /// What is on record, to read.
     pub view: TradingView,
     /// Announces what becomes durable in the journal: the outbox's tail.
@@ -300,6 +302,7 @@ pub async fn start_trading_plane(
             agent: parts.agent.clone(),
             cadence: parts.cadence.clone(),
             cycles: parts.cycles.clone(),
+            waits_for_outputs: parts.settings.schedules.iter().any(|schedule| schedule.on_outputs),
             view: parts.view.clone(),
             committed: parts.committed.subscribe(),
             history: parts.ports.history.as_ref().map(|history| Arc::clone(&history.store)),
