@@ -145,6 +145,11 @@ impl CycleState {
     ) -> CycleEnded {
         let mut standing = self.standing.clone();
         let not_begun = || self.enabled_stages().filter(|(index, _)| !self.stages.contains_key(index));
+        // Only time passes over a stage of a cycle that goes well. It did so for good, whatever a clock that was set back
+        // says after a crash.
+        let goes_well = matches!(standing.status, CycleStatus::Ok | CycleStatus::Degraded);
+        let is_passed_over = goes_well && not_begun().any(|(index, _)| index < self.next);
+        let out_of_time = out_of_time || is_passed_over;
         if let Some(why) = cancelled {
             let reason = CycleEndReason::Cancelled { why: why.to_owned() };
             standing.push_stage_error(None, CycleErrorCode::Blocked, reason.to_line());
