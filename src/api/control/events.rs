@@ -173,6 +173,10 @@ impl TradingEventStream {
             if !chunk.is_empty() {
                 return Some(chunk);
             }
+            // Also where events come all the time and none of them is wanted.
+            if heartbeat_at <= Instant::now() {
+                return Some(self.make_heartbeat());
+            }
             let read = tokio::select! {
                 biased;
                 () = self.shutdown.cancelled() => return None,
@@ -181,16 +185,18 @@ impl TradingEventStream {
             match read {
                 Ok(Ok(events)) => self.held.extend(events),
                 Ok(Err(error)) => return Some(self.end_with_farewell(&error)),
-                Err(_) => {
-                    // Records without an event need not be looked at again.
-                    let record = Seq(self.feed.reached_record().0);
-                    if self.reached.record() < record {
-                        self.reached = Position::After(record);
-                    }
-                    return Some(sse::heartbeat_bytes(self.reached_id()));
-                }
+                Err(_) => return Some(self.make_heartbeat()),
             }
         }
+    }
+
+    /// A sign of life. Nothing is held then, so records without an event need not be looked at again.
+    fn make_heartbeat(&mut self) -> Vec<u8> {
+        let record = Seq(self.feed.reached_record().0);
+        if self.reached.record() < record {
+            self.reached = Position::After(record);
+        }
+        sse::heartbeat_bytes(self.reached_id())
     }
 
     /// What was read and is wanted, as much as makes a chunk.
